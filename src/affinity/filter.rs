@@ -211,8 +211,9 @@ impl WindowSet {
         self.number(now, Duration::ZERO).saturating_sub(u64::from(SLICES) + 1)
     }
 
-    pub(super) fn may_contain(&self, hash: u64, now: Instant) -> bool {
-        let oldest = self.oldest(now);
+    /// Whether an entry may be in the set whose window was not over at `kept_from`.
+    pub(super) fn may_contain(&self, hash: u64, kept_from: Instant) -> bool {
+        let oldest = self.oldest(kept_from);
         if self.saturated.is_some_and(|until| until >= oldest) {
             return true;
         }
@@ -220,10 +221,10 @@ impl WindowSet {
         self.slices.iter().rev().take_while(|(number, _)| *number >= oldest).any(|(_, filter)| filter.contains(hash))
     }
 
-    /// Inserts an entry whose window began `ago`. Returns `false` if it had no room: the set is saturated then until
-    /// the entry's slice has expired.
-    pub(super) fn insert(&mut self, hash: u64, now: Instant, ago: Duration) -> bool {
-        let oldest = self.oldest(now);
+    /// Inserts an entry whose window began `ago`. Removes slices whose last window was over at `kept_from`. Returns
+    /// `false` if the entry had no room: the set is saturated then until the entry's slice has expired.
+    pub(super) fn insert(&mut self, hash: u64, now: Instant, ago: Duration, kept_from: Instant) -> bool {
+        let oldest = self.oldest(kept_from);
         while self.slices.front().is_some_and(|(number, _)| *number < oldest) {
             let removed = self.slices.pop_front();
             self.bytes -= removed.map_or(0, |(_, filter)| filter.bytes());
@@ -285,7 +286,7 @@ mod tests {
                 clock += Duration::from_secs(minutes * 60);
                 let hash = if is_even { hash(n.into()) } else { u64::from(n) << 40 };
                 let ago = u32::try_from(hours_ago).unwrap() * HOUR;
-                set.insert(hash, clock, ago);
+                set.insert(hash, clock, ago, clock);
                 lasting.insert(hash);
                 inserted.push((hash, clock + window.saturating_sub(ago)));
                 prop_assert!(set.size().bytes <= bytes_max && lasting.size().bytes <= bytes_max);
@@ -313,9 +314,9 @@ mod tests {
             let at = begin + Duration::from_secs(n * 86_400 / KEYS);
             let ago = if n % 3 < 2 || (n / 400_000) % 2 == 0 { Duration::ZERO } else { HOUR };
             let first_half = draw();
-            assert!(set.insert(first_half, at, ago));
+            assert!(set.insert(first_half, at, ago, at));
             // The second key, for every eighth request only, because this takes long.
-            assert!(n % 8 > 0 || set.insert(first_half, at, ago));
+            assert!(n % 8 > 0 || set.insert(first_half, at, ago, at));
         }
         let size = set.size();
         assert!((KEYS * 99 / 100..=KEYS).contains(&(size.entries as u64)), "{size:?}");
@@ -337,11 +338,11 @@ mod tests {
         let begin = Instant::now();
         let mut set = WindowSet::new(24 * HOUR, 1 << 20, begin);
         for n in 0..1_000 {
-            set.insert(hash(n), begin, Duration::ZERO);
+            set.insert(hash(n), begin, Duration::ZERO, begin);
         }
         let later = begin + 27 * HOUR;
         assert!((0..1_000).filter(|n| set.may_contain(hash(*n), later)).count() < 3);
-        set.insert(hash(5_000), later, Duration::ZERO);
+        set.insert(hash(5_000), later, Duration::ZERO, later);
         assert_eq!(set.size().entries, 1, "the memory of the expired slice is free");
     }
 
@@ -349,7 +350,7 @@ mod tests {
     fn a_saturated_set_finds_everything_until_the_slice_has_expired() {
         let begin = Instant::now();
         let mut set = WindowSet::new(24 * HOUR, 8_192, begin);
-        let fit = (0..10_000).filter(|n| set.insert(hash(*n), begin, Duration::ZERO)).count();
+        let fit = (0..10_000).filter(|n| set.insert(hash(*n), begin, Duration::ZERO, begin)).count();
         assert!((3_000..4_096).contains(&fit), "{fit}");
         assert!(set.may_contain(hash(77_777), begin + 23 * HOUR));
         assert!(!set.may_contain(hash(77_777), begin + 27 * HOUR));

@@ -12,7 +12,8 @@
 //! store has, because a new entry is inserted before any client can know of it.
 //!
 //! While the store does not answer at the start, its rows are requested again until they come; until then every
-//! question goes to the store.
+//! question goes to the store. While it does not answer later, no retry key expires: which of them belong to runs that
+//! are still open is not known then.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -49,9 +50,16 @@ pub(super) struct Sets {
 
 struct EngineKeys {
     set: WindowSet,
-    /// Until when the set has every key whose retries go to the engine; `None` before it is built. A key whose run is
-    /// still open may expire after that, unless it is inserted again.
+    /// Until when the set has every key whose retries go to the engine although keys expire; `None` before it is built.
+    /// After that the key of an open run might expire: none expires until those keys are inserted again.
     complete_until: Option<Instant>,
+}
+
+impl EngineKeys {
+    /// Keys whose window was over at this time are not kept.
+    fn kept_from(&self, now: Instant) -> Instant {
+        self.complete_until.map_or(now, |until| until.min(now))
+    }
 }
 
 /// The metrics of one set.
@@ -80,13 +88,14 @@ impl Sets {
     /// Whether the engine may have taken a first try with this key, so that a retry has to go to the engine.
     pub(super) fn engine_may_have_taken(&self, key: &RetryKey, now: Instant) -> bool {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.complete_until.is_none_or(|until| now >= until) || keys.set.may_contain(key_hash(key), now)
+        keys.complete_until.is_none() || keys.set.may_contain(key_hash(key), keys.kept_from(now))
     }
 
     /// Inserts a key whose first try the engine took `ago` before `now`.
     pub(super) fn insert_engine_key(&self, key: &RetryKey, now: Instant, ago: Duration) {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        let had_room = keys.set.insert(key_hash(key), now, ago);
+        let kept_from = keys.kept_from(now);
+        let had_room = keys.set.insert(key_hash(key), now, ago, kept_from);
         self.gauges[0].show(keys.set.size(), had_room);
     }
 
@@ -266,12 +275,17 @@ mod tests {
         assert!(sets.engine_may_have_taken(&key, begin + HOUR));
         assert!(!sets.engine_may_have_taken(&other, begin + HOUR));
         let later = begin + 30 * HOUR;
-        assert!(sets.engine_may_have_taken(&other, later), "not renewed for a day: the store is asked");
+        // Not renewed for a day, because the store does not answer: no key has expired, and nobody else asks the store.
+        assert!(sets.engine_may_have_taken(&key, later) && !sets.engine_may_have_taken(&other, later));
+        let taken_meanwhile = RetryKey([4; 32]);
+        sets.insert_engine_key(&taken_meanwhile, later, Duration::ZERO);
+        assert!(sets.engine_may_have_taken(&key, later) && sets.engine_may_have_taken(&taken_meanwhile, later));
         let pending = RetryKey([3; 32]);
         sets.renew_keys(&store, vec![pending], later).await.unwrap();
         assert!(sets.engine_may_have_taken(&key, later + HOUR));
         assert!(sets.engine_may_have_taken(&pending, later + HOUR));
         assert!(!sets.engine_may_have_taken(&other, later + HOUR));
-        assert!(sets.engine_may_have_taken(&other, later + 2 * HOUR));
+        assert!(!sets.engine_may_have_taken(&other, later + 200 * HOUR));
+        assert!(sets.engine_may_have_taken(&key, later + 200 * HOUR));
     }
 }

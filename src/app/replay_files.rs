@@ -15,7 +15,7 @@ use crate::admin::types::EventRow;
 use crate::config::{self, CheckFailed, Overrides, Setup};
 use crate::limits::Limits;
 use crate::names::{PlanId, ServiceName, StepId, WorkflowName};
-use crate::workflow::address::{self, AddressChange};
+use crate::workflow::address::{self, CallChange};
 use crate::workflow::{DecisionInputs, Plan, missing};
 
 /// Checked flag files with which recorded runs are replayed.
@@ -146,8 +146,12 @@ impl ReplayFiles {
     pub fn moved(&self, events: &[EventRow], plan: &StoredPlan) -> Result<Vec<MovedCall>, String> {
         let run = run_from_events(events)?;
         let moved = address::moved_calls(&run, &plan.0, &self.decision_inputs).into_iter();
-        let row = |((step, item), AddressChange { service, from, to })| MovedCall { step, item, service, from, to };
-        Ok(moved.map(row).collect())
+        let row = |((step, item), change)| match change {
+            CallChange::Address { service, from, to } => Some(MovedCall { step, item, service, from, to }),
+            // The values of secrets are not hashed here.
+            CallChange::Secret { .. } => None,
+        };
+        Ok(moved.filter_map(row).collect())
     }
     /// Replays one run with the plan of the files.
     ///

@@ -36,6 +36,7 @@ pub struct Rules {
     pub(super) effects: EffectRules,
     pub(super) asserts: Vec<Assert>,
     ignores_body: bool,
+    compares_calls: bool,
     hash: String,
     draft: Arc<RulesDraft>,
 }
@@ -83,6 +84,7 @@ impl Default for Rules {
             effects: EffectRules::default(),
             asserts: Vec::new(),
             ignores_body: false,
+            compares_calls: false,
             hash: hash_of(&RulesDraft::default()),
             draft: Arc::default(),
         }
@@ -101,7 +103,8 @@ impl Rules {
         let is_all = |path: &str| ["$", "$.*", "$..*", "$[*]"].contains(&path.trim());
         let ignores_body = draft.ignore.iter().any(|ignored| ignored.0.as_str().is_some_and(is_all));
         let own = Arc::new(draft.clone());
-        let mut rules = Rules { hash: hash_of(draft), ignores_body, draft: own, ..Rules::default() };
+        let compares_calls = context.calls.iter().any(|call| matches!(call.role, CallRole::Shared | CallRole::Private));
+        let mut rules = Rules { hash: hash_of(draft), ignores_body, compares_calls, draft: own, ..Rules::default() };
         // Before the rules, of which the first may name a kind that a later one declares.
         let ids = draft.effects.values().fold(draft.ids.iter().collect(), |mut ids: Vec<_>, of_step| {
             ids.extend(&of_step.ids);
@@ -169,6 +172,11 @@ impl Rules {
             && matches!(self.status, Status::Class { .. })
             && self.headers.iter().all(is_ignored)
             && !self.asserts.iter().any(|assert| holds_arms_together(&assert.expression))
+    }
+
+    /// Whether the workflow can make calls that are compared with legacy's, where these are watched.
+    pub fn compare_calls(&self) -> bool {
+        self.compares_calls
     }
 
     /// A hash that is equal for equal rules. Evidence that was collected under other rules does not count.

@@ -31,6 +31,7 @@ pub const TOPICS: &[Topic] = &[
     Topic { name: "captures", source: include_str!("captures.md") },
     Topic { name: "egress", source: include_str!("egress.md") },
     Topic { name: "evidence", source: include_str!("evidence.md") },
+    Topic { name: "gates", source: include_str!("gates.md") },
     Topic { name: "noise", source: include_str!("noise.md") },
     Topic { name: "invariants", source: include_str!("invariants.md") },
     Topic { name: "guard", source: include_str!("guard.md") },

@@ -83,6 +83,7 @@ impl FilesSnapshot {
             usize_of(limits.items_max),
             usize_of(limits.run_calls_max),
         )
+        .with_secrets(secrets.iter().map(|(name, secret)| (name.as_str(), secret.reveal())))
         .with_depth(usize_of(limits.output_depth_max))
         .with_timeout(Limits::ms(limits.step_timeout_ms))
         .with_signals(usize_of(limits.signals_max))

@@ -13,6 +13,7 @@ use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict
 use super::gate_words::{ComparedWith, NAMES_SHOWN, elapsed, first_of, in_words};
 use super::route::RouteEvidence;
 use super::rung::{OTHER_STRATA, RungCounts, TOO_LARGE};
+use super::strata::rarely_compared;
 use crate::flag::{Invariant, Promote, SkipReason, State};
 use crate::names::StepId;
 
@@ -131,7 +132,7 @@ impl JudgedRoute<'_> {
         }
         let detail = format!(
             "has {open} open {} since the workflow or the rules last changed: fix the workflow or the rules \
-             (`pointsman help evidence`){}{}",
+             (`pointsman help gates`){}{}",
             if open == 1 { "mismatch" } else { "mismatches" },
             self.more_were_lost(),
             // A call that was attributed to no request is missing from its pair, which then shows `effect_extra`.
@@ -211,10 +212,11 @@ impl JudgedRoute<'_> {
         let is_thin = |name: &str, compared: u64, all: u64| {
             compared < wanted || (wanted > 0 && [OTHER_STRATA, OTHER_BRANCHES].contains(&name) && compared < all)
         };
-        let thin_strata = strata
-            .iter()
-            .filter(|(name, of)| is_thin(name, of.compared, of.served))
-            .map(|(name, of)| format!("`{name}` ({} of {} served)", of.compared, of.served));
+        let share = self.promote.coverage_at_least;
+        let thin_strata = strata.iter().filter_map(|(name, of)| match is_thin(name, of.compared, of.served) {
+            true => Some(format!("`{name}` ({} of {} served)", of.compared, of.served)),
+            false => rarely_compared(name, of, share).filter(|_| wanted > 0),
+        });
         let thin_ways = branches
             .ways
             .iter()

@@ -214,7 +214,7 @@ mod tests {
         assert!(rare.detail.contains("which calls legacy made: runs with `gift` (2 compared)"), "{rare:?}");
         e.dark.branches.ways.insert("`gift`".into(), way(2, 1));
         assert_eq!(found(&e).verdict, Verdict::Pass, "one of them is known");
-        let of = StratumCounts { served: 2, compared: 2, mismatched: 0, calls_unknown: 2 };
+        let of = StratumCounts { served: 2, compared: 2, mismatched: 0, calls_unknown: 2, skipped: 0 };
         e.dark.strata.insert("POST 2xx vip".into(), of);
         assert!(found(&e).detail.contains("`POST 2xx vip` (2 compared)"), "{:?}", found(&e));
         let waived = Promote { effects_compared: false, ..small() };

@@ -8,7 +8,7 @@ use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict
 use super::gate::{JudgedRoute, conditions};
 use super::gate_words::first_of;
 use super::rung::{OTHER_STRATA, is_of_cohort};
-use super::strata::StratumCounts;
+use super::strata::{StratumCounts, rarely_compared};
 use crate::flag::State;
 
 /// The conditions of the route that a cohort meets by its own pairs in place of them. Its kinds of requests are asked
@@ -85,9 +85,12 @@ impl JudgedRoute<'_> {
 
     fn strata_of_cohort(&self, cohort: &str, own: &[(&String, &StratumCounts)]) -> Condition {
         let wanted = self.promote.strata_at_least;
-        let thin = own.iter().filter(|(_, counts)| counts.compared < wanted);
-        let thin: Vec<String> =
-            thin.map(|(name, counts)| format!("`{name}` ({} of {} served)", counts.compared, counts.served)).collect();
+        let share = self.promote.coverage_at_least;
+        let thin = own.iter().filter_map(|(name, counts)| match counts.compared < wanted {
+            true => Some(format!("`{name}` ({} of {} served)", counts.compared, counts.served)),
+            false => rarely_compared(name, counts, share).filter(|_| wanted > 0),
+        });
+        let thin: Vec<String> = thin.collect();
         match thin.is_empty() {
             true => {
                 pass(Name::StrataAtLeast, format!("each of {} kinds of requests of `{cohort}` was compared", own.len()))
@@ -114,8 +117,13 @@ mod tests {
     fn strata(of: &[(&str, u64, u64)]) -> RouteEvidence {
         let mut evidence = RouteEvidence::default();
         for (name, compared, mismatched) in of {
-            let counts =
-                StratumCounts { served: *compared, compared: *compared, mismatched: *mismatched, calls_unknown: 0 };
+            let counts = StratumCounts {
+                served: *compared,
+                compared: *compared,
+                mismatched: *mismatched,
+                calls_unknown: 0,
+                skipped: 0,
+            };
             evidence.all.strata.insert((*name).to_owned(), counts);
         }
         evidence.dark.strata = evidence.all.strata.clone();

@@ -24,8 +24,11 @@ pub(super) fn small() -> Promote {
 
 /// Counts of a rung that meet [`small`].
 fn counts() -> RungCounts {
-    let strata =
-        [("POST 2xx".to_owned(), StratumCounts { served: 90, compared: 60, mismatched: 0, calls_unknown: 0 })].into();
+    let strata = [(
+        "POST 2xx".to_owned(),
+        StratumCounts { served: 90, compared: 60, mismatched: 0, calls_unknown: 0, skipped: 0 },
+    )]
+    .into();
     RungCounts { last_pair: Some(NOW), strata, ..RungCounts::default() }
 }
 
@@ -145,14 +148,42 @@ fn coverage_is_that_of_the_rung_and_names_the_reasons() {
 #[test]
 fn a_kind_of_request_that_was_not_compared_is_named() {
     let mut e = good();
-    e.all
-        .strata
-        .insert("POST 4xx staff".into(), StratumCounts { served: 2, compared: 0, mismatched: 0, calls_unknown: 0 });
+    e.all.strata.insert(
+        "POST 4xx staff".into(),
+        StratumCounts { served: 2, compared: 0, mismatched: 0, calls_unknown: 0, skipped: 0 },
+    );
     let detail = only_missing(&e, &small(), State::Dark, Name::StrataAtLeast, GateVerdict::Inconclusive);
     assert!(detail.ends_with("`POST 4xx staff` (0 of 2 served)"), "{detail}");
     e.all.strata.clear();
     only_missing(&e, &small(), State::Dark, Name::StrataAtLeast, GateVerdict::Inconclusive);
     assert_eq!(missing(&e, &Promote { strata_at_least: 0, ..small() }, State::Shadow, State::Dark), []);
+}
+
+/// Of a rare kind one request alone was compared, and the others were skipped: their differences could hide behind the
+/// coverage of the frequent kind.
+#[test]
+fn a_rare_kind_has_to_be_compared_as_far_as_all_requests() {
+    let mut e = good();
+    let of = |compared, skipped| {
+        let served = compared + skipped;
+        StratumCounts { served, compared, mismatched: 0, calls_unknown: 0, skipped }
+    };
+    for (compared, skipped, holds) in [(1, 5, true), (1, 2, true), (1, 1, false), (37, 2, true), (38, 2, false)] {
+        e.all.strata.insert("POST 4xx".into(), of(compared, skipped));
+        if holds {
+            let detail = only_missing(&e, &small(), State::Dark, Name::StrataAtLeast, GateVerdict::Inconclusive);
+            let of_kind = format!(
+                "`POST 4xx` ({compared} of {} that were sampled; at least 95 % have to be)",
+                compared + skipped
+            );
+            assert!(detail.ends_with(&of_kind), "{detail}");
+        } else {
+            assert_eq!(missing(&e, &small(), State::Shadow, State::Dark), [], "{compared} and {skipped}");
+        }
+    }
+    e.all.strata.insert("POST 4xx".into(), of(1, 5));
+    let promote = Promote { strata_at_least: 0, ..small() };
+    assert_eq!(missing(&e, &promote, State::Shadow, State::Dark), [], "kinds are not looked at");
 }
 
 #[test]
@@ -178,7 +209,8 @@ fn an_engine_that_fails_more_often_than_legacy_is_refused() {
 /// What was compared in `shadow` does not count for `live`.
 #[test]
 fn the_gate_to_live_looks_at_dark_alone() {
-    let (clean, none) = (counts(), StratumCounts { served: 3, compared: 0, mismatched: 0, calls_unknown: 0 });
+    let (clean, none) =
+        (counts(), StratumCounts { served: 3, compared: 0, mismatched: 0, calls_unknown: 0, skipped: 0 });
     let missed = [("POST 4xx".to_owned(), none)].into_iter().chain(clean.strata.clone()).collect();
     let e = RouteEvidence { dark: RungCounts { strata: missed, ..clean.clone() }, ..good() };
     only_missing(&e, &small(), State::Live, Name::StrataAtLeast, GateVerdict::Inconclusive);
@@ -192,17 +224,25 @@ fn the_gate_to_live_looks_at_dark_alone() {
 #[test]
 fn a_kind_that_came_below_dark_only_and_was_never_compared_holds_the_gate_to_live() {
     let mut e = good();
-    e.all.strata.insert("PUT 2xx".into(), StratumCounts { served: 5, compared: 0, mismatched: 0, calls_unknown: 0 });
+    e.all.strata.insert(
+        "PUT 2xx".into(),
+        StratumCounts { served: 5, compared: 0, mismatched: 0, calls_unknown: 0, skipped: 0 },
+    );
     let detail = only_missing(&e, &small(), State::Live, Name::StrataAtLeast, GateVerdict::Inconclusive);
     assert!(detail.ends_with("`PUT 2xx` (0 of 5 served below dark)"), "{detail}");
-    e.all.strata.insert("PUT 2xx".into(), StratumCounts { served: 5, compared: 1, mismatched: 0, calls_unknown: 0 });
+    e.all.strata.insert(
+        "PUT 2xx".into(),
+        StratumCounts { served: 5, compared: 1, mismatched: 0, calls_unknown: 0, skipped: 0 },
+    );
     assert_eq!(missing(&e, &small(), State::Dark, State::Live), []);
 }
 
 #[test]
 fn kinds_that_are_counted_together_have_to_be_compared_all() {
     let mut e = good();
-    e.all.strata.insert("other".into(), StratumCounts { served: 9, compared: 8, mismatched: 0, calls_unknown: 0 });
+    e.all
+        .strata
+        .insert("other".into(), StratumCounts { served: 9, compared: 8, mismatched: 0, calls_unknown: 0, skipped: 0 });
     let detail = only_missing(&e, &small(), State::Dark, Name::StrataAtLeast, GateVerdict::Inconclusive);
     assert!(detail.ends_with("`other` (8 of 9 served)"), "{detail}");
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::legacy_calls::LegacyCallsStatus;
 use crate::exchange::ComparisonOutcome;
-use crate::flag::State;
+use crate::flag::{SkipReason, State};
 
 /// Counts of one stratum (kind of request).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -19,6 +19,9 @@ pub struct StratumCounts {
     /// Compared ones of which it is not known which calls legacy made, where its calls are watched.
     #[serde(default)]
     pub calls_unknown: u64,
+    /// Of the served ones, those that were sampled and not compared, as far as that counts against coverage.
+    #[serde(default)]
+    pub skipped: u64,
 }
 
 impl StratumCounts {
@@ -30,19 +33,35 @@ impl StratumCounts {
                 self.compared += 1;
                 self.mismatched += 1;
             }
-            ComparisonOutcome::Skipped(_) | ComparisonOutcome::Failed(_) => {}
+            ComparisonOutcome::Skipped(SkipReason::NotSampled) => {}
+            ComparisonOutcome::Skipped(_) | ComparisonOutcome::Failed(_) => self.skipped += 1,
         }
+    }
+    /// Whether less than this share of what was sampled was compared, so that a difference of only some requests of the
+    /// kind could hide. One request may be missing: of a rare kind, one alone is a large share.
+    pub(super) fn is_compared_less_than(&self, share: f64) -> bool {
+        let sampled = self.compared + self.skipped;
+        self.skipped > 1 && self.skipped as f64 > (1.0 - share) * sampled as f64
     }
     pub(super) fn add(&mut self, other: Self) {
         self.served += other.served;
         self.compared += other.compared;
         self.mismatched += other.mismatched;
         self.calls_unknown += other.calls_unknown;
+        self.skipped += other.skipped;
     }
     /// Only the pairs that differ count as compared.
     pub(super) fn without_equal_pairs(self) -> Self {
         Self { compared: self.mismatched, calls_unknown: self.calls_unknown.min(self.mismatched), ..self }
     }
+}
+
+/// What a gate lacks of a kind of request of which less than this share was compared.
+pub(super) fn rarely_compared(name: &str, of: &StratumCounts, share: f64) -> Option<String> {
+    let sampled = of.compared + of.skipped;
+    let needed = share * 100.0;
+    of.is_compared_less_than(share)
+        .then(|| format!("`{name}` ({} of {sampled} that were sampled; at least {needed} % have to be)", of.compared))
 }
 
 /// Under what a pair is counted: rung, stratum, what is known of legacy's calls.

@@ -113,7 +113,7 @@ fn hide_outcome(outcome: &mut Outcome, hide: &HideText<'_>) {
 }
 
 fn hide_call(call: &mut Arc<CallRecord>, hide: &HideText<'_>) {
-    let CallRecord { headers, body, method: _, url: _ } = Arc::make_mut(call);
+    let CallRecord { headers, body, method: _, url: _, secrets: _ } = Arc::make_mut(call);
     hide_payload(body, content_type_of(headers.iter().map(|(name, value)| (name, value))), hide);
 }
 

@@ -305,6 +305,10 @@ impl Runner {
                 return ComparisonOutcome::Skipped(SkipReason::OverBudget);
             }
         };
+        // Where the workflow makes no calls either, equal replies and the absence of calls say nothing.
+        if rules.compare_no_reply() && !rules.compare_calls() && comparison.verdict != Verdict::Mismatch {
+            return ComparisonOutcome::Skipped(SkipReason::NothingCompared);
+        }
         // A call that legacy did not make is a difference, whatever the run would have done after it.
         if engine.has_stopped() && comparison.verdict != Verdict::Mismatch {
             self.count_unresolved(answered, generation, not_known, &report);

@@ -244,6 +244,7 @@ mod tests {
             url: "http://127.0.0.1/".into(),
             headers: Vec::new(),
             body: Payload::Text(body),
+            secrets: Default::default(),
         };
         let of = |step: &str| {
             let json = json!({ "step_started": {

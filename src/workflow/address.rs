@@ -1,10 +1,12 @@
-//! Decides how a call is repeated when its service may have another base URL than at the earlier attempt.
+//! Decides how a call is repeated when its service may have another base URL than at the earlier attempt, or when a
+//! secret in its URL or headers may have another value.
 //!
 //! Always true: an attempt with unknown effect is repeated, and its probe is sent, only at the base URL that the
-//! attempt went to: a service at another URL does not know the idempotency key, and its "no" would prove nothing. Where
-//! the files in force give the service another base URL, the run pauses, and a person decides. An attempt that
-//! certainly did nothing is repeated at the service's present base URL, and the request is recorded with that URL. A
-//! service with several URLs is identified by its first one: all of them lead to the same service.
+//! attempt went to, and with the secrets that it was sent with: a service at another URL, or asked with other
+//! credentials, may not know the idempotency key, and its "no" would prove nothing. Where the files in force give the
+//! service another base URL, or a secret another value, the run pauses, and a person decides. An attempt that certainly
+//! did nothing is repeated at the service's present base URL with the present secrets, and the request is recorded so.
+//! A service with several URLs is identified by its first one: all of them lead to the same service.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -51,42 +53,68 @@ pub fn allows_repeat(call: &Call, inputs: &DecisionInputs) -> bool {
     call.repeat_is_harmless() || inputs.base(&call.service).is_none()
 }
 
-/// A service whose base URL differs from the one in a recorded call.
+/// What differs between a recorded call and the same call if it were sent now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressChange {
-    /// The service.
-    pub service: ServiceName,
-    /// The URL of the recorded call, without its query.
-    pub from: String,
-    /// The service's present base URL.
-    pub to: String,
+pub enum CallChange {
+    /// Its service has another base URL.
+    Address {
+        /// The service.
+        service: ServiceName,
+        /// The URL of the recorded call, without its query.
+        from: String,
+        /// The service's present base URL.
+        to: String,
+    },
+    /// A secret in its URL or headers has another value.
+    Secret {
+        /// The service.
+        service: ServiceName,
+        /// The name of the secret.
+        secret: String,
+    },
 }
 
-impl fmt::Display for AddressChange {
+impl fmt::Display for CallChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{WENT_TO} {}, and `{}` is at {} now", self.from, self.service, self.to)
+        match self {
+            Self::Address { service, from, to } => write!(f, "{WENT_TO} {from}, and `{service}` is at {to} now"),
+            Self::Secret { service: _, secret } => {
+                write!(f, "that attempt was sent with another value of the secret `{secret}`")
+            }
+        }
     }
 }
 
-/// The change of the base URL of a recorded call's service; `None` where the service still has the recorded one.
-pub(super) fn address_change(
+/// The name of a secret that has another value than when a call was recorded. A secret that the files do not have any
+/// more is not one of them: the call is not sent then.
+pub fn changed_secret<'r>(record: &'r CallRecord, inputs: &DecisionInputs) -> Option<&'r str> {
+    let is_changed = |(name, hash): &(&String, &String)| {
+        inputs.secret_hashes.get(name.as_str()).is_some_and(|present| present != *hash)
+    };
+    record.secrets.iter().find(is_changed).map(|(name, _)| name.as_str())
+}
+
+/// The change of a recorded call's service or secrets; `None` where it would be sent as it was recorded.
+pub(super) fn call_change(
     run: &Run,
     inputs: &DecisionInputs,
     call: &Call,
     call_id: (&StepId, Option<u32>, StepPart),
     record: &CallRecord,
-) -> Option<AddressChange> {
+) -> Option<CallChange> {
+    let service = call.service.clone();
     if path_at_base(call, inputs, run, call_id, record).is_some() {
-        return None;
+        let secret = changed_secret(record, inputs)?.to_owned();
+        return Some(CallChange::Secret { service, secret });
     }
     let from = record.url.split('?').next().unwrap_or_default().to_owned();
-    Some(AddressChange { service: call.service.clone(), from, to: wire::base_of(call, inputs).to_owned() })
+    Some(CallChange::Address { service, from, to: wire::base_of(call, inputs).to_owned() })
 }
 
 /// The calls of a run whose outcome is unknown, or may become unknown because they are under way, and whose services
-/// have other base URLs in the files in force. Instead of sending such a call or its probe again, the run pauses. A
+/// have other base URLs in the files in force, or whose secrets have other values. Instead of sending such a call or its probe again, the run pauses. A
 /// call whose recorded URL is sealed is left out, because the URL is not known here.
-pub fn moved_calls(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> BTreeMap<StepItem, AddressChange> {
+pub fn moved_calls(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> BTreeMap<StepItem, CallChange> {
     let of_steps = run.steps.iter().flat_map(|(step, state)| {
         let open = match state {
             StepState::Open(open) => Some(open),
@@ -107,7 +135,7 @@ pub fn moved_calls(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> BTreeMap<
         let is_uncertain = in_flight || is_unknown || part == StepPart::Probe;
         if is_uncertain
             && !state.request.url.contains(SEALED[0])
-            && let Some(moved) = address_change(run, inputs, call, (step, item, part), &state.request)
+            && let Some(moved) = call_change(run, inputs, call, (step, item, part), &state.request)
         {
             found.entry((step.clone(), item)).or_insert(moved);
         }
@@ -119,13 +147,13 @@ pub fn moved_calls(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> BTreeMap<
 pub(super) enum NextAttempt {
     /// The bytes of the first attempt, to the same address.
     Same,
-    /// The same method, headers and body, to the service's present address.
+    /// The same method, headers and body, to the service's present address with the present secrets.
     Rebased(Arc<CallRecord>),
     /// The call is not repeated: this event pauses the run.
     Pause(Event),
 }
 
-/// Decides how the next attempt of a call is made, where its service may have another address.
+/// Decides how the next attempt of a call is made, where its service may have another address, or a secret another value.
 ///
 /// # Errors
 /// The URL's expressions have no value any more.
@@ -137,7 +165,7 @@ pub(super) fn next(
     part: StepPart,
     (call, state): (&Call, &CallState),
 ) -> Result<NextAttempt, (Vec<ReadPath>, ExpressionError)> {
-    match address_change(run, inputs, call, (&step.id, item, part), &state.request) {
+    match call_change(run, inputs, call, (&step.id, item, part), &state.request) {
         None => Ok(NextAttempt::Same),
         // `move_accepted`: a person who was told both addresses has asked for another attempt.
         Some(moved) if state.unknown_effect() && !state.move_accepted => {
@@ -147,24 +175,32 @@ pub(super) fn next(
             let masked = call_scope(&inputs.masked(run), run, &step.id, item, part);
             let path = wire::recorded_path(call, &masked).map_err(|error| (call.url.reads().to_vec(), error))?;
             let url = format!("{}{path}", wire::base_of(call, inputs));
-            Ok(NextAttempt::Rebased(Arc::new(CallRecord { url, ..(*state.request).clone() })))
+            let secrets = inputs.hashes_of_secrets(state.request.secrets.keys().map(String::as_str));
+            Ok(NextAttempt::Rebased(Arc::new(CallRecord { url, secrets, ..(*state.request).clone() })))
         }
     }
 }
 
-/// Pauses the run until a person decides about an attempt with unknown effect, because its service has another address.
+/// Pauses the run until a person decides about an attempt with unknown effect, because its service has another address
+/// or a secret another value.
 pub(super) fn pause(
     run: &Run,
     step: &Step,
     item: Option<u32>,
     part: StepPart,
     state: &CallState,
-    moved: &AddressChange,
+    change: &CallChange,
 ) -> Event {
-    let mut conflict = conflict_over_unknown(run, step, item, part, state, moved);
-    let AddressChange { service, from, to } = moved;
-    conflict.expected =
-        Some(format!("`{service}` at {from}, which alone knows the call's key; `retry` sends the same call to {to}"));
+    let mut conflict = conflict_over_unknown(run, step, item, part, state, change);
+    conflict.expected = Some(match change {
+        CallChange::Address { service, from, to } => {
+            format!("`{service}` at {from}, which alone knows the call's key; `retry` sends the same call to {to}")
+        }
+        CallChange::Secret { service, secret } => format!(
+            "the secret `{secret}` as it was: `{service}` may know the call's key only together with it; `retry` sends \
+             the same call with the present one"
+        ),
+    });
     conflict.names_earlier_url = Some(true);
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
 }

@@ -1,5 +1,7 @@
 //! A call of a step: which one, and the request as it is recorded.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,4 +45,8 @@ pub struct CallRecord {
     pub headers: Vec<(String, String)>,
     /// The exact bytes of the body.
     pub body: Payload,
+    /// The secrets that are filled in for the stars, by name: a short keyed hash of each value, which tells whether it
+    /// is still the same and nothing else. Empty in records of earlier versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
 }

@@ -169,7 +169,7 @@ pub(super) struct CallState {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub was_requested: bool,
     /// Whether a person asked for the next attempt after being told that an earlier one may have taken effect, and at
-    /// which address.
+    /// which address or with which secret.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub move_accepted: bool,
     /// The deadline of all its attempts and the pauses between them.

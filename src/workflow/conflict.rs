@@ -4,6 +4,7 @@
 //! that makes sense (`choices`); a choice that is not among them is refused. What looks like a secret is redacted, and
 //! long values are shortened; the run's events have them in full.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -69,7 +70,13 @@ fn shown(record: &CallRecord) -> CallRecord {
             Err(_) => cut(text),
         }),
     };
-    CallRecord { method: record.method.clone(), url: record.url.clone(), headers: record.headers.clone(), body }
+    CallRecord {
+        method: record.method.clone(),
+        url: record.url.clone(),
+        headers: record.headers.clone(),
+        body,
+        secrets: BTreeMap::new(),
+    }
 }
 
 /// A value, redacted and shortened as people see it; `None` for null.

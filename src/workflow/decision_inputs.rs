@@ -26,6 +26,8 @@ pub struct DecisionInputs {
     pub services: Arc<Value>,
     /// The names of secrets, each with stars as its value.
     pub masked_secrets: Arc<Value>,
+    /// Short keyed hashes of the secrets' values, by name; empty where nothing is sent.
+    pub secret_hashes: Arc<BTreeMap<String, String>>,
     /// The workflows that a `run` step may begin; `None` means any.
     pub workflows: Option<Arc<BTreeSet<WorkflowName>>>,
     /// The secret from which idempotency keys are derived.
@@ -50,6 +52,9 @@ pub struct DecisionInputs {
 
 /// No setting allows deeper values than this: a deeper one could be written into an event, but not be read back.
 pub const VALUE_DEPTH_MAX: usize = 100;
+
+/// The length of a secret's hash: enough to notice another value, and too little to find a long one by trying.
+const SECRET_HASH_CHARS: usize = 8;
 
 /// How long one attempt may take, where no limit is set.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -104,6 +109,7 @@ impl DecisionInputs {
         Self {
             services: Arc::new(Value::Object(services)),
             masked_secrets: Arc::new(Value::Object(secrets)),
+            secret_hashes: Arc::default(),
             workflows: None,
             key_secret,
             items_max,
@@ -115,6 +121,21 @@ impl DecisionInputs {
             now: None,
             legacy_replies: None,
         }
+    }
+    /// These inputs with the values of the secrets, of which they keep hashes.
+    pub fn with_secrets<'a>(mut self, values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let hash = |name: &str, value: &str| {
+            let mut hasher = blake3::Hasher::new_keyed(&self.key_secret);
+            hasher.update(b"secret\0").update(name.as_bytes()).update(&[0]).update(value.as_bytes());
+            hasher.finalize().to_hex()[..SECRET_HASH_CHARS].to_owned()
+        };
+        let hashes = values.into_iter().map(|(name, value)| (name.to_owned(), hash(name, value))).collect();
+        self.secret_hashes = Arc::new(hashes);
+        self
+    }
+    /// The hashes of these secrets, as far as the files have them.
+    pub(super) fn hashes_of_secrets<'a>(&self, names: impl Iterator<Item = &'a str>) -> BTreeMap<String, String> {
+        names.filter_map(|name| Some((name.to_owned(), self.secret_hashes.get(name)?.clone()))).collect()
     }
     /// These inputs for a run whose rehearsed steps may take their outputs from the replies that legacy got.
     pub fn with_legacy_replies(mut self, legacy_replies: Option<Arc<dyn LegacyReplies>>) -> Self {

@@ -222,8 +222,8 @@ pub struct Conflict {
     /// The choices offered: names of [`super::Choice`].
     #[serde(default)]
     pub choices: Vec<String>,
-    /// Whether its message names the URL of an earlier attempt, because the service has had another one since. Absent
-    /// in events of earlier versions.
+    /// Whether it names what is another one since an earlier attempt: the URL of the service, or the value of a secret.
+    /// Absent in events of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names_earlier_url: Option<bool>,
 }

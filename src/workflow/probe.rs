@@ -66,7 +66,7 @@ pub(super) fn begin(
     let moved = step
         .call(StepPart::Do)
         .filter(|_| may_probe)
-        .and_then(|call| address::address_change(run, inputs, call, own_call, &state.request));
+        .and_then(|call| address::call_change(run, inputs, call, own_call, &state.request));
     if let Some(moved) = moved {
         let mut events = Vec::new();
         if probe_state.is_some() {

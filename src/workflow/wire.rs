@@ -45,7 +45,8 @@ pub(super) fn call_record(
         headers.push(("content-type".into(), content_type));
     }
     let url = format!("{}{path}", base_of(call, inputs));
-    Ok(CallRecord { method: call.method.as_str().to_owned(), url, headers, body })
+    let secrets = inputs.hashes_of_secrets(secret_names(call));
+    Ok(CallRecord { method: call.method.as_str().to_owned(), url, headers, body, secrets })
 }
 
 /// The value of a header; `None` if it is null, which leaves the header out. A control character, which no header can
@@ -87,6 +88,12 @@ pub(super) fn is_url_hidden(call: &Call) -> bool {
 /// Whether the URL or the headers of a call read secrets or credentials, which its record shows as stars.
 pub fn has_hidden_parts(call: &Call) -> bool {
     is_url_hidden(call) || call.headers.iter().any(|(_, template)| reads_hidden(template.reads()))
+}
+
+/// The names of the secrets that the URL and the headers of a call read.
+fn secret_names(call: &Call) -> impl Iterator<Item = &str> {
+    let reads = call.headers.iter().flat_map(|(_, template)| template.reads()).chain(call.url.reads());
+    reads.filter(|path| path.root() == "secrets").filter_map(|path| path.part(0))
 }
 
 /// The parts of a request that its record shows with stars, with secrets and credentials filled in. Only for sending:

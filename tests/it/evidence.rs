@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, PATIENCE, PROMOTE, Pointsman, until};
+use crate::support::{FlagsDir, Metrics, PATIENCE, PROMOTE, Pointsman, until};
 
 /// Pairs that open a gate.
 const PAIRS: u64 = 20;
@@ -441,4 +441,40 @@ async fn the_events_of_the_runs_below_a_rehearsal_can_be_read_while_its_sample_i
     orders.reload(|flags| self::inner(flags, 7)).await;
     let gone = orders.pointsman.cli(&["runs", "events", &inner]).await;
     assert!(!gone.status.success(), "{}", output_text(&gone));
+}
+
+/// Legacy's calls are watched, the rules compare nothing of the replies, and the workflow makes no calls: that such
+/// pairs are equal says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn pairs_of_which_nothing_is_compared_are_no_evidence_although_calls_are_watched() {
+    let legacy = Origin::start(OriginReply::Json(r#"{"v":1}"#)).await;
+    let flags = FlagsDir::empty();
+    flags.write(
+        "pointsman.yaml",
+        &format!(
+            "services:\n  shop: {}\ndefault_legacy: shop\negress: {{ listen: 127.0.0.1:0, window: 1s }}\n{PROMOTE}",
+            legacy.url()
+        ),
+    );
+    flags.write(
+        "workflows/v.yaml",
+        "workflow: v\nsteps: { a: { set: 8 } }\nrespond: { status: 201, body: { v: \"${steps.a.output}\" } }\n",
+    );
+    flags.write(
+        "routes/v.yaml",
+        "routes:\n  - id: v\n    match: { method: POST, path: /v }\n    legacy: shop\n    workflow: v\n    state: shadow\n    \
+         compare: { status: class, headers: [], ignore: [\"$\"] }\n",
+    );
+    let dir = tempfile::tempdir().expect("a directory");
+    let pointsman = Pointsman::start(&Start::in_memory(flags.path(), dir.path())).await;
+    let client = Client::new(PATIENCE);
+    for _ in 0..3 {
+        let reply = client.json(Method::POST, &format!("{}/v", pointsman.url()), &[], &json!({})).await;
+        assert_eq!(reply.expect("a reply").status, 200);
+    }
+    let skipped =
+        |metrics: &Metrics| metrics.sum("pointsman_comparisons_total", &[("reason", "nothing_compared")]) == 3.0;
+    pointsman.until_metric("three skipped requests", skipped).await;
+    let evidence = pointsman.get("/api/v2/routes/v/evidence").await;
+    assert_eq!(evidence["evidence"]["shadow_pairs"], 0, "{evidence}");
 }

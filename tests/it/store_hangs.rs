@@ -264,3 +264,45 @@ async fn a_file_of_retry_keys_that_hangs_stops_nobody() {
     system.finish().await;
     report_violations("store_hangs::a_file_of_retry_keys_that_hangs_stops_nobody", None, "6 orders, 2 retries", &[]);
 }
+
+/// The keys of runs that stay open are read again from the store at an interval, 2.5 s here. While that fails, nothing
+/// is forgotten, and requests whose keys the engine never took go to legacy without the store, however long it lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_legacy_do_not_wait_for_a_store_that_fails_for_longer_than_keys_are_renewed() {
+    let mut system = TestSystem::with(|flags| {
+        flags.edit("pointsman.yaml", |text| text + "limits: { retry_window_s: 60 }\n");
+    })
+    .await;
+    system.allowed.unacknowledged = true;
+    system
+        .pointsman
+        .until_metric("the sets to be built", |metrics| {
+            metrics.sum("pointsman_affinity_set_bytes_max", &[("set", "engine_pins")]) > 0.0
+        })
+        .await;
+    let shm = PathBuf::from(format!("{}-shm", system.store().display()));
+    let files = [system.store(), shm];
+    let fails = Strace::inject_on(system.pointsman.pid(), "fcntl,pread64", "error=EIO", &files).await;
+    let (began, mut wrong, mut sent) = (Instant::now(), Vec::new(), 0);
+    while began.elapsed() < Duration::from_secs(9) {
+        let headers = [("idempotency-key", format!("key-{sent}"))];
+        let headers = headers.each_ref().map(|(name, key)| (*name, key.as_str()));
+        let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(sent)).await.expect("a reply");
+        if reply.status != StatusCode::CREATED {
+            wrong.push(format!("after {:?}: {} {}", began.elapsed(), reply.status, reply.json()));
+        }
+        sent += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    fails.end().await;
+    system.kill().await;
+    system.restart().await;
+    system.finish().await;
+    let what = "keyed orders in `off` while the store fails for 9 s";
+    report_violations(
+        "store_hangs::keys_of_legacy_do_not_wait_for_a_store_that_fails_for_longer_than_keys_are_renewed",
+        None,
+        &format!("{sent} {what}"),
+        &wrong,
+    );
+}

@@ -309,7 +309,7 @@ pub(super) fn conflict(conflict: &Conflict, run: RunId) -> OpenConflict {
 }
 
 fn sent_request(record: &CallRecord) -> SentRequest {
-    let CallRecord { method, url, headers, body } = record;
+    let CallRecord { method, url, headers, body, secrets: _ } = record;
     SentRequest {
         method: method.clone(),
         url: redact_line(url),

@@ -66,6 +66,7 @@ fn call(step: &str) -> Event {
             url: "http://127.0.0.1:9102/charges".into(),
             headers: Vec::new(),
             body: Payload::Empty,
+            secrets: Default::default(),
         })),
         until: None,
         at: None,

@@ -2,8 +2,8 @@
 //!
 //! Always true: everything but secrets and credentials is sent as it was recorded; the secrets that are filled in are
 //! never stored. A call that is sent again after an unknown outcome has the bytes of the first attempt, `traceparent`
-//! among them. If the service has another base URL than the record shows, nothing is sent: `workflow` compares the two
-//! and decides on the next attempt.
+//! among them. If the service has another base URL than the record shows, or a secret another value, nothing is sent:
+//! `workflow` compares them and decides on the next attempt.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,6 +49,11 @@ pub(in crate::engine) fn outgoing(
     let Some(path) = address::path_at_base(call, &snapshot.decision_inputs, run, of, &attempt.request) else {
         return Err(AttemptResult::Missing(format!("`{}` has another URL than it was recorded with", call.service)));
     };
+    if let Some(secret) = address::changed_secret(&attempt.request, &snapshot.decision_inputs) {
+        return Err(AttemptResult::Missing(format!(
+            "the secret `{secret}` has another value than it was recorded with"
+        )));
+    }
     let deadline = plan.steps.get(step.0).and_then(|step| step.failure_handling.deadline);
     let recorded_headers = plan.recorded_headers(step, attempt.part);
     build(limits, snapshot, call, deadline, path, recorded_headers, run, credentials, attempt, now)

@@ -112,6 +112,37 @@ async fn a_run_uses_the_secrets_of_the_newest_files_for_its_next_call() {
     assert_eq!(sent, ["Bearer s3cret", "Bearer rotated"]);
 }
 
+/// Twice the same key, with two credentials: a service whose keys belong to credentials would perform it twice.
+#[tokio::test]
+async fn an_attempt_of_unknown_outcome_is_not_repeated_with_another_secret() {
+    let charge = checked_plan(
+        &json!({
+            "workflow": "w",
+            "steps": { "a": {
+                "call": "POST ${services.world}/charge",
+                "headers": { "authorization": "Bearer ${secrets.bank}" },
+                "retry": { "attempts": 5, "base": "1ms", "max": "1ms" },
+            } },
+            "respond": { "status": 200 },
+        }),
+        true,
+    );
+    let step_service = StepService::new(|_, before| match before {
+        0 => ServiceReply::Gated(500, json!({})),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let harness = Harness::new(&step_service, charge).await;
+    let run = start(&harness, json!({})).await.run;
+    harness.step_service.wait_for_calls(1).await;
+    harness.rotate_secret("rotated");
+    harness.step_service.open_gate();
+    let view = harness.wait_until(run, |view| view.status == RunStatus::Paused).await;
+    let conflict = &view.conflicts[0];
+    assert!(conflict.message.contains("another value of the secret `bank`"), "{}", conflict.message);
+    assert_eq!(harness.step_service.seen().len(), 1);
+}
+
 /// The run is not suspended while `slow` is under way. The workflow is still in force, or no longer in any file.
 #[tokio::test]
 async fn a_run_that_is_never_suspended_repeats_nothing_at_a_service_that_is_not_keyed_any_more() {

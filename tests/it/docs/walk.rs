@@ -21,10 +21,16 @@ struct Shop {
 
 impl Shop {
     async fn answer(self, call: Call) -> HandlerResult {
-        let total = 12.5;
+        let sent: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+        // Nobody can pay for a thousand.
+        let total = if sent["items"][0]["qty"] == 1000 { 6250.0 } else { 12.5 };
+        let refused = |status, error: &str| Ok(reply(status, &json!({ "error": error })));
         let body = match call.path.as_str() {
             "/quotes" => json!({ "total": total }),
+            "/charges" if sent["amount"] == 6250.0 => return refused(StatusCode::PAYMENT_REQUIRED, "no funds"),
             "/charges" => json!({ "id": format!("pay_{}", self.charges.fetch_add(1, Ordering::SeqCst) + 1) }),
+            "/orders" if sent["items"].is_null() => return refused(StatusCode::BAD_REQUEST, "no items"),
+            "/orders" if total > 1000.0 => return refused(StatusCode::PAYMENT_REQUIRED, "card declined"),
             "/orders" => {
                 let id = self.orders.fetch_add(1, Ordering::SeqCst) + 1;
                 let mut response =
@@ -110,9 +116,23 @@ async fn the_steps_of_the_readme_work_in_order() {
     let shadow = script(&readme, "flip orders.create shadow", &addresses);
     let printed = run_script(&shadow, home.path(), &pointsman).await;
     assert!(printed.contains("orders.create off -> shadow"), "{printed}");
+    // And what legacy refuses.
+    let order = shadow.lines().skip_while(|line| !line.starts_with("for ")).take(4).collect::<Vec<_>>().join("\n");
+    let refused = |name: &str, from: &str, to: &str| {
+        let order = order.replace("curl -sf", "curl -s").replace("seq 25", "seq 2").replace("order-$n", name);
+        assert!(order.contains(from), "{order}");
+        order.replace(from, to)
+    };
+    let declined = refused("declined-$n", r#""qty": 2"#, r#""qty": 1000"#);
+    assert!(run_script(&declined, home.path(), &pointsman).await.contains("card declined"));
+    let without_items = refused("empty-$n", r#"{"items": [{"sku": "tea", "qty": 2}]}"#, "{}");
+    assert!(run_script(&without_items, home.path(), &pointsman).await.contains("no items"));
     wait_until_compared(&pointsman).await;
     let evidence = run_script("pointsman evidence orders.create", home.path(), &pointsman).await;
     assert!(evidence.contains("the gate to dark is open"), "{evidence}");
+    let shown = pointsman.get("/api/v2/routes/orders.create/evidence").await;
+    let refusals = &shown["evidence"]["strata"]["POST 4xx"];
+    assert_eq!((&refusals["compared"], &refusals["mismatched"]), (&json!(4), &json!(0)), "{shown}");
     assert_eq!(shop.charges.load(Ordering::SeqCst), 0, "a rehearsed step sends nothing");
 
     let printed = run_script(&script(&readme, "flip orders.create dark", &addresses), home.path(), &pointsman).await;

@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::compare::{Difference, EarlierPairing, is_rule_note};
 use crate::evidence::RouteEvidence;
-pub use crate::evidence::{Condition, EvidenceRestart, GateVerdict, GuardWindowView};
+pub use crate::evidence::{Condition, EarlierEvidence, EvidenceRestart, GateVerdict, GuardWindowView};
 pub use crate::evidence::{ErrorTable, Interval, NoiseView, NoisyPlace, RatioInterval, RouteStatistics, SecondRuns};
 use crate::flag::Freeze;
 use crate::names::{RouteId, StepId};

@@ -6,7 +6,9 @@ use super::format::{Formatter, TableCell, Tone, count, counted, escape_control, 
 use super::guard;
 use super::output::Output;
 use super::statistics;
-use crate::admin::types::{CohortRow, Condition, EvidenceRestart, EvidenceView, GateVerdict, is_rule_note};
+use crate::admin::types::{
+    CohortRow, Condition, EarlierEvidence, EvidenceRestart, EvidenceView, GateVerdict, is_rule_note,
+};
 
 pub(crate) fn show(client: &Client, route: &str, candidate: bool, format: Formatter) -> Result<Output, CallError> {
     // A server of an earlier version does not know the parameter.
@@ -67,6 +69,7 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         out.push_str(&format!("\n{}\n", upper_bound_text(view)));
     }
     out.push_str(&statistics::text(view, format));
+    out.push_str(&earlier_text(&evidence.earlier));
     if !evidence.unresolved.is_empty() {
         out.push_str("\nskipped, because:\n");
         for (why, n) in &evidence.unresolved {
@@ -192,6 +195,23 @@ fn conditions_text(conditions: &[Condition], format: Formatter) -> String {
     format!("\n{}", format.table(&["CONDITION", "VERDICT", "FOUND"], &[], rows.collect()))
 }
 
+/// How many of the times at which the evidence was started from zero are shown; the API has all that are kept.
+const EARLIER_SHOWN: usize = 4;
+
+/// The evidence of earlier files, the newest first: it is kept, and counts for no gate.
+fn earlier_text(earlier: &[EarlierEvidence]) -> String {
+    if earlier.is_empty() {
+        return String::new();
+    }
+    let mut out = "\nstale, because it is of other files than those in force:\n".to_owned();
+    for EarlierEvidence { until, changed, pairs, mismatched, basis: _ } in earlier.iter().rev().take(EARLIER_SHOWN) {
+        let changed = if changed.is_empty() { "its files".to_owned() } else { escape_control(&changed.join(", ")) };
+        let pairs = counted(*pairs, "pair");
+        out.push_str(&format!("  - until {until:.0}: {pairs}, of which {mismatched} differ; then {changed} changed\n"));
+    }
+    out
+}
+
 /// Since when the evidence of a route is counted, and why.
 pub(crate) fn restarted(EvidenceRestart { at, changed, pairs_before }: &EvidenceRestart) -> String {
     let changed = match changed.is_empty() {
@@ -215,4 +235,30 @@ fn upper_bound_text(view: &EvidenceView) -> String {
     format!(
         "of all {all}: at most {percent:.2}% of requests differ (95% confidence, no matter how often you look){more}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn evidence_of_earlier_files_is_stale_and_the_newest_comes_first() {
+        let earlier = |second: i64, changed: &[&str], pairs, mismatched| EarlierEvidence {
+            until: Timestamp::from_second(second).unwrap(),
+            changed: changed.iter().map(|part| (*part).to_owned()).collect(),
+            pairs,
+            mismatched,
+            basis: String::new(),
+        };
+        assert_eq!(earlier_text(&[]), "");
+        let text = earlier_text(&[earlier(0, &[], 1, 0), earlier(60, &["`compare:`", "the workflow `w`"], 1_204, 3)]);
+        let expected = "\nstale, because it is of other files than those in force:\n  \
+             - until 1970-01-01T00:01:00Z: 1,204 pairs, of which 3 differ; then `compare:`, the workflow `w` changed\n  \
+             - until 1970-01-01T00:00:00Z: 1 pair, of which 0 differ; then its files changed\n";
+        assert_eq!(text, expected);
+        let many: Vec<_> = (0..9).map(|n| earlier(n, &[], 1, 0)).collect();
+        assert_eq!(earlier_text(&many).matches("until").count(), EARLIER_SHOWN);
+    }
 }

@@ -7,12 +7,12 @@ use crate::names::{StepId, WorkflowName};
 use crate::problem::Problems;
 use crate::workflow::{EffectClass, Plan, Step, StepKind};
 
-/// Warns of routes in `dark` or above with such steps: no pair can compare them, so the gate to `live` stays shut.
+/// Warns of routes above `off` with such steps: no pair can compare them, so the gate to `live` stays shut.
 /// Those of the route's own workflow can be compared where legacy's calls are watched (`has_egress`).
 pub(crate) fn warn(has_egress: bool, routes: &Routes, workflows: &Workflows, problems: &mut Problems) {
     for (site, route) in &routes.routes {
         let highest = route.cohorts.iter().map(|cohort| cohort.state).fold(route.declared, State::max);
-        let is_asked = highest >= State::Dark && route.promote.effects_compared;
+        let is_asked = highest >= State::Shadow && route.promote.effects_compared;
         let Some(rules) = routes.rules.get(&route.id).filter(|_| is_asked) else { continue };
         let site = site.key("workflow");
         let plan_of = |name: &WorkflowName| workflows.get(name).and_then(|(_, plan)| plan.as_deref());

@@ -77,6 +77,18 @@ fn private_steps_are_listed_unless_both_arms_may_make_their_calls() {
     assert!(!expects(json!({"ignore_calls": ["analytics"]}), "PUT", "/notes"));
 }
 
+/// Nobody sees which calls legacy makes in a tunnel.
+#[test]
+fn in_a_tunnel_to_its_service_a_call_of_a_step_may_have_been_made() {
+    let rules = rules(json!({}));
+    let may_be = |step: &str, service: &str, method: &str, path: &str| {
+        rules.is_judged_call_of(&step.into(), Some(&service.into()), &method.parse().unwrap(), path)
+    };
+    assert!(may_be("charge", "bank", "CONNECT", "") && may_be("charge", "bank", "POST", "/v1/charges"));
+    assert!(!may_be("charge", "mailer", "CONNECT", "") && !may_be("charge", "bank", "POST", "/v1/refunds"));
+    assert!(!may_be("note", "shop", "CONNECT", ""), "legacy makes no private call");
+}
+
 #[test]
 fn a_text_that_a_step_sends_is_compared_by_the_rules_for_lines() {
     let receipt = |at: &str, order: &str, total: &str| {

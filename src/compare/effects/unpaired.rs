@@ -129,7 +129,9 @@ impl Unpaired<'_, '_> {
             return Ok(false);
         }
         let service = call.service.map(|service| service.as_str());
-        let ignored = self.rules.ignore_calls.iter();
+        // A second call like that of a step is one more effect: `ignore_calls` is for calls that no step makes.
+        let is_of_step = first.is_some_and(|template| matches!(template.role, CallRole::Shared | CallRole::Private));
+        let ignored = self.rules.ignore_calls.iter().filter(|_| !is_of_step);
         let mut ignored = ignored.filter(|(calls, _)| calls.names(service, &call.authority, call.method, &call.path));
         if let Some((_, rule)) = ignored.next() {
             findings.count_use(*rule);

@@ -121,13 +121,12 @@ pub use evolve::{EventMisfit, evolve, fold};
 pub use facts::{
     AnswerRecord, Creates, Outcome, Parent, Pinned, RetryScheduled, RunStarted, StepFinished, StepStarted, Superseded,
 };
-pub use failure::{Conflict, ConflictKind, Failure, FailureKind, MissingForRehearsal};
+pub use failure::{Conflict, ConflictKind, Failure, FailureKind, Missing, MissingForRehearsal};
 pub use inject::{Inject, Injected};
 pub use least_approval::approval_above_child;
 pub use legacy_replies::{LegacyReplies, LegacyReply, LegacyResult};
 pub use lock::HASHED_LOCK;
 pub use may_begin::{is_requested_repeat, is_to_be_withdrawn, sends};
-pub use missing::Missing;
 pub use mode::{EffectClass, Mode};
 pub use payload::Payload;
 pub use people::{

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::calls::UnknownReply;
+use super::calls::{Open, StepState, UnknownReply};
 use super::conflict::conflict;
 use super::rules::{CheckpointStep, RiskSource, Safeguards, Until};
 use super::{
@@ -94,21 +94,75 @@ fn needed_by_probe(probe: &Probe) -> impl Iterator<Item = Missing> {
     needed_by_call(&probe.call).chain(judged.filter_map(of_read))
 }
 
-/// What a step needs of the files from its condition on, except for its probe and its undo.
-fn needed_by_work(step: &Step) -> Vec<Missing> {
+/// What of a step's work may still be evaluated or sent.
+#[derive(Clone, Copy, Default)]
+struct WorkToCome {
+    /// Its `if` and its `for_each`.
+    entry: bool,
+    /// Its risk, the question about it, and its lock.
+    safeguards: bool,
+    /// What it does.
+    action: bool,
+}
+
+impl WorkToCome {
+    const ALL: Self = Self { entry: true, safeguards: true, action: true };
+    const NONE: Self = Self { entry: false, safeguards: false, action: false };
+
+    fn of(run: &Run, step: &Step) -> Self {
+        if run.is_ending() {
+            return Self::NONE;
+        }
+        match run.steps.get(&step.id) {
+            Some(StepState::Done { .. } | StepState::Skipped | StepState::Failed | StepState::Replaced { .. }) => {
+                Self::NONE
+            }
+            Some(StepState::Open(open)) => Self::of_open(open),
+            None => match (run.interactions.waits.get(&step.id), &step.kind) {
+                // Its filter is evaluated for each signal that comes.
+                (Some(wait), _) => Self { action: wait.signal.is_some(), ..Self::NONE },
+                (None, StepKind::Checkpoint(_)) if run.interactions.is_asked_about(&step.id, None) => Self::NONE,
+                (None, _) => Self::ALL,
+            },
+        }
+    }
+
+    fn of_open(open: &Open) -> Self {
+        let begins = match (&open.items, &open.replaced_items) {
+            (None, _) => open.nothing_begun(),
+            (Some(_), Some(_)) => true,
+            (Some(_), None) => !open.queued.is_empty() || (open.next as usize) < open.all(),
+        };
+        Self {
+            // Of the fallback of items, `if` is evaluated for each item.
+            entry: open.replaced_items.is_some(),
+            safeguards: begins || open.calls.values().any(|call| call.renew),
+            // A call may be sent again; a child run that has begun needs nothing of the files here.
+            action: begins || !open.calls.is_empty(),
+        }
+    }
+}
+
+/// What the work of a step that is to come needs of the files; its probe and its undo are not part of it.
+fn needed_by_work(step: &Step, to_come: WorkToCome) -> Vec<Missing> {
     let Step { condition, for_each, kind, safeguards, .. } = step;
     let Safeguards { risk, asking, lock, .. } = safeguards;
     let mut reads: Vec<&[ReadPath]> = Vec::new();
-    reads.extend(condition.as_ref().map(|condition| condition.reads()));
-    reads.extend(for_each.as_ref().map(|for_each| for_each.items.reads()));
-    reads.extend(match risk {
-        Some(RiskSource::Computed(risk)) => Some(risk.reads()),
-        Some(RiskSource::Fixed(_)) | None => None,
-    });
-    reads.extend(asking.question.as_ref().map(|question| question.reads()));
-    reads.extend(lock.as_ref().and_then(|lock| lock.key.as_ref()).map(|key| key.reads()));
+    if to_come.entry {
+        reads.extend(condition.as_ref().map(|condition| condition.reads()));
+        reads.extend(for_each.as_ref().map(|for_each| for_each.items.reads()));
+    }
+    if to_come.safeguards {
+        reads.extend(match risk {
+            Some(RiskSource::Computed(risk)) => Some(risk.reads()),
+            Some(RiskSource::Fixed(_)) | None => None,
+        });
+        reads.extend(asking.question.as_ref().map(|question| question.reads()));
+        reads.extend(lock.as_ref().and_then(|lock| lock.key.as_ref()).map(|key| key.reads()));
+    }
     let mut needed = Vec::new();
     match kind {
+        _ if !to_come.action => {}
         StepKind::Call(call) => needed.extend(needed_by_call(call)),
         StepKind::Set(value) => reads.push(value.reads()),
         StepKind::Checkpoint(question) => {
@@ -137,11 +191,11 @@ fn needed_by_work(step: &Step) -> Vec<Missing> {
 pub fn all(plan: &Plan, run: Option<&Run>, inputs: &DecisionInputs) -> BTreeSet<(StepId, Missing)> {
     let mut all = BTreeSet::new();
     for step in &plan.steps {
-        let to_come = run.is_none_or(|run| !run.has_ended(&step.id) && !run.is_ending());
+        let to_come = run.map_or(WorkToCome::ALL, |run| WorkToCome::of(run, step));
+        let may_be_probed = run.is_none_or(|run| !run.has_ended(&step.id) && !run.is_ending());
         let may_be_undone = run.is_none_or(|run| !run.was_skipped(&step.id));
-        let mut needed = Vec::new();
-        if to_come {
-            needed.extend(needed_by_work(step));
+        let mut needed = needed_by_work(step, to_come);
+        if may_be_probed {
             needed.extend(step.probe.iter().flat_map(|probe| needed_by_probe(probe)));
         }
         if may_be_undone {

@@ -180,3 +180,43 @@ fn a_conflict_of_an_earlier_version_is_resolved_by_a_reload() {
     has_gone(&mut earlier);
     assert_eq!(earlier.in_flight_names(), ["s"]);
 }
+
+/// What a step that has begun does not evaluate again is not listed as needed.
+#[test]
+fn a_step_that_has_begun_is_not_said_to_miss_what_it_no_longer_needs() {
+    let needs = |harness: &Harness<'_>| -> Vec<Missing> {
+        let missing = missing::all(harness.plan, Some(&harness.run), &inputs().with_workflows([]));
+        missing.into_iter().map(|(_, missing)| missing).collect()
+    };
+    let begun = |step: &str, items: u32| {
+        let plan = Box::leak(Box::new(stored(step)));
+        let mut harness = Harness::of_route(plan);
+        has_gone(&mut harness);
+        for item in 0..items {
+            let item = step.starts_with("for_each").then_some(item);
+            let child = RunId(uuid::Uuid::from_u128(9 + u128::from(item.unwrap_or(0))));
+            harness.command(Command::BeginChild { step: StepIndex(0), item, child }).unwrap();
+        }
+        harness
+    };
+    let other = || Missing::Workflow("other".into());
+    let single = "run: other, input: '${services.gone}', if: '${services.gone != \"\"}'";
+    assert_eq!(needs(&begun(single, 0)), [gone(), other()]);
+    assert_eq!(needs(&begun(single, 1)), []);
+    let items = "for_each: '${[1, services.gone]}', run: other";
+    assert_eq!(needs(&begun(items, 1)), [other()], "an item is to come, and the list is known");
+    assert_eq!(needs(&begun(items, 2)), []);
+    for (step, expected) in [
+        ("wait: '${services.gone == \"\" ? 1 : 2000000}'", Vec::new()),
+        ("wait: { signal: go, where: '${signal.from == services.gone}' }", vec![gone()]),
+        ("checkpoint: { question: 'At ${services.gone}?' }", Vec::new()),
+        ("call: 'POST ${services.bank}/a', if: '${services.gone != \"\"}'", Vec::new()),
+        ("call: 'POST ${services.bank}/a', body: '${services.gone}'", vec![gone()]),
+        ("call: 'POST ${services.bank}/a', risk: medium, ask: { question: 'At ${services.gone}?' }", vec![gone()]),
+    ] {
+        assert_eq!(needs(&begun(step, 0)), expected, "{step}");
+    }
+    let mut ending = begun(single, 1);
+    ending.cancel(true).unwrap();
+    assert_eq!(needs(&ending), []);
+}

@@ -245,11 +245,10 @@ impl Rules {
     /// one that is declared `unseen`. In a tunnel (CONNECT) to the step's service any call of it may have been made.
     pub fn is_judged_call_of(&self, step: &StepId, service: Option<&ServiceName>, method: &Method, path: &str) -> bool {
         let template = self.effects.template_of(step).filter(|template| template.role != CallRole::Private);
-        let makes =
-            template.is_some_and(|template| {
-                let may_be = *method == Method::CONNECT || template.matches(method, path);
-                service == Some(&template.service) && may_be
-            });
+        let makes = template.is_some_and(|template| {
+            let may_be = *method == Method::CONNECT || template.matches(method, path);
+            service == Some(&template.service) && may_be
+        });
         makes && !self.is_unseen(step)
     }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::calls::{CallState, Phase, StepItem, StepState, UnknownReply};
+use super::calls::{CallState, Phase, StepItem, UnknownReply, all_calls};
 use super::conflict::conflict;
 use super::decision_inputs::call_scope;
 use super::failure::WENT_TO;
@@ -112,22 +112,11 @@ pub(super) fn call_change(
 }
 
 /// The calls of a run whose outcome is unknown, or may become unknown because they are under way, and whose services
-/// have other base URLs in the files in force, or whose secrets have other values. Instead of sending such a call or its probe again, the run pauses. A
-/// call whose recorded URL is sealed is left out, because the URL is not known here.
+/// have other base URLs in the files in force, or whose secrets have other values. Instead of sending such a call or
+/// its probe again, the run pauses. A call whose recorded URL is sealed is left out, because the URL is not known here.
 pub fn moved_calls(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> BTreeMap<StepItem, CallChange> {
-    let of_steps = run.steps.iter().flat_map(|(step, state)| {
-        let open = match state {
-            StepState::Open(open) => Some(open),
-            _ => None,
-        };
-        open.into_iter().flat_map(move |open| {
-            let item = |slot: &u32| open.items.as_ref().map(|_| *slot);
-            open.calls.iter().map(move |(slot, call)| (step, item(slot), StepPart::Do, call))
-        })
-    });
-    let side_calls = run.side_calls.iter().map(|((step, item, part), call)| (step, *item, *part, call));
     let mut found = BTreeMap::new();
-    for (step, item, part, state) in of_steps.chain(side_calls) {
+    for (step, item, part, state) in all_calls(&run.steps, &run.side_calls) {
         let in_flight = state.phase == Phase::InFlight && state.effect != EffectClass::Read;
         let Some((_, declared)) = plan.step(step) else { continue };
         let Some(call) = declared.call(part).filter(|call| inputs.base(&call.service).is_some()) else { continue };

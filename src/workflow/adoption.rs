@@ -214,6 +214,7 @@ mod tests {
             expected: None,
             choices: Vec::new(),
             names_earlier_url: None,
+            missing: None,
         };
         Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
     }

@@ -70,7 +70,7 @@ pub(super) fn begin(
                         Ok(NextAttempt::Same) => None,
                         Ok(NextAttempt::Rebased(request)) => Some(request),
                         Ok(NextAttempt::Pause(event)) => return Ok(vec![event]),
-                        Err((reads, error)) => return Ok(vec![failed(run, step, item, &reads, &error)]),
+                        Err((reads, error)) => return Ok(vec![failed(run, inputs, step, item, &reads, &error)]),
                     };
                     Ok(vec![later_attempt(step, call, item, state, request, now)])
                 }
@@ -109,7 +109,7 @@ fn compute(
         Some(given) => given.clone(),
         None => match value.evaluate(&scope) {
             Ok(output) => Arc::new(output),
-            Err(error) => return Ok(vec![failed(run, step, item, value.reads(), &error)]),
+            Err(error) => return Ok(vec![failed(run, inputs, step, item, value.reads(), &error)]),
         },
     };
     if deeper_than(&output, inputs.output_depth_max) {
@@ -163,7 +163,7 @@ fn first_attempt(
     let state = run.call_state(&step.id, item, StepPart::Do);
     let request = match first_request(run, inputs, call, step, item, StepPart::Do) {
         Ok(request) => Arc::new(request),
-        Err((reads, error)) => return failed(run, step, item, &reads, &error),
+        Err((reads, error)) => return failed(run, inputs, step, item, &reads, &error),
     };
     if !sent {
         return rehearsed(run, step, call, inputs, request, item);

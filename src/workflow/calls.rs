@@ -288,6 +288,22 @@ pub struct InFlight {
     pub until: Option<Timestamp>,
 }
 
+/// The calls that have begun and not ended: those of the steps, then probes and undos.
+pub(super) fn all_calls<'r>(
+    steps: &'r BTreeMap<StepId, StepState>,
+    side_calls: &'r BTreeMap<(StepId, Option<u32>, StepPart), CallState>,
+) -> impl Iterator<Item = (&'r StepId, Option<u32>, StepPart, &'r CallState)> {
+    let open = steps.iter().filter_map(|(step, state)| match state {
+        StepState::Open(open) => Some((step, open)),
+        StepState::Done { .. } | StepState::Skipped | StepState::Failed | StepState::Replaced { .. } => None,
+    });
+    let of_steps = open.flat_map(|(step, open)| {
+        let item = |slot: u32| open.items.as_ref().map(|_| slot);
+        open.calls.iter().map(move |(slot, call)| (step, item(*slot), StepPart::Do, call))
+    });
+    of_steps.chain(side_calls.iter().map(|((step, item, part), call)| (step, *item, *part, call)))
+}
+
 impl CallState {
     /// The state of a call whose first attempt begins.
     pub(super) fn first(started: &StepStarted, request: &Arc<CallRecord>, began: Seq) -> Self {

@@ -68,7 +68,7 @@ pub(super) fn ask(
         None => question,
         Some(template) => match template.evaluate_text(&inputs.plain(run)) {
             Ok(text) => text,
-            Err(error) => return Err(Box::new(failed(run, step, item, template.reads(), &error))),
+            Err(error) => return Err(Box::new(failed(run, inputs, step, item, template.reads(), &error))),
         },
     };
     Ok(OpenCheckpoint {
@@ -114,7 +114,7 @@ pub(super) fn open(
         Some(Ok(values)) => asked.default = Some(Arc::new(values)),
         Some(Err(error)) => {
             let reads = question.default.as_ref().map_or(&[][..], |default| default.reads());
-            return vec![failed(run, step, None, reads, &error)];
+            return vec![failed(run, inputs, step, None, reads, &error)];
         }
     }
     if run.mode() == Mode::Real {
@@ -123,7 +123,7 @@ pub(super) fn open(
     let Some(rehearse) = &question.rehearse else { return vec![needs_person(step, None)] };
     let values = match rehearse.evaluate(&inputs.plain(run)) {
         Ok(values) => values,
-        Err(error) => return vec![failed(run, step, None, rehearse.reads(), &error)],
+        Err(error) => return vec![failed(run, inputs, step, None, rehearse.reads(), &error)],
     };
     if let Some(wrong) = question.complaints(&values).first() {
         let message = format!("`{}`: its schema does not take what `rehearse` gives: {wrong}", step.id);

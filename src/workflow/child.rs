@@ -94,7 +94,7 @@ pub(super) fn begin(
     if let Some(rehearse) = child.rehearse.as_ref().filter(|_| rehearse) {
         return Ok(vec![match rehearse.evaluate(&scope) {
             Ok(output) => finished(step, item, 0, done_without_call(output)),
-            Err(error) => failed(run, step, item, rehearse.reads(), &error),
+            Err(error) => failed(run, inputs, step, item, rehearse.reads(), &error),
         }]);
     }
     if let Some(missing) = missing::of_part(step, StepPart::Do, inputs) {
@@ -105,7 +105,7 @@ pub(super) fn begin(
     }
     let input = match child_input(run, step, child, item, &scope) {
         Ok(input) => input,
-        Err((reads, error)) => return Ok(vec![failed(run, step, item, &reads, &error)]),
+        Err((reads, error)) => return Ok(vec![failed(run, inputs, step, item, &reads, &error)]),
     };
     if deeper_than(&input, inputs.output_depth_max) {
         let message =

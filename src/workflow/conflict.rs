@@ -50,6 +50,7 @@ pub(super) fn conflict(
         expected: None,
         choices: choices(run, Some(step), item, kind).into_iter().map(str::to_owned).collect(),
         names_earlier_url: Some(false),
+        missing: None,
     }
 }
 

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::calls::{CallState, Open, Phase, StepState};
+use super::calls::{CallState, Open, Phase, StepState, all_calls};
 use super::decision_inputs::deeper_than;
 use super::resolve::{self, Resolution};
 use super::step_events::{check_given_form, skipped};
 use super::{
-    CallBody, Choice, CommandRefusal, ControlEvent, DecisionInputs, Event, Plan, Run, Skipped, Step, StepKind, StepPart,
+    CallBody, Choice, CommandRefusal, ControlEvent, DecisionInputs, EffectClass, Event, Plan, Run, Skipped, Step,
+    StepKind, StepPart,
 };
 use crate::names::StepId;
 
@@ -243,26 +244,37 @@ pub(super) fn retry(
         }
     }
     let only = only.map(|(id, _)| id);
-    let waits = |call: &CallState| matches!(call.phase, Phase::Waiting(at) | Phase::ToProbe(at) if at > now);
-    let mut waiting = Vec::new();
-    for (id, state) in &run.steps {
-        let StepState::Open(open) = state else { continue };
-        let calls = open.calls.iter().filter(|(_, call)| waits(call));
-        waiting.extend(calls.map(|(slot, _)| (id, open.items.as_ref().map(|_| *slot))));
-    }
-    let side_calls = run.side_calls.iter().filter(|(_, call)| waits(call));
-    waiting.extend(side_calls.map(|((id, item, _), _)| (id, *item)));
-    waiting.retain(|(id, _)| only.is_none_or(|only| only == *id));
+    let of_step = |(id, ..): &(&StepId, Option<u32>, StepPart, &CallState)| only.is_none_or(|only| only == *id);
+    let calls = || all_calls(&run.steps, &run.side_calls).filter(of_step);
+    let next_attempt = |call: &CallState| match call.phase {
+        Phase::Waiting(at) | Phase::ToProbe(at) => Some(at),
+        Phase::InFlight | Phase::Probing | Phase::AwaitsDecision => None,
+    };
+    let waiting = calls().filter(|(.., call)| next_attempt(call).is_some_and(|at| at > now));
+    let waiting = waiting.map(|(id, item, ..)| (id, item));
     let retried =
         |(id, item): (&StepId, Option<u32>)| ControlEvent::RetriedNow { step: id.clone(), item, by: by.to_owned() };
-    let events: Vec<Event> = waiting.into_iter().map(|call| Event::Control(retried(call))).collect();
-    match (events.is_empty(), only) {
-        (false, _) => Ok(events),
-        (true, Some(id)) if run.call_state(id, None, StepPart::Do).is_some() => {
+    let events: Vec<Event> = waiting.map(|call| Event::Control(retried(call))).collect();
+    if !events.is_empty() {
+        return Ok(events);
+    }
+    // The time of these attempts has come, but something holds them.
+    let mut due = calls().filter(|(.., call)| next_attempt(call).is_some());
+    if let Some((id, _, part, call)) = due.next() {
+        let is_frozen = inputs.effects_are_frozen && part != StepPart::Probe && call.effect != EffectClass::Read;
+        let why = match (is_frozen && matches!(call.phase, Phase::Waiting(_)), run.is_paused()) {
+            (true, _) => "is held, because private and shared steps are frozen: it is made when the freeze ends",
+            (false, true) => "is due, and is made when the run is no longer paused",
+            (false, false) => "is due, and is about to be made",
+        };
+        return not_applicable(format!("the next attempt of `{id}` {why}"));
+    }
+    match only {
+        Some(id) if calls().next().is_some() => {
             not_applicable(format!("`{id}` waits for no attempt: one is under way"))
         }
-        (true, Some(id)) => not_applicable(format!("`{id}` waits for no attempt")),
-        (true, None) => not_applicable(
+        Some(id) => not_applicable(format!("`{id}` waits for no attempt")),
+        None => not_applicable(
             "nothing waits for another attempt; for a step whose outcome is not known, name the step \
              (`pointsman runs resolve RUN STEP retry`)",
         ),

@@ -189,14 +189,14 @@ fn advance(
         }
         (StepKind::Set(template), None) => match template.evaluate(&scope) {
             Ok(output) => computed(run, step, Arc::new(output), inputs),
-            Err(error) => failed(run, step, None, template.reads(), &error),
+            Err(error) => failed(run, inputs, step, None, template.reads(), &error),
         },
         (StepKind::Set(template), Some(items)) => {
             let outputs: Result<Vec<Value>, _> =
                 (0u32..).zip(items).map(|item| template.evaluate(&item_scope(&scope, Some(item)))).collect();
             match outputs {
                 Ok(outputs) => computed(run, step, Arc::new(outputs.into()), inputs),
-                Err(error) => failed(run, step, None, template.reads(), &error),
+                Err(error) => failed(run, inputs, step, None, template.reads(), &error),
             }
         }
         (StepKind::Fail(answer), _) => match wire::answer(answer, run, &scope, inputs.bytes_mark(run)) {
@@ -204,7 +204,7 @@ fn advance(
                 let answer = Arc::new(with_sensitive_parts(plan, run, AnswerPlace::Fail(&step.id), answer));
                 Event::Step(StepEvent::FailReached { step: step.id.clone(), answer })
             }
-            Err((reads, error)) => failed(run, step, None, &reads, &error),
+            Err((reads, error)) => failed(run, inputs, step, None, &reads, &error),
         },
     }])
 }

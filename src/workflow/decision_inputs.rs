@@ -46,6 +46,9 @@ pub struct DecisionInputs {
     pub started: Option<Timestamp>,
     /// The value of `now` in expressions: the time of the decision.
     pub now: Option<Timestamp>,
+    /// Whether a freeze holds private and shared calls. Only what a refused command says depends on it: what is due is
+    /// decided by [`super::Conditions`].
+    pub effects_are_frozen: bool,
     /// What `rehearse: legacy` takes its outputs from; `None` if the run is not compared with legacy, or no longer.
     pub legacy_replies: Option<Arc<dyn LegacyReplies>>,
 }
@@ -119,6 +122,7 @@ impl DecisionInputs {
             signals_max: SIGNALS_MAX,
             started: None,
             now: None,
+            effects_are_frozen: false,
             legacy_replies: None,
         }
     }
@@ -140,6 +144,11 @@ impl DecisionInputs {
     /// These inputs for a run whose rehearsed steps may take their outputs from the replies that legacy got.
     pub fn with_legacy_replies(mut self, legacy_replies: Option<Arc<dyn LegacyReplies>>) -> Self {
         self.legacy_replies = legacy_replies;
+        self
+    }
+    /// These inputs while a freeze holds private and shared calls, or while none does.
+    pub fn with_freeze(mut self, effects_are_frozen: bool) -> Self {
+        self.effects_are_frozen = effects_are_frozen;
         self
     }
     /// These inputs with another bound on nesting.

@@ -1,10 +1,12 @@
 //! Why a run ended early, or waits for a person.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{CallRecord, StepPart};
-use crate::names::StepId;
+use crate::names::{ServiceName, StepId, WorkflowName};
 
 /// Why a run ended early, in a form that becomes the caller's problem document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,6 +228,9 @@ pub struct Conflict {
     /// Absent in events of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names_earlier_url: Option<bool>,
+    /// Of a conflict over something that the files lack: what that is. Absent in events of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Missing>,
 }
 
 /// The words before the URL of an earlier attempt in a conflict's message, where its service has had another URL since.
@@ -286,6 +291,28 @@ impl ConflictKind {
             ConflictKind::ChildFailed => "child_failed",
             ConflictKind::Answer => "answer",
             ConflictKind::Missing => "missing",
+        }
+    }
+}
+
+/// Something that the files in force do not have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// A service.
+    Service(ServiceName),
+    /// A secret.
+    Secret(String),
+    /// A workflow.
+    Workflow(WorkflowName),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Missing::Service(name) => write!(f, "the service `{name}`"),
+            Missing::Secret(name) => write!(f, "the secret `{name}`"),
+            Missing::Workflow(name) => write!(f, "the workflow `{name}`"),
         }
     }
 }

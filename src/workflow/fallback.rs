@@ -45,7 +45,7 @@ pub(super) fn not_run(
     match condition.holds(&call_scope(&inputs.plain(run), run, &step.id, item, StepPart::Do)) {
         Ok(true) => None,
         Ok(false) => Some(skipped(run, step, item, Skipped::Condition)),
-        Err(error) => Some(vec![failed(run, step, item, condition.reads(), &error)]),
+        Err(error) => Some(vec![failed(run, inputs, step, item, condition.reads(), &error)]),
     }
 }
 

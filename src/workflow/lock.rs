@@ -54,7 +54,7 @@ pub(super) fn before_first_attempt(
     let scope = call_scope(&inputs.plain(run), run, &step.id, item, StepPart::Do);
     let name = match key.evaluate_text(&scope) {
         Ok(name) => name,
-        Err(error) => return Some(Ok(vec![failed(run, step, item, key.reads(), &error)])),
+        Err(error) => return Some(Ok(vec![failed(run, inputs, step, item, key.reads(), &error)])),
     };
     let wrong = match name.len() {
         0 => Some("is empty".to_owned()),

@@ -90,7 +90,7 @@ pub(super) fn enter(
         match condition.holds(scope) {
             Ok(true) => {}
             Ok(false) => return Err(skipped(run, step, Skipped::Condition)),
-            Err(error) => return Err(vec![failed(run, step, None, condition.reads(), &error)]),
+            Err(error) => return Err(vec![failed(run, inputs, step, None, condition.reads(), &error)]),
         }
     }
     let Some(for_each) = &step.for_each else { return Ok(None) };
@@ -113,8 +113,8 @@ pub(super) fn enter(
         Ok(Value::Array(items)) => Ok(Some(items.into_iter().map(Arc::new).collect())),
         Ok(_) => {
             let error = ExpressionError::new("`for_each` is not a list");
-            Err(vec![failed(run, step, None, for_each.items.reads(), &error)])
+            Err(vec![failed(run, inputs, step, None, for_each.items.reads(), &error)])
         }
-        Err(error) => Err(vec![failed(run, step, None, for_each.items.reads(), &error)]),
+        Err(error) => Err(vec![failed(run, inputs, step, None, for_each.items.reads(), &error)]),
     }
 }

@@ -91,6 +91,7 @@ mod undo_state;
 mod undone;
 mod view;
 mod wait;
+mod wait_start_times;
 mod waiting_caller;
 mod waits;
 pub mod wire;
@@ -121,13 +122,12 @@ pub use evolve::{EventMisfit, evolve, fold};
 pub use facts::{
     AnswerRecord, Creates, Outcome, Parent, Pinned, RetryScheduled, RunStarted, StepFinished, StepStarted, Superseded,
 };
-pub use failure::{Conflict, ConflictKind, Failure, FailureKind, MissingForRehearsal};
+pub use failure::{Conflict, ConflictKind, Failure, FailureKind, Missing, MissingForRehearsal};
 pub use inject::{Inject, Injected};
 pub use least_approval::approval_above_child;
 pub use legacy_replies::{LegacyReplies, LegacyReply, LegacyResult};
 pub use lock::HASHED_LOCK;
 pub use may_begin::{is_requested_repeat, is_to_be_withdrawn, sends};
-pub use missing::Missing;
 pub use mode::{EffectClass, Mode};
 pub use payload::Payload;
 pub use people::{
@@ -167,6 +167,7 @@ pub use taken_reply::TakenReply;
 pub use tree_effects::TreeEffects;
 pub use undo_state::UndoStatus;
 pub use view::{RunView, StepView, UndoneView, view, view_and_run};
+pub use wait_start_times::WaitStartTimes;
 pub use waiting_caller::route_above_child;
-pub use waits::{WaitKind, WaitReason, WaitStartTimes, waits};
+pub use waits::{WaitKind, WaitReason, waits};
 pub use wire::is_without_content;

@@ -23,6 +23,7 @@ use super::{
     AttemptResult, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
     FailureKind, Outcome, Probe, Retry, Run, Step, StepEvent, StepPart, StepStarted, missing,
 };
+use crate::expression::{ExpressionError, ReadPath};
 
 /// Begins the first or next attempt of a probe.
 pub(super) fn begin(
@@ -58,7 +59,7 @@ pub(super) fn begin(
         Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
     };
     let may_probe = state.unknown_effect() && !matches!(state.phase, Phase::InFlight | Phase::AwaitsDecision);
-    if let Some(missing) = missing::of_call(&probe.call, inputs).filter(|_| may_probe) {
+    if let Some(missing) = missing::of_part(step, StepPart::Probe, inputs).filter(|_| may_probe) {
         return Ok(vec![missing::pause(run, step, item, StepPart::Probe, &missing)]);
     }
     let probe_state = run.call_state(&step.id, item, StepPart::Probe);
@@ -131,7 +132,10 @@ fn judge(
             let output = match probe.output.as_ref().map(|output| output.evaluate(&scope)) {
                 None => reply,
                 Some(Ok(output)) => Arc::new(output),
-                Some(Err(error)) => return inconclusive(ended, &format!("its `output` has no value: {error}")),
+                Some(Err(error)) => {
+                    let reads = probe.output.as_ref().map_or(&[][..], |output| output.reads());
+                    return without_value(ended, reads, "output", &error);
+                }
             };
             let mut events = vec![probed(ended, Some(true), output.clone())];
             events.extend(own_attempt(ended).done(status, Default::default(), output));
@@ -156,7 +160,7 @@ fn judge(
             }
             events
         }
-        Err(error) => inconclusive(ended, &format!("its `done` has no value: {error}")),
+        Err(error) => without_value(ended, probe.done.reads(), "done", &error),
     }
 }
 
@@ -180,6 +184,19 @@ fn repeat_if_too_early(ended: &EndedAttempt<'_>, probe: &Probe, state: &CallStat
         retry.may_take_effect_until = Some(recorded);
     }
     Some(again)
+}
+
+/// Ends a probe whose reply cannot be judged, because an expression has no value. If the expression reads something
+/// that was removed from the files while the probe was under way, the run waits for it, and asks again.
+fn without_value(ended: &EndedAttempt<'_>, reads: &[ReadPath], key: &str, error: &ExpressionError) -> Vec<Event> {
+    let EndedAttempt { run, inputs, step, item, .. } = *ended;
+    match missing::of_error(reads, error, inputs).filter(|_| run.compensates()) {
+        Some(missing) => {
+            let pause = missing::pause(run, step, item, StepPart::Probe, &missing);
+            vec![probed(ended, None, Arc::default()), pause]
+        }
+        None => inconclusive(ended, &format!("its `{key}` has no value: {error}")),
+    }
 }
 
 /// Ends a probe that cannot tell whether the attempt took effect: a person decides. In a run that was cancelled without

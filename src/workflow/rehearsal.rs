@@ -13,7 +13,7 @@ use super::decision_inputs::{call_scope, deeper_than};
 use super::step_events::{finished, schema_failure, too_deep};
 use super::{
     AttemptResult, Call, CallRecord, DecisionInputs, Event, Failure, FailureKind, LegacyReply, LegacyResult, Outcome,
-    PauseOrFail, Rehearsal, Run, Step, StepPart, TakenReply,
+    PauseOrFail, Rehearsal, Run, Step, StepPart, TakenReply, missing,
 };
 use crate::expression::SharedJson;
 
@@ -33,7 +33,10 @@ pub(super) fn rehearsed(
             match template.evaluate(&call_scope(&inputs.plain(run), run, &step.id, item, StepPart::Do)) {
                 Ok(output) if deeper_than(&output, inputs.output_depth_max) => return too_deep(step, item, inputs),
                 Ok(output) => (Some(SharedJson::from(output)), None),
-                Err(error) => (None, Some(format!("`rehearse:` has no value: {error}"))),
+                Err(error) => match missing::of_error(template.reads(), &error, inputs) {
+                    Some(missing) => return missing::pause(run, step, item, StepPart::Do, &missing),
+                    None => (None, Some(format!("`rehearse:` has no value: {error}"))),
+                },
             }
         }
     };

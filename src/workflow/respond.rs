@@ -68,6 +68,7 @@ fn no_answer(run: &Run, failure: Failure) -> Event {
         expected: Some("the answer that `respond` declares; all steps that it waits for have ended".into()),
         choices: choices(run, None, None, kind).into_iter().map(str::to_owned).collect(),
         names_earlier_url: Some(false),
+        missing: None,
     };
     Event::Conflict(ConflictEvent::Paused { conflict: Box::new(conflict), unfit_outcome: None })
 }

@@ -20,10 +20,10 @@ use super::least_approval::{LeastApproval, has_given_input};
 use super::may_begin::sends;
 use super::plan::Step;
 use super::rules::RiskSource;
-use super::step_events::{fail_before_call, failed, failure, finished};
+use super::step_events::{fail_before_call, failed, failed_for_good};
 use super::{
     Call, CallBody, CheckpointEvent, CheckpointKind, ConflictKind, DecisionInputs, EffectClass, Event, Failure,
-    FailureKind, Mode, Outcome, Plan, ReviewItem, Risk, Run, StepKind, StepPart, fallback, wire,
+    FailureKind, Mode, Plan, ReviewItem, Risk, Run, StepKind, StepPart, fallback, wire,
 };
 use crate::expression::{ExpressionError, ReadPath, Scope};
 
@@ -272,8 +272,9 @@ impl RiskCheck<'_> {
         let mut highest = if is_given { Risk::Medium } else { Risk::Low };
         for scope in scopes {
             let value = template.evaluate(&scope);
-            let value =
-                value.map_err(|error| Box::new(failed(self.run, self.step, self.item, template.reads(), &error)))?;
+            let value = value.map_err(|error| {
+                Box::new(failed(self.run, self.inputs, self.step, self.item, template.reads(), &error))
+            })?;
             let Some(risk) = parse_risk(&value) else {
                 let message = format!("`{}`: its `risk` gives {value}, which is not a risk level", self.step.id);
                 let failure = Failure::of_step(FailureKind::Expression, &self.step.id, self.item, message);
@@ -309,7 +310,8 @@ impl RiskCheck<'_> {
         }
         let scope = call_scope(&self.inputs.plain(self.run), self.run, &self.step.id, self.item, StepPart::Do);
         let body = body_of(self.run, call, self.step, self.item, &scope);
-        let body = body.map_err(|(reads, error)| Box::new(failed(self.run, self.step, self.item, &reads, &error)))?;
+        let body = body
+            .map_err(|(reads, error)| Box::new(failed(self.run, self.inputs, self.step, self.item, &reads, &error)))?;
         Ok(body_list(&body).map_or(1, |list| list.len() as u64))
     }
 
@@ -368,11 +370,10 @@ impl RiskCheck<'_> {
     fn describe_call(&self, item: Option<u32>) -> Result<(String, Value), Box<Event>> {
         let (run, step, inputs) = (self.run, self.step, self.inputs);
         let cannot_show = |(reads, error): (Vec<ReadPath>, ExpressionError)| {
-            let failure = failure(run, Some(&step.id), item, &reads, &error);
             Box::new(match item {
-                // The question about all items cannot be shown, so the step as a whole fails.
-                Some(_) if self.item.is_none() => finished(step, None, 0, Outcome::Failed { failure }),
-                _ => failed(run, step, item, &reads, &error),
+                // The question about all items cannot be shown, so it is about the step as a whole.
+                Some(_) if self.item.is_none() => failed_for_good(run, inputs, step, item, &reads, &error),
+                _ => failed(run, inputs, step, item, &reads, &error),
             })
         };
         let scope = call_scope(&inputs.plain(run), run, &step.id, item, StepPart::Do);

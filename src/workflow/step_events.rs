@@ -12,7 +12,7 @@ use super::conflict::{conflict, pauses};
 use super::decision_inputs::deeper_than;
 use super::{
     BytesMark, CallBody, CommandRefusal, ConflictEvent, ConflictKind, DecisionInputs, Event, Failure, FailureKind,
-    Outcome, Run, Skipped, Step, StepEvent, StepFinished, StepKind, StepPart,
+    Outcome, Run, Skipped, Step, StepEvent, StepFinished, StepKind, StepPart, missing,
 };
 use crate::expression::{ExpressionError, ReadPath, SharedJson};
 use crate::names::StepId;
@@ -52,9 +52,38 @@ pub(super) fn too_deep(step: &Step, item: Option<u32>, inputs: &DecisionInputs) 
     finished(step, item, 0, Outcome::Failed { failure })
 }
 
-/// Handles an expression without a value: the step fails, or a person decides.
-pub(super) fn failed(run: &Run, step: &Step, item: Option<u32>, reads: &[ReadPath], error: &ExpressionError) -> Event {
-    fail_or_pause(run, step, item, ConflictKind::Expression, failure(run, Some(&step.id), item, reads, error))
+/// Handles an expression without a value. If it reads something that the files in force lack, the run waits for it;
+/// else the step fails, or a person decides.
+pub(super) fn failed(
+    run: &Run,
+    inputs: &DecisionInputs,
+    step: &Step,
+    item: Option<u32>,
+    reads: &[ReadPath],
+    error: &ExpressionError,
+) -> Event {
+    match missing::of_error(reads, error, inputs) {
+        Some(missing) => missing::pause(run, step, item, StepPart::Do, &missing),
+        None => {
+            fail_or_pause(run, step, item, ConflictKind::Expression, failure(run, Some(&step.id), item, reads, error))
+        }
+    }
+}
+
+/// Handles an expression of an item without a value, where no person is asked and all items are concerned. If it reads
+/// something that the files in force lack, the run waits for it; else the step fails as a whole.
+pub(super) fn failed_for_good(
+    run: &Run,
+    inputs: &DecisionInputs,
+    step: &Step,
+    item: Option<u32>,
+    reads: &[ReadPath],
+    error: &ExpressionError,
+) -> Event {
+    match missing::of_error(reads, error, inputs) {
+        Some(missing) => missing::pause(run, step, None, StepPart::Do, &missing),
+        None => finished(step, None, 0, Outcome::Failed { failure: failure(run, Some(&step.id), item, reads, error) }),
+    }
 }
 
 /// Handles an error that is not the result of an attempt: the step fails, or a person decides.

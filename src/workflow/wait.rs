@@ -12,10 +12,10 @@ use super::decision_inputs::deeper_than;
 use super::rules::{Until, Wait};
 use super::step_events::{failed, finished};
 use super::{
-    CommandRefusal, DecisionInputs, Event, Failure, FailureKind, Mode, Outcome, Plan, Run, Step, StepKind, WaitEvent,
-    span,
+    CommandRefusal, DecisionInputs, Event, Failure, FailureKind, Mode, Outcome, Plan, Run, Step, StepKind, StepPart,
+    WaitEvent, missing, span,
 };
-use crate::expression::{ExpressionError, Template};
+use crate::expression::{Expression, ExpressionError, Template};
 use crate::names::Seq;
 
 /// Begins a step of kind `wait`.
@@ -26,7 +26,7 @@ pub(super) fn open(run: &Run, inputs: &DecisionInputs, step: &Step, wait: &Wait,
     let value = |template: &Template, read: &dyn Fn(&Value) -> Result<Timestamp, String>| {
         let value = template.evaluate(&inputs.plain(run));
         let value = value.and_then(|value| read(&value).map_err(ExpressionError::new));
-        value.map_err(|error| Box::new(failed(run, step, None, template.reads(), &error)))
+        value.map_err(|error| Box::new(failed(run, inputs, step, None, template.reads(), &error)))
     };
     let until = match &wait.until {
         Until::For(template) => value(template, &|value| {
@@ -64,7 +64,7 @@ fn signal(run: &Run, inputs: &DecisionInputs, step: &Step, wait: &Wait, name: &s
             return vec![finished(step, None, 0, Outcome::Failed { failure })];
         };
         return match rehearse.evaluate(&inputs.plain(run)) {
-            Err(error) => vec![failed(run, step, None, rehearse.reads(), &error)],
+            Err(error) => vec![failed(run, inputs, step, None, rehearse.reads(), &error)],
             Ok(payload) => {
                 let payload = Arc::new(payload);
                 let (name, by) = (name.to_owned(), "rehearse".to_owned());
@@ -79,6 +79,10 @@ fn signal(run: &Run, inputs: &DecisionInputs, step: &Step, wait: &Wait, name: &s
             }
         };
     }
+    // Whether a signal is the right one could not be said, not even of one that has come.
+    if let Some(missing) = filter_of(step).and_then(|filter| missing::of_reads(filter.reads(), inputs)) {
+        return vec![missing::pause(run, step, None, StepPart::Do, &missing)];
+    }
     let stored = run.interactions.signals.iter();
     let mut stored = stored.filter(|signal| signal.name == name && accepts(run, inputs, step, &signal.payload));
     match stored.next() {
@@ -89,12 +93,19 @@ fn signal(run: &Run, inputs: &DecisionInputs, step: &Step, wait: &Wait, name: &s
 
 /// Whether a step's filter accepts a signal with this payload.
 fn accepts(run: &Run, inputs: &DecisionInputs, step: &Step, payload: &Arc<Value>) -> bool {
-    let StepKind::Wait(wait) = &step.kind else { return false };
-    let Until::Signal { filter, .. } = &wait.until else { return false };
-    filter.as_ref().is_none_or(|filter| {
+    filter_of(step).is_none_or(|filter| {
         let scope = inputs.plain(run).with("signal", payload.clone());
         filter.holds(&scope).unwrap_or(false)
     })
+}
+
+/// The filter of a step that waits for a signal.
+fn filter_of(step: &Step) -> Option<&Expression> {
+    let StepKind::Wait(wait) = &step.kind else { return None };
+    match &wait.until {
+        Until::Signal { filter, .. } => filter.as_ref(),
+        Until::For(_) | Until::At(_) => None,
+    }
 }
 
 /// Handles a signal.
@@ -134,10 +145,21 @@ pub(super) fn receive(
         let message = format!("the payload is nested deeper than output_depth_max ({})", inputs.output_depth_max);
         return Err(CommandRefusal::BadValues(vec![message]));
     }
-    let waiting = plan.steps.iter().find(|step| {
+    let waits_for_it = |step: &&Step| {
         let waits = run.interactions.waits.get(&step.id);
-        waits.is_some_and(|wait| wait.signal.as_deref() == Some(&name)) && accepts(run, inputs, step, &payload)
-    });
+        waits.is_some_and(|wait| wait.signal.as_deref() == Some(&name))
+    };
+    let mut waiting = plan.steps.iter().filter(waits_for_it);
+    let lacking = waiting.clone().find_map(|step| Some((step, missing::of_reads(filter_of(step)?.reads(), inputs)?)));
+    let waiting = waiting.find(|step| accepts(run, inputs, step, &payload));
+    // Stored, the signal would stay untaken after the files have what is missing.
+    if let (None, Some((step, missing))) = (waiting, lacking) {
+        return Err(CommandRefusal::NotApplicable(format!(
+            "`{}` cannot tell whether it waits for this signal: its `where` needs {missing}, which is not in the files \
+             in force; send the signal again when they have it",
+            step.id
+        )));
+    }
     if waiting.is_none() && run.interactions.signals.len() >= inputs.signals_max {
         let message =
             format!("{} signals have come that no step has taken, as many as signals_max allows", inputs.signals_max);

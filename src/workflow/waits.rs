@@ -3,15 +3,16 @@
 //! Always true: a run that has not ended has at least one reason to wait. A run without one is a bug, and the watchdog
 //! reports it. Reasons are a closed set; times come from the events, because the run's state has none.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::calls::{CallState, Phase, StepItem, StepState};
+use super::calls::{CallState, Phase, all_calls};
 use super::due::due;
 use super::span::{ago, ahead};
 use super::{
-    Action, Conditions, ConflictKind, ControlEvent, DecisionInputs, Event, Plan, Run, ShownTexts, StepKind, StepPart,
+    Action, Conditions, ConflictKind, DecisionInputs, EffectClass, Plan, Run, ShownTexts, StepKind, StepPart,
+    WaitStartTimes,
 };
 use crate::names::{CheckpointId, RunId, ServiceName, StepId};
 
@@ -84,39 +85,6 @@ impl WaitKind {
     }
 }
 
-/// The times at which waits began. The run's state does not hold them, so a separate fold of the events does.
-#[derive(Clone, Debug, Default)]
-pub struct WaitStartTimes {
-    /// By step (item): the time of its last event.
-    by_step: BTreeMap<StepItem, Timestamp>,
-    paused: Option<Timestamp>,
-    last: Option<Timestamp>,
-}
-
-impl WaitStartTimes {
-    /// Folds all events of a run.
-    pub fn of<'a>(events: impl IntoIterator<Item = (Timestamp, &'a Event)>) -> Self {
-        let mut since = Self::default();
-        events.into_iter().for_each(|(at, event)| since.apply(at, event));
-        since
-    }
-    /// Folds one more event.
-    pub fn apply(&mut self, at: Timestamp, event: &Event) {
-        if let Some((step, item)) = event.subject() {
-            self.by_step.insert((step.clone(), item), at);
-        }
-        match event {
-            Event::Control(ControlEvent::PauseRequested { .. }) => self.paused = Some(at),
-            Event::Control(ControlEvent::Resumed { .. }) => self.paused = None,
-            _ => {}
-        }
-        self.last = Some(at);
-    }
-    fn at(&self, step: &StepId, item: Option<u32>) -> Option<Timestamp> {
-        self.by_step.get(&(step.clone(), item)).copied()
-    }
-}
-
 /// The reasons why a run waits: first those on which a person can act, then what happens by itself. An empty list for a
 /// run that has not ended is a bug. The sentences are for people: stars stand for texts that were made from sensitive
 /// values.
@@ -128,8 +96,20 @@ pub fn waits(
     since: &WaitStartTimes,
 ) -> Vec<WaitReason> {
     let texts = ShownTexts::of(plan, run);
-    let mut all =
-        Reasons { plan, texts: &texts, since, now: conditions.now, pause_ends: pause_ends(run), reasons: Vec::new() };
+    let actions = due(run, plan, inputs, conditions);
+    let held = actions.iter().filter_map(|action| match action {
+        Action::Held(index) => plan.steps.get(index.0).map(|step| &step.id),
+        _ => None,
+    });
+    let mut all = Reasons {
+        plan,
+        texts: &texts,
+        since,
+        now: conditions.now,
+        pause_ends: pause_ends(run),
+        held: held.collect(),
+        reasons: Vec::new(),
+    };
     if run.is_final() {
         return all.reasons;
     }
@@ -169,9 +149,10 @@ pub fn waits(
             &unblocked_by,
         );
     }
+    all.held(run);
     all.interactions(run);
     all.calls(run);
-    all.due(&due(run, plan, inputs, conditions));
+    all.due(&actions);
     if let Some(until) = run.started.until.filter(|_| run.failing.is_none()) {
         let what = "its deadline ends it".to_owned();
         all.push(WaitKind::Deadline, None, Some(run.started.started), Some(until), what, "that time");
@@ -190,12 +171,23 @@ fn pause_ends(run: &Run) -> Option<&'static str> {
     }
 }
 
+/// The words before the name of a step that tell which of its calls is meant.
+fn prefix(part: StepPart) -> &'static str {
+    match part {
+        StepPart::Do => "",
+        StepPart::Probe => "the probe of ",
+        StepPart::Undo => "the undo of ",
+    }
+}
+
 struct Reasons<'a> {
     plan: &'a Plan,
     texts: &'a ShownTexts,
     since: &'a WaitStartTimes,
     now: Timestamp,
     pause_ends: Option<&'static str>,
+    /// The steps of which a freeze holds something that would begin now or later.
+    held: BTreeSet<&'a StepId>,
     reasons: Vec<WaitReason>,
 }
 
@@ -222,6 +214,39 @@ impl Reasons<'_> {
         sentence.push_str(&format!("; what would resume it: {unblocked_by}"));
         let (step, item) = about.map_or((None, None), |(step, item)| (Some(step.clone()), item));
         self.reasons.push(WaitReason { kind, step, item, since, until, sentence });
+    }
+
+    /// Adds what a freeze of private and shared steps holds.
+    fn held(&mut self, run: &Run) {
+        const HELD: &str = "is held: private and shared steps are frozen";
+        for step in self.held.clone() {
+            let calls = all_calls(&run.steps, &run.side_calls)
+                .filter(|(of, _, part, call)| *of == step && self.is_held(step, *part, call));
+            let calls: Vec<_> = calls.collect();
+            if calls.is_empty() {
+                let what = format!("`{step}` {HELD}");
+                self.push(WaitKind::Held, Some((step, None)), self.since.last, None, what, "the end of the freeze");
+            }
+            for (_, item, part, call) in calls {
+                let why = call.why.as_ref().map_or_else(String::new, |why| format!(" (it is tried again: {why})"));
+                let what = format!("the next attempt of {}`{step}` {HELD}{why}", prefix(part));
+                let ends = "the end of the freeze";
+                let unblocked_by = match call.phase {
+                    Phase::Waiting(next) if next > self.now => {
+                        format!("{ends}, but not before {}", ahead(next, self.now))
+                    }
+                    _ => ends.to_owned(),
+                };
+                let at = self.since.at(step, item);
+                self.push(WaitKind::Held, Some((step, item)), at, None, what, &unblocked_by);
+            }
+        }
+    }
+
+    /// Whether a freeze holds the next attempt of a call. A probe only reads, so that it is never held.
+    fn is_held(&self, step: &StepId, part: StepPart, call: &CallState) -> bool {
+        let waits = matches!(call.phase, Phase::Waiting(_));
+        waits && part != StepPart::Probe && call.effect != EffectClass::Read && self.held.contains(step)
     }
 
     /// Adds waits, locks and child runs.
@@ -272,24 +297,15 @@ impl Reasons<'_> {
 
     /// Adds calls, probes and undos.
     fn calls(&mut self, run: &Run) {
-        for (step, state) in &run.steps {
-            let StepState::Open(open) = state else { continue };
-            for (slot, call) in &open.calls {
-                let item = open.items.as_ref().map(|_| *slot);
-                self.call(step, item, StepPart::Do, call);
+        for (step, item, part, call) in all_calls(&run.steps, &run.side_calls) {
+            if !self.is_held(step, part, call) {
+                self.call(step, item, part, call);
             }
-        }
-        for ((step, item, part), call) in &run.side_calls {
-            self.call(step, *item, *part, call);
         }
     }
 
     fn call(&mut self, step: &StepId, item: Option<u32>, part: StepPart, call: &CallState) {
-        let prefix = match part {
-            StepPart::Do => "",
-            StepPart::Probe => "the probe of ",
-            StepPart::Undo => "the undo of ",
-        };
+        let prefix = prefix(part);
         let (about, at) = (Some((step, item)), self.since.at(step, item));
         match call.phase {
             Phase::InFlight => {
@@ -333,16 +349,10 @@ impl Reasons<'_> {
         self.push(kind, about, at, until, what, unblocked_by);
     }
 
-    /// Adds actions that are due, or held.
+    /// Adds actions that are due.
     fn due(&mut self, actions: &[Action]) {
         for action in actions {
             match action {
-                Action::Held(index) => {
-                    let Some(step) = self.plan.steps.get(index.0) else { continue };
-                    let what = format!("`{}` is held: private and shared steps are frozen", step.id);
-                    let at = self.since.last;
-                    self.push(WaitKind::Held, Some((&step.id, None)), at, None, what, "the end of the freeze");
-                }
                 Action::Child { step, item } => {
                     let Some(step) = self.plan.steps.get(step.0) else { continue };
                     let workflow = match &step.kind {
@@ -358,7 +368,7 @@ impl Reasons<'_> {
                         self.push(WaitKind::Due, None, self.since.last, None, what, "the engine");
                     }
                 }
-                Action::Wait(_) | Action::CommandChild { .. } | Action::Lock { .. } => {}
+                Action::Held(_) | Action::Wait(_) | Action::CommandChild { .. } | Action::Lock { .. } => {}
             }
         }
     }

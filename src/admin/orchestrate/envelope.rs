@@ -289,6 +289,7 @@ pub(super) fn conflict(conflict: &Conflict, run: RunId) -> OpenConflict {
         expected,
         choices,
         names_earlier_url: _,
+        missing: _,
     } = conflict;
     OpenConflict {
         kind: *kind,

@@ -84,7 +84,7 @@ async fn explain_within(core: &Arc<Core>, id: RunId, reads: &mut Reads) -> Resul
     let mut lines = Vec::with_capacity(reasons.len());
     for reason in &reasons {
         let needs_no_person =
-            !matches!(reason.kind, WaitKind::Paused | WaitKind::Conflict(_) | WaitKind::Checkpoint(_));
+            !matches!(reason.kind, WaitKind::Paused | WaitKind::Conflict(_) | WaitKind::Checkpoint(_) | WaitKind::Held);
         match &reason.kind {
             WaitKind::Child(child) if reads.descendants > 0 => {
                 reads.descendants -= 1;

@@ -184,7 +184,9 @@ impl Machine {
     /// Lets `workflow` decide a command and records the events; returns how many.
     pub(super) fn apply_command(&mut self, command: Command) -> Result<usize, CommandRefusal> {
         let is_control = matches!(command, Command::Control { .. });
-        let events = decide(&self.run, &self.plan, &self.decision_inputs, command, self.now)?;
+        let frozen = (is_control && self.frozen).then(|| (*self.decision_inputs).clone().with_freeze(true));
+        let inputs = frozen.as_ref().unwrap_or(&self.decision_inputs);
+        let events = decide(&self.run, &self.plan, inputs, command, self.now)?;
         if is_control {
             self.check_fits(&events)?;
         }

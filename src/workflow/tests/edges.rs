@@ -2,7 +2,9 @@
 
 use super::harness::{breaker_open, plan, timed_out};
 use super::*;
-use crate::workflow::{Choice, ControlCommand, EndingEvent, WaitKind, WaitReason};
+use crate::workflow::{
+    Choice, ControlCommand, EndingEvent, StepIndex, StepPart, WaitKind, WaitReason, WaitStartTimes, waits,
+};
 
 #[test]
 fn a_retry_honours_retry_after_up_to_the_longest_delay() {
@@ -171,4 +173,61 @@ fn a_run_that_a_fail_step_ended_does_not_diverge_from_its_own_plan() {
     assert_eq!(harness.run.status(), RunStatus::Completed);
     let events: Vec<_> = harness.events.iter().map(|event| (harness.now, event.clone())).collect();
     assert_eq!(crate::workflow::replay_with(&events, &plan, &harness.inputs).unwrap(), []);
+}
+
+/// What is held comes first, with the freeze as the reason; a retry is refused for the same reason.
+#[test]
+fn a_freeze_is_the_first_reason_why_a_next_attempt_waits() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  a: { call: 'POST ${services.bank}/a', retry: { attempts: 3, base: 10s, max: 10s } }
+  b: { wait: 1h }
+respond: { status: 200 }
+",
+    );
+    let mut harness = Harness::of_route(&plan);
+    let reasons = |harness: &Harness<'_>| {
+        let since = WaitStartTimes::of(harness.events.iter().map(|event| (harness.now, event)));
+        let conditions = Conditions { now: harness.now, hold_effects: true };
+        waits(&harness.run, &plan, &harness.inputs, conditions, &since)
+    };
+    harness.command(Command::Advance { step: StepIndex(1) }).unwrap();
+    harness.command(Command::Begin { step: StepIndex(0), item: None, part: StepPart::Do }).unwrap();
+    harness.reply("a", None, status(429)).unwrap();
+    for (now, ends) in [
+        (harness.now, "the end of the freeze, but not before"),
+        (harness.now + SignedDuration::from_secs(20), "the end of the freeze"),
+    ] {
+        harness.now = now;
+        let reasons = reasons(&harness);
+        let kinds: Vec<_> = reasons.iter().map(|reason| reason.kind.as_str()).collect();
+        assert_eq!(kinds, ["held", "time"], "{reasons:#?}");
+        let sentence = &reasons[0].sentence;
+        assert!(
+            sentence.starts_with("the next attempt of `a` is held: private and shared steps are frozen"),
+            "{sentence}"
+        );
+        assert!(sentence.contains("429") && sentence.contains(ends) && !sentence.contains("; until "), "{sentence}");
+    }
+    harness.inputs.effects_are_frozen = true;
+    for step in [None, Some("a".into())] {
+        let refused = harness
+            .command(Command::Control { command: ControlCommand::Retry { step, attempt: None }, by: "ann".into() });
+        let Err(CommandRefusal::NotApplicable(why)) = refused else { panic!("{refused:?}") };
+        assert!(
+            why.starts_with("the next attempt of `a` is held, because private and shared steps are frozen"),
+            "{why}"
+        );
+    }
+    harness.inputs.effects_are_frozen = false;
+    let retry = || ControlCommand::Retry { step: Some("a".into()), attempt: None };
+    let refused = harness.command(Command::Control { command: retry(), by: "ann".into() });
+    let Err(CommandRefusal::NotApplicable(why)) = refused else { panic!("{refused:?}") };
+    assert_eq!(why, "the next attempt of `a` is due, and is about to be made");
+    harness.command(Command::Begin { step: StepIndex(0), item: None, part: StepPart::Do }).unwrap();
+    let refused = harness.command(Command::Control { command: retry(), by: "ann".into() });
+    let Err(CommandRefusal::NotApplicable(why)) = refused else { panic!("{refused:?}") };
+    assert_eq!(why, "`a` waits for no attempt: one is under way");
 }

@@ -5,6 +5,8 @@ use super::*;
 use crate::limits::Limits;
 use crate::workflow::{Choice, ConflictKind, Missing, StepPart, is_requested_repeat, missing};
 
+mod values;
+
 const CHARGE: &str = "
 workflow: w
 steps:

@@ -1,9 +1,11 @@
 //! The current files no longer have a service, secret or workflow that a waiting run needs: the run pauses and names
 //! what is missing, and no run is stuck.
 
+use http::Method;
 use serde_json::{Value, json};
 
-use super::{EngineTest, id, step};
+use super::{EngineTest, RUN, id, step};
+use crate::support::FlagsDir;
 
 /// A workflow that reserves, waits for a signal, and then needs something that the files may not have any more.
 fn waiting(name: &str, charge: &str) -> String {
@@ -187,5 +189,64 @@ respond: { status: 200, body: paid }
     test.wait_for_status(&run, "completed").await;
     assert_eq!(test.step_service.count("POST /charges"), 1, "it is not sent a second time");
     assert_eq!(test.step_service.count("GET /charges"), 1);
+    test.finish().await;
+}
+
+/// The run of a route whose caller has its answer, and the same run started by the API: a value of a later step reads
+/// the service.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_a_route_waits_for_a_service_that_a_value_reads() {
+    const COMPUTES: &str = "
+workflow: computes
+steps:
+  pre: { call: 'POST ${services.works}/stock', undo: 'DELETE ${services.works}/stock/1' }
+  go: { needs: [pre], wait: { signal: go } }
+  charge: { needs: [go], set: '${services.extra}' }
+  pay: { needs: [charge], call: 'POST ${services.works}/charges' }
+respond: { after: [pre], status: 202, body: '${run.id}' }
+";
+    const ROUTE: &str = "
+routes:
+- id: computes
+  match: { method: POST, path: /computes }
+  legacy: plain
+  workflow: computes
+  state: live
+  force: { reason: a test }
+";
+    let change = |flags: &FlagsDir| flags.write("routes/computes.yaml", ROUTE);
+    let test = EngineTest::with_settings("  extra: http://127.0.0.1:1\n", &[COMPUTES], change).await;
+    let url = format!("{}/computes", test.pointsman.url());
+    let reply = test.client.json(Method::POST, &url, &[], &json!({})).await.expect("an answer");
+    assert_eq!(reply.status, 202, "{}", reply.json());
+    let of_route = format!("{RUN}/{}", reply.json().as_str().expect("an id"));
+    let runs = [of_route, test.start_run("computes", json!({})).await];
+    for run in &runs {
+        test.wait_for_status(run, "waiting_signal").await;
+    }
+    test.reload(|| {
+        test.flags.edit("workflows/computes.yaml", |text| text.replace("services.extra", "services.other"));
+        test.flags.edit("pointsman.yaml", |text| text.replace("  extra: ", "  other: "));
+    })
+    .await;
+    let flags = test.flags.path().display().to_string();
+    let (code, output) = test.cli_output(&["check", &flags, "--against-open-runs"]).await;
+    assert_eq!(code, Some(1), "{output}");
+    assert_eq!(output.matches("`charge` needs the service `extra`").count(), 2, "{output}");
+    for run in &runs {
+        test.signal_go(run).await;
+        test.check_missing(run, "the service `extra`").await;
+    }
+    test.reload(|| {
+        test.flags.edit("pointsman.yaml", |text| text.replace("  other: ", "  extra: http://127.0.0.1:1\n  other: "))
+    })
+    .await;
+    for run in &runs {
+        test.wait_for_status(run, "completed").await;
+    }
+    assert_eq!(
+        ["POST /stock", "DELETE /stock/1", "POST /charges"].map(|call| test.step_service.count(call)),
+        [2, 0, 2]
+    );
     test.finish().await;
 }

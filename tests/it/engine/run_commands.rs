@@ -199,6 +199,34 @@ respond: { status: 200, body: paid }
     test.finish().await;
 }
 
+/// An attempt that would be made again is held: `explain` and `retry` say so first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_freeze_of_effects_is_named_as_the_reason_why_an_attempt_waits() {
+    const PAYS: &str = "
+workflow: pays
+steps: { pay: { call: 'POST ${services.works}/payments', retry: { attempts: 3, base: 1ms, max: 1ms } } }
+respond: { status: 200, body: paid }
+";
+    let test = EngineTest::with(&[PAYS]).await;
+    test.step_service.script("POST /payments", ScriptedReply::Refuse(429), 1);
+    test.step_service.hold("POST /payments");
+    let run = test.start_run("pays", json!({})).await;
+    test.wait_for_calls("POST /payments", 1).await;
+    test.cli(&["freeze", "--effects", "--reason", "the bank is odd"]).await;
+    test.step_service.release_all("POST /payments");
+    let explained = test.wait_for_explanation(&run, "is held").await;
+    let first = explained.lines().next().expect("a sentence");
+    assert!(first.contains("the next attempt of `pay` is held: private and shared steps are frozen"), "{explained}");
+    assert!(!explained.contains("; until"), "{explained}");
+    for body in [json!({}), json!({ "step": "pay" })] {
+        let problem = test.post_refused(&format!("{run}/retry"), body).await;
+        assert!(problem["detail"].as_str().unwrap().contains("private and shared steps are frozen"), "{problem}");
+    }
+    test.cli(&["freeze", "--off"]).await;
+    test.wait_for_status(&run, "completed").await;
+    test.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_that_do_not_apply_are_refused_with_status_and_reason() {
     let test = EngineTest::with(&[JOB]).await;

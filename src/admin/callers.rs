@@ -25,6 +25,7 @@ pub(super) async fn callers(admin: Admin, Path(name): Path<String>) -> JsonResul
         return Err(ApiError::unknown("service", &name, services.iter().map(|service| service.name.as_str())));
     };
     flush.await?;
+    let may_call = may_call.await?;
     let store = &admin.parts.store;
     let (watched, found) = (store.watched_times().await?, store.service_callers(service).await?);
     let (declared, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|caller| caller.source == DECLARED);

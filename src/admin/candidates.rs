@@ -12,6 +12,7 @@ use super::types::{CandidateRequest, CandidateResponse, CandidateRow, CandidateS
 use crate::evidence::overall;
 use crate::flag::Percent;
 use crate::ladder::{CandidateMove, CandidateStatus, RouteStatus};
+use crate::record::RefusedMove;
 use crate::store::candidate_key;
 
 const TITLE: &str = "The candidate was not moved";
@@ -54,17 +55,31 @@ pub(super) async fn move_candidate(
         );
         return Err(refused(why).hint(hint));
     }
+    let move_refused = |why: &[String]| {
+        let (by, reason) = (by.clone(), reason.clone());
+        let asked =
+            RefusedMove { candidate: Some(candidate.label()), to: to.as_str().to_owned(), percent: share, by, reason };
+        let evidence = admin.parts.ladder.evidence_now(&route, true);
+        admin.parts.recorder.move_refused(&route, asked, why, evidence);
+    };
     let grows = share.is_none_or(|share| share > before);
     if grows && !missing.is_empty() && !force {
+        move_refused(&missing);
         return Err(ApiError::new(StatusCode::CONFLICT, "gate-shut", TITLE, "the gate is shut")
             .reasons(missing)
             .hint("do what each reason says, or pass the gate with `force` and a `reason`"));
     }
-    let asked = CandidateMove { route: route.clone(), candidate: candidate.clone(), share, force, reason, by };
+    let (asked_by, because) = (by.clone(), reason.clone());
+    let plans = candidate.clone();
+    let asked = CandidateMove { route: route.clone(), candidate: plans, share, force, reason: because, by: asked_by };
     (admin.parts.move_candidate)(asked).await.map_err(|error| match error {
-        CandidateMoveError::Refused(sentences) => refused(sentences.join("; ")),
+        CandidateMoveError::Refused(sentences) => {
+            move_refused(&sentences);
+            refused(sentences.join("; "))
+        }
         CandidateMoveError::Failed(why) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, why),
     })?;
+    admin.parts.recorder.move_accepted(&route, true);
     let (before, candidate) = (in_force.label(), candidate.label());
     let in_force = if share.is_some() { before.clone() } else { candidate.clone() };
     let share = share.unwrap_or(Percent::NONE).as_f64();

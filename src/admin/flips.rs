@@ -27,12 +27,16 @@ pub(super) async fn flip(
     let set = admin.parts.ladder.flags();
     let route = find(&set, &id)?.route.id.clone();
     let percent = percent.map(Percent::exact).transpose().map_err(|why| ApiError::bad(format!("percent: {why}")))?;
-    let refused = RefusedMove { to, percent, by: by.clone(), reason: reason.clone() };
+    let asked = to.as_str().to_owned();
+    let refused = RefusedMove { candidate: None, to: asked, percent, by: by.clone(), reason: reason.clone() };
     let flip_request = ladder::MoveRequest { to, percent, reason, force, acknowledge, by };
     let flipped = admin.parts.ladder.flip(route.clone(), flip_request).await;
     match &flipped {
-        Ok(_) => admin.parts.recorder.move_accepted(&route),
-        Err(FlipError::GateShut { reasons, .. }) => admin.parts.recorder.move_refused(&route, refused, reasons),
+        Ok(_) => admin.parts.recorder.move_accepted(&route, false),
+        Err(FlipError::GateShut { reasons, .. }) => {
+            let evidence = admin.parts.ladder.evidence_now(&route, false);
+            admin.parts.recorder.move_refused(&route, refused, reasons, evidence);
+        }
         Err(_) => {}
     }
     let ids = set.routes.iter().map(|flag| &flag.route.id);

@@ -30,8 +30,8 @@ pub type FindCallers = Arc<dyn Fn(&ServiceName) -> Option<CallersOfService> + Se
 
 /// What is known of the callers of a service outside the store.
 pub struct CallersOfService {
-    /// What may call it, by the files and the states in force.
-    pub may_call: Vec<String>,
+    /// Finds what may call it: by the files, the states and plans in force, and the runs that have not ended.
+    pub may_call: BoxFuture<'static, Result<Vec<String>, StoreError>>,
     /// The process's time.
     pub now: Timestamp,
     /// The id under which the process stores until when it has noted calls.
@@ -248,6 +248,10 @@ pub trait LadderControl: Send + Sync {
     fn status(&self) -> Vec<RouteStatus>;
     /// The same of one route; `None` if the files do not have it.
     fn status_of(&self, route: &RouteId) -> Option<RouteStatus>;
+    /// See [`Ladder::evidence_now`].
+    fn evidence_now(&self, _route: &RouteId, _of_candidate: bool) -> serde_json::Value {
+        serde_json::Value::Null
+    }
     /// The consequences that a person should know before the engine stops answering a route.
     fn horizon(&self, route: RouteId) -> BoxFuture<'_, Result<Vec<String>, FlipError>>;
 }
@@ -338,6 +342,9 @@ impl EngineControl for Engine {
 }
 
 impl LadderControl for Ladder {
+    fn evidence_now(&self, route: &RouteId, of_candidate: bool) -> serde_json::Value {
+        Ladder::evidence_now(self, route, of_candidate)
+    }
     fn flags(&self) -> Arc<FlagSet> {
         Ladder::flags(self).load_full()
     }

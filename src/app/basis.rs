@@ -23,16 +23,20 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::basis_hasher::{BasisHasher, addresses, cut, joined};
 use super::plans::{PlansInForce, services_of};
 use crate::compare::Rules;
 use crate::config::Setup;
-use crate::evidence::{EvidenceBasis, RULES};
+use crate::evidence::{BasisParts, EvidenceBasis, RULES};
 use crate::expression::DIALECT;
-use crate::flag::{Instance, Route, RouteMatch, Service};
+use crate::flag::{Instance, Route, RouteMatch};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::store::candidate_key;
 use crate::workflow::{Plan, StepKind};
+
+/// How much is kept of what a part of a basis says.
+const PART_BYTES_MAX: usize = 2_048;
 
 /// The plans of workflows by name; `None` where there is no such workflow.
 type Plans<'a> = BTreeMap<&'a WorkflowName, Option<&'a Plan>>;
@@ -54,23 +58,34 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     let (plans, other_versions) = plans(setup, in_force, route, is_candidate);
     let names = services(setup, &plans);
     let mut basis = BasisHasher(blake3::Hasher::new_derive_key("pointsman 2026 basis of the evidence of a route"));
-    let mut parts = BTreeMap::new();
-    let mut part = |name: &str, add: &dyn Fn(&mut BasisHasher)| {
+    let mut parts = BasisParts::default();
+    let mut part = |name: &str, value: String, add: &dyn Fn(&mut BasisHasher, &str)| {
         let mut hasher = BasisHasher(blake3::Hasher::new_derive_key("pointsman 2026 part of the basis of evidence"));
-        add(&mut hasher);
-        parts.insert(name.to_owned(), hasher.hash()[..16].to_owned());
+        add(&mut hasher, &value);
+        parts.hashes.insert(name.to_owned(), hasher.hash()[..16].to_owned());
+        if !value.is_empty() {
+            parts.values.insert(name.to_owned(), cut(value, PART_BYTES_MAX));
+        }
     };
-    part("the version of the expression language", &|hasher| hasher.add(&DIALECT.to_string()));
-    part(RULES, &|hasher| hasher.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash())));
-    part("the address of its legacy service", &|hasher| hasher.add_addresses(Some(&route.legacy)));
-    part("`match:`", &|hasher| hasher.add(&route.matches.normal_form()));
+    let add_value: &dyn Fn(&mut BasisHasher, &str) = &|hasher, value| hasher.add(value);
+    let rules_of_route = setup.rules.get(&route.id);
+    let rules_hash = rules_of_route.map_or("", |rules| rules.hash());
+    let text_of_rules = |rules: &Arc<Rules>| serde_json::to_string(rules.draft()).unwrap_or_default();
+    // Rules that compare something are kept as a whole.
+    let rules_without_effect = rules_of_route.filter(|rules| rules.compare_no_reply()).map(text_of_rules);
+    part("the version of the expression language", DIALECT.to_string(), add_value);
+    part(RULES, rules_without_effect.unwrap_or_default(), &|hasher, _| hasher.add(rules_hash));
+    part("the address of its legacy service", addresses(Some(&route.legacy)), &|hasher, _| {
+        hasher.add_addresses(Some(&route.legacy));
+    });
+    part("`match:`", route.matches.normal_form(), add_value);
     // What is larger is never compared. Defaults are left out: the evidence of earlier versions goes on.
     if let Some(sizes) = compared_sizes(&setup.limits) {
-        part("`body_capture_bytes_max` or `compare_bytes_max`", &|hasher| hasher.add(&sizes));
+        part("`body_capture_bytes_max` or `compare_bytes_max`", sizes.clone(), add_value);
         basis.add(&sizes);
     }
     basis.add(&DIALECT.to_string());
-    basis.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash()));
+    basis.add(rules_hash);
     basis.add_addresses(Some(&route.legacy));
     let RouteMatch { method, path, host } = &route.matches;
     basis.add(method.as_str());
@@ -87,36 +102,42 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
             format!("follows {creator} {key}")
         }
     };
-    part("`instance:`", &|hasher| hasher.add(&instance));
+    part("`instance:`", instance.clone(), add_value);
     basis.add(&instance);
     basis.add_count(plans.len());
     for (name, plan) in plans {
         let plan = plan.map_or("", |plan| plan.id.as_str());
-        part(&format!("the workflow `{name}`"), &|hasher| hasher.add(plan));
+        part(&format!("the workflow `{name}`"), plan.to_owned(), add_value);
         basis.add(name.as_str());
         basis.add(plan);
     }
     basis.add_count(names.len());
     for name in names {
         let service = setup.services.get(name).map(|service| &**service);
-        part(&format!("the address of the service `{name}`"), &|hasher| hasher.add_addresses(service));
+        part(&format!("the address of the service `{name}`"), addresses(service), &|hasher, _| {
+            hasher.add_addresses(service);
+        });
         basis.add(name.as_str());
         basis.add_addresses(service);
     }
     // Nothing is added if there are none, so that routes without more specific ones keep their earlier basis.
     let more_specific = more_specific(setup, route);
-    part("which of its requests other routes take", &|hasher| more_specific.iter().for_each(|text| hasher.add(text)));
+    part("which of its requests other routes take", joined(&more_specific), &|hasher, _| {
+        more_specific.iter().for_each(|text| hasher.add(text));
+    });
     if !more_specific.is_empty() {
         basis.add_count(more_specific.len());
         more_specific.iter().for_each(|matches| basis.add(matches));
     }
     if route.replay_reads {
-        part("`replay_reads:`", &|hasher| hasher.add("yes"));
+        part("`replay_reads:`", "yes".to_owned(), add_value);
         basis.add("replay_reads");
     }
     // Nothing is added for a route whose files and whose creator's files have the plans in force.
     if !other_versions.is_empty() {
-        part("the versions of workflows in force", &|hasher| other_versions.iter().for_each(|id| hasher.add(id)));
+        part("the versions of workflows in force", joined(&other_versions), &|hasher, _| {
+            other_versions.iter().for_each(|id| hasher.add(id));
+        });
         basis.add_count(other_versions.len());
         other_versions.iter().for_each(|id| basis.add(id));
     }
@@ -128,17 +149,15 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     // A candidate is compared with what the plan in force does.
     if let Some(control) = own.filter(|_| is_candidate) {
         let text = serde_json::to_string(&**control).unwrap_or_default();
-        part("the plan in force", &|hasher| hasher.add(&text));
         basis.add(&text);
+        part("the plan in force", text, add_value);
     }
     // A candidate is compared with the plan in force, which is never asked twice.
     let (noise, noise_apart_from_rules) = match is_candidate {
         true => (String::new(), String::new()),
         false => (noise(setup, route, true), noise(setup, route, false)),
     };
-    let compares = |rules: &&Arc<Rules>| !rules.compare_no_reply();
-    let rules = setup.rules.get(&route.id).filter(compares).map(|rules| serde_json::to_string(rules.draft()));
-    let rules = rules.and_then(Result::ok).unwrap_or_default();
+    let rules = rules_of_route.filter(|rules| !rules.compare_no_reply()).map(text_of_rules).unwrap_or_default();
     EvidenceBasis { hash: basis.hash(), parts, plan, noise, noise_apart_from_rules, rules }
 }
 
@@ -226,33 +245,6 @@ fn plans<'a>(
 /// The services that calls, probes and undo calls go to or that an expression names.
 fn services<'a>(setup: &'a Setup, plans: &Plans<'a>) -> BTreeSet<&'a ServiceName> {
     plans.values().flatten().flat_map(|plan| services_of(setup, plan)).collect()
-}
-
-/// Hashes texts and counts. Each text is hashed with its length, so that no two different lists have the same hash.
-struct BasisHasher(blake3::Hasher);
-
-impl BasisHasher {
-    fn hash(&self) -> String {
-        self.0.finalize().to_hex()[..32].to_owned()
-    }
-
-    fn add(&mut self, text: &str) {
-        self.add_count(text.len());
-        self.0.update(text.as_bytes());
-    }
-
-    fn add_count(&mut self, count: usize) {
-        self.0.update(&(count as u64).to_le_bytes());
-    }
-
-    /// Adds the base URLs of a service, or an empty list if the files do not have the service.
-    fn add_addresses(&mut self, service: Option<&Service>) {
-        let urls = service.map_or(&[][..], |service| &service.urls);
-        self.add_count(urls.len());
-        for url in urls {
-            self.add(&url.uri.to_string());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -350,11 +342,16 @@ mod tests {
             (of("/orders", ", instance: { creates: $.id }"), "`instance:`"),
         ] {
             assert_ne!(after.hash, before.hash);
-            assert_eq!(after.parts.len(), before.parts.len());
-            let names = after.parts.iter().filter(|(name, hash)| before.parts[*name] != **hash).map(|(name, _)| name);
+            assert_eq!(after.parts.hashes.len(), before.parts.hashes.len());
+            let hashes = after.parts.hashes.iter();
+            let names = hashes.filter(|(name, hash)| before.parts.hashes[*name] != **hash).map(|(name, _)| name);
             assert_eq!(names.collect::<Vec<_>>(), [changed]);
         }
-        assert!(before.parts.contains_key("the workflow `w`"), "{:?}", before.parts);
+        let values = &before.parts.values;
+        assert!(values["the workflow `w`"].starts_with("plan_"), "{values:?}");
+        assert_eq!(values["the address of its legacy service"], "http://127.0.0.1:9/");
+        let nothing = of("/orders", ", compare: { ignore: ['$'], status: class, headers: [] }");
+        assert!(nothing.rules.is_empty() && nothing.parts.values[RULES].contains("class"), "{nothing:?}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::plans::PlansInForce;
 use super::refused_files::RefusedFiles;
 use super::service_callers::CallerNotes;
 use super::twins::EngineTwins;
-use super::{refused_moves, repeats, retention, zero_counters};
+use super::{file_entries, repeats, retention, zero_counters};
 use crate::adoption::{AdoptionParts, Adoptions};
 use crate::affinity::{RequestsWithUnknownKeys, StoreAffinity};
 use crate::clock;
@@ -249,7 +249,7 @@ impl Parts {
         };
         self.adoptions.flags_changed();
         if reloaded.is_ok() {
-            refused_moves::record(&self.ladder, &self.recorder);
+            file_entries::record(&self.ladder, &self.recorder);
         }
         match reloaded {
             Ok(flips) => Ok(Ok(flips)),

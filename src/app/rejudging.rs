@@ -54,7 +54,9 @@ async fn rejudge_route(
     let before = serde_json::from_str::<RulesDraft>(&pairs.rules).ok();
     let before = before.and_then(|draft| rules_of(&route)?.check_draft(&draft));
     let after = parts.rules.load().get(key).cloned();
-    let since = pairs.since;
+    let rules = |rules: &Rules| serde_json::to_string(rules.draft()).unwrap_or_default();
+    let (since, rules_before) = (pairs.since, pairs.rules.clone());
+    let rules_after = after.as_deref().map(rules).unwrap_or_default();
     let judged = match (before, after) {
         (Some(before), Some(after)) => {
             let added = Allowances::added(before.draft(), after.draft());
@@ -63,6 +65,7 @@ async fn rejudge_route(
         }
         _ => Default::default(),
     };
+    let evidence_before = parts.evidence.of(key);
     let Some(outcome) = parts.evidence.set_rejudged(key, since, &judged.0, judged.1) else { return Ok(()) };
     match outcome {
         RejudgedOutcome::Judged { equal, differing } => {
@@ -74,7 +77,7 @@ async fn rejudge_route(
              is incomplete: the evidence starts from zero"
         ),
     }
-    parts.recorder.rejudged(key, outcome);
+    parts.recorder.rejudged(key, outcome, (rules_before, rules_after), &evidence_before);
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::clock;
 use crate::config::Setup;
 use crate::flag::{FlagSet, Service, State};
-use crate::names::ServiceName;
+use crate::names::{ServiceName, WorkflowName};
 use crate::store::{DECLARED, RepeatedFailures, ServiceCaller, StoreError, StoreHandle, WatchedTime};
 use crate::transport::{AddressRegistry, Caller, CallerLog, NotedCalls};
 use crate::workflow::{Plan, StepPart};
@@ -44,6 +44,11 @@ impl CallerNotes {
         let (process, now) = (Uuid::now_v7(), clock::now());
         let watched = WatchedTime { process, since: now, until: now, has_ended: false };
         Self { addresses, store, declared: std::sync::Mutex::default(), process, watched: Mutex::new(watched) }
+    }
+
+    /// Where the notes are stored.
+    pub(super) fn store(&self) -> &StoreHandle {
+        &self.store
     }
 
     /// Takes the services of new files.
@@ -158,7 +163,8 @@ fn stored_form(noted: &NotedCalls) -> ServiceCaller {
     }
 }
 
-/// What may call a service, by the files and the states in force; `None` if the files do not have the service.
+/// What may call a service, by the files and the states in force, without the plans that only the store has; `None` if
+/// the files do not have the service.
 pub(super) fn may_call(setup: &Setup, flags: &FlagSet, service: &ServiceName) -> Option<Vec<String>> {
     let own = setup.services.get(service)?;
     let mut found = Vec::new();
@@ -184,10 +190,7 @@ pub(super) fn may_call(setup: &Setup, flags: &FlagSet, service: &ServiceName) ->
         }
     }
     for (workflow, plan) in &setup.workflows {
-        found.extend(steps_that_call(plan, service).map(|step| format!("step {workflow}.{step}")));
-        if plan.notify.as_ref().and_then(|url| url.service()) == Some(service.as_str()) {
-            found.push(format!("messages of the workflow {workflow} (`notify:`)"));
-        }
+        found.extend(calls_of(workflow, plan, service));
     }
     for (name, other) in setup.services.iter().filter(|(name, _)| *name != service) {
         if other.urls.iter().any(|url| own.urls.iter().any(|own| own.uri == url.uri)) {
@@ -198,6 +201,17 @@ pub(super) fn may_call(setup: &Setup, flags: &FlagSet, service: &ServiceName) ->
         found.push("calls by legacy through the egress listener".to_owned());
     }
     Some(found)
+}
+
+/// The steps of a plan that call a service, and its messages to it.
+pub(super) fn calls_of<'a>(
+    workflow: &'a WorkflowName,
+    plan: &'a Plan,
+    service: &'a ServiceName,
+) -> impl Iterator<Item = String> + 'a {
+    let notifies = plan.notify.as_ref().and_then(|url| url.service()) == Some(service.as_str());
+    let messages = notifies.then(|| format!("messages of the workflow {workflow} (`notify:`)"));
+    steps_that_call(plan, service).map(move |step| format!("step {workflow}.{step}")).chain(messages)
 }
 
 fn steps_that_call<'a>(plan: &'a Plan, service: &'a ServiceName) -> impl Iterator<Item = &'a str> {

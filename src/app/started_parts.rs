@@ -23,7 +23,8 @@ use super::reload_requests::ReloadRequests;
 use super::signals::Signals;
 use super::succession::status::SuccessionStatus;
 use super::{
-    background, instances, memory, process_status, refused_moves, rejudging, retention, service_callers, services, time,
+    background, file_entries, instances, kept_plan_callers, memory, process_status, rejudging, retention,
+    service_callers, services, time,
 };
 use crate::access_log::AccessLog;
 use crate::admin::{self, AdminParts, CallersOfService, RouteTraffic, RulesOfRoute};
@@ -186,7 +187,15 @@ impl StartingParts<'_> {
             callers: {
                 let (notes, files, ladder) = (parts.caller_notes.clone(), files.clone(), parts.ladder.clone());
                 Arc::new(move |service: &ServiceName| {
-                    let may_call = service_callers::may_call(&files.load().setup, &ladder.flags().load(), service)?;
+                    let files = files.load_full();
+                    let by_files = service_callers::may_call(&files.setup, &ladder.flags().load(), service)?;
+                    let in_force = ladder.plans_in_force(&files.setup.routes, None).in_force;
+                    let (store, service) = (notes.store().clone(), service.clone());
+                    let may_call = async move {
+                        let kept = kept_plan_callers::may_call(&store, &files.setup, &in_force, &service).await?;
+                        Ok(by_files.into_iter().chain(kept).collect())
+                    };
+                    let may_call = may_call.boxed();
                     let (notes, process) = (notes.clone(), notes.process);
                     // Notes that are not stored yet are shown too.
                     let flush = async move { notes.flush().await }.boxed();
@@ -224,7 +233,7 @@ impl StartingParts<'_> {
         tasks.push(admin.spawn(parts.captures.clone().write_behind(CAPTURES_EVERY)));
         let caller_notes = parts.caller_notes.clone();
         tasks.push(admin.spawn(async move { caller_notes.store_periodically().await }));
-        refused_moves::record(&parts.ladder, &parts.recorder);
+        file_entries::record(&parts.ladder, &parts.recorder);
         let (recorder, newest_flip) = (parts.recorder.clone(), parts.ladder.newest_flip());
         tasks.push(admin.spawn(async move { recorder.run(newest_flip).await }));
         tasks.extend(adopting);

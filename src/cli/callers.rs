@@ -99,10 +99,15 @@ pub(crate) fn text(view: &ServiceCallers, unused_for: Option<Duration>, format: 
         let _ = writeln!(out, "another process uses the store: its calls of the last {lasting} are not known yet");
     }
     if view.may_call.is_empty() {
-        out.push_str("\nby the files in force, nothing calls it any more\n");
+        out.push_str(
+            "\nby the files, the plans in force and the runs that have not ended, nothing calls it any more\n",
+        );
     } else {
         let list: String = view.may_call.iter().map(|line| format!("  {}\n", escape_control(line))).collect();
-        let _ = write!(out, "\nby the files in force, these may call it:\n{list}");
+        let _ = write!(
+            out,
+            "\nby the files, the plans in force and the runs that have not ended, these may call it:\n{list}"
+        );
     }
     if !view.callers.is_empty() {
         let rows = view.callers.iter().take(SHOWN_MAX).map(|caller| row(caller, now)).collect();

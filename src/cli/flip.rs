@@ -133,10 +133,14 @@ pub(crate) fn list(
     limit: usize,
     format: Formatter,
 ) -> Result<Output, CallError> {
+    let other = route.as_ref().map(|route| {
+        format!(" (`pointsman record show {}` also has what the files put in force without one)", escape_control(route))
+    });
     let query = query(&[("route", route), ("limit", Some(limit.to_string()))]);
     let (flips, json) = client.get::<Vec<FlipRow>>(&format!("/api/v2/flips{query}"))?;
     if flips.is_empty() {
-        return Ok(Output { text: "no flip has been recorded\n".to_owned(), json, is_ok: true });
+        let text = format!("no flip has been recorded{}\n", other.unwrap_or_default());
+        return Ok(Output { text, json, is_ok: true });
     }
     let now = Timestamp::now();
     let header = ["#", "ROUTE", "FROM", "TO", "SHARE", "BY", "WHEN", "REASON"];

@@ -9,16 +9,14 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::client::{CallError, Client};
-use super::flip::force_text;
-use super::format::{Formatter, TableCell, Tone, ago, counted, duration_text, escape_control, plain};
+use super::format::{Formatter, Tone, ago, counted, duration_text, escape_control};
 use super::output::Output;
-use crate::admin::types::{FlipRow, RecordEntry, RecordPage};
+use super::record_rows::{HASH_SHOWN, delay, is_late, row};
+use crate::admin::types::{RecordEntry, RecordPage};
 use crate::record::{BrokenChain, ChainCheck, LATE_ENTRY_AFTER};
 
 /// How many entries are read at a time.
 const PAGE: u64 = 500;
-/// How many digits of a hash are shown in a table.
-const HASH_SHOWN: usize = 12;
 
 /// Reads the entries with a number above `after`, the oldest first.
 fn read(
@@ -63,75 +61,6 @@ pub(crate) fn show(client: &Client, route: Option<&str>, limit: usize, format: F
     Ok(Output { text: format.table(&header, &[0], rows), json, is_ok: true })
 }
 
-fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
-    let text = |name: &str| entry.body[name].as_str().map(escape_control).unwrap_or_default();
-    let what = match entry.kind.as_str() {
-        "basis" => format!("{}: the evidence {}", text("changed"), text("evidence")),
-        "refused" => format!("refused: to {} {}", text("to"), text("percent")).trim_end().to_owned(),
-        "adoption" => match entry.body["instances"].as_u64() {
-            Some(instances) => format!("adoption of {}", counted(instances, "instance")),
-            None => "adoption of all instances of legacy".to_owned(),
-        },
-        "instance" => format!("instance {}: decided for {}", text("instance"), text("owner")),
-        "candidate" => candidate(&entry.body),
-        "cohort" => {
-            let rung =
-                |name: &str| Some(text(name)).filter(|rung| !rung.is_empty()).unwrap_or_else(|| "none".to_owned());
-            format!("cohort {}: {} to {}", text("cohort"), rung("from"), rung("to"))
-        }
-        kind => format!("{kind}: {} to {}", text("from"), text("to")),
-    };
-    let flip = serde_json::from_value::<FlipRow>(entry.body.clone()).ok().map(|mut flip| {
-        flip.forced_above = entry.body["overridden"]["from"].as_str().and_then(|rung| rung.parse().ok());
-        flip
-    });
-    let forced = match entry.kind.as_str() {
-        "candidate" if entry.body["forced"] == true => " (forced)".to_owned(),
-        _ => flip.map(|flip| force_text(&flip)).unwrap_or_default(),
-    };
-    let late = delay(entry).map(|late| format!(" (entered {} later)", duration_text(late))).unwrap_or_default();
-    vec![
-        plain(entry.number),
-        plain(ago(entry.at, now)),
-        match &entry.route {
-            Some(route) => (route.to_string(), Tone::Strong),
-            None => ("(kill switch)".to_owned(), Tone::Bad),
-        },
-        plain(what),
-        plain(text("by")),
-        plain((format!("{}{forced}{late}", text("reason")) + &refused_because(&entry.body["why"])).trim().to_owned()),
-        (entry.hash.chars().take(HASH_SHOWN).collect(), Tone::Faint),
-    ]
-}
-
-/// What became of a candidate, whose rung alone does not say it: a newer one begins where the earlier one did.
-fn candidate(body: &Value) -> String {
-    let text = |value: &Value| value.as_str().map(escape_control).unwrap_or_default();
-    let (from, to) = (text(&body["from"]), text(&body["to"]));
-    match body["candidate"]["action"].as_str() {
-        Some("appeared") if text(&body["reason"]).starts_with("renamed: ") => {
-            "candidate: goes on under the route's present id".to_owned()
-        }
-        Some("appeared") if from == to => "candidate: a newer one took the place of the earlier one".to_owned(),
-        Some("appeared") => format!("candidate: a new one, in {to}"),
-        Some("dropped") => "candidate: dropped".to_owned(),
-        Some("promoted") => "candidate: in force".to_owned(),
-        Some(_) | None => format!("candidate: {from} to {to}"),
-    }
-}
-
-/// The first reason for which a move was refused, and how many more there are; empty for other entries.
-fn refused_because(why: &Value) -> String {
-    let reasons: Vec<&str> = why.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    match reasons.as_slice() {
-        [] => String::new(),
-        [only] => format!(" ({})", escape_control(only)),
-        [first, more @ ..] => {
-            format!(" ({}; and {})", escape_control(first), counted(more.len() as u64, "more reason"))
-        }
-    }
-}
-
 /// What a check of the whole record has found.
 #[derive(Default)]
 struct Found {
@@ -145,18 +74,6 @@ struct Found {
     late: u64,
     /// The number of the first of these, and how many seconds later.
     first_late: Option<(u64, f64)>,
-}
-
-/// By how many seconds an entry is later than its flip, if that is long.
-fn delay(entry: &RecordEntry) -> Option<f64> {
-    entry.source.strip_prefix("flip ")?;
-    let at: Timestamp = entry.body["at"].as_str()?.parse().ok()?;
-    is_late(at, entry.at).then(|| entry.at.duration_since(at).as_secs_f64())
-}
-
-/// Whether this time is long after the flip that was made at `at`.
-fn is_late(at: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(at).as_secs_f64() > LATE_ENTRY_AFTER.as_secs_f64()
 }
 
 impl Found {
@@ -378,28 +295,4 @@ pub(crate) fn export(client: &Client) -> Result<Output, CallError> {
     let text = String::from_utf8_lossy(&lines).into_owned();
     let json = Value::Array(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect());
     Ok(Output { text, json, is_ok: true })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_says_what_became_of_a_candidate() {
-        let body = |action: &str, from: &str, to: &str, reason: &str| json!({ "from": from, "to": to, "reason": reason, "candidate": { "action": action } });
-        for (body, shown) in [
-            (body("appeared", "none", "shadow", ""), "candidate: a new one, in shadow"),
-            (body("appeared", "shadow", "shadow", ""), "candidate: a newer one took the place of the earlier one"),
-            (body("appeared", "live 10%", "shadow", ""), "candidate: a new one, in shadow"),
-            (
-                body("appeared", "shadow", "shadow", "renamed: it was `a`"),
-                "candidate: goes on under the route's present id",
-            ),
-            (body("moved", "shadow", "live 10%", ""), "candidate: shadow to live 10%"),
-            (body("dropped", "shadow", "none", ""), "candidate: dropped"),
-            (body("promoted", "shadow", "in_force", ""), "candidate: in force"),
-        ] {
-            assert_eq!(candidate(&body), shown);
-        }
-    }
 }

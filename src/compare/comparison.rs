@@ -117,12 +117,15 @@ fn compare_parts(
         Some(body) => (ComparedBody::unread(body.clone()), ComparedBody::unread(body.clone())),
         None => (ComparedBody::of(pair.legacy, bounds)?, ComparedBody::of(pair.engine, bounds)?),
     };
+    let add_cause = |findings: &mut ComparisonFindings<'_>| {
+        let cause = cause::of_refusals(pair, &legacy.parsed(), &engine.parsed());
+        cause.into_iter().for_each(|cause| findings.add_cause(&cause));
+    };
     // A refusal's body is compared with no other reply's, so equal paths may have different causes: the cause is a part
     // of the fingerprint.
-    if findings.has_differences()
-        && let Some(cause) = cause::of_statuses((pair.legacy, &legacy.parsed()), (pair.engine, &engine.parsed()))
-    {
-        findings.add_cause(&cause);
+    let statuses_differ = findings.has_differences();
+    if statuses_differ {
+        add_cause(findings);
     }
     let documents = match legacy.documents(&engine) {
         Some([a, b]) => Some((a.root, b.root, RulesByNode::of(&rules.body, [a, b], findings)?)),
@@ -164,18 +167,24 @@ fn compare_parts(
     // If one arm refuses and the other succeeds, the bodies have nothing in common: only the difference in status is
     // reported.
     if same_class {
+        let found_before = findings.found();
         findings.report_as(if pair.stale_reads { ReportAs::StaleRead } else { ReportAs::Found });
-        match &documents {
+        let compared = match &documents {
             Some((a, b, rules_by_node)) => {
                 let context = WalkContext { rules: &rules.body, rules_by_node, ids, findings };
-                Walk::report(context, "$", *a, *b)?;
+                Walk::report(context, "$", *a, *b)
             }
             None => {
                 let texts = TextContext { rules: rules.text.as_ref(), ids, renaming: rules.body.renaming };
-                other_bodies::compare(&legacy.parsed(), &engine.parsed(), texts, findings)?;
+                other_bodies::compare(&legacy.parsed(), &engine.parsed(), texts, findings)
             }
-        }
+        };
         findings.report_as(ReportAs::Found);
+        // Two refusals with one status and different bodies differ at the same paths, whatever they say.
+        if findings.found() > found_before && !statuses_differ {
+            add_cause(findings);
+        }
+        compared?;
     }
     if let Some(calls) = &calls {
         calls.report(RunExtent::WholeRun, ids, findings)?;

@@ -1,6 +1,8 @@
-//! What the evidence of a route depends on, as hashes.
+//! What the evidence of a route depends on, as hashes, and what its parts say.
 
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use crate::names::PlanId;
 
@@ -9,8 +11,8 @@ use crate::names::PlanId;
 pub struct EvidenceBasis {
     /// A hash of all of it.
     pub hash: String,
-    /// A hash of each part, by the name of the part as [`changed`](super::EvidenceRestart::changed) lists it.
-    pub parts: BTreeMap<String, String>,
+    /// Its parts.
+    pub parts: BasisParts,
     /// The plan of the route's own workflow.
     pub plan: Option<PlanId>,
     /// A hash of what legacy's replies and their comparison depend on; empty if the route is not declared safe to
@@ -20,6 +22,24 @@ pub struct EvidenceBasis {
     pub noise_apart_from_rules: String,
     /// The rules as JSON; empty if they compare nothing of the replies.
     pub rules: String,
+}
+
+/// The parts of a basis, by name as [`changed`](super::EvidenceRestart::changed) lists them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BasisParts {
+    /// A hash of each part.
+    #[serde(rename = "parts", default)]
+    pub hashes: BTreeMap<String, String>,
+    /// What a part says, as text; the rules are in [`EvidenceBasis::rules`] unless they compare nothing of the replies.
+    #[serde(rename = "part_values", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+impl<const N: usize> From<[(String, String); N]> for BasisParts {
+    fn from(hashes: [(String, String); N]) -> Self {
+        Self { hashes: hashes.into(), values: BTreeMap::new() }
+    }
 }
 
 impl From<&str> for EvidenceBasis {

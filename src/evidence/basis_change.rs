@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::basis::EvidenceBasis;
+use super::basis::{BasisParts, EvidenceBasis};
 use super::counters::Counters;
 use super::rejudging::Rejudging;
 use super::route::{EarlierEvidence, EvidenceRestart, KeptEvidence, RULES, RouteEvidence};
@@ -23,16 +23,31 @@ const EARLIER_MAX: usize = 16;
 const CHANGED_PARTS_MAX: usize = 8;
 
 /// What became of the evidence of a route because its basis changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BasisChange {
     /// The parts that changed, as text.
     pub changed: String,
+    /// What these said before, and what they say now.
+    pub parts: Vec<PartChange>,
     /// Which evidence there is from now on.
     pub next: NextEvidence,
     /// The pairs that had been compared.
     pub pairs_before: u64,
     /// Of these, those that differed.
     pub mismatched_before: u64,
+    /// The evidence at that moment.
+    pub evidence_before: RouteEvidence,
+}
+
+/// A part of a basis that changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartChange {
+    /// Its name.
+    pub part: String,
+    /// What it said; `None` if it was not part of the basis, or an earlier version stored the evidence.
+    pub before: Option<String>,
+    /// What it says now; `None` if it is no part of the basis any more.
+    pub after: Option<String>,
 }
 
 /// The evidence after a change of its basis.
@@ -90,8 +105,15 @@ impl Counters {
             self.basis_since = files_version;
             return None;
         };
-        let changed = changed_parts(&before, &basis.parts);
-        let text = changed.join(", ");
+        let differing = differing_parts(&before.hashes, &basis.parts.hashes);
+        let changed: Vec<String> = differing.iter().map(|name| text_of(name, &before, &basis.parts)).collect();
+        let part_change = |name: &&String| PartChange {
+            part: String::clone(name),
+            before: value_of(name, &before, &rules),
+            after: value_of(name, &basis.parts, &basis.rules),
+        };
+        let parts = differing.iter().map(part_change).collect();
+        let (text, evidence_before) = (changed.join(", "), self.evidence.clone());
         let (pairs, mismatched) = (self.evidence.pairs(), self.evidence.mismatched);
         let is_only_of_rules = changed == [RULES];
         let taken_back = self.kept.iter().position(|kept| kept.basis == basis.hash);
@@ -147,7 +169,8 @@ impl Counters {
         };
         // Since this evidence was last in force, more may have been learned, or forgotten, of legacy's noise.
         self.evidence.judge_groups(&self.noise);
-        Some(BasisChange { changed: text, next, pairs_before: pairs, mismatched_before: mismatched })
+        let (pairs_before, mismatched_before) = (pairs, mismatched);
+        Some(BasisChange { changed: text, parts, next, pairs_before, mismatched_before, evidence_before })
     }
 }
 
@@ -160,19 +183,28 @@ fn allowances(before: &str, after: &str) -> Option<Allowances> {
     Allowances::added(&draft(before)?, &draft(after)?)
 }
 
-/// The parts that differ, by name; at most [`CHANGED_PARTS_MAX`].
-fn changed_parts(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
+/// The names of the parts whose hashes differ; at most [`CHANGED_PARTS_MAX`].
+fn differing_parts<'a>(before: &'a BTreeMap<String, String>, after: &'a BTreeMap<String, String>) -> Vec<&'a String> {
     if before.is_empty() {
         return Vec::new();
     }
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let changed = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
-    let text = |name: &String| match (before.contains_key(name), after.contains_key(name)) {
+    names.into_iter().filter(|name| before.get(*name) != after.get(*name)).take(CHANGED_PARTS_MAX).collect()
+}
+
+/// How a part that differs is named.
+fn text_of(name: &str, before: &BasisParts, after: &BasisParts) -> String {
+    match (before.hashes.contains_key(name), after.hashes.contains_key(name)) {
         (false, _) => format!("{name} (not used before)"),
         (_, false) => format!("{name} (not used any more)"),
-        (true, true) => name.clone(),
-    };
-    changed.take(CHANGED_PARTS_MAX).map(text).collect()
+        (true, true) => name.to_owned(),
+    }
+}
+
+/// What a part says; `rules` are those of its basis.
+fn value_of(name: &str, parts: &BasisParts, rules: &str) -> Option<String> {
+    let of_rules = (name == RULES && !rules.is_empty()).then(|| rules.to_owned());
+    of_rules.or_else(|| parts.values.get(name).cloned())
 }
 
 #[cfg(test)]

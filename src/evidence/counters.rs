@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::basis::BasisParts;
 use super::fingerprints::{self, PairsByKind};
 use super::guard::RouteGuard;
 use super::lost::after_loss;
@@ -55,8 +56,8 @@ pub(super) struct RouteCounters {
 pub(super) struct Counters {
     /// The basis of the evidence: a hash of all that its verdicts depend on.
     pub(super) basis: Option<String>,
-    /// A hash of each part of the basis, by the part's name; empty if an earlier version stored the evidence.
-    pub(super) parts: BTreeMap<String, String>,
+    /// The parts of the basis; empty if an earlier version stored the evidence.
+    pub(super) parts: BasisParts,
     /// The plan of the route's own workflow, of this basis.
     pub(super) plan: Option<PlanId>,
     /// The rules of this basis as JSON; empty if they compare nothing, or if an earlier version stored the evidence.
@@ -106,8 +107,8 @@ pub(super) struct Totals {
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredEvidence {
     pub(super) basis: Option<String>,
-    #[serde(default)]
-    pub(super) parts: BTreeMap<String, String>,
+    #[serde(flatten)]
+    pub(super) parts: BasisParts,
     /// The version of the binary whose answers to callers are counted.
     #[serde(default)]
     pub(super) answers_by: Option<String>,
@@ -122,8 +123,7 @@ pub(super) struct StoredEvidence {
     pub(super) rejudging: Option<Rejudging>,
     #[serde(default)] // answers of the engine that were not judged yet
     pub(super) checks_under_way: u64,
-    /// Those that were not settled yet.
-    #[serde(default, skip_serializing_if = "PairsByKind::is_empty")]
+    #[serde(default, skip_serializing_if = "PairsByKind::is_empty")] // requests that were not settled yet
     pub(super) under_way: PairsByKind,
 }
 

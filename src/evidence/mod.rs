@@ -68,6 +68,8 @@ mod statistics;
 mod strata;
 
 #[cfg(test)]
+mod gate_strata_tests;
+#[cfg(test)]
 mod gate_tests;
 #[cfg(test)]
 mod gate_words_tests;
@@ -98,8 +100,8 @@ pub use self::gate_of_cohort::cohort_conditions;
 /// A comparison that is kept for people to read.
 pub use crate::store::{RehearsedChild, RehearsedEvent, SampleRecord as Sample};
 pub use answers::{AnswersByHour, HourOfAnswers};
-pub use basis::EvidenceBasis;
-pub use basis_change::{BasisChange, NextEvidence};
+pub use basis::{BasisParts, EvidenceBasis};
+pub use basis_change::{BasisChange, NextEvidence, PartChange};
 pub use branches::{BranchCounts, BranchOutcome, BranchRunCounts};
 pub use captures::{
     CAPTURE_AGE_MAX, CAPTURE_BYTES_MAX, CAPTURED_BYTES_PER_ROUTE_MAX, CAPTURES_PER_ROUTE_MAX, CaptureDropped, Captures,

@@ -40,6 +40,7 @@ fn row_of(base: Option<&DeclaredState>, ours: &DeclaredState, theirs: &DeclaredS
         live: newer(base.map(|row| &row.live), &ours.live, &theirs.live),
         in_force: newer(base.map(|row| &row.in_force), &ours.in_force, &theirs.in_force),
         evidence_from: newer(base.map(|row| &row.evidence_from), &ours.evidence_from, &theirs.evidence_from),
+        forced: newer(base.map(|row| &row.forced), &ours.forced, &theirs.forced),
         is_absent: newer(base.map(|row| &row.is_absent), &ours.is_absent, &theirs.is_absent),
     }
 }
@@ -61,6 +62,7 @@ mod tests {
             live: None,
             in_force: plan.map(set),
             evidence_from: None,
+            forced: None,
             is_absent: false,
         }
     }

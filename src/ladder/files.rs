@@ -29,7 +29,7 @@ use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use super::renamed_back::{flip_of_unlisted_id, was_earlier_id_of_another};
 use super::types::{DeclaredFiles, FlipSource, Move, ReadKind};
 use super::unlisted_ids::UnlistedIds;
-use super::{cohort_reasons, live_basis, orphans, re_added, scopes};
+use super::{cohort_reasons, forced_files, live_basis, orphans, re_added, scopes};
 use crate::clock;
 use crate::flag::{Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
@@ -82,6 +82,7 @@ pub(super) fn adopt(
         after.routes.values().filter(|at| accepts(at)).map(|position| position.route.id.clone()).collect();
     live_basis::update(&mut after, &moves, &accepting, gate);
     retain_declarations(&mut after, before, &routes);
+    forced_files::update(&mut after, now);
     (after, moves)
 }
 
@@ -117,6 +118,7 @@ pub(super) fn release(before: &Positions, now: Timestamp, gate: &Gate) -> (Posit
     followers_first(&mut due);
     let moves: Vec<Move> = due.iter().filter_map(|route| reconcile(&mut after, route, false, gate)).collect();
     live_basis::update(&mut after, &moves, &BTreeSet::new(), gate);
+    forced_files::update(&mut after, now);
     (after, moves)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, timeout_at};
 
 use super::Ladder;
-use super::cohort_moves::CohortListener;
+use super::cohort_listener::CohortListener;
 use super::guard_types::{GuardListener, GuardRelease, GuardReleased};
 use super::types::{FlipError, Unconfirmed};
 use crate::evidence::GuardCrossing;

@@ -36,6 +36,7 @@
 mod auto;
 mod auto_shares;
 mod cohort_gate;
+mod cohort_listener;
 mod cohort_moves;
 mod cohort_reasons;
 mod command;
@@ -47,6 +48,8 @@ mod export;
 mod family;
 mod files;
 mod files_check;
+mod forced_files;
+mod forced_states;
 mod freezes;
 mod gate;
 mod guard;
@@ -104,9 +107,10 @@ use jiff::Timestamp;
 use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 
 pub use cohort_gate::CohortBelow;
-pub use cohort_moves::{CohortListener, CohortMove};
+pub use cohort_listener::{CohortListener, CohortMove};
 pub use command::FlipCommand;
 pub use declared_plans::{CandidateMove, DeclaredPlans};
+pub use forced_files::ForcedFile;
 pub use guard_types::{GuardListener, GuardNotice, GuardRelease, GuardReleased, GuardStatus};
 pub use plans::{CandidateStatus, KeptPlans, stored_plans_in_force};
 pub use status::RouteStatus;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::auto_shares::AutoShares;
-use super::cohort_moves::CohortListener;
+use super::cohort_listener::CohortListener;
 use super::export::{log, log_candidate};
 use super::files_check::{CheckedFiles, PreparedFiles, check_and_adopt, prepare};
 use super::gate::Gate;
@@ -293,7 +293,7 @@ impl Mover {
         let (shares, reason, overridden) = (requested.shares, requested.reason, allowed.overridden);
         let made = Move { route: route.clone(), from, to, shares, reason, overridden };
         let flip = self.flip_record(&positions, made, request.by.clone());
-        positions.stored_declarations.insert(route.clone(), now);
+        positions.set_declaration_of_flipped(route, now);
         plans::add_for(&mut positions, route, to);
         plans::store_new(&self.store, &before, &positions).await?;
         if goes_up || requested.force {

@@ -13,7 +13,7 @@ use super::unlisted_ids::UnlistedIds;
 use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Percent, Route, Shares, State, StateInputs};
 use crate::names::{PlanSet, RouteId};
 use crate::problem::nearest;
-use crate::store::{DeclaredState, FileState, FlipRecord, LiveBasis, RetryScopes};
+use crate::store::{DeclaredState, FileState, FlipRecord, ForcedState, LiveBasis, RetryScopes};
 
 /// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
 /// evidence.
@@ -59,6 +59,8 @@ pub(super) struct Positions {
     pub evidence_from: BTreeMap<RouteId, Arc<PlanSet>>,
     /// The last record of each route's candidate.
     pub candidates: BTreeMap<RouteId, FlipRecord>,
+    /// The states above `shadow` that files put in force without a flip.
+    pub forced: BTreeMap<RouteId, ForcedState>,
     /// For each route that follows up instances: the requests by which it does so.
     pub followers: Followers,
     /// The scopes of each route's retry keys, now and earlier.
@@ -140,6 +142,7 @@ impl Positions {
         let freeze = flips.iter().find(|flip| flip.route.is_none()).map_or(Freeze::No, freeze_of);
         let followers = rows.iter().filter_map(|row| Some((row.route.clone(), row.follows.clone()?))).collect();
         let scopes = rows.iter().filter_map(|row| Some((row.route.clone(), row.retry.clone()?))).collect();
+        let forced = rows.iter().filter_map(|row| Some((row.route.clone(), row.forced.clone()?))).collect();
         let live = rows.iter().filter_map(|row| Some((row.route.clone(), row.live.clone()?))).collect();
         let flips = flips.into_iter().filter_map(by_route).collect();
         let absent = rows.iter().filter(|row| row.is_absent).map(|row| row.route.clone()).collect();
@@ -154,6 +157,7 @@ impl Positions {
             stored_declarations: rows.into_iter().filter_map(|row| Some((row.route, row.file?))).collect(),
             absent,
             live,
+            forced,
             followers,
             scopes,
             earlier_scopes: Arc::default(),
@@ -210,7 +214,8 @@ impl Positions {
     /// The rows of all declarations, as the store keeps them.
     pub fn rows(&self) -> Vec<DeclaredState> {
         let routes = self.stored_declarations.keys().chain(self.scopes.keys()).chain(self.followers.keys());
-        let routes: BTreeSet<&RouteId> = routes.chain(self.live.keys()).chain(self.in_force.keys()).collect();
+        let routes: BTreeSet<&RouteId> =
+            routes.chain(self.live.keys()).chain(self.in_force.keys()).chain(self.forced.keys()).collect();
         let row = |route: &RouteId| DeclaredState {
             route: route.clone(),
             file: self.stored_declarations.get(route).copied(),
@@ -219,6 +224,7 @@ impl Positions {
             live: self.live.get(route).cloned(),
             in_force: self.in_force.get(route).map(|set| PlanSet::clone(set)),
             evidence_from: self.evidence_from.get(route).map(|set| PlanSet::clone(set)),
+            forced: self.forced.get(route).cloned(),
             is_absent: self.absent.contains(route),
         };
         routes.into_iter().map(row).collect()

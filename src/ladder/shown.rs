@@ -1,11 +1,27 @@
 //! What is shown of all routes.
 
+use serde_json::Value;
+
+use super::Ladder;
 use super::export::{show_candidate_share, show_plan_trouble, show_verdict};
 use super::mover::Mover;
 use super::plans;
 use super::positions::Positions;
 use super::status::{self, RouteStatus};
 use crate::names::RouteId;
+
+impl Ladder {
+    /// The evidence of a route, or of its candidate, as it is now; `null` if the files do not have the route.
+    pub fn evidence_now(&self, route: &RouteId, of_candidate: bool) -> Value {
+        let (positions, gate) = (self.mover.in_force().inputs().positions, self.mover.gate());
+        let Some(position) = positions.routes.get(route) else { return Value::Null };
+        let evidence = match of_candidate {
+            false => gate.evidence_of(&positions, position),
+            true => gate.evidence_of_candidate(&positions, position),
+        };
+        serde_json::to_value(evidence).unwrap_or_default()
+    }
+}
 
 impl Mover {
     pub fn status(&self, only: Option<&RouteId>) -> Vec<RouteStatus> {

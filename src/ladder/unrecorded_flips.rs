@@ -102,7 +102,7 @@ pub(super) fn lower(positions: &mut Positions, id: &RouteId, unrecorded: &mut Un
     unrecorded.flip.shares = Some(shares.with(to, share));
     // A flip ends a move that the file requested and the gate refused: the store gets the file's present declaration,
     // so that the move is not judged again.
-    positions.stored_declarations.insert(id.clone(), declared);
+    positions.set_declaration_of_flipped(id, declared);
     positions.apply_flip(id, unrecorded.provisional());
     match positions.routes.get_mut(id) {
         Some(position) if rung < to => (position.inputs.gate, position.refused) = (Some(rung), refused),

@@ -1,5 +1,5 @@
-//! The record: a chain of all moves of routes, also of those that were refused, of freezes, of changes of the
-//! basis of evidence, and of what persons decided about instances.
+//! The record: a chain of all moves of routes, also of those that were refused, of states that files force without a
+//! flip, of freezes, of changes of the basis of evidence, and of what persons decided about instances.
 //!
 //! The question it answers: "who moved what, when, why, with what evidence, and was anything of it altered later?"
 //!
@@ -7,10 +7,12 @@
 //! in the store gets exactly one entry, also if the process ends in between: the next one adds it.
 //!
 //! Entries are written in the background, as soon as there is something to write: no move waits for them. While the
-//! store accepts no writes, they wait; what is not a flip is lost if the process ends before the store takes it.
+//! store accepts no writes, they wait. If the process ends before the store takes them, the next one makes those of
+//! flips and of states that files force; the others are lost.
 
 use std::time::Duration;
 
+mod basis_entry;
 mod chain;
 mod record_writer;
 

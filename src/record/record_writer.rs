@@ -7,12 +7,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
+use super::basis_entry;
 use super::chain::hash_of;
 use crate::clock;
-use crate::evidence::{BasisChange, RULES, RejudgedOutcome};
-use crate::flag::{Arm, Percent, State};
+use crate::evidence::{BasisChange, RejudgedOutcome, RouteEvidence};
+use crate::flag::{Arm, Percent};
 use crate::names::RouteId;
-use crate::store::{FlipRecord, RecordEntry, RepeatedFailures, StoreError, StoreHandle};
+use crate::store::{FlipRecord, RecordEntry, RepeatedFailures, StoreError, StoreHandle, route_of_candidate};
 
 /// How often the record is brought up to the store's flips although nothing happened in this process: another process
 /// that shares the store may have ended before it added the entry of its flip.
@@ -28,8 +29,10 @@ const WAITING_MAX: usize = 1_024;
 pub struct RecordWriter {
     store: StoreHandle,
     waiting: Mutex<VecDeque<PendingEntry>>,
-    /// The last move of each route that was refused, since one passed.
-    last_refused: Mutex<BTreeMap<RouteId, RefusedMove>>,
+    /// The last move of each route, and of each route's candidate (`true`), that was refused since one passed.
+    last_refused: Mutex<BTreeMap<(RouteId, bool), RefusedMove>>,
+    /// The source of the last entry of each route whose file put a state in force by `force`.
+    last_forced: Mutex<BTreeMap<RouteId, String>>,
     /// Notified when an entry begins to wait.
     added: Notify,
     /// Held while entries are written, so that one task writes at a time.
@@ -42,8 +45,10 @@ pub const BY_FILE: &str = "file";
 /// A move that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedMove {
-    /// The requested state.
-    pub to: State,
+    /// The plan of the route's candidate, if it was to be moved; `None` where the route was.
+    pub candidate: Option<String>,
+    /// The requested state, or the requested stage of the candidate.
+    pub to: String,
     /// The requested share, if one was.
     pub percent: Option<Percent>,
     /// Who asked for it.
@@ -68,63 +73,77 @@ impl RecordWriter {
             store,
             waiting: Mutex::default(),
             last_refused: Mutex::default(),
+            last_forced: Mutex::default(),
             added: Notify::new(),
             writing: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Adds an entry for a change of the basis of a route's evidence.
-    pub fn basis_changed(&self, route: &RouteId, change: &BasisChange) {
-        let BasisChange { changed, next, pairs_before, mismatched_before } = change;
-        let body = json!({
-            "changed": changed,
-            "evidence": next.as_str(),
-            "pairs_before": pairs_before,
-            "mismatched_before": mismatched_before,
-        });
-        self.add("basis", route, body);
+    /// Adds an entry for a change of the basis of the evidence of a route or of a candidate.
+    pub fn basis_changed(&self, key: &RouteId, change: &BasisChange) {
+        self.add_of_evidence(key, basis_entry::of_change(change));
     }
 
-    /// Adds an entry for pairs that were judged again under rules that only allow more.
-    pub fn rejudged(&self, route: &RouteId, outcome: RejudgedOutcome) {
-        let evidence = match outcome {
-            RejudgedOutcome::Judged { equal, differing } => {
-                format!(
-                    "goes on: of the pairs that differed, {equal} are equal under the new rules, {differing} differ"
-                )
-            }
-            RejudgedOutcome::FromZero => "starts from zero: not all differences could be judged again".to_owned(),
-        };
-        self.add("basis", route, json!({ "changed": RULES, "evidence": evidence }));
+    /// Adds an entry for pairs that were judged again under rules that only allow more than those before; both are
+    /// JSON. `evidence_before`: as it was before that.
+    pub fn rejudged(
+        &self,
+        key: &RouteId,
+        outcome: RejudgedOutcome,
+        rules: (String, String),
+        evidence_before: &RouteEvidence,
+    ) {
+        self.add_of_evidence(key, basis_entry::of_rejudged(outcome, rules, evidence_before));
     }
 
-    /// Adds an entry for a move that was refused, unless it equals the route's last refused move: repeated requests do
-    /// not fill the store.
-    pub fn move_refused(&self, route: &RouteId, refused: RefusedMove, reasons: &[String]) {
+    /// Adds an entry about the evidence of a route or of a candidate.
+    fn add_of_evidence(&self, key: &RouteId, mut body: Value) {
+        let route = route_of_candidate(key);
+        body["of_candidate"] = route.is_some().into();
+        self.add("basis", &route.unwrap_or_else(|| key.clone()), body);
+    }
+
+    /// Adds an entry for a move that was refused, with the evidence at that moment, unless it equals the last refused
+    /// move of the route or of its candidate: repeated requests do not fill the store.
+    pub fn move_refused(&self, route: &RouteId, refused: RefusedMove, reasons: &[String], evidence: Value) {
+        let key = (route.clone(), refused.candidate.is_some());
         let body = json!({
+            "candidate": refused.candidate,
             "to": refused.to,
             "percent": refused.percent.map(|percent| percent.to_string()),
             "by": refused.by,
             "reason": refused.reason,
             "why": reasons,
+            "evidence": evidence,
         });
-        let last =
-            self.last_refused.lock().unwrap_or_else(PoisonError::into_inner).insert(route.clone(), refused.clone());
+        let last = self.last_refused.lock().unwrap_or_else(PoisonError::into_inner).insert(key, refused.clone());
         if last != Some(refused) {
             self.add("refused", route, body);
         }
     }
 
-    /// A move of the route was not refused: the next refusal gets an entry, also if it is the same as the last one.
-    pub fn move_accepted(&self, route: &RouteId) {
-        self.last_refused.lock().unwrap_or_else(PoisonError::into_inner).remove(route);
+    /// A move of the route, or of its candidate, was not refused: the next refusal gets an entry, also if it is the
+    /// same as the last one.
+    pub fn move_accepted(&self, route: &RouteId, of_candidate: bool) {
+        self.last_refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&(route.clone(), of_candidate));
     }
 
     /// The file of a route requests nothing that is refused: a later refusal gets an entry.
     pub fn file_has_no_refused_move(&self, route: &RouteId) {
         let mut last = self.last_refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.get(route).is_some_and(|refused| refused.by == BY_FILE) {
-            last.remove(route);
+        let key = (route.clone(), false);
+        if last.get(&key).is_some_and(|refused| refused.by == BY_FILE) {
+            last.remove(&key);
+        }
+    }
+
+    /// Adds an entry with this source for a state above `shadow` that the `force` in a file put in force without a
+    /// flip, unless the record has one with this source.
+    pub fn state_forced_by_file(&self, route: &RouteId, source: String, body: Value) {
+        let mut last = self.last_forced.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.get(route) != Some(&source) {
+            last.insert(route.clone(), source.clone());
+            self.add_from(source, "declared", route, body);
         }
     }
 
@@ -145,12 +164,15 @@ impl RecordWriter {
     }
 
     fn add(&self, kind: &'static str, route: &RouteId, body: Value) {
+        self.add_from(format!("{kind} {}", uuid::Uuid::now_v7()), kind, route, body);
+    }
+
+    fn add_from(&self, source: String, kind: &'static str, route: &RouteId, body: Value) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= WAITING_MAX {
             waiting.pop_front();
             tracing::warn!("the store accepts no entries of the record: the oldest that waits is dropped");
         }
-        let source = format!("{kind} {}", uuid::Uuid::now_v7());
         waiting.push_back(PendingEntry { kind, route: Some(route.clone()), source, body });
         self.added.notify_one();
     }
@@ -276,6 +298,8 @@ mod tests {
     fn change() -> BasisChange {
         BasisChange {
             changed: "`compare:`".into(),
+            parts: Vec::new(),
+            evidence_before: RouteEvidence::default(),
             next: NextEvidence::FromZero,
             pairs_before: 9,
             mismatched_before: 1,
@@ -287,15 +311,31 @@ mod tests {
         let store: StoreHandle = Arc::new(MemoryStore::new());
         let recorder = RecordWriter::new(store.clone());
         let route = RouteId::from("orders");
-        let asked = |by: &str| RefusedMove { to: State::Live, percent: None, by: by.into(), reason: None };
+        let refuse = |by: &str, candidate: Option<&str>, why: &str| {
+            let (to, by, candidate) = ("live".to_owned(), by.to_owned(), candidate.map(str::to_owned));
+            let asked = RefusedMove { candidate, to, percent: None, by, reason: None };
+            recorder.move_refused(&route, asked, &[why.to_owned()], json!({ "shadow_pairs": 1 }));
+        };
         for _ in 0..3 {
-            recorder.move_refused(&route, asked("ann"), &["needs 9 more pairs".to_owned()]);
+            refuse("ann", None, "needs 9 more pairs");
         }
-        recorder.move_refused(&route, asked("bob"), &["needs 8 more pairs".to_owned()]);
-        recorder.move_accepted(&route);
-        recorder.move_refused(&route, asked("bob"), &["needs 7 more pairs".to_owned()]);
+        refuse("bob", None, "needs 8 more pairs");
+        recorder.move_accepted(&route, true);
+        refuse("bob", None, "not asked anew");
+        recorder.move_accepted(&route, false);
+        refuse("bob", None, "needs 7 more pairs");
         recorder.catch_up().await.unwrap();
-        let entries = store.record_entries(0, 9).await.unwrap();
+        let mut entries = store.record_entries(0, 9).await.unwrap();
+        for _ in 0..2 {
+            refuse("bob", Some("plan_1"), "needs 6 more pairs");
+        }
+        refuse("bob", None, "not asked anew");
+        recorder.catch_up().await.unwrap();
+        let of_candidate = store.record_entries(3, 9).await.unwrap();
+        let said: Vec<_> = of_candidate.iter().map(|entry| (&entry.body["candidate"], &entry.body["why"][0])).collect();
+        assert_eq!(said, [(&json!("plan_1"), &json!("needs 6 more pairs"))], "that of the candidate is another move");
+        assert!(entries.iter().all(|entry| entry.body["evidence"]["shadow_pairs"] == 1));
+        entries.truncate(3);
         let shown = entries.iter().map(|entry| (entry.body["by"].as_str().unwrap(), &entry.body["why"][0]));
         let (nine, eight, seven) =
             (json!("needs 9 more pairs"), json!("needs 8 more pairs"), json!("needs 7 more pairs"));
@@ -308,8 +348,9 @@ mod tests {
         let recorder = RecordWriter::new(store.clone());
         let route = RouteId::from("orders");
         let refused = |by: &str| {
-            let asked = RefusedMove { to: State::Live, percent: None, by: by.into(), reason: None };
-            recorder.move_refused(&route, asked, &["needs 9 more pairs".to_owned()]);
+            let (to, by) = ("live".to_owned(), by.to_owned());
+            let asked = RefusedMove { candidate: None, to, percent: None, by, reason: None };
+            recorder.move_refused(&route, asked, &["needs 9 more pairs".to_owned()], Value::Null);
         };
         let count = async || {
             recorder.catch_up().await.unwrap();

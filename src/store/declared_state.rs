@@ -1,5 +1,6 @@
 //! What the files declared of a route when they were last put in force, and what that was based on.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::followed_path::FollowedPath;
@@ -31,8 +32,25 @@ pub struct DeclaredState {
     /// the other routes of the family is about instances that these made, and it still counts. `None` where that is not
     /// so, or in a row that an older binary wrote.
     pub evidence_from: Option<PlanSet>,
+    /// The state above `shadow` that the `force` in its file put in force without a flip; `None` where it has a flip,
+    /// where its file never did so, or in a row that an older binary wrote.
+    pub forced: Option<ForcedState>,
     /// Whether the files put in force last do not have the route; `file` is then what earlier ones declared.
     pub is_absent: bool,
+}
+
+/// A state that a file put in force without a flip.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForcedState {
+    /// The state.
+    pub state: State,
+    /// The reason that the file gives; `None` if it says no `force` any more, so that the state is not above `shadow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when it is in force.
+    pub since: Timestamp,
+    /// The [`source`](super::RecordEntry::source) of its entry in the record.
+    pub source: String,
 }
 
 /// The evidence with which a route, or a cohort of it, went to `live` or above.
@@ -65,23 +83,26 @@ struct DeclaredRow {
     in_force: Option<PlanSet>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     evidence_from: Option<PlanSet>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forced: Option<ForcedState>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_absent: bool,
 }
 
 impl From<DeclaredRow> for DeclaredState {
     fn from(row: DeclaredRow) -> Self {
-        let DeclaredRow { route, state, shares, retry, follows, live, in_force, evidence_from, is_absent } = row;
+        let DeclaredRow { route, state, shares, retry, follows, live, in_force, evidence_from, forced, is_absent } =
+            row;
         let file = state.zip(shares).map(|(state, shares)| FileState { state, shares });
-        Self { route, file, retry, follows, live, in_force, evidence_from, is_absent }
+        Self { route, file, retry, follows, live, in_force, evidence_from, forced, is_absent }
     }
 }
 
 impl From<DeclaredState> for DeclaredRow {
     fn from(state: DeclaredState) -> Self {
-        let DeclaredState { route, file, retry, follows, live, in_force, evidence_from, is_absent } = state;
+        let DeclaredState { route, file, retry, follows, live, in_force, evidence_from, forced, is_absent } = state;
         let (state, shares) = file.map(|FileState { state, shares }| (state, shares)).unzip();
-        Self { route, state, shares, retry, follows, live, in_force, evidence_from, is_absent }
+        Self { route, state, shares, retry, follows, live, in_force, evidence_from, forced, is_absent }
     }
 }
 

@@ -31,6 +31,7 @@ mod instances;
 mod key_files;
 mod memory;
 mod open_creators;
+mod open_plans;
 mod postgres;
 mod put_flips;
 mod record_log;
@@ -67,7 +68,7 @@ pub use commit_age::{CommitAge, stall_text};
 pub use coordination::{
     AcquireResult, OwnedRun, Purged, RunBodies, RunCoordination, StoreNotification, no_such_run, run_has_ended,
 };
-pub use declared_state::{DeclaredState, FileState, LiveBasis};
+pub use declared_state::{DeclaredState, FileState, ForcedState, LiveBasis};
 pub use error::{AppendConflict, AppendError, ClaimedRequest, StoreError};
 pub use followed_path::FollowedPath;
 pub use guard_record::{GuardAction, GuardRecord, guard_key};
@@ -75,6 +76,7 @@ pub use instances::{InstanceChange, InstanceCount, InstanceStore, LegacyInstance
 pub use key_files::{KeyFileRecord, Restored, StoreIdentity, UnreadKeyFile};
 pub use memory::MemoryStore;
 pub use open_creators::{OpenCreators, families_of_open_runs};
+pub use open_plans::{OpenPlans, child_plans_of, plans_of_open_runs};
 pub use postgres::PostgresStore;
 pub use put_flips::PutFlips;
 pub use record_log::{CheckedRow, RecordEntry, RecordLog, UnreadableRow};

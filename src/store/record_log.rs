@@ -23,7 +23,8 @@ pub struct RecordEntry {
     pub number: u64,
     /// When the entry was written.
     pub at: Timestamp,
-    /// What happened: `flip`, `freeze` or `basis`.
+    /// What happened: `flip`, `freeze`, `guard`, `candidate`, `declared` (a state that a file forces without a flip),
+    /// `refused`, `basis`, `cohort`, `adoption` or `instance`.
     pub kind: String,
     /// The route; `null` for the kill switch.
     #[schemars(with = "Option<String>")]

@@ -142,7 +142,8 @@ pub(super) enum NextAttempt {
     Pause(Event),
 }
 
-/// Decides how the next attempt of a call is made, where its service may have another address, or a secret another value.
+/// Decides how the next attempt of a call is made, where its service may have another address, or a secret another
+/// value.
 ///
 /// # Errors
 /// The URL's expressions have no value any more.

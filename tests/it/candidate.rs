@@ -94,6 +94,28 @@ async fn a_wrong_amount_reaches_no_caller_and_a_right_change_passes_the_gate() {
     assert!(diffs.contains("effect_differs") && diffs.contains("effects.charge.body.amount"), "{diffs}");
     let (code, refused) = cli(&system, &["flip", "orders.create", "--candidate", "in-force"]).await;
     assert!(code == Some(1) && refused.contains("10 open mismatches"), "{refused}");
+    for _ in 0..2 {
+        let asked = ["flip", "orders.create", "--candidate", "live", "--percent", "10", "--reason", "a try"];
+        assert_eq!(cli(&system, &asked).await.0, Some(1));
+    }
+    let entries = until("the refused moves in the record", || async {
+        let page = system.pointsman.get("/api/v2/record").await;
+        let entries = page["entries"].as_array().cloned().unwrap_or_default();
+        let refused: Vec<Value> = entries.into_iter().filter(|entry| entry["kind"] == "refused").collect();
+        (refused.len() == 2).then_some(refused)
+    })
+    .await;
+    let asked = |entry: &Value| [&entry["body"]["to"], &entry["body"]["percent"]].map(Value::clone);
+    assert_eq!(asked(&entries[0]), ["in-force".into(), Value::Null]);
+    assert_eq!(asked(&entries[1]), [Value::from("live"), "10%".into()]);
+    for entry in &entries {
+        let body = &entry["body"];
+        assert_eq!((&entry["route"], &body["candidate"]), (&"orders.create".into(), &wrong.as_str().into()));
+        assert_eq!(body["evidence"]["mismatched"], 10, "the evidence of the candidate: {body}");
+        assert!(body["why"].to_string().contains("10 open mismatches"), "{body}");
+    }
+    let (_, record) = cli(&system, &["record", "show", "orders.create"]).await;
+    assert!(record.contains("refused: candidate to live 10%"), "{record}");
     let (_, status) = cli(&system, &["status"]).await;
     assert!(status.contains("is a candidate") && status.contains(&wrong), "{status}");
 

@@ -157,3 +157,70 @@ async fn after_a_kill_silence_counts_from_the_next_start() {
     let shown = system.pointsman.cli(&["legacy", "unused", "--unused-for", "1h"]).await;
     assert!(output_text(&shown).contains("a process was killed"), "{}", output_text(&shown));
 }
+
+const CREATE: &str =
+    "workflow: create\nsteps:\n  audit: { call: \"POST ${services.old}/audit\" }\nrespond: { status: 200, body: {} }\n";
+const SLOW: &str = "workflow: slow\nsteps:\n  go: { wait: { signal: go } }\n  below: { needs: [go], run: below }\n  \
+                    last: { needs: [below], call: \"POST ${services.old}/last\" }\nrespond:\n  \
+                    - { status: 200, body: {} }\n  - pending: { status: 202, body: {} }\n";
+const BELOW: &str =
+    "workflow: below\nsteps:\n  audit: { call: \"POST ${services.old}/audit\" }\nrespond: { status: 200, body: {} }\n";
+
+/// A changed workflow of a route in `live` is only a candidate, and a run keeps the plans that it began with.
+#[tokio::test(flavor = "multi_thread")]
+async fn plans_in_force_and_of_runs_that_have_not_ended_may_call_what_the_files_do_not_call_any_more() {
+    let shop = Origin::start(OriginReply::Json("{}")).await;
+    let flags = FlagsDir::empty();
+    let services = format!("{{ shop: {}, old: 'http://127.0.0.1:9' }}", shop.url());
+    flags.write("pointsman.yaml", &format!("services: {services}\ndefault_legacy: shop\n"));
+    let route = |id: &str, workflow: &str| {
+        format!("  - {{ id: {id}, match: {{ method: POST, path: /{id} }}, legacy: shop, workflow: {workflow} }}\n")
+    };
+    flags.write("routes/orders.yaml", &format!("routes:\n{}{}", route("orders", "create"), route("slow", "slow")));
+    for (name, text) in [("create", CREATE), ("slow", SLOW), ("below", BELOW)] {
+        flags.write(&format!("workflows/{name}.yaml"), text);
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = Start::on_sqlite(flags.path(), dir.path());
+    let pointsman = Pointsman::start(&start).await;
+    let flip = async |route: &str, to: &str| {
+        let request = json!({ "to": to, "reason": "a test", "force": true });
+        let reply = pointsman.api(Method::POST, &format!("/api/v2/routes/{route}/flip"), request).await;
+        assert!(reply.status.is_success(), "{}", reply.json());
+    };
+    flip("orders", "live").await;
+    flip("slow", "live").await;
+    let url = format!("{}/slow", pointsman.url());
+    let reply = Client::new(PATIENCE).json(Method::POST, &url, &[], &json!({})).await.expect("an answer");
+    assert_eq!(reply.status, 202);
+    flip("slow", "off").await;
+    let may_call = async || pointsman.get("/api/v2/services/old/callers").await["may_call"].clone();
+    assert_eq!(may_call().await, json!(["step below.audit", "step create.audit", "step slow.last"]));
+
+    let without = |text: &str| text.replace("call: \"POST ${services.old}/audit\"", "set: 1");
+    flags.write("workflows/create.yaml", &without(CREATE));
+    flags.write("workflows/below.yaml", &without(BELOW));
+    flags.write("workflows/slow.yaml", &SLOW.replace("call: \"POST ${services.old}/last\"", "set: 1"));
+    let reloaded = pointsman.cli(&["reload"]).await;
+    assert!(reloaded.status.success(), "{}", output_text(&reloaded));
+    let found = may_call().await;
+    let found: Vec<&str> = found.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    let begins = [
+        "step create.audit of the plan in force of route orders: plan_",
+        "step below.audit of 1 run that has not ended: it began with plan_",
+        "step slow.last of 1 run that has not ended: it began with plan_",
+    ];
+    assert!(found.len() == 3 && found.iter().zip(begins).all(|(line, begin)| line.starts_with(begin)), "{found:#?}");
+    let shown = output_text(&pointsman.cli(&["legacy", "old"]).await);
+    assert!(shown.contains(begins[0]) && !shown.contains("nothing calls it any more"), "{shown}");
+
+    // Once these are gone, nothing is left.
+    flip("orders", "off").await;
+    let runs = pointsman.get("/api/v2/orchestrate/runs?route=slow").await;
+    let run = runs["runs"][0]["run_id"].as_str().expect("a run").to_owned();
+    let cancelled = pointsman.cli(&["runs", "cancel", &run]).await;
+    assert!(cancelled.status.success(), "{}", output_text(&cancelled));
+    until("nothing", || async { (may_call().await == json!([])).then_some(()) }).await;
+    let shown = output_text(&pointsman.cli(&["legacy", "old"]).await);
+    assert!(shown.contains("the runs that have not ended, nothing calls it any more"), "{shown}");
+}

@@ -221,8 +221,42 @@ async fn a_change_of_the_rules_is_an_entry() {
     };
     let entry = until("the entry", look).await;
     assert_eq!((&entry["route"], &entry["body"]["changed"]), (&json!("orders"), &json!("`compare:`")));
-    let shown = system.pointsman.cli(&["record", "show", "orders"]).await;
-    assert!(output_text(&shown).contains("`compare:`: the evidence starts from zero"), "{}", output_text(&shown));
+    let keys = json!([{ "key": "ignore", "before": ["$.at"], "after": ["$.other"] }]);
+    assert_eq!(entry["body"]["changes"], json!([{ "part": "`compare:`", "keys": keys }]));
+    assert!(entry["body"]["evidence_before"]["shadow_pairs"].is_u64(), "{entry}");
+    let shown = output_text(&system.pointsman.cli(&["record", "show", "orders"]).await);
+    assert!(shown.contains("`compare:`: the evidence starts from zero"), "{shown}");
+    assert!(shown.contains("ignore: added $.other, removed $.at"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_a_start_finds_is_an_entry_with_what_the_files_said_before() {
+    let mut system = System::start().await;
+    system.pointsman.stop().await;
+    system
+        .flags
+        .write("routes/orders.yaml", &ROUTES.replace("ignore: [$.at]", "ignore: [$.at], tolerance: { $.total: 1 }"));
+    system.flags.write("workflows/create.yaml", &WORKFLOW.replace("set: 1", "set: 2"));
+    system.flags.edit("pointsman.yaml", |text| {
+        text.replace("services: { shop: ", "services: { shop: http://127.0.0.1:9, other: ")
+    });
+    system.restart().await;
+    let look = || async {
+        let page = system.pointsman.get("/api/v2/record").await;
+        page["entries"].as_array().and_then(|all| all.iter().find(|entry| entry["kind"] == "basis").cloned())
+    };
+    let body = until("the entry", look).await["body"].clone();
+    let part = |name: &str| {
+        let found = body["changes"].as_array().and_then(|all| all.iter().find(|change| change["part"] == name));
+        found.cloned().unwrap_or_else(|| panic!("{name}: {body:#}"))
+    };
+    let tolerance = json!([{ "key": "tolerance.$.total", "before": null, "after": 1 }]);
+    assert_eq!(part("`compare:`")["keys"], tolerance);
+    let workflow = part("the workflow `create`");
+    let plans = [&workflow["before"], &workflow["after"]].map(|plan| plan.as_str().expect("a plan").to_owned());
+    assert!(plans.iter().all(|plan| plan.starts_with("plan_")) && plans[0] != plans[1], "{workflow}");
+    let address = part("the address of its legacy service");
+    assert!(address["after"] == "http://127.0.0.1:9/" && address["before"] != address["after"], "{address}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -248,7 +282,58 @@ async fn a_move_that_the_gate_refuses_has_an_entry_with_the_reasons_once() {
     let asked: Vec<_> = entries.iter().map(|body| (body["to"].as_str(), body["reason"].as_str())).collect();
     assert_eq!(asked, [(Some("live"), Some("too early")), (Some("only"), None)], "{entries:#?}");
     assert!(entries.iter().all(|body| body["why"][0].is_string()), "{entries:#?}");
+    assert!(entries.iter().all(|body| body["evidence"]["shadow_pairs"] == 0), "{entries:#?}");
     let shown = output_text(&system.pointsman.cli(&["record", "show", "orders"]).await);
     assert!(shown.contains("refused: to live") && shown.contains("too early ("), "{shown}");
     assert!(system.verified(&[]).await.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_a_file_forces_without_a_flip_has_one_entry() {
+    let mut system = System::start().await;
+    let forced = |state: &str| format!("{ROUTES}    state: {state}\n    force: {{ reason: audit }}\n");
+    let with_new = |state: &str| {
+        let new =
+            forced(state).replace("routes:\n", "").replace("id: orders", "id: carts").replace("/orders", "/carts");
+        format!("{ROUTES}{new}")
+    };
+    system.flags.write("routes/orders.yaml", &with_new("live"));
+    let declared = async |system: &System, count: usize| {
+        until("the entries", || async {
+            let page = system.pointsman.get("/api/v2/record").await;
+            let all = page["entries"].as_array().cloned().unwrap_or_default();
+            let found: Vec<Value> = all.into_iter().filter(|entry| entry["kind"] == "declared").collect();
+            (found.len() == count).then_some(found)
+        })
+        .await
+    };
+    let [entry] = declared(&system, 1).await.try_into().expect("one entry");
+    assert_eq!(entry["route"], "carts");
+    let body = &entry["body"];
+    let said = [&body["state"], &body["in_force"], &body["by"], &body["reason"], &body["shares"]["live"]];
+    assert_eq!(said, [&json!("live"), &json!("live"), &json!("file"), &json!("audit"), &json!(100.0)], "{body}");
+    assert!(body["evidence"].is_object() && body["since"].is_string(), "{body}");
+    let shown = output_text(&system.pointsman.cli(&["record", "show", "carts"]).await);
+    assert!(shown.contains("file: live without a flip") && shown.contains("audit (forced)"), "{shown}");
+    let status = system.pointsman.get("/api/v2/routes/carts").await;
+    assert_eq!(status["row"]["effective"]["why"], "unproven", "{status}");
+
+    for _ in 0..2 {
+        system.pointsman.kill().await;
+        system.restart().await;
+    }
+    system.flip("shadow").await;
+    let entries = system.entries_with("flip 1").await;
+    assert_eq!(entries.len(), 2, "neither a start nor a kill makes another one: {entries:#?}");
+    // The process ends before the entry is written: the next one makes it.
+    system.pointsman.stop().await;
+    let database = rusqlite::Connection::open(system.dir.path().join("db")).expect("the store");
+    database.execute_batch("DELETE FROM record_entries WHERE number >= 1").expect("the table");
+    drop(database);
+    system.restart().await;
+    declared(&system, 1).await;
+
+    system.flags.write("routes/orders.yaml", &with_new("dark").replace("audit", "another"));
+    system.entries_with("flip 2").await;
+    assert!(system.verified(&[]).await.0, "a move from there is a flip");
 }

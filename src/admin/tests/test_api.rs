@@ -180,7 +180,7 @@ impl TestApi {
             process_status: Arc::new(move || process.clone()),
             callers: Arc::new(|service| {
                 let flush = Box::pin(std::future::ready(Ok(())));
-                let may_call = vec!["route orders (dark)".to_owned()];
+                let may_call = Box::pin(std::future::ready(Ok(vec!["route orders (dark)".to_owned()])));
                 (service.as_str() == "shop").then_some(CallersOfService {
                     may_call,
                     now: at(100),

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct ServiceCallers {
     /// The service.
     pub service: String,
-    /// What may call it, by the files and the states in force.
+    /// What may call it, by the files and the states in force, by plans in force that the files do not have any more,
+    /// and by the plans of runs that have not ended.
     pub may_call: Vec<String>,
     /// Who called it, the last call first: at most the 1,024 callers that called last.
     pub callers: Vec<ServiceCallerRow>,

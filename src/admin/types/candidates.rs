@@ -45,6 +45,17 @@ pub enum CandidateStage {
     InForce,
 }
 
+impl CandidateStage {
+    /// Its name in requests and in the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shadow => "shadow",
+            Self::Live => "live",
+            Self::InForce => "in-force",
+        }
+    }
+}
+
 /// A request to move the candidate of a route.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

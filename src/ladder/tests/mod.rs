@@ -11,6 +11,7 @@ mod first_set;
 mod first_tries;
 mod flips;
 mod flips_down;
+mod forced_files;
 mod freezes;
 mod guard;
 mod held;

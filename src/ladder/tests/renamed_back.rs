@@ -210,6 +210,7 @@ fn the_oldest_id_tells_whose_a_stored_row_is() {
             live: None,
             in_force: None,
             evidence_from: None,
+            forced: None,
             is_absent: false,
         }
     };

@@ -4,9 +4,9 @@ use super::*;
 use crate::flag::{Framework, GuardCondition, PathConventions, Percent, RetryScope, Shares, State, TokenSource};
 use crate::names::PlanSet;
 use crate::store::{
-    DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, GuardAction,
-    GuardRecord, KeyFileRecord, LiveBasis, Overridden, PutFlips, RecordEntry, ReplacedMatch, ReplacedScope,
-    RetryScopes, UnreadKeyFile, UnrecordedBecause, guard_key,
+    DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, ForcedState,
+    GuardAction, GuardRecord, KeyFileRecord, LiveBasis, Overridden, PutFlips, RecordEntry, ReplacedMatch,
+    ReplacedScope, RetryScopes, UnreadKeyFile, UnrecordedBecause, guard_key,
 };
 
 on_every_store! {
@@ -150,6 +150,7 @@ async fn nothing_is_recorded_that_was_to_follow_an_older_flip(which: StoreKind) 
         live: None,
         in_force: None,
         evidence_from: None,
+        forced: None,
         is_absent: false,
     }];
     assert_eq!(put(&fixture, 1, &[flip(Some("a"), "off")], Some(declared.clone())).await, None, "there is no flip 1");
@@ -178,6 +179,12 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             live: None,
             in_force: Some(PlanSet { workflow: "w".into(), plans: [("w".into(), "plan_1".into())].into() }),
             evidence_from: Some(PlanSet { workflow: "w".into(), plans: [("w".into(), "plan_0".into())].into() }),
+            forced: Some(ForcedState {
+                state: State::Live,
+                reason: Some("we know".into()),
+                since: at(0),
+                source: "declared a".into(),
+            }),
             is_absent: false,
         }
     };
@@ -236,6 +243,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
         live: Some(LiveBasis { basis: Some("a hash".into()), is_below_live: true }),
         in_force: None,
         evidence_from: None,
+        forced: None,
         is_absent: true,
     };
     let rows = vec![DeclaredState { retry: retry(Some(scope("x-a"))), ..of("a", State::Live) }, gone];

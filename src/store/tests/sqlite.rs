@@ -171,13 +171,8 @@ async fn events_of_every_version_are_read() {
 async fn a_null_output_is_read_back_as_null_and_a_missing_one_as_missing() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await.unwrap();
-    let intent = CallRecord {
-        method: "POST".into(),
-        url: "http://h/".into(),
-        headers: Vec::new(),
-        body: Payload::Empty,
-        secrets: Default::default(),
-    };
+    let (url, headers, secrets) = ("http://h/".into(), Vec::new(), Default::default());
+    let intent = CallRecord { method: "POST".into(), url, headers, body: Payload::Empty, secrets };
     let rehearsed = |output: Option<Value>| {
         let (output, note, taken) = (output.map(Into::into), None, None);
         let outcome = Outcome::Rehearsed { intent: intent.clone().into(), output, note, taken };

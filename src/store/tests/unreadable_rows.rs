@@ -141,6 +141,7 @@ async fn what_is_kept_of_a_route_is_not_taken_for_another_routes(which: StoreKin
         live: None,
         in_force: None,
         evidence_from: None,
+        forced: None,
         is_absent: false,
     }]);
     fixture.store.put_flips(PutFlips { flips: Vec::new(), declared, after: 0 }).await.unwrap();

@@ -1,5 +1,5 @@
-//! Services whose base URL, or secrets whose value, changed between two attempts: a call that may have been done at the
-//! old URL, or with the old secret, is not sent to the new URL, or with the new one.
+//! Services whose base URL changed between two attempts: a call that may have been done at the old URL is not sent to
+//! the new URL.
 
 use super::harness::timed_out;
 use super::*;
@@ -8,14 +8,14 @@ use crate::workflow::address::{CallChange, moved_calls};
 use crate::workflow::{CallRecord, Choice, ConflictKind, DeclaredNames, StepPart};
 
 /// Steps that call a service that honours idempotency keys, without and with a secret in a header or the URL.
-const CALLS: [&str; 4] = [
+pub(super) const CALLS: [&str; 4] = [
     "call: 'POST ${services.stock}/charges'",
     "call: 'POST ${services.stock}/charges?x=${request.body.items[0]}'",
     "call: 'POST ${services.stock}/charges', headers: { authorization: 'Bearer ${secrets.bank}' }",
     "call: 'POST ${services.stock}/charges/${secrets.bank}?x=${request.body.items[0]}'",
 ];
 
-fn plan_of(call: &str, more: &str) -> Plan {
+pub(super) fn plan_of(call: &str, more: &str) -> Plan {
     let yaml = format!(
         "
 workflow: w
@@ -42,7 +42,7 @@ fn charging(plan: &Plan) -> Harness<'_> {
     charging_with(plan, |_| ())
 }
 
-fn charging_with<'p>(plan: &'p Plan, set: impl FnOnce(&mut Harness<'p>)) -> Harness<'p> {
+pub(super) fn charging_with<'p>(plan: &'p Plan, set: impl FnOnce(&mut Harness<'p>)) -> Harness<'p> {
     let mut harness = Harness::of_route(plan);
     set(&mut harness);
     set_base_url(&mut harness, "stock", "http://old");
@@ -53,7 +53,7 @@ fn charging_with<'p>(plan: &'p Plan, set: impl FnOnce(&mut Harness<'p>)) -> Harn
     harness
 }
 
-fn attempt(harness: &Harness<'_>) -> (u32, Arc<CallRecord>, String) {
+pub(super) fn attempt(harness: &Harness<'_>) -> (u32, Arc<CallRecord>, String) {
     let attempt = harness.run.attempt(&"charge".into(), None, StepPart::Do).expect("the attempt is under way");
     (attempt.attempt, attempt.request, attempt.key.expect("a shared step has a key"))
 }
@@ -65,7 +65,7 @@ fn moved(record: &CallRecord, to: &str) -> CallRecord {
 
 /// Ends the attempt of `charge` with an unknown outcome: by a time-out, or (`is_crash`) because the process ended while
 /// the call was in flight, and it was not sent again, because the new process has another URL.
-fn ends_unknown(harness: &mut Harness<'_>, is_crash: bool) {
+pub(super) fn ends_unknown(harness: &mut Harness<'_>, is_crash: bool) {
     let (index, number) = (harness.plan.step(&"charge".into()).unwrap().0, attempt(harness).0);
     let result = if is_crash { AttemptResult::Missing("x".into()) } else { timed_out() };
     let (item, part) = (None, StepPart::Do);
@@ -117,67 +117,6 @@ fn an_unknown_attempt_is_repeated_only_at_the_address_that_it_went_to() {
         back.call("charge", timed_out());
         assert_eq!(attempt(&back), (3, first.1, first.2));
     }
-}
-
-fn set_secret(harness: &mut Harness<'_>, value: &str) {
-    harness.inputs = harness.inputs.clone().with_secrets([("bank", value)]);
-}
-
-#[test]
-fn an_unknown_attempt_is_repeated_only_with_the_secrets_that_it_was_sent_with() {
-    let cases = CALLS[2..].iter().flat_map(|call| [(call, false, false), (call, true, false), (call, false, true)]);
-    for (call, is_crash, comes_back) in cases {
-        let plan = plan_of(call, "");
-        let mut harness = charging_with(&plan, |harness| set_secret(harness, "one"));
-        let first = attempt(&harness);
-        assert_eq!(first.1.secrets.len(), 1);
-        ends_unknown(&mut harness, is_crash);
-        set_secret(&mut harness, "two");
-        harness.settle();
-        let conflict = harness.run.conflict().expect("a conflict is open");
-        assert_eq!((conflict.kind, conflict.step.as_str()), (ConflictKind::OutcomeUnknown, "charge"));
-        assert!(conflict.message.contains("another value of the secret `bank`"), "{}", conflict.message);
-        assert!(harness.in_flight_names().is_empty() && harness.due().is_empty());
-        if comes_back {
-            // The files have the old value again: the same request is sent.
-            set_secret(&mut harness, "one");
-            harness.choose("charge", None, Choice::Retry).unwrap();
-            assert_eq!(attempt(&harness), (2, first.1, first.2));
-            continue;
-        }
-        // A person who was told so asks for another attempt: the same request with the new secret.
-        harness.choose("charge", None, Choice::Retry).unwrap();
-        let (number, request, key) = attempt(&harness);
-        assert_eq!((number, &key), (2, &first.2));
-        assert_ne!(request.secrets, first.1.secrets);
-        assert_eq!(CallRecord { secrets: first.1.secrets.clone(), ..(*request).clone() }, *first.1);
-    }
-}
-
-#[test]
-fn an_attempt_that_was_not_done_is_repeated_with_the_new_secret() {
-    let plan = plan_of(CALLS[2], "");
-    let mut harness = charging_with(&plan, |harness| set_secret(harness, "one"));
-    let first = attempt(&harness);
-    set_secret(&mut harness, "two");
-    harness.call("charge", AttemptResult::NotSent("refused".into()));
-    harness.settle();
-    let second = attempt(&harness);
-    assert_eq!((second.0, &second.2), (2, &first.2));
-    assert_ne!(second.1.secrets, first.1.secrets);
-}
-
-#[test]
-fn a_probe_with_another_secret_is_not_believed() {
-    let probe = "probe: { call: 'GET ${services.stock}/charges/${key}', headers: { authorization: '${secrets.bank}' }, \
-                 done: '${output.done}' }";
-    let plan = plan_of(CALLS[2], probe);
-    let mut harness = charging_with(&plan, |harness| set_secret(harness, "one"));
-    ends_unknown(&mut harness, false);
-    set_secret(&mut harness, "two");
-    harness.settle();
-    assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
-    assert!(harness.in_flight_names().is_empty());
 }
 
 #[test]

@@ -1,0 +1,235 @@
+//! The entries of the record as the rows of a table.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::flip::force_text;
+use super::format::{TableCell, Tone, ago, counted, duration_text, escape_control, plain};
+use crate::admin::types::{FlipRow, RecordEntry};
+use crate::record::LATE_ENTRY_AFTER;
+
+/// How many digits of a hash are shown in a table.
+pub(super) const HASH_SHOWN: usize = 12;
+/// How many changes are named in a row.
+const CHANGES_SHOWN: usize = 4;
+/// How long a value may be that is shown in a row.
+const VALUE_SHOWN: usize = 60;
+
+/// The row of an entry.
+pub(super) fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
+    let text = |name: &str| entry.body[name].as_str().map(escape_control).unwrap_or_default();
+    let what = match entry.kind.as_str() {
+        "basis" => {
+            let of_candidate = if entry.body["of_candidate"] == true { "candidate: " } else { "" };
+            format!("{of_candidate}{}: the evidence {}", text("changed"), text("evidence"))
+        }
+        "refused" => {
+            let of_candidate = if entry.body["candidate"].is_string() { "candidate " } else { "" };
+            format!("refused: {of_candidate}to {} {}", text("to"), text("percent")).trim_end().to_owned()
+        }
+        "adoption" => match entry.body["instances"].as_u64() {
+            Some(instances) => format!("adoption of {}", counted(instances, "instance")),
+            None => "adoption of all instances of legacy".to_owned(),
+        },
+        "instance" => format!("instance {}: decided for {}", text("instance"), text("owner")),
+        "candidate" => candidate(&entry.body),
+        "declared" => declared(&entry.body),
+        "cohort" => {
+            let rung =
+                |name: &str| Some(text(name)).filter(|rung| !rung.is_empty()).unwrap_or_else(|| "none".to_owned());
+            format!("cohort {}: {} to {}", text("cohort"), rung("from"), rung("to"))
+        }
+        kind => format!("{kind}: {} to {}", text("from"), text("to")),
+    };
+    let flip = serde_json::from_value::<FlipRow>(entry.body.clone()).ok().map(|mut flip| {
+        flip.forced_above = entry.body["overridden"]["from"].as_str().and_then(|rung| rung.parse().ok());
+        flip
+    });
+    let forced = match entry.kind.as_str() {
+        "candidate" | "declared" if entry.body["forced"] == true => " (forced)".to_owned(),
+        _ => flip.map(|flip| force_text(&flip)).unwrap_or_default(),
+    };
+    let changes = changes(&entry.body["changes"]);
+    let late = delay(entry).map(|late| format!(" (entered {} later)", duration_text(late))).unwrap_or_default();
+    vec![
+        plain(entry.number),
+        plain(ago(entry.at, now)),
+        match &entry.route {
+            Some(route) => (route.to_string(), Tone::Strong),
+            None => ("(kill switch)".to_owned(), Tone::Bad),
+        },
+        plain(what),
+        plain(text("by")),
+        plain(
+            (format!("{}{forced}{changes}{late}", text("reason")) + &refused_because(&entry.body["why"]))
+                .trim()
+                .to_owned(),
+        ),
+        (entry.hash.chars().take(HASH_SHOWN).collect(), Tone::Faint),
+    ]
+}
+
+/// A state that the `force` in a file put in force without a flip.
+fn declared(body: &Value) -> String {
+    let text = |name: &str| body[name].as_str().map(escape_control).unwrap_or_default();
+    match (body["forced"] == true, text("state"), text("in_force")) {
+        (false, state, _) => format!("file: {state}, its `force` without a flip has ended"),
+        (true, state, in_force) if state == in_force => format!("file: {state} without a flip"),
+        (true, state, in_force) => format!("file: {state} without a flip, held at {in_force}"),
+    }
+}
+
+/// What became of a candidate, whose rung alone does not say it: a newer one begins where the earlier one did.
+fn candidate(body: &Value) -> String {
+    let text = |value: &Value| value.as_str().map(escape_control).unwrap_or_default();
+    let (from, to) = (text(&body["from"]), text(&body["to"]));
+    match body["candidate"]["action"].as_str() {
+        Some("appeared") if text(&body["reason"]).starts_with("renamed: ") => {
+            "candidate: goes on under the route's present id".to_owned()
+        }
+        Some("appeared") if from == to => "candidate: a newer one took the place of the earlier one".to_owned(),
+        Some("appeared") => format!("candidate: a new one, in {to}"),
+        Some("dropped") => "candidate: dropped".to_owned(),
+        Some("promoted") => "candidate: in force".to_owned(),
+        Some(_) | None => format!("candidate: {from} to {to}"),
+    }
+}
+
+/// What changed of the basis of evidence: the keys of the rules with what was added to them and removed, and of other
+/// parts what they said before and say now, as far as that is short; `--json` has all of it.
+fn changes(parts: &Value) -> String {
+    let (mut all, mut unnamed) = (Vec::new(), 0);
+    for part in parts.as_array().into_iter().flatten() {
+        match part["keys"].as_array() {
+            Some(keys) => {
+                all.extend(keys.iter().map(changed_key));
+                unnamed += part["more_keys"].as_u64().unwrap_or(0);
+            }
+            None => all.extend(changed_value(&part["before"], &part["after"])),
+        }
+    }
+    let more = all.len().saturating_sub(CHANGES_SHOWN) as u64 + unnamed;
+    all.truncate(CHANGES_SHOWN);
+    if more > 0 {
+        all.push(format!("and {}", counted(more, "more change")));
+    }
+    escape_control(&all.join("; "))
+}
+
+fn changed_key(key: &Value) -> String {
+    let name = key["key"].as_str().unwrap_or_default();
+    let (before, after) = (&key["before"], &key["after"]);
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let is_list = |value: &Value| value.is_array() || value.is_null();
+    if !(is_list(before) && is_list(after)) {
+        return match changed_value(before, after) {
+            Some(values) => format!("{name}: {values}"),
+            None => name.to_owned(),
+        };
+    }
+    let (old, new) = (list(before), list(after));
+    let without = |list: &[Value], other: &[Value]| {
+        let only = list.iter().filter(|element| !other.contains(element)).map(short);
+        only.map(|text| text.unwrap_or_else(|| "…".to_owned())).collect::<Vec<_>>().join(", ")
+    };
+    let said = [("added", without(&new, &old)), ("removed", without(&old, &new))];
+    let said = said.into_iter().filter(|(_, elements)| !elements.is_empty());
+    let said: Vec<String> = said
+        .map(|(verb, elements)| match elements.len() <= VALUE_SHOWN {
+            true => format!("{verb} {elements}"),
+            false => verb.to_owned(),
+        })
+        .collect();
+    if said.is_empty() { format!("{name}: another order") } else { format!("{name}: {}", said.join(", ")) }
+}
+
+/// From what to what a value changed; `None` where that is too long for a row.
+fn changed_value(before: &Value, after: &Value) -> Option<String> {
+    Some(format!("{} to {}", short(before)?, short(after)?))
+}
+
+/// A value in a row; `None` if it is too long.
+fn short(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    (text.len() <= VALUE_SHOWN).then_some(text)
+}
+
+/// The first reason for which a move was refused, and how many more there are; empty for other entries.
+fn refused_because(why: &Value) -> String {
+    let reasons: Vec<&str> = why.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    match reasons.as_slice() {
+        [] => String::new(),
+        [only] => format!(" ({})", escape_control(only)),
+        [first, more @ ..] => {
+            format!(" ({}; and {})", escape_control(first), counted(more.len() as u64, "more reason"))
+        }
+    }
+}
+
+/// By how many seconds an entry is later than its flip, if that is long.
+pub(super) fn delay(entry: &RecordEntry) -> Option<f64> {
+    entry.source.strip_prefix("flip ")?;
+    let at: Timestamp = entry.body["at"].as_str()?.parse().ok()?;
+    is_late(at, entry.at).then(|| entry.at.duration_since(at).as_secs_f64())
+}
+
+/// Whether this time is long after the flip that was made at `at`.
+pub(super) fn is_late(at: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(at).as_secs_f64() > LATE_ENTRY_AFTER.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_row_says_what_became_of_a_candidate() {
+        let body = |action: &str, from: &str, to: &str, reason: &str| json!({ "from": from, "to": to, "reason": reason, "candidate": { "action": action } });
+        for (body, shown) in [
+            (body("appeared", "none", "shadow", ""), "candidate: a new one, in shadow"),
+            (body("appeared", "shadow", "shadow", ""), "candidate: a newer one took the place of the earlier one"),
+            (body("appeared", "live 10%", "shadow", ""), "candidate: a new one, in shadow"),
+            (
+                body("appeared", "shadow", "shadow", "renamed: it was `a`"),
+                "candidate: goes on under the route's present id",
+            ),
+            (body("moved", "shadow", "live 10%", ""), "candidate: shadow to live 10%"),
+            (body("dropped", "shadow", "none", ""), "candidate: dropped"),
+            (body("promoted", "shadow", "in_force", ""), "candidate: in force"),
+        ] {
+            assert_eq!(candidate(&body), shown);
+        }
+    }
+
+    #[test]
+    fn a_row_names_the_keys_of_the_rules_that_changed() {
+        let of_key = |key: &str, before: Value, after: Value| {
+            changes(&json!([{ "part": "`compare:`", "keys": [{ "key": key, "before": before, "after": after }] }]))
+        };
+        let list = |texts: &[&str]| json!(texts);
+        for (shown, expected) in [
+            (of_key("ignore", list(&["$.at"]), list(&["$.at", "$.total"])), "ignore: added $.total"),
+            (of_key("ignore", list(&["$.at"]), Value::Null), "ignore: removed $.at"),
+            (of_key("ignore", list(&["$.a", "$.b"]), list(&["$.b", "$.a"])), "ignore: another order"),
+            (of_key("ids", Value::Null, list(&[&"$.a".repeat(40)])), "ids: added …"),
+            (of_key("tolerance.$.total", json!(1), json!("5s")), "tolerance.$.total: 1 to 5s"),
+            (of_key("text", json!({ "ignore": "x".repeat(80) }), Value::Null), "text"),
+            (
+                changes(&json!([{ "part": "the workflow `w`", "before": "plan_1", "after": "plan_2" }])),
+                "plan_1 to plan_2",
+            ),
+            (changes(&Value::Null), ""),
+        ] {
+            assert_eq!(shown, expected);
+        }
+        let many: Vec<Value> = (0..6).map(|n| json!({ "key": format!("k{n}"), "before": 1, "after": 2 })).collect();
+        let shown = changes(&json!([{ "part": "`compare:`", "keys": many, "more_keys": 3 }]));
+        assert_eq!(shown, "k0: 1 to 2; k1: 1 to 2; k2: 1 to 2; k3: 1 to 2; and 5 more changes");
+    }
+}

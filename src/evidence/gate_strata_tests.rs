@@ -1,0 +1,33 @@
+//! Tests of what a gate asks of each kind of request.
+
+use super::conditions::{ConditionName as Name, GateVerdict};
+use super::gate_tests::{good, missing, only_missing, small};
+use super::strata::StratumCounts;
+use crate::flag::{Promote, State};
+
+/// Of a rare kind one request alone was compared, and the others were skipped: their differences could hide behind the
+/// coverage of the frequent kind.
+#[test]
+fn a_rare_kind_has_to_be_compared_as_far_as_all_requests() {
+    let mut e = good();
+    let of = |compared, skipped| {
+        let served = compared + skipped;
+        StratumCounts { served, compared, mismatched: 0, calls_unknown: 0, skipped }
+    };
+    for (compared, skipped, holds) in [(1, 5, true), (1, 2, true), (1, 1, false), (37, 2, true), (38, 2, false)] {
+        e.all.strata.insert("POST 4xx".into(), of(compared, skipped));
+        if holds {
+            let detail = only_missing(&e, &small(), State::Dark, Name::StrataAtLeast, GateVerdict::Inconclusive);
+            let of_kind = format!(
+                "`POST 4xx` ({compared} of {} that were sampled; at least 95 % have to be)",
+                compared + skipped
+            );
+            assert!(detail.ends_with(&of_kind), "{detail}");
+        } else {
+            assert_eq!(missing(&e, &small(), State::Shadow, State::Dark), [], "{compared} and {skipped}");
+        }
+    }
+    e.all.strata.insert("POST 4xx".into(), of(1, 5));
+    let promote = Promote { strata_at_least: 0, ..small() };
+    assert_eq!(missing(&e, &promote, State::Shadow, State::Dark), [], "kinds are not looked at");
+}

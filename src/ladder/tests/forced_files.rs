@@ -1,0 +1,47 @@
+//! States that files force without a flip: what is entered of them.
+
+use super::*;
+use crate::ladder::ForcedFile;
+
+/// The states that files put in force without a flip, with their reasons and the sources of their entries.
+fn forced_files(fixture: &Fixture) -> Vec<(State, Option<String>, String)> {
+    let shown = |file: ForcedFile| (file.forced.state, file.forced.reason, file.forced.source);
+    fixture.ladder.forced_files().into_iter().map(shown).collect()
+}
+
+#[tokio::test]
+async fn a_state_that_a_file_forces_without_a_flip_has_one_entry_until_state_or_reason_change() {
+    let because =
+        |state, reason: &str| edited(files(&[("bare", state)]), "bare", |route| route.force = Some(reason.to_owned()));
+    let fixture = Fixture::open(because(State::Live, "audit")).await;
+    let first = forced_files(&fixture);
+    assert_eq!((first.len(), first[0].0, first[0].1.as_deref()), (1, State::Live, Some("audit")));
+    fixture.ladder.reload(because(State::Live, "audit"), || {}).await.unwrap();
+    let mut fixture = fixture.restart(because(State::Live, "audit")).await;
+    assert_eq!(forced_files(&fixture), first, "neither a reading nor a start makes another one");
+    // A renamed route keeps it.
+    let renamed = edited(because(State::Live, "audit"), "bare", |route| {
+        (route.id, route.was) = ("new".into(), vec!["bare".into()]);
+    });
+    fixture.ladder.reload(renamed.clone(), || {}).await.unwrap();
+    assert_eq!(forced_files(&fixture), first);
+    fixture = fixture.restart(because(State::Live, "audit")).await;
+
+    fixture.ladder.reload(because(State::Live, "another"), || {}).await.unwrap();
+    let second = forced_files(&fixture);
+    assert!(second[0].1.as_deref() == Some("another") && second[0].2 != first[0].2, "{second:?}");
+    // Without the reason the state is not in force any more, and the end of it has an entry too.
+    fixture.ladder.reload(files(&[("bare", State::Live)]), || {}).await.unwrap();
+    let end = forced_files(&fixture);
+    assert_eq!((end[0].0, &end[0].1, fixture.state("bare").state), (State::Shadow, &None, State::Shadow));
+    fixture.ladder.reload(because(State::Live, "another"), || {}).await.unwrap();
+    let third = forced_files(&fixture);
+    assert!(third[0].1.is_some() && third[0].2 != second[0].2, "it is in force once more: {third:?}");
+    assert_eq!(fixture.flips().await, 0);
+
+    fixture.flip("bare", to(State::Dark)).await.unwrap();
+    fixture.ladder.reload(because(State::Live, "another"), || {}).await.unwrap();
+    assert_eq!(forced_files(&fixture), [], "the flip supports its state");
+    let shadow = fixture.restart(forcing(&[("plain", State::Shadow)], &["plain"])).await;
+    assert_eq!(forced_files(&shadow), [], "a file needs no `force` for that");
+}

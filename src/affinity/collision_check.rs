@@ -81,9 +81,7 @@ async fn check(store: &StoreHandle, families: &PinCountsById, key: PinKey) {
         match store.pin(key.clone()).await {
             // Legacy itself gave out the id of an instance that was adopted.
             Ok(Some(pin)) if pin.arm == Arm::Engine && pin.adoption.is_none() => {
-                if let Some(family) = families.get(&key.family) {
-                    family.record_collision(&key, pin.run);
-                }
+                families.record_collision(&key, pin.run);
                 return;
             }
             Ok(Some(_) | None) => return,

@@ -9,18 +9,31 @@ use crate::names::RunId;
 impl StoreAffinity {
     /// Records that a run could not pin an instance, because the other arm owns the id already.
     pub fn record_collision(&self, key: &PinKey, run: RunId) {
-        if let Some(family) = self.families.get(&key.family) {
-            family.record_collision(key, Some(run));
-        }
+        self.families.record_collision(key, Some(run));
     }
 
-    /// Whether both arms have given out one id. The engine must then create no new instances of that family.
+    /// Whether both arms have given out one id and nobody has accepted that. The engine must then create no new
+    /// instances of that family.
     pub fn collided(&self, family: &Family) -> bool {
         self.collided_since(family).is_some()
     }
 
-    /// When both arms had given out one id for the first time, as far as this process knows.
+    /// When both arms had given out one id for the first time, as far as this process and the store know, and not
+    /// counting what a person has accepted.
     pub fn collided_since(&self, family: &Family) -> Option<Timestamp> {
-        family.ids().filter_map(|id| self.families.get(id)?.collided_since()).min()
+        family.ids().filter_map(|id| self.families.get(id)?.collisions().since()).min()
+    }
+
+    /// A person accepts what was found up to this time: the engine creates instances of the family again, until one
+    /// more id is found that both arms have given out. Stored in the background.
+    pub fn accept_collisions(&self, family: &Family, at: Timestamp) {
+        self.families.accept_collisions(family, at);
+    }
+
+    /// Waits until it is checked whether the engine owns the ids that legacy gave out before, and until the store has
+    /// the collisions that were found.
+    pub async fn finish_collision_checks(&self) {
+        self.collision_checks.flush().await;
+        self.collision_records.flush().await;
     }
 }

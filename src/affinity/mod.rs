@@ -24,7 +24,9 @@
 mod adoption;
 mod cache;
 mod collision_check;
+mod collision_records;
 mod collisions;
+mod family_collisions;
 mod filter;
 mod instances;
 mod key_dir;
@@ -71,6 +73,7 @@ use tokio::task::AbortHandle;
 use self::cache::Cache;
 pub use self::cache::PinsVersion;
 use self::collision_check::{CheckMessage, CollisionChecks};
+use self::collision_records::CollisionRecords;
 pub use self::instances::{ArmInstances, FamilyInstances, Instances, TrackedFamily};
 pub use self::key_dir::default_dir;
 pub use self::key_file::KeyFileError;
@@ -114,9 +117,10 @@ pub struct StoreAffinity {
     sets: Arc<Sets>,
     instances: Arc<Instances>,
     requests_at_legacy: Arc<RequestsAtLegacyByInstance>,
-    /// The tasks that build and renew the sets, and that store what is known of instances.
-    maintenance: [AbortHandle; 2],
+    /// The tasks that build and renew the sets, and that store what is known of instances and of pin collisions.
+    maintenance: [AbortHandle; 3],
     collision_checks: CollisionChecks,
+    collision_records: Arc<CollisionRecords>,
 }
 
 impl StoreAffinity {
@@ -128,14 +132,15 @@ impl StoreAffinity {
         Self::open(store, limits, KeyLog::in_memory(limits)).await
     }
 
-    /// Reads the counts of pins, and starts on the current runtime the tasks that build the sets and move retry keys to
-    /// the store.
+    /// Reads the counts of pins and their collisions, and starts on the current runtime the tasks that build the sets,
+    /// that move retry keys to the store, and that store what else comes up.
     ///
     /// # Errors
     /// The store does not answer.
     pub async fn open(store: StoreHandle, limits: &Limits, keys: Arc<KeyLog>) -> Result<Arc<Self>, StoreError> {
-        let families = Arc::new(PinCountsById::new(store.pin_counts().await?));
+        let families = Arc::new(PinCountsById::new(store.pin_counts().await?, store.pin_collisions().await?));
         let collision_checks = CollisionChecks::start(store.clone(), families.clone());
+        let collision_records = CollisionRecords::new(store.clone(), families.clone());
         let tries = Arc::new(Tries::new(Duration::from_secs(limits.retry_window_s), limits.retry_keys_max));
         for (key, at) in keys.waiting() {
             tries.record_taken_by_legacy(key, Instant::now(), clock::passed(at));
@@ -146,6 +151,7 @@ impl StoreAffinity {
         let maintenance = [
             tokio::spawn(sets.clone().maintain(store.clone(), tries.clone())).abort_handle(),
             tokio::spawn(instances.clone().maintain()).abort_handle(),
+            tokio::spawn(collision_records.clone().maintain()).abort_handle(),
         ];
         Ok(Arc::new(Self {
             store,
@@ -162,6 +168,7 @@ impl StoreAffinity {
             requests_at_legacy: Arc::default(),
             maintenance,
             collision_checks,
+            collision_records,
         }))
     }
 
@@ -173,11 +180,6 @@ impl StoreAffinity {
     /// Sets the metrics of these families to the present counts of their pins.
     pub fn publish<'a>(&self, families: impl Iterator<Item = &'a Family>) {
         self.families.publish(families);
-    }
-
-    /// Waits until it is checked whether the engine owns the ids that legacy gave out before.
-    pub async fn finish_collision_checks(&self) {
-        self.collision_checks.flush().await;
     }
 
     /// Whether the engine may have taken this key before, so that the store has to be asked.
@@ -294,9 +296,11 @@ impl Affinity for StoreAffinity {
 
     fn record_legacy_instance(&self, key: InstanceKey) {
         for key in key.pin_keys() {
-            let Some(family) = self.families.get(&key.family).filter(|family| family.engine_owns()) else { continue };
+            if !self.families.get(&key.family).is_some_and(|family| family.engine_owns()) {
+                continue;
+            }
             match self.cache.get(&key) {
-                Some(Some((Owner::Engine, run))) => family.record_collision(&key, run),
+                Some(Some((Owner::Engine, run))) => self.families.record_collision(&key, run),
                 // Legacy itself gave out the id of an instance that was adopted.
                 Some(Some(_) | None) => {}
                 None if self.engine_may_own(&key) => self.collision_checks.send(CheckMessage::Instance(key)),

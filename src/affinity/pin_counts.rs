@@ -5,21 +5,29 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
-use crate::clock;
+use super::family_collisions::{FamilyCollisions, UnstoredTimes};
 use crate::flag::{self, Arm, PinKey};
 use crate::names::{RouteId, RunId};
-use crate::store::PinCount;
+use crate::store::{PinCollision, PinCount};
+
+/// What a pin collision that nobody has accepted means, and what to do.
+const CONSEQUENCE: &str = "The engine creates no more instances of this family below `only`. Let the arms give out \
+                           different ids, then accept this by a flip by force of the route that creates them \
+                           (`pointsman flip ROUTE STATE --force --reason …`, `pointsman help ladder`)";
 
 /// All ids with pins. They are routes of the flag files, so there are few.
 pub(super) struct PinCountsById {
     by_id: ArcSwap<HashMap<RouteId, Arc<PinCounts>>>,
     /// Routes whose metrics were set, so that the metrics of a route that has no pins any more can be set to 0.
     published: Mutex<HashSet<RouteId>>,
+    /// Notified when a collision is found or accepted that the store does not have yet.
+    collisions_changed: Notify,
 }
 
 /// The counts of pins under one id.
@@ -29,24 +37,28 @@ pub(super) struct PinCounts {
     legacy: AtomicU64,
     /// Whether the engine owns some that are not counted here: instances that move, or pins of other processes.
     has_others: AtomicBool,
-    collided_since: OnceLock<Timestamp>,
-    collisions: AtomicU64,
-    /// The ids that both arms have given out, up to [`COLLIDED_IDS_MAX`].
-    collided_ids: Mutex<HashSet<Arc<str>>>,
+    collisions: FamilyCollisions,
 }
 
-/// How many ids are remembered that both arms have given out, so that each counts once: legacy's reply may show one,
-/// and the dark run that cannot pin it.
-const COLLIDED_IDS_MAX: usize = 4_096;
-
 impl PinCountsById {
-    pub(super) fn new(counts: Vec<PinCount>) -> Self {
-        let mut families: HashMap<RouteId, Arc<PinCounts>> = HashMap::new();
+    pub(super) fn new(counts: Vec<PinCount>, collisions: Vec<PinCollision>) -> Self {
+        let with_collisions = collisions.into_iter().map(|PinCollision { family, since, accepted }| {
+            if accepted.is_none() {
+                tracing::warn!(
+                    route = %family, %since,
+                    "an earlier process found a pin collision that nobody has accepted: {CONSEQUENCE}"
+                );
+            }
+            let collisions = FamilyCollisions::from_store(since, accepted);
+            (family, Arc::new(PinCounts { collisions, ..PinCounts::default() }))
+        });
+        let mut families: HashMap<RouteId, Arc<PinCounts>> = with_collisions.collect();
         for (route, arm, count) in counts {
             let family = families.entry(route).or_default();
             family.add(arm, count);
         }
-        Self { by_id: ArcSwap::from_pointee(families), published: Mutex::default() }
+        let (by_id, published, collisions_changed) = (ArcSwap::from_pointee(families), Mutex::default(), Notify::new());
+        Self { by_id, published, collisions_changed }
     }
 
     pub(super) fn get(&self, family: &RouteId) -> Option<Arc<PinCounts>> {
@@ -65,7 +77,7 @@ impl PinCountsById {
             let counts = counts.entry(shown.clone()).or_default();
             counts.engine += family.engine.load(Ordering::Acquire);
             counts.legacy += family.legacy.load(Ordering::Acquire);
-            counts.collisions += family.collisions.load(Ordering::Acquire);
+            counts.collisions += family.collisions.count();
         }
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         for without_pins in published.iter().filter(|id| !counts.contains_key(*id)) {
@@ -83,6 +95,46 @@ impl PinCountsById {
     /// Counts one more instance.
     pub(super) fn count(&self, route: &RouteId, arm: Arm) {
         self.with(route, |family| family.add(arm, 1));
+    }
+
+    /// Records that both arms have given out this id.
+    pub(super) fn record_collision(&self, key: &PinKey, run: Option<RunId>) {
+        self.with(&key.family, |family| {
+            if family.collisions.record(&key.id) {
+                let run = run.map(|run| run.to_string());
+                tracing::error!(
+                    route = %key.family, id = %key.id, run = run.as_deref(),
+                    "pin collision: both arms gave out this id. {CONSEQUENCE}"
+                );
+                self.collisions_changed.notify_one();
+            }
+        });
+    }
+
+    /// A person accepts the collisions of a family that were found up to this time.
+    pub(super) fn accept_collisions(&self, family: &flag::Family, at: Timestamp) {
+        for id in family.ids() {
+            if self.get(id).is_some_and(|family| family.collisions.accept(at)) {
+                tracing::warn!(
+                    route = %id,
+                    "the pin collisions of this family are accepted: the engine creates instances of it again, until \
+                     both arms give out one more id"
+                );
+                self.collisions_changed.notify_one();
+            }
+        }
+    }
+
+    /// Waits until a collision is found or accepted.
+    pub(super) async fn collisions_changed(&self) {
+        self.collisions_changed.notified().await;
+    }
+
+    /// The families of which the store does not have all that was found and accepted.
+    pub(super) fn unstored_collisions(&self) -> Vec<(RouteId, Arc<PinCounts>, UnstoredTimes)> {
+        let by_id = self.by_id.load();
+        let unstored = by_id.iter().filter_map(|(id, family)| Some((id, family, family.collisions.unstored()?)));
+        unstored.map(|(id, family, times)| (id.clone(), family.clone(), times)).collect()
     }
 
     fn with(&self, route: &RouteId, change: impl Fn(&PinCounts)) {
@@ -130,44 +182,7 @@ impl PinCounts {
         self.engine.load(Ordering::Acquire) > 0 || self.has_others.load(Ordering::Acquire)
     }
 
-    /// Records that both arms have given out this id.
-    pub(super) fn record_collision(&self, key: &PinKey, run: Option<RunId>) {
-        self.collided_since.get_or_init(clock::now);
-        {
-            let mut ids = self.collided_ids.lock().unwrap_or_else(PoisonError::into_inner);
-            if ids.contains(&key.id) {
-                return;
-            }
-            if ids.len() < COLLIDED_IDS_MAX {
-                ids.insert(key.id.clone());
-            }
-        }
-        self.collisions.fetch_add(1, Ordering::AcqRel);
-        let run = run.map(|run| run.to_string());
-        tracing::error!(
-            route = %key.family, id = %key.id, run = run.as_deref(),
-            "pin collision: both arms gave out this id; no new engine instances of this family are to be made"
-        );
-    }
-
-    /// When it was found for the first time that both arms have given out one id.
-    pub(super) fn collided_since(&self) -> Option<Timestamp> {
-        self.collided_since.get().copied()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_id_that_both_arms_gave_out_counts_once() {
-        let counts = PinCounts::default();
-        let key = |id: &str| PinKey { family: "orders.create".into(), id: id.into() };
-        assert_eq!(counts.collided_since(), None);
-        // Legacy's reply shows it, and the dark run cannot pin it.
-        ["17", "17", "18"].iter().for_each(|id| counts.record_collision(&key(id), None));
-        assert_eq!(counts.collisions.load(Ordering::Acquire), 2);
-        assert!(counts.collided_since().is_some());
+    pub(super) fn collisions(&self) -> &FamilyCollisions {
+        &self.collisions
     }
 }

@@ -313,8 +313,8 @@ fn pins_are_counted_under_the_present_id() {
     let shows = |line: &str| assert!(handle.render().lines().any(|l| l == line), "{line}\n{}", handle.render());
     metrics::with_local_recorder(&recorder, || {
         let counts = [("old", 2), ("now", 1), ("in no file", 4)];
-        let families =
-            PinCountsById::new(counts.iter().map(|(id, count)| (RouteId::from(*id), Arm::Engine, *count)).collect());
+        let counts = counts.map(|(id, count)| (RouteId::from(id), Arm::Engine, count));
+        let families = PinCountsById::new(counts.to_vec(), Vec::new());
         families.publish([Family::from(RouteId::new("old"))].iter());
         shows(r#"pointsman_pins{route="old",arm="engine"} 2"#);
         families.publish([renamed("now", &["old"])].iter());

@@ -9,7 +9,8 @@ impl Parts {
         if tokio::time::timeout(within, self.affinity.finish_collision_checks()).await.is_err() {
             tracing::error!(
                 "the store does not answer: whether the engine owns the last ids that legacy gave out was not checked, \
-                 and a pin collision may go unnoticed"
+                 or the last pin collisions were not written. One may go unnoticed, and the engine may create \
+                 instances of its family after the restart"
             );
         }
     }

@@ -16,6 +16,7 @@
 
 mod activation;
 mod adoptions;
+mod affinity_gate;
 mod background;
 mod basis;
 mod basis_hasher;

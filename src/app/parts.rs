@@ -20,18 +20,16 @@ use super::service_callers::CallerNotes;
 use super::twins::EngineTwins;
 use super::{file_entries, repeats, retention, zero_counters};
 use crate::adoption::{AdoptionParts, Adoptions};
-use crate::affinity::{RequestsWithUnknownKeys, StoreAffinity};
+use crate::affinity::StoreAffinity;
 use crate::clock;
 use crate::config::{Retention, Setup};
 use crate::egress::Attribution;
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::{Captures, Evidence};
-use crate::flag::{Family, FlagSet, Freeze, Instance, Route, RouteMatch, State};
-use crate::ladder::{
-    CandidateMove, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts, UnknownRetries, Unmet,
-};
+use crate::flag::{FlagSet, Freeze, RouteMatch};
+use crate::ladder::{CandidateMove, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts};
 use crate::limits::Limits;
-use crate::names::{RouteId, WorkflowName};
+use crate::names::WorkflowName;
 use crate::record::RecordWriter;
 use crate::secret::{RedactionKey, set_secret_names};
 use crate::shadow::{Shadow, ShadowParts};
@@ -317,74 +315,5 @@ fn redaction_key(setup: &Setup, secret: &[u8; 32]) -> RedactionKey {
 impl KillSwitchListener for Engine {
     fn apply_freeze(&self, version: u64, freeze: Freeze) -> BoxFuture<'_, ()> {
         Box::pin(self.freeze(version, freeze))
-    }
-}
-
-/// `unmet`: after a pin collision, shuts the gates to `live` and `only` of the route that creates the instances.
-/// `unknown_retries`: shuts the gate to `live`, and holds routes below `live`, while clients may still retry requests
-/// that legacy served and whose retry keys could not be noted or are in a file that cannot be read: the engine would
-/// perform these requests a second time.
-impl GateCondition for StoreAffinity {
-    fn unmet(&self, route: &Route, _from: State, to: State) -> Vec<Unmet> {
-        let creates = matches!(route.instance, Some(Instance::Creates { .. }));
-        let is_examined = to >= State::Live && creates;
-        let since = is_examined.then(|| self.collided_since(&Family::of(route))).flatten();
-        let sentence = "both arms have given out the same id of an instance (an error in the log names it): until the next \
-                        start the engine creates no instances of this family below `only`, where it goes on to create \
-                        them";
-        since.map(|since| Unmet { why: sentence.to_owned(), since: Some(since) }).into_iter().collect()
-    }
-
-    fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<UnknownRetries> {
-        let consequence = "the engine would perform retries of them a second time";
-        let unknown_retries_of = |RequestsWithUnknownKeys { served, until }, why: &str| UnknownRetries {
-            cause_at: served,
-            until,
-            why: format!("{why}: until {until:.0} {consequence}"),
-        };
-        let unnoted = self.unnoted_requests(routes.iter().copied());
-        let unnoted = unnoted
-            .map(|requests| unknown_retries_of(requests, "legacy served requests whose retry keys could not be noted"));
-        let unread = self.unread_key_files().into_iter().map(|(file, unknown)| {
-            unknown_retries_of(unknown, &format!("{file}, and it may have retry keys of requests that legacy served"))
-        });
-        unnoted.into_iter().chain(unread).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::Method;
-
-    use super::*;
-    use crate::flag::{Arm, PinKey, RouteMatch, Service};
-    use crate::names::RunId;
-    use crate::store::MemoryStore;
-    use crate::store::NewPin;
-
-    /// In `only` the engine would go on to create instances, with ids that legacy may have assigned.
-    #[tokio::test]
-    async fn a_pin_collision_shuts_the_gates_to_live_and_only() {
-        let affinity = StoreAffinity::load(Arc::new(MemoryStore::default()), &Limits::default()).await.unwrap();
-        let service = Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9000")]);
-        let matches = RouteMatch { method: Method::POST, path: "/orders".into(), host: None };
-        let follower = Route::without_workflow("orders.get".into(), matches.clone(), Arc::new(service));
-        let id = serde_json_path::JsonPath::parse("$.id").unwrap().into();
-        let (instance, was) = (Some(Instance::Creates { id }), vec!["orders.create".into()]);
-        let creator = Route { id: "orders.make".into(), was, instance, ..follower.clone() };
-        let key = PinKey { family: "orders.create".into(), id: "17".into() };
-        affinity.record_pin(
-            &NewPin { key: key.clone(), arm: Arm::Engine },
-            RunId(uuid::Uuid::from_u128(1)),
-            affinity.pins_version(),
-        );
-        let is_shut = |route, to| !affinity.unmet(route, State::Shadow, to).is_empty();
-        assert!(!is_shut(&creator, State::Only));
-        affinity.record_collision(&key, RunId(uuid::Uuid::from_u128(2)));
-        assert!(is_shut(&creator, State::Live) && is_shut(&creator, State::Only));
-        assert!(
-            affinity.unmet(&creator, State::Shadow, State::Live)[0].since.is_some_and(|since| since <= clock::now())
-        );
-        assert!(!is_shut(&creator, State::Dark) && !is_shut(&follower, State::Only));
     }
 }

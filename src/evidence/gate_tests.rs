@@ -22,13 +22,13 @@ pub(super) fn small() -> Promote {
     Promote { pairs: 20, answers: 50, mismatch_below: 0.2, window: Duration::ZERO, ..Promote::default() }
 }
 
+fn stratum(served: u64, compared: u64) -> StratumCounts {
+    StratumCounts { served, compared, ..StratumCounts::default() }
+}
+
 /// Counts of a rung that meet [`small`].
 fn counts() -> RungCounts {
-    let strata = [(
-        "POST 2xx".to_owned(),
-        StratumCounts { served: 90, compared: 60, mismatched: 0, calls_unknown: 0, skipped: 0 },
-    )]
-    .into();
+    let strata = [("POST 2xx".to_owned(), stratum(90, 60))].into();
     RungCounts { last_pair: Some(NOW), strata, ..RungCounts::default() }
 }
 
@@ -159,10 +159,7 @@ fn coverage_is_that_of_the_rung_and_names_the_reasons() {
 #[test]
 fn a_kind_of_request_that_was_not_compared_is_named() {
     let mut e = good();
-    e.all.strata.insert(
-        "POST 4xx staff".into(),
-        StratumCounts { served: 2, compared: 0, mismatched: 0, calls_unknown: 0, skipped: 0 },
-    );
+    e.all.strata.insert("POST 4xx staff".into(), stratum(2, 0));
     let detail = only_missing(&e, &small(), State::Dark, Name::StrataAtLeast, GateVerdict::Inconclusive);
     assert!(detail.ends_with("`POST 4xx staff` (0 of 2 served)"), "{detail}");
     e.all.strata.clear();
@@ -193,8 +190,7 @@ fn an_engine_that_fails_more_often_than_legacy_is_refused() {
 /// What was compared in `shadow` does not count for `live`.
 #[test]
 fn the_gate_to_live_looks_at_dark_alone() {
-    let (clean, none) =
-        (counts(), StratumCounts { served: 3, compared: 0, mismatched: 0, calls_unknown: 0, skipped: 0 });
+    let (clean, none) = (counts(), stratum(3, 0));
     let missed = [("POST 4xx".to_owned(), none)].into_iter().chain(clean.strata.clone()).collect();
     let e = RouteEvidence { dark: RungCounts { strata: missed, ..clean.clone() }, ..good() };
     only_missing(&e, &small(), State::Live, Name::StrataAtLeast, GateVerdict::Inconclusive);
@@ -208,25 +204,17 @@ fn the_gate_to_live_looks_at_dark_alone() {
 #[test]
 fn a_kind_that_came_below_dark_only_and_was_never_compared_holds_the_gate_to_live() {
     let mut e = good();
-    e.all.strata.insert(
-        "PUT 2xx".into(),
-        StratumCounts { served: 5, compared: 0, mismatched: 0, calls_unknown: 0, skipped: 0 },
-    );
+    e.all.strata.insert("PUT 2xx".into(), stratum(5, 0));
     let detail = only_missing(&e, &small(), State::Live, Name::StrataAtLeast, GateVerdict::Inconclusive);
     assert!(detail.ends_with("`PUT 2xx` (0 of 5 served below dark)"), "{detail}");
-    e.all.strata.insert(
-        "PUT 2xx".into(),
-        StratumCounts { served: 5, compared: 1, mismatched: 0, calls_unknown: 0, skipped: 0 },
-    );
+    e.all.strata.insert("PUT 2xx".into(), stratum(5, 1));
     assert_eq!(missing(&e, &small(), State::Dark, State::Live), []);
 }
 
 #[test]
 fn kinds_that_are_counted_together_have_to_be_compared_all() {
     let mut e = good();
-    e.all
-        .strata
-        .insert("other".into(), StratumCounts { served: 9, compared: 8, mismatched: 0, calls_unknown: 0, skipped: 0 });
+    e.all.strata.insert("other".into(), stratum(9, 8));
     let detail = only_missing(&e, &small(), State::Dark, Name::StrataAtLeast, GateVerdict::Inconclusive);
     assert!(detail.ends_with("`other` (8 of 9 served)"), "{detail}");
 }

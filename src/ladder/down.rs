@@ -13,7 +13,7 @@ use super::mover::Mover;
 use super::passing_commands;
 use super::pending_shares::{LargerShare, PendingShare};
 use super::positions::{Positions, RoutePosition, state_of};
-use super::types::{FlipError, Flipped, Move, MoveRequest};
+use super::types::{FlipError, FlipSource, Flipped, Move, MoveRequest};
 use super::unrecorded_flips::{UnrecordedFlip, lower};
 use crate::clock;
 use crate::flag::State;
@@ -141,6 +141,7 @@ impl Mover {
         };
         self.end_guard_by_flip(route, to, by, flip.reason.as_deref());
         self.gate().evidence.restart_guard(route);
+        self.accept_conditions(route, from, request, flip.at);
         self.clone().start_recording();
         // A restart before the record loses the flip: then this log line is all that is left of it.
         let reason = flip.reason.as_deref();
@@ -178,11 +179,13 @@ impl Mover {
             request.percent.map_or(position.inputs.shares, |percent| position.inputs.shares.with(request.to, percent));
         let is_valid = request.percent.is_none() || !matches!(request.to, State::Off | State::Only);
         let is_held = self.is_held_by_guard(position, request.to) && request.percent.is_none();
-        let is_accepted = request.force && position.inputs.is_changed && request.to >= State::Live;
+        let accepts_change = position.inputs.is_changed && request.to >= State::Live;
+        let accepts =
+            request.force && (accepts_change || self.gate().awaits_acceptance(position, request.to, FlipSource::Api));
         is_valid
             && position.is_at(request.to, shares)
             && !(request.force && position.inputs.has_no_flip)
-            && !is_accepted
+            && !accepts
             && !is_held
     }
 

@@ -95,8 +95,9 @@ impl Gate {
         };
         // The rung below the lowest gate that force overrides: on the way up the present rung; for a larger share of
         // this or a lower rung, the one below that rung; `shadow` if the gate of `dark` is shut too. A change in `live`
-        // that evidence does not support counts as an override of the gate to `live`.
+        // that evidence does not support, and what waits for a person, count as an override of the gate to `live`.
         let accepts_change = requested.to >= State::Live && self.is_changed_since_evidence(positions, position);
+        let accepts = accepts_change || self.awaits_acceptance(position, requested.to, requested.source);
         let below = match requested.to > position.rung() {
             _ if is_dark_shut => State::Shadow,
             _ if accepts_change => State::Dark,
@@ -109,7 +110,7 @@ impl Gate {
         } else if unmet.is_empty() {
             // On the way down to `live` no gate is shut, but the route would be held.
             let is_held = requested.to == State::Live && self.harmful_in_live(positions, position).is_some();
-            (is_held || accepts_change).then_some(State::Dark)
+            (is_held || accepts).then_some(State::Dark)
         } else {
             Some(below)
         };

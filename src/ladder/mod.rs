@@ -33,6 +33,7 @@
 //! - *overtaken*: a flip to `only` that a freeze came before; *reverted*: it is undone by a second flip.
 //! - *unmet*: a condition of a gate that does not hold; *orphaned*: an instance that no route would follow up.
 
+mod acceptance;
 mod auto;
 mod auto_shares;
 mod cohort_gate;

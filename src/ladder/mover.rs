@@ -313,9 +313,9 @@ impl Mover {
             self.revert_overtaken(&overtaken, &before).await;
             return Err(FlipError::Refused { why: overtaken::refusal(route, from), commands: Vec::new() });
         }
-        let effective = self.in_force.effective(route);
-        let (recorded, share_is_pending, horizon) = (true, false, Vec::new());
-        Ok(Flipped { flip, changed: true, recorded, share_is_pending, effective, horizon })
+        self.accept_conditions(route, from, &request, flip.at);
+        let (effective, share_is_pending, horizon) = (self.in_force.effective(route), false, Vec::new());
+        Ok(Flipped { flip, changed: true, recorded: true, share_is_pending, effective, horizon })
     }
 
     /// Puts positions in force, lowered by the flips down that were made since they were computed. Returns the routes

@@ -330,6 +330,14 @@ pub trait GateCondition: Send + Sync {
     fn unknown_retries(&self, _routes: &[&RouteId]) -> Vec<UnknownRetries> {
         Vec::new()
     }
+    /// Whether something of this route stands until a person accepts it ([`GateCondition::accept`]). If so, a flip by
+    /// force to the state that the route has is a change too. Must not wait.
+    fn awaits_acceptance(&self, _route: &Route) -> bool {
+        false
+    }
+    /// A person has flipped this route by force to `live`, `only` or the state that it had, and the flip is in force:
+    /// what came up until `at` is accepted. Must not wait. Nothing to do for a condition that waits for no person.
+    fn accept(&self, _route: &Route, _at: Timestamp) {}
 }
 
 /// The instances of a family that legacy has and that have not ended.

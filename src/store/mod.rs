@@ -32,6 +32,7 @@ mod key_files;
 mod memory;
 mod open_creators;
 mod open_plans;
+mod pin_collisions;
 mod postgres;
 mod put_flips;
 mod record_log;
@@ -77,6 +78,7 @@ pub use key_files::{KeyFileRecord, Restored, StoreIdentity, UnreadKeyFile};
 pub use memory::MemoryStore;
 pub use open_creators::{OpenCreators, families_of_open_runs};
 pub use open_plans::{OpenPlans, child_plans_of, plans_of_open_runs};
+pub use pin_collisions::{PinCollision, PinCollisionStore};
 pub use postgres::PostgresStore;
 pub use put_flips::PutFlips;
 pub use record_log::{CheckedRow, RecordEntry, RecordLog, UnreadableRow};
@@ -133,7 +135,7 @@ pub type StoreHandle = Arc<dyn Store>;
 
 /// Keeps runs, flips, pins, retry keys, samples and evidence. Every implementation passes the same contract tests.
 pub trait Store:
-    RunCoordination + InstanceStore + AdoptionStore + RecordLog + ServiceCallerStore + CaptureStore
+    RunCoordination + InstanceStore + PinCollisionStore + AdoptionStore + RecordLog + ServiceCallerStore + CaptureStore
 {
     /// Appends events. After `Ok`, a restart finds them and everything that was committed with them. Dropping the
     /// future does not cancel the write.

@@ -6,7 +6,6 @@ mod approvals_above;
 mod approvals_again;
 mod approvals_of_changes;
 mod bytes;
-mod changed_secrets;
 mod child_outcomes;
 mod child_runs;
 mod dark_conflicts;

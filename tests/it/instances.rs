@@ -9,8 +9,8 @@ use pointsman::demo::http::{Call, Client, HandlerResult, Reply, Server, json};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::process::Start;
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
+use crate::support::process::{Start, output_text};
+use crate::support::{FlagsDir, LOCAL, Metrics, PATIENCE, Pointsman, until};
 
 /// A service that keeps orders: legacy, or the new side that the workflows write to.
 struct Orders {
@@ -22,6 +22,8 @@ struct Orders {
 struct State {
     /// Whether each order is open, by its number.
     open: BTreeMap<u64, bool>,
+    /// The number of the next order, instead of the one that comes next.
+    next: Option<u64>,
     /// The status and body of the list of open orders, instead of the true ones.
     list: Option<(StatusCode, Value)>,
     requests: u64,
@@ -56,7 +58,7 @@ fn handle(state: &mut State, first: u64, call: &Call) -> HandlerResult {
         return Ok(json(status, &list));
     }
     let Some(id) = call.segments().get(1).and_then(|id| id.parse::<u64>().ok()) else {
-        let id = first + state.open.len() as u64;
+        let id = state.next.take().unwrap_or(first + state.open.len() as u64);
         state.open.insert(id, true);
         return Ok(json(StatusCode::CREATED, &shown(id, true)));
     };
@@ -255,7 +257,7 @@ async fn an_order_of_legacy_holds_the_gate_to_only_until_it_has_ended_also_over_
         assert!(refused.contains("legacy still has 1 instance of `orders.create`"), "{route}: {refused}");
         assert!(refused.contains("wait until they have ended"), "{route}: {refused}");
     }
-    let status = crate::support::process::output_text(&shop.pointsman.cli(&["status"]).await);
+    let status = output_text(&shop.pointsman.cli(&["status"]).await);
     assert!(status.contains("orders.create: instances alive: engine 0, drained for"), "{status}");
     assert!(status.contains("legacy 1, the oldest for"), "{status}");
     // Reading it does not end it, and its end outlasts the process.
@@ -265,14 +267,14 @@ async fn an_order_of_legacy_holds_the_gate_to_only_until_it_has_ended_also_over_
     assert!(drained["drained"].is_string(), "{drained}");
     shop.kill_and_restart().await;
     until("the instances to be counted", async || {
-        let status = crate::support::process::output_text(&shop.pointsman.cli(&["status"]).await);
+        let status = output_text(&shop.pointsman.cli(&["status"]).await);
         status.contains("legacy 0 of those that requests have shown, drained for").then_some(())
     })
     .await;
     assert_eq!(shop.send(Method::GET, &old).await.json()["state"], "cancelled", "legacy answers");
     for route in FOLLOWERS {
         let flipped = shop.pointsman.cli(&["flip", route, "only"]).await;
-        let said = crate::support::process::output_text(&flipped);
+        let said = output_text(&flipped);
         assert!(flipped.status.success(), "{route}: {said}");
         let unlisted = "legacy's instances of `orders.create` that no request has shown are not known";
         assert!(said.contains(unlisted), "{route}: {said}");
@@ -318,6 +320,44 @@ async fn a_follower_does_not_go_to_only_while_legacy_creates_instances() {
     shop.flip("orders.create", "dark", false).await.expect("down is always open");
     let refused = shop.flip("orders.cancel", "only", false).await.expect_err("legacy creates");
     assert!(refused.contains("`orders.create`, which creates the instances, is in `dark`"), "{refused}");
+    shop.finish().await;
+}
+
+/// The new side gives out a number that legacy has given out; it stands over kills until a person accepts it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_number_of_both_sides_stops_the_engine_from_creating_until_a_person_accepts_it() {
+    const COLLIDED: &str = "both arms have given out the same id of an instance";
+    let mut shop = Shop::start("dark", "").await;
+    assert_eq!(shop.order().await, "/orders/1", "legacy's");
+    let family = [("route", "orders.create"), ("arm", "legacy")];
+    shop.pointsman.until_metric("its twin", |metrics| metrics.sum("pointsman_pins", &family) == 1.0).await;
+    shop.force_all("live").await;
+    shop.new.state().next = Some(1);
+    assert_eq!(shop.order().await, "/orders/1", "the new side's");
+    let collisions = |metrics: &Metrics| metrics.sum("pointsman_pin_collisions_total", &family[..1]);
+    shop.pointsman.until_metric("the collision", |metrics| collisions(metrics) == 1.0).await;
+    assert_eq!(shop.order().await, "/orders/2", "legacy's");
+    // A write that comes after that of the collision.
+    shop.flip("orders.status", "dark", false).await.expect("down");
+
+    shop.kill_and_restart().await;
+    assert_eq!(shop.order().await, "/orders/3", "legacy's after a restart too");
+    assert_eq!(collisions(&shop.pointsman.metrics().await), 0.0, "none was found since the start");
+    let shown = async |shop: &Shop| shop.pointsman.get("/api/v2/routes/orders.create").await.to_string();
+    let before = shown(&shop).await;
+    assert!(before.contains(COLLIDED) && before.contains("pointsman flip orders.create STATE --force"), "{before}");
+    shop.flip("orders.create", "live", false).await.expect("it is there");
+    assert_eq!(shop.order().await, "/orders/4", "a flip without force accepts nothing");
+    let arguments = ["flip", "orders.create", "live", "--force", "--reason", "the new side counts from a million"];
+    let flipped = shop.pointsman.cli(&arguments).await;
+    assert!(flipped.status.success(), "{}", output_text(&flipped));
+    assert_eq!(shop.order().await, "/orders/1000003", "the engine's");
+
+    shop.kill_and_restart().await;
+    assert_eq!(shop.order().await, "/orders/1000004", "the engine's after a restart too");
+    assert!(!shown(&shop).await.contains(COLLIDED));
+    let record = output_text(&shop.pointsman.cli(&["flips", "orders.create"]).await);
+    assert!(record.contains("the new side counts from a million"), "{record}");
     shop.finish().await;
 }
 
@@ -429,7 +469,7 @@ async fn followers_find_the_id_in_the_query_or_in_a_header() {
     let more = [follower("by-query", "query.ref"), follower("by-header", "header.x-order")].concat();
     shop.flags.write("routes/more.yaml", &format!("routes:\n{more}"));
     let reloaded = shop.pointsman.cli(&["reload"]).await;
-    assert!(reloaded.status.success(), "{}", crate::support::process::output_text(&reloaded));
+    assert!(reloaded.status.success(), "{}", output_text(&reloaded));
     let order = shop.order().await;
     let id = order.trim_start_matches("/orders/");
     let read = async |path: &str, headers: &[(&str, &str)]| {

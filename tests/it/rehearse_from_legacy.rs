@@ -349,10 +349,12 @@ async fn check_warns_of_shared_steps_that_nothing_will_compare() {
         output_text(&command.arg("check").arg(flags.path()).output().await.expect("it runs"))
     };
     let warning = "nothing compares the calls of the shared step `charge`";
-    let text = check("dark", "").await;
-    assert!(text.contains(warning) && text.contains("compare.effects.charge.unseen"), "{text}");
+    for state in ["shadow", "dark"] {
+        let text = check(state, "").await;
+        assert!(text.contains(warning) && text.contains("compare.effects.charge.unseen"), "{state}: {text}");
+    }
     for (state, compare) in [
-        ("shadow", ""),
+        ("off", ""),
         ("dark", "assert: ['${intents.charge.body == legacy.body}']"),
         ("dark", "effects: { charge: { unseen: over a queue } }"),
     ] {

@@ -27,6 +27,7 @@ macro_rules! pass_on {
 
 crate::store::tests::forward_work::forward_work!(HangingStore, inner);
 
+crate::store::tests::forward_work::forward_pin_collisions!(HangingStore, inner);
 impl crate::store::InstanceStore for HangingStore {}
 impl crate::store::RecordLog for HangingStore {}
 impl crate::store::CaptureStore for HangingStore {}

@@ -1,12 +1,38 @@
-//! Pin collisions, which a background task finds.
+//! Pin collisions, which a background task finds and stores.
 
 use super::*;
+use crate::store::{PinCollision, PinCollisionStore};
+
+impl PinCollisionStore for CountingStore {
+    fn put_pin_collisions(&self, collisions: Vec<PinCollision>) -> BoxFuture<'_, Stored<()>> {
+        match self.is_gone.load(Ordering::Relaxed) {
+            true => ready(Err(StoreError("gone".into()))).boxed(),
+            // Takes effect when it is called.
+            false => self.inner.put_pin_collisions(collisions),
+        }
+    }
+    fn pin_collisions(&self) -> BoxFuture<'_, Stored<Vec<PinCollision>>> {
+        self.inner.pin_collisions()
+    }
+}
+
+/// The family `orders.create`, under this id and earlier ones.
+fn family() -> Family {
+    Family::from(RouteId::new("orders.create"))
+}
+
+/// When the stored collision of the family was found and accepted.
+async fn stored(store: &CountingStore) -> Option<(Timestamp, Option<Timestamp>)> {
+    let stored = store.inner.pin_collisions().await.unwrap();
+    assert!(stored.len() < 2 && stored.iter().all(|stored| stored.family.as_str() == "orders.create"));
+    stored.first().map(|stored| (stored.since, stored.accepted))
+}
 
 #[tokio::test]
 async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
     let store = CountingStore::new();
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    let family = Family::from(RouteId::new("orders.create"));
+    let family = family();
     create(&store, &affinity, 1, pin("17", Arm::Engine)).await;
     affinity.record_legacy_instance(pin("18", Arm::Legacy).key.into());
     affinity.finish_collision_checks().await;
@@ -14,12 +40,17 @@ async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
     affinity.record_legacy_instance(pin("17", Arm::Legacy).key.into());
     assert!(affinity.collided(&family));
 
+    // Without the collision that the first process found.
+    let store = CountingStore::new();
+    store.append(Arc::new(Append { pins: vec![pin("17", Arm::Engine)], ..append(run_id(1), 1, 1) })).await.unwrap();
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     affinity.record_legacy_instance(pin("17", Arm::Legacy).key.into());
     affinity.finish_collision_checks().await;
     assert!(affinity.collided(&family), "found in the store");
     assert!(!affinity.collided(&RouteId::new("other").into()));
 
+    let store = CountingStore::new();
+    store.append(Arc::new(Append { pins: vec![pin("17", Arm::Engine)], ..append(run_id(1), 1, 1) })).await.unwrap();
     let affinity = affinity_with_built_sets(&store).await;
     store.is_gone.store(true, Ordering::Relaxed);
     let before = store.look_ups();
@@ -37,7 +68,7 @@ async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_process_waits_for_collision_checks_until_an_outage_is_over() {
     let store = CountingStore::new();
-    let family = Family::from(RouteId::new("orders.create"));
+    let family = family();
     let affinity = affinity_with_built_sets(&store).await;
     create(&store, &affinity, 1, pin("17", Arm::Engine)).await;
     let affinity = affinity_with_built_sets(&store).await;
@@ -52,4 +83,71 @@ async fn the_end_of_a_process_waits_for_collision_checks_until_an_outage_is_over
     store.is_gone.store(false, Ordering::Relaxed);
     ended.await.unwrap();
     assert!(affinity.collided(&family));
+}
+
+#[tokio::test]
+async fn a_collision_stands_over_restarts_until_a_person_accepts_it() {
+    let store = CountingStore::new();
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let (before, key) = (clock::now(), pin("17", Arm::Legacy).key);
+    affinity.record_collision(&key, run_id(1));
+    let since = affinity.collided_since(&family()).unwrap();
+    affinity.finish_collision_checks().await;
+    assert_eq!(stored(&store).await, Some((since, None)));
+
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    assert_eq!(affinity.collided_since(&renamed("orders.make", &["orders.create"])), Some(since));
+    affinity.record_collision(&pin("18", Arm::Legacy).key, run_id(2));
+    affinity.finish_collision_checks().await;
+    assert_eq!(stored(&store).await, Some((since, None)), "the first one counts");
+    let at = clock::now();
+    affinity.accept_collisions(&renamed("orders.make", &["orders.create"]), at);
+    assert!(!affinity.collided(&family()));
+    affinity.finish_collision_checks().await;
+    assert_eq!(stored(&store).await, Some((since, Some(at))));
+
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    assert!(!affinity.collided(&family()));
+    affinity.record_collision(&key, run_id(3));
+    let again = affinity.collided_since(&family()).unwrap();
+    affinity.accept_collisions(&family(), before);
+    assert!(again > at && affinity.collided(&family()), "what was accepted before it does not count");
+    affinity.finish_collision_checks().await;
+    assert_eq!(stored(&store).await, Some((again, None)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collision_and_its_acceptance_are_stored_once_the_store_answers_again() {
+    let store = CountingStore::new();
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    create(&store, &affinity, 1, pin("17", Arm::Engine)).await;
+    store.is_gone.store(true, Ordering::Relaxed);
+    affinity.record_legacy_instance(pin("17", Arm::Legacy).key.into());
+    let since = affinity.collided_since(&family()).expect("known at once");
+    let wait = tokio::time::timeout(std::time::Duration::from_secs(60), affinity.finish_collision_checks());
+    assert!(wait.await.is_err(), "the end of the process waits until its own bound");
+    assert_eq!(stored(&store).await, None);
+    store.is_gone.store(false, Ordering::Relaxed);
+    let is_stored = async |accepted: Option<Timestamp>| {
+        while stored(&store).await != Some((since, accepted)) {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let within = std::time::Duration::from_secs(60);
+    tokio::time::timeout(within, is_stored(None)).await.expect("without anybody who waits for it");
+    store.is_gone.store(true, Ordering::Relaxed);
+    let at = clock::now();
+    affinity.accept_collisions(&family(), at);
+    assert!(!affinity.collided(&family()));
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    store.is_gone.store(false, Ordering::Relaxed);
+    tokio::time::timeout(within, is_stored(Some(at))).await.expect("stored too");
+}
+
+/// A run that cannot pin an instance may be the first that shows this process that the family has pins.
+#[tokio::test]
+async fn a_collision_in_a_family_without_known_pins_counts() {
+    let affinity = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
+    affinity.record_collision(&pin("17", Arm::Engine).key, run_id(1));
+    assert!(affinity.collided(&family()));
 }

@@ -372,8 +372,7 @@ fn a_missing_call_is_named_by_service_method_and_template() {
         assert_eq!(comparison.verdict, Verdict::Ignored);
         assert_eq!(comparison.ignored_by, [(format!("ignore_calls {ignored}"), 1)]);
     }
-    // A second charge, of another amount: a step makes such a call.
-    let charges = [7, 5].map(|n| posted(CHARGES, json!({ "amount": n })));
+    let charges = [7, 5].map(|n| posted(CHARGES, json!({ "amount": n }))); // a step makes such calls
     let comparison =
         differences(charges.to_vec(), vec![charge(json!({"amount": 5}))], json!({"ignore_calls": ["bank"]}));
     assert_eq!(found(&comparison), [("effects.bank POST /v1/charges", DifferenceKind::EffectMissing)]);

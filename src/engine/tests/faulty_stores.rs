@@ -66,6 +66,7 @@ macro_rules! forward_to_inner {
 
 crate::store::tests::forward_work::forward_work!(FaultyStore, inner);
 
+crate::store::tests::forward_work::forward_pin_collisions!(FaultyStore, inner);
 impl crate::store::InstanceStore for FaultyStore {}
 impl crate::store::RecordLog for FaultyStore {}
 impl crate::store::CaptureStore for FaultyStore {}

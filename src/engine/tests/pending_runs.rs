@@ -129,6 +129,7 @@ impl RunCoordination for SlowStore {
     }
 }
 
+crate::store::tests::forward_work::forward_pin_collisions!(SlowStore, inner);
 impl crate::store::InstanceStore for SlowStore {}
 impl crate::store::RecordLog for SlowStore {}
 impl crate::store::CaptureStore for SlowStore {}

@@ -275,6 +275,7 @@ impl RunCoordination for TestStore {
     }
 }
 
+crate::store::tests::forward_work::forward_pin_collisions!(TestStore, inner);
 impl crate::store::InstanceStore for TestStore {}
 impl crate::store::RecordLog for TestStore {}
 impl crate::store::CaptureStore for TestStore {}

@@ -75,6 +75,7 @@ impl FailingStore {
 
 crate::store::tests::forward_work::forward_work!(FailingStore, inner);
 
+crate::store::tests::forward_work::forward_pin_collisions!(FailingStore, inner);
 impl crate::store::InstanceStore for FailingStore {}
 impl crate::store::RecordLog for FailingStore {}
 impl crate::store::CaptureStore for FailingStore {}

@@ -5,7 +5,7 @@ use crate::ladder::leaving_only::removed_in_only;
 use crate::ladder::positions::Positions;
 
 /// The files with these states, and with `force` at these routes.
-fn forcing(states: &[(&str, State)], routes: &[&str]) -> DeclaredFiles {
+pub(super) fn forcing(states: &[(&str, State)], routes: &[&str]) -> DeclaredFiles {
     let force = |files, id: &&str| edited(files, id, |route| route.force = Some("we know".into()));
     routes.iter().fold(files(states), force)
 }

@@ -1,5 +1,6 @@
 //! States that files force without a flip: what is entered of them.
 
+use super::files::forcing;
 use super::*;
 use crate::ladder::ForcedFile;
 

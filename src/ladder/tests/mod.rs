@@ -1,5 +1,6 @@
 //! Tests of moves, with a store in memory.
 
+mod acceptance;
 mod auto;
 mod captured_log;
 mod changed_in_live;

@@ -1,4 +1,4 @@
-//! Instances of legacy, and the ends of the engine's.
+//! Instances of legacy, the ends of the engine's, and pin collisions.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,16 @@ use jiff::Timestamp;
 
 use crate::flag::PinKey;
 use crate::names::{RouteId, RunId};
+use crate::store::PinCollision;
 use crate::store::instances::UNKNOWN_ID;
 
-/// Instances of legacy, and the ends of the engine's.
+/// Instances of legacy, the ends of the engine's, and pin collisions.
 #[derive(Default)]
 pub(super) struct InstanceTables {
     pub(super) legacy: BTreeMap<PinKey, StoredLegacyInstance>,
     /// By the id under which the instance is pinned and the run that created it.
     pub(super) ended: BTreeMap<(RouteId, RunId), Timestamp>,
+    pub(super) collisions: BTreeMap<RouteId, PinCollision>,
 }
 
 /// An instance of legacy.

@@ -1,4 +1,4 @@
-//! What is known of instances beside their pins.
+//! What is known of instances beside their pins, and pin collisions.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,7 +14,8 @@ use crate::flag::{Arm, PinKey};
 use crate::names::{RouteId, RunId};
 use crate::store::instances::UNKNOWN_ID;
 use crate::store::{
-    AdoptionState, InstanceChange, InstanceCount, InstanceStore, LegacyInstance, PinAdoption, PinRecord, StoreError,
+    AdoptionState, InstanceChange, InstanceCount, InstanceStore, LegacyInstance, PinAdoption, PinCollision,
+    PinCollisionStore, PinRecord, StoreError,
 };
 
 impl Tables {
@@ -171,5 +172,25 @@ impl InstanceStore for MemoryStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<LegacyInstance>, StoreError>> {
         self.with(|tables| tables.legacy_instances(&family, after, limit))
+    }
+}
+
+impl PinCollisionStore for MemoryStore {
+    fn put_pin_collisions(&self, collisions: Vec<PinCollision>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.with(|tables| {
+            for collision in collisions {
+                let family = collision.family.clone();
+                tables
+                    .instances
+                    .collisions
+                    .entry(family)
+                    .and_modify(|known| known.merge(collision.clone()))
+                    .or_insert(collision);
+            }
+        })
+    }
+
+    fn pin_collisions(&self) -> BoxFuture<'_, Result<Vec<PinCollision>, StoreError>> {
+        self.with(|tables| tables.instances.collisions.values().cloned().collect())
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of instances beside their pins: its writes and its reads.
+//! What is known of instances beside their pins, and pin collisions: the writes and the reads.
 //!
 //! Always true: each statement is idempotent and locks its rows in the order of their keys, so that two processes
 //! cannot deadlock.
@@ -18,7 +18,9 @@ use crate::flag::{Arm, PinKey};
 use crate::names::RouteId;
 use crate::store::encoded::nanos;
 use crate::store::instances::UNKNOWN_ID;
-use crate::store::{InstanceChange, InstanceCount, InstanceStore, LegacyInstance, StoreError};
+use crate::store::{
+    InstanceChange, InstanceCount, InstanceStore, LegacyInstance, PinCollision, PinCollisionStore, StoreError,
+};
 
 impl InstanceStore for PostgresStore {
     fn change_instances(&self, changes: Vec<InstanceChange>) -> BoxFuture<'_, Result<()>> {
@@ -41,6 +43,44 @@ impl InstanceStore for PostgresStore {
     ) -> BoxFuture<'_, Result<Vec<LegacyInstance>>> {
         legacy_instances(&self.pool, family, after, limit).boxed()
     }
+}
+
+impl PinCollisionStore for PostgresStore {
+    fn put_pin_collisions(&self, collisions: Vec<PinCollision>) -> BoxFuture<'_, Result<()>> {
+        put_collisions(&self.pool, collisions).boxed()
+    }
+
+    fn pin_collisions(&self) -> BoxFuture<'_, Result<Vec<PinCollision>>> {
+        pin_collisions(&self.pool).boxed()
+    }
+}
+
+/// See [`PinCollision::merge`].
+async fn put_collisions(pool: &Pool, collisions: Vec<PinCollision>) -> Result<()> {
+    const PUT: &str = "INSERT INTO pin_collisions AS known (family, since, accepted) \
+             SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS new (family, since, accepted) ORDER BY 1 \
+         ON CONFLICT (family) DO UPDATE SET \
+             since = CASE WHEN excluded.since > known.accepted THEN excluded.since \
+                 ELSE least(known.since, excluded.since) END, \
+             accepted = CASE WHEN excluded.since > known.accepted THEN excluded.accepted \
+                 ELSE greatest(known.accepted, excluded.accepted) END \
+         WHERE excluded.accepted IS NULL OR known.since <= excluded.accepted";
+    let families: Vec<&str> = collisions.iter().map(|collision| collision.family.as_str()).collect();
+    let since: Vec<i64> = collisions.iter().map(|collision| nanos(collision.since)).collect();
+    let accepted: Vec<Option<i64>> = collisions.iter().map(|collision| collision.accepted.map(nanos)).collect();
+    pool.query(|| sqlx::query(PUT).bind(&families).bind(&since).bind(&accepted)).await.map(drop)
+}
+
+async fn pin_collisions(pool: &Pool) -> Result<Vec<PinCollision>> {
+    let text = "SELECT family, since, accepted FROM pin_collisions ORDER BY family COLLATE \"C\"";
+    let collision = |row: &PgRow| {
+        Ok(PinCollision {
+            family: RouteId::new(column::<&str>(row, 0)?),
+            since: time(column(row, 1)?)?,
+            accepted: column::<Option<i64>>(row, 2)?.map(time).transpose()?,
+        })
+    };
+    pool.query(|| sqlx::query(text)).await?.iter().map(collision).collect()
 }
 
 /// The rows of legacy's instances that changes add or edit. Of several changes of one instance, their sum.

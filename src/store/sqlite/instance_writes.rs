@@ -1,13 +1,13 @@
-//! The writes of what is known of instances beside their pins.
+//! The writes of what is known of instances beside their pins, and of pin collisions.
 
 use rusqlite::{Connection, params};
 
 use super::encoded::nanos;
 use super::read::sql_limit;
 use crate::flag::PinKey;
-use crate::store::InstanceChange;
 use crate::store::instances::UNKNOWN_ID;
 use crate::store::write_error::WriteError;
+use crate::store::{InstanceChange, PinCollision};
 
 /// Writes changes, within the transaction that the caller has begun.
 pub(super) fn write(conn: &Connection, changes: &[InstanceChange]) -> Result<(), WriteError> {
@@ -72,6 +72,22 @@ pub(super) fn write(conn: &Connection, changes: &[InstanceChange]) -> Result<(),
                 conn.prepare_cached(text)?.execute(params![family.as_str(), sql_limit(keep.saturating_sub(1))])?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Merges collisions with the stored ones ([`PinCollision::merge`]), within the transaction that the caller has begun.
+pub(super) fn put_collisions(conn: &Connection, collisions: &[PinCollision]) -> Result<(), WriteError> {
+    // `max` of a NULL is NULL.
+    let text = "INSERT INTO pin_collisions AS known (family, since, accepted) VALUES (?1, ?2, ?3) \
+                ON CONFLICT DO UPDATE SET \
+                    since = CASE WHEN excluded.since > known.accepted THEN excluded.since \
+                        ELSE min(known.since, excluded.since) END, \
+                    accepted = CASE WHEN excluded.since > known.accepted THEN excluded.accepted \
+                        ELSE coalesce(max(known.accepted, excluded.accepted), known.accepted, excluded.accepted) END \
+                WHERE excluded.accepted IS NULL OR known.since <= excluded.accepted";
+    for PinCollision { family, since, accepted } in collisions {
+        conn.prepare_cached(text)?.execute(params![family.as_str(), nanos(*since), accepted.map(nanos)])?;
     }
     Ok(())
 }

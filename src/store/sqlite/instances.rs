@@ -1,4 +1,5 @@
-//! What is known of instances beside their pins. `instance_writes` has the statements of the writes.
+//! What is known of instances beside their pins, and pin collisions. The statements of the writes are in
+//! `instance_writes`.
 
 use std::sync::Arc;
 
@@ -12,7 +13,9 @@ use super::readers::Readers;
 use crate::flag::{Arm, PinKey};
 use crate::names::RouteId;
 use crate::store::instances::UNKNOWN_ID;
-use crate::store::{InstanceChange, InstanceCount, InstanceStore, LegacyInstance, StoreError};
+use crate::store::{
+    InstanceChange, InstanceCount, InstanceStore, LegacyInstance, PinCollision, PinCollisionStore, StoreError,
+};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -37,6 +40,26 @@ impl InstanceStore for SqliteStore {
     ) -> BoxFuture<'_, Result<Vec<LegacyInstance>>> {
         legacy_instances(&self.readers, family, after, limit).boxed()
     }
+}
+
+impl PinCollisionStore for SqliteStore {
+    fn put_pin_collisions(&self, collisions: Vec<PinCollision>) -> BoxFuture<'_, Result<()>> {
+        self.write(RecordWrite::PinCollisions(collisions))
+    }
+
+    fn pin_collisions(&self) -> BoxFuture<'_, Result<Vec<PinCollision>>> {
+        pin_collisions(&self.readers).boxed()
+    }
+}
+
+async fn pin_collisions(readers: &Readers) -> Result<Vec<PinCollision>> {
+    let query = sqlx::query_as("SELECT family, since, accepted FROM pin_collisions ORDER BY family");
+    let rows: Vec<(String, i64, Option<i64>)> = query.fetch_all(readers.pool()?).await.map_err(read_error)?;
+    let collision = |(family, since, accepted): (String, i64, Option<i64>)| {
+        let (since, accepted) = (time(since)?, accepted.map(time).transpose()?);
+        Ok(PinCollision { family: RouteId::new(family), since, accepted })
+    };
+    rows.into_iter().map(collision).collect()
 }
 
 async fn counts(readers: &Readers, families: Vec<RouteId>) -> Result<Vec<InstanceCount>> {

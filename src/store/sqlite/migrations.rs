@@ -6,10 +6,10 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 /// The migration that creates the table of appends. The events of an older file are moved after it.
 pub(super) const CREATES_APPENDS: i64 = 7;
 /// The last migration.
-pub(in crate::store) const NEWEST_VERSION: i64 = 17;
+pub(in crate::store) const NEWEST_VERSION: i64 = 18;
 
 /// The version of the tables after each migration, its name and its statements. What was released never changes.
-const MIGRATIONS: [(i64, &str, &str); 17] = [
+const MIGRATIONS: [(i64, &str, &str); 18] = [
     (1, "first", include_str!("../schema/0001_first.sql")),
     (2, "run_keys", include_str!("../schema/0002_run_keys.sql")),
     (3, "work", include_str!("../schema/0003_work.sql")),
@@ -26,7 +26,8 @@ const MIGRATIONS: [(i64, &str, &str); 17] = [
     (14, "adoptions", include_str!("../schema/0014_adoptions.sql")),
     (15, "service callers", include_str!("../schema/0015_service_callers.sql")),
     (16, "captures", include_str!("../schema/0016_captures.sql")),
-    (NEWEST_VERSION, "sample runs", include_str!("../schema/0017_sample_runs.sql")),
+    (17, "sample runs", include_str!("../schema/0017_sample_runs.sql")),
+    (NEWEST_VERSION, "pin collisions", include_str!("../schema/0018_pin_collisions.sql")),
 ];
 
 /// The migrations up to a version, in order.

@@ -29,8 +29,8 @@ use crate::store::key_files::key_file_row;
 use crate::store::write_error::WriteError;
 use crate::store::{
     CaptureBounds, CaptureRecord, DeclaredState, EvidenceRecord, FlipRecord, InstanceChange, KeyFileRecord,
-    NewAdoption, PutFlips, RecordEntry, SampleRecord, ServiceCaller, SettledAdoption, StoreError, StoreNotification,
-    WatchedTime,
+    NewAdoption, PinCollision, PutFlips, RecordEntry, SampleRecord, ServiceCaller, SettledAdoption, StoreError,
+    StoreNotification, WatchedTime,
 };
 
 /// The reply channel of a write that returns nothing.
@@ -50,6 +50,7 @@ pub(super) enum RecordWrite {
     RunKey(RunId, Option<Vec<u8>>),
     DetachTwin(PinKey),
     Instances(Vec<InstanceChange>),
+    PinCollisions(Vec<PinCollision>),
     ClaimAdoption(Box<NewAdoption>),
     SettleAdoption(Box<SettledAdoption>),
     LegacyTries(Vec<(RetryKey, Timestamp)>),
@@ -231,6 +232,7 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
             conn.prepare_cached(text)?.execute(values)?;
         }
         RecordWrite::Instances(changes) => instance_writes::write(conn, changes)?,
+        RecordWrite::PinCollisions(collisions) => instance_writes::put_collisions(conn, collisions)?,
         RecordWrite::ClaimAdoption(new) => adoption_writes::claim(conn, new)?,
         RecordWrite::SettleAdoption(settled) => adoption_writes::settle(conn, settled)?,
         RecordWrite::LegacyTries(tries) => {

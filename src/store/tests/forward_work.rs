@@ -1,4 +1,4 @@
-//! A macro for test stores that wrap another store and change only some of its calls.
+//! Macros for test stores that wrap another store and change only some of its calls.
 
 /// Implements [`crate::store::RunCoordination`] by forwarding each call to a field, except `acquire_due_except`,
 /// `give_up` and `owner`: for them the trait's own versions are used, as in a store of one process.
@@ -56,3 +56,26 @@ macro_rules! forward_work {
     };
 }
 pub(crate) use forward_work;
+
+/// Implements [`crate::store::PinCollisionStore`] by forwarding each call to a field.
+macro_rules! forward_pin_collisions {
+    ($store:ty, $($field:tt).+) => {
+        impl $crate::store::PinCollisionStore for $store {
+            fn put_pin_collisions(
+                &self,
+                collisions: Vec<$crate::store::PinCollision>,
+            ) -> futures_util::future::BoxFuture<'_, Result<(), $crate::store::StoreError>> {
+                self.$($field).+.put_pin_collisions(collisions)
+            }
+            fn pin_collisions(
+                &self,
+            ) -> futures_util::future::BoxFuture<
+                '_,
+                Result<Vec<$crate::store::PinCollision>, $crate::store::StoreError>,
+            > {
+                self.$($field).+.pin_collisions()
+            }
+        }
+    };
+}
+pub(crate) use forward_pin_collisions;

@@ -19,6 +19,7 @@ mod older_processes;
 mod open_creators;
 mod ownership;
 mod pending_runs;
+mod pin_collisions;
 mod postgres;
 mod power;
 mod process_kill;

@@ -1,6 +1,8 @@
 //! Services whose base URL changed between two attempts: a call that may have been done at the old URL is not sent to
 //! the new URL.
 
+mod changed_secrets;
+
 use super::harness::timed_out;
 use super::*;
 use crate::limits::Limits;
@@ -8,14 +10,14 @@ use crate::workflow::address::{CallChange, moved_calls};
 use crate::workflow::{CallRecord, Choice, ConflictKind, DeclaredNames, StepPart};
 
 /// Steps that call a service that honours idempotency keys, without and with a secret in a header or the URL.
-pub(super) const CALLS: [&str; 4] = [
+const CALLS: [&str; 4] = [
     "call: 'POST ${services.stock}/charges'",
     "call: 'POST ${services.stock}/charges?x=${request.body.items[0]}'",
     "call: 'POST ${services.stock}/charges', headers: { authorization: 'Bearer ${secrets.bank}' }",
     "call: 'POST ${services.stock}/charges/${secrets.bank}?x=${request.body.items[0]}'",
 ];
 
-pub(super) fn plan_of(call: &str, more: &str) -> Plan {
+fn plan_of(call: &str, more: &str) -> Plan {
     let yaml = format!(
         "
 workflow: w
@@ -42,7 +44,7 @@ fn charging(plan: &Plan) -> Harness<'_> {
     charging_with(plan, |_| ())
 }
 
-pub(super) fn charging_with<'p>(plan: &'p Plan, set: impl FnOnce(&mut Harness<'p>)) -> Harness<'p> {
+fn charging_with<'p>(plan: &'p Plan, set: impl FnOnce(&mut Harness<'p>)) -> Harness<'p> {
     let mut harness = Harness::of_route(plan);
     set(&mut harness);
     set_base_url(&mut harness, "stock", "http://old");
@@ -53,7 +55,7 @@ pub(super) fn charging_with<'p>(plan: &'p Plan, set: impl FnOnce(&mut Harness<'p
     harness
 }
 
-pub(super) fn attempt(harness: &Harness<'_>) -> (u32, Arc<CallRecord>, String) {
+fn attempt(harness: &Harness<'_>) -> (u32, Arc<CallRecord>, String) {
     let attempt = harness.run.attempt(&"charge".into(), None, StepPart::Do).expect("the attempt is under way");
     (attempt.attempt, attempt.request, attempt.key.expect("a shared step has a key"))
 }
@@ -65,7 +67,7 @@ fn moved(record: &CallRecord, to: &str) -> CallRecord {
 
 /// Ends the attempt of `charge` with an unknown outcome: by a time-out, or (`is_crash`) because the process ended while
 /// the call was in flight, and it was not sent again, because the new process has another URL.
-pub(super) fn ends_unknown(harness: &mut Harness<'_>, is_crash: bool) {
+fn ends_unknown(harness: &mut Harness<'_>, is_crash: bool) {
     let (index, number) = (harness.plan.step(&"charge".into()).unwrap().0, attempt(harness).0);
     let result = if is_crash { AttemptResult::Missing("x".into()) } else { timed_out() };
     let (item, part) = (None, StepPart::Do);

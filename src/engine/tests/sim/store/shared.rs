@@ -105,6 +105,7 @@ impl RunCoordination for Shared {
     }
 }
 
+crate::store::tests::forward_work::forward_pin_collisions!(Shared, 0.inner);
 impl crate::store::InstanceStore for Shared {}
 impl crate::store::RecordLog for Shared {}
 impl crate::store::CaptureStore for Shared {}

@@ -1,9 +1,7 @@
 //! Secrets whose value changed between two attempts: a call that may have been done with the old one is not sent with
 //! the new one.
 
-use super::address::{CALLS, attempt, charging_with, ends_unknown, plan_of};
 use super::*;
-use crate::workflow::{CallRecord, Choice, ConflictKind};
 
 fn set_secret(harness: &mut Harness<'_>, value: &str) {
     harness.inputs = harness.inputs.clone().with_secrets([("bank", value)]);

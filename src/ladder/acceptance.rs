@@ -1,0 +1,42 @@
+//! Conditions of a gate that stand until a person accepts them with a flip by force, such as a pin collision.
+//!
+//! Always true: only a person's flip to `live` or `only`, or to the state that the route has, accepts something, once
+//! it is in force, and nothing that came up after the flip was judged.
+
+use jiff::Timestamp;
+
+use super::gate::Gate;
+use super::mover::Mover;
+use super::positions::RoutePosition;
+use super::types::{FlipSource, MoveRequest};
+use crate::flag::State;
+use crate::names::RouteId;
+
+impl Gate {
+    /// Whether a flip by force to this state would accept something.
+    pub(super) fn awaits_acceptance(&self, position: &RoutePosition, to: State, source: FlipSource) -> bool {
+        source == FlipSource::Api
+            && accepts(position.rung(), to)
+            && self.conditions.iter().any(|condition| condition.awaits_acceptance(&position.route))
+    }
+}
+
+impl Mover {
+    /// Tells the conditions of a route what a flip accepts. To be called once the flip is in force; `at` is the time of
+    /// its record.
+    pub(super) fn accept_conditions(&self, route: &RouteId, from: State, request: &MoveRequest, at: Timestamp) {
+        let positions = self.in_force().inputs().positions;
+        if let Some(position) = positions.routes.get(route)
+            && request.force
+            && accepts(from, request.to)
+        {
+            self.gate().conditions.iter().for_each(|condition| condition.accept(&position.route, at));
+        }
+    }
+}
+
+/// Whether a flip by force accepts what stands against the route. To `dark` only if it is there: on the way up that
+/// gate does not ask for it, so that nobody has read of it.
+fn accepts(from: State, to: State) -> bool {
+    to >= State::Live || to == from
+}

@@ -151,7 +151,7 @@ fn process_endpoints() -> Vec<Endpoint> {
             .for_applications(),
         public("/metrics", get(process::metrics), "metrics", "Metrics for Prometheus").responds(200, Content::Text),
         public("/healthz", get(process::healthz), "healthz", "Whether the process runs").responds(200, Content::Text),
-        public("/readyz", get(process::readyz), "readyz", "Whether a start of a run would be accepted")
+        public("/readyz", get(process::readyz), "readyz", "Whether runs are taken (200 at runs_in_flight_max too)")
             .responds(200, Content::Text)
             .responds(503, Content::Text),
         public("/openapi.json", get(process::openapi), "openapi", "This description")

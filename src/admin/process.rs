@@ -20,7 +20,8 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// 200 if a start of a run would be accepted now, else 503 with the reason.
+/// 200 if the engine can take runs now, else 503 with the reason. Also 200 while `runs_in_flight_max` runs are in
+/// flight, so that a load balancer does not move the load to the next process.
 pub(super) async fn readyz(admin: Admin) -> Response {
     match (admin.parts.process_status)().not_ready {
         None => "ready\n".into_response(),

@@ -259,12 +259,14 @@ pub(super) fn ended(
         (status, _) => {
             let note = note.map_or_else(String::new, |note| format!(": {note}"));
             let message = format!("`{id}`: the run {child} of `{}` ended as {}{note}", known.workflow, status.as_str());
+            let below = cause.filter(|_| run.mode() == Mode::Real);
             // In a run that is not real: where the child could not be rehearsed for lack of an output, a person or a
             // signal, or a service failed, this run fails with the same kind of failure, so that it is not compared.
             let cause = cause.filter(|_| run.mode() != Mode::Real);
             let lacks = cause.filter(|cause| cause.missing_for_rehearsal().is_some());
             let incomparable = lacks.or(cause.filter(|cause| cause.is_of_service()));
             let failure = Failure::of_step(incomparable.unwrap_or(FailureKind::ChildFailed), id, item, message);
+            let failure = Failure { below, ..failure };
             let expected = format!("a run of `{}` that completes", known.workflow);
             let asks_person = lacks.is_none() && step.failure_handling.on_failure == Some(PauseOrFail::Pause);
             (ConflictKind::ChildFailed, expected, asks_person, failure)

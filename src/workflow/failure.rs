@@ -23,6 +23,10 @@ pub struct Failure {
     pub message: String,
     /// How many milliseconds to wait before another try, as the service (`Retry-After`) or its breaker says.
     pub retry_after_ms: Option<u64>,
+    /// How a child run failed, or the run below it whose failure that follows from. Absent in events of earlier
+    /// versions, and in a run that is not real, which fails in the same way itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<FailureKind>,
 }
 
 /// Kinds of failure: a closed set of labels.
@@ -159,7 +163,7 @@ impl FailureKind {
             | FailureKind::ChildFailed => None,
         }
     }
-    /// The status that a caller gets where the workflow declares no answer.
+    /// The status that a caller gets where the workflow declares no answer, and no run below it failed.
     pub fn default_status(self) -> u16 {
         match self {
             FailureKind::Refused | FailureKind::Broken | FailureKind::Schema => 502,
@@ -184,11 +188,22 @@ impl FailureKind {
 impl Failure {
     /// A failure in a step.
     pub fn of_step(kind: FailureKind, step: &StepId, item: Option<u32>, message: impl Into<String>) -> Self {
-        Self { kind, step: Some(step.clone()), item, status: None, message: message.into(), retry_after_ms: None }
+        Self { step: Some(step.clone()), item, ..Self::of_run(kind, message) }
     }
     /// A failure outside any step.
     pub fn of_run(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, step: None, item: None, status: None, message: message.into(), retry_after_ms: None }
+        let message = message.into();
+        Self { kind, step: None, item: None, status: None, message, retry_after_ms: None, below: None }
+    }
+    /// How the run failed; where a run below it failed, how that one did.
+    pub fn kind_at_bottom(&self) -> FailureKind {
+        self.below.unwrap_or(self.kind)
+    }
+    /// The status that a caller gets where the workflow declares no answer. Where a service of a child run failed, it
+    /// is the same as without the child.
+    pub fn default_status(&self) -> u16 {
+        let of_service = self.below.map(FailureKind::default_status).filter(|status| (502..=504).contains(status));
+        of_service.unwrap_or_else(|| self.kind.default_status())
     }
 }
 

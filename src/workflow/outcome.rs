@@ -377,17 +377,12 @@ impl EndedAttempt<'_> {
             (AttemptResult::Unreadable { .. }, _) => FailureKind::Bound,
             (AttemptResult::Reply { .. }, _) => FailureKind::Refused,
         };
-        Failure {
-            kind,
-            step: Some(self.step.id.clone()),
-            item: self.item,
-            status,
-            message: match self.item {
-                Some(item) => format!("item {item} of `{}`: {what}", self.step.id),
-                None => format!("`{}`: {what}", self.step.id),
-            },
-            retry_after_ms: retry_after(result).and_then(|after| u64::try_from(after.as_millis()).ok()),
-        }
+        let message = match self.item {
+            Some(item) => format!("item {item} of `{}`: {what}", self.step.id),
+            None => format!("`{}`: {what}", self.step.id),
+        };
+        let retry_after_ms = retry_after(result).and_then(|after| u64::try_from(after.as_millis()).ok());
+        Failure { status, retry_after_ms, ..Failure::of_step(kind, &self.step.id, self.item, message) }
     }
 }
 

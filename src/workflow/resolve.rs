@@ -139,6 +139,7 @@ pub(super) fn resolve(
                 status: conflict.status,
                 message: conflict.message.clone(),
                 retry_after_ms: None,
+                below: None,
             };
             let (step, item, by) = (step.clone(), *item, by.id.clone());
             events.push(Event::Step(StepEvent::FallbackTaken { step, item, by, failure }));

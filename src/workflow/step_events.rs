@@ -144,6 +144,7 @@ pub(super) fn failure(
         status: None,
         message: format!("{name}: {message}"),
         retry_after_ms: None,
+        below: None,
     }
 }
 

@@ -116,7 +116,7 @@ fn output(loaded: &RunForDisplay) -> Value {
 }
 
 fn error(failure: &Failure) -> RunError {
-    let Failure { kind, step, item, status, message, retry_after_ms: _ } = failure;
+    let Failure { kind, step, item, status, message, retry_after_ms: _, below: _ } = failure;
     RunError {
         kind: *kind,
         step_id: step.as_ref().map(ToString::to_string),

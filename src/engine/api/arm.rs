@@ -114,12 +114,13 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     prepared.reads = request.reads.clone();
     let (answer_sender, answer) = oneshot::channel();
     // Some of the time is reserved for recording the answer that is given at the deadline.
-    let until = deadline - (request.deadline / 4).min(Duration::from_millis(250));
+    let recording_time = (request.deadline / 4).min(Duration::from_millis(250));
+    let (answer_by, give_up_by) = (deadline - recording_time, deadline - recording_time / 5);
     prepared.keep &= request.keep;
     prepared.slot = if prepared.keep { core.slot_of_new(&prepared.run) } else { None };
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), ..prepared };
     let awaited_intents = request.awaited_intents;
-    let caller = Caller { answer_sender, may_fall_back, answer_by: until, awaited_intents };
+    let caller = Caller { answer_sender, may_fall_back, answer_by, give_up_by, awaited_intents };
     driver::spawn(&core, prepared.driver(&core, Waiter::Caller(caller)), permit);
     drop(permit_to_begin);
 

@@ -56,6 +56,8 @@ pub(super) struct Caller {
     pub may_fall_back: bool,
     /// A little before the caller's deadline, to leave time for recording the answer.
     pub answer_by: Instant,
+    /// Between that and the caller's deadline: see [`CallerTerms::give_up_by`].
+    pub give_up_by: Instant,
     /// See [`ArmRequest::awaited_intents`](crate::exchange::ArmRequest::awaited_intents).
     pub awaited_intents: AwaitedIntents,
 }
@@ -140,9 +142,11 @@ impl Driver {
             reads,
         } = parts;
         let (writer, append_header) = writer.unzip();
-        let terms = caller.as_ref().map(|Caller { may_fall_back, answer_by, awaited_intents, .. }| {
-            let (may_fall_back, answer_by) = (*may_fall_back, clock.at(*answer_by));
-            CallerTerms { may_fall_back, answer_by, awaited_intents: awaited_intents.clone() }
+        let terms = caller.as_ref().map(|caller| CallerTerms {
+            may_fall_back: caller.may_fall_back,
+            answer_by: clock.at(caller.answer_by),
+            give_up_by: clock.at(caller.give_up_by),
+            awaited_intents: caller.awaited_intents.clone(),
         });
         let shared = core.ports.store.is_shared().then(|| core.schedule.counted_runs.clone());
         let is_replay = reads.as_ref().is_some_and(|reads| reads.is_replay());

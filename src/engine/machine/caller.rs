@@ -108,6 +108,15 @@ impl Machine {
         self.end = Some(DriverEnd::Discarded);
     }
 
+    /// Answers the caller shortly before its deadline, where the store has not confirmed the events of its reply by
+    /// then.
+    pub(super) fn give_up_unconfirmed_reply(&mut self) {
+        let is_over = self.caller.as_ref().is_some_and(|caller| caller.give_up_by <= self.now);
+        if is_over && self.end.is_none() && self.log.is_kept() {
+            self.answer_caller_unknown("the store does not answer");
+        }
+    }
+
     /// Tells the caller that the outcome is unknown. The run goes on, and a later request with the same retry key can
     /// get the run's answer.
     pub(super) fn answer_caller_unknown(&mut self, why: &str) {

@@ -12,8 +12,8 @@ use crate::exchange::{
 };
 use crate::names::RunId;
 use crate::workflow::{
-    AnswerRecord, DecisionInputs, Failure, FailureKind, Mode, Plan, Run, RunStatus, ShownTexts, is_without_content,
-    wire,
+    AnswerRecord, DecisionInputs, Failure, FailureKind, Mode, Plan, Run, RunStatus, ShownTexts, StepKind,
+    is_without_content, wire,
 };
 
 /// The status that the caller of a run is told. A run that undoes what it did has failed, also while its undoing waits
@@ -338,11 +338,22 @@ fn given_to_legacy(run: Option<RunId>) -> ProblemDocument {
     }
 }
 
+/// The title where something did not come in time.
+fn timed_out(plan: Option<&Plan>, failure: &Failure) -> &'static str {
+    let step = failure.step.as_ref().map(|step| plan.and_then(|plan| plan.step(step)).map(|(_, step)| &step.kind));
+    match step {
+        None => "The workflow's deadline has passed",
+        Some(None) => "A step of the workflow did not end in time",
+        Some(Some(StepKind::Wait(_))) => "A signal that the workflow waits for did not come in time",
+        Some(Some(_)) => "A service that the workflow needs did not answer in time",
+    }
+}
+
 fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> ProblemDocument {
     let title = match failure.kind {
         FailureKind::Refused => "A service refused a step of the workflow",
         FailureKind::Unavailable => "A service that the workflow needs is not available",
-        FailureKind::TimedOut => "A service that the workflow needs did not answer in time",
+        FailureKind::TimedOut => timed_out(plan, failure),
         FailureKind::Broken => "A service that the workflow needs failed",
         FailureKind::Schema => "A service's reply does not match the schema of a step of the workflow",
         FailureKind::Cancelled => "The run was cancelled",
@@ -373,7 +384,7 @@ fn failed(run: &Run, plan: Option<&Plan>, failure: &Failure) -> ProblemDocument 
         status: match failure.kind {
             // The child did not fail: a person or a rule of its workflow decided against it.
             FailureKind::ChildFailed if is_decided => FailureKind::Cancelled.default_status(),
-            kind => kind.default_status(),
+            _ => failure.default_status(),
         },
         kind: format!("workflow-{}", failure.kind.as_str().replace('_', "-")),
         title: title.into(),

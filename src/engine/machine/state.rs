@@ -48,6 +48,8 @@ pub(in crate::engine) struct CallerTerms {
     pub may_fall_back: bool,
     /// A little before the caller's deadline, to leave time for recording the answer.
     pub answer_by: Timestamp,
+    /// Shortly before the caller's deadline: by then it is answered although the store has not confirmed the answer.
+    pub give_up_by: Timestamp,
     /// See [`ArmRequest::awaited_intents`](crate::exchange::ArmRequest::awaited_intents).
     pub awaited_intents: AwaitedIntents,
 }

@@ -63,6 +63,7 @@ impl Machine {
             self.check_completion();
             self.flush();
             self.send_replies();
+            self.give_up_unconfirmed_reply();
         }
         match self.end {
             Some(end) => self.finish(end),
@@ -117,7 +118,13 @@ impl Machine {
 
     fn arm_timer(&mut self) {
         let wake = self.wake_at.filter(|_| self.closing.is_none());
-        let caller = self.caller.as_ref().filter(|_| self.deadline_reply.is_none()).map(|caller| caller.answer_by);
+        let is_kept = self.log.is_kept();
+        let caller = self.caller.as_ref().and_then(|caller| {
+            match self.deadline_reply.is_none() && (caller.answer_by > self.now || !is_kept) {
+                true => Some(caller.answer_by),
+                false => is_kept.then_some(caller.give_up_by),
+            }
+        });
         let result = self.unawaited_result.map(|(_, due)| due);
         let timer = [wake, caller, result].into_iter().flatten().min();
         if timer != self.armed_timer {

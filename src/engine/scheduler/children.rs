@@ -15,7 +15,7 @@ use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::commands;
 use crate::engine::scheduler::mailbox::Message;
 use crate::names::RunId;
-use crate::workflow::{BytesMark, ControlCommand, Mode, Plan, Run, RunStatus, SensitivePath};
+use crate::workflow::{BytesMark, ControlCommand, Failure, Mode, Plan, Run, RunStatus, SensitivePath};
 
 /// The pause before a command is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -39,7 +39,7 @@ pub(in crate::engine) fn end_of(run: &Run, plan: Option<&Plan>, mark: BytesMark)
         Some(plan) => run.shown_note(plan),
         None => run.note().filter(|_| !run.holds_sensitive()),
     };
-    let (failure, tree) = (run.failure().map(|failure| failure.kind), Some(run.tree_effects()));
+    let (failure, tree) = (run.failure().map(Failure::kind_at_bottom), Some(run.tree_effects()));
     ChildEnd { child, status, output, note, failure, tree, sensitive }
 }
 

@@ -49,7 +49,7 @@ fn is_paused_below_the_api(runs: &[(Arc<RunStarted>, RunStatus)], count: usize) 
 async fn a_refusal_below_a_run_of_a_route_fails_the_tree_and_below_a_run_of_the_api_pauses_it() {
     let harness = three_generations().await;
     let (problem, _) = refused(harness.send(request("w", Mode::Real, &json!({}))).await);
-    assert_eq!((problem.status, problem.kind.as_str()), (500, "workflow-child-failed"), "{problem:?}");
+    assert_eq!((problem.status, problem.kind.as_str()), (502, "workflow-child-failed"), "{problem:?}");
     let all = generations(&harness).await;
     let statuses: Vec<_> = all.iter().map(|(_, status)| *status).collect();
     assert_eq!(statuses, [RunStatus::Failed; 3]);
@@ -88,4 +88,50 @@ async fn a_caller_is_told_that_a_child_was_not_started_and_that_nothing_was_done
     }
     assert_eq!(abandoned(send(true).await).reason, "engine_failed", "legacy answers in its place");
     assert!(step_service.paths().is_empty());
+}
+
+/// The caller gets the status that it would get if the step of the innermost run were one of the run at the top.
+#[tokio::test]
+async fn a_failure_of_a_service_below_has_the_status_that_it_has_at_the_top() {
+    let ok = json!({ "status": 200, "body": {} });
+    for (step, status) in [
+        (json!({ "call": "POST ${services.world}/429", "retry": { "attempts": 1 } }), 503),
+        (json!({ "call": "GET ${services.world}/500", "retry": { "attempts": 1 } }), 502),
+        (json!({ "wait": "1h" }), 504),
+        (json!({ "set": "${request.body.none}" }), 500),
+    ] {
+        let step_service = StepService::new(|seen, _| {
+            ServiceReply::Json(seen.path.rsplit('/').next().unwrap().parse().unwrap(), json!({}))
+        })
+        .await;
+        let inner = json!({ "workflow": "inner", "deadline": "500ms", "steps": { "a": step }, "respond": ok });
+        let inner = checked_plan(&inner, false);
+        let harness = Harness::new(&step_service, parent_plan("w", "middle", &ok)).await;
+        harness.load_plans(&[&parent_plan("middle", "inner", &ok), &inner]);
+        let (problem, _) = refused(harness.send(request("w", Mode::Real, &json!({}))).await);
+        assert_eq!((problem.status, problem.kind.as_str()), (status, "workflow-child-failed"), "{problem:?}");
+        let (problem, _) = refused(harness.send(request("inner", Mode::Real, &json!({}))).await);
+        assert_eq!(problem.status, status, "{problem:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_did_not_come_in_time_is_in_the_title() {
+    let wait = json!({ "wait": { "signal": "go" } });
+    let until = json!({ "wait": { "signal": "go", "timeout": "50ms" } });
+    let read = json!({ "call": "GET ${services.world}/a", "timeout": "50ms", "retry": { "attempts": 1 } });
+    for (step, deadline, title) in [
+        (&wait, "100ms", "The workflow's deadline has passed"),
+        (&until, "1h", "A signal that the workflow waits for did not come in time"),
+        (&read, "1h", "A service that the workflow needs did not answer in time"),
+    ] {
+        let source =
+            json!({ "workflow": "w", "deadline": deadline, "steps": { "a": step }, "respond": { "status": 200 } });
+        let step_service = StepService::new(|_, _| ServiceReply::Gated(200, json!({}))).await;
+        let harness = Harness::new(&step_service, checked_plan(&source, false)).await;
+        let (problem, _) = refused(harness.send(request("w", Mode::Real, &json!({}))).await);
+        assert_eq!((problem.status, problem.kind.as_str()), (504, "workflow-timed-out"), "{problem:?}");
+        assert_eq!(problem.title, title, "{problem:?}");
+        step_service.open_gate();
+    }
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::harness::{Harness, ServiceReply, StepService, abandoned, answer, refused, request};
+use super::harness::{Harness, ServiceReply, StepService, abandoned, answer, checked_plan, refused, request};
 use crate::engine::{Start, StartError};
+use crate::exchange::ArmRequest;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::store::{
@@ -288,9 +289,25 @@ async fn a_silent_store_delays_no_answer_beyond_the_deadline() {
     arm_request.may_fall_back = true;
     arm_request.deadline = Duration::from_millis(200);
     let begun = Instant::now();
-    let (problem, _) = refused(harness.send(arm_request).await);
+    let (problem, report) = refused(harness.send(arm_request).await);
     assert_eq!((problem.status, problem.kind.as_str()), (503, "outcome-unknown"));
+    assert_eq!((problem.run, problem.shared_step_begun), (report.run, Some(true)), "the charge is about to be sent");
     assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+/// The run's task answers before the deadline, because it alone knows what the run has done.
+#[tokio::test]
+async fn a_caller_is_told_at_the_deadline_that_a_run_on_a_silent_store_has_only_read() {
+    let steps = json!({ "price": { "call": "GET ${services.world}/price" }, "pause": { "wait": "1h" } });
+    let source = json!({ "workflow": "w", "steps": steps, "respond": { "status": 200 } });
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let store = FaultyStore::new(|_| Fault::Silent);
+    let harness =
+        Harness::with_store(&step_service, checked_plan(&source, false), store, Limits::default(), None).await;
+    let deadline = Duration::from_millis(400);
+    let (problem, _) = refused(harness.send(ArmRequest { deadline, ..request("w", Mode::Real, &json!({})) }).await);
+    assert_eq!((problem.kind.as_str(), problem.shared_step_begun), ("outcome-unknown", Some(false)), "{problem:?}");
+    assert_eq!(step_service.paths(), ["GET /price"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

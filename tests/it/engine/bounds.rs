@@ -148,3 +148,26 @@ async fn a_newer_damaged_or_killed_store_never_loses_data_silently() {
     assert_eq!(test.data(&run).await["output"]["number"], Value::from(1));
     test.finish().await;
 }
+
+/// A load balancer that took the process out would take its routes in `off` out too. The description says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_takes_no_more_runs_is_still_ready() {
+    const WAITS: &str = "
+workflow: waits
+steps: { charge: { call: 'POST ${services.works}/charges' } }
+respond: { status: 200 }
+";
+    let test = EngineTest::with_settings("limits: { runs_in_flight_max: 1 }\n", &[WAITS], |_| {}).await;
+    test.step_service.hold("POST /charges");
+    let run = test.start_run("waits", json!({})).await;
+    test.wait_for_calls("POST /charges", 1).await;
+    let (status, refused) = test.post(RUN, json!({ "workflow": "waits", "input": {} })).await;
+    assert_eq!(status, 503, "{refused}");
+    assert!(refused.to_string().contains("runs_in_flight_max"), "{refused}");
+    assert_eq!(test.pointsman.try_api("/readyz").await.expect("a reply").status, 200);
+    let description = test.pointsman.get("/openapi.json").await["paths"]["/readyz"]["get"]["summary"].clone();
+    assert!(description.as_str().is_some_and(|text| text.contains("runs_in_flight_max")), "{description}");
+    test.step_service.release_all("POST /charges");
+    test.wait_for_status(&run, "completed").await;
+    test.finish().await;
+}

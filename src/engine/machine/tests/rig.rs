@@ -139,7 +139,8 @@ impl Rig {
     pub fn new(plan: &Arc<Plan>) -> Self {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let answer_by = now + SignedDuration::from_secs(20);
-        let caller = CallerTerms { may_fall_back: true, answer_by, awaited_intents: AwaitedIntents::None };
+        let give_up_by = now + SignedDuration::from_secs(25);
+        let caller = CallerTerms { may_fall_back: true, answer_by, give_up_by, awaited_intents: AwaitedIntents::None };
         let mut rig = Self {
             plan: plan.clone(),
             decision_inputs: decision_inputs(),

@@ -65,6 +65,12 @@ pub(crate) fn text(diffs: &Diffs, now: Timestamp, format: Formatter) -> String {
         out.push('\n');
         self::group(&mut out, n + 1, group, (diffs.second_runs, now), format);
     }
+    if diffs.groups.iter().flat_map(|group| &group.differences).any(has_lines_not_shown) {
+        out.push_str(
+            "\nlines of texts are shown, without what their names say is secret, from the next pairs on that differ, if \
+             the route has `text:` rules: `compare: { text: {} }`; those of a call, if `effects: { STEP: { text: {} } }` has\n",
+        );
+    }
     let is_about_calls = |difference: &Difference| difference.kind.as_str().starts_with("effect_");
     if diffs.groups.iter().flat_map(|group| &group.differences).any(is_about_calls) {
         let route = escape_control(diffs.route.as_str());
@@ -72,6 +78,13 @@ pub(crate) fn text(diffs: &Diffs, now: Timestamp, format: Formatter) -> String {
             writeln!(out, "\nwhich of legacy's calls were attributed to requests, and how: pointsman egress {route}");
     }
     out
+}
+
+/// Whether a difference of two texts shows digests in place of their lines.
+fn has_lines_not_shown(difference: &Difference) -> bool {
+    let is_text = difference.path == "text" || difference.path.ends_with(".text");
+    let has_digest = |shown: &String| shown.contains(" lines, ") && shown.contains(", digest ");
+    is_text && [&difference.legacy, &difference.engine].into_iter().flatten().any(has_digest)
 }
 
 fn group(out: &mut String, n: usize, group: &DiffGroup, (runs, now): (u64, Timestamp), format: Formatter) {

@@ -46,6 +46,9 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         let last = evidence.rule_last_hits.get(rule).map(|at| format!(" (last {at:.0})")).unwrap_or_default();
         number(&format!("{what}: {rule}{last}"), *n, Tone::Faint)
     }));
+    rows.extend(evidence.unparsable_bodies.iter().map(|(of, n)| {
+        number(&format!("bodies that are not what their type says, compared as text: {of}"), *n, Tone::Faint)
+    }));
     for (step, of) in &evidence.all.effects {
         let nothing = of.intents.saturating_sub(of.compared + of.asserted);
         let parts = [

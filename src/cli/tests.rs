@@ -240,6 +240,19 @@ orders.create  40 pairs, 12 differ
 }
 
 #[test]
+fn diffs_say_how_the_lines_of_texts_are_shown() {
+    let shown = |path: &str, legacy: &str| {
+        let mut diffs = some_diffs();
+        diffs["groups"][0]["differences"] =
+            json!([{ "path": path, "kind": "value", "legacy": legacy, "engine": null }]);
+        diffs::text(&read::<Diffs>(diffs), now(), Formatter(false)).contains("`compare: { text: {} }`")
+    };
+    let digest = "line 2: 1 lines, 9 bytes, digest 0123456789abcdef";
+    assert!(shown("text", digest) && shown("effects.mail.text", digest));
+    assert!(!shown("text", "line 2: Total: 5") && !shown("$.a", digest));
+}
+
+#[test]
 fn a_flip_sends_the_request_and_shows_the_response() {
     let (server, served) = serve_once(
         "200 OK",
@@ -401,7 +414,14 @@ fn evidence_shows_what_the_next_rung_requires() {
     assert!(!text.contains("at most"), "no bound without pairs: {text}");
     let hits = [("ignore $.at", 2), ("ids $.id (unproven: an id that stands only once)", 3)];
     let rule_hits = hits.map(|(rule, n)| (rule.to_owned(), n)).into();
-    let clean = crate::evidence::RouteEvidence { dark_pairs: 449, matched: 449, rule_hits, ..Default::default() };
+    let unparsable_bodies = [("engine JSON".to_owned(), 7)].into();
+    let clean = crate::evidence::RouteEvidence {
+        dark_pairs: 449,
+        matched: 449,
+        rule_hits,
+        unparsable_bodies,
+        ..Default::default()
+    };
     let dead = ["ignore $.gone", "ignore $.x when ${legacy.status == 1}"];
     let clean = serde_json::to_value(clean).expect("json");
     let view = json!({ "route": "r", "evidence": clean, "next": null, "dead_rules": dead });
@@ -409,6 +429,7 @@ fn evidence_shows_what_the_next_rung_requires() {
     assert!(text.contains("mend their paths):\n  - ignore $.gone\n"), "{text}");
     assert!(text.contains("  - ignore $.x when ${legacy.status == 1} (or its condition never held)\n"), "{text}");
     assert!(text.contains("made equal by: ignore $.at") && text.contains("note on rule: ids $.id (unproven"), "{text}");
+    assert!(text.contains("not what their type says, compared as text: engine JSON"), "{text}");
     let bound = "at most 1.00% of requests differ (95% confidence, no matter how often you look); 4,063 more pairs";
     assert!(text.contains(bound), "{text}");
 }

@@ -49,9 +49,11 @@ pub(super) fn evaluate(
         findings.check_time()?;
         let Assert { source, expression, when, skipped } = assert;
         if !applies(assert, pair) {
-            // A condition of its own that does not hold is no omission.
-            if when.is_none() {
-                findings.count_use(*skipped);
+            match when {
+                None => findings.count_use(*skipped),
+                // A condition of its own that does not hold is no omission; one that cannot be evaluated may be.
+                Some(when) if rule_conditions::holds(when, pair).is_err() => findings.count_note(*skipped),
+                Some(_) => {}
             }
             continue;
         }
@@ -77,7 +79,7 @@ pub(super) fn evaluate(
 pub(super) fn applies(assert: &Assert, pair: &Pair<'_>) -> bool {
     let status = pair.legacy.status();
     match &assert.when {
-        Some(when) => rule_conditions::holds(when, pair),
+        Some(when) => rule_conditions::holds(when, pair) == Ok(true),
         None => !(status.is_client_error() || status.is_server_error()),
     }
 }

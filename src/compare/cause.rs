@@ -49,7 +49,9 @@ impl<'r> Names<'r> {
     fn said(&self, body: &ParsedBody) -> Option<String> {
         match body {
             ParsedBody::Json(value, _) => self.code(value, DEPTH_MAX),
-            ParsedBody::Text(text) => text.lines().next().map(|line| self.removed_from(line)),
+            ParsedBody::Text(text) | ParsedBody::NotJson(text) => {
+                text.lines().next().map(|line| self.removed_from(line))
+            }
             ParsedBody::Empty | ParsedBody::Bytes(_) => None,
         }
     }

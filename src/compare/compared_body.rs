@@ -14,6 +14,7 @@ use super::observation::Observation;
 use super::parsed_body::{ParsedBody, decoded, tree_of};
 use super::repeated_keys::{Document, RepeatedKey};
 use super::structure::Format;
+use super::unparsable::Unparsable;
 
 /// The body of a reply.
 pub(super) enum ComparedBody {
@@ -24,6 +25,8 @@ pub(super) enum ComparedBody {
         parsed: ParsedBody,
         /// The document of a text, the keys that it repeats, and its format.
         structure: Option<(Format, Value, Vec<RepeatedKey>)>,
+        /// Set if it is not what its content type says.
+        unparsable: Option<Unparsable>,
     },
 }
 
@@ -32,12 +35,12 @@ impl ComparedBody {
     /// The body is too large, or nested too deeply.
     pub fn of(observation: &Observation, bounds: &CompareBounds) -> Result<Self, BoundExceeded> {
         let headers = observation.headers();
-        let parsed = match decoded(observation.body(), headers, bounds)? {
+        let (parsed, is_plain) = match decoded(observation.body(), headers, bounds)? {
             Decoded::Plain(plain) => match tree_of(headers, &plain, bounds) {
                 Some(tree) => return Ok(Self::Tree(tree)),
-                None => ParsedBody::of_plain(headers, plain, bounds)?,
+                None => (ParsedBody::of_plain(headers, plain, bounds)?, true),
             },
-            Decoded::Opaque(raw) => ParsedBody::Bytes(raw),
+            Decoded::Opaque(raw) => (ParsedBody::Bytes(raw), false),
         };
         let structure = match (&parsed, Format::declared(headers)) {
             (ParsedBody::Text(text), Some(format)) => {
@@ -48,12 +51,14 @@ impl ComparedBody {
             }
             _ => None,
         };
-        Ok(Self::Parsed { parsed, structure })
+        let has_reason = structure.is_none() && is_plain;
+        let unparsable = if has_reason { Unparsable::of(headers, &parsed) } else { None };
+        Ok(Self::Parsed { parsed, structure, unparsable })
     }
 
     /// A body of which only the bytes count.
     pub fn unread(body: Bytes) -> Self {
-        Self::Parsed { parsed: ParsedBody::Bytes(body), structure: None }
+        Self::Parsed { parsed: ParsedBody::Bytes(body), structure: None, unparsable: None }
     }
 
     /// The body without the structure of its text.
@@ -62,6 +67,44 @@ impl ComparedBody {
             Self::Tree(tree) => Cow::Owned(ParsedBody::Json(tree.root().to_value(), Vec::new())),
             Self::Parsed { parsed, .. } => Cow::Borrowed(parsed),
         }
+    }
+
+    /// Why it is not what its content type says.
+    pub fn unparsable(&self) -> Option<&Unparsable> {
+        match self {
+            Self::Parsed { unparsable, .. } => unparsable.as_ref(),
+            Self::Tree(_) => None,
+        }
+    }
+
+    /// The name of the body's type, for a difference between types.
+    pub fn type_name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Tree(_) => "JSON".into(),
+            Self::Parsed { parsed, unparsable: Some(unparsable), .. } => unparsable.type_with_reason(parsed).into(),
+            Self::Parsed { parsed, .. } => parsed.name().into(),
+        }
+    }
+
+    /// The texts of two replies without documents that are compared; `None` if they are not both texts. If one of them
+    /// is not what its type says, the other one is a text too if its bytes are.
+    pub fn texts<'a>(
+        [a, b]: [&'a Self; 2],
+        of: [&Observation; 2],
+        bounds: &CompareBounds,
+    ) -> Result<Option<[Cow<'a, str>; 2]>, BoundExceeded> {
+        let is_any = a.unparsable().or(b.unparsable()).is_some();
+        let text = |body: &'a Self, seen: &Observation| match body {
+            Self::Parsed { parsed, .. } if parsed.text().is_some() => Ok(parsed.text().map(Cow::Borrowed)),
+            Self::Tree(_) | Self::Parsed { parsed: ParsedBody::Json(..), .. } if is_any => {
+                Ok(match decoded(seen.body(), seen.headers(), bounds)? {
+                    Decoded::Plain(plain) => String::from_utf8(plain.into()).ok().map(Cow::Owned),
+                    Decoded::Opaque(_) => None,
+                })
+            }
+            Self::Tree(_) | Self::Parsed { .. } => Ok(None),
+        };
+        Ok(text(a, of[0])?.zip(text(b, of[1])?).map(<[_; 2]>::from))
     }
 
     /// The body as the value that expressions read.
@@ -79,7 +122,7 @@ impl ComparedBody {
             Self::Parsed { structure: Some((format, value, repeated)), .. } => {
                 Some((Some(*format), Document { root: value.into(), repeated }))
             }
-            Self::Parsed { parsed: ParsedBody::Json(value, repeated), structure: None } => {
+            Self::Parsed { parsed: ParsedBody::Json(value, repeated), structure: None, .. } => {
                 Some((None, Document { root: value.into(), repeated }))
             }
             Self::Parsed { .. } => None,

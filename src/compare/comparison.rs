@@ -13,12 +13,11 @@ use super::findings::{ComparisonFindings, ReportAs};
 use super::id_map::{FoundIds, IdMap};
 use super::observation::Body;
 use super::pair::{InstanceIds, Pair};
-use super::parsed_body::ParsedBody;
 use super::redact::ShownAs;
 use super::rules::{Rules, Status};
 use super::rules_by_node::RulesByNode;
 use super::text::{self, TextContext};
-use super::verdict::{Comparison, DifferenceKind};
+use super::verdict::{Comparison, DifferenceKind, ENGINE, LEGACY};
 use super::walk::{InSets, Walk};
 use super::{assert, cause, headers, other_bodies, rule_conditions};
 use crate::names::StepId;
@@ -117,6 +116,9 @@ fn compare_parts(
         Some(body) => (ComparedBody::unread(body.clone()), ComparedBody::unread(body.clone())),
         None => (ComparedBody::of(pair.legacy, bounds)?, ComparedBody::of(pair.engine, bounds)?),
     };
+    for (arm, body) in [(LEGACY, &legacy), (ENGINE, &engine)] {
+        body.unparsable().into_iter().for_each(|of| findings.add_unparsable(arm, of.format));
+    }
     let add_cause = |findings: &mut ComparisonFindings<'_>| {
         let cause = cause::of_refusals(pair, &legacy.parsed(), &engine.parsed());
         cause.into_iter().for_each(|cause| findings.add_cause(&cause));
@@ -141,9 +143,11 @@ fn compare_parts(
     if first == FirstIds::OfBody {
         bind_headers(pair, rules, ids, findings);
     }
-    if let (Some(text), None) = (&rules.text, &documents)
-        && let (ParsedBody::Text(a), ParsedBody::Text(b)) = (&*legacy.parsed(), &*engine.parsed())
-    {
+    let texts = match &documents {
+        Some(_) => None,
+        None => ComparedBody::texts([&legacy, &engine], [pair.legacy, pair.engine], bounds)?,
+    };
+    if let (Some(text), Some([a, b])) = (&rules.text, &texts) {
         text::bind_ids(a, b, text, ids, findings)?;
     }
     let calls = match pair.effects {
@@ -175,8 +179,20 @@ fn compare_parts(
                 Walk::report(context, "$", *a, *b)
             }
             None => {
-                let texts = TextContext { rules: rules.text.as_ref(), ids, renaming: rules.body.renaming };
-                other_bodies::compare(&legacy.parsed(), &engine.parsed(), texts, findings)
+                let context = TextContext { rules: rules.text.as_ref(), ids, renaming: rules.body.renaming };
+                let names = [legacy.type_name(), engine.type_name()];
+                let compared = match &texts {
+                    Some([a, b]) => text::compare(a, b, context, findings),
+                    None => {
+                        let (a, b) = (legacy.parsed(), engine.parsed());
+                        other_bodies::compare((&a, &names[0]), (&b, &names[1]), context, findings)
+                    }
+                };
+                // Says why bodies are compared as text, or by their digests, although their types say something else.
+                if findings.found() > found_before && legacy.unparsable().or(engine.unparsable()).is_some() {
+                    findings.add_text("body", DifferenceKind::Type, Some(&names[0]), Some(&names[1]));
+                }
+                compared
             }
         };
         findings.report_as(ReportAs::Found);

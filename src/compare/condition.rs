@@ -1,7 +1,15 @@
 //! Parses the conditions of rules: `when:` and `assert:`.
 
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use serde_json::json;
+
 use crate::expression::{Expression, Scope};
 use crate::problem::{Problems, Site, nearest};
+
+/// The statuses of HTTP.
+const STATUSES: RangeInclusive<u16> = 100..=599;
 
 /// Parses one expression, written as `${…}`; `what` names it in a message.
 pub(super) fn parse(text: &str, what: &str, site: &Site, problems: &mut Problems) -> Option<Expression> {
@@ -66,5 +74,45 @@ pub(super) fn when(written: Option<&(&str, Site)>, problems: &mut Problems) -> O
             }
         }
     }
+    if may_read_all && !expression.reads().is_empty() {
+        warn_of_constant_status(&expression, site, problems);
+    }
     may_read_all.then_some(expression)
 }
+
+/// Warns of a condition over the status that no status fulfils, and of a comparison with what is no status.
+fn warn_of_constant_status(condition: &Expression, site: &Site, problems: &mut Problems) {
+    let holds = |status: u16| {
+        let mut scope = Scope::new();
+        scope.set("legacy", Arc::new(json!({ "status": status })));
+        condition.holds(&scope) == Ok(true)
+    };
+    let hint = "a status is a number from 100 to 599: `${legacy.status >= 400}`";
+    if condition.reads().iter().all(|read| read.root() == "legacy") {
+        if !STATUSES.into_iter().any(holds) {
+            problems.warn(site, "the condition holds for no status from 100 to 599").hint(hint);
+        }
+    } else if let Some(comparison) = constant_comparison(condition.source()) {
+        let message = format!("`{comparison}` is the same for every status from 100 to 599");
+        problems.warn(site, message).hint(hint);
+    }
+}
+
+/// A comparison of the status with a number that gives the same for every status.
+fn constant_comparison(source: &str) -> Option<&str> {
+    const STATUS: &str = "legacy.status";
+    source.match_indices(STATUS).find_map(|(start, _)| {
+        let rest = source[start + STATUS.len()..].trim_start();
+        let (rest, holds) =
+            SIGNS.iter().find_map(|(sign, holds)| Some((rest.strip_prefix(sign)?.trim_start(), holds)))?;
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let number: u64 = rest[..end].parse().ok()?;
+        let first = holds(&u64::from(*STATUSES.start()), &number);
+        let is_constant = STATUSES.into_iter().all(|status| holds(&status.into(), &number) == first);
+        is_constant.then(|| &source[start..source.len() - rest.len() + end])
+    })
+}
+
+/// The comparisons of numbers; one that begins another one stands behind it.
+const SIGNS: [(&str, fn(&u64, &u64) -> bool); 6] =
+    [("==", u64::eq), ("!=", u64::ne), ("<=", u64::le), (">=", u64::ge), ("<", u64::lt), (">", u64::gt)];

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::tests::{found, reply, rules};
+use super::tests::{compared, found, json_reply, reply, rules};
 use super::{Comparison, DifferenceKind, Pair, Verdict, compare};
 
 fn pair(status: u16, legacy: &Value, engine: &Value, request: &Value, draft: Value) -> Comparison {
@@ -120,4 +120,28 @@ fn an_assert_that_was_not_evaluated_compared_no_intent() {
         comparison.intents.values().map(|counts| counts.asserted).sum::<u32>()
     };
     assert_eq!((asserted(201), asserted(422)), (1, 0));
+}
+
+#[test]
+fn a_condition_that_cannot_be_evaluated_is_no_and_is_counted_by_rule() {
+    let when = "${request.headers['x-mobile'] == '1'}";
+    let draft = json!({
+        "ignore": [{"path": "$.at", "when": when}],
+        "assert": [{"that": "${legacy.body.n == 2}", "when": when}],
+    });
+    let (rules, equal) = (rules(draft), json_reply(&json!({"at": 1, "n": 1})));
+    let comparison = compared(&equal, &equal, &rules).unwrap();
+    let notes = [
+        "ignore $.at when ${request.headers['x-mobile'] == '1'} (condition failed: the rule did not apply)",
+        "assert ${legacy.body.n == 2} (condition failed: it was not evaluated)",
+    ];
+    // It made nothing equal.
+    assert_eq!(
+        (comparison.verdict, &comparison.ignored_by),
+        (Verdict::Match, &notes.map(|n| (n.to_owned(), 1)).to_vec())
+    );
+    assert!(notes.iter().all(|note| super::is_rule_note(note)));
+    assert!(rules.names().all(|name| !name.contains("condition failed")), "a note is no rule that may be dead");
+    let differs = compared(&equal, &json_reply(&json!({"at": 2, "n": 1})), &rules).unwrap();
+    assert_eq!(differs.verdict, Verdict::Mismatch);
 }

@@ -78,6 +78,8 @@ pub enum StatusDraft {
 /// The names and calls that rules may refer to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CompareContext<'a> {
+    /// Whether the route has a workflow.
+    pub has_workflow: bool,
     /// The names under which the workflow may record intents; empty if the route has no workflow.
     pub intents: &'a [&'a str],
     /// The steps that run other workflows, whose calls are not compared: rules may only say why

@@ -12,10 +12,11 @@ use super::id_map::FoundIds;
 use super::node::Node;
 use super::pair::HidesSensitive;
 use super::redact;
+pub(super) use super::report_as::ReportAs;
 use super::rule_uses::{RuleUses, UsesSavepoint};
 use super::rules::Rules;
 use super::value_path::ValuePath;
-use super::verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};
+use super::verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, UnparsableBody, Verdict};
 use crate::names::StepId;
 
 /// The most bytes of what is known of the causes of a pair's differences.
@@ -35,6 +36,8 @@ pub(super) struct ComparisonFindings<'a> {
     found: u64,
     truncated: bool,
     uses: RuleUses,
+    /// What is counted beside the rules and decides no verdict.
+    notes: RuleUses,
     /// The rules whose condition does not hold for this pair.
     turned_off: Vec<RuleId>,
     /// Since the time was checked.
@@ -47,21 +50,9 @@ pub(super) struct ComparisonFindings<'a> {
     effects: Option<EffectCoverage>,
     calls: Vec<ComparedCall>,
     orders_not_kept: Vec<String>,
+    unparsable: Vec<UnparsableBody>,
     /// Why the statuses, or two texts, differ, as far as the replies say so; see [`Self::add_cause`].
     cause: Option<String>,
-}
-
-/// The kind as which differences between values are listed. Other kinds (`status`, `header`, …) are listed as found.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReportAs {
-    /// As the kind that was found.
-    Found,
-    /// As `stale_read`: the engine read data that legacy had already changed.
-    StaleRead,
-    /// As `intent`.
-    Intent,
-    /// As `effect_differs`.
-    Effect,
 }
 
 /// The findings at one moment, to which they are rolled back if one difference is to replace several.
@@ -86,6 +77,7 @@ impl<'a> ComparisonFindings<'a> {
             found: 0,
             truncated: false,
             uses: RuleUses::default(),
+            notes: RuleUses::default(),
             turned_off: Vec::new(),
             steps: 0,
             expired,
@@ -95,6 +87,7 @@ impl<'a> ComparisonFindings<'a> {
             effects: None,
             calls: Vec::new(),
             orders_not_kept: Vec::new(),
+            unparsable: Vec::new(),
             cause: None,
         }
     }
@@ -134,6 +127,11 @@ impl<'a> ComparisonFindings<'a> {
     /// Counts a use of a rule: it made two different values equal.
     pub(super) fn count_use(&mut self, rule: RuleId) {
         self.uses.add(rule);
+    }
+
+    /// Counts what happened to a rule, and made no two values equal.
+    pub(super) fn count_note(&mut self, note: RuleId) {
+        self.notes.add(note);
     }
 
     /// Turns off a rule for this pair.
@@ -186,6 +184,11 @@ impl<'a> ComparisonFindings<'a> {
         self.orders_not_kept.push(path);
     }
 
+    /// Notes a body that is not what its content type says.
+    pub(super) fn add_unparsable(&mut self, arm: &'static str, format: &'static str) {
+        self.unparsable.push(UnparsableBody { arm, format });
+    }
+
     /// Returns the form in which a difference shows a text, where the text has no name that could be a secret key.
     pub(super) fn shown_text(&self, text: &str) -> String {
         self.shown_header("", text)
@@ -224,7 +227,7 @@ impl<'a> ComparisonFindings<'a> {
         show: impl FnOnce(&Self) -> (Option<String>, Option<String>),
     ) {
         let text = path.text();
-        let is_listed = self.is_listed(&text, self.reported_kind(kind));
+        let is_listed = self.is_listed(&text, self.report_as.kind_of(kind));
         if is_listed || self.differences.len() >= self.differences_max {
             // Its texts are not made: they may be as large as the documents.
             self.truncated |= !is_listed;
@@ -305,7 +308,7 @@ impl<'a> ComparisonFindings<'a> {
 
     /// Adds a difference whose texts hold nothing that must be redacted.
     pub(super) fn add_text(&mut self, path: &str, kind: DifferenceKind, legacy: Option<&str>, engine: Option<&str>) {
-        let kind = self.reported_kind(kind);
+        let kind = self.report_as.kind_of(kind);
         self.found = self.found.saturating_add(1);
         if self.is_listed(path, kind) {
             return;
@@ -324,26 +327,6 @@ impl<'a> ComparisonFindings<'a> {
     fn is_listed(&self, path: &str, kind: DifferenceKind) -> bool {
         let rest = |d: &Difference| d.path.strip_prefix(self.prefix.as_str()) == Some(path);
         self.differences.iter().any(|d| d.kind == kind && rest(d))
-    }
-
-    fn reported_kind(&self, kind: DifferenceKind) -> DifferenceKind {
-        match (kind, self.report_as) {
-            (
-                DifferenceKind::Missing
-                | DifferenceKind::Extra
-                | DifferenceKind::Value
-                | DifferenceKind::Type
-                | DifferenceKind::Order
-                | DifferenceKind::DuplicateKey,
-                report_as,
-            ) => match report_as {
-                ReportAs::Found => kind,
-                ReportAs::StaleRead => DifferenceKind::StaleRead,
-                ReportAs::Intent => DifferenceKind::Intent,
-                ReportAs::Effect => DifferenceKind::EffectDiffers,
-            },
-            (kind, _) => kind,
-        }
     }
 
     /// How many differences were found, those that are not listed included.
@@ -378,12 +361,13 @@ impl<'a> ComparisonFindings<'a> {
     }
 
     pub(super) fn finish(self, rules: &Rules) -> Comparison {
-        let ignored_by = self.uses.counted(&rules.texts);
+        let mut ignored_by = self.uses.counted(&rules.texts);
         let verdict = match (self.differences.is_empty() && !self.truncated, ignored_by.is_empty()) {
             (true, true) => Verdict::Match,
             (true, false) => Verdict::Ignored,
             (false, _) => Verdict::Mismatch,
         };
+        ignored_by.extend(self.notes.counted(&rules.texts));
         let fingerprint = fingerprint(&self.differences, self.cause.as_deref());
         Comparison {
             verdict,
@@ -395,6 +379,7 @@ impl<'a> ComparisonFindings<'a> {
             intents: BTreeMap::new(),
             calls: self.calls,
             orders_not_kept: self.orders_not_kept,
+            unparsable: self.unparsable,
         }
     }
 }

@@ -51,6 +51,12 @@ pub(super) fn only_begins_a_secret(line: &str) -> bool {
     ["", CDATA[0]].contains(&line.trim())
 }
 
+/// Whether a secret of several lines begins behind a bracket: `"password": {`. Where it ends is not known.
+pub(super) fn opens_a_secret(line: &str) -> bool {
+    let line = line.trim_end();
+    line.ends_with(['{', '[']) && secret_from(line).is_some()
+}
+
 /// Whether the value of a secret begins on the line after this one: `password:`, `password: |`, `<password>`.
 pub(super) fn names_the_next_line(line: &str) -> bool {
     let line = line.trim();
@@ -125,6 +131,15 @@ mod tests {
         for line in ["Your password has expired", "discard 17", "Basic plan", "total: 5", "a->b", "the tokens are gone"]
         {
             assert_eq!(secret_from(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_secret_may_go_on_for_several_lines() {
+        for (line, opens) in
+            [("  \"password\": {", true), ("tokens: [ ", true), ("\"total\": {", false), ("pin: 1", false)]
+        {
+            assert_eq!(opens_a_secret(line), opens, "{line}");
         }
     }
 

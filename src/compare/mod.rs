@@ -67,6 +67,7 @@ mod quantity;
 mod redact;
 mod repeated_keys;
 mod repeated_report;
+mod report_as;
 mod rule_conditions;
 mod rule_drafts;
 mod rule_path;
@@ -84,6 +85,7 @@ mod text;
 mod text_lines;
 mod text_rules;
 mod times;
+mod unparsable;
 mod value_hash;
 mod value_path;
 mod verdict;
@@ -106,6 +108,8 @@ mod json_form_tests;
 mod pair_secret_tests;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod rule_warning_tests;
 #[cfg(test)]
 mod shortcut_tests;
 #[cfg(test)]
@@ -152,4 +156,4 @@ pub use suggest::{
     suggest,
 };
 pub use text_rules::{TextRulesDraft, TimesDraft};
-pub use verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, Verdict};
+pub use verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, UnparsableBody, Verdict};

@@ -82,6 +82,11 @@ pub(super) fn bodies(document: &Value) -> Value {
     }
 }
 
+/// Whether a body is declared as one of several parts.
+pub(super) fn is_declared(headers: &HeaderMap) -> bool {
+    declared(headers).is_some()
+}
+
 /// Whether a body is a form, and its boundary; `None` if it is not declared as one of several parts.
 fn declared(headers: &HeaderMap) -> Option<(bool, Vec<u8>)> {
     let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;

@@ -265,7 +265,7 @@ impl Learning<'_> {
     fn sent_body(&mut self, headers: &HeaderMap, body: &Body) {
         let text = match ParsedBody::of_parts(headers, body, self.bounds) {
             Ok(ParsedBody::Json(value, _)) => return self.document(&value),
-            Ok(ParsedBody::Text(text)) => Cow::Owned(text),
+            Ok(ParsedBody::Text(text) | ParsedBody::NotJson(text)) => Cow::Owned(text),
             Ok(ParsedBody::Bytes(bytes)) => match multipart::document(headers, &bytes, self.bounds) {
                 Ok(Some(parts)) => return self.parts(&parts),
                 Ok(None) | Err(_) => String::from_utf8(bytes.to_vec()).map_or(Cow::Borrowed(""), Cow::Owned),

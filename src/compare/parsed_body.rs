@@ -20,6 +20,8 @@ pub(super) enum ParsedBody {
     /// The value, and the keys that its text repeats.
     Json(Value, Vec<RepeatedKey>),
     Text(String),
+    /// A text that is declared as JSON and is none. It is compared as text.
+    NotJson(String),
     Bytes(Bytes),
 }
 
@@ -38,7 +40,11 @@ impl ParsedBody {
             return Ok(ParsedBody::Empty);
         }
         match declared(headers) {
-            Declared::Json => json(&plain, bounds).map(|json| json.unwrap_or(ParsedBody::Bytes(plain))),
+            Declared::Json => Ok(match (json(&plain, bounds)?, std::str::from_utf8(&plain)) {
+                (Some(json), _) => json,
+                (None, Ok(text)) => ParsedBody::NotJson(text.to_owned()),
+                (None, Err(_)) => ParsedBody::Bytes(plain),
+            }),
             Declared::Text => Ok(as_text(plain)),
             Declared::Nothing => Ok(match json(&plain, bounds) {
                 Ok(Some(json)) => json,
@@ -53,8 +59,16 @@ impl ParsedBody {
     pub(super) fn value(&self) -> Value {
         match self {
             ParsedBody::Json(value, _) => value.clone(),
-            ParsedBody::Text(text) => Value::String(text.clone()),
+            ParsedBody::Text(text) | ParsedBody::NotJson(text) => Value::String(text.clone()),
             ParsedBody::Empty | ParsedBody::Bytes(_) => Value::Null,
+        }
+    }
+
+    /// The text of a body that is compared as text.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            ParsedBody::Text(text) | ParsedBody::NotJson(text) => Some(text),
+            ParsedBody::Empty | ParsedBody::Json(..) | ParsedBody::Bytes(_) => None,
         }
     }
 
@@ -64,6 +78,7 @@ impl ParsedBody {
             ParsedBody::Empty => "nothing",
             ParsedBody::Json(..) => "JSON",
             ParsedBody::Text(_) => "text",
+            ParsedBody::NotJson(_) => "text that is not JSON",
             ParsedBody::Bytes(_) => "bytes",
         }
     }
@@ -82,6 +97,11 @@ pub(super) fn tree_of(headers: &HeaderMap, plain: &[u8], bounds: &CompareBounds)
         Declared::Json | Declared::Nothing => json_reader::read(plain, bounds.depth.min(PARSER_DEPTH_MAX)),
         Declared::Text | Declared::Other => None,
     }
+}
+
+/// Whether a body is declared as JSON.
+pub(super) fn is_declared_json(headers: &HeaderMap) -> bool {
+    matches!(declared(headers), Declared::Json)
 }
 
 enum Declared {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::findings::ComparisonFindings;
 use super::pair::Pair;
 use super::rule_texts::RuleTexts;
-use crate::expression::{Expression, Scope};
+use crate::expression::{Expression, ExpressionError, Scope};
 
 /// What conditions read of a pair.
 fn scope(pair: &Pair<'_>) -> Scope {
@@ -17,8 +17,8 @@ fn scope(pair: &Pair<'_>) -> Scope {
     scope
 }
 
-/// Turns off the rules whose condition does not hold, or cannot be evaluated: a rule makes values equal, so one that
-/// may not apply does not.
+/// Turns off the rules whose condition does not hold, or cannot be evaluated, which is counted: a rule makes values
+/// equal, so one that may not apply does not.
 pub(super) fn turn_off(pair: &Pair<'_>, rules: &RuleTexts, findings: &mut ComparisonFindings<'_>) {
     let mut conditions = rules.conditions().peekable();
     if conditions.peek().is_none() {
@@ -26,13 +26,21 @@ pub(super) fn turn_off(pair: &Pair<'_>, rules: &RuleTexts, findings: &mut Compar
     }
     let scope = scope(pair);
     for (rule, condition) in conditions {
-        if condition.holds(&scope) != Ok(true) {
-            findings.turn_off(rule);
+        match condition.holds(&scope) {
+            Ok(true) => {}
+            Ok(false) => findings.turn_off(rule),
+            Err(_) => {
+                findings.turn_off(rule);
+                rules.note_of_failed_condition(rule).into_iter().for_each(|note| findings.count_note(note));
+            }
         }
     }
 }
 
 /// Whether the condition of an assert holds.
-pub(super) fn holds(condition: &Expression, pair: &Pair<'_>) -> bool {
-    condition.holds(&scope(pair)) == Ok(true)
+///
+/// # Errors
+/// It cannot be evaluated.
+pub(super) fn holds(condition: &Expression, pair: &Pair<'_>) -> Result<bool, ExpressionError> {
+    condition.holds(&scope(pair))
 }

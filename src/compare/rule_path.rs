@@ -29,6 +29,19 @@ impl RulePath {
         Ok(Self { search: parse_json_path(text)?, steps: steps(text) })
     }
 
+    /// Whether all that another path names are parts of what this one names, as far as the steps of both say so.
+    pub(super) fn holds(&self, other: &Self) -> bool {
+        let (Some(own), Some(others)) = (self.steps(), other.steps()) else { return false };
+        let leads_to = |own: &PathStep, other: &PathStep| {
+            own.is_deep == other.is_deep && (own.name.is_none() || own.name == other.name)
+        };
+        let is_begin = own.len() <= others.len() && own.iter().zip(others).all(|(own, other)| leads_to(own, other));
+        // A name at any depth.
+        let is_on_the_way = matches!(own, [PathStep { is_deep: true, name: Some(name) }]
+            if others.iter().any(|other| other.name.as_ref() == Some(name)));
+        is_begin || is_on_the_way
+    }
+
     /// The parts of a path of names and wildcards.
     pub(super) fn steps(&self) -> Option<&[PathStep]> {
         self.steps.as_deref()
@@ -81,6 +94,26 @@ fn plain_name(part: &str) -> Option<(Option<String>, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_holds_what_its_steps_lead_to() {
+        let holds = |path: &str, other: &str| RulePath::parse(path).unwrap().holds(&RulePath::parse(other).unwrap());
+        for (path, other) in [
+            ("$", "$.a"),
+            ("$.a", "$.a"),
+            ("$.a", "$['a'].b[*].c"),
+            ("$.a[*]", "$.a[*].b"),
+            ("$.*", "$.a"),
+            ("$..at", "$.a[*].at"),
+            ("$..at", "$..at.b"),
+        ] {
+            assert!(holds(path, other), "{path} {other}");
+        }
+        for (path, other) in [("$.a.b", "$.a"), ("$.a", "$.b"), ("$.a", "$..a"), ("$..at", "$.a"), ("$.a[0]", "$.a[0]")]
+        {
+            assert!(!holds(path, other), "{path} {other}");
+        }
+    }
 
     #[test]
     fn names_and_wildcards_are_steps_and_all_else_is_left_to_the_search() {

@@ -30,7 +30,7 @@ pub(super) struct IdRule {
 }
 
 /// How the texts go on that are no rules, but what happened to one: what they count made nothing equal.
-const NOTES: [&str; 3] = [" (unproven: ", " (not evaluated: ", " (unapplied: "];
+const NOTES: [&str; 4] = [" (unproven: ", " (not evaluated: ", " (unapplied: ", " (condition failed: "];
 
 /// Whether a text that is counted for pairs is no rule that made two values equal, but a note on one.
 pub fn is_rule_note(text: &str) -> bool {
@@ -49,6 +49,8 @@ pub(super) struct RuleTexts {
 struct Entry {
     text: String,
     when: Option<Expression>,
+    /// Counted for a pair for which the condition cannot be evaluated.
+    failed: Option<RuleId>,
     /// Not a rule, but what happened to one: counted as a rule is.
     is_note: bool,
 }
@@ -61,7 +63,13 @@ impl RuleTexts {
     /// Adds a rule that applies only where a condition holds.
     pub(super) fn register_when(&mut self, text: String, when: Option<Expression>) -> RuleId {
         match when {
-            Some(when) => self.add(format!("{text} when ${{{}}}", when.source()), Some(when), false),
+            Some(when) => {
+                let text = format!("{text} when ${{{}}}", when.source());
+                let failed = self.register_note(format!("{text} (condition failed: the rule did not apply)"));
+                let rule = self.add(text, Some(when), false);
+                self.entries[rule].failed = Some(failed);
+                rule
+            }
             None => self.register(text),
         }
     }
@@ -97,7 +105,7 @@ impl RuleTexts {
         &self.kinds
     }
     fn add(&mut self, text: String, when: Option<Expression>, is_note: bool) -> RuleId {
-        self.entries.push(Entry { text, when, is_note });
+        self.entries.push(Entry { text, when, failed: None, is_note });
         self.entries.len() - 1
     }
     pub(super) fn len(&self) -> usize {
@@ -109,6 +117,10 @@ impl RuleTexts {
     /// The rules alone, without what is counted beside them.
     pub(super) fn rules(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().filter(|entry| !entry.is_note).map(|entry| &*entry.text)
+    }
+    /// What is counted for a pair for which the condition of a rule cannot be evaluated.
+    pub(super) fn note_of_failed_condition(&self, rule: RuleId) -> Option<RuleId> {
+        self.entries.get(rule)?.failed
     }
     /// The rules that apply only where a condition holds.
     pub(super) fn conditions(&self) -> impl Iterator<Item = (RuleId, &Expression)> {

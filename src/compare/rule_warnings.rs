@@ -6,6 +6,7 @@ use http::HeaderName;
 use serde_json::Value;
 
 use super::body_rules::{BodyRules, BodyRulesDraft, RuleId};
+use super::rule_path::RulePath;
 use crate::problem::{Problems, Site};
 
 /// Paths that name every value of a body.
@@ -40,15 +41,11 @@ pub(super) fn warn(draft: &BodyRulesDraft<'_>, site: &Site, problems: &mut Probl
                 )
                 .hint("name the ids alone: `$.id`, `$.lines[*].order_id`");
         }
-        if ignored.contains_key(path) {
-            problems
-                .warn(&site, format!("`{path}` is under `ignore` too, so its ids are never compared"))
-                .hint("remove it from one of the two");
-        }
         if let Some(first) = ids.insert(path, site.clone()) {
             problems.warn(&site, format!("`{path}` is under `ids` twice")).hint(format!("remove it: {first} has it"));
         }
     }
+    warn_of_rules_in_ignored_parts(draft, &ignored, site, problems);
     for (path, by) in draft.tolerance {
         let by = by.0.get("by").unwrap_or(&by.0);
         let name = path.rsplit(['.', '\'', '"']).find(|part| !matches!(*part, "" | "]")).unwrap_or_default();
@@ -62,6 +59,54 @@ pub(super) fn warn(draft: &BodyRulesDraft<'_>, site: &Site, problems: &mut Probl
                 )
                 .hint(format!("a time that is written as text may differ by a duration: `{by}s`"));
         }
+    }
+}
+
+/// Warns of rules for parts that are ignored in all pairs: nothing of these parts is compared, so the rules never act.
+fn warn_of_rules_in_ignored_parts(
+    draft: &BodyRulesDraft<'_>,
+    ignored: &BTreeMap<&str, Site>,
+    site: &Site,
+    problems: &mut Problems,
+) {
+    let parsed = |path: &str| RulePath::parse(path).ok();
+    let wholes: Vec<(&str, RulePath)> = ignored.keys().filter_map(|path| Some((*path, parsed(path)?))).collect();
+    if wholes.is_empty() {
+        return;
+    }
+    let mut warn_of_part = |path: &str, never: &str, site: &Site| {
+        let rule = parsed(path);
+        let holds =
+            |(whole, of): &&(&str, RulePath)| *whole != path && rule.as_ref().is_some_and(|rule| of.holds(rule));
+        if let Some((whole, _)) = wholes.iter().find(holds) {
+            problems
+                .warn(site, format!("`{path}` is a part of `{whole}`, which is ignored, so {never}"))
+                .hint("remove it, or ignore less");
+        }
+    };
+    for (n, rule) in draft.ignore.iter().enumerate() {
+        if let Some(path) = path_of(&rule.0, "path") {
+            warn_of_part(path, "ignoring it does nothing more", &site.key("ignore").index(n));
+        }
+    }
+    let mut same = Vec::new();
+    let ids = draft.ids.iter().enumerate().filter_map(|(n, rule)| {
+        let path = path_of(&rule.0, "path").or_else(|| path_of(&rule.0, "keys"))?;
+        Some((path, "its ids are never compared", site.key("ids").index(n)))
+    });
+    let of_key = |kind: &'static str, path: &str| site.key(kind).key(path).at_key();
+    let unordered = draft.unordered.keys();
+    let unordered = unordered.map(|path| (path.trim(), "its order is never compared", of_key("unordered", path)));
+    let tolerance = draft.tolerance.keys();
+    let tolerance = tolerance.map(|path| (path.trim(), "its tolerance is never needed", of_key("tolerance", path)));
+    for (path, never, site) in ids.chain(unordered).chain(tolerance) {
+        match ignored.contains_key(path) {
+            true => same.push((format!("`{path}` is under `ignore` too, so {never}"), site)),
+            false => warn_of_part(path, never, &site),
+        }
+    }
+    for (message, site) in same {
+        problems.warn(&site, message).hint("remove it from one of the two");
     }
 }
 
@@ -87,8 +132,12 @@ pub(super) fn warn_of_headers(
 
 /// The path of a rule without a condition.
 fn unconditional<'v>(rule: &'v Value, key: &str) -> Option<&'v str> {
+    let has_condition = rule.as_object().is_some_and(|map| map.contains_key("when"));
+    if has_condition { None } else { path_of(rule, key) }
+}
+
+fn path_of<'v>(rule: &'v Value, key: &str) -> Option<&'v str> {
     match rule {
-        Value::Object(map) if map.contains_key("when") => None,
         Value::Object(map) => map.get(key)?.as_str(),
         value => value.as_str(),
     }

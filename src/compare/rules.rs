@@ -48,7 +48,7 @@ pub(super) struct Assert {
     pub(super) expression: Expression,
     /// Where it is evaluated; `None`: where legacy did not answer 4xx or 5xx.
     pub(super) when: Option<Expression>,
-    /// Counted where it is not evaluated because legacy refused.
+    /// Counted where it is not evaluated because legacy refused, or because its condition cannot be evaluated.
     pub(super) skipped: RuleId,
 }
 
@@ -151,8 +151,11 @@ impl Rules {
             let when = condition::when(written.when.as_ref(), problems);
             if let Some(expression) = assert(written.text(), &written.site, context, problems) {
                 let source = written.text().trim().to_owned();
-                let skipped =
-                    rules.texts.register_note(format!("assert {source} (not evaluated: legacy answered 4xx or 5xx)"));
+                let why = match &when {
+                    None => "(not evaluated: legacy answered 4xx or 5xx)",
+                    Some(_) => "(condition failed: it was not evaluated)",
+                };
+                let skipped = rules.texts.register_note(format!("assert {source} {why}"));
                 rules.asserts.push(Assert { source, expression, when, skipped });
             }
         }
@@ -371,6 +374,9 @@ fn may_read(read: &ReadPath, site: &Site, context: &CompareContext<'_>, problems
     let steps: Vec<&str> = context.intents.iter().copied().filter(|name| !name.ends_with(OF_UNDO)).collect();
     match nearest(step, steps.iter().copied()) {
         Some(near) => problem.hint(format!("did you mean `{}`?", written(near))),
+        None if context.intents.is_empty() && context.has_workflow => {
+            problem.hint("the workflow makes no calls of its own, so there are no intents")
+        }
         None if context.intents.is_empty() => problem.hint("the route has no workflow, so there are no intents"),
         None => problem.hint(format!("its steps are {}", steps.join(", "))),
     };

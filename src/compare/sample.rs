@@ -29,7 +29,7 @@ pub fn sample_text(
             hide(&mut value);
             serde_json::to_string_pretty(&redact(&value)).unwrap_or_else(|_| "unreadable".to_owned())
         }
-        Ok(ParsedBody::Text(text)) => {
+        Ok(ParsedBody::Text(text) | ParsedBody::NotJson(text)) => {
             // A sensitive text is hidden instead of digested: a short text may be guessed from its digest.
             let mut shown = Value::from(&*text);
             hide(&mut shown);

@@ -157,7 +157,7 @@ impl Format {
             Self::Table { delimiter, has_names } => {
                 let read = |delimiter| is_table(text, delimiter).then(|| table(text, delimiter, has_names)).flatten();
                 let of_semicolons = || read(SEMICOLON).map(with_delimiter);
-                let has_semicolons = delimiter == b',' && has_more_semicolons(text);
+                let has_semicolons = delimiter_of(text, delimiter) == SEMICOLON;
                 has_semicolons.then(of_semicolons).flatten().or_else(|| read(delimiter))
             }
             Self::Xml => match xml_size(text, bounds.depth) {
@@ -200,6 +200,11 @@ fn json_lines(text: &str, bounds: &CompareBounds) -> Result<Option<(Value, Vec<R
 const SEMICOLON: u8 = b';';
 /// The member of a table's document that holds this delimiter; a table with commas has none, so the two differ.
 const DELIMITER: &str = "delimiter";
+
+/// The delimiter of a table, of which the content type says this one.
+pub(super) fn delimiter_of(text: &str, declared: u8) -> u8 {
+    if declared == b',' && has_more_semicolons(text) { SEMICOLON } else { declared }
+}
 
 fn has_more_semicolons(text: &str) -> bool {
     let line = text.lines().next().unwrap_or_default();

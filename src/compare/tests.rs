@@ -485,6 +485,18 @@ fn an_assert_about_an_undo_that_a_step_does_not_have_is_refused_with_that_reason
 }
 
 #[test]
+fn an_assert_about_a_step_that_nothing_has_says_whether_there_is_a_workflow() {
+    for (has_workflow, hint) in [(true, "the workflow makes no calls of its own"), (false, "the route has no workflow")]
+    {
+        let draft = serde_json::from_value(json!({"assert": ["${intents.charge.url == ''}"]})).unwrap();
+        let (mut problems, context) = (Problems::default(), CompareContext { has_workflow, ..Default::default() });
+        assert!(Rules::check(&draft, &Site::file("r.yaml"), &context, &mut problems).is_none());
+        let said = problems.iter().next().and_then(|problem| problem.hint.as_deref());
+        assert!(said.is_some_and(|said| said.starts_with(hint)), "{said:?}");
+    }
+}
+
+#[test]
 fn too_many_differences_are_truncated() {
     let of = |seed: u32| json_reply(&Value::Object((0..100).map(|n| (format!("k{n}x"), json!(n + seed))).collect()));
     let comparison = compared(&of(0), &of(1), &Rules::default()).unwrap();

@@ -10,7 +10,7 @@ use super::body_rules::{IdRule, RuleId};
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
-use super::line_secrets::{names_the_next_line, only_begins_a_secret};
+use super::line_secrets::{names_the_next_line, only_begins_a_secret, opens_a_secret};
 use super::redact;
 use super::text_rules::{Capture, TextRules};
 use super::times;
@@ -63,12 +63,13 @@ impl<'t> Lines<'t> {
         findings: &mut ComparisonFindings<'_>,
     ) -> Result<Self, BoundExceeded> {
         let mut lines = Self { counted: Vec::new(), ignored: BTreeMap::new(), too_long: None };
-        let (mut is_secret_next, shows_lines) = (false, rules.is_some());
+        let (mut is_secret_next, mut is_rest_secret, shows_lines) = (false, false, rules.is_some());
         for (n, text) in text.split_inclusive('\n').enumerate() {
             let content = text.trim_end_matches(['\n', '\r']);
-            let is_secret = is_secret_next;
+            let is_secret = is_secret_next || is_rest_secret;
             is_secret_next =
                 shows_lines && (names_the_next_line(content) || is_secret && only_begins_a_secret(content));
+            is_rest_secret |= shows_lines && opens_a_secret(content);
             let too_long = rules.and_then(|rules| rules.too_long(content));
             lines.too_long = lines.too_long.or(too_long);
             let rules = rules.filter(|_| too_long.is_none());

@@ -195,3 +195,50 @@ proptest! {
         let _ = texts(&a, &b, draft);
     }
 }
+
+fn of_type(content_type: &str, body: impl Into<bytes::Bytes>) -> super::Observation {
+    reply(200, &[("content-type", content_type)], body)
+}
+
+#[test]
+fn a_body_that_is_not_what_its_type_says_is_compared_as_text_and_counted() {
+    let of = |legacy: &str, engine: &str, draft: Value| {
+        compared(
+            &of_type("application/json", legacy.to_owned()),
+            &of_type("application/json", engine.to_owned()),
+            &rules(draft),
+        )
+        .unwrap()
+    };
+    let arms = |comparison: &Comparison| comparison.unparsable.iter().map(|of| (of.arm, of.format)).collect::<Vec<_>>();
+    let cut = of("{\"a\": 1,\n", "{\"a\": 1,\n\"b\": 2}\n", json!({"text": {}}));
+    assert_eq!(found(&cut), [("text", DifferenceKind::Extra), ("body", DifferenceKind::Type)]);
+    assert_eq!(arms(&cut), [("legacy", "JSON")]);
+    let [line, body] = &cut.differences[..] else { panic!("{cut:?}") };
+    assert_eq!(line.engine.as_deref(), Some("line 2: \"b\": 2}"));
+    let why = "text that is not valid JSON: EOF while parsing";
+    assert!(body.legacy.as_deref().is_some_and(|shown| shown.starts_with(why)), "{body:?}");
+    assert_eq!(body.engine.as_deref(), Some("JSON"));
+    // Rules for texts hold for such a body too.
+    let ignored = of("{\"at\": 17,\n\"n\": 1", "{\"at\": 18,\n\"n\": 1", json!({"text": {"ignore": ["\"at\""]}}));
+    assert_eq!((ignored.verdict, arms(&ignored).len()), (Verdict::Ignored, 2));
+    let shown = format!("{:?}", of("{\"pin\": {\n\"a\": \"hunter2\"\n", "{}", json!({"text": {}})));
+    assert!(shown.contains("line 1") && !shown.contains("hunter2"), "{shown}");
+    let hidden = of("{\"a\": \"hunter2\"", "{}", json!({}));
+    assert!(!format!("{hidden:?}").contains("hunter2"), "without rules for texts no line is shown: {hidden:?}");
+    let bytes =
+        compared(&of_type("application/json", &b"\xff"[..]), &of_type("application/json", "1"), &rules(json!({})));
+    let bytes = bytes.unwrap();
+    let said = bytes.differences[0].legacy.as_deref();
+    assert_eq!(
+        (found(&bytes), said),
+        (vec![("body", DifferenceKind::Type)], Some("bytes that are not valid JSON: it is not UTF-8"))
+    );
+    // A table whose rows differ in length is counted; what is only without a structure is not.
+    let table = |body: &str| {
+        compared(&of_type("text/csv", body.to_owned()), &of_type("text/csv", "a,b\n1,2\n"), &rules(json!({}))).unwrap()
+    };
+    assert_eq!(arms(&table("a,b\n1\n")), [("legacy", "CSV")]);
+    assert_eq!(found(&table("a,b\n1\n")), [("text", DifferenceKind::Value), ("body", DifferenceKind::Type)]);
+    assert_eq!(arms(&table("a,a\n1,2\n")), []);
+}

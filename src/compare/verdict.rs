@@ -125,13 +125,39 @@ impl Difference {
             (earlier.legacy, earlier.engine) = (STARS.to_owned(), STARS.to_owned());
         }
     }
-    /// Leaves out why an assert cannot be evaluated: the error may quote what the assert read.
-    pub fn hide_error_of_assert(&mut self) {
-        let error = self.engine.as_mut().filter(|value| value.starts_with(CANNOT_BE_EVALUATED));
-        if let (DifferenceKind::Assert, Some(value)) = (self.kind, error) {
-            *value = format!("{CANNOT_BE_EVALUATED}{STARS}");
+    /// Hides, of the error of an assert that cannot be evaluated, what the assert may have read: names and numbers that
+    /// do not stand in the assert itself.
+    pub fn hide_values_in_error_of_assert(&mut self) {
+        if self.kind != DifferenceKind::Assert {
+            return;
+        }
+        if let Some(error) = self.engine.as_deref().and_then(|value| value.strip_prefix(CANNOT_BE_EVALUATED)) {
+            self.engine = Some(format!("{CANNOT_BE_EVALUATED}{}", without_values(error, &self.path)));
         }
     }
+}
+
+/// The error of an expression without values that it read. An error has names in backquotes, and numbers where it says
+/// what they are: `-5 is negative`.
+fn without_values(error: &str, source: &str) -> String {
+    let source = with_dots(source);
+    let quoted = error.split('`').enumerate().map(|(n, part)| match n % 2 {
+        1 if !source.contains(&with_dots(part)) => STARS,
+        _ => part,
+    });
+    let shown = quoted.collect::<Vec<_>>().join("`");
+    let words: Vec<&str> = shown.split(' ').collect();
+    let word = |(n, word): (usize, &&str)| match words.get(n + 1) {
+        Some(&"is") if word.parse::<f64>().is_ok() => STARS.to_owned(),
+        _ => (*word).to_owned(),
+    };
+    words.iter().enumerate().map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// An expression in which all names stand behind dots: `a["b"].c` as `a.b.c`.
+fn with_dots(source: &str) -> String {
+    let begins = ["['", "[\""].iter().fold(source.to_owned(), |text, begin| text.replace(begin, "."));
+    ["']", "\"]"].iter().fold(begins, |text, end| text.replace(end, ""))
 }
 
 impl Comparison {
@@ -153,7 +179,8 @@ pub struct Comparison {
     /// Whether there may be more differences than are listed: there were more than the limit, the time was used up, or
     /// two texts were too long to align.
     pub truncated: bool,
-    /// How often each rule made two values equal, by the rule's text.
+    /// How often each rule made two values equal, by the rule's text, and how often its condition could not be
+    /// evaluated.
     pub ignored_by: Vec<(String, u32)>,
     /// A hash of the paths and kinds of the differences, and, where the replies tell it, of their cause: what a refusal
     /// says, or how a line of a text begins. Equal for pairs that differ in the same way.
@@ -171,6 +198,23 @@ pub struct Comparison {
     /// the same time; or the other way round, where the engine makes them in no order.
     #[serde(skip)]
     pub orders_not_kept: Vec<String>,
+    /// The bodies of the replies that are not what their content types say. Of replies whose bodies were not read,
+    /// because they are equal byte for byte, it is not known.
+    #[serde(skip)]
+    pub unparsable: Vec<UnparsableBody>,
+}
+
+/// The arms, as [`UnparsableBody::arm`] names them.
+pub(super) const LEGACY: &str = "legacy";
+pub(super) const ENGINE: &str = "engine";
+
+/// The body of a reply that is not what its content type says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnparsableBody {
+    /// The arm whose reply it is: `legacy` or `engine`.
+    pub arm: &'static str,
+    /// The format that its content type names: `JSON`, `XML`, `CSV`.
+    pub format: &'static str,
 }
 
 /// An intent of the engine, and the call by legacy to which it corresponds.
@@ -196,7 +240,7 @@ mod tests {
     /// Returns the differences of a pair as they are stored.
     fn shown(legacy: &serde_json::Value, draft: serde_json::Value) -> Vec<Difference> {
         let (legacy, engine) = (json_reply(legacy), json_reply(&json!({})));
-        let request = json!({ "card": SECRET });
+        let request = json!({ "card": SECRET, "n": -4711 });
         let pair = Pair {
             legacy: &legacy,
             engine: &engine,
@@ -208,7 +252,7 @@ mod tests {
         };
         let mut found = compare(&pair, &rules(draft), &BOUNDS, &|| false).unwrap().differences;
         found.iter_mut().for_each(|difference| {
-            difference.hide_error_of_assert();
+            difference.hide_values_in_error_of_assert();
             difference.mask_and_cut(|text| text.replace(SECRET, "***"));
         });
         found
@@ -247,9 +291,18 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_an_assert_is_left_out_where_it_may_quote_something_sensitive() {
-        let found = shown(&json!({}), json!({ "assert": ["${int(request.card) == 7}", "${request.card == ''}"] }));
-        let engine: Vec<_> = found.iter().filter_map(|difference| difference.engine.as_deref()).collect();
-        assert_eq!(engine, ["cannot be evaluated: ***", "does not hold"]);
+    fn the_error_of_an_assert_says_what_is_absent_and_quotes_nothing_that_it_read() {
+        for (assert, error) in [
+            ("${legacy.body.absent == 1}", "cannot be evaluated: `legacy.body.absent` is absent"),
+            ("${legacy.body['absent'].x == 1}", "cannot be evaluated: `legacy.body.absent` is absent"),
+            ("${legacy.body[request.card] == 1}", "cannot be evaluated: `***` is absent"),
+            ("${uint(request.n) == 1}", "cannot be evaluated: uint(): *** is negative"),
+            ("${{request.card: 1, request.card: 2} == {}}", "cannot be evaluated: the key `***` is in the map twice"),
+            ("${int(request.card) == 7}", "cannot be evaluated: int(): the text is not a whole number"),
+            ("${request.card == ''}", "does not hold"),
+        ] {
+            let found = shown(&json!({}), json!({ "assert": [assert] }));
+            assert_eq!(found[0].engine.as_deref(), Some(error), "{assert}");
+        }
     }
 }

@@ -202,7 +202,13 @@ pub(crate) fn routes<'a>(
         let plan_of = |name: &WorkflowName| workflows.get(name).and_then(|(_, plan)| plan.as_deref());
         let names = plan.map(|plan| running_steps(plan, plan_of)).unwrap_or_default();
         let runs: Vec<&str> = names.iter().map(String::as_str).collect();
-        let context = CompareContext { intents: &intents, runs: &runs, calls: &calls, services: &service_names };
+        let context = CompareContext {
+            has_workflow: draft.workflow.is_some(),
+            intents: &intents,
+            runs: &runs,
+            calls: &calls,
+            services: &service_names,
+        };
         if let Some(checked) = Rules::check(&draft_rules, &site, &context, problems) {
             rules.insert(draft.id.as_str().into(), Arc::new(checked));
         }

@@ -30,6 +30,7 @@ pub struct RouteRules {
     runs: Vec<String>,
     calls: Vec<CallTemplate>,
     services: Vec<String>,
+    has_workflow: bool,
 }
 
 /// Rules that were checked, with the warnings of the check.
@@ -45,7 +46,7 @@ impl RouteRules {
     #[cfg(test)]
     pub fn of_intents(rules: Arc<Rules>, intents: &[&str]) -> Self {
         let intents = intents.iter().map(|&name| name.to_owned()).collect();
-        Self { rules, intents, runs: Vec::new(), calls: Vec::new(), services: Vec::new() }
+        Self { rules, intents, runs: Vec::new(), calls: Vec::new(), services: Vec::new(), has_workflow: true }
     }
     /// The rules of a route of these files; `None` if they do not have the route.
     pub fn of(setup: &Setup, route: &RouteId) -> Option<Self> {
@@ -65,6 +66,7 @@ impl RouteRules {
                 .unwrap_or_default(),
             calls,
             services: setup.services.keys().map(ToString::to_string).collect(),
+            has_workflow: route.workflow.is_some(),
         })
     }
 
@@ -73,7 +75,8 @@ impl RouteRules {
         let intents: Vec<&str> = self.intents.iter().map(String::as_str).collect();
         let runs: Vec<&str> = self.runs.iter().map(String::as_str).collect();
         let services: Vec<&str> = self.services.iter().map(String::as_str).collect();
-        call(&CompareContext { intents: &intents, runs: &runs, calls: &self.calls, services: &services })
+        let has_workflow = self.has_workflow;
+        call(&CompareContext { has_workflow, intents: &intents, runs: &runs, calls: &self.calls, services: &services })
     }
 
     /// Checks a text as the `compare:` of the route, with or without that key; `file` is its name in the findings.

@@ -274,9 +274,7 @@ impl Counters {
                 }
             }
         }
-        for (rule, hits) in &comparison.ignored_by {
-            evidence.count_hits(rule, u64::from(*hits), now);
-        }
+        evidence.count_rules_and_bodies(comparison, now);
         self.dirty = true;
         verdict
     }

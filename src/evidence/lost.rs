@@ -50,6 +50,7 @@ pub(super) fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence
         earlier: before.earlier,
         rule_hits: BTreeMap::new(),
         rule_last_hits: BTreeMap::new(),
+        unparsable_bodies: BTreeMap::new(),
         seen: before.seen,
         unresolved: before.unresolved,
         noise: before.noise,

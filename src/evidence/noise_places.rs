@@ -153,6 +153,7 @@ mod tests {
             intents: Default::default(),
             calls: Vec::new(),
             orders_not_kept: Vec::new(),
+            unparsable: Vec::new(),
         })
     }
 

@@ -298,6 +298,7 @@ pub(super) fn comparison(places: &[(DifferenceKind, &str)]) -> Comparison {
         intents: BTreeMap::new(),
         calls: Vec::new(),
         orders_not_kept: Vec::new(),
+        unparsable: Vec::new(),
     }
 }
 

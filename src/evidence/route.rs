@@ -12,6 +12,7 @@ use super::noise::NoisePairs;
 use super::rung::RungCounts;
 use super::second_runs::SecondRuns;
 use super::strata::NotCompared;
+use crate::compare::{Comparison, UnparsableBody};
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::State;
 use crate::names::StepId;
@@ -93,6 +94,8 @@ pub struct RouteEvidence {
     pub rule_hits: BTreeMap<String, u64>,
     /// When that was the last time.
     pub rule_last_hits: BTreeMap<String, Timestamp>,
+    /// How many bodies of the replies are not what their content types say, by arm and format: `legacy JSON`.
+    pub unparsable_bodies: BTreeMap<String, u64>,
     /// The number of pairs that differ, by the fingerprint of their differences, for the 256 fingerprints that were
     /// seen last. Only a few of these pairs are kept as samples.
     pub seen: BTreeMap<String, FingerprintCount>,
@@ -111,6 +114,15 @@ const RULES_MAX: usize = 256;
 const DEAD_RULE_PAIRS: u64 = 500;
 
 impl RouteEvidence {
+    /// Counts what a pair says of the rules, and of bodies that are not what their content types say.
+    pub(super) fn count_rules_and_bodies(&mut self, comparison: &Comparison, now: Timestamp) {
+        for UnparsableBody { arm, format } in &comparison.unparsable {
+            *self.unparsable_bodies.entry(format!("{arm} {format}")).or_default() += 1;
+        }
+        for (rule, hits) in &comparison.ignored_by {
+            self.count_hits(rule, u64::from(*hits), now);
+        }
+    }
     /// Counts that a rule made values equal, if there is room for the rule.
     pub(super) fn count_hits(&mut self, rule: &str, hits: u64, now: Timestamp) {
         if let Some(counted) = self.rule_hits.get_mut(rule) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::*;
-use crate::compare::{Body, Comparison, Difference, DifferenceKind, Observation, Verdict};
+use crate::compare::{Body, Comparison, Difference, DifferenceKind, Observation, UnparsableBody, Verdict};
 use crate::exchange::{
     ComparisonOutcome, ComparisonTicket, OfferedRequest, Served, ServedObserver as _, TicketCounter as _,
 };
@@ -44,6 +44,7 @@ fn comparison(verdict: Verdict) -> Comparison {
         intents: Default::default(),
         calls: Vec::new(),
         orders_not_kept: Vec::new(),
+        unparsable: vec![UnparsableBody { arm: "legacy", format: "JSON" }],
     }
 }
 
@@ -84,6 +85,7 @@ async fn pairs_add_up_and_survive_a_restart() {
     let pairs = (loaded.shadow_pairs, loaded.dark_pairs, loaded.matched, loaded.ignored, loaded.mismatched);
     assert_eq!(pairs, (1, 2, 1, 1, 1));
     assert_eq!(loaded.pairs(), loaded.matched + loaded.ignored + loaded.mismatched);
+    assert_eq!(loaded.unparsable_bodies["legacy JSON"], 3);
     assert_eq!((loaded.rule_hits["ignore $.at"], loaded.skipped["queue_full"], loaded.coverage()), (2, 1, 0.75));
     let counted = |evidence: &Evidence| evidence.of(&route()).seen.values().map(|seen| seen.count).sum::<u64>();
     (0..9).for_each(|_| pair(&later, State::Dark, Verdict::Mismatch));

@@ -176,9 +176,11 @@ fn shown_path(request: &RequestCopy) -> String {
 }
 
 /// A difference without the run's sensitive values.
-fn shown(mut difference: Difference, redaction: &PairRedaction<'_>) -> Difference {
+pub(super) fn shown(mut difference: Difference, redaction: &PairRedaction<'_>) -> Difference {
     difference.hide_earlier_pairings(|path| redaction.hides_at(path));
-    let is_hidden = redaction.hides_at(&difference.path);
+    // The path of an assert is its text: a name of a secret in it is no place, and its verdict shows no value.
+    let is_assert = difference.kind == DifferenceKind::Assert;
+    let is_hidden = !is_assert && redaction.hides_at(&difference.path);
     let earlier = difference.contradicts.iter_mut().map(|earlier| &mut earlier.path);
     // A key may be a secret that another part of the pair tells.
     earlier.chain([&mut difference.path]).for_each(|path| *path = redaction.hide_in_name(path));
@@ -186,7 +188,7 @@ fn shown(mut difference: Difference, redaction: &PairRedaction<'_>) -> Differenc
         difference.mask_and_cut(|_| STARS.to_owned());
     } else if difference.kind != DifferenceKind::Status {
         if redaction.declares_secrets() {
-            difference.hide_error_of_assert();
+            difference.hide_values_in_error_of_assert();
         }
         difference.mask_and_cut(|value| redaction.hide_in_text(value));
     }

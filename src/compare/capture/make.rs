@@ -158,6 +158,8 @@ impl Making<'_> {
             ParsedBody::Empty => CapturedBody::Empty,
             ParsedBody::Json(value, _) => CapturedBody::Text(self.redactor.body(of, &value).to_string()),
             ParsedBody::Bytes(bytes) => CapturedBody::Text(self.redactor.opaque(&bytes)),
+            // What was to be a tree of names and values has lines that tell less of what is secret.
+            ParsedBody::NotJson(text) => CapturedBody::Text(self.redactor.opaque(text.as_bytes())),
             ParsedBody::Text(text) => {
                 let mut redacted = |value: &serde_json::Value| self.redactor.body(of, value);
                 match rendered_document(headers, &text, bounds, &mut redacted).map_err(unreadable)? {

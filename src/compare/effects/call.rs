@@ -136,8 +136,8 @@ impl<'a> Call<'a> {
     /// The body, if it is compared line by line.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.body {
-            Ok(CallBody { parsed: ParsedBody::Text(text), .. }) => Some(text),
-            Ok(_) | Err(_) => None,
+            Ok(CallBody { parsed, .. }) => parsed.text(),
+            Err(_) => None,
         }
     }
 
@@ -164,7 +164,9 @@ impl CallBody {
                 Ok(fields) => Ok(Self { parsed: ParsedBody::Json(fields, Vec::new()), form: Form::Fields }),
                 Err(_) => Ok(Self { parsed, form: Form::Own }),
             },
-            ParsedBody::Text(_) | ParsedBody::Json(..) | ParsedBody::Empty => Ok(Self { parsed, form: Form::Own }),
+            ParsedBody::Text(_) | ParsedBody::NotJson(_) | ParsedBody::Json(..) | ParsedBody::Empty => {
+                Ok(Self { parsed, form: Form::Own })
+            }
         }
     }
 

@@ -131,14 +131,17 @@ fn report_body(
         (ParsedBody::Json(a, _), ParsedBody::Json(b, _)) => {
             Walk::report(step.context(ids, findings), "body", a.into(), b.into())
         }
-        (ParsedBody::Text(a), ParsedBody::Text(b)) if a != b && ids.with_legacy_ids(b) == *a => {
-            let by = ids.rules_in(a, step.rules.body.renaming);
-            by.into_iter().for_each(|rule| findings.count_use(rule));
-            Ok(())
-        }
         (a, b) => {
+            if let (Some(a), Some(b)) = (a.text(), b.text())
+                && a != b
+                && ids.with_legacy_ids(b) == a
+            {
+                let by = ids.rules_in(a, step.rules.body.renaming);
+                by.into_iter().for_each(|rule| findings.count_use(rule));
+                return Ok(());
+            }
             let texts = TextContext { rules: step.rules.text.as_ref(), ids, renaming: step.rules.body.renaming };
-            other_bodies::compare(a, b, texts, findings)
+            other_bodies::compare((a, a.name()), (b, b.name()), texts, findings)
         }
     }
 }
@@ -153,9 +156,8 @@ fn is_same_body(legacy: &Call<'_>, engine: &Call<'_>) -> bool {
     legacy.form == engine.form
         && match (&legacy.parsed, &engine.parsed) {
             (ParsedBody::Json(a, repeated), ParsedBody::Json(b, also)) => a == b && repeated == also,
-            (ParsedBody::Text(a), ParsedBody::Text(b)) => a == b,
             (ParsedBody::Bytes(a), ParsedBody::Bytes(b)) => a == b,
             (ParsedBody::Empty, ParsedBody::Empty) => true,
-            _ => false,
+            (a, b) => a.text().is_some_and(|a| b.text() == Some(a)),
         }
 }

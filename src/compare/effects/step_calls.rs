@@ -122,7 +122,7 @@ impl StepCalls<'_> {
                 let value = hash_of(&mut self.context(ids, findings), value.into(), side, equality.precision)?;
                 (1u8, form, value).hash(&mut hasher);
             }
-            Ok((ParsedBody::Text(text), _)) => match side {
+            Ok((ParsedBody::Text(text) | ParsedBody::NotJson(text), _)) => match side {
                 Side::Legacy => (2u8, text).hash(&mut hasher),
                 Side::Engine => (2u8, ids.with_legacy_ids(text)).hash(&mut hasher),
             },

@@ -56,6 +56,7 @@ impl KeptBody {
             ParsedBody::Json(value, repeated) if repeated.is_empty() => Self::Text(masked(&value).to_string()),
             ParsedBody::Json(value, _) => Self::Digest(digest(value.to_string().as_bytes())),
             ParsedBody::Bytes(bytes) => Self::Bytes(digest(&bytes)),
+            ParsedBody::NotJson(text) => Self::Digest(digest(text.as_bytes())),
             ParsedBody::Text(text) => match rendered_document(headers, &text, bounds, &mut masked)? {
                 Some(rendered) => Self::Text(rendered),
                 None if lines == Lines::Kept => Self::lines(&text, placeholders, hide),

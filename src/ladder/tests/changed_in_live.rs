@@ -56,6 +56,7 @@ impl Fixture {
             intents: Default::default(),
             calls: Vec::new(),
             orders_not_kept: Vec::new(),
+            unparsable: Vec::new(),
         };
         let route = RouteId::from("bare");
         let generation = self.evidence.generation(&route, 0);

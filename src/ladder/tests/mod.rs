@@ -240,6 +240,7 @@ impl Fixture {
             intents: Default::default(),
             calls: Vec::new(),
             orders_not_kept: Vec::new(),
+            unparsable: Vec::new(),
         };
         for _ in 0..20 {
             self.evidence.record_pair(&route, self.evidence.generation(&route, 0), State::Dark, &equal, &reply, &reply);

@@ -5,10 +5,14 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 
 use super::*;
-use crate::compare::{AnsweredRead, CompareBounds, Effect, EffectReply, HidesSensitive, Intent, SensitiveParts};
+use crate::compare::{
+    AnsweredRead, CompareBounds, Difference, DifferenceKind, Effect, EffectReply, HidesSensitive, Intent,
+    SensitiveParts,
+};
 use crate::evidence::Sample;
 use crate::secret::{Detectors, QUOTED_SECRETS_MAX, RedactRules, STARS};
 use crate::shadow::redaction::{PairRedaction, PairToRedact};
+use crate::shadow::sample::shown;
 use crate::workflow::Event;
 
 static BOUNDS: LazyLock<CompareBounds> = LazyLock::new(|| CompareBounds::of(&Limits::default()));
@@ -184,6 +188,27 @@ fn the_rules_of_the_creator_hold_for_a_follower_too() {
     assert_eq!(hidden_with(&pair, &json!({}), &[], Vec::new(), text), "of *** and ***");
     (pair.flags, pair.flag) = flags_with(RedactRules::default(), declared("alias"));
     assert_eq!(hidden_with(&pair, &json!({}), &[], Vec::new(), text), "of Jane Roe and ***");
+}
+
+#[test]
+fn what_an_assert_says_is_shown_where_the_files_declare_secrets() {
+    let mut answered = answered(Mode::Rehearse, &json!({"nick": "Jane Roe"}), 0);
+    (answered.flags, answered.flag) = flags_with(RedactRules::default(), declared("nick"));
+    let engine = Observation::new(StatusCode::OK, headers(), Body::Whole("{}".into()), Duration::ZERO, Vec::new());
+    let (report, answered) = (RunReport::default(), &answered);
+    let parts =
+        PairToRedact { answered, engine: &engine, report: &report, effects: None, recorded: None, bounds: *BOUNDS };
+    let redaction = PairRedaction::of(parts);
+    let said = |source: &str, error: &str| {
+        let (path, kind) = (format!("assert {source}"), DifferenceKind::Assert);
+        let (legacy, engine, contradicts) = (Some("holds".into()), Some(error.to_owned()), Vec::new());
+        shown(Difference { path, kind, legacy, engine, contradicts }, &redaction).engine.unwrap_or_default()
+    };
+    let absent = "cannot be evaluated: `legacy.body.absent` is absent";
+    assert_eq!(said("${legacy.body.absent == 1}", absent), absent);
+    assert_eq!(said("${legacy.body.nick == ''}", "does not hold"), "does not hold", "the name of a secret is no value");
+    let quoted = "cannot be evaluated: `legacy.body[\"Jane Roe\"]` is absent";
+    assert_eq!(said("${legacy.body[legacy.body.nick] == 1}", quoted), "cannot be evaluated: `***` is absent");
 }
 
 #[test]

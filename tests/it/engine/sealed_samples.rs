@@ -97,7 +97,10 @@ async fn samples_hide_all_that_is_declared_and_asserts_judge_the_values_themselv
     let judged = |source: &str| of(&format!("assert ${{{source}}}"))["engine"].clone();
     assert_eq!(judged("intents.charge.body.full == request.body.memo"), Value::Null, "it holds");
     assert_eq!(judged("intents.charge.body.full == intents.charge.body.part"), "does not hold");
-    assert_eq!(judged("int(intents.charge.body.part) == 1"), "cannot be evaluated: ***");
+    assert_eq!(
+        judged("int(intents.charge.body.part) == 1"),
+        "cannot be evaluated: int(): the text is not a whole number"
+    );
     // The workflow's schema refuses this request, legacy does not.
     legacy.script(reply(&json!({ "echo": LONG_MEMO, "note": "plain-refused" })), 1);
     post(json!({ "memo": LONG_MEMO, "extra": EXTRA })).await;

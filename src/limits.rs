@@ -22,7 +22,7 @@ pub const FLAG_FILE_TEXT_BYTES_MAX: usize = 4 << 20;
 /// The size of one file of certificates, or of a key.
 pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// The requests, or compared pairs, of which a guard counts the bad ones (`guard.over`).
-pub const GUARD_OVER_MAX: u64 = 10_000;
+pub const GUARD_WINDOW_REQUESTS_MAX: u64 = 10_000;
 /// Earlier ids of one route (`was`).
 pub const EARLIER_IDS_MAX: usize = 16;
 /// Earlier scopes of one route's retry keys (`caller`, `retry_key`) under which first tries are looked up.

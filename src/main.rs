@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
-use pointsman::cli::{self, DemoOptions, Failure, ProcessCommands, ServeOptions};
+use pointsman::cli::{self, DemoOptions, ProcessCommands, ServeOptions};
 use pointsman::telemetry::{self, LogFormat};
 
 #[global_allocator]
@@ -15,13 +15,13 @@ fn disable_huge_pages() {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
-fn serve(options: ServeOptions) -> Result<(), Failure> {
+fn serve(options: ServeOptions) -> anyhow::Result<()> {
     disable_huge_pages();
     telemetry::start_log(LogFormat::Text, "info");
     pointsman::app::serve(options.flags, options.overrides, options.takes_over)
 }
 
-fn demo(options: DemoOptions) -> Result<(), Failure> {
+fn demo(options: DemoOptions) -> anyhow::Result<()> {
     telemetry::start_log(LogFormat::Text, "off");
     pointsman::app::demo(options.exit)
 }

@@ -3,13 +3,13 @@
 //! Always true: a line is one JSON object in UTF-8 with every field, `null` where there is no value; it contains no
 //! control character, not even DEL or one of the range U+0080 to U+009F, which some terminals obey.
 
-use super::record::{Record, Text, version_name};
+use super::record::{AccessLogRecord, Text, version_name};
 use super::text::{lossy, milliseconds, redacted, redacted_agent};
 
 /// Appends the line for one record, with its line break.
-pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
+pub(super) fn write(record: &AccessLogRecord, to: &mut Vec<u8>) {
     // Destructured whole, so that a new field does not compile until it is written.
-    let Record {
+    let AccessLogRecord {
         ended,
         duration,
         client,

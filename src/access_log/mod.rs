@@ -1,20 +1,20 @@
 //! The access log: one line per exchange with a client.
 //!
 //! The question it answers: "what did this client ask, who answered it, how, and why did it fail?" The proxy fills in a
-//! [`Record`] during the exchange and hands the record over when the exchange is complete: after the client's socket
-//! took the last byte, or when the exchange was cut off.
+//! [`AccessLogRecord`] during the exchange and hands the record over when the exchange is complete: after the client's
+//! socket took the last byte, or when the exchange was cut off.
 //!
 //! Always true: handing a record over never waits and never writes. A thread of the log's own (`writer`) formats and
 //! writes the lines; at most `access_log_lines_max` records wait for this thread, and a record that finds the queue
 //! full is dropped and counted. Otherwise every exchange that failed gets a line, and so does the configured share of
 //! those that did not.
-//! No byte of a request can end a line or a field (`json`, `common`).
+//! No byte of a request can end a line or a field (`json`, `combined`).
 //!
 //! When the disk is full, the lines of the failed write are dropped and counted, and later lines are tried again.
 //! When the file hangs, the queue fills and lines are dropped; requests go on. If the file cannot be reopened after
 //! SIGUSR1, the old file stays in use.
 
-mod common;
+mod combined;
 mod json;
 mod record;
 mod settings;
@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use crate::limits::Limits;
-pub use record::{Record, RequestHead, Text};
+pub use record::{AccessLogRecord, RequestHead, Text};
 pub use settings::{AccessLogSettings, LineFormat, LogFile};
 use writer::{Writer, WriterMessage};
 
@@ -68,7 +68,7 @@ impl AccessLog {
     }
 
     /// Queues the record of an exchange that has ended, unless the sample leaves it out. Never waits.
-    pub fn log(&self, record: Box<Record>) {
+    pub fn log(&self, record: Box<AccessLogRecord>) {
         if !record.has_failed() && self.sample < 1.0 && fastrand::f64() >= self.sample {
             return;
         }

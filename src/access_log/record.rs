@@ -14,7 +14,7 @@ use crate::names::{RouteId, ServiceName};
 
 /// The facts of one exchange, filled in as they become known. `None` means unknown or not applicable.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub struct AccessLogRecord {
     /// When the exchange ended.
     pub ended: Timestamp,
     /// The time from the complete head of the request to the end of the exchange.
@@ -89,7 +89,7 @@ impl Text {
     }
 }
 
-impl Record {
+impl AccessLogRecord {
     /// Creates the record of an exchange that begins.
     pub fn new(client: IpAddr, head: Option<RequestHead>) -> Self {
         Self {

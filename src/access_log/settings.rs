@@ -29,5 +29,5 @@ pub enum LineFormat {
     #[default]
     Json,
     /// Apache's Combined Log Format (the Common one with referer and user agent), and more fields at its end.
-    Common,
+    Combined,
 }

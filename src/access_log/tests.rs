@@ -6,10 +6,10 @@ use std::time::Duration;
 use http::{Method, Version};
 use serde_json::{Value, json};
 
-use super::{AccessLog, AccessLogSettings, LineFormat, LogFile, Record, RequestHead, Text, common, json};
+use super::{AccessLog, AccessLogRecord, AccessLogSettings, LineFormat, LogFile, RequestHead, Text, combined, json};
 use crate::limits::{ACCESS_LOG_TEXT_BYTES_MAX, Limits};
 
-fn record(target: &[u8], user_agent: &[u8]) -> Record {
+fn record(target: &[u8], user_agent: &[u8]) -> AccessLogRecord {
     let head = RequestHead {
         method: Method::GET,
         target: Text::copy(target),
@@ -19,14 +19,14 @@ fn record(target: &[u8], user_agent: &[u8]) -> Record {
         referer: None,
         forwarded_for: None,
     };
-    let mut record = Record::new("127.0.0.1".parse().unwrap(), Some(head));
+    let mut record = AccessLogRecord::new("127.0.0.1".parse().unwrap(), Some(head));
     record.ended = "2026-11-23T17:28:15.000123Z".parse().unwrap();
     record.duration = Duration::from_micros(1_234);
     record.status = Some(200);
     record
 }
 
-fn line(write: fn(&Record, &mut Vec<u8>), record: &Record) -> String {
+fn line(write: fn(&AccessLogRecord, &mut Vec<u8>), record: &AccessLogRecord) -> String {
     let mut bytes = Vec::new();
     write(record, &mut bytes);
     let text = String::from_utf8(bytes).expect("UTF-8");
@@ -35,7 +35,7 @@ fn line(write: fn(&Record, &mut Vec<u8>), record: &Record) -> String {
     line
 }
 
-fn json_line(record: &Record) -> Value {
+fn json_line(record: &AccessLogRecord) -> Value {
     let line = line(json::write, record);
     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
 }
@@ -56,25 +56,25 @@ fn a_line_of_json_has_the_fields_of_the_reference_in_order() {
     assert_eq!((shown["duration_ms"].as_f64(), shown["first_byte_ms"].as_f64()), (Some(1.234), Some(0.05)));
     assert_eq!(shown["trace_id"], "00000000000000000000000000004bf9");
     assert_eq!((&shown["route"], &shown["failure"]), (&Value::Null, &Value::Null));
-    let unread = json_line(&Record::new("::1".parse().unwrap(), None));
+    let unread = json_line(&AccessLogRecord::new("::1".parse().unwrap(), None));
     assert_eq!((&unread["client"], &unread["method"]), (&json!("::1"), &Value::Null));
 }
 
 #[test]
-fn a_line_in_the_common_format_begins_as_apaches_do() {
-    let text = line(common::write, &record(b"/a?b=1", b"curl"));
+fn a_line_in_the_combined_format_begins_as_apaches_do() {
+    let text = line(combined::write, &record(b"/a?b=1", b"curl"));
     let begins = "127.0.0.1 - - [23/Nov/2026:17:28:15 +0000] \"GET /a?b=1 HTTP/1.1\" 200 - \"-\" \"curl\" route=- ";
     assert!(text.starts_with(begins) && text.ends_with(" failure=-"), "{text}");
-    let unread = line(common::write, &Record::new("::1".parse().unwrap(), None));
+    let unread = line(combined::write, &AccessLogRecord::new("::1".parse().unwrap(), None));
     assert!(unread.contains("] \"-\" - - \"-\" \"-\" route=- "), "{unread}");
 }
 
 #[test]
-fn the_common_format_has_the_bytes_that_the_client_sent() {
+fn the_combined_format_has_the_bytes_that_the_client_sent() {
     let mut record = record(b"/caf\xe9?token=\xff&b=\xc3\xa9", b"\xfe");
     let head = record.head.as_mut().unwrap();
     (head.referer, head.forwarded_for) = (Some(Text::copy(b"/\xa0bearer x")), Some(Text::copy(b"\x80")));
-    let text = line(common::write, &record);
+    let text = line(combined::write, &record);
     let line = r#""GET /caf\xe9?token=***&b=\xc3\xa9 HTTP/1.1" 200 - "/\xa0bearer x" "\xfe" route=-"#;
     assert!(text.contains(line) && text.contains(r#" forwarded_for="\x80" "#), "{text}");
 }
@@ -93,7 +93,7 @@ fn no_byte_of_a_client_leaves_its_field() {
         let shown = json_line(&record);
         assert_eq!(shown["user_agent"], String::from_utf8_lossy(&bytes).as_ref());
         assert_eq!((&shown["status"], &shown["failure"]), (&json!(200), &json!("client-gone")));
-        let text = line(common::write, &record);
+        let text = line(combined::write, &record);
         assert!(text.is_ascii() && text.ends_with(" failure=client-gone"), "{text}");
         // The only unescaped quotes are those around the request, the referer, the user agent, and `forwarded_for` if
         // it needs them.
@@ -117,7 +117,7 @@ fn secret_parameters_are_replaced_and_long_texts_cut() {
     let shown = json_line(&secrets);
     assert_eq!(shown["target"], "/pay?amount=7&card_number=***&token=***#x");
     assert_eq!(shown["referer"], "https://a/?api_key=***");
-    let text = line(common::write, &secrets);
+    let text = line(combined::write, &secrets);
     assert!(!text.contains("4111") && !text.contains("abc") && !text.contains("k1"), "{text}");
     let long = vec![b'a'; ACCESS_LOG_TEXT_BYTES_MAX + 1];
     let shown = json_line(&record(b"/", &long));
@@ -142,7 +142,7 @@ fn secrets_in_nested_formats_and_parameters_of_the_path_are_replaced() {
     (head.template, head.referer) = (Some("/reset/{token}".into()), Some(Text::copy(b"https://a/reset/hunter2#x")));
     let shown = json_line(&reset);
     assert_eq!((&shown["target"], &shown["referer"]), (&json!("/reset/***?a=1"), &json!("https://a/reset/***#x")));
-    let text = line(common::write, &reset);
+    let text = line(combined::write, &reset);
     assert!(text.contains("\"GET /reset/***?a=1 HTTP/1.1\"") && !text.contains("hunter2"), "{text}");
     assert_eq!(reset.head.unwrap().redacted_path(), "/reset/***");
 }

@@ -20,9 +20,9 @@ use metrics::Counter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::oneshot;
 
-use super::record::Record;
+use super::record::AccessLogRecord;
 use super::settings::{LineFormat, LogFile};
-use super::{common, json};
+use super::{combined, json};
 
 /// How long lines are collected before the next write.
 const BATCH_PAUSE: Duration = Duration::from_millis(10);
@@ -36,7 +36,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// A message to the writer's thread.
 pub(super) enum WriterMessage {
     /// A line to write.
-    Line(Box<Record>),
+    Line(Box<AccessLogRecord>),
     /// Makes the writer check whether the file is to be reopened.
     Wake,
     /// Replies when everything sent earlier is written.
@@ -94,7 +94,7 @@ impl Writer {
                 match message {
                     WriterMessage::Line(record) => match self.format {
                         LineFormat::Json => json::write(&record, &mut self.lines),
-                        LineFormat::Common => common::write(&record, &mut self.lines),
+                        LineFormat::Combined => combined::write(&record, &mut self.lines),
                     },
                     WriterMessage::Wake => {}
                     WriterMessage::Flush(report) => reports.push(report),

@@ -24,20 +24,20 @@ const NAME_CHARS_MAX: usize = 64;
 
 /// Who makes a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Caller {
+pub(super) enum ApiCaller {
     /// The name of the token.
     Token(String),
     /// A caller on this machine without a token, and the name in the header, if there is one.
     Unverified(Option<String>),
 }
 
-impl Caller {
+impl ApiCaller {
     /// The name to record: the token's, or without a token the one in the body (`given`), else the one in the header.
     pub(super) fn recorded_name(&self, given: Option<&str>) -> Result<String, ApiError> {
         let given = given.map(valid_name).transpose()?;
         let name = match self {
-            Caller::Token(name) => return Ok(name.clone()),
-            Caller::Unverified(name) => given.or(name.as_deref()).map(str::trim).filter(|name| !name.is_empty()),
+            ApiCaller::Token(name) => return Ok(name.clone()),
+            ApiCaller::Unverified(name) => given.or(name.as_deref()).map(str::trim).filter(|name| !name.is_empty()),
         };
         Ok(format!("{}{UNVERIFIED}", name.unwrap_or("somebody on this machine")))
     }
@@ -116,7 +116,7 @@ impl AccessControl {
         method: &Method,
         headers: &HeaderMap,
         scope: TokenScope,
-    ) -> Result<Caller, ApiError> {
+    ) -> Result<ApiCaller, ApiError> {
         let caller =
             if self.tokens.is_empty() { self.local_caller(headers)? } else { self.token_holder(headers, scope)? };
         require_json(method, headers)?;
@@ -132,7 +132,7 @@ impl AccessControl {
         uri: &Uri,
         headers: &HeaderMap,
         peer: Option<PeerAddress>,
-    ) -> Result<Caller, ApiError> {
+    ) -> Result<ApiCaller, ApiError> {
         let forwarded = FORWARDED.iter().any(|name| headers.contains_key(*name));
         let is_local = peer.is_some_and(|PeerAddress(peer)| peer.ip().to_canonical().is_loopback()) && !forwarded;
         let caller = if headers.contains_key(header::AUTHORIZATION) && !self.tokens.is_empty() {
@@ -157,7 +157,7 @@ impl AccessControl {
         !self.tokens.is_empty()
     }
 
-    fn local_caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    fn local_caller(&self, headers: &HeaderMap) -> Result<ApiCaller, ApiError> {
         if !self.listen.ip().is_loopback() {
             let detail = "this listener can be reached from other machines and no tokens are configured";
             return Err(ApiError::new(StatusCode::FORBIDDEN, "no-tokens", "No caller is allowed", detail)
@@ -166,7 +166,7 @@ impl AccessControl {
         unverified(headers)
     }
 
-    fn token_holder(&self, headers: &HeaderMap, scope: TokenScope) -> Result<Caller, ApiError> {
+    fn token_holder(&self, headers: &HeaderMap, scope: TokenScope) -> Result<ApiCaller, ApiError> {
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.split_once(' '));
         let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
@@ -191,7 +191,7 @@ impl AccessControl {
             return Err(ApiError::new(StatusCode::FORBIDDEN, "scope", "The token lacks the scope", detail)
                 .hint(format!("its scopes: {}", scope_names.join(", "))));
         }
-        Ok(Caller::Token(token.name.clone()))
+        Ok(ApiCaller::Token(token.name.clone()))
     }
 }
 
@@ -210,12 +210,12 @@ fn foreign(what: &str) -> ApiError {
 }
 
 /// A caller without a token, with the name that they give.
-fn unverified(headers: &HeaderMap) -> Result<Caller, ApiError> {
+fn unverified(headers: &HeaderMap) -> Result<ApiCaller, ApiError> {
     let name = headers
         .get(AS_HEADER)
         .map(|name| name.to_str().map_err(|_| ApiError::bad("the name in X-Pointsman-As is not plain ASCII")));
     let name = name.transpose()?.map(|name| valid_name(name).map(str::to_owned)).transpose()?;
-    Ok(Caller::Unverified(name))
+    Ok(ApiCaller::Unverified(name))
 }
 
 /// Content types other than JSON are refused: an HTML form of another site can send those without a preflight request.

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::access::Caller;
+use super::access::ApiCaller;
 use super::error::ApiError;
 use super::state::ApiState;
 use crate::expression::refuse_reserved_keys;
@@ -21,14 +21,14 @@ use crate::workflow::{is_nested_beyond, values_in};
 const BODY_READ_MAX: Duration = Duration::from_secs(10);
 
 /// A JSON body, read within bounds, and the caller; an error names line and column.
-pub(super) struct JsonBody<T>(pub T, pub Caller);
+pub(super) struct JsonBody<T>(pub T, pub ApiCaller);
 
 impl<T: DeserializeOwned> FromRequest<Arc<ApiState>> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, ApiError> {
         let (mut head, body) = request.into_parts();
-        let caller = head.extensions.remove::<Caller>().unwrap_or(Caller::Unverified(None));
+        let caller = head.extensions.remove::<ApiCaller>().unwrap_or(ApiCaller::Unverified(None));
         let bytes = read(body, state.parts.limits.api_body_bytes_max).await?;
         // serde would also read a struct from an array of its fields.
         if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {

@@ -8,7 +8,7 @@ use crate::store::{Adoption, AdoptionState};
 pub(super) enum MoveOutcome {
     /// The instance is the engine's.
     Adopted,
-    /// It is legacy's, for this reason: its workflow said so, or legacy was not told.
+    /// It is legacy's, for this reason: its workflow said so, or legacy was not told to let go of it.
     GivenBack(String),
     /// It was not tried, for this reason.
     NotTried(String),

@@ -16,7 +16,7 @@ use crate::workflow::AdoptionProgress;
 
 /// How often unknown adoptions are looked at again.
 const RECHECK_EVERY: Duration = Duration::from_secs(2);
-/// How often it is looked whether this process has a new lease.
+/// How often it is checked whether this process has got a new lease.
 const LEASE_EVERY: Duration = Duration::from_millis(250);
 /// How long a resumed move waits at once for the requests that legacy has of its instance.
 const CALLS_WAIT: Duration = Duration::from_secs(5);

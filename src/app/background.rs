@@ -45,8 +45,8 @@ const LOCK_WAITS: Duration = Duration::from_secs(3);
 /// How often candidates are looked for whose guards have found too many errors, slow answers or differences.
 const GUARD_CANDIDATES_EVERY: Duration = Duration::from_millis(200);
 
-/// How often it is looked for routes that went below `live`, whose plans are those of the files again. A flip up waits
-/// for that.
+/// How often `drop_plans` looks for routes that went below `live` and still have the plan that was in force there. A
+/// flip up waits until it is replaced.
 const DROP_PLANS_EVERY: Duration = Duration::from_millis(100);
 
 /// What tasks that reload files share.
@@ -207,7 +207,7 @@ fn candidate_with_share(parts: &Parts, route: &RouteId) -> Option<Arc<PlanSet>> 
     (candidate.share > Percent::NONE).then(|| Arc::clone(&candidate.plans))
 }
 
-/// Has the plans of the files run for routes that went below `live`, in place of those that were in force.
+/// Replaces the plans in force of routes that went below `live` by those of the files.
 pub(super) async fn drop_plans(parts: Parts, reload_lock: Arc<tokio::sync::Mutex<()>>) {
     let failures = RepeatedFailures::default();
     loop {

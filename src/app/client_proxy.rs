@@ -80,7 +80,7 @@ impl ClientProxy {
         }
         let tls = TlsInForce::new(&setup.settings.listen, &listeners);
         let listen = listeners.iter().map(ProxyListener::address).collect::<std::io::Result<Vec<_>>>()?;
-        let takes_over = predecessor.is_some();
+        let waits_for_predecessor = predecessor.is_some();
         let flags = Arc::new(ArcSwap::from_pointee(flags_without_store(setup, predecessor.unwrap_or_default())));
         let forwarding = Arc::new(ArcSwap::from_pointee(setup.settings.forwarding.clone()));
         let late_parts = LateParts::default();
@@ -101,7 +101,7 @@ impl ClientProxy {
             served_observer: late.clone(),
             effect_registry: attribution.clone().map(|attribution| Arc::new(attribution) as Arc<dyn EffectRegistry>),
             access_log: access_log.clone(),
-            takes_over,
+            waits_for_predecessor,
             workers: workers.clone(),
             egress,
         };

@@ -13,13 +13,12 @@ use tower::util::BoxCloneSyncService;
 
 use crate::exchange::{
     AdoptionAnswer, AdoptionRequest, Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome,
-    ComparisonTicket, EarlierKeys, EngineAnswer, EngineAnswered, Entered, InstanceRequest, KnownBody, LegacyEntry,
-    LegacyTake, NotedInstance, Offer, OfferedRequest, OpenRequest, ProblemDocument, Remembered, RunReport, Served,
-    ServedObserver, Source, TicketCounter, WriteUnderFiles,
+    ComparisonTicket, EarlierKeys, EngineAnswer, EngineAnswered, EngineArm, Entered, InstanceRequest, KnownBody,
+    LegacyEntry, LegacyTake, NotedInstance, Offer, OfferedRequest, OpenRequest, ProblemDocument, Remembered, RunReport,
+    Served, ServedObserver, Source, TicketCounter, WriteUnderFiles,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{PlanSet, RouteId, RunId};
-use crate::proxy::EngineArm;
 
 /// The parts, once they exist.
 #[derive(Clone, Default)]

@@ -3,7 +3,7 @@
 use super::format::{Formatter, Tone, count, duration_text, escape_control};
 use crate::admin::types::AutoRow;
 
-/// How far the share of a route is on its way to the next one, as a line.
+/// The progress towards the route's next share, as a line.
 pub(crate) fn line(route: &str, auto: &AutoRow, format: Formatter) -> String {
     let AutoRow { next, due_in_s, requests, requests_wanted, held } = auto;
     let mut waits = Vec::new();
@@ -19,7 +19,7 @@ pub(crate) fn line(route: &str, auto: &AutoRow, format: Formatter) -> String {
     format!(
         "{route}: its share {} {next} % {waits}{}{held}\n",
         if held.is_empty() { "grows to" } else { "would grow to" },
-        if held.is_empty() { "" } else { ", and is held:" }
+        if held.is_empty() { "" } else { ", but is blocked by:" }
     )
 }
 
@@ -43,6 +43,6 @@ mod tests {
             "{both}"
         );
         assert_eq!(text(auto(0, 100, &[])), "a: its share grows to 5 % now\n");
-        assert_eq!(text(auto(0, 100, &["no"])), "a: its share would grow to 5 % now, and is held:\n  no\n");
+        assert_eq!(text(auto(0, 100, &["no"])), "a: its share would grow to 5 % now, but is blocked by:\n  no\n");
     }
 }

@@ -1,4 +1,4 @@
-//! `legacy`: who still calls a service, what may call it, and since when nothing does.
+//! `legacy`: who still calls a service, what may call it, and since when nothing has called it.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ const SHOWN_MAX: usize = 50;
 ///
 /// # Errors
 /// It is no duration, or not a positive one.
-pub(crate) fn lasting(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_positive_duration(text: &str) -> Result<Duration, String> {
     let span: Span = text.parse().map_err(|_| "expected a duration such as 30d or 12h".to_owned())?;
     let seconds = span.total((Unit::Second, SpanRelativeTo::days_are_24_hours())).map_err(|error| error.to_string())?;
     let lasting = Duration::try_from_secs_f64(seconds).map_err(|_| "expected a positive duration".to_owned())?;
@@ -155,10 +155,10 @@ mod tests {
 
     #[test]
     fn a_duration_has_a_unit_and_is_positive() {
-        assert_eq!(lasting("30d"), Ok(Duration::from_secs(30 * 86_400)));
-        assert_eq!(lasting("90 minutes"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(parse_positive_duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        assert_eq!(parse_positive_duration("90 minutes"), Ok(Duration::from_secs(5_400)));
         for wrong in ["", "30", "-1h", "0s", "soon"] {
-            assert!(lasting(wrong).is_err(), "{wrong}");
+            assert!(parse_positive_duration(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -48,14 +48,14 @@ pub(crate) struct Events {
 
 /// One server-sent event.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Event {
+pub(crate) struct ServerSentEvent {
     /// The value that a client sends as `Last-Event-ID` to receive the events after this one.
     pub id: Option<String>,
     pub name: String,
     pub data: Value,
 }
 
-impl Event {
+impl ServerSentEvent {
     /// Parses the lines of one event; `None` where they are only comments.
     fn parse(block: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(block);
@@ -234,12 +234,12 @@ impl Client {
 
     /// The next event of a stream; `None` when the response has ended, after the last event or because the connection
     /// was closed.
-    pub fn next(&self, events: &mut Events) -> Result<Option<Event>, CallError> {
+    pub fn next(&self, events: &mut Events) -> Result<Option<ServerSentEvent>, CallError> {
         let broke = |why: &str| CallError::Failed(format!("the stream broke: {why}"), "try again".to_owned());
         loop {
             if let Some(end) = events.buffer.windows(2).position(|two| two == b"\n\n") {
                 let block: Vec<u8> = events.buffer.drain(..end + 2).collect();
-                match Event::parse(&block) {
+                match ServerSentEvent::parse(&block) {
                     Some(event) => return Ok(Some(event)),
                     None => continue, // a comment
                 }

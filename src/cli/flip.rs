@@ -108,7 +108,7 @@ pub(crate) fn freeze(
     Ok(Output { text, json, is_ok: true })
 }
 
-/// Text behind a flip that says which gate was passed by force; empty if none was.
+/// Text after a flip that says which gate was passed by force; empty if none was.
 pub(crate) fn force_text(flip: &FlipRow) -> String {
     match flip.forced_above {
         _ if !flip.forced => String::new(),

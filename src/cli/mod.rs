@@ -49,12 +49,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{CapturesCommand, Colour, Command, CommandLine, Globals, GuardCommand, RecordCommand, Runs, Server};
+use args::{CapturesCommand, CliCommand, Colour, CommandLine, Globals, GuardCommand, RecordCommand, Runs, Server};
 use client::{CallError, Client};
 use format::{Formatter, Tone, escape_control};
 use output::{Output, pretty, print, print_with, report_error};
 pub use process_commands::{
-    DemoOptions, Failure, ProcessCommands, ServeOptions, StoreCopy, StoreFinding, StoreLocation, StoreReport,
+    DemoOptions, ProcessCommands, ServeOptions, StoreCopy, StoreFinding, StoreLocation, StoreReport,
 };
 use rule_trials::Trial;
 use runs::RunCommand;
@@ -82,7 +82,7 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
     let CommandLine { globals, command } = line;
     let out = Formatter::new(globals.color, &std::io::stdout());
     let done = match command {
-        Command::Serve(serve) => {
+        CliCommand::Serve(serve) => {
             let overrides =
                 Overrides { listen: serve.listen, admin: serve.admin, store: serve.store, ..Overrides::default() };
             return exit_code(
@@ -91,30 +91,30 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
             );
         }
         // Its output is text for people only.
-        Command::Demo { .. } if globals.json => {
+        CliCommand::Demo { .. } if globals.json => {
             let _ = writeln!(std::io::stderr(), "error: `demo` prints text for people and has no --json");
             return ExitCode::from(2);
         }
-        Command::Demo { exit } => {
+        CliCommand::Demo { exit } => {
             return exit_code(&globals, (process_commands.demo)(DemoOptions { exit, colour: out.0 }));
         }
-        Command::Check { dir, no_secrets, against_open_runs: false, .. } => Ok(check::check(&dir, no_secrets, out)),
-        Command::Check { dir, no_secrets, against_open_runs: true, store, server } => {
+        CliCommand::Check { dir, no_secrets, against_open_runs: false, .. } => Ok(check::check(&dir, no_secrets, out)),
+        CliCommand::Check { dir, no_secrets, against_open_runs: true, store, server } => {
             open_runs::check(&dir, no_secrets, store.as_deref(), &server, out)
         }
-        Command::Help { topic } => return help::help(&topic, &globals),
-        Command::Schema { kind } => Ok(check::schema(kind)),
-        Command::Store { command } => match store::run(command, process_commands, out) {
+        CliCommand::Help { topic } => return help::help(&topic, &globals),
+        CliCommand::Schema { kind } => Ok(check::schema(kind)),
+        CliCommand::Store { command } => match store::run(command, process_commands, out) {
             Ok(done) => Ok(done),
             Err(error) => return exit_code(&globals, Err(error)),
         },
-        Command::Status { watch, server } if watch && !globals.json => return status::watch(&globals, &server, out),
-        Command::Status { server, .. } => with_client(&server, |client| status::show(client, out)),
-        Command::Flip { route, candidate: Some(to), plan, percent, reason, force, server, .. } => {
+        CliCommand::Status { watch, server } if watch && !globals.json => return status::watch(&globals, &server, out),
+        CliCommand::Status { server, .. } => with_client(&server, |client| status::show(client, out)),
+        CliCommand::Flip { route, candidate: Some(to), plan, percent, reason, force, server, .. } => {
             let options = candidates::CandidateOptions { route, to, percent, plan, reason, force };
             with_client(&server, |client| candidates::flip(client, &server, options, out))
         }
-        Command::Flip { route, state, candidate: None, percent, reason, force, yes, server, .. } => {
+        CliCommand::Flip { route, state, candidate: None, percent, reason, force, yes, server, .. } => {
             // The parser requires a state where there is no `--candidate`.
             let state = state.unwrap_or(State::Off);
             let options = flip::FlipOptions { route, state, percent, reason, force, yes };
@@ -123,44 +123,46 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
                 None => flip::flip(client, &server, &options, out),
             })
         }
-        Command::Freeze { effects, off, reason, server } => {
+        CliCommand::Freeze { effects, off, reason, server } => {
             with_client(&server, |client| flip::freeze(client, &server, !off, effects, reason, out))
         }
-        Command::Guard { command: GuardCommand::Release { route, reason, force, server } } => {
+        CliCommand::Guard { command: GuardCommand::Release { route, reason, force, server } } => {
             with_client(&server, |client| guard::release(client, &server, &route, reason, force, out))
         }
-        Command::Reload { server } => with_client(&server, |client| reload::reload(client, &server, out)),
-        Command::Diffs { route, suggest: true, candidate, server, .. } => {
+        CliCommand::Reload { server } => with_client(&server, |client| reload::reload(client, &server, out)),
+        CliCommand::Diffs { route, suggest: true, candidate, server, .. } => {
             with_client(&server, |client| rule_trials::suggest(client, &route, candidate, out))
         }
-        Command::Diffs { route, limit, candidate, try_rules: None, server, .. } => {
+        CliCommand::Diffs { route, limit, candidate, try_rules: None, server, .. } => {
             with_client(&server, |client| diffs::show(client, &route, limit, candidate, out))
         }
-        Command::Diffs { route, limit, candidate, try_rules: Some(file), server, .. } => {
+        CliCommand::Diffs { route, limit, candidate, try_rules: Some(file), server, .. } => {
             let asked = Trial { route: &route, candidate, file: &file };
             with_client(&server, |client| rule_trials::try_rules(client, &asked, limit, out))
         }
-        Command::Captures { command: CapturesCommand::Export { route, server } } => {
+        CliCommand::Captures { command: CapturesCommand::Export { route, server } } => {
             with_client(&server, |client| captures::export(client, &route))
         }
-        Command::Rehearse(rehearsal) => rehearse::rehearse(&rehearsal, out),
-        Command::Evidence { route, candidate, server } => {
+        CliCommand::Rehearse(rehearsal) => rehearse::rehearse(&rehearsal, out),
+        CliCommand::Evidence { route, candidate, server } => {
             with_client(&server, |client| evidence::show(client, &route, candidate, out))
         }
-        Command::Egress { route, server } => with_client(&server, |client| egress::show(client, &route, out)),
-        Command::Flips { route, limit, server } => with_client(&server, |client| flip::list(client, route, limit, out)),
-        Command::Adopt { options, server } => {
+        CliCommand::Egress { route, server } => with_client(&server, |client| egress::show(client, &route, out)),
+        CliCommand::Flips { route, limit, server } => {
+            with_client(&server, |client| flip::list(client, route, limit, out))
+        }
+        CliCommand::Adopt { options, server } => {
             with_client(&server, |client| adopt::adopt(client, &server, options, out))
         }
-        Command::Horizon { route, server } => with_client(&server, |client| flip::horizon(client, &route, out)),
-        Command::Legacy { service, unused_for, server } => {
+        CliCommand::Horizon { route, server } => with_client(&server, |client| flip::horizon(client, &route, out)),
+        CliCommand::Legacy { service, unused_for, server } => {
             with_client(&server, |client| callers::show(client, &service, unused_for, out))
         }
-        Command::Record { command } => run_record_command(command, out),
-        Command::Services { server } => with_client(&server, |client| services::show(client, out)),
-        Command::Runs { command } => run_command(command, out, Formatter::new(globals.color, &std::io::stderr())),
-        Command::Explain { run, server } => with_client(&server, |client| runs::explain(client, &run, out)),
-        Command::Replay(replay) => replay::replay(replay, out),
+        CliCommand::Record { command } => run_record_command(command, out),
+        CliCommand::Services { server } => with_client(&server, |client| services::show(client, out)),
+        CliCommand::Runs { command } => run_command(command, out, Formatter::new(globals.color, &std::io::stderr())),
+        CliCommand::Explain { run, server } => with_client(&server, |client| runs::explain(client, &run, out)),
+        CliCommand::Replay(replay) => replay::replay(replay, out),
     };
     match done {
         Ok(done) => {
@@ -213,7 +215,7 @@ fn with_client(
 }
 
 /// Prints the error of `serve`, `demo` or `store`, if any, and returns the exit code.
-fn exit_code(globals: &Globals, outcome: Result<(), Failure>) -> ExitCode {
+fn exit_code(globals: &Globals, outcome: anyhow::Result<()>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     let err = Formatter::new(globals.color, &std::io::stderr());
     let text = match error.downcast_ref::<CheckFailed>() {

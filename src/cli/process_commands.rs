@@ -78,17 +78,15 @@ pub struct StoreCopy {
     pub report: StoreReport,
 }
 
-/// Why a command failed. A [`crate::config::CheckFailed`] inside is shown with its lines and carets.
-pub type Failure = anyhow::Error;
-
-/// The commands that run a process (they return when it has ended) or open a store.
+/// The commands that run a process (they return when it has ended) or open a store. A [`crate::config::CheckFailed`] in
+/// an error is shown with its lines and carets.
 pub struct ProcessCommands {
     /// `serve`.
-    pub serve: fn(ServeOptions) -> Result<(), Failure>,
+    pub serve: fn(ServeOptions) -> anyhow::Result<()>,
     /// `demo`.
-    pub demo: fn(DemoOptions) -> Result<(), Failure>,
+    pub demo: fn(DemoOptions) -> anyhow::Result<()>,
     /// `store check`.
-    pub store_check: fn(StoreLocation) -> Result<StoreReport, Failure>,
+    pub store_check: fn(StoreLocation) -> anyhow::Result<StoreReport>,
     /// `store backup`.
-    pub store_backup: fn(StoreLocation, PathBuf) -> Result<StoreCopy, Failure>,
+    pub store_backup: fn(StoreLocation, PathBuf) -> anyhow::Result<StoreCopy>,
 }

@@ -1,4 +1,4 @@
-//! `reload`: has the running process read its files again, and says what came of it.
+//! `reload`: has the running process read its files again, and shows the result.
 
 use super::args::Server;
 use super::client::{CallError, Client};

@@ -5,13 +5,13 @@ use serde_json::json;
 use super::args::{StoreArgs, StoreCommand};
 use super::format::{Formatter, Tone, counted, escape_control};
 use super::output::Output;
-use super::process_commands::{Failure, ProcessCommands, StoreFinding, StoreLocation, StoreReport};
+use super::process_commands::{ProcessCommands, StoreFinding, StoreLocation, StoreReport};
 
 pub(super) fn run(
     command: StoreCommand,
     process_commands: &ProcessCommands,
     format: Formatter,
-) -> Result<Output, Failure> {
+) -> anyhow::Result<Output> {
     match command {
         StoreCommand::Check { store } => Ok(report(&(process_commands.store_check)(location(store))?, format)),
         StoreCommand::Backup { file, store } => {

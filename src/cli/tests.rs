@@ -17,7 +17,7 @@ use clap::Parser;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::args::{Command, CommandLine, Server};
+use super::args::{CliCommand, CommandLine, Server};
 use super::client::{CallError, Client};
 use super::format::{Formatter, escape_control, without_ciphertext};
 use super::{diffs, evidence, flip, runs, services, status};
@@ -554,7 +554,8 @@ fn the_command_line_is_parsed_as_its_help_says() {
         let words = std::iter::once("pointsman").chain(line.split(' '));
         assert!(CommandLine::try_parse_from(words).is_ok(), "{line}");
     }
-    let Command::Serve(serve) = CommandLine::try_parse_from(["pointsman", "serve"]).expect("accepted").command else {
+    let CliCommand::Serve(serve) = CommandLine::try_parse_from(["pointsman", "serve"]).expect("accepted").command
+    else {
         panic!("another command")
     };
     assert_eq!(serve.flags.as_path(), "flags");

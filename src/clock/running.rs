@@ -68,9 +68,9 @@ impl RunningTimes {
         self.last_recorded = Some(now);
     }
 
-    /// Begins the next generation of the store, which is above the present one and above `above`, and returns it.
-    pub fn begin_generation(&mut self, above: u64) -> u64 {
-        self.store_generation = self.store_generation.max(above).saturating_add(1);
+    /// Begins the next generation of the store: one more than the larger of the present one and `seen`. Returns it.
+    pub fn begin_generation(&mut self, seen: u64) -> u64 {
+        self.store_generation = self.store_generation.max(seen).saturating_add(1);
         self.store_generation
     }
 

@@ -16,7 +16,7 @@ pub(super) fn parse(text: &str, what: &str, site: &Site, problems: &mut Problems
     let trimmed = text.trim();
     let Some(source) = trimmed.strip_prefix("${").and_then(|t| t.strip_suffix('}')) else {
         problems
-            .error(site, format!("{what} is one expression"))
+            .error(site, format!("{what} has to be one expression in `${{…}}`"))
             .hint(format!("write it as `${{{}}}`", trimmed.trim_start_matches("${").trim_end_matches('}')));
         return None;
     };
@@ -113,6 +113,9 @@ fn constant_comparison(source: &str) -> Option<&str> {
     })
 }
 
-/// The comparisons of numbers; one that begins another one stands behind it.
-const SIGNS: [(&str, fn(&u64, &u64) -> bool); 6] =
+/// Compares two numbers.
+type ComparisonOf = fn(&u64, &u64) -> bool;
+
+/// The comparisons by their signs; a sign that begins another one is after it.
+const SIGNS: [(&str, ComparisonOf); 6] =
     [("==", u64::eq), ("!=", u64::ne), ("<=", u64::le), (">=", u64::ge), ("<", u64::lt), (">", u64::gt)];

@@ -19,7 +19,7 @@ enum IdForm {
 
 /// What programs write where they have no value, in lower case.
 const NOTHING: [&str; 6] = ["null", "undefined", "none", "nil", "nan", "[object object]"];
-/// A text of zeros and dashes of this length is the UUID of nothing.
+/// The length of a UUID as text. One of zeros and dashes only is the nil UUID, which is no id.
 const UUID_BYTES: usize = 36;
 
 impl IdForm {

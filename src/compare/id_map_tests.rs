@@ -35,7 +35,7 @@ fn quantities_and_dates_are_no_references() {
 }
 
 #[test]
-fn short_numbers_are_references_only_behind_a_slash_a_hash_or_an_id_parameter() {
+fn short_numbers_are_references_only_after_a_slash_a_hash_or_an_id_parameter() {
     let ids = ids(&[("1", "0"), ("2", "1"), ("3", "2"), ("1017", "1018")]);
     for (legacy, engine) in [("2.50 EUR", "1.50 EUR"), ("3", "2"), ("Line 3", "Line 2"), ("2 of 3", "1 of 2")] {
         assert!(!ids.same_text(legacy, engine), "{legacy} {engine}");
@@ -48,7 +48,7 @@ fn short_numbers_are_references_only_behind_a_slash_a_hash_or_an_id_parameter() 
 }
 
 #[test]
-fn a_short_number_behind_an_equals_sign_is_a_reference_only_if_the_parameter_takes_an_id() {
+fn a_short_number_after_an_equals_sign_is_a_reference_only_if_the_parameter_takes_an_id() {
     let ids = ids(&[("2", "1"), ("1017", "1018")]);
     for name in ["amount", "qty", "paid", "bid", "filter%5Bbid%5D", "amount_paid", "of", ""] {
         let of = |value: &str| format!("/charges?{name}={value}");

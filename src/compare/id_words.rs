@@ -28,12 +28,12 @@ pub(super) struct BoundId {
     pub(super) id: String,
 }
 
-/// The names that tell what a number behind them is.
+/// The names after which a number is an id.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IdNames {
     /// The keys under which ids were bound: a parameter of such a name takes an id.
     keys: HashSet<String>,
-    /// What these keys say that the ids are ids of, in lower case: `order` of `order_id`.
+    /// The nouns in these keys, in lower case: `order` of `order_id`.
     nouns: HashSet<String>,
     /// The names of the declared kinds, in lower case, by kind.
     pub(super) kinds: Vec<String>,
@@ -48,7 +48,7 @@ pub(super) enum WordMatching {
     Lax,
 }
 
-/// Words for what has a number that is no quantity.
+/// Nouns after which a number is an id and no quantity: `Order 4000`.
 const NOUNS: &[&str] = &[
     "booking",
     "customer",
@@ -125,7 +125,7 @@ impl IdNames {
 
     /// Whether the text ends with the name of a parameter that takes an id: `order_id`, `orderIds`, `filter[id]`, or
     /// the key under which an id was bound.
-    fn name_a_parameter(&self, text: &str) -> bool {
+    fn ends_with_id_parameter(&self, text: &str) -> bool {
         // Only the end of a long text is searched, because the name is at the end.
         let end = text.char_indices().rev().nth(NAME_CHARS_MAX).map_or(text, |(at, _)| &text[at..]);
         let end = ["%5B", "%5b", "%5D", "%5d"].iter().fold(end.to_owned(), |end, bracket| end.replace(bracket, "["));
@@ -136,8 +136,8 @@ impl IdNames {
         self.keys.contains(name) || (is_of_id && !NO_ID_ENDINGS.iter().any(|end| lower.ends_with(end)))
     }
 
-    /// Whether the text ends with a word for what has a number: `Order 4000`.
-    fn end_with_a_noun(&self, before: &str) -> bool {
+    /// Whether the text ends with one of the nouns.
+    fn ends_with_noun(&self, before: &str) -> bool {
         let before = before.strip_suffix(". ").unwrap_or(before);
         let word = quantity::word_before(before);
         NOUNS.iter().any(|noun| word.eq_ignore_ascii_case(noun)) || self.nouns.contains(&word.to_ascii_lowercase())
@@ -304,7 +304,7 @@ impl Substitution<'_> {
         }
     }
 
-    /// Whether a word between two texts refers to what it is the id of.
+    /// Whether a word is used as an id, judged by the text before and after it.
     fn refers(&self, before: &str, word: &str, after: &str) -> bool {
         if before.ends_with(['/', '#']) && !quantity::has_fraction(after) {
             return true;
@@ -312,12 +312,12 @@ impl Substitution<'_> {
         if is_number(word) && quantity::is_quantity(before, word, after) {
             return false;
         }
-        // A small number behind `=` may be a quantity (`page=2`), so the parameter's name decides.
+        // A small number after `=` may be a quantity (`page=2`), so the parameter's name decides.
         self.may_refer(word)
             || before
                 .strip_suffix('=')
-                .is_some_and(|name| is_rarely_a_quantity(word) || self.names.name_a_parameter(name))
-            || is_rarely_a_quantity(word) && self.names.end_with_a_noun(before)
+                .is_some_and(|name| is_rarely_a_quantity(word) || self.names.ends_with_id_parameter(name))
+            || is_rarely_a_quantity(word) && self.names.ends_with_noun(before)
     }
 }
 

@@ -3,12 +3,12 @@
 //! If 4000 is legacy's id and 5000 the engine's, `order 4000` and `order 5000` are equal, but `4000 EUR` and `5000 EUR`
 //! must not be.
 
-/// Words for amounts: a number behind one of them is a quantity.
+/// Words for amounts: a number after one of them is a quantity.
 const AMOUNTS: &[&str] = &[
     "amount", "amounts", "balance", "cents", "cost", "costs", "count", "discount", "fee", "fees", "net", "gross",
     "paid", "price", "prices", "qty", "quantity", "subtotal", "sum", "tax", "total",
 ];
-/// Units; in lower case. Those of one letter are recognised only behind a blank.
+/// Units; in lower case. Those of one letter are recognised only after a blank.
 const UNITS: &[&str] = &[
     "cent", "cents", "ct", "cts", "euro", "euros", "dollar", "dollars", "pound", "pounds", "pence", "franc", "francs",
     "yen", "rappen", "percent", "pct", "points", "pts", "item", "items", "pc", "pcs", "piece", "pieces", "units",

@@ -352,7 +352,7 @@ fn may_read(read: &ReadPath, site: &Site, context: &CompareContext<'_>, problems
         return false;
     }
     if root == EFFECTS && read.part(0).is_none() {
-        let problem = problems.error(site, "`effects` is a function");
+        let problem = problems.error(site, "`effects` has to be called: `effects()` or `effects(\"STEP\")`");
         problem.hint("`effects(\"STEP\")` are the calls of a step, and `effects()` all of them");
         return false;
     }

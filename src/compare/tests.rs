@@ -519,7 +519,7 @@ fn all_bad_rules_are_reported_with_their_positions() {
     assert!(Rules::check(&draft, &Site::file("r.yaml").key("compare"), &context, &mut problems).is_none());
     let all: Vec<String> = problems.iter().map(|p| format!("{} {} {:?}", p.site, p.message, p.hint)).collect();
     assert_eq!(all.len(), 15, "{all:#?}");
-    assert!(all.iter().any(|p| p.contains("`effects` is a function")), "{all:#?}");
+    assert!(all.iter().any(|p| p.contains("`effects` has to be called")), "{all:#?}");
     assert!(all.iter().any(|p| p.contains("r.yaml.compare.ignore[2]") && p.contains("$.created_at")), "{all:#?}");
     assert!(all.iter().any(|p| p.contains("did you mean `intents.charge`?")), "{all:#?}");
     assert!(all.iter().any(|p| p.contains("an assert cannot read `steps`")), "{all:#?}");

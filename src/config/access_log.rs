@@ -14,7 +14,7 @@ use crate::problem::{Problems, Site};
 pub(crate) struct AccessLogDraft {
     /// The file, relative to the working directory, or `stdout`.
     pub file: String,
-    /// The format of a line: `json` (the default), or `common`: Apache's Combined Log Format with more fields at its
+    /// The format of a line: `json` (the default), or `combined`: Apache's Combined Log Format with more fields at its
     /// end.
     #[serde(default)]
     pub format: FormatDraft,
@@ -30,6 +30,8 @@ pub(crate) enum FormatDraft {
     #[default]
     Json,
     /// Apache's Combined Log Format, and more fields at its end.
+    Combined,
+    /// The earlier name of `combined`.
     Common,
 }
 
@@ -51,7 +53,7 @@ pub(crate) fn check(
     let is_file = check_file(file, dir, &site.key("file"), problems);
     let format = match format {
         FormatDraft::Json => LineFormat::Json,
-        FormatDraft::Common => LineFormat::Common,
+        FormatDraft::Combined | FormatDraft::Common => LineFormat::Combined,
     };
     let file = if file == "stdout" { LogFile::Stdout } else { LogFile::Path(PathBuf::from(file)) };
     (is_share && is_file).then_some(AccessLogSettings { file, format, sample })

@@ -15,7 +15,10 @@ pub(crate) fn check(routes: &[PlacedRoute], workflows: &Workflows, problems: &mu
             route.workflow.as_ref().filter(|name| plan(name).is_some_and(|plan| plan.adoption.is_some()))
         {
             problems
-                .error(&site.key("workflow"), format!("`{name}` adopts instances of legacy, and answers no requests"))
+                .error(
+                    &site.key("workflow"),
+                    format!("`{name}` adopts instances of legacy: it cannot be the workflow of a route"),
+                )
                 .hint("name it in `instance.adopt` of the route that creates the instances");
         }
         let Some(rule) = &route.lifetime.adopt else { continue };
@@ -41,10 +44,12 @@ pub(crate) fn check(routes: &[PlacedRoute], workflows: &Workflows, problems: &mu
             problems
                 .warn(
                     &site.key("workflow"),
-                    "it reads `instance.input`, which is null for an instance that was adopted from legacy: the run fails \
-                     there, perhaps behind a shared step that it has made",
+                    "the workflow reads `instance.input`, which is null for an instance that was adopted from legacy: \
+                     the run fails there, perhaps after it has performed a shared step",
                 )
-                .hint("read `instance.output`, which the adopting workflow makes, or `default(instance.input.NAME, …)`");
+                .hint(
+                    "read `instance.output`, which the adopting workflow makes, or `default(instance.input.NAME, …)`",
+                );
         }
     }
     for (file, plan_of_file) in workflows.values() {
@@ -54,7 +59,13 @@ pub(crate) fn check(routes: &[PlacedRoute], workflows: &Workflows, problems: &mu
             if plan(&run.workflow).is_some_and(|plan| plan.adoption.is_some()) {
                 let at = file.key("steps").key(step.id.as_str()).key("run");
                 problems
-                    .error(&at, format!("`{}` adopts instances of legacy: no other workflow runs it", run.workflow))
+                    .error(
+                        &at,
+                        format!(
+                            "this step runs `{}`, which adopts instances of legacy: no step may run such a workflow",
+                            run.workflow
+                        ),
+                    )
                     .hint("it begins only for an instance that was claimed (`pointsman adopt`)");
             }
         }

@@ -1,6 +1,7 @@
 //! `egress:` of `pointsman.yaml`: the listener for legacy's own calls.
 //!
-//! Always true: a listener that other machines can reach says who may call, and where calls may go beside the services.
+//! Always true: a listener that other machines can reach says who may call, and where calls may go in addition to the
+//! services.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -18,8 +19,8 @@ pub(crate) struct EgressDraft {
     pub listen: String,
     /// The networks from which calls are taken, such as `10.0.0.0/8`; needed where the address is not loopback.
     pub allow: Option<Vec<String>>,
-    /// Where calls may go beside the services: `HOST` or `HOST:PORT`; needed where the address is not loopback, and may
-    /// be empty.
+    /// Where calls may go in addition to the services: `HOST` or `HOST:PORT`; needed where the address is not loopback,
+    /// and may be empty.
     pub to: Option<Vec<String>>,
     /// What identifies the request that a call by legacy belongs to, in addition to the call's `traceparent`: a header
     /// that legacy passes on (`header.x-request-id`), or a value of the call that is equal to one of the request
@@ -55,8 +56,14 @@ pub(super) fn check(draft: &EgressDraft, site: &Site, problems: &mut Problems) -
     }
     if is_open && draft.to.is_none() {
         problems
-            .error(&listen_site, format!("nothing says where calls on {address} may go beside the services"))
-            .hint("add `egress.to: [api.example.org:443]`; `to: []` is only the services");
+            .error(
+                &listen_site,
+                format!(
+                    "`egress.to` is missing: {address} can be reached from other machines, so the destinations of \
+                     calls have to be listed"
+                ),
+            )
+            .hint("add `egress.to: [api.example.org:443]`; `to: []` allows the declared services only");
     }
     Some(EgressListener { address, allow, to })
 }

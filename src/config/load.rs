@@ -15,7 +15,7 @@ use super::referenced_files::ReferencedFiles;
 use super::render::{CheckFailed, Finding, Findings};
 use super::setup::{Loaded, Overrides, Setup};
 use super::store_url::mask_password;
-use super::tree::{Node, Source};
+use super::tree::{Node, ParsedFile};
 use super::{
     adoption, alive_secrets, check_files, child_undo, cross_checks, declared_reads, other_spellings,
     rehearse_from_legacy, uncompared_steps,
@@ -55,7 +55,7 @@ fn with_some_error(mut findings: Findings, dir: &Path) -> Findings {
 /// The files that have been added, and what was found in them.
 #[derive(Default)]
 pub(super) struct SetBuilder {
-    sources: Vec<(FileKind, Source)>,
+    sources: Vec<(FileKind, ParsedFile)>,
     findings: Findings,
     problems: Problems,
     referenced_files: ReferencedFiles,
@@ -200,7 +200,7 @@ fn key_path(file: &str, text: &str) -> (Site, usize) {
 
 /// A finding at a position, with the source line that it points at.
 fn finding_at(
-    source: &Source,
+    source: &ParsedFile,
     severity: Severity,
     position: super::tree::TextPosition,
     message: String,

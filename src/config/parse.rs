@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, options};
 
 use super::plain_scalar::plain_scalar;
-use super::tree::{MapEntry, Node, NodeKind, Source};
+use super::tree::{MapEntry, Node, NodeKind, ParsedFile};
 use crate::expression::{RESERVED_PREFIX, is_reserved_key};
 use crate::limits::{FLAG_FILE_DEPTH_MAX, FLAG_FILE_TEXT_BYTES_MAX, FLAG_FILE_VALUES_MAX};
 
@@ -29,7 +29,7 @@ pub(crate) struct ParseError {
 
 /// Parses a file's text. After an error that leaves the tree usable (a duplicate key), the tree is returned too, so
 /// that its other problems are found.
-pub(crate) fn parse(file: &Arc<str>, text: &str) -> (Source, Vec<ParseError>) {
+pub(crate) fn parse(file: &Arc<str>, text: &str) -> (ParsedFile, Vec<ParseError>) {
     let text: Arc<str> = text.strip_prefix('\u{feff}').unwrap_or(text).into();
     let mut builder = Builder { text: &text, ..Builder::default() };
     let outcome = builder.read();
@@ -43,7 +43,7 @@ pub(crate) fn parse(file: &Arc<str>, text: &str) -> (Source, Vec<ParseError>) {
             None
         }
     };
-    (Source { file: file.clone(), text: text.clone(), root, failed_at }, errors)
+    (ParsedFile { file: file.clone(), text: text.clone(), root, failed_at }, errors)
 }
 
 /// A list or map whose end has not been read yet.

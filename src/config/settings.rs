@@ -63,7 +63,7 @@ pub(crate) struct PointsmanDraft {
     pub promote: PromoteDraft,
     /// When routes with a workflow that do not say otherwise are lowered automatically.
     pub guard: Option<GuardDraft>,
-    /// What is redacted beside the names that are secret anyway, before anything is stored or logged.
+    /// What is redacted in addition to the names that are secret anyway, before anything is stored or logged.
     pub redact: RedactDraft,
     /// How long ended runs are kept; without it, the default with which the store was created.
     pub retention: Option<RetentionDraft>,

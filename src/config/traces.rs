@@ -79,7 +79,9 @@ pub(super) fn check<D>(
     let tls_site = site.key("tls");
     let tls = match (is_https, tls) {
         (false, Some(_)) => {
-            problems.error(&tls_site, "`tls:` is for a collector with an `https://` URL").hint("`otlp: https://…`");
+            problems
+                .error(&tls_site, "`tls:` is allowed only with an `https://` URL in `otlp`")
+                .hint("`otlp: https://…`");
             return None;
         }
         (false, None) => None,

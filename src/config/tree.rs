@@ -12,7 +12,7 @@ use crate::problem::{Segment, Site};
 
 /// One file's text, and its tree if it could be parsed.
 #[derive(Clone, Debug)]
-pub(crate) struct Source {
+pub(crate) struct ParsedFile {
     /// The path, as the user gave it.
     pub file: Arc<str>,
     /// The file's text.
@@ -118,7 +118,7 @@ impl Node {
     }
 }
 
-impl Source {
+impl ParsedFile {
     /// The position of a site. If its path does not exist (a key is missing), the position of the last part that
     /// exists.
     pub fn locate(&self, site: &Site, offset: Option<usize>) -> TextPosition {

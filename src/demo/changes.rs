@@ -1,4 +1,4 @@
-//! What the demo shows of a workflow that somebody changes: it is rehearsed off line before it is deployed, and after
+//! What the demo shows of a workflow that somebody changes: it is rehearsed offline before it is deployed, and after
 //! that it is a candidate, which reaches nobody until its evidence is good.
 //!
 //! Always true: the change is the workflow as it was first written, with the wrong charge, so that both have to find
@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use super::files;
-use super::walk::{CREATOR, WAIT_MAX, Walk};
+use super::walk::{CREATOR, LadderDemo, WAIT_MAX};
 use crate::admin::types::CandidateRow;
 
 /// How many captures are rehearsed at least.
@@ -22,14 +22,14 @@ const LINES_SHOWN: usize = 16;
 /// The share that is asked for the candidate, in percent.
 const PERCENT: f64 = 10.0;
 
-impl Walk<'_> {
-    /// Rehearses the changed workflow off line with what was captured in `shadow` and `dark`; then the one in force.
+impl LadderDemo<'_> {
+    /// Rehearses the changed workflow offline with what was captured in `shadow` and `dark`; then the one in force.
     ///
     /// # Errors
     /// The product does not answer, or a file cannot be written.
     pub(super) async fn rehearse_off_line(&mut self) -> anyhow::Result<()> {
         self.console.chapter(
-            "off line",
+            "offline",
             "Somebody leaves the discount out of the charge again. The change is tried before it is deployed.",
         );
         let captures = self.captures().await?;
@@ -43,7 +43,7 @@ impl Walk<'_> {
         let (passed, text) = self.rehearse(&beside, &file).await?;
         text.lines().take(LINES_SHOWN).for_each(|line| self.console.say(line));
         if passed || !text.contains("effects.charge.body.amount") {
-            self.report_broken("the rehearsal off line did not find the wrong charge");
+            self.report_broken("the offline rehearsal did not find the wrong charge");
         }
         let (passed, in_force) = self.rehearse(self.flags, &file).await?;
         match passed {
@@ -51,7 +51,7 @@ impl Walk<'_> {
                 "exit code 1 for the change, 0 for the workflow in force, without a network: {} captures",
                 captures.len()
             )),
-            false => self.report_broken(&format!("the workflow in force differs off line:\n{in_force}")),
+            false => self.report_broken(&format!("the workflow in force differs offline:\n{in_force}")),
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use super::control::Control;
 use super::http::Outage;
 use super::promises::{self, Promise};
 use super::traffic::Traffic;
-use super::walk::Walk;
+use super::walk::LadderDemo;
 use super::{Latency, Legacy, OutsideWorld, files};
 use crate::admin::types::Diffs;
 
@@ -117,7 +117,7 @@ pub async fn run(
     let output_closed = console.output_closed();
     let mut interrupted = false;
     let (walked, mut broken) = {
-        let mut walk = Walk {
+        let mut walk = LadderDemo {
             control: control.clone(),
             traffic: &traffic,
             legacy: &legacy,

@@ -32,7 +32,7 @@ const GROUPS_SHOWN: usize = 2;
 const STATE_SHOWN_MIN: Duration = Duration::from_secs(3);
 
 /// Demonstrates the ladder.
-pub struct Walk<'a> {
+pub struct LadderDemo<'a> {
     /// The product.
     pub control: Control,
     /// The clients.
@@ -51,7 +51,7 @@ pub struct Walk<'a> {
     pub broken: Vec<String>,
 }
 
-impl Walk<'_> {
+impl LadderDemo<'_> {
     /// Walks the routes from `off` to `only`, with a defect, an outage and a step back on the way.
     ///
     /// # Errors

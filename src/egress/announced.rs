@@ -14,12 +14,12 @@ use crate::names::RouteId;
 /// How many lists there are. The threads that serve clients add each request to one of them, and so seldom wait for
 /// each other.
 const LISTS: usize = 16;
-/// How often a full list is searched for requests that are not live any more, at most.
+/// How often a full list is searched for requests that are not current any more, at most.
 const SWEEP_PAUSE_US: u64 = 250_000;
 
 /// Numbers of requests, or bounds of these numbers, by whether the requests are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bounds {
+pub(super) struct RequestCounts {
     pub compared: usize,
     pub uncompared: usize,
 }
@@ -27,7 +27,7 @@ pub(super) struct Bounds {
 /// Requests that were announced and that the index does not have yet.
 pub(super) struct Announced {
     lists: [Mutex<List>; LISTS],
-    bounds: Bounds,
+    bounds: RequestCounts,
     /// Compared requests that are here or in the index.
     compared: AtomicUsize,
     /// When the last compared request was added, in microseconds; 0 before the first.
@@ -59,7 +59,7 @@ pub(super) struct NewRequests {
 }
 
 impl Announced {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: RequestCounts) -> Self {
         Self {
             lists: Default::default(),
             bounds,
@@ -144,8 +144,8 @@ impl Announced {
     }
 
     /// How many found no room since this was last asked.
-    pub(super) fn take_refused(&self) -> Bounds {
-        Bounds {
+    pub(super) fn take_refused(&self) -> RequestCounts {
+        RequestCounts {
             compared: self.refused_compared.swap(0, Relaxed),
             uncompared: self.refused_uncompared.swap(0, Relaxed),
         }

@@ -7,10 +7,10 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use metrics::{Counter, counter};
 
-use super::announced::{Announced, Bounds, NewRequests};
+use super::announced::{Announced, NewRequests, RequestCounts};
 use super::byte_budget::ByteBudget;
 use super::counts::{Counts, EffectOutcome, EgressReport};
-use super::index::{Found, Index};
+use super::index::{AttributedTo, Index};
 use super::late_calls::{EarlierRequest, EarlierRequests};
 use super::open_calls::{OpenCall, OpenCalls};
 use super::rule::{AttributionSettings, Correlate};
@@ -26,7 +26,7 @@ use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_VALUE_BODY_BYTES_MAX, L
 use crate::names::RouteId;
 use crate::traces::TraceContext;
 
-/// For how long after the last compared request calls are captured that may be late.
+/// How long after the last compared request legacy's calls are still copied, because they may belong to it.
 const LATE_FOR_US: u64 = 600_000_000;
 
 /// Attributes the calls that legacy makes to the requests that it handles. Cheap to clone.
@@ -44,7 +44,7 @@ struct Inner {
     unwatched: UnwatchedRequests,
     unattributed_writes: RecentUnattributedWrites,
     memory: Arc<ByteBudget>,
-    bounds: Bounds,
+    bounds: RequestCounts,
     compared: Outcomes,
     uncompared: Outcomes,
     now_us: Arc<dyn Fn() -> u64 + Send + Sync>,
@@ -85,7 +85,7 @@ impl Attribution {
         now_us: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
         let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
-        let bounds = Bounds {
+        let bounds = RequestCounts {
             compared: size(limits.egress_requests_max).max(1),
             uncompared: size(limits.egress_bystanders_max).max(1),
         };
@@ -106,7 +106,7 @@ impl Attribution {
     }
 
     /// Puts other settings in force. A call is attributed to a request that was announced under the earlier ones only
-    /// by its trace; while such a request is live, a call that is looked up by the new rule is ambiguous.
+    /// by its trace; while such a request is current, a call that is looked up by the new rule is ambiguous.
     pub fn set(&self, settings: AttributionSettings) {
         if **self.0.settings.load() != settings {
             self.0.settings.store(Arc::new(settings));
@@ -256,21 +256,21 @@ impl Inner {
         let State { index, counts, late } = &mut *guard;
         let now_us = (self.now_us)();
         match index.find(&effect, now_us, before, &self.unwatched) {
-            Found::One(watched, by) => match &watched.route {
+            AttributedTo::One(watched, by) => match &watched.route {
                 Some(route) => {
                     counts.count(&effect, EffectOutcome::Attributed(by), Some(route));
                     self.keep(counts, &watched, effect);
                 }
                 None => counts.count(&effect, EffectOutcome::NotCompared, None),
             },
-            Found::Several(candidates) if candidates.iter().all(|watched| !watched.is_compared()) => {
+            AttributedTo::Several(candidates) if candidates.iter().all(|watched| !watched.is_compared()) => {
                 counts.count(&effect, EffectOutcome::NotCompared, None);
             }
-            Found::Several(candidates) => {
+            AttributedTo::Several(candidates) => {
                 counts.count(&effect, EffectOutcome::Ambiguous, None);
                 candidates.iter().for_each(|watched| watched.effects.add_gap());
             }
-            Found::None => {
+            AttributedTo::None => {
                 if !effect.method.is_safe() {
                     let key = self.settings.load().correlate.header_key(&effect.headers);
                     let routes = match late.routes_of(&effect, key) {

@@ -1,13 +1,16 @@
 //! The watched requests by what identifies them.
 //!
-//! Always true: a live request whose key is not known counts as one that could have caused any call whose request is
+//! A request is *current* from its announcement until the window after its exchange is over: until then it may cause
+//! calls.
+//!
+//! Always true: a current request whose key is not known counts as one that could have caused any call whose request is
 //! looked up by the rule; so does each request that had to be left out (`unwatched_requests`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::announced::Bounds;
+use super::announced::RequestCounts;
 use super::counts::AttributedBy;
 use super::key::Key;
 use super::rule::{AttributionSettings, CallKey, Correlate};
@@ -17,7 +20,7 @@ use crate::compare::Effect;
 use crate::names::RouteId;
 use crate::traces::TraceContext;
 
-/// How often requests that are not live any more are removed, at most; more often while there is no room.
+/// How often requests that are not current any more are removed, at most; more often while there is no room.
 const SWEEP_PAUSE_US: u64 = 250_000;
 
 /// The watched requests.
@@ -43,7 +46,7 @@ struct Entry {
 }
 
 /// Which request a call is for.
-pub(super) enum Found {
+pub(super) enum AttributedTo {
     /// For this one.
     One(Arc<WatchedRequest>, AttributedBy),
     /// For one of these, or for one that is not known.
@@ -55,10 +58,10 @@ pub(super) enum Found {
 /// What a sweep removed.
 #[derive(Default)]
 pub(super) struct Removed {
-    /// Those that were not live any more.
+    /// Those that were not current any more.
     pub over: Vec<Arc<WatchedRequest>>,
     /// How many were evicted to make room.
-    pub evicted: Bounds,
+    pub evicted: RequestCounts,
 }
 
 impl Index {
@@ -133,10 +136,16 @@ impl Index {
 
     /// Finds the request that a call is for, among those with a number below `before`: later ones were announced after
     /// the call had begun. Requests that were left out count as possible causes.
-    pub(super) fn find(&self, effect: &Effect, now_us: u64, before: u64, unwatched: &UnwatchedRequests) -> Found {
-        let live = |numbers: &BTreeSet<u64>| self.live(numbers.range(..before), now_us);
+    pub(super) fn find(
+        &self,
+        effect: &Effect,
+        now_us: u64,
+        before: u64,
+        unwatched: &UnwatchedRequests,
+    ) -> AttributedTo {
+        let current = |numbers: &BTreeSet<u64>| self.current(numbers.range(..before), now_us);
         let sent = effect.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
-        let traced = sent.and_then(|sent| self.by_trace.get(&sent.trace_id)).map(live).unwrap_or_default();
+        let traced = sent.and_then(|sent| self.by_trace.get(&sent.trace_id)).map(current).unwrap_or_default();
         let same_span =
             |one: &&&Arc<WatchedRequest>| one.trace.map(|trace| trace.span_id) == sent.map(|sent| sent.span_id);
         // A client may send several requests of one trace. Legacy then tells them apart only if it hands on the very
@@ -147,8 +156,8 @@ impl Index {
         };
         if let [only] = traced[..] {
             return match self.contradicts(only, effect) {
-                false => Found::One(only.clone(), AttributedBy::Traceparent),
-                true => Found::Several(vec![only.clone()]),
+                false => AttributedTo::One(only.clone(), AttributedBy::Traceparent),
+                true => AttributedTo::Several(vec![only.clone()]),
             };
         }
         let (known, unknown) = self.by_rule(effect, now_us, before);
@@ -159,14 +168,14 @@ impl Index {
         // A call in a trace that is known is attributed among the requests that are known.
         let has_unwatched = traced.is_empty() && unwatched.any(now_us);
         match (&known[..], &unknown[..]) {
-            ([one], []) if !has_unwatched => Found::One((*one).clone(), self.rule_label()),
-            ([], []) if traced.is_empty() => Found::None,
-            ([], []) => Found::Several(traced.into_iter().cloned().collect()),
-            _ => Found::Several(known.into_iter().chain(unknown).cloned().collect()),
+            ([one], []) if !has_unwatched => AttributedTo::One((*one).clone(), self.rule_label()),
+            ([], []) if traced.is_empty() => AttributedTo::None,
+            ([], []) => AttributedTo::Several(traced.into_iter().cloned().collect()),
+            _ => AttributedTo::Several(known.into_iter().chain(unknown).cloned().collect()),
         }
     }
 
-    /// The live requests that have the call's key, and those whose key is not known.
+    /// The current requests that have the call's key, and those whose key is not known.
     fn by_rule(
         &self,
         effect: &Effect,
@@ -175,17 +184,17 @@ impl Index {
     ) -> (Vec<&Arc<WatchedRequest>>, Vec<&Arc<WatchedRequest>>) {
         match self.settings.correlate.call_key(effect) {
             CallKey::Is(key) => {
-                let known = self.by_key.get(&key).map(|numbers| self.live(numbers.range(..before), now_us));
-                (known.unwrap_or_default(), self.live(self.unknown.range(..before), now_us))
+                let known = self.by_key.get(&key).map(|numbers| self.current(numbers.range(..before), now_us));
+                (known.unwrap_or_default(), self.current(self.unknown.range(..before), now_us))
             }
             CallKey::None => (Vec::new(), Vec::new()),
             CallKey::Unreadable => {
-                (Vec::new(), self.live(self.requests.range(..before).map(|(number, _)| number), now_us))
+                (Vec::new(), self.current(self.requests.range(..before).map(|(number, _)| number), now_us))
             }
         }
     }
 
-    fn live<'a>(&self, numbers: impl Iterator<Item = &'a u64>, now_us: u64) -> Vec<&Arc<WatchedRequest>> {
+    fn current<'a>(&self, numbers: impl Iterator<Item = &'a u64>, now_us: u64) -> Vec<&Arc<WatchedRequest>> {
         let requests = numbers.filter_map(|number| Some(&self.requests.get(number)?.watched));
         requests.filter(|one| one.accepts_calls(now_us)).collect()
     }
@@ -206,10 +215,10 @@ impl Index {
         }
     }
 
-    /// Removes requests that are not live any more, and those for which there is no room: first those that have ended,
-    /// the oldest first.
-    pub(super) fn sweep(&mut self, now_us: u64, max: Bounds, unwatched: &UnwatchedRequests) -> Removed {
-        let is_full = self.excess(max) != Bounds::default();
+    /// Removes requests that are not current any more, and those for which there is no room: first those that have
+    /// ended, the oldest first.
+    pub(super) fn sweep(&mut self, now_us: u64, max: RequestCounts, unwatched: &UnwatchedRequests) -> Removed {
+        let is_full = self.excess(max) != RequestCounts::default();
         if !is_full && now_us.saturating_sub(self.swept_at) < SWEEP_PAUSE_US {
             return Removed::default();
         }
@@ -223,7 +232,7 @@ impl Index {
             .collect();
         removed.over.extend(over.into_iter().filter_map(|number| self.remove(number)));
         let excess = self.excess(max);
-        removed.evicted = Bounds {
+        removed.evicted = RequestCounts {
             compared: self.evict(true, excess.compared, max.compared, now_us, unwatched),
             uncompared: self.evict(false, excess.uncompared, max.uncompared, now_us, unwatched),
         };
@@ -231,9 +240,9 @@ impl Index {
     }
 
     /// How many requests there are beyond the bounds.
-    fn excess(&self, max: Bounds) -> Bounds {
+    fn excess(&self, max: RequestCounts) -> RequestCounts {
         let compared = self.requests.len() - self.uncompared;
-        Bounds {
+        RequestCounts {
             compared: compared.saturating_sub(max.compared),
             uncompared: self.uncompared.saturating_sub(max.uncompared),
         }

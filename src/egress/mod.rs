@@ -11,7 +11,7 @@
 //! calls and their bytes are bounded; what is evicted is counted. The thread that serves a client only adds its request
 //! to a list and says when it has ended; everything else is done on the threads that settle exchanges.
 //!
-//! Left to others: `proxy` passes the calls on and copies them, `compare` holds them against the engine's intents.
+//! Left to others: `proxy` passes the calls on and copies them, `compare` compares them with the engine's intents.
 //!
 //! [`EffectRegistry`]: crate::exchange::EffectRegistry
 //! [`EffectObserver`]: crate::exchange::EffectObserver

@@ -1,8 +1,8 @@
-//! Calls by legacy that may have changed something and that no request's calls show: writing calls that were attributed
-//! to no request, and tunnels, whose content is not seen.
+//! Calls by legacy that may have changed something and are in no request's list of calls: writing calls that were
+//! attributed to no request, and tunnels, whose content is not seen.
 //!
-//! Always true: a tunnel is either open here, or the time of its end is. The list is bounded; of what found no room,
-//! the time is kept.
+//! Always true: each tunnel is counted as open or by the time at which it ended. The list is bounded; of targets that
+//! found no room the times are kept for all of them together.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -77,8 +77,8 @@ struct Pending {
     bytes: usize,
 }
 
-/// Whether a request belongs to a share that is drawn at random.
-pub fn is_drawn(share: Percent) -> bool {
+/// Whether a request is one of the share that is sampled at random: drawn anew at each call.
+pub fn is_sampled(share: Percent) -> bool {
     share > Percent::NONE && fastrand::u16(..Percent::ALL.hundredths()) < share.hundredths()
 }
 
@@ -182,7 +182,7 @@ impl Captures {
         }
     }
 
-    /// Up to `limit` captures of a route, by its present id and its other ids, behind the position `after`, in the
+    /// Up to `limit` captures of a route, by its present id and its other ids, after the position `after`, in the
     /// order in which they were stored, each with its position.
     ///
     /// # Errors
@@ -259,8 +259,8 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_the_requests_is_drawn() {
-        let taken = |share: f64| (0..10_000).filter(|_| is_drawn(Percent::new(share).unwrap())).count();
+    fn a_share_of_the_requests_is_sampled() {
+        let taken = |share: f64| (0..10_000).filter(|_| is_sampled(Percent::new(share).unwrap())).count();
         assert_eq!((taken(0.0), taken(100.0)), (0, 10_000));
         assert!((2_000..3_000).contains(&taken(25.0)));
     }

@@ -13,7 +13,7 @@ use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict
 use super::gate_words::{ComparedWith, NAMES_SHOWN, elapsed, first_of, in_words};
 use super::route::RouteEvidence;
 use super::rung::{OTHER_STRATA, RungCounts, TOO_LARGE};
-use super::strata::rarely_compared;
+use super::strata::too_rarely_compared;
 use crate::flag::{Invariant, Promote, SkipReason, State};
 use crate::names::StepId;
 
@@ -29,7 +29,7 @@ pub struct JudgedRoute<'a> {
     pub evidence: &'a RouteEvidence,
     /// What its gates require.
     pub promote: &'a Promote,
-    /// Its shared steps that have to be held against something.
+    /// Its shared steps whose calls have to be compared with legacy's calls, or judged by an `assert`.
     pub shared_steps: &'a [StepId],
     /// Its private steps whose calls legacy must not make too.
     pub private_steps: &'a [StepId],
@@ -215,7 +215,7 @@ impl JudgedRoute<'_> {
         let share = self.promote.coverage_at_least;
         let thin_strata = strata.iter().filter_map(|(name, of)| match is_thin(name, of.compared, of.served) {
             true => Some(format!("`{name}` ({} of {} served)", of.compared, of.served)),
-            false => rarely_compared(name, of, share).filter(|_| wanted > 0),
+            false => too_rarely_compared(name, of, share).filter(|_| wanted > 0),
         });
         let thin_ways = branches
             .ways
@@ -233,13 +233,13 @@ impl JudgedRoute<'_> {
             .flat_map(|all| &all.strata)
             .filter(|(name, of)| !strata.contains_key(*name) && is_thin(name, of.compared, of.served));
         let thin_before =
-            thin_before.map(|(name, of)| format!("`{name}` ({} of {} served below dark)", of.compared, of.served));
+            thin_before.map(|(name, of)| format!("`{name}` ({} of {} served in `shadow`)", of.compared, of.served));
         let ways_before = before
             .into_iter()
             .flat_map(|all| &all.branches.ways)
             .filter(|(name, of)| !branches.ways.contains_key(*name) && is_thin(name, of.compared, of.runs));
         let ways_before =
-            ways_before.map(|(name, of)| format!("runs with {name} ({} of {} runs below dark)", of.compared, of.runs));
+            ways_before.map(|(name, of)| format!("runs with {name} ({} of {} runs in `shadow`)", of.compared, of.runs));
         let thin: Vec<String> =
             thin_strata.chain(thin_ways).chain(unfinished).chain(thin_before).chain(ways_before).collect();
         if strata.is_empty() && wanted > 0 {
@@ -258,7 +258,8 @@ impl JudgedRoute<'_> {
             return pass(Name::StrataAtLeast, detail);
         }
         let detail = format!(
-            "needs {wanted} compared {} of each kind of request that legacy served and of each way through the workflow: {}",
+            "needs {wanted} compared {} of each kind of request that legacy served and of each branch of the workflow: \
+             {}",
             if wanted == 1 { "pair" } else { "pairs" },
             first_of(&thin, ", "),
         );

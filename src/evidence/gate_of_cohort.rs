@@ -8,7 +8,7 @@ use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict
 use super::gate::{JudgedRoute, conditions};
 use super::gate_words::first_of;
 use super::rung::{OTHER_STRATA, is_of_cohort};
-use super::strata::{StratumCounts, rarely_compared};
+use super::strata::{StratumCounts, too_rarely_compared};
 use crate::flag::State;
 
 /// The conditions of the route that a cohort meets by its own pairs in place of them. Its kinds of requests are asked
@@ -88,7 +88,7 @@ impl JudgedRoute<'_> {
         let share = self.promote.coverage_at_least;
         let thin = own.iter().filter_map(|(name, counts)| match counts.compared < wanted {
             true => Some(format!("`{name}` ({} of {} served)", counts.compared, counts.served)),
-            false => rarely_compared(name, counts, share).filter(|_| wanted > 0),
+            false => too_rarely_compared(name, counts, share).filter(|_| wanted > 0),
         });
         let thin: Vec<String> = thin.collect();
         match thin.is_empty() {

@@ -202,11 +202,11 @@ fn the_gate_to_live_looks_at_dark_alone() {
 }
 
 #[test]
-fn a_kind_that_came_below_dark_only_and_was_never_compared_holds_the_gate_to_live() {
+fn a_kind_that_came_in_shadow_only_and_was_never_compared_keeps_the_gate_to_live_shut() {
     let mut e = good();
     e.all.strata.insert("PUT 2xx".into(), stratum(5, 0));
     let detail = only_missing(&e, &small(), State::Live, Name::StrataAtLeast, GateVerdict::Inconclusive);
-    assert!(detail.ends_with("`PUT 2xx` (0 of 5 served below dark)"), "{detail}");
+    assert!(detail.ends_with("`PUT 2xx` (0 of 5 served in `shadow`)"), "{detail}");
     e.all.strata.insert("PUT 2xx".into(), stratum(5, 1));
     assert_eq!(missing(&e, &small(), State::Dark, State::Live), []);
 }

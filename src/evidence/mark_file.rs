@@ -19,17 +19,18 @@ const MAGIC: &[u8; 8] = b"PMEVID01";
 #[derive(Debug, thiserror::Error)]
 pub enum MarkFileError {
     /// Another process has locked the file.
-    #[error("the file of evidence marks {} is in use by another process", .0.display())]
+    #[error("the file of evidence marks {}, which lists routes with incomplete evidence, is in use by another process", .0.display())]
     Locked(PathBuf),
     /// The file was written by a newer version, or is no file of evidence marks.
     #[error(
-        "the file of evidence marks {} cannot be read by this version; move it away. The evidence in the store may be \
-         incomplete: start it from zero by changing a compare rule of each route",
+        "the file of evidence marks {}, which lists routes with incomplete evidence, cannot be read by this version; \
+         move it away. The evidence in the store may be incomplete: start it from zero by changing a compare rule of \
+         each route",
         .0.display()
     )]
     Unknown(PathBuf),
     /// The file cannot be created, read or written.
-    #[error("the file of evidence marks {} cannot be {what}: {source}; it takes {bytes} bytes in a directory that this process may write", .path.display(), bytes = SLOTS * SLOT_BYTES as u64)]
+    #[error("the file of evidence marks {}, which lists routes with incomplete evidence, cannot be {what}: {source}; it takes {bytes} bytes in a directory that this process may write", .path.display(), bytes = SLOTS * SLOT_BYTES as u64)]
     Io {
         /// The path of the file.
         path: PathBuf,

@@ -105,7 +105,7 @@ pub use basis_change::{BasisChange, NextEvidence, PartChange};
 pub use branches::{BranchCounts, BranchOutcome, BranchRunCounts};
 pub use captures::{
     CAPTURE_AGE_MAX, CAPTURE_BYTES_MAX, CAPTURED_BYTES_PER_ROUTE_MAX, CAPTURES_PER_ROUTE_MAX, CaptureDropped, Captures,
-    is_drawn,
+    is_sampled,
 };
 pub use counters::EvidenceGeneration;
 pub use fingerprints::{FingerprintCount, PairsByKind};

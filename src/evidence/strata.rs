@@ -56,8 +56,8 @@ impl StratumCounts {
     }
 }
 
-/// What a gate lacks of a kind of request of which less than this share was compared.
-pub(super) fn rarely_compared(name: &str, of: &StratumCounts, share: f64) -> Option<String> {
+/// The part of a gate's message about a kind of request of which too small a share was compared; `None` if enough was.
+pub(super) fn too_rarely_compared(name: &str, of: &StratumCounts, share: f64) -> Option<String> {
     let sampled = of.compared + of.skipped;
     let needed = share * 100.0;
     of.is_compared_less_than(share)

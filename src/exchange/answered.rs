@@ -119,7 +119,7 @@ pub struct Answered {
     pub at_legacy: Option<TimeAtLegacy>,
 }
 
-/// What the comparison of a candidate needs beside the answered request.
+/// What the comparison of a candidate needs in addition to the answered request.
 #[derive(Clone, Debug)]
 pub struct ForCandidate {
     /// The candidate's plans.

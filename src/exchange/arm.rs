@@ -1,10 +1,12 @@
 //! A request to the engine, and its reply.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
+use tower::util::BoxCloneSyncService;
 
 use super::{AnswerBody, Branch, EarlierKeys, KeysOfLegacy, LegacyCalls, Reads, RehearsedEvents, RequestCopy};
 use crate::compare::{AwaitedIntents, InstanceIds, Intent, Observation};
@@ -13,7 +15,7 @@ use crate::flag::{Family, InstanceId, PinKey, RetryKeys, UnknownInstance};
 use crate::names::{PlanId, PlanSet, RouteId, RunId, StepId, WorkflowName};
 use crate::workflow::{Mode, Redaction, RunStatus};
 
-/// A request to the engine, which is a tower `Service<ArmRequest, Response = ArmReply, Error = Infallible>`.
+/// A request to the engine ([`EngineArm`]).
 #[derive(Clone)]
 pub struct ArmRequest {
     /// The route.
@@ -92,6 +94,9 @@ pub enum ArmReply {
     Refused(ProblemDocument, RunReport),
 }
 
+/// The engine as a service: `proxy` and `shadow` send it requests.
+pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
+
 /// An answer.
 #[derive(Clone, Debug)]
 pub struct ArmAnswer {
@@ -105,7 +110,7 @@ pub struct ArmAnswer {
     pub report: RunReport,
 }
 
-/// What a run did, beside its answer.
+/// What a run did, besides its answer.
 #[derive(Clone, Debug, Default)]
 pub struct RunReport {
     /// Which run. `None` where none was made.
@@ -114,9 +119,9 @@ pub struct RunReport {
     pub plan: Option<PlanId>,
     /// The run's status.
     pub status: Option<RunStatus>,
-    /// What its rehearsed steps would have sent, and what its private steps sent in `dark`, in step order; those of the
-    /// runs below it stand where the step does that began the run. It is compared, with the sensitive values in clear,
-    /// and neither stored nor shown.
+    /// What its rehearsed steps would have sent, and what its private steps sent in `dark`, in step order; the intents
+    /// of a child run are at the position of the step that started it. It is compared, with the sensitive values in
+    /// clear, and neither stored nor shown.
     pub intents: Vec<Intent>,
     /// In [`Mode::Rehearse`] and [`Mode::Dark`]: the steps with a call whose `for_each` had no items.
     pub steps_without_items: Vec<StepId>,
@@ -222,7 +227,7 @@ impl ProblemDocument {
 
     /// The engine has the same request under another credential. It may be a retry by the same caller or a request of
     /// another caller; without a verified credential that is not known.
-    pub fn held_under_another_credential() -> Self {
+    pub fn taken_under_another_credential() -> Self {
         Self {
             status: 409,
             kind: Self::HELD.into(),
@@ -240,27 +245,27 @@ impl ProblemDocument {
 
     /// The engine has the same request under the keys that other files give it: the files changed while it was under
     /// way.
-    pub fn held_under_other_files() -> Self {
+    pub fn taken_under_other_files() -> Self {
         Self {
             title: "The retry key was used before, under other flag files".into(),
             detail: "The same request with the same retry key was taken under other flag files, \
                      which recognise retries in another way. Nothing was done for this one: send it again to get \
                      its answer."
                 .into(),
-            ..Self::held_under_another_credential()
+            ..Self::taken_under_another_credential()
         }
     }
 
     /// Legacy took a request under one of this request's keys, and the engine took one under another. A request has
     /// several keys because earlier files gave it other ones.
-    pub fn held_by_both_arms() -> Self {
+    pub fn taken_by_both_arms() -> Self {
         Self {
             title: "The retry key was used before, for requests of both arms".into(),
             detail: "By earlier flag files, legacy took a request with this retry key and the engine another one, and it \
                      is not known which of them this one repeats. Nothing was done for this one: ask for the outcome of \
                      the first, or send it under another key if it is new."
                 .into(),
-            ..Self::held_under_another_credential()
+            ..Self::taken_under_another_credential()
         }
     }
 

@@ -12,7 +12,7 @@ use crate::workflow::Redaction;
 #[derive(Clone, Debug, Default)]
 pub struct IntentsBelow {
     runs: Vec<RunBelow>,
-    /// Replace the sensitive values of these runs; not of those without any.
+    /// The redactions of those of these runs that have sensitive values.
     redactions: Vec<Arc<Redaction>>,
 }
 

@@ -33,8 +33,8 @@ pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, L
 pub use answer_body::{AnswerBody, ServiceReply, StreamedBody};
 pub use answered::{Answered, ForCandidate, RequestCopy, RequestDigests};
 pub use arm::{
-    ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, LEGACY_TOOK_FIRST_TRY,
-    MayBegin, NO_FIRST_TRY, ProblemDocument, RunReport, Source,
+    ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmRequest, EngineArm, FILES_CHANGED, FROZEN,
+    LEGACY_TOOK_FIRST_TRY, MayBegin, NO_FIRST_TRY, ProblemDocument, RunReport, Source,
 };
 pub use branch::Branch;
 pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, SentBody};

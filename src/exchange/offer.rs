@@ -19,7 +19,7 @@ pub trait Offer: Send + Sync {
     fn offer(&self, ticket: ComparisonTicket, answered: Answered);
     /// Hands over a request that the engine answered, for its route's invariants and a reverse comparison.
     fn check(&self, answered: EngineAnswered);
-    /// Whether the shadow executor can take a request of this route now; asked before bodies are captured.
+    /// Whether the shadow executor can take a request of this route now; asked before bodies are copied.
     fn has_room(&self, route: &RouteId) -> bool;
     /// Announces a request of an instance, before legacy gets it, at this time of the proxy's clock (in microseconds).
     /// `None`: nobody needs to know of it.

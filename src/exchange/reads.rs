@@ -14,18 +14,18 @@ pub struct KnownInstance {
     /// The value of `instance` in expressions; where the workflow reads nothing of it, the two ids alone.
     pub value: Arc<Value>,
     /// The same with stars in place of the parts that are sensitive; `None` if none is.
-    pub hidden: Option<Value>,
+    pub redacted: Option<Value>,
 }
 
 /// Sees the reads of one run and of its children, and may answer them.
 pub trait Reads: Send + Sync {
     /// Answers a read in place of its service, for a step that records these headers of the reply; an error says why it
     /// has no answer. `None`: it is sent.
-    fn answer(&self, asked: &Intent, headers: &RecordedHeaders) -> Option<Result<EffectReply, String>>;
+    fn answer(&self, read: &Intent, headers: &RecordedHeaders) -> Option<Result<EffectReply, String>>;
     /// A read was sent, and this was the reply.
     fn record(&self, read: AnsweredRead);
-    /// This is read now: it is sent, or was answered.
-    fn record_asked(&self, _asked: &Intent) {}
+    /// Records that the run makes this read now, sent or answered here.
+    fn record_asked(&self, _read: &Intent) {}
     /// The reads that were made with a method that is not safe; `None` if not all are known.
     fn unsafe_reads(&self) -> Option<Vec<Intent>> {
         None
@@ -65,26 +65,26 @@ struct UnsafeReads {
 }
 
 impl UnsafeReads {
-    fn add(&mut self, asked: &Intent) {
-        if asked.method.is_safe() || self.is_incomplete || self.reads.contains(asked) {
+    fn add(&mut self, read: &Intent) {
+        if read.method.is_safe() || self.is_incomplete || self.reads.contains(read) {
             return;
         }
-        let bytes = bytes_of(asked) + READ_BYTES;
+        let bytes = bytes_of(read) + READ_BYTES;
         if self.bytes + bytes > UNSAFE_READS_BYTES_MAX {
             *self = Self { is_incomplete: true, ..Self::default() };
             return;
         }
         self.bytes += bytes;
-        self.reads.push(asked.clone());
+        self.reads.push(read.clone());
     }
     fn all(&self) -> Option<Vec<Intent>> {
         (!self.is_incomplete).then(|| self.reads.clone())
     }
 }
 
-/// What is asked, without its headers.
-fn bytes_of(asked: &Intent) -> usize {
-    asked.url.len() + asked.bytes.as_ref().map_or_else(|| asked.body.to_string().len(), bytes::Bytes::len)
+/// The size of a read without its headers.
+fn bytes_of(read: &Intent) -> usize {
+    read.url.len() + read.bytes.as_ref().map_or_else(|| read.body.to_string().len(), bytes::Bytes::len)
 }
 
 /// Records the reads of one run, up to a number of bytes.
@@ -132,7 +132,7 @@ impl RecordedReads {
 }
 
 impl Reads for RecordedReads {
-    fn answer(&self, _asked: &Intent, _headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
+    fn answer(&self, _read: &Intent, _headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
         None
     }
     fn record(&self, read: AnsweredRead) {
@@ -149,14 +149,14 @@ impl Reads for RecordedReads {
         recorded.bytes += bytes;
         recorded.reads.push(read);
     }
-    fn record_asked(&self, asked: &Intent) {
-        self.lock().unsafe_reads.add(asked);
+    fn record_asked(&self, read: &Intent) {
+        self.lock().unsafe_reads.add(read);
     }
     fn unsafe_reads(&self) -> Option<Vec<Intent>> {
         self.lock().unsafe_reads.all()
     }
     fn record_instance(&self, known: KnownInstance) {
-        let bytes = known.value.to_string().len() * if known.hidden.is_some() { 2 } else { 1 };
+        let bytes = known.value.to_string().len() * if known.redacted.is_some() { 2 } else { 1 };
         let mut recorded = self.lock();
         if recorded.bytes + bytes > self.bytes_max {
             recorded.is_incomplete = true;
@@ -170,7 +170,7 @@ impl Reads for RecordedReads {
     }
 }
 
-/// What a read needs beside its bodies and its URL, about.
+/// About how many bytes a read needs in addition to its bodies and its URL.
 const READ_BYTES: usize = 512;
 
 /// Answers the reads of one run from a capture, or from those of an earlier run, and sends none.
@@ -179,13 +179,13 @@ pub struct ReplayedReads {
     instance: Option<Value>,
     started: Option<Timestamp>,
     unanswered: Mutex<Option<String>>,
-    asked: Mutex<UnsafeReads>,
+    unsafe_reads: Mutex<UnsafeReads>,
 }
 
 impl ReplayedReads {
     /// Answers from these reads.
     pub fn new(reads: CapturedReads) -> Self {
-        Self { reads, instance: None, started: None, unanswered: Mutex::default(), asked: Mutex::default() }
+        Self { reads, instance: None, started: None, unanswered: Mutex::default(), unsafe_reads: Mutex::default() }
     }
     /// For a run that began at a time in the past. With `instance`, this is known of the instance that its request
     /// follows up, and the store is not asked.
@@ -196,19 +196,19 @@ impl ReplayedReads {
 }
 
 impl Reads for ReplayedReads {
-    fn answer(&self, asked: &Intent, _headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
-        let answer = self.reads.answer(asked);
+    fn answer(&self, read: &Intent, _headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
+        let answer = self.reads.answer(read);
         if let Err(why) = &answer {
             self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.clone());
         }
         Some(answer)
     }
     fn record(&self, _read: AnsweredRead) {}
-    fn record_asked(&self, asked: &Intent) {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).add(asked);
+    fn record_asked(&self, read: &Intent) {
+        self.unsafe_reads.lock().unwrap_or_else(PoisonError::into_inner).add(read);
     }
     fn unsafe_reads(&self) -> Option<Vec<Intent>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).all()
+        self.unsafe_reads.lock().unwrap_or_else(PoisonError::into_inner).all()
     }
     fn instance(&self) -> Option<&Value> {
         self.instance.as_ref()

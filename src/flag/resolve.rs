@@ -182,9 +182,9 @@ impl FlagSet {
         let declared = service.paths.declared_spellings(path);
         let too_many = |TooManyReadings| PathRefusal::TooManyReadings;
         let found = self.groups.readings(method, host, path, unusual, declared).map_err(too_many)?;
-        let former = match &self.former_readings {
-            Some(readings) if !unusual.without(declared).is_plain() => {
-                readings.of(method, host, path, unusual).map_err(too_many)?
+        let former = match &self.former_route_trees {
+            Some(trees) if !unusual.without(declared).is_plain() => {
+                trees.of(method, host, path, unusual).map_err(too_many)?
             }
             _ => Vec::new(),
         };

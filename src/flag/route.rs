@@ -86,7 +86,7 @@ pub struct Route {
     pub auto: Option<Auto>,
     /// The share of the compared pairs that are captured.
     pub capture: Percent,
-    /// What is redacted beside what is secret by its name.
+    /// What is redacted in addition to what is secret by its name.
     pub redact: RedactRules,
     /// Conditions that the engine's answers have to meet in `live` and `only`; at most
     /// [`INVARIANTS_MAX`](super::invariant::INVARIANTS_MAX).

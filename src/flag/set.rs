@@ -43,7 +43,7 @@ pub struct FlagSet {
     /// The routes of `earlier_scopes.reassigned`, in the same order: in `off`, without a workflow.
     former_routes: Vec<Arc<RouteFlag>>,
     /// Finds the former routes to which a server may lead an unusual path. `None` if there are no former routes.
-    pub(super) former_readings: Option<RouteTrees>,
+    pub(super) former_route_trees: Option<RouteTrees>,
 }
 
 /// A route and its flag.
@@ -161,7 +161,7 @@ impl FlagSet {
             hash_keys,
             earlier_scopes: Arc::default(),
             former_routes: Vec::new(),
-            former_readings: None,
+            former_route_trees: None,
         }
     }
 
@@ -197,12 +197,12 @@ impl FlagSet {
             Arc::new(RouteFlag::new(Arc::new(route), &inputs, family, self.freeze))
         };
         let former_routes: Vec<_> = earlier_scopes.reassigned.iter().map(former).collect();
-        let mut former_readings = None;
+        let mut former_route_trees = None;
         for (index, former) in former_routes.iter().enumerate() {
-            let readings = former_readings.get_or_insert_with(|| RouteTrees::new(&PathConventions::default()));
-            readings.insert(&former.route.matches, index);
+            let trees = former_route_trees.get_or_insert_with(|| RouteTrees::new(&PathConventions::default()));
+            trees.insert(&former.route.matches, index);
         }
-        Self { earlier_scopes, former_routes, former_readings, ..self }
+        Self { earlier_scopes, former_routes, former_route_trees, ..self }
     }
 
     /// The requests that may concern a workflow: those of routes that have one, and of routes that had one by earlier
@@ -286,7 +286,7 @@ impl FlagSet {
         self.former_routes.get(index).map(|flag| FoundRoute { flag, params })
     }
 
-    /// A former route by its index in `former_readings`, while a retry of its requests may come.
+    /// A former route by its index in `former_route_trees`, while a retry of its requests may come.
     pub(super) fn former_at(&self, index: usize, now_s: impl Fn() -> i64) -> Option<&Arc<RouteFlag>> {
         let may_come = self.earlier_scopes.reassigned.get(index)?.may_come(now_s());
         self.former_routes.get(index).filter(|_| may_come)
@@ -333,7 +333,8 @@ impl RouteFlag {
         matches!(&self.route.instance, Some(Instance::Follows { key: InstanceKeySource::Body(_), .. }))
     }
     /// Whether legacy may get the retry of a request about an instance that was adopted since its first try: its
-    /// service recognises retries (`keyed: true`), and it was told to let go: it does nothing that it has not done.
+    /// service recognises retries (`keyed: true`) and was told to let go of the instance, so that it performs nothing
+    /// new for such a retry.
     pub fn legacy_recognises_retries_of_adopted(&self) -> bool {
         self.route.legacy.keyed && self.adopt.as_ref().is_some_and(|rule| rule.tells_legacy)
     }

@@ -37,7 +37,7 @@ use crate::store::{FileState, Overridden};
 
 /// The positions under newly checked files, and the flips by `file`, in order. The positions include these flips.
 /// `unlisted_ids` are among the ids of the declared routes.
-pub(super) fn adopt(
+pub(super) fn apply(
     before: &Positions,
     (declared, unlisted_ids): (DeclaredFiles, UnlistedIds),
     reading: ReadKind,

@@ -80,7 +80,7 @@ pub(super) async fn prepare(
 ///
 /// # Errors
 /// The files must not be put in force.
-pub(super) fn check_and_adopt(
+pub(super) fn check_and_apply(
     gate: &Gate,
     before: &Positions,
     files: PreparedFiles,
@@ -90,7 +90,7 @@ pub(super) fn check_and_adopt(
     let OrphanReasons { new: mut refused, known, may_orphan } = orphans;
     let asked = declared.plans.candidate_move.clone();
     let candidate_stays: Vec<String> = asked.into_iter().flat_map(|asked| gate.refused_move(before, &asked)).collect();
-    let (mut after, moves) = files::adopt(before, (declared, unlisted_ids), reading, gate);
+    let (mut after, moves) = files::apply(before, (declared, unlisted_ids), reading, gate);
     plans::after_files(before, &mut after);
     refused.extend(leaving_only::lowered_without_acknowledgement(before, &after));
     let unaccepted = after

@@ -93,7 +93,7 @@ impl Inputs {
         self.state_inputs(position).effective(self.freeze())
     }
 
-    /// Whether anything is in force that the store does not have, beside a freeze.
+    /// Whether anything is in force that the store does not have, other than a freeze.
     fn has_unrecorded(&self) -> bool {
         !self.unrecorded.is_empty() || self.guards.unrecorded_len() > 0
     }

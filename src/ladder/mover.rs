@@ -11,7 +11,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::auto_shares::AutoShares;
 use super::cohort_listener::CohortListener;
 use super::export::{log, log_candidate};
-use super::files_check::{CheckedFiles, PreparedFiles, check_and_adopt, prepare};
+use super::files_check::{CheckedFiles, PreparedFiles, check_and_apply, prepare};
 use super::gate::Gate;
 use super::guard_latches::GuardLatches;
 use super::guard_types::GuardListener;
@@ -70,7 +70,7 @@ impl Mover {
         let prepared = prepare(&store, &before, declared).await?;
         gate.ask_for_files(&before, prepared.routes()).await;
         let CheckedFiles { after, moves, may_orphan: _ } =
-            check_and_adopt(&gate, &before, prepared, ReadKind::Start { has_served })?;
+            check_and_apply(&gate, &before, prepared, ReadKind::Start { has_served })?;
         for position in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
             tracing::error!(
                 route = %position.route.id,
@@ -160,7 +160,7 @@ impl Mover {
             return Err(FilesError::FlippedMeanwhile);
         }
         let judged = self.positions_for_outdated_files(read, &before, prepared.routes());
-        let CheckedFiles { after, moves, may_orphan } = check_and_adopt(&self.gate, &judged, prepared, reading)?;
+        let CheckedFiles { after, moves, may_orphan } = check_and_apply(&self.gate, &judged, prepared, reading)?;
         let routes = after.declared.routes.clone();
         let flips = self.record_and_apply(&before, after, moves, all_recorded, recorded).await?;
         drop(moves_lock);

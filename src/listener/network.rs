@@ -34,7 +34,7 @@ impl Network {
         let network = Self { address: masked(address, prefix), prefix };
         if network.address != address {
             let message =
-                format!("`{text}` names an address, not a network: bits behind its prefix of {prefix} bits are set");
+                format!("`{text}` names an address, not a network: bits after its prefix of {prefix} bits are set");
             return Err((
                 message,
                 format!("write `{network}` for the whole network, or `{address}` for this address alone"),

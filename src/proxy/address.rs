@@ -38,7 +38,7 @@ impl UpstreamShared {
 static FAILED_HANDSHAKES: LineLimit = LineLimit::new();
 
 /// One address of a service.
-pub(super) struct Address {
+pub(super) struct ProxiedAddress {
     /// The state shared with the steps' calls of the service: load, ejection, health.
     pub shared: Arc<transport::Address>,
     common: Arc<UpstreamShared>,
@@ -52,7 +52,7 @@ pub(super) struct Address {
     is_closed: AtomicBool,
 }
 
-impl Address {
+impl ProxiedAddress {
     pub(super) fn new(shared: Arc<transport::Address>, common: Arc<UpstreamShared>) -> Self {
         Self {
             shared,
@@ -178,7 +178,7 @@ impl Address {
     }
 }
 
-impl Drop for Address {
+impl Drop for ProxiedAddress {
     fn drop(&mut self) {
         self.close();
     }
@@ -186,11 +186,11 @@ impl Drop for Address {
 
 /// One request in flight to an address, until it is dropped.
 pub(super) struct ForwardedInFlight {
-    pub address: Arc<Address>,
+    pub address: Arc<ProxiedAddress>,
 }
 
 impl ForwardedInFlight {
-    pub(super) fn new(address: Arc<Address>) -> Self {
+    pub(super) fn new(address: Arc<ProxiedAddress>) -> Self {
         address.shared.begin(TrafficClass::Real);
         Self { address }
     }

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 /// What the conditions of a request mean for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Conditions {
+pub(super) enum Preconditions {
     /// The answer is given unchanged.
     Met,
     /// The client has this answer already: 304.
@@ -25,31 +25,31 @@ pub(super) enum Conditions {
 }
 
 /// Evaluates the conditions of a request, in the order of RFC 9110, section 13.2.2.
-pub(super) fn judge(method: &Method, request: &HeaderMap, status: StatusCode, answer: &HeaderMap) -> Conditions {
+pub(super) fn judge(method: &Method, request: &HeaderMap, status: StatusCode, answer: &HeaderMap) -> Preconditions {
     if !matches!(*method, Method::GET | Method::HEAD) || !status.is_success() {
-        return Conditions::Met;
+        return Preconditions::Met;
     }
     let etag = answer.get(ETAG).and_then(|value| EntityTag::parse(value.as_bytes())).map(|(tag, _)| tag);
     let modified = date(answer, &LAST_MODIFIED);
     if request.contains_key(IF_MATCH) {
         if etag.is_some_and(|etag| !any_tag_matches(request, &IF_MATCH, |tag| tag.matches_strongly(&etag))) {
-            return Conditions::Failed;
+            return Preconditions::Failed;
         }
     } else if let (Some(modified), Some(since)) = (modified, date(request, &IF_UNMODIFIED_SINCE))
         && modified > since
     {
-        return Conditions::Failed;
+        return Preconditions::Failed;
     }
     if request.contains_key(IF_NONE_MATCH) {
         if etag.is_some_and(|etag| any_tag_matches(request, &IF_NONE_MATCH, |tag| tag.matches_weakly(&etag))) {
-            return Conditions::NotModified;
+            return Preconditions::NotModified;
         }
     } else if let (Some(modified), Some(since)) = (modified, date(request, &IF_MODIFIED_SINCE))
         && modified <= since
     {
-        return Conditions::NotModified;
+        return Preconditions::NotModified;
     }
-    Conditions::Met
+    Preconditions::Met
 }
 
 /// Removes the fields that describe the content, which a 304 does not have.
@@ -127,13 +127,13 @@ mod tests {
     }
 
     /// Returns how the conditions treat an answer with these validators.
-    fn judged(request: &[(&'static str, &str)], answer: &[(&'static str, &str)]) -> Conditions {
+    fn judged(request: &[(&'static str, &str)], answer: &[(&'static str, &str)]) -> Preconditions {
         judge(&Method::GET, &map(request), StatusCode::OK, &map(answer))
     }
 
     #[test]
     fn tags_are_compared_as_rfc_9110_says() {
-        use Conditions::{Failed, Met, NotModified};
+        use Preconditions::{Failed, Met, NotModified};
         let (strong, weak) = ([("etag", "\"a\"")], [("etag", "W/\"a\"")]);
         for (condition, answer, expected) in [
             (("if-none-match", "\"a\""), &strong, NotModified),
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn dates_count_where_no_tag_is_asked_for() {
-        use Conditions::{Failed, Met, NotModified};
+        use Preconditions::{Failed, Met, NotModified};
         let answer = [("last-modified", THEN), ("etag", "\"a\"")];
         for (request, expected) in [
             (&[("if-modified-since", THEN)][..], NotModified),
@@ -180,13 +180,13 @@ mod tests {
     #[test]
     fn a_condition_without_its_validator_and_an_answer_that_is_no_success_are_left_alone() {
         let all = [("if-match", "\"b\""), ("if-none-match", "*"), ("if-modified-since", LATER)];
-        assert_eq!(judged(&all, &[]), Conditions::Met);
-        assert_eq!(judged(&all, &[("etag", "no quotes")]), Conditions::Met);
+        assert_eq!(judged(&all, &[]), Preconditions::Met);
+        assert_eq!(judged(&all, &[("etag", "no quotes")]), Preconditions::Met);
         let (request, answer) = (map(&[("if-none-match", "\"a\"")]), map(&[("etag", "\"a\"")]));
         for (method, status, expected) in [
-            (Method::HEAD, StatusCode::OK, Conditions::NotModified),
-            (Method::POST, StatusCode::OK, Conditions::Met),
-            (Method::GET, StatusCode::NOT_FOUND, Conditions::Met),
+            (Method::HEAD, StatusCode::OK, Preconditions::NotModified),
+            (Method::POST, StatusCode::OK, Preconditions::Met),
+            (Method::GET, StatusCode::NOT_FOUND, Preconditions::Met),
         ] {
             assert_eq!(judge(&method, &request, status, &answer), expected, "{method} {status}");
         }

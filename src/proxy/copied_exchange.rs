@@ -1,7 +1,7 @@
 //! Copies a request and its reply: for the comparison, or, of a call that legacy makes, for `egress`, which finds the
 //! request that it belongs to.
 //!
-//! Always true: the caller's frames are passed on first and unchanged; a copy is kept up to the capture limit; the
+//! Always true: the caller's frames are passed on first and unchanged; a copy is kept up to its bound; the
 //! ticket is settled exactly once, and the exchange is offered only after the client's socket has taken the last byte
 //! of the reply (see `completion`), on the thread of `settler`. `shadow` runs the engine.
 

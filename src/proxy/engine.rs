@@ -19,7 +19,7 @@ use super::answer_check::ToCheck;
 use super::answered_exchange::AnsweredExchange;
 use super::client_upgrade::ClientUpgrade;
 use super::compression::{self, Asked};
-use super::conditional::{self, Conditions};
+use super::conditional::{self, Preconditions};
 use super::copied_exchange::CopiedExchange;
 use super::failure::Failure;
 use super::hygiene::HeadRefusal;
@@ -173,9 +173,9 @@ pub(super) async fn answer(
                 shared.settler.note(answered);
             }
             let answer = match conditional::judge(&head.method, &head.headers, answer.status, &answer.headers) {
-                Conditions::Met => answer,
-                Conditions::NotModified => not_modified(answer),
-                Conditions::Failed => return Err(proxied.refused(rung, Failure::Precondition)),
+                Preconditions::Met => answer,
+                Preconditions::NotModified => not_modified(answer),
+                Preconditions::Failed => return Err(proxied.refused(rung, Failure::Precondition)),
             };
             let Some(response) = respond(&proxied, head, answer, streamed, after, rung) else {
                 return Err(proxied.refused(rung, Failure::EngineSilent));

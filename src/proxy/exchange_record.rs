@@ -16,7 +16,7 @@ use super::exchange_spans::ExchangeSpans;
 use super::headers::{set_trace_context, trace_context};
 use super::monotonic::now;
 use super::removed_fields::X_FORWARDED_FOR;
-use crate::access_log::{AccessLog, Record, RequestHead, Text};
+use crate::access_log::{AccessLog, AccessLogRecord, RequestHead, Text};
 use crate::clock;
 use crate::flag::{RouteFlag, Service};
 use crate::names::RouteId;
@@ -25,7 +25,7 @@ use crate::traces::{self, TraceContext, Traces};
 /// The record of an exchange that has not ended.
 pub(super) struct ExchangeRecord {
     log: Option<Arc<AccessLog>>,
-    record: Box<Record>,
+    record: Box<AccessLogRecord>,
     /// `None` if the exchange's trace is not recorded.
     spans: Option<Box<ExchangeSpans>>,
     /// When the request's head was complete, in microseconds of `monotonic::now`.
@@ -34,13 +34,13 @@ pub(super) struct ExchangeRecord {
 
 impl ExchangeRecord {
     /// Lets `note` add to the record.
-    pub(super) fn note(&mut self, note: impl FnOnce(&mut Record)) {
+    pub(super) fn note(&mut self, note: impl FnOnce(&mut AccessLogRecord)) {
         note(&mut self.record);
     }
 
     /// Logs the exchange, which has ended; `cut` says why if it was cut. A reason that was recorded before is kept.
     pub(super) fn end(mut self, cut: Option<Cut>) {
-        let Record { ended, duration, failure, .. } = &mut *self.record;
+        let AccessLogRecord { ended, duration, failure, .. } = &mut *self.record;
         *ended = clock::now();
         *duration = Duration::from_micros(now().saturating_sub(self.began));
         *failure = failure.take().or(cut.map(|cut| cut.as_str().into()));
@@ -90,7 +90,7 @@ impl CurrentRecord {
             referer: text(&REFERER),
             forwarded_for: trust.then(|| joined(request.headers())).flatten(),
         };
-        let mut record = Box::new(Record::new(client, Some(head)));
+        let mut record = Box::new(AccessLogRecord::new(client, Some(head)));
         record.trace_id = trace_context(request.headers()).map(|context| context.trace_id);
         *self.lock() = Some(ExchangeRecord { log: self.log.clone(), record, spans: spans.map(Box::new), began });
     }
@@ -167,7 +167,7 @@ impl CurrentRecord {
     }
 
     /// Lets `note` add to the record of the exchange.
-    pub(super) fn note(&self, note: impl FnOnce(&mut Record)) {
+    pub(super) fn note(&self, note: impl FnOnce(&mut AccessLogRecord)) {
         if self.is_on()
             && let Some(current) = &mut *self.lock()
         {
@@ -183,7 +183,7 @@ impl CurrentRecord {
     /// Logs the answer to a head that could not be read.
     pub(super) fn log_unreadable_head(&self, client: IpAddr, status: u16, failure: &'static str) {
         let Some(log) = &self.log else { return };
-        let mut record = Box::new(Record::new(client, None));
+        let mut record = Box::new(AccessLogRecord::new(client, None));
         (record.status, record.arm, record.failure) = (Some(status), Some("proxy"), Some(failure.into()));
         ExchangeRecord { log: Some(log.clone()), record, spans: None, began: now() }.end(None);
     }

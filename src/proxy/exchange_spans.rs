@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use crate::access_log::Record;
+use crate::access_log::AccessLogRecord;
 use crate::clock;
 use crate::flag::Service;
 use crate::traces::{Attributes, HTTP_METHOD, HTTP_STATUS, Span, SpanKind, TraceContext, Traces};
@@ -82,7 +82,7 @@ impl ExchangeSpans {
     }
 
     /// The exchange has ended.
-    pub(super) fn end(self, record: &Record) {
+    pub(super) fn end(self, record: &AccessLogRecord) {
         let Self { traces, context, parent, began, template, target, call } = self;
         let failed_status = record.status.filter(|status| *status >= 500).map(|status| format!("status {status}"));
         let error = record.failure.as_deref().map(str::to_owned).or(failed_status);

@@ -59,7 +59,7 @@ impl KeyedRequest<'_> {
         }
         let is_pinned = matches!(self.decision_if_new, Decision::Engine { reason: EngineReason::Pin, .. });
         if first_try.is_contradictory && !is_pinned {
-            return Err(self.refused_as_taken(self.decision_if_new.rung(), ProblemDocument::held_by_both_arms()));
+            return Err(self.refused_as_taken(self.decision_if_new.rung(), ProblemDocument::taken_by_both_arms()));
         }
         // The engine may have a request with this key under another credential. Only the body shows whether that is the
         // same request.
@@ -92,10 +92,10 @@ impl KeyedRequest<'_> {
                 }
                 LegacyTake::HeldByEngine => taken_by_engine = Some(Arm::Engine),
                 LegacyTake::HeldUnderAnotherCredential => {
-                    return Err(self.refused_as_taken(rung, ProblemDocument::held_under_another_credential()));
+                    return Err(self.refused_as_taken(rung, ProblemDocument::taken_under_another_credential()));
                 }
                 LegacyTake::HeldUnderNewerFiles => {
-                    return Err(self.refused_as_taken(rung, ProblemDocument::held_under_other_files()));
+                    return Err(self.refused_as_taken(rung, ProblemDocument::taken_under_other_files()));
                 }
                 LegacyTake::Unknown => first_try.is_unknown = true,
                 // Since the look-up above, the engine took a request with this key, perhaps under another credential.
@@ -186,7 +186,7 @@ impl KeyedRequest<'_> {
         match taken {
             Ok(false) => {}
             Ok(true) => {
-                return Err(self.refused_as_taken(rung, ProblemDocument::held_under_another_credential()));
+                return Err(self.refused_as_taken(rung, ProblemDocument::taken_under_another_credential()));
             }
             Err(_) => {
                 first_try.is_unknown = true;

@@ -15,14 +15,14 @@ use http::header::{HOST, UPGRADE};
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
-use super::address::{Address, ForwardedInFlight};
+use super::address::{ForwardedInFlight, ProxiedAddress};
 use super::headers::find;
 use super::kept_head::KeptHead;
 use super::monotonic::{now, recent};
 use super::own_connections::{ConnectionOwner, OwnConnections};
 use super::pool::Connection;
-use super::request_body::{KeptBody, RequestBody};
-use super::turns::{Busy, Turn};
+use super::request_body::{RepeatableBody, RequestBody};
+use super::turns::{NoTurn, Turn};
 use super::upstream::Upstream;
 use super::wait::{ConnectionWait, Overdue, Phase};
 use crate::flag::HttpVersion;
@@ -109,7 +109,7 @@ pub(super) async fn call(
     let mut turn = match &upstream.turns {
         Some(turns) => {
             wait.enter(Phase::OwnDeadline);
-            Some(turns.take().await.map_err(|Busy| CallError::Busy)?)
+            Some(turns.take().await.map_err(|NoTurn| CallError::Busy)?)
         }
         None => None,
     };
@@ -265,7 +265,7 @@ pub(super) async fn call(
 
 /// A request whose answer is awaited. If the wait exceeds its limit, the request counts as unanswered by its address.
 struct UnansweredRequest<'a> {
-    address: &'a Arc<Address>,
+    address: &'a Arc<ProxiedAddress>,
     wait: &'a ConnectionWait,
     /// The connection, if other requests share it, and its count of received bytes when the request was handed over.
     multiplexed: Option<(Arc<Http2Connection<RequestBody>>, u64)>,
@@ -306,7 +306,7 @@ fn is_repeatable(request: &Request<RequestBody>) -> bool {
 struct ResendCopy {
     head: Request<()>,
     /// `None` if the request has no body.
-    body: Option<KeptBody>,
+    body: Option<RepeatableBody>,
 }
 
 impl ResendCopy {

@@ -129,7 +129,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access_log::AccessLog;
-use crate::exchange::{Affinity, EffectRegistry, Offer, ServedObserver};
+use crate::exchange::{Affinity, EffectRegistry, EngineArm, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::listener::Forwarding;
@@ -141,8 +141,8 @@ use egress::Egress;
 pub use egress::EgressParts;
 pub use endpoint::ProxyListener;
 pub use own_sockets::OwnSockets;
+pub use shared::Drained;
 use shared::{Accepting, Shared};
-pub use shared::{Drained, EngineArm};
 use table::Table;
 pub use workers::Workers;
 
@@ -173,7 +173,7 @@ pub struct ProxyParts {
     pub access_log: Option<Arc<AccessLog>>,
     /// Whether requests of routes with a workflow wait until [`Proxy::open_workflows`] is called: this process takes
     /// over from another one, and does not have the store yet.
-    pub takes_over: bool,
+    pub waits_for_predecessor: bool,
     /// The threads that serve client connections; they end with the last proxy that has them.
     pub workers: Arc<Workers>,
     /// Set for the proxy behind the egress listener.
@@ -201,7 +201,7 @@ impl Proxy {
             served_observer,
             effect_registry,
             access_log,
-            takes_over,
+            waits_for_predecessor,
             workers,
             egress,
         } = parts;
@@ -211,7 +211,7 @@ impl Proxy {
         let connections_max = limits.client_connections_max;
         let open_connections = open_connections::OpenConnections::new(connections_max, egress.is_some());
         let room = usize::try_from(limits.client_connections_max).unwrap_or(usize::MAX);
-        let workflow_gate = workflow_gate::WorkflowGate::new(takes_over, &limits);
+        let workflow_gate = workflow_gate::WorkflowGate::new(waits_for_predecessor, &limits);
         let client_addresses = ClientAddresses::new(limits.client_connections_per_address_max);
         let requests_in_flight = RequestsInFlight::new(limits.requests_in_flight_max);
         let shared = Shared {

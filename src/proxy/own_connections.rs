@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::address::{Address, ForwardedInFlight};
+use super::address::{ForwardedInFlight, ProxiedAddress};
 use super::pool::Http1Connection;
 use crate::names::ServiceName;
 
@@ -27,7 +27,7 @@ pub(super) struct OwnConnections {
 /// A service that knows the client by its connection.
 struct BoundService {
     service: ServiceName,
-    idle: Option<(Http1Connection, Arc<Address>)>,
+    idle: Option<(Http1Connection, Arc<ProxiedAddress>)>,
 }
 
 /// Where the connection of an exchange returns to, if it belongs to the client.
@@ -38,7 +38,7 @@ pub(super) struct ConnectionOwner {
 
 impl ConnectionOwner {
     /// Keeps a connection for the client's next request.
-    pub(super) fn keep(self, connection: Http1Connection, address: Arc<Address>) {
+    pub(super) fn keep(self, connection: Http1Connection, address: Arc<ProxiedAddress>) {
         let mut all = self.own.lock();
         if let Some(bound) = all.iter_mut().find(|bound| bound.service == self.service) {
             bound.idle = Some((connection, address));

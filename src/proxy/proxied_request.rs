@@ -24,7 +24,7 @@ use super::route_entry::RouteEntry;
 use super::route_metrics::AnsweredBy;
 use super::shared::Shared;
 use super::table::Table;
-use super::turns::Busy;
+use super::turns::NoTurn;
 use super::wait::ConnectionWait;
 use crate::exchange::{EarlierKeys, KeysOfLegacy, MayBegin, RequestCopy};
 use crate::flag::{Instance, InstanceId, Owner, RetryKeys, RouteFlag, State};
@@ -75,7 +75,7 @@ impl ProxiedRequest<'_> {
                 self.admission.turn = Some(turn);
                 return Ok(());
             }
-            Ok(Err(Busy)) => Failure::RouteBusy,
+            Ok(Err(NoTurn)) => Failure::RouteBusy,
             Err(_) => Failure::OverdueUnsent(WaitedFor::Route),
         };
         Err(self.refused(rung, failure))

@@ -69,12 +69,12 @@ impl RequestBody {
     }
 
     /// Returns the same body, set up so that what is passed on is kept and can be sent again.
-    pub(super) fn kept(self) -> (Self, KeptBody) {
-        let kept = KeptBody::new(self);
+    pub(super) fn kept(self) -> (Self, RepeatableBody) {
+        let kept = RepeatableBody::new(self);
         (Self { source: Source::Kept(kept.reader()), progress: None, copy: None, _buffered: None }, kept)
     }
     /// Returns the body from its beginning: first what was passed on before, then the rest; `None` if it was not kept.
-    pub(super) fn resend(kept: &KeptBody) -> Option<Self> {
+    pub(super) fn resend(kept: &RepeatableBody) -> Option<Self> {
         Some(Self { source: Source::Kept(kept.new_reader()?), progress: None, copy: None, _buffered: None })
     }
 
@@ -187,7 +187,7 @@ impl Body for RequestBody {
 }
 
 /// A body whose passed-on part is kept, up to [`KEPT_BODY_BYTES_MAX`].
-pub(super) struct KeptBody(Arc<Mutex<Kept>>);
+pub(super) struct RepeatableBody(Arc<Mutex<Kept>>);
 
 struct Kept {
     body: RequestBody,
@@ -205,7 +205,7 @@ struct Passed {
     ended: bool,
 }
 
-/// Reads a [`KeptBody`] from its beginning.
+/// Reads a [`RepeatableBody`] from its beginning.
 struct KeptReader {
     kept: Arc<Mutex<Kept>>,
     number: usize,
@@ -213,7 +213,7 @@ struct KeptReader {
     at: usize,
 }
 
-impl KeptBody {
+impl RepeatableBody {
     fn new(body: RequestBody) -> Self {
         Self(Arc::new(Mutex::new(Kept { body, passed: Some(Passed::default()), reader: 0 })))
     }

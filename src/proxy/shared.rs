@@ -1,6 +1,5 @@
 //! The state that all connections of a proxy share.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8};
@@ -11,7 +10,6 @@ use http::HeaderName;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::util::BoxCloneSyncService;
 
 use super::admission::RequestsInFlight;
 use super::client_addresses::{ClientAddresses, ConnectionPermit, count_refused};
@@ -27,14 +25,11 @@ use super::wait_limits::WaitLimits;
 use super::workers::Workers;
 use super::workflow_gate::WorkflowGate;
 use crate::access_log::AccessLog;
-use crate::exchange::{Affinity, ArmReply, ArmRequest, EffectRegistry, Offer, ServedObserver};
+use crate::exchange::{Affinity, EffectRegistry, EngineArm, Offer, ServedObserver};
 use crate::flag::FlagSet;
 use crate::limits::Limits;
 use crate::listener::Forwarding;
 use crate::transport::AddressRegistry;
-
-/// The engine as the proxy calls it.
-pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
 
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

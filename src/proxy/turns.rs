@@ -49,7 +49,7 @@ pub(super) struct Turn {
 
 /// The request did not get its turn in time, or too many wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Busy;
+pub(super) struct NoTurn;
 
 impl Turns {
     /// Creates the turns of a service; `None` if the number of its requests is not limited.
@@ -98,15 +98,15 @@ impl Turns {
     ///
     /// # Errors
     /// No turn became free in time, or too many requests wait.
-    pub(super) async fn take(&self) -> Result<Turn, Busy> {
+    pub(super) async fn take(&self) -> Result<Turn, NoTurn> {
         let (permit, taken_at, waited) = match self.turns.clone().try_acquire_owned() {
             Ok(permit) => (permit, 0, 0),
             Err(_) => {
-                let _waiting = self.begin_waiting().ok_or(Busy)?;
+                let _waiting = self.begin_waiting().ok_or(NoTurn)?;
                 let asked_at = now();
                 let permit = timeout(self.wait_max, self.turns.clone().acquire_owned()).await;
                 let taken_at = now();
-                (permit.map_err(|_| Busy)?.map_err(|_| Busy)?, taken_at, taken_at.saturating_sub(asked_at))
+                (permit.map_err(|_| NoTurn)?.map_err(|_| NoTurn)?, taken_at, taken_at.saturating_sub(asked_at))
             }
         };
         self.in_flight_gauge.increment(1.0);

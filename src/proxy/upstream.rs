@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::{ArcSwap, Guard};
 use metrics::{Counter, counter};
 
-use super::address::{Address, ForwardedInFlight, UpstreamShared};
+use super::address::{ForwardedInFlight, ProxiedAddress, UpstreamShared};
 use super::own_sockets::OwnSockets;
 use super::pool::Connection;
 use super::retry_budget::RetryBudget;
@@ -36,7 +36,7 @@ pub(super) struct Upstream {
     common: Arc<UpstreamShared>,
     shared: Arc<ServiceAddresses>,
     /// The addresses in `shared`, each with the proxy's connections to it.
-    addresses: ArcSwap<Vec<Arc<Address>>>,
+    addresses: ArcSwap<Vec<Arc<ProxiedAddress>>>,
     /// The version of the list in `shared` from which `addresses` was made.
     version: AtomicU64,
     /// `None` once newer files have replaced this service. Locked while `addresses` is updated.
@@ -79,7 +79,7 @@ impl Upstream {
         self.shared.start();
     }
 
-    fn addresses(&self) -> Guard<Arc<Vec<Arc<Address>>>> {
+    fn addresses(&self) -> Guard<Arc<Vec<Arc<ProxiedAddress>>>> {
         if self.version.load(Relaxed) != self.shared.version() {
             self.take_over_list();
         }
@@ -94,11 +94,11 @@ impl Upstream {
         let before = self.addresses.load();
         let known = |state| before.iter().find(|address| Arc::ptr_eq(&address.shared, state)).cloned();
         let list = self.shared.list();
-        let with_connections = list
-            .iter()
-            .map(|state| known(state).unwrap_or_else(|| Arc::new(Address::new(state.clone(), self.common.clone()))));
+        let with_connections = list.iter().map(|state| {
+            known(state).unwrap_or_else(|| Arc::new(ProxiedAddress::new(state.clone(), self.common.clone())))
+        });
         let after: Vec<_> = with_connections.collect();
-        let is_gone = |address: &&Arc<Address>| !after.iter().any(|kept| Arc::ptr_eq(kept, address));
+        let is_gone = |address: &&Arc<ProxiedAddress>| !after.iter().any(|kept| Arc::ptr_eq(kept, address));
         before.iter().filter(is_gone).for_each(|address| address.close());
         self.addresses.store(Arc::new(after));
         self.version.store(version, Relaxed);
@@ -108,7 +108,7 @@ impl Upstream {
     /// connection are added to `tried`.
     pub(super) async fn connection(
         &self,
-        tried: &mut Vec<Arc<Address>>,
+        tried: &mut Vec<Arc<ProxiedAddress>>,
         must_be_new: bool,
         only_http1: bool,
     ) -> Result<(Connection, ForwardedInFlight, bool), ConnectError> {
@@ -140,7 +140,7 @@ impl Upstream {
     }
 
     /// Whether an address other than these gets requests.
-    pub(super) fn has_another(&self, tried: &[Arc<Address>]) -> bool {
+    pub(super) fn has_another(&self, tried: &[Arc<ProxiedAddress>]) -> bool {
         let addresses = self.addresses();
         addresses.len() > 1
             && addresses.iter().any(|address| address.shared.is_available() && is_untried(address, tried))
@@ -148,7 +148,7 @@ impl Upstream {
 
     /// Chooses an address that is not among `tried`. An unavailable one (ejected or unhealthy) is chosen only if there
     /// is no other one, and if `may_be_unavailable` or none has been tried.
-    fn choose(&self, tried: &[Arc<Address>], may_be_unavailable: bool) -> Option<Arc<Address>> {
+    fn choose(&self, tried: &[Arc<ProxiedAddress>], may_be_unavailable: bool) -> Option<Arc<ProxiedAddress>> {
         let addresses = self.addresses();
         if let [only] = &addresses[..] {
             return tried.is_empty().then(|| only.clone());
@@ -184,7 +184,7 @@ impl Drop for Upstream {
     }
 }
 
-fn is_untried(address: &Arc<Address>, tried: &[Arc<Address>]) -> bool {
+fn is_untried(address: &Arc<ProxiedAddress>, tried: &[Arc<ProxiedAddress>]) -> bool {
     !tried.iter().any(|one| Arc::ptr_eq(one, address))
 }
 

@@ -245,7 +245,7 @@ impl RecordWriter {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).retain(|waiting| waiting.source != source);
     }
 
-    /// Puts an entry behind the newest one, and returns the newest entry afterwards: another one, if another process
+    /// Appends an entry after the newest one, and returns the newest entry afterwards: another one, if another process
     /// was faster.
     async fn put(
         &self,

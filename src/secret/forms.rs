@@ -24,32 +24,32 @@ const ORDER: &str = "#order";
 
 /// Members of an object that hold the values of secrets which other members name.
 #[derive(Debug, Default, PartialEq)]
-pub struct NamedValues<'m>(HashMap<&'m str, Named>);
+pub struct NamedValues<'m>(HashMap<&'m str, SecretPart>);
 
-/// What of a member is the value of a secret.
+/// Which part of a member is secret.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Named {
+pub enum SecretPart {
     /// All of it.
     Whole,
-    /// These elements of the list that it is.
+    /// The member is a list; these of its elements are secret.
     Items(BTreeSet<usize>),
 }
 
 impl NamedValues<'_> {
-    /// Whether all of the member with this key is such a value.
+    /// Whether the whole member `key` is secret.
     pub fn is_whole(&self, key: &str) -> bool {
-        matches!(self.0.get(key), Some(Named::Whole))
+        matches!(self.0.get(key), Some(SecretPart::Whole))
     }
-    /// Whether an element of the list that is the member with this key is one.
+    /// Whether the element `index` of the list in the member `key` is secret.
     pub fn is_item(&self, key: &str, index: usize) -> bool {
-        matches!(self.0.get(key), Some(Named::Items(items)) if items.contains(&index))
+        matches!(self.0.get(key), Some(SecretPart::Items(items)) if items.contains(&index))
     }
-    /// Whether elements of that list are.
+    /// Whether some elements of the list in the member `key` are secret, not the whole list.
     pub fn has_items(&self, key: &str) -> bool {
-        matches!(self.0.get(key), Some(Named::Items(_)))
+        matches!(self.0.get(key), Some(SecretPart::Items(_)))
     }
-    /// What of the member with this key is such a value.
-    pub fn of(&self, key: &str) -> Option<&Named> {
+    /// Which part of the member `key` is secret; `None` if none is.
+    pub fn of(&self, key: &str) -> Option<&SecretPart> {
         self.0.get(key)
     }
 }
@@ -64,7 +64,7 @@ pub fn values_of_secrets<'m>(members: &'m Map<String, Value>, is_secret: impl Fn
         let has_children = naming.any(|key| key.starts_with('@'));
         let is_value = |key: &str| holds_a_value(key) || has_children && !key.starts_with(['@', '#']);
         let whole: HashMap<_, _> =
-            members.keys().filter(|key| is_value(key)).map(|key| (key.as_str(), Named::Whole)).collect();
+            members.keys().filter(|key| is_value(key)).map(|key| (key.as_str(), SecretPart::Whole)).collect();
         if !whole.is_empty() {
             return NamedValues(whole);
         }
@@ -73,7 +73,7 @@ pub fn values_of_secrets<'m>(members: &'m Map<String, Value>, is_secret: impl Fn
 }
 
 /// The elements that follow one with a secret name.
-fn following_siblings(members: &Map<String, Value>, is_secret: impl Fn(&str) -> bool) -> HashMap<&str, Named> {
+fn following_siblings(members: &Map<String, Value>, is_secret: impl Fn(&str) -> bool) -> HashMap<&str, SecretPart> {
     let mut found = HashMap::new();
     if !members.keys().any(|key| names_a_sibling(key)) {
         return found;
@@ -95,7 +95,9 @@ fn following_siblings(members: &Map<String, Value>, is_secret: impl Fn(&str) -> 
         let index = std::mem::replace(count, *count + 1);
         let Some((key, items)) = members.get_key_value(name) else { continue };
         if std::mem::take(&mut follows) {
-            if let Named::Items(items) = found.entry(key.as_str()).or_insert_with(|| Named::Items(BTreeSet::new())) {
+            if let SecretPart::Items(items) =
+                found.entry(key.as_str()).or_insert_with(|| SecretPart::Items(BTreeSet::new()))
+            {
                 items.insert(index);
             }
             continue;
@@ -165,7 +167,7 @@ pub fn names_a_sibling(element: &str) -> bool {
     is_one_of(&NAMES, element) || is_one_of(&ELEMENTS, element)
 }
 
-/// The text that a value is: in XML, each element is one of a list.
+/// The text of a value: a string, a list of one text, or an XML element with text alone. `None` for other values.
 fn text_of(value: &Value) -> Option<&str> {
     match value {
         Value::String(text) => Some(text),
@@ -175,7 +177,7 @@ fn text_of(value: &Value) -> Option<&str> {
     }
 }
 
-/// The JSON object or array that a text is, if it is one.
+/// Parses a text as a JSON object or array; `None` if it is neither.
 pub fn json_of(text: &str) -> Option<Value> {
     let is_outline = |open, close| text.trim_start().starts_with(open) && text.trim_end().ends_with(close);
     (is_outline('{', '}') || is_outline('[', ']')).then(|| serde_json::from_str(text).ok()).flatten()
@@ -234,8 +236,8 @@ mod tests {
             let members = value.as_object().expect("an object");
             let named = values_of_secrets(members, |name| name == "password");
             let shown = members.keys().flat_map(|key| match named.of(key) {
-                Some(Named::Whole) => vec![key.clone()],
-                Some(Named::Items(items)) => items.iter().map(|index| format!("{key}[{index}]")).collect(),
+                Some(SecretPart::Whole) => vec![key.clone()],
+                Some(SecretPart::Items(items)) => items.iter().map(|index| format!("{key}[{index}]")).collect(),
                 None => Vec::new(),
             });
             assert_eq!(shown.collect::<Vec<_>>().join(" "), found, "{value}");

@@ -10,7 +10,7 @@ use serde_json::Value;
 pub const REDACTED: &str = "[redacted ";
 /// How many hexadecimal digits of the hash are shown.
 const DIGITS: usize = 16;
-/// Makes the key of these hashes another one than those that are derived from the same secret for other purposes.
+/// The context of the key derivation: separates this key from others that are derived from the same secret.
 const CONTEXT: &str = "pointsman 2026-11-26 redacted values";
 
 /// The key of the hashes that stand in place of redacted values.

@@ -1,4 +1,4 @@
-//! What a person declares as secret (`redact:`), beside what is secret by its name anyway.
+//! What a person declares as secret (`redact:`), in addition to what is secret by its name anyway.
 
 use serde_json::Value;
 use serde_json_path::JsonPath;
@@ -7,7 +7,7 @@ use super::detect::Detectors;
 use super::names::{has_declared, plain_name};
 use super::redact::STARS;
 
-/// What is redacted beside secrets that are known by their names.
+/// What is redacted in addition to secrets that are known by their names.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RedactRules {
     /// Names of headers, parameters and keys, plain ([`plain_name`]).

@@ -15,7 +15,7 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 
 use super::detect::{Detectors, replace_detected};
-use super::forms::{Named, alternates, are_pairs, json_of, names_the_next, value_of_pair, values_of_secrets};
+use super::forms::{SecretPart, alternates, are_pairs, json_of, names_the_next, value_of_pair, values_of_secrets};
 use super::markup::pieces;
 use super::names::{is_field_name, singular};
 
@@ -46,7 +46,7 @@ pub fn replace_secrets(
     detectors: Detectors,
     replace: &mut ReplaceSecret<'_>,
 ) -> Option<String> {
-    let mut walk = Walk { is_secret, detectors, replace, depth: 0, bytes_left: BYTES_MAX, is_exceeded: false };
+    let mut walk = SecretWalk { is_secret, detectors, replace, depth: 0, bytes_left: BYTES_MAX, is_exceeded: false };
     let shown = walk.text(text);
     if walk.is_exceeded {
         return walk.found("", text, false);
@@ -70,7 +70,7 @@ pub fn members_apart(members: impl Iterator<Item = (String, Value)>) -> Map<Stri
     apart
 }
 
-pub(super) struct Walk<'a, 'r> {
+pub(super) struct SecretWalk<'a, 'r> {
     pub is_secret: &'a dyn Fn(&str) -> bool,
     detectors: Detectors,
     replace: &'a mut ReplaceSecret<'r>,
@@ -81,7 +81,7 @@ pub(super) struct Walk<'a, 'r> {
 
 /// A method that returns a text returns it with its secrets replaced, or `None` if it stays; one that returns a `bool`
 /// replaces in place and returns whether anything changed.
-impl Walk<'_, '_> {
+impl SecretWalk<'_, '_> {
     pub(super) fn found(&mut self, name: &str, value: &str, is_line: bool) -> Option<String> {
         (self.replace)(FoundSecret { name, value, is_line }).filter(|shown| shown != value)
     }
@@ -184,14 +184,14 @@ impl Walk<'_, '_> {
 
     fn members(&mut self, members: &mut Map<String, Value>) -> bool {
         let named = values_of_secrets(members, self.is_secret);
-        let named: Vec<Option<Named>> = members.keys().map(|key| named.of(key).cloned()).collect();
+        let named: Vec<Option<SecretPart>> = members.keys().map(|key| named.of(key).cloned()).collect();
         let (mut is_changed, mut is_key_changed) = (false, false);
         let mut shown = Vec::with_capacity(members.len());
         for ((key, mut value), named) in std::mem::take(members).into_iter().zip(named) {
             is_changed |= match (&mut value, named) {
-                (value, Some(Named::Whole)) => self.secret(&key, value),
+                (value, Some(SecretPart::Whole)) => self.secret(&key, value),
                 (value, _) if (self.is_secret)(&key) => self.secret(&key, value),
-                (Value::Array(items), Some(Named::Items(secrets))) => {
+                (Value::Array(items), Some(SecretPart::Items(secrets))) => {
                     items.iter_mut().enumerate().fold(false, |is_changed, (index, item)| {
                         let is_named = secrets.contains(&index);
                         is_changed | if is_named { self.secret(&key, item) } else { self.json(item) }

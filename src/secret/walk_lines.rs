@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::assignments::Assignments;
 use super::forms::{decoded_component, json_at_start};
-use super::walk::{Edited, USER_INFO, Walk};
+use super::walk::{Edited, SecretWalk, USER_INFO};
 
 /// What stays as it is when a nested text is encoded again.
 const ENCODED: &AsciiSet =
@@ -28,7 +28,7 @@ struct JsonPart {
 }
 
 /// Each returns the text with its secrets replaced, or `None` if it stays.
-impl Walk<'_, '_> {
+impl SecretWalk<'_, '_> {
     /// A text without markup.
     pub(super) fn lines(&mut self, text: &str) -> Option<String> {
         let mut last = None;

@@ -1,17 +1,17 @@
 //! Finds the secrets in the parts of a text that quotes XML or HTML.
 //!
-//! Always true: a name at the end of one part has its value in the next text (`<b>PIN:</b> 1234`), and a value that
-//! reaches to the end of its part goes on behind the tags there, because they may be characters of the value
-//! (`password: hun<t>er2`). It ends at the end of the line, or where the element ends that it stands in.
+//! Always true: if a part ends with a secret name, its value is the next text (`<b>PIN:</b> 1234`); a value that
+//! reaches the end of its part continues after the tags there, because they may be characters of the value
+//! (`password: hun<t>er2`). It ends at the end of the line or of the enclosing element.
 
 use std::ops::Range;
 
 use super::assignments::{Assignments, lead, value_behind};
 use super::markup::{Piece, PieceKind, content, escaped, unescaped};
-use super::walk::{Edited, Walk};
+use super::walk::{Edited, SecretWalk};
 
-/// Each returns or writes the text with its secrets replaced.
-impl Walk<'_, '_> {
+/// Each method replaces the secrets in its text.
+impl SecretWalk<'_, '_> {
     pub(super) fn markup(&mut self, text: &str, pieces: &[Piece<'_>]) -> Option<String> {
         let mut edited = Edited::of(text);
         let (mut read, mut last_lead) = (0, None);
@@ -35,13 +35,14 @@ impl Walk<'_, '_> {
         edited.changed()
     }
 
-    /// A text in or beside elements, from where it was not read yet. Returns up to where the whole text is read.
+    /// Redacts a text in or next to elements, beginning after what was read already. Returns the position up to which
+    /// the whole text is read.
     fn text_piece(
         &mut self,
         edited: &mut Edited<'_>,
         mut place: Range<usize>,
         piece: &Piece<'_>,
-        behind: &[Piece<'_>],
+        later: &[Piece<'_>],
         last_lead: &mut Option<String>,
     ) -> usize {
         let text = edited.text();
@@ -52,7 +53,7 @@ impl Walk<'_, '_> {
                 (led.name, Some(led.plain), led.place, led.is_line)
             } else if let Some(last) = Assignments::of(part, self.is_secret)
                 .last()
-                .filter(|last| last.value.end == part.len() && continued(text, piece, behind).is_some())
+                .filter(|last| last.value.end == part.len() && continued(text, piece, later).is_some())
             {
                 let is_line = last.is_line();
                 (last.name.into_owned(), None, last.value, is_line)
@@ -62,7 +63,7 @@ impl Walk<'_, '_> {
                 return place.end;
             };
             self.part(edited, place.start..place.start + value.start, piece.kind);
-            let more = if value.end == part.len() { continued(text, piece, behind) } else { None };
+            let more = if value.end == part.len() { continued(text, piece, later) } else { None };
             let value = place.start + value.start..more.unwrap_or(place.start + value.end);
             let plain = match plain.filter(|_| more.is_none()) {
                 Some(plain) if piece.kind == PieceKind::Escaped => unescaped(&plain),
@@ -80,7 +81,7 @@ impl Walk<'_, '_> {
         place.start.max(piece.place.end)
     }
 
-    /// A part of a piece, in which nothing of another piece matters.
+    /// Redacts a part of a piece whose secrets depend on no other piece.
     fn part(&mut self, edited: &mut Edited<'_>, place: Range<usize>, kind: PieceKind<'_>) {
         let part = &edited.text()[place.clone()];
         let shown = match kind {
@@ -96,14 +97,14 @@ impl Walk<'_, '_> {
     }
 }
 
-/// Where a value ends that reaches to the end of this piece, if it goes on in the pieces behind it: at the end of the
-/// line, or of the element that it stands in. One in CDATA delimiters ends with them.
-fn continued(text: &str, piece: &Piece<'_>, behind: &[Piece<'_>]) -> Option<usize> {
+/// The end of a value that reaches the end of this piece and continues in later pieces: the end of the line or of the
+/// enclosing element. `None` if it does not continue; a value in CDATA delimiters ends with them.
+fn continued(text: &str, piece: &Piece<'_>, later: &[Piece<'_>]) -> Option<usize> {
     if piece.kind == PieceKind::Verbatim {
         return None;
     }
     let mut end = None;
-    for next in behind.iter().take_while(|next| next.depth_min >= piece.depth) {
+    for next in later.iter().take_while(|next| next.depth_min >= piece.depth) {
         if next.kind != PieceKind::Escaped && next.kind != PieceKind::Verbatim {
             continue;
         }

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::reverse::count_reverse;
 use super::run::Runner;
-use super::shares::SharedBound;
+use super::shared_bound::SharedBound;
 use super::stop::Stop;
 use crate::compare::{CompareBounds, Observation, answer_scope};
 use crate::evidence::{Evidence, GuardedAnswer, InvariantVerdict, JudgedAnswer};

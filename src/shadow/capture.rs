@@ -9,7 +9,7 @@ use crate::clock;
 use crate::compare::{
     self, Body, CaptureContext, CapturedPair, CompareBounds, InstanceOfPair, NotCaptured, Pair, Rules, Verdict,
 };
-use crate::evidence::{CaptureDropped, Captures, is_drawn};
+use crate::evidence::{CaptureDropped, Captures, is_sampled};
 use crate::exchange::{Answered, RecordedReads, RunReport};
 
 /// A pair that was compared, with the reads of the run.
@@ -24,7 +24,7 @@ pub(super) struct CapturedRun<'a> {
 
 /// Whether the pair of this request is captured. A rehearsal of captures is not captured again.
 pub(super) fn is_captured(answered: &Answered) -> bool {
-    answered.reads.is_none() && answered.candidate.is_none() && is_drawn(answered.flag.route.capture)
+    answered.reads.is_none() && answered.candidate.is_none() && is_sampled(answered.flag.route.capture)
 }
 
 /// Hands the capture of a pair over to be stored, or counts why there is none. A panic loses the capture alone.
@@ -44,7 +44,9 @@ pub(super) fn capture(captures: &Captures, captured: &CapturedRun<'_>, rules: &R
         body: &Body::Whole(request.body.clone()),
         legacy: pair.legacy,
         started: recorded.started_at(),
-        instance: instance.as_ref().map(|known| InstanceOfPair { value: &known.value, hidden: known.hidden.as_ref() }),
+        instance: instance
+            .as_ref()
+            .map(|known| InstanceOfPair { value: &known.value, hidden: known.redacted.as_ref() }),
         reads: &reads,
         intents: pair.engine.intents(),
         effects: pair.effects,

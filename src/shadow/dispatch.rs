@@ -13,10 +13,10 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::followups::Admission;
+use super::followups::TurnState;
 use super::queue::QueuedRequest;
 use super::run::Runner;
-use super::shares::{Share, SharedBound};
+use super::shared_bound::{RouteReservation, SharedBound};
 use super::stop::Stop;
 use crate::flag::SkipReason;
 use crate::names::RouteId;
@@ -30,12 +30,12 @@ const ASKS_MAX: usize = 64;
 struct Slots {
     bound: Arc<SharedBound>,
     /// Asks for a slot once more.
-    asks: mpsc::Sender<(RouteId, oneshot::Sender<Share>)>,
+    asks: mpsc::Sender<(RouteId, oneshot::Sender<RouteReservation>)>,
 }
 
 impl Slots {
     /// Waits for a slot behind the requests of the same route that wait; `None` if the executor ends.
-    async fn take_again(&self, route: &RouteId) -> Option<Share> {
+    async fn take_again(&self, route: &RouteId) -> Option<RouteReservation> {
         let (reply, slot) = oneshot::channel();
         self.asks.send((route.clone(), reply)).await.ok()?;
         slot.await.ok()
@@ -47,7 +47,7 @@ enum Waiter {
     /// A request from the queue.
     Queued(Box<QueuedRequest>),
     /// A request that gave its slot back while it waited for something else.
-    Resumed(oneshot::Sender<Share>),
+    Resumed(oneshot::Sender<RouteReservation>),
 }
 
 /// What waits for a slot, by route.
@@ -65,7 +65,7 @@ impl Waiting {
     }
 
     /// Takes a slot for the next route that may have one, in turn; `None`: none may have one now.
-    fn next(&mut self, slots: &Arc<SharedBound>) -> Option<(Share, Waiter)> {
+    fn next(&mut self, slots: &Arc<SharedBound>) -> Option<(RouteReservation, Waiter)> {
         let after = self.last.clone().map_or(Bound::Unbounded, Bound::Excluded);
         let behind = self.routes.range((after, Bound::Unbounded)).map(|(route, _)| route);
         let mut all = behind.chain(self.routes.keys());
@@ -82,7 +82,13 @@ impl Waiting {
 
 /// Runs one entry and compares: waits, without a slot, until the calls by legacy are there that it needs, and for its
 /// turn on the twin of its instance.
-async fn run_entry(runner: Arc<Runner>, entry: QueuedRequest, slot: Share, slots: Slots, stop: watch::Receiver<Stop>) {
+async fn run_entry(
+    runner: Arc<Runner>,
+    entry: QueuedRequest,
+    slot: RouteReservation,
+    slots: Slots,
+    stop: watch::Receiver<Stop>,
+) {
     let mut slot = Some(slot);
     let mut entry = entry;
     if entry.answered.candidate.is_some() {
@@ -97,8 +103,8 @@ async fn run_entry(runner: Arc<Runner>, entry: QueuedRequest, slot: Share, slots
     }
     entry = match runner.take_turn(entry) {
         None => return,
-        Some((entry, Admission::Run)) => entry,
-        Some((entry, Admission::Wait)) => {
+        Some((entry, TurnState::Run)) => entry,
+        Some((entry, TurnState::Wait)) => {
             drop(slot.take());
             let Some(entry) = runner.wait_for_turn(entry, stop.clone()).await else { return };
             entry

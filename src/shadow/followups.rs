@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::instance_order::{InstanceOrder, Next, Turn, TwinChange};
+use super::instance_order::{InstanceOrder, Next, TwinChange, TwinTurn};
 use super::queue::QueuedRequest;
 use super::run::Runner;
 use super::run_end::RunEnd;
@@ -26,21 +26,21 @@ use crate::workflow::RunStatus;
 const MARK_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Whether a request may run now.
-pub(super) enum Admission {
+pub(super) enum TurnState {
     Run,
     Wait,
 }
 
 impl Runner {
     /// Takes the turn of a request if it has come, or if the request needs none. `None`: the ticket is settled.
-    pub(super) fn take_turn(&self, mut entry: QueuedRequest) -> Option<(QueuedRequest, Admission)> {
-        let Some(turn) = &mut entry.turn else { return Some((entry, Admission::Run)) };
+    pub(super) fn take_turn(&self, mut entry: QueuedRequest) -> Option<(QueuedRequest, TurnState)> {
+        let Some(turn) = &mut entry.turn else { return Some((entry, TurnState::Run)) };
         match turn.next() {
             Next::Run(twin) => {
                 set_twin(&mut entry, twin);
-                Some((entry, Admission::Run))
+                Some((entry, TurnState::Run))
             }
-            Next::Wait => Some((entry, Admission::Wait)),
+            Next::Wait => Some((entry, TurnState::Wait)),
             Next::Skip(reason) => {
                 entry.ticket.skip(reason);
                 None
@@ -87,7 +87,7 @@ impl Runner {
     }
 
     /// Gives the turn of a run back when the run has ended.
-    pub(super) async fn end_turn(&self, turn: Turn, end: RunEnd, mut stop: watch::Receiver<Stop>) {
+    pub(super) async fn end_turn(&self, turn: TwinTurn, end: RunEnd, mut stop: watch::Receiver<Stop>) {
         let (run, twin) = match end {
             // A create without a pin has no twin: its follow-ups would not find it.
             RunEnd::Ended { twin: None, .. } if turn.creates() => return turn.end(None, TwinChange::Missed),

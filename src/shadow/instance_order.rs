@@ -81,7 +81,7 @@ pub(super) struct NewTurn {
 
 /// The turn of one request. Dropping it gives it back: if the request may have changed legacy's instance, the twin is
 /// marked.
-pub(super) struct Turn {
+pub(super) struct TwinTurn {
     order: Arc<InstanceOrder>,
     key: InstanceKey,
     pin: PinKey,
@@ -146,7 +146,7 @@ impl InstanceOrder {
     }
 
     /// Gives a request a turn.
-    pub(super) fn enter(self: &Arc<Self>, new: NewTurn) -> Turn {
+    pub(super) fn enter(self: &Arc<Self>, new: NewTurn) -> TwinTurn {
         let NewTurn { key, number, began, ended, is_write, creates, mode, blockers, may_precede_create } = new;
         let pin = key.stored_key();
         let mut state = self.state();
@@ -162,7 +162,7 @@ impl InstanceOrder {
         let waiting = Waiting { began, blockers, is_overlapped: false, is_refused };
         instance.waiting.insert((ended, number), waiting);
         let changed = instance.changed.clone();
-        Turn {
+        TwinTurn {
             order: self.clone(),
             key,
             pin,
@@ -241,7 +241,7 @@ impl Instance {
     }
 }
 
-impl Turn {
+impl TwinTurn {
     /// Takes the turn if it has come. If the answer is to skip the request, the turn is given back.
     pub(super) fn next(&mut self) -> Next {
         let order = self.order.clone();
@@ -379,7 +379,7 @@ impl State {
     }
 }
 
-impl Drop for Turn {
+impl Drop for TwinTurn {
     fn drop(&mut self) {
         let order = self.order.clone();
         let mut state = order.state();

@@ -65,12 +65,12 @@ impl LegacyReadReplies {
     ///
     /// # Errors
     /// It is not known whether legacy made one, or what it was answered.
-    fn reply_to_legacy(&self, asked: &Intent) -> Result<Option<EffectReply>, String> {
+    fn reply_to_legacy(&self, read: &Intent) -> Result<Option<EffectReply>, String> {
         let reads = self.of_legacy.as_ref().map_err(|why| (*why).to_owned())?;
-        match reads.answer(asked) {
+        match reads.answer(read) {
             Ok(reply) => Ok(Some(reply)),
-            Err(_) if reads.may_have_made(asked) => {
-                Err(format!("the reply that legacy got to the read of `{}` was not kept (`replay_reads`)", asked.step))
+            Err(_) if reads.may_have_made(read) => {
+                Err(format!("the reply that legacy got to the read of `{}` was not kept (`replay_reads`)", read.step))
             }
             Err(_) => Ok(None),
         }
@@ -96,8 +96,8 @@ fn known_calls(calls: Option<&RequestEffects>) -> Result<Vec<Effect>, &'static s
 }
 
 impl Reads for LegacyReadReplies {
-    fn answer(&self, asked: &Intent, _headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
-        let reply = match self.reply_to_legacy(asked) {
+    fn answer(&self, read: &Intent, _headers: &RecordedHeaders) -> Option<Result<EffectReply, String>> {
+        let reply = match self.reply_to_legacy(read) {
             Ok(reply) => reply,
             Err(why) => {
                 self.not_known.get_or_init(|| why);
@@ -108,14 +108,14 @@ impl Reads for LegacyReadReplies {
             self.has_sent.store(true, Ordering::Relaxed);
             return None;
         };
-        self.record(AnsweredRead { asked: asked.clone(), reply: Some(reply.clone()) });
+        self.record(AnsweredRead { asked: read.clone(), reply: Some(reply.clone()) });
         Some(Ok(reply))
     }
     fn record(&self, read: AnsweredRead) {
         self.recorded.iter().for_each(|recorded| recorded.record(read.clone()));
     }
-    fn record_asked(&self, asked: &Intent) {
-        self.recorded.iter().for_each(|recorded| recorded.record_asked(asked));
+    fn record_asked(&self, read: &Intent) {
+        self.recorded.iter().for_each(|recorded| recorded.record_asked(read));
     }
     fn record_instance(&self, known: KnownInstance) {
         self.recorded.iter().for_each(|recorded| recorded.record_instance(known.clone()));

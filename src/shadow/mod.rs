@@ -59,7 +59,7 @@ mod run_end;
 mod run_facts;
 mod sample;
 mod second_run;
-mod shares;
+mod shared_bound;
 mod stop;
 
 #[cfg(test)]
@@ -81,10 +81,10 @@ use open_requests::{OpenRequests, Placement};
 use queue::{ByteBudget, QueuedRequest};
 use repeat::REPEATS_IN_FLIGHT_MAX;
 use run::Runner;
-use shares::SharedBound;
+use shared_bound::SharedBound;
 use stop::Stop;
 
-pub use parts::{EngineArm, RepeatedLegacy, RulesInForce, ShadowParts};
+pub use parts::{RepeatedLegacy, RulesInForce, ShadowParts};
 
 use crate::compare::Body;
 use crate::evidence::Evidence;

@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::instance_order::{InstanceOrder, NewTurn, Turn};
+use super::instance_order::{InstanceOrder, NewTurn, TwinTurn};
 use crate::exchange::{InstanceRequest, OpenRequest, RequestNumber, RequestsAtLegacy, TimeAtLegacy};
 use crate::flag::{InstanceKey, PinKey, SkipReason};
 use crate::names::{RouteId, RunId};
@@ -69,7 +69,7 @@ pub(super) enum Placement {
     /// It is in no order with others.
     Unordered,
     /// It runs when its turn comes.
-    Turn(Box<Turn>),
+    Turn(Box<TwinTurn>),
     /// It is not run.
     Skip(SkipReason),
 }

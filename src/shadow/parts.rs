@@ -10,14 +10,11 @@ use tower::util::BoxCloneSyncService;
 
 use crate::compare::Rules;
 use crate::evidence::{Captures, Evidence};
-use crate::exchange::{ArmReply, ArmRequest, RepeatReply, RepeatRequest, Twins};
+use crate::exchange::{EngineArm, RepeatReply, RepeatRequest, Twins};
 use crate::limits::Limits;
 use crate::names::RouteId;
 
-/// The engine, as the service that is asked.
-pub type EngineArm = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
-
-/// Legacy, as the service that is asked what an arm has answered.
+/// Legacy, as the service to which requests are sent after an arm has answered them.
 #[derive(Clone)]
 pub struct RepeatedLegacy {
     /// The service.

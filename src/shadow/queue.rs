@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::instance_order::Turn;
-use super::shares::Share;
+use super::instance_order::TwinTurn;
+use super::shared_bound::RouteReservation;
 use crate::evidence::EvidenceGeneration;
 use crate::exchange::{Answered, ComparisonTicket};
 
@@ -20,11 +20,11 @@ pub(super) struct QueuedRequest {
     pub(super) generation: EvidenceGeneration,
     pub(super) offered: Instant,
     /// Its place in the queue, until it gets a slot.
-    pub(super) place: Option<Share>,
+    pub(super) place: Option<RouteReservation>,
     /// Returned when the entry is dropped.
     pub(super) reserved: ReservedBytes,
     /// Its turn among the requests of its instance; `None` where it is in no order with others.
-    pub(super) turn: Option<Box<Turn>>,
+    pub(super) turn: Option<Box<TwinTurn>>,
 }
 
 impl QueuedRequest {
@@ -32,8 +32,8 @@ impl QueuedRequest {
         ticket: ComparisonTicket,
         answered: Answered,
         generation: EvidenceGeneration,
-        (place, bytes): (Share, Share),
-        turn: Option<Box<Turn>>,
+        (place, bytes): (RouteReservation, RouteReservation),
+        turn: Option<Box<TwinTurn>>,
     ) -> Self {
         let reserved = ReservedBytes { of_budget: None, _of_route: Some(bytes) };
         Self { ticket, answered, generation, offered: Instant::now(), place: Some(place), reserved, turn }
@@ -52,7 +52,7 @@ pub(super) struct ByteBudget {
 pub(super) struct ReservedBytes {
     of_budget: Option<(Arc<ByteBudget>, u64)>,
     /// Where the budget is one that routes share.
-    _of_route: Option<Share>,
+    _of_route: Option<RouteReservation>,
 }
 
 impl ByteBudget {

@@ -12,10 +12,10 @@ use super::capture::{CapturedRun, capture, is_captured};
 use super::compared::{ComparedReplies, ComparedRequest, FirstRun};
 use super::engine_result::{EngineResult, shown_why};
 use super::given_ids::{GivenIds, created_ids};
-use super::in_flight::InFlight;
+use super::in_flight::RunInFlight;
 use super::legacy_calls;
 use super::legacy_read_replies::{LegacyReadReplies, replays_reads};
-use super::parts::{EngineArm, RepeatedLegacy, RulesInForce};
+use super::parts::{RepeatedLegacy, RulesInForce};
 use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::redaction::{PairRedaction, PairToRedact};
 use super::run_end::RunEnd;
@@ -33,8 +33,8 @@ use crate::evidence::{
     PairClass, Sample,
 };
 use crate::exchange::{
-    Answered, CallTarget, ComparisonOutcome, ComparisonTicket, Reads, RecordedReads, RequestEffects, RunReport, Twins,
-    request_value,
+    Answered, CallTarget, ComparisonOutcome, ComparisonTicket, EngineArm, Reads, RecordedReads, RequestEffects,
+    RunReport, Twins, request_value,
 };
 use crate::flag::SkipReason;
 use crate::limits::Limits;
@@ -138,7 +138,7 @@ impl Runner {
 
     /// Asks the engine. Returns what is to be compared, otherwise the ticket is settled; and how the run has ended.
     pub(super) async fn run(&self, entry: QueuedRequest) -> (Option<RunRequest>, RunEnd) {
-        let _in_flight = InFlight::begin(&self.in_flight);
+        let _in_flight = RunInFlight::begin(&self.in_flight);
         let QueuedRequest { mut ticket, answered, generation, offered, place: _, reserved, turn: _ } = entry;
         ticket.begin();
         metrics::histogram!("pointsman_shadow_lag_seconds").record(offered.elapsed().as_secs_f64());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::compare::{AwaitedIntents, Effect, Intent, Rules, path_of_url};
-use crate::evidence::is_drawn;
+use crate::evidence::is_sampled;
 use crate::exchange::{Answered, CallTarget, UnattributedWrites};
 use crate::expression::CreatedIdSource;
 use crate::flag::{Instance, RouteFlag, State};
@@ -81,5 +81,5 @@ pub(super) fn runs_twice(answered: &Answered) -> bool {
     answered.mode == Mode::Rehearse
         && answered.candidate.is_none()
         && answered.reads.is_none()
-        && is_drawn(answered.flag.route.rehearse_twice)
+        && is_sampled(answered.flag.route.rehearse_twice)
 }

@@ -16,9 +16,9 @@ use tokio::sync::watch;
 
 use super::compared::{ComparedRequest, FirstRun};
 use super::engine_result::EngineResult;
-use super::in_flight::InFlight;
+use super::in_flight::RunInFlight;
 use super::run::Runner;
-use super::shares::SharedBound;
+use super::shared_bound::SharedBound;
 use super::stop::Stop;
 use crate::compare::{Body, CapturedReads, CompareBounds, Effect, Observation, Pair, Rules, compare};
 use crate::evidence::EnginePlaces;
@@ -57,7 +57,7 @@ impl Runner {
         }
         let Some(reads) = first.reads.all() else { return "reads_too_large" };
         let Some(_slot) = slots.take(route, 1) else { return "busy" };
-        let _in_flight = InFlight::begin(&self.in_flight);
+        let _in_flight = RunInFlight::begin(&self.in_flight);
         let reads = Arc::new(ReplayedReads::new(CapturedReads::of_run(reads)));
         let result = self.ask(answered, Some(reads.clone() as Arc<dyn Reads>)).await;
         // The second run made a read that the first one did not, because of its own clock, ids or random values.

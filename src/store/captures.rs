@@ -42,7 +42,7 @@ pub trait CaptureStore: Send + Sync {
     ) -> BoxFuture<'_, Result<(), StoreError>> {
         std::future::ready(Ok(())).boxed()
     }
-    /// Up to `limit` captures of a route behind the position `after`, in the order in which they were stored, each with
+    /// Up to `limit` captures of a route after the position `after`, in the order in which they were stored, each with
     /// its position.
     fn captures(
         &self,

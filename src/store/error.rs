@@ -9,7 +9,7 @@ pub enum AppendError {
     /// The append contradicts what is stored: read the run again.
     #[error("conflict: {0}")]
     Conflict(AppendConflict),
-    /// The fencing token is outdated, because another worker took the run over: stop executing it.
+    /// The fencing token is outdated, because another process took the run over: stop executing it.
     #[error("fenced: run {0} has a newer owner")]
     Fenced(RunId),
     /// Certainly nothing was written (disk full before the commit, queue full, store closed).

@@ -20,7 +20,7 @@ pub struct GuardRecord {
     /// How many requests or pairs were bad.
     #[serde(default)]
     pub bad: u64,
-    /// Among so many, the last ones.
+    /// Of how many requests or pairs: the most recent ones.
     #[serde(default)]
     pub of: u64,
     /// The runs of some of them.

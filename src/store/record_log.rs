@@ -162,8 +162,9 @@ pub(super) fn checked_entry(number: i64, source: &str, record: &[u8]) -> Checked
     }
 }
 
-/// What a number has to be above that is above `after`: after 0 also the wrong ones, 0 and below, are read.
-pub(super) fn above(after: u64) -> i64 {
+/// The exclusive lower bound of a query for numbers after `after`. For 0 it is `i64::MIN`, so that rows with an invalid
+/// number (0 or negative) are read too.
+pub(super) fn exclusive_lower_bound(after: u64) -> i64 {
     if after == 0 { i64::MIN } else { i64::try_from(after).unwrap_or(i64::MAX) }
 }
 

@@ -17,9 +17,9 @@ const TEXTS_MAX: usize = 8;
 
 /// The failures of one kind of work.
 #[derive(Default)]
-pub struct RepeatedFailures(Mutex<Vec<Failure>>);
+pub struct RepeatedFailures(Mutex<Vec<RepeatedFailure>>);
 
-struct Failure {
+struct RepeatedFailure {
     text: String,
     logged: Instant,
     last: Instant,
@@ -39,7 +39,7 @@ impl RepeatedFailures {
             if failures.len() >= TEXTS_MAX {
                 failures.remove(0);
             }
-            failures.push(Failure { text: text.to_owned(), logged: now, last: now, unlogged: 0 });
+            failures.push(RepeatedFailure { text: text.to_owned(), logged: now, last: now, unlogged: 0 });
             return Some(0);
         };
         // At the end of the list, so that the first one is the one to forget.

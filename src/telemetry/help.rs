@@ -425,7 +425,7 @@ const GAUGES: MetricDescriptions = &[
     ),
     (
         "pointsman_auto_held",
-        "1 while something beside its time and its requests holds back the next share of a route with auto.",
+        "1 while something other than its time and its requests holds back the next share of a route with auto.",
     ),
     ("pointsman_candidate_share", "The share of a route's new requests that its candidate answers, from 0 to 1."),
     ("pointsman_candidate_pairs", "Pairs of the candidate of a route and its plan in force; its gate reads them."),

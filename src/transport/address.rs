@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::balance::{Candidate, choose};
 use super::dialer::{ConnectError, Dialer};
 use super::ejection::{Availability, EjectedCount, EjectionReason};
-use super::last_failures::Failure;
+use super::last_failures::AddressFailure;
 use super::target::Target;
 use crate::flag::{Eject, HealthCheck, Service};
 use crate::limits::Limits;
@@ -92,7 +92,7 @@ pub struct Address {
     in_flight: AtomicU64,
     secondary_in_flight: AtomicU64,
     availability: Availability,
-    last_failure: Mutex<Option<Failure>>,
+    last_failure: Mutex<Option<AddressFailure>>,
     /// Since when it gets requests, in microseconds of `ServiceState::now`.
     used_since: AtomicU64,
     /// Whether a task checks its health.
@@ -192,11 +192,11 @@ impl Address {
         self.availability.is_unhealthy()
     }
     /// The last failure of a real request or of a health check.
-    pub(super) fn last_failure(&self) -> Option<Failure> {
+    pub(super) fn last_failure(&self) -> Option<AddressFailure> {
         self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
     fn note_failure(&self, why: String) {
-        let failure = Failure { at: self.common.now(), why };
+        let failure = AddressFailure { at: self.common.now(), why };
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
     }
 
@@ -331,12 +331,12 @@ pub fn choose_address<'a>(
 }
 
 /// One request in flight to an address, until it is dropped. What it learns counts only if it is a real one.
-pub struct InFlight {
+pub struct RequestInFlight {
     address: Arc<Address>,
     traffic: TrafficClass,
 }
 
-impl InFlight {
+impl RequestInFlight {
     pub(super) fn new(address: Arc<Address>, traffic: TrafficClass) -> Self {
         address.begin(traffic);
         Self { address, traffic }
@@ -365,7 +365,7 @@ impl InFlight {
     }
 }
 
-impl Drop for InFlight {
+impl Drop for RequestInFlight {
     fn drop(&mut self) {
         self.address.end(self.traffic);
     }

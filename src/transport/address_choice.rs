@@ -4,13 +4,13 @@
 //! request has left, because the connection failed. No further address is tried after [`SLOW_CONNECTS_MAX`] failures
 //! other than an immediate refusal; after one such failure, unavailable addresses (ejected or unhealthy) are not tried.
 //! An address that gives a request no connection counts that for its ejection, once for each connection that is tried,
-//! and only if the request is a real one ([`InFlight`]).
+//! and only if the request is a real one ([`RequestInFlight`]).
 
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::address::{Address, InFlight, TrafficClass};
+use super::address::{Address, RequestInFlight, TrafficClass};
 use super::addresses::ServiceAddresses;
 use super::dialer::ConnectError;
 use super::stream::ServiceStream;
@@ -27,7 +27,7 @@ pub struct AddressChoice<'a> {
     tried: Vec<Arc<Address>>,
     slow_connects: usize,
     /// The request, as the address counts it.
-    pub in_flight: InFlight,
+    pub in_flight: RequestInFlight,
 }
 
 impl<'a> AddressChoice<'a> {
@@ -70,7 +70,7 @@ impl<'a> AddressChoice<'a> {
     }
 }
 
-impl InFlight {
+impl RequestInFlight {
     /// Opens a connection to its address, over which HTTP has not sent anything, in bounded time.
     ///
     /// # Errors

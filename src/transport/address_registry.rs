@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::runtime::Handle;
 
-use super::addresses::{ServiceAddresses, Settings};
+use super::addresses::{AddressSettings, ServiceAddresses};
 use super::callers::CallerLog;
 use super::resolver::Resolver;
 use crate::flag::Service;
@@ -46,7 +46,7 @@ impl AddressRegistry {
         let mut by_service = self.by_service.lock().unwrap_or_else(PoisonError::into_inner);
         by_service.retain(|_, addresses| addresses.strong_count() > 0);
         let known = by_service.get(&service.name).and_then(Weak::upgrade);
-        if let Some(same) = known.as_ref().filter(|known| known.settings == Settings::of(service)) {
+        if let Some(same) = known.as_ref().filter(|known| known.settings == AddressSettings::of(service)) {
             return same.clone();
         }
         let (resolver, runtime) = (self.resolver.clone(), self.runtime.clone());

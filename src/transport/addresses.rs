@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::address::{Address, InFlight, ServiceState, TrafficClass, choose_address};
+use super::address::{Address, RequestInFlight, ServiceState, TrafficClass, choose_address};
 use super::callers::ServiceCallers;
 use super::dialer::{ConnectError, Dialer};
 use super::health_check;
@@ -34,7 +34,7 @@ const TOO_SLOW: &str = "the lookup of the service's name takes too long";
 
 /// The settings of a service on which its addresses depend. A reload that changes none of them keeps the addresses.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Settings {
+pub(super) struct AddressSettings {
     urls: Vec<BaseUrl>,
     host: SentHost,
     http: HttpVersion,
@@ -45,7 +45,7 @@ pub(super) struct Settings {
     slow_start: Option<Duration>,
 }
 
-impl Settings {
+impl AddressSettings {
     pub(super) fn of(service: &Service) -> Self {
         Self {
             urls: service.urls.clone(),
@@ -62,7 +62,7 @@ impl Settings {
 
 /// The addresses of a service, which forwarded requests and calls of steps share.
 pub struct ServiceAddresses {
-    pub(super) settings: Settings,
+    pub(super) settings: AddressSettings,
     pub(super) common: Arc<ServiceState>,
     targets: Vec<Arc<Target>>,
     list: ArcSwap<Vec<Arc<Address>>>,
@@ -120,7 +120,7 @@ impl ServiceAddresses {
         let targets: Vec<_> = service.urls.iter().enumerate().map(target).collect();
         let name = || service.name.to_string();
         let addresses = Self {
-            settings: Settings::of(service),
+            settings: AddressSettings::of(service),
             common: Arc::new(ServiceState::new(service, limits, runtime)),
             list: ArcSwap::default(),
             version: AtomicU64::new(0),
@@ -194,11 +194,16 @@ impl ServiceAddresses {
 
     /// An address for a request, which is not among `tried`. An unavailable one (ejected or unhealthy) is chosen only
     /// if there is no other one, and if `may_be_unavailable`.
-    pub fn choose(&self, tried: &[Arc<Address>], may_be_unavailable: bool, traffic: TrafficClass) -> Option<InFlight> {
+    pub fn choose(
+        &self,
+        tried: &[Arc<Address>],
+        may_be_unavailable: bool,
+        traffic: TrafficClass,
+    ) -> Option<RequestInFlight> {
         let list = self.list.load();
         let is_tried = |index: usize| tried.iter().any(|one| Arc::ptr_eq(one, &list[index]));
         let chosen = choose_address(list.len(), |index| &list[index], is_tried, may_be_unavailable, traffic);
-        chosen.map(|index| InFlight::new(list[index].clone(), traffic))
+        chosen.map(|index| RequestInFlight::new(list[index].clone(), traffic))
     }
 
     /// Its names that have no address. Empty before they are first looked up, and where the files in force do not have

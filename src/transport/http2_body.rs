@@ -7,12 +7,12 @@ use std::task::{Context, Poll};
 use hyper::body::{Body, Frame, SizeHint};
 
 /// A body that holds its request's stream permit on the connection until it has ended, which may be after the reply.
-pub(super) struct SentBody<B> {
+pub(super) struct PermittedBody<B> {
     pub(super) body: B,
     pub(super) _permit: Arc<dyn Send + Sync>,
 }
 
-impl<B: Body + Unpin> Body for SentBody<B> {
+impl<B: Body + Unpin> Body for PermittedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

@@ -26,7 +26,7 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::http2_body::SentBody;
+use super::http2_body::PermittedBody;
 use super::http2_io::{Http2Io, IoState};
 use super::stream::{Received, ServiceStream};
 use crate::limits::{SERVICE_HTTP2_STREAMS_MAX, SERVICE_HTTP2_WINDOW_BYTES};
@@ -75,7 +75,7 @@ struct ConnectionState {
 
 /// A connection. It is closed when nobody holds it and its streams have ended.
 pub struct Http2Connection<B> {
-    pub(super) sender: SendRequest<SentBody<B>>,
+    pub(super) sender: SendRequest<PermittedBody<B>>,
     /// Requests that are on it.
     streams: AtomicUsize,
     /// Requests that it was given so far.

@@ -14,7 +14,7 @@ use hyper::client::conn::TrySendError;
 use metrics::counter;
 use tokio::sync::Notify;
 
-use super::http2_body::SentBody;
+use super::http2_body::PermittedBody;
 use super::http2_connection::Http2Connection;
 use super::stream::Received;
 use crate::names::ServiceName;
@@ -193,7 +193,7 @@ where
     /// There is no reply.
     pub async fn send(&self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
         let StreamPermit { connection, streams } = &*self.permit;
-        let request = request.map(|body| SentBody { body, _permit: self.permit.clone() });
+        let request = request.map(|body| PermittedBody { body, _permit: self.permit.clone() });
         let sending = connection.hand_over(|| connection.sender.clone().try_send_request(request));
         let failed = match sending.await {
             Ok(response) => return Ok(response),

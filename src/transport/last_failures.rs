@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// The last failure of an address: when it happened, in microseconds of `ServiceState::now`, and why.
 #[derive(Clone, Debug)]
-pub(super) struct Failure {
+pub(super) struct AddressFailure {
     pub at: u64,
     pub why: String,
 }

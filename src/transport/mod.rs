@@ -43,7 +43,7 @@ mod view;
 #[path = "tests/ending_origin.rs"]
 pub(crate) mod ending_origin;
 
-pub use address::{Address, InFlight, TrafficClass, choose_address};
+pub use address::{Address, RequestInFlight, TrafficClass, choose_address};
 pub use address_choice::AddressChoice;
 pub use address_registry::AddressRegistry;
 pub use addresses::{ServiceAddresses, ServiceInUse};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::address::Address;
 use super::addresses::ServiceAddresses;
 use super::ejection::EjectionReason;
-use super::last_failures::Failure;
+use super::last_failures::AddressFailure;
 
 /// The addresses of a service, and the lookups of its names.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,7 +103,7 @@ fn of_address(address: &Address, now: u64) -> AddressView {
         secondary_in_flight: all.saturating_sub(real),
         ejected,
         is_unhealthy: address.is_unhealthy(),
-        last_failure: failure.map(|Failure { at, why }| FailureView { age: since(at, now), why }),
+        last_failure: failure.map(|AddressFailure { at, why }| FailureView { age: since(at, now), why }),
     }
 }
 

@@ -416,6 +416,7 @@ async fn a_file_that_hangs_costs_lines_and_no_request() {
     // Opened for reading and writing: the pipe has a reader, which never reads.
     let reader = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("opened");
     let more = "limits: { access_log_lines_max: 16 }\n";
+    // The earlier name of `combined`.
     let system = AccessLogSystem::at(&origin.url(), &pipe, ", format: common", more, dir).await;
     let user_agent = "a".repeat(2_000);
     let began = Instant::now();
@@ -433,7 +434,7 @@ async fn a_file_that_hangs_costs_lines_and_no_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_client_cannot_forge_a_line_of_the_common_format() {
     let origin = Origin::start(OriginReply::Json("{}")).await;
-    let system = AccessLogSystem::start(&origin.url(), ", format: common", "trust_forwarded: true\n").await;
+    let system = AccessLogSystem::start(&origin.url(), ", format: combined", "trust_forwarded: true\n").await;
     let mut raw = RawConnection::connect(system.pointsman.listen).await;
     let mut head =
         b"GET /plain?a='%0a%22 HTTP/1.1\r\nhost: a\r\nreferer: \\\" 200\r\nx-forwarded-for: 1.2.3.4, x\r\n".to_vec();

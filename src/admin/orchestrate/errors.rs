@@ -9,15 +9,15 @@ use crate::workflow::{self, CheckpointAnswer, RunSummary};
 use serde_json::Value;
 
 impl ApiError {
-    /// 422: values that a schema refuses, each with its JSON pointer; `below` is the pointer of the validated part.
-    pub(super) fn values(title: &str, wrong: Vec<String>, below: &str) -> Self {
+    /// 422: values that a schema refuses, each with its JSON pointer; `base` is the pointer of the validated part.
+    pub(super) fn values(title: &str, wrong: Vec<String>, base: &str) -> Self {
         let errors: Vec<ValueError> = wrong
             .iter()
             .map(|text| match text.split_once(": ").filter(|(pointer, _)| pointer.starts_with('/')) {
                 Some((pointer, detail)) => {
-                    ValueError { pointer: format!("{below}{pointer}"), detail: detail.to_owned() }
+                    ValueError { pointer: format!("{base}{pointer}"), detail: detail.to_owned() }
                 }
-                None => ValueError { pointer: below.to_owned(), detail: text.clone() },
+                None => ValueError { pointer: base.to_owned(), detail: text.clone() },
             })
             .collect();
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "values", title, wrong.join("; ")).reasons(wrong);

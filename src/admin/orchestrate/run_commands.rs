@@ -14,7 +14,7 @@ use super::envelope::{RUN_PATH, envelope};
 use super::idempotency_key::{KEY_RULE_TEXT, is_valid};
 use super::load::{self, RunForDisplay, parse_run_id, resolve_id};
 use super::unreadable;
-use crate::admin::access::Caller;
+use crate::admin::access::ApiCaller;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{JsonBody, PathParams};
 use crate::admin::state::{Admin, JsonResult};
@@ -34,7 +34,7 @@ const FIRST_ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
 async fn send_command(
     admin: &Admin,
     id: &str,
-    caller: &Caller,
+    caller: &ApiCaller,
     by: Option<&str>,
     command: ControlCommand,
 ) -> JsonResult<Orchestration> {

@@ -16,7 +16,7 @@ use super::idempotency_key::{hash_parts, idempotency_key, request_hash};
 use super::load::RunForDisplay;
 use super::stream::{follow, last_event_id};
 use super::unreadable::response_to_start;
-use crate::admin::access::Caller;
+use crate::admin::access::ApiCaller;
 use crate::admin::error::ApiError;
 use crate::admin::extract::JsonBody;
 use crate::admin::state::{Admin, ApiState};
@@ -48,8 +48,8 @@ pub(in crate::admin) async fn start(
     let wait = Wait::preferred(&headers, &admin.parts.limits);
     let key = idempotency_key(&headers, key_in_body.as_deref())?.map(|key| {
         let scope = match &caller {
-            Caller::Token(name) => name.as_str(),
-            Caller::Unverified(_) => "",
+            ApiCaller::Token(name) => name.as_str(),
+            ApiCaller::Unverified(_) => "",
         };
         (hash_parts(&["orchestrate", scope, &key]), request_hash(&workflow, &input))
     });

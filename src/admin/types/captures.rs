@@ -9,6 +9,6 @@ use serde_json::Value;
 pub struct CapturePage {
     /// The captures, in the order in which they were stored. Their form is that of the topic `captures`.
     pub captures: Vec<Value>,
-    /// The position of the last of them: the next page begins behind it. `null` if there is none.
+    /// The position of the last of them: the next page begins after it. `null` if there is none.
     pub next: Option<u64>,
 }

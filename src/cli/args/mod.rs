@@ -27,11 +27,11 @@ pub(crate) struct CommandLine {
     #[command(flatten)]
     pub globals: Globals,
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     /// Demonstrate the whole ladder with built-in sample services: needs no file, no network, no other program.
     Demo {
         /// Exit when the demonstration has ended: with 0 where every check passed, else with 1.
@@ -111,7 +111,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
-    /// End what the guard of a route did.
+    /// Lift the limit that the guard of a route has set, or end its alarm.
     ///
     /// Its settings are in the files: `guard:` of the route, or of pointsman.yaml for all routes;
     /// `pointsman help guard` explains them. What it did and still does: `pointsman status`. What it counts now, and at
@@ -121,7 +121,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: GuardCommand,
     },
-    /// Have the running process read its files again now, and show what came of it.
+    /// Have the running process read its files again now, and show the result.
     Reload {
         #[command(flatten)]
         server: Server,
@@ -196,12 +196,12 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
-    /// Show who still calls a service, what may call it, and since when nothing does.
+    /// Show who still calls a service, what may call it, and since when nothing has called it.
     Legacy {
         /// The service's name.
         service: String,
         /// Exit with 1 unless nothing has called it for so long: `30d`, `12h`.
-        #[arg(long, value_name = "DURATION", value_parser = crate::cli::callers::lasting)]
+        #[arg(long, value_name = "DURATION", value_parser = crate::cli::callers::parse_positive_duration)]
         unused_for: Option<std::time::Duration>,
         #[command(flatten)]
         server: Server,

@@ -9,7 +9,7 @@ pub(super) fn candidate_stage(text: &str) -> Result<CandidateStage, String> {
         "shadow" => Ok(CandidateStage::Shadow),
         "live" => Ok(CandidateStage::Live),
         "in-force" => Ok(CandidateStage::InForce),
-        _ => Err("it is `shadow`, `live` (with `--percent`) or `in-force`".to_owned()),
+        _ => Err("expected `shadow`, `live` (with `--percent`) or `in-force`".to_owned()),
     }
 }
 

@@ -32,9 +32,14 @@ fn problems_of_the_egress_listener_are_reported_with_their_positions() {
         ("{ listen: 127.0.0.1:8080 }", "1:19", "has the address of `listen`", "another port"),
         ("{ listen: 127.0.0.1:8081 }", "1:19", "has the address of `admin.listen`", "another port"),
         ("{ listen: 0.0.0.0:1, to: [] }", "1:19", "from other machines, and nothing says from which", "egress.allow"),
-        ("{ listen: 0.0.0.0:1, allow: [10.0.0.0/8] }", "1:19", "nothing says where", "`to: []` is only the services"),
+        (
+            "{ listen: 0.0.0.0:1, allow: [10.0.0.0/8] }",
+            "1:19",
+            "`egress.to` is missing",
+            "`to: []` allows the declared",
+        ),
         ("{ listen: 127.0.0.1:1, allow: [] }", "1:", "the list names no network", "leave `allow` out"),
-        ("{ listen: 127.0.0.1:1, allow: [10.1.0.0/8] }", "1:40", "behind its prefix", "`10.0.0.0/8`"),
+        ("{ listen: 127.0.0.1:1, allow: [10.1.0.0/8] }", "1:40", "after its prefix", "`10.0.0.0/8`"),
         ("{ listen: 127.0.0.1:1, to: ['http://a.test'] }", "1:37", "is not a host with an optional port", "HOST:PORT"),
     ] {
         let shown = with_egress(egress).shown();

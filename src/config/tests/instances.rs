@@ -94,8 +94,8 @@ fn a_creator_has_the_id_in_its_body_or_in_a_header() {
         ("{ header.location: '/{a}/{b}' }", 35, "`/{a}/{b}` has several names", "call that one `id`"),
         ("{ header.te: '/{id}' }", 18, "`te` concerns one connection", "header.location"),
         ("{ location: '/{id}' }", 18, "`location` is no header of a reply", "header.location"),
-        ("{ header.a: '{id}', header.b: '{id}' }", 7, "it does not name one header", "header.location"),
-        ("{}", 7, "it does not name one header", "header.location"),
+        ("{ header.a: '{id}', header.b: '{id}' }", 7, "`creates` does not name exactly one header", "header.location"),
+        ("{}", 7, "`creates` does not name exactly one header", "header.location"),
         ("$.password", 16, "`password` is a secret, and ids of instances are stored and shown", "$.id"),
         ("$.data.token", 16, "`token` is a secret", "header.location"),
         ("7", 16, "", ""),
@@ -112,7 +112,7 @@ fn a_creator_has_the_id_in_its_body_or_in_a_header() {
 fn a_list_of_places_for_the_id_is_refused_once_with_the_form_that_is_wanted() {
     let shown = creating_in("[ $.id ]").shown();
     assert!(shown.contains("expected text or a map, found a list") && shown.contains("`$.orders[0].id`"), "{shown}");
-    assert!(!shown.contains("either created or followed"), "{shown}");
+    assert!(!shown.contains("exactly one of `creates` and `follows`"), "{shown}");
 }
 
 /// As one whose id is in the body.
@@ -174,7 +174,10 @@ fn a_follower_that_reads_the_input_of_adopted_instances_is_warned_of() {
             )
     };
     let shown = with(reading).shown();
-    assert!(shown.contains("it reads `instance.input`, which is null for an instance that was adopted"), "{shown}");
+    assert!(
+        shown.contains("the workflow reads `instance.input`, which is null for an instance that was adopted"),
+        "{shown}"
+    );
     let shown = with(&reading.replace("instance.input", "instance.output")).shown();
     assert!(!shown.contains("which is null for an instance"), "{shown}");
 }

@@ -56,7 +56,7 @@ fn problems_of_listeners_are_reported_with_their_positions() {
         (
             "listen: { address: 127.0.0.1:1, proxy_protocol: { version: v1, trust: [10.1.0.0/8] } }",
             "1:72",
-            "behind its prefix",
+            "after its prefix",
             "`10.0.0.0/8`",
         ),
         (

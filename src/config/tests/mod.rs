@@ -25,10 +25,10 @@ use serde_json::{Value, json};
 
 use crate::config::parse::parse;
 use crate::config::schema_check;
-use crate::config::tree::Source;
+use crate::config::tree::ParsedFile;
 use crate::problem::Site;
 
-fn source(text: &str) -> Source {
+fn source(text: &str) -> ParsedFile {
     let (source, errors) = parse(&Arc::from("f.yaml"), text);
     assert_eq!(errors, [], "{text}");
     source

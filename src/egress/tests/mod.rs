@@ -267,7 +267,7 @@ fn the_calls_that_are_kept_are_bounded_and_the_rest_is_a_gap() {
     assert!(world.attribution.memory_used() > 6_000);
     drop(watch);
     world.pass(Duration::from_secs(11));
-    // A report first removes the requests that are not live any more.
+    // A report first removes the requests that are not current any more.
     world.outcomes();
     drop(effects);
     assert_eq!(world.attribution.memory_used(), 0);
@@ -354,7 +354,7 @@ fn without_calls_and_settled_requests_the_lists_are_bounded_too() {
     let taken = (0..100).filter(|_| world.watch(&[], None).is_some()).count();
     assert_eq!(taken, 32);
     world.pass(Duration::from_secs(11));
-    let _last = world.watch(&[], None).expect("those that are not live any more make room");
+    let _last = world.watch(&[], None).expect("those that are not current any more make room");
     let route = world.attribution.report(&ROUTE.into()).route;
     assert_eq!((route.requests, route.closed, route.without_call), (33, 32, 32), "they are counted all the same");
 }

@@ -94,15 +94,15 @@ fn check_against_model(operations: Vec<Operation>, rule: Rule) {
                 observed += 1;
                 let got: Vec<usize> = (0..all.len()).filter(|n| all[*n].effects.len() > before[*n]).collect();
                 assert!(got.len() <= 1, "one call for two requests");
-                let live = |known: &&Known| known.ended.is_none_or(|ended| now - ended <= 10_000);
-                let live: Vec<&Known> = all.iter().filter(live).collect();
-                let of_trace: Vec<_> = live.iter().filter(|known| Some(known.trace) == of).collect();
+                let is_current = |known: &&Known| known.ended.is_none_or(|ended| now - ended <= 10_000);
+                let current: Vec<&Known> = all.iter().filter(is_current).collect();
+                let of_trace: Vec<_> = current.iter().filter(|known| Some(known.trace) == of).collect();
                 let of_span: Vec<_> = of_trace.iter().filter(|known| known.span == span).collect();
                 let of_id = |known: &&&&Known| id.is_some() && known.id == id;
                 // The requests of the call's trace or, if it has none, of its id. Among several requests of one trace
                 // the span decides, or else the id.
                 let candidates: Vec<&Known> = match (of_trace.len(), of_span.len()) {
-                    (0, _) => live.iter().copied().filter(|known| of_id(&&known)).collect(),
+                    (0, _) => current.iter().copied().filter(|known| of_id(&&known)).collect(),
                     (1, _) => of_trace.iter().map(|known| **known).collect(),
                     (_, 1) => of_span.iter().map(|known| ***known).collect(),
                     _ => of_trace.iter().filter(|known| of_id(known)).map(|known| **known).collect(),
@@ -117,7 +117,7 @@ fn check_against_model(operations: Vec<Operation>, rule: Rule) {
                 let expected = matches!(candidates[..], [only] if only.is_compared && !contradicts);
                 assert_eq!(got.len(), usize::from(expected), "{} candidates", candidates.len());
                 if let [got] = got[..] {
-                    assert!(live.iter().any(|known| std::ptr::eq(*known, &all[got])), "it is not live any more");
+                    assert!(current.iter().any(|known| std::ptr::eq(*known, &all[got])), "it is not current any more");
                 }
             }
         }

@@ -55,7 +55,7 @@ fn a_call_that_an_uncompared_request_of_the_same_value_could_have_caused_is_ambi
 }
 
 #[test]
-fn uncompared_requests_alone_cause_no_capture_and_no_ambiguous_call() {
+fn uncompared_requests_alone_cause_no_copy_and_no_ambiguous_call() {
     let world = World::new("");
     let trace = TraceContext::random(true);
     let sent = value(trace);

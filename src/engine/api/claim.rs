@@ -258,11 +258,11 @@ async fn refuse_if_taken(
 }
 
 pub(super) fn held_under_another_credential() -> Box<ArmReply> {
-    Box::new(ArmReply::Refused(ProblemDocument::held_under_another_credential(), Default::default()))
+    Box::new(ArmReply::Refused(ProblemDocument::taken_under_another_credential(), Default::default()))
 }
 
 fn held_under_other_files() -> Box<ArmReply> {
-    Box::new(ArmReply::Refused(ProblemDocument::held_under_other_files(), Default::default()))
+    Box::new(ArmReply::Refused(ProblemDocument::taken_under_other_files(), Default::default()))
 }
 
 pub(super) fn first_try_unknown() -> ArmReply {

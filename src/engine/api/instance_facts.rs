@@ -85,16 +85,16 @@ impl InstanceFacts {
         let Some(value) = &self.value else {
             let ids = self.ids.as_ref()?;
             let value = Arc::new(json!({ "id": ids.engine, "legacy_id": ids.legacy }));
-            return Some(KnownInstance { value, hidden: None });
+            return Some(KnownInstance { value, redacted: None });
         };
-        let hidden = (!self.sensitive_paths.is_empty()).then(|| {
+        let redacted = (!self.sensitive_paths.is_empty()).then(|| {
             let mut around = json!({ "instance": **value });
             for path in &self.sensitive_paths {
                 path.visit_within_mut(&mut around, &mut |part| *part = STARS.into());
             }
             around["instance"].take()
         });
-        Some(KnownInstance { value: Arc::clone(value), hidden })
+        Some(KnownInstance { value: Arc::clone(value), redacted })
     }
 }
 

@@ -1,7 +1,7 @@
 //! A stored run with the runs below it: what all of them would have sent.
 //!
-//! Always true: a run stands after the one that began it; a tree of which a run or its plan cannot be read is refused
-//! as a whole.
+//! Always true: a run is listed after its parent; a tree of which a run or its plan cannot be read is refused as a
+//! whole.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

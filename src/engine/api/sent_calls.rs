@@ -19,8 +19,8 @@ use crate::workflow::{
 };
 
 impl Engine {
-    /// The private and shared calls that a run and those below it sent, in the order in which they began; those of a
-    /// run below stand where the step stands that began it.
+    /// The private and shared calls that a run and its descendants sent, in the order in which they began; those of a
+    /// child run are at the position of the step that started it.
     ///
     /// # Errors
     /// The store does not return the events or the plan of one of these runs, the plan cannot be read, or there are too
@@ -33,7 +33,7 @@ impl Engine {
 async fn sent_calls(core: &Core, top: RunId) -> Result<Vec<Intent>, StoreError> {
     let runs = run_tree::read(core, top).await?;
     let mut below: BTreeMap<usize, IntentsBelow> = BTreeMap::new();
-    // A run stands after the one that began it, so those below it are known by then.
+    // A run is listed after its parent, so in reverse order the calls of its children are known by then.
     for (index, RunOfTree { plan, events, begun }) in runs.iter().enumerate().rev() {
         let mut own = of_events(plan, events);
         let position = |step: &StepId| plan.step(step).map_or(usize::MAX, |(index, _)| index.0);

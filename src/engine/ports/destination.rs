@@ -9,7 +9,7 @@ use super::pooled_connection::to_origin_form;
 use super::protocol::{Endpoint, Protocol};
 use crate::flag::HttpVersion;
 use crate::transport::{
-    AddressChoice, ConnectError, ConnectionProtocol, Http2Bounds, Http2Connection, InFlight, ServiceStream,
+    AddressChoice, ConnectError, ConnectionProtocol, Http2Bounds, Http2Connection, RequestInFlight, ServiceStream,
     TrafficClass,
 };
 use crate::workflow::Mode;
@@ -26,7 +26,7 @@ pub(in crate::engine) fn traffic(mode: Mode) -> TrafficClass {
 pub(in crate::engine) struct Destination<'a> {
     pub protocol: &'a Protocol,
     /// The call, as its address counts it.
-    pub in_flight: &'a InFlight,
+    pub in_flight: &'a RequestInFlight,
     /// The call's URL under that base URL of the service to which the chosen address belongs.
     pub uri: &'a Uri,
 }

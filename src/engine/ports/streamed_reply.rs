@@ -23,7 +23,7 @@ use super::connections::ConnectionPool;
 use super::pooled_connection::PooledConnection;
 use super::service::CallPermit;
 use crate::exchange::{ServiceReply, StreamedBody};
-use crate::transport::InFlight;
+use crate::transport::RequestInFlight;
 
 /// A reply whose head has come.
 pub(super) struct OpenReply {
@@ -31,7 +31,7 @@ pub(super) struct OpenReply {
     connection: PooledConnection,
     pool: Arc<ConnectionPool>,
     /// The call, as its address counts it.
-    in_flight: InFlight,
+    in_flight: RequestInFlight,
     /// The names of the trailers that may follow.
     trailer: Vec<HeaderValue>,
 }
@@ -42,7 +42,7 @@ impl OpenReply {
         body: Incoming,
         connection: PooledConnection,
         pool: &Arc<ConnectionPool>,
-        in_flight: InFlight,
+        in_flight: RequestInFlight,
     ) -> Self {
         let trailer = head.headers.get_all(TRAILER).iter().cloned().collect();
         Self { body, connection, pool: pool.clone(), in_flight, trailer }
@@ -69,7 +69,7 @@ struct OpenCall {
     pool: Arc<ConnectionPool>,
     runtime: Handle,
     permit: CallPermit,
-    _in_flight: InFlight,
+    _in_flight: RequestInFlight,
 }
 
 impl OpenCall {

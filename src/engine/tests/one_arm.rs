@@ -216,7 +216,7 @@ async fn a_request_that_another_process_took_under_another_credential_is_refused
     }
     assert_eq!(answer(harness.send(of(1)).await).0, 201);
     let (problem, _) = refused(other.send(of(2)).await);
-    assert_eq!((problem.status, problem.kind), (409, ProblemDocument::held_under_another_credential().kind));
+    assert_eq!((problem.status, problem.kind), (409, ProblemDocument::taken_under_another_credential().kind));
     assert_eq!(step_service.paths().iter().filter(|path| *path == "POST /charges").count(), 1);
 }
 

@@ -169,7 +169,7 @@ async fn a_rehearsal_hands_over_the_events_of_all_runs_below_it() {
     assert!(report.events.own.first.is_empty() && report.events.children.is_empty(), "{:?}", report.events);
 }
 
-/// A capture of the request needs them: its rehearsal off line answers the reads of the runs below from them.
+/// A capture of the request needs them: its offline rehearsal answers the reads of the runs below from them.
 #[tokio::test]
 async fn the_reads_of_the_runs_below_are_recorded_with_those_of_the_run() {
     let step = json!({ "call": "GET ${services.world}/prices" });

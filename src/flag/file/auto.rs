@@ -58,7 +58,9 @@ pub(super) fn auto(
                 problems.error(&site, why);
             }
             Ok(Percent::NONE) => {
-                problems.error(&site, "a share of 0% is no step").hint("a route without callers is one state lower");
+                problems
+                    .error(&site, "0% is not allowed as a step")
+                    .hint("if no caller should be on this rung, put the route one state lower");
             }
             Ok(share) if shares.last().is_some_and(|last| *last >= share) => {
                 problems.error(&site, "the shares have to grow").hint("steps: [1%, 5%, 25%, 100%]");
@@ -67,14 +69,17 @@ pub(super) fn auto(
         }
     }
     if steps.is_empty() || steps.len() > STEPS_MAX {
-        let message = format!("{} steps; it is between 1 and {STEPS_MAX}", steps.len());
+        let message = format!("`steps` has {} entries; 1 to {STEPS_MAX} are allowed", steps.len());
         problems.error(&site.key("steps"), message).hint("steps: [1%, 5%, 25%, 100%]");
     }
     let each = duration_within(each, EACH, EACH_TEXT, &site.key("each"), problems);
     let at_least = at_least.unwrap_or(AT_LEAST_DEFAULT);
     if at_least == 0 {
         problems
-            .error(&site.key("at_least"), "without a single request a share would grow over nothing")
+            .error(
+                &site.key("at_least"),
+                "`at_least` is 0: the share would grow although no request was counted with it",
+            )
             .hint("at least 1");
     }
     if guard.is_none_or(|guard| guard.errors.is_none()) {

@@ -35,7 +35,7 @@ pub(super) fn created_id_source(draft: &CreatesDraft, site: &Site, problems: &mu
         CreatesDraft::Header(map) => {
             let mut entries = map.iter();
             let (Some((key, pattern)), None) = (entries.next(), entries.next()) else {
-                problems.error(site, "it does not name one header").hint(EXAMPLE);
+                problems.error(site, "`creates` does not name exactly one header").hint(EXAMPLE);
                 return None;
             };
             let of_pattern = site.key(key.as_str());

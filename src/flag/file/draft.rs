@@ -104,7 +104,8 @@ pub struct RouteDraft {
     pub auto: Option<AutoDraft>,
     /// The share of the compared pairs that are captured, for `pointsman rehearse`: `10%`.
     pub capture: Option<String>,
-    /// What is redacted beside what `redact:` of pointsman.yaml declares and the names that are secret anyway.
+    /// What is redacted in addition to what `redact:` of pointsman.yaml declares and to the names that are secret
+    /// anyway.
     #[serde(default)]
     pub redact: RedactDraft,
     /// Conditions that the engine's answers have to meet in `live` and `only`: a list, or a map by name.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::values::{percentage, suggest};
 use crate::expression::{Scope, UrlTemplate};
 use crate::flag::{Guard, GuardRelease, GuardRule, GuardWebhook};
-use crate::limits::GUARD_OVER_MAX;
+use crate::limits::GUARD_WINDOW_REQUESTS_MAX;
 use crate::names::ServiceName;
 use crate::problem::{Problems, Site};
 
@@ -81,9 +81,9 @@ pub fn guard<'s>(
     }
     let mut has_counts = true;
     for (key, count) in [("over", over), ("at_least", at_least)] {
-        if count.is_some_and(|count| count == 0 || count > GUARD_OVER_MAX) {
+        if count.is_some_and(|count| count == 0 || count > GUARD_WINDOW_REQUESTS_MAX) {
             has_counts = false;
-            problems.error(&site.key(key), format!("it is between 1 and {GUARD_OVER_MAX}"));
+            problems.error(&site.key(key), format!("`{key}` has to be between 1 and {GUARD_WINDOW_REQUESTS_MAX}"));
         }
     }
     let webhook = notify.as_ref().and_then(|text| webhook(text, services, &site.key("notify"), problems));
@@ -91,8 +91,8 @@ pub fn guard<'s>(
         mismatch: mismatch_rate.or(rest.mismatch),
         errors: error_rate.or(rest.errors),
         p99_ratio: p99_ratio.or(rest.p99_ratio),
-        over: over.unwrap_or(rest.over).clamp(1, GUARD_OVER_MAX),
-        at_least: at_least.unwrap_or(rest.at_least).clamp(1, GUARD_OVER_MAX),
+        over: over.unwrap_or(rest.over).clamp(1, GUARD_WINDOW_REQUESTS_MAX),
+        at_least: at_least.unwrap_or(rest.at_least).clamp(1, GUARD_WINDOW_REQUESTS_MAX),
         in_dark: in_dark.unwrap_or(rest.in_dark),
         release: release.unwrap_or(rest.release),
         notify: webhook.or_else(|| rest.notify.clone()),
@@ -124,7 +124,7 @@ fn check_reachable(key: &str, rate: Option<f64>, guard: &Guard, site: &Site, pro
     if GuardRule::new(rate, *over, *at_least).outage().is_some() {
         return;
     }
-    let needed = GuardRule::new(rate, GUARD_OVER_MAX, *at_least).outage();
+    let needed = GuardRule::new(rate, GUARD_WINDOW_REQUESTS_MAX, *at_least).outage();
     let message =
         format!("it would never act: the last {over} requests are too few for it, even if all of them are bad");
     let problem = problems.error(&site.key(key), message);
@@ -149,7 +149,7 @@ fn webhook<'s>(
     };
     let Some(service) = url.service() else {
         problems
-            .error(site, "`notify` goes to a declared service, not to an address")
+            .error(site, "`notify` has to go to a declared service, not to an address")
             .hint("declare it under `services:` in pointsman.yaml and write `${services.NAME}`");
         return None;
     };

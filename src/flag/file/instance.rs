@@ -94,7 +94,7 @@ fn alive_call(draft: &AliveDraft, known: &KnownNames<'_>, site: &Site, problems:
     let site = site.key("call");
     let example = "for example GET ${services.shop}/orders?open=1";
     let Some(url) = call.strip_prefix("GET ").map(str::trim) else {
-        problems.error(&site, "legacy is asked with `GET`").hint(example);
+        problems.error(&site, "the call has to use the method GET").hint(example);
         return None;
     };
     let template = match UrlTemplate::parse(url) {
@@ -111,7 +111,7 @@ fn alive_call(draft: &AliveDraft, known: &KnownNames<'_>, site: &Site, problems:
         return None;
     }
     let Some(name) = template.service() else {
-        problems.error(&site, "the call goes to a declared service, not to an address").hint(example);
+        problems.error(&site, "the call has to go to a declared service, not to an address").hint(example);
         return None;
     };
     let Some(service) = known.services.get(name) else {
@@ -204,7 +204,7 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
         }
         (Some(_), Some(_)) | (None, None) => {
             problems
-                .error(site, "an instance is either created or followed")
+                .error(site, "give exactly one of `creates` and `follows`")
                 .hint("`creates: $.id`, or `follows: ROUTE` with `key: path.id`");
             None
         }

@@ -196,7 +196,7 @@ fn may_read_path(read: &ReadPath, site: &Site, problems: &mut Problems) -> bool 
         }
         (EFFECTS, None) => {
             problems
-                .error(site, "`effects` is a function")
+                .error(site, "`effects` has to be called: `effects()` or `effects(\"STEP\")`")
                 .hint("`effects(\"STEP\")` are the calls that a step sent, and `effects()` all of them");
             false
         }

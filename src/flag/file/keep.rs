@@ -33,12 +33,20 @@ pub(super) fn keeps_runs(
     }
     if draft.instance.as_ref().is_some_and(|instance| instance.creates.is_some()) {
         problems
-            .error(&at, "an instance is pinned to the run that created it, and `keep: none` keeps no run")
+            .error(
+                &at,
+                "`keep: none` and `instance.creates` exclude each other: an instance is pinned to the stored run that \
+                 created it",
+            )
             .hint("leave `keep` or `instance.creates` out");
     }
     if draft.retry_key.is_some() {
         problems
-            .error(&at, "`retry_key` remembers the run of a first try, and `keep: none` keeps no run")
+            .error(
+                &at,
+                "`keep: none` and `retry_key` exclude each other: a retry is answered from the stored run of its \
+                 first try",
+            )
             .hint("a read may be repeated: leave `retry_key` out");
     }
     false

@@ -49,7 +49,7 @@ fn check_method(text: &str, site: &Site, problems: &mut Problems) -> Option<Meth
             Some(method)
         }
         Ok(_) => {
-            problems.error(site, format!("methods are upper case: `{upper}`"));
+            problems.error(site, format!("the method is not in upper case: write `{upper}`"));
             None
         }
         Err(_) => {
@@ -67,7 +67,7 @@ fn check_host(text: &str, site: &Site, problems: &mut Problems) -> Option<String
     }
     let name = host_name(text);
     if name != text {
-        problems.error(site, "a host is matched without port and without a dot at its end").hint(name);
+        problems.error(site, "the host has a port or a dot at its end: leave it out").hint(format!("write `{name}`"));
         return None;
     }
     Some(name.to_ascii_lowercase())

@@ -71,7 +71,7 @@ pub struct KnownNames<'a> {
     pub promote: &'a Promote,
     /// The guard of a route with a workflow that does not say otherwise; `None`: it has none.
     pub guard: Option<&'a Guard>,
-    /// What is redacted in all routes, beside what each declares.
+    /// What is redacted in all routes, in addition to what each declares.
     pub redact: &'a RedactRules,
     /// Reads another file of the directory, with public keys. `None` if the file cannot be read and may be absent.
     pub read_file: &'a dyn Fn(&str) -> Result<Option<String>, String>,

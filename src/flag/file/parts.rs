@@ -134,11 +134,21 @@ pub fn check_reads_only_head(reads: &[ReadPath], params: &[&str], site: &Site, p
         }
         match (read.part(0), read.part(1)) {
             (None, _) => {
-                problems.error(site, "it reads the whole request, and so its body").hint(hint);
+                problems
+                    .error(
+                        site,
+                        "the expression reads the whole request, but the decision is made before the body is read",
+                    )
+                    .hint(hint);
             }
             (Some(part @ ("body" | "raw" | "form" | "text")), _) => {
                 problems
-                    .error(site, format!("it reads `request.{part}`: the decision is made before the body is read"))
+                    .error(
+                        site,
+                        format!(
+                            "the expression reads `request.{part}`, but the decision is made before the body is read"
+                        ),
+                    )
                     .hint(hint);
             }
             (Some(part), _) if !REQUEST_PARTS.contains(&part) => {

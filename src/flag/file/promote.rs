@@ -80,7 +80,8 @@ pub fn promote(draft: &PromoteDraft, rest: &Promote, site: &Site, problems: &mut
     }
     for (key, count) in [("pairs", pairs), ("answers", answers)] {
         if *count == Some(0) {
-            problems.error(&site.key(key), "a gate that asks for none would open without evidence").hint("at least 1");
+            let message = format!("`{key}: 0` would open the gate without evidence");
+            problems.error(&site.key(key), message).hint("at least 1");
         }
     }
     let mut time = |key: &str, text: &Option<String>, min: Duration| {

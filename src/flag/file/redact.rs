@@ -10,7 +10,7 @@ use crate::secret::{Detectors, RedactRules};
 /// The most names and JSONPaths of one `redact:`: each value that is stored is compared with all of them.
 const REDACTED_MAX: usize = 200;
 
-/// What is redacted beside the names that are secret anyway, before anything is stored or logged.
+/// What is redacted in addition to the names that are secret anyway, before anything is stored or logged.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedactDraft {
@@ -18,7 +18,8 @@ pub struct RedactDraft {
     pub names: Vec<String>,
     /// Where secret values are in a body, of a request, a reply or a call: JSONPath (`$.customer.name`).
     pub paths: Vec<String>,
-    /// Detectors beside those for the numbers of cards (`luhn`) and bearer tokens (`bearer`), which always search.
+    /// Detectors in addition to those for the numbers of cards (`luhn`) and bearer tokens (`bearer`), which always
+    /// search.
     pub detect: Vec<DetectorDraft>,
 }
 

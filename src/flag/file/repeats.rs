@@ -1,5 +1,5 @@
-//! The check of `replay_safe:`, `noise:` and `reverse:`: whether legacy may be asked what an arm has answered, and how
-//! often it is. And of other shares of the compared requests.
+//! The check of `replay_safe:`, `noise:` and `reverse:`: whether requests may be sent to legacy after an arm has
+//! answered them, and how many are. And of other shares of the compared requests.
 //!
 //! Always true: a route whose requests may change something at legacy, as far as the files show it, is refused: a
 //! second request would do the work twice.
@@ -82,7 +82,8 @@ pub(super) fn noise_share(
     share_of_repeated(draft, &draft.noise, "noise", site, problems)
 }
 
-/// Returns a share of requests that legacy is asked although an arm has answered them, as people write it (`1%`).
+/// Returns the share of the requests that are sent to legacy after an arm has answered them (`noise:` or `reverse:`);
+/// `text` is that share as the file has it (`1%`).
 pub(super) fn share_of_repeated(
     draft: &RouteDraft,
     text: &Option<String>,
@@ -94,7 +95,12 @@ pub(super) fn share_of_repeated(
     if !draft.replay_safe {
         if text.is_some() {
             problems
-                .error(&site, "without `replay_safe: true` legacy is not asked what an arm has answered")
+                .error(
+                    &site,
+                    format!(
+                        "`{key}` needs `replay_safe: true`: without it legacy gets no request that was answered before"
+                    ),
+                )
                 .hint(format!("add `replay_safe: true` if a request changes nothing at legacy, or leave `{key}` out"));
         }
         return Percent::NONE;

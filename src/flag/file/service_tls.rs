@@ -93,8 +93,11 @@ pub(super) fn http(draft: Option<&Value>, has_plain: bool, site: &Site, problems
         "2" => HttpVersion::Http2,
         "auto" if has_plain => {
             problems
-                .error(&site, "on an http:// URL no version is negotiated")
-                .hint("write 1 or 2; `auto` is for services whose URLs are all https://");
+                .error(
+                    &site,
+                    "`http: auto` needs https:// URLs only: the version of HTTP is negotiated in the TLS handshake",
+                )
+                .hint("write 1 or 2, or give https:// URLs only");
             HttpVersion::Negotiated
         }
         "auto" => HttpVersion::Negotiated,
@@ -178,7 +181,7 @@ mod tests {
     fn each_error_of_tls_http_and_host_is_reported() {
         for (draft, message) in [
             (json!({ "urls": ["http://a"], "tls": {} }), "`tls` has no effect"),
-            (json!({ "urls": ["http://a", "https://b"], "http": "auto" }), "no version is negotiated"),
+            (json!({ "urls": ["http://a", "https://b"], "http": "auto" }), "negotiated in the TLS handshake"),
             (json!({ "urls": ["https://b"], "http": 3 }), "`3` is not a version of HTTP"),
             (json!({ "urls": ["https://b"], "http": "h2" }), "`h2` is not a version of HTTP"),
             (json!({ "urls": ["https://b"], "tls": { "cert": "a" } }), "`cert` is given without `key`"),

@@ -235,11 +235,11 @@ fn keep_none_is_for_workflows_that_only_read() {
     );
     assert_eq!(
         only_problem(json!({ "keep": "none", "instance": { "creates": "$.id" } })),
-        "error r.yaml.routes[0].keep: an instance is pinned to the run that created it, and `keep: none` keeps no run [leave `keep` or `instance.creates` out]"
+        "error r.yaml.routes[0].keep: `keep: none` and `instance.creates` exclude each other: an instance is pinned to the stored run that created it [leave `keep` or `instance.creates` out]"
     );
     assert_eq!(
         only_problem(json!({ "keep": "none", "retry_key": "${request.headers.x}" })),
-        "error r.yaml.routes[0].keep: `retry_key` remembers the run of a first try, and `keep: none` keeps no run [a read may be repeated: leave `retry_key` out]"
+        "error r.yaml.routes[0].keep: `keep: none` and `retry_key` exclude each other: a retry is answered from the stored run of its first try [a read may be repeated: leave `retry_key` out]"
     );
     assert_eq!(
         only_problem(json!({ "keep": "none", "workflow": null })),
@@ -287,7 +287,7 @@ fn each_field_is_checked() {
             "before the body",
         ),
         (json!({ "instance": { "creates": format!("$[?{}", "(".repeat(99)) } }), ".instance.creates", "are open here"),
-        (with_end("reply.status"), ".instance.ends", "a condition is one expression"),
+        (with_end("reply.status"), ".instance.ends", "a condition has to be one expression"),
         (with_end("${reply.sttus == 200}"), ".instance.ends", "a reply has no `sttus` [did you mean `status`?]"),
         (with_end("${legacy.status == 200 && reply.status == 200}"), ".instance.ends", "`legacy` cannot be read here"),
         (with_end("${request.body.x && reply.status == 200}"), ".instance.ends", "before the body is read"),
@@ -295,8 +295,8 @@ fn each_field_is_checked() {
         (of_creator("ends_after", json!("soon")), ".instance.ends_after", "is not a duration"),
         (of_creator("ends_after", json!("10ms")), ".instance.ends_after", "not between 1s and 36500d"),
         (of_creator("unknown", json!("not_found")), ".instance.unknown", "a creator must not have `unknown`"),
-        (with_alive("POST ${services.shop}/x", "$.a[*].id"), ".instance.alive.call", "legacy is asked with `GET`"),
-        (with_alive("GET http://shop/x", "$.a[*].id"), ".instance.alive.call", "goes to a declared service"),
+        (with_alive("POST ${services.shop}/x", "$.a[*].id"), ".instance.alive.call", "has to use the method GET"),
+        (with_alive("GET http://shop/x", "$.a[*].id"), ".instance.alive.call", "has to go to a declared service"),
         (with_alive("GET ${services.shpo}/x", "$.a[*].id"), ".instance.alive.call", "did you mean `shop`?"),
         (
             with_alive("GET ${services.shop}/x?at=${request.params.id}", "$.a[*].id"),
@@ -319,7 +319,7 @@ fn each_field_is_checked() {
         ),
         (json!({ "workflow": null, "instance": { "creates": "$..id" } }), ".instance.creates", "may select several"),
         (json!({ "workflow": null, "instance": { "creates": "$.a[0,1]" } }), ".instance.creates", "may select several"),
-        (json!({ "instance": {} }), ".instance", "either created or followed"),
+        (json!({ "instance": {} }), ".instance", "exactly one of `creates` and `follows`"),
         (json!({ "instance": { "follows": "x" } }), ".instance.follows", "needs a `key`"),
         (json!({ "instance": { "follows": "x", "key": "reply.id" } }), ".instance.key", "is no place of a"),
         (json!({ "instance": { "follows": "x", "key": "path.idd" } }), ".instance.key", "did you mean `id`?"),
@@ -354,13 +354,13 @@ fn each_field_is_checked() {
         (json!({ "guard": { "errors": "100%" } }), ".guard.errors", "[a lower rate"),
         (json!({ "guard": { "errors": "1%", "over": 4 } }), ".guard.errors", "[over: 5 at least"),
         (json!({ "guard": { "p99_ratio": 2.0, "over": 2 } }), ".guard.p99_ratio", "would never act"),
-        (auto(json!({ "steps": [] })), ".auto.steps", "0 steps; it is between 1 and 20"),
+        (auto(json!({ "steps": [] })), ".auto.steps", "has 0 entries; 1 to 20 are allowed"),
         (auto(json!({ "steps": ["5%", "5%"] })), ".auto.steps[1]", "have to grow"),
-        (auto(json!({ "steps": ["0%"] })), ".auto.steps[0]", "is no step"),
+        (auto(json!({ "steps": ["0%"] })), ".auto.steps[0]", "not allowed as a step"),
         (auto(json!({ "steps": ["0.001%"] })), ".auto.steps[0]", "finer than 0.01"),
         (auto(json!({ "steps": ["101%"] })), ".auto.steps[0]", "not between 0% and 100%"),
         (auto(json!({ "each": "1ms" })), ".auto.each", "not between 1s and 30d"),
-        (auto(json!({ "at_least": 0 })), ".auto.at_least", "over nothing"),
+        (auto(json!({ "at_least": 0 })), ".auto.at_least", "`at_least` is 0"),
         (json!({ "guard": { "errors": "1%" }, "auto": steps }), ".auto", "needs a `key`"),
         (json!({ "key": key, "auto": steps }), ".auto", "a guard that watches errors"),
         (json!({"state": "dark", "key": key, "guard": {"errors": "1%"}, "auto": steps}), ".auto", "begins with 100 %"),
@@ -379,7 +379,7 @@ fn each_field_is_checked() {
         (json!({ "noise": "1%" }), ".noise", "without `replay_safe: true`"),
         (json!({ "replay_safe": true, "noise": "1" }), ".noise", "is not a rate"),
         (json!({ "replay_safe": true, "noise": "0.001%" }), ".noise", "finer than 0.01"),
-        (json!({ "match": { "method": "get", "path": "/a" } }), ".match.method", "upper case: `GET`"),
+        (json!({ "match": { "method": "get", "path": "/a" } }), ".match.method", "not in upper case: write `GET`"),
         (json!({ "match": { "method": "CONNECT", "path": "/a" } }), ".match.method", "tunnel"),
         (json!({ "match": { "method": "GET", "path": "a" } }), ".match.path", "does not start with a slash"),
         (json!({ "match": { "method": "GET", "path": "/a?b" } }), ".match.path", "paths cannot have"),
@@ -393,7 +393,7 @@ fn each_field_is_checked() {
         (json!({ "match": { "method": "GET", "path": "/%7Ba%7D" } }), ".match.path", "is not a parameter"),
         (json!({ "match": { "method": "GET", "path": "/{a}/{a}" } }), ".match.path", "is used twice"),
         (json!({ "match": { "method": "GET", "path": many_params } }), ".match.path", "has 26 parameters"),
-        (json!({ "match": { "method": "GET", "path": "/a", "host": "x:80" } }), ".match.host", "without port"),
+        (json!({ "match": { "method": "GET", "path": "/a", "host": "x:80" } }), ".match.host", "a dot at its end"),
         (json!({ "match": { "method": "GET", "path": "/a", "host": "*.x" } }), ".match.host", "is not a host"),
     ] {
         let messages = only_problem(patch.clone());

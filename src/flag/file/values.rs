@@ -82,7 +82,9 @@ pub fn percentage(text: &str, site: &Site, problems: &mut Problems) -> Option<f6
 /// Parses a condition: a single `${…}`.
 pub fn condition(text: &str, site: &Site, problems: &mut Problems) -> Option<Expression> {
     let Some(source) = text.trim().strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
-        problems.error(site, "a condition is one expression").hint(format!("write it as ${{{}}}", text.trim()));
+        problems
+            .error(site, "a condition has to be one expression in `${…}`")
+            .hint(format!("write it as ${{{}}}", text.trim()));
         return None;
     };
     match Expression::parse(source) {

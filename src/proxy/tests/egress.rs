@@ -86,7 +86,7 @@ fn setup(observer: &Arc<Observer>, to: &[&str], own: &[SocketAddr]) -> Setup {
 fn whole(body: &Body) -> &[u8] {
     match body {
         Body::Whole(bytes) => bytes,
-        Body::TooLarge => panic!("not captured"),
+        Body::TooLarge => panic!("not copied"),
     }
 }
 
@@ -246,7 +246,7 @@ async fn calls_are_not_reported_while_nothing_observes() {
 }
 
 #[tokio::test]
-async fn bodies_beyond_the_capture_limit_are_passed_on_and_not_kept() {
+async fn bodies_beyond_the_limit_of_copies_are_passed_on_and_not_kept() {
     const REPLY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n01234567890123456789";
     let origin = Origin::always_answers(REPLY).await;
     let observer = Observer::watching();

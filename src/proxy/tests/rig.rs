@@ -250,7 +250,7 @@ pub struct Setup {
     pub identity_headers: Vec<http::HeaderName>,
     pub edit_route: fn(&mut Route),
     /// Whether requests of routes with a workflow wait at first, as in a process that takes over.
-    pub takes_over: bool,
+    pub waits_for_predecessor: bool,
     /// Is told of each request before legacy gets it, so that the calls that legacy makes can be attributed to it.
     pub effect_registry: Option<Arc<dyn EffectRegistry>>,
     /// Set for the proxy behind the egress listener.
@@ -271,7 +271,7 @@ impl Default for Setup {
             send_buffer_bytes: None,
             identity_headers: Vec::new(),
             edit_route: |_| {},
-            takes_over: false,
+            waits_for_predecessor: false,
             effect_registry: None,
             egress: None,
         }
@@ -350,7 +350,7 @@ impl Rig {
         });
         let forwarding = Arc::new(ArcSwap::from_pointee(setup.forwarding.clone()));
         let proxy = Proxy::new(ProxyParts {
-            takes_over: setup.takes_over,
+            waits_for_predecessor: setup.waits_for_predecessor,
             flags: flags.clone(),
             limits: Arc::new(setup.limits),
             addresses: AddressRegistry::new(),

@@ -32,7 +32,7 @@ async fn in_off_ids_of_legacy_are_checked_for_pin_collisions() {
 }
 
 #[tokio::test]
-async fn off_captures_nothing() {
+async fn off_copies_nothing() {
     let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, at(State::Off)).await;
     assert_eq!(rig.ask(&post("/orders", ORDER)).await.status(), 200);
@@ -196,7 +196,7 @@ async fn an_answer_before_the_request_is_whole_is_not_compared() {
 }
 
 #[tokio::test]
-async fn a_full_queue_captures_nothing() {
+async fn a_full_queue_copies_nothing() {
     let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, at(State::Shadow)).await;
     rig.fakes.queue_full.store(true, SeqCst);

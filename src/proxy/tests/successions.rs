@@ -21,7 +21,7 @@ async fn says_nothing(wire: &Wire) -> bool {
 #[tokio::test]
 async fn requests_of_routes_with_a_workflow_wait_until_the_store_is_there() {
     let origin = Origin::always_answers(OK).await;
-    let rig = Rig::new(&origin, Setup { takes_over: true, ..Setup::default() }).await;
+    let rig = Rig::new(&origin, Setup { waits_for_predecessor: true, ..Setup::default() }).await;
     assert_eq!(rig.ask(&get("/elsewhere")).await.status(), 200, "no route");
     let mut waiting = rig.connect().await;
     waiting.send(post("/orders", "{}")).await;
@@ -40,7 +40,7 @@ async fn requests_of_routes_with_a_workflow_wait_until_the_store_is_there() {
 async fn requests_that_wait_for_too_long_are_refused_and_may_be_sent_again() {
     let origin = Origin::always_answers(OK).await;
     let limits = Limits { succession_wait_ms: 30, ..Limits::default() };
-    let rig = Rig::new(&origin, Setup { takes_over: true, limits, ..Setup::default() }).await;
+    let rig = Rig::new(&origin, Setup { waits_for_predecessor: true, limits, ..Setup::default() }).await;
     let refused = rig.ask(&post("/orders", "{}")).await;
     assert_eq!((refused.status(), refused.field("retry-after")), (503, Some("1")));
     assert!(refused.text().contains("urn:pointsman:problem:taking-over"), "{}", refused.text());

@@ -25,8 +25,8 @@ use super::*;
 use crate::compare::{CompareContext, Observation, Rules, RulesDraft};
 use crate::evidence::{Captures, RouteEvidence, testing};
 use crate::exchange::{
-    ArmAnswer, ArmReply, ArmRequest, KeysOfLegacy, OfferedRequest, ProblemDocument, RequestCopy, RequestEffects,
-    RunReport, Source, TicketCounter, Twins,
+    ArmAnswer, ArmReply, ArmRequest, EngineArm, KeysOfLegacy, OfferedRequest, ProblemDocument, RequestCopy,
+    RequestEffects, RunReport, Source, TicketCounter, Twins,
 };
 use crate::flag::{FlagSet, Freeze, Instance, InstanceKey, Route, RouteFlag, RouteMatch, Service, State};
 use crate::limits::Limits;

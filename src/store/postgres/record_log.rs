@@ -5,7 +5,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use super::PostgresStore;
 use super::checked_rows::{entry, flip};
 use super::columns::{Result, json, sql_limit};
-use crate::store::record_log::{CheckedRow, above};
+use crate::store::record_log::{CheckedRow, exclusive_lower_bound};
 use crate::store::{FlipRecord, RecordEntry, RecordLog};
 
 impl RecordLog for PostgresStore {
@@ -22,7 +22,7 @@ impl RecordLog for PostgresStore {
     fn record_rows(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<CheckedRow<RecordEntry>>>> {
         async move {
             let text = "SELECT number, source, record FROM record_entries WHERE number > $1 ORDER BY number LIMIT $2";
-            let make = || sqlx::query(text).bind(above(after)).bind(sql_limit(limit));
+            let make = || sqlx::query(text).bind(exclusive_lower_bound(after)).bind(sql_limit(limit));
             self.pool.query(make).await?.iter().map(entry).collect()
         }
         .boxed()
@@ -40,7 +40,7 @@ impl RecordLog for PostgresStore {
     fn flip_rows(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<CheckedRow<FlipRecord>>>> {
         async move {
             let text = "SELECT number, route, record FROM flips WHERE number > $1 ORDER BY number LIMIT $2";
-            let make = || sqlx::query(text).bind(above(after)).bind(sql_limit(limit));
+            let make = || sqlx::query(text).bind(exclusive_lower_bound(after)).bind(sql_limit(limit));
             self.pool.query(make).await?.iter().map(flip).collect()
         }
         .boxed()

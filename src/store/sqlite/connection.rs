@@ -14,7 +14,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 
 use super::index_room::IndexRoom;
-use super::open_files::{Missing, OpenFiles};
+use super::open_files::{MovedFile, OpenFiles};
 use crate::store::write_error::WriteError;
 
 /// Statements that stay prepared: more than the writer has.
@@ -181,11 +181,11 @@ impl Connection {
                 let pages = (!self.is_log_copied).then(|| self.checkpoint_pragma("PASSIVE")).flatten();
                 self.is_log_copied |= pages.is_some_and(LogPages::is_copied);
                 Some(match missing {
-                    Missing::Database(text) => text,
-                    Missing::Log(text) if self.is_log_copied => {
+                    MovedFile::Database(text) => text,
+                    MovedFile::Log(text) if self.is_log_copied => {
                         format!("{text}; all that was acknowledged is in the database")
                     }
-                    Missing::Log(text) => format!("{text}; {}", uncopied(pages)),
+                    MovedFile::Log(text) => format!("{text}; {}", uncopied(pages)),
                 })
             }
         };

@@ -52,16 +52,16 @@ pub(super) struct OpenFiles {
 }
 
 /// A file that is no longer at its path.
-pub(super) enum Missing {
+pub(super) enum MovedFile {
     Database(String),
     Log(String),
 }
 
-impl Missing {
+impl MovedFile {
     /// Which file it is, and what to do.
     pub(super) fn text(self) -> String {
         match self {
-            Missing::Database(text) | Missing::Log(text) => text,
+            MovedFile::Database(text) | MovedFile::Log(text) => text,
         }
     }
 }
@@ -98,7 +98,7 @@ impl OpenFiles {
     }
 
     /// The size of the log, if it and the database are at their paths; `None` if it is unknown.
-    pub(super) fn find(&self) -> Result<Option<u64>, Missing> {
+    pub(super) fn find(&self) -> Result<Option<u64>, MovedFile> {
         let text = |path: &Path, remedy: &str| {
             format!(
                 "the file {} was removed or replaced while it is open, so that what is written now would be lost when \
@@ -109,12 +109,12 @@ impl OpenFiles {
         if !matches!(find(&self.database, self.database_id), Found::AtPath(_) | Found::Unknown) {
             let remedy =
                 "move it back with the files beside it, or stop this process, restore a backup and start again";
-            return Err(Missing::Database(text(&self.database, remedy)));
+            return Err(MovedFile::Database(text(&self.database, remedy)));
         }
         let log_id = *self.log_id.lock().unwrap_or_else(PoisonError::into_inner);
         match log_id.map(|id| find(&self.log, id)) {
             Some(Found::AtPath(size)) => Ok(Some(size)),
-            Some(Found::Gone) => Err(Missing::Log(text(&self.log, "stop this process (SIGTERM) and start it again"))),
+            Some(Found::Gone) => Err(MovedFile::Log(text(&self.log, "stop this process (SIGTERM) and start it again"))),
             Some(Found::Unknown) | None => Ok(None),
         }
     }

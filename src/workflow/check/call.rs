@@ -108,7 +108,7 @@ impl Check<'_> {
         };
         let Some(name) = parsed.service() else {
             let base = parsed.base().unwrap_or_default();
-            let problem = self.problems.error(at, "a call goes to a declared service, not to an address");
+            let problem = self.problems.error(at, "a call has to go to a declared service, not to an address");
             problem
                 .hint(format!("declare `{base}` under `services:` in pointsman.yaml and write `${{services.NAME}}`"));
             problem.offset(offset);

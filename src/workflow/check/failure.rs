@@ -36,7 +36,7 @@ impl Check<'_> {
             Some(_) | None => None,
         };
         if draft.failures.is_some() && draft.for_each.is_none() {
-            self.problems.error(&site.key("failures").at_key(), "`failures` belongs to `for_each`");
+            self.problems.error(&site.key("failures").at_key(), "`failures` is allowed only in a step with `for_each`");
         }
         if draft.for_each.is_some() && draft.fallback_only {
             let message = "a fallback replaces one call or one item, so it cannot have a `for_each`";

@@ -39,7 +39,7 @@ impl Check<'_> {
         }
         if template.reads().iter().all(|path| path.root() != "legacy") {
             self.problems
-                .error(site, "it reads nothing of legacy's reply")
+                .error(site, "the injected value reads nothing of legacy's reply")
                 .hint("${legacy.body.created_at}, ${legacy.headers.date}");
             return None;
         }

@@ -18,7 +18,7 @@ impl Check<'_> {
             }
         };
         let Some(service) = url.service() else {
-            let problem = self.problems.error(site, "`notify` goes to a declared service, not to an address");
+            let problem = self.problems.error(site, "`notify` has to go to a declared service, not to an address");
             problem.hint("declare it under `services:` in pointsman.yaml and write `${services.NAME}`".to_owned());
             return None;
         };

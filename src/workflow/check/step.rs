@@ -120,7 +120,7 @@ impl Check<'_> {
         }
         let Some(items) = &draft.for_each else {
             if draft.concurrency.is_some() {
-                self.problems.error(&at.at_key(), "`concurrency` belongs to `for_each`");
+                self.problems.error(&at.at_key(), "`concurrency` is allowed only in a step with `for_each`");
             }
             return None;
         };

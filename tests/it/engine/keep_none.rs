@@ -123,7 +123,7 @@ async fn a_read_that_is_not_kept_falls_back_and_its_dark_run_is_not_kept_either(
     }
     live.flags.edit("routes/all.yaml", |text| format!("{text}  instance: {{ creates: $.id }}\n"));
     let (code, output) = live.cli_output(&["check", &flags]).await;
-    assert!(code == Some(1) && output.contains("pinned to the run that created it"), "{output}");
+    assert!(code == Some(1) && output.contains("`keep: none` and `instance.creates` exclude each other"), "{output}");
     live.finish().await;
 
     let dark = test("dark").await;

@@ -14,7 +14,7 @@ use super::{Result, parse, read_error, sql_limit, time};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
 use crate::store::bound_keys::{OldKey, RetryKeyPosition, has_run_since, is_bound};
-use crate::store::record_log::{CheckedRow, above, checked_flip, checked_record, readable_flips};
+use crate::store::record_log::{CheckedRow, checked_flip, checked_record, exclusive_lower_bound, readable_flips};
 use crate::store::unpurgeable::UNREADABLE_EXAMINED_MAX;
 use crate::store::{FlipRecord, PinAdoption, PinCount, PinRecord, PlacedPin, SampleRecord, StoreError, StoredFirstTry};
 
@@ -240,7 +240,7 @@ pub(in crate::store::sqlite) async fn rows_after<T>(
 where
     T: for<'row> sqlx::FromRow<'row, sqlx::sqlite::SqliteRow> + Send + Unpin,
 {
-    let query = sqlx::query_as::<sqlx::Sqlite, T>(text).bind(above(after)).bind(sql_limit(limit));
+    let query = sqlx::query_as::<sqlx::Sqlite, T>(text).bind(exclusive_lower_bound(after)).bind(sql_limit(limit));
     query.fetch_all(readers.pool()?).await.map_err(read_error)
 }
 

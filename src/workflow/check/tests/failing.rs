@@ -132,7 +132,7 @@ fn keys_that_do_not_belong_together_are_refused_with_a_hint() {
         "a: { call: 'GET ${services.stock}/x', undo: 'GET ${services.stock}/x', probe: { done: '${true}' }, failures: collect, deadline: soon }\nb: { set: 1, undo: x, on_conflict: fail }",
         &[
             "w.steps.a.deadline: `soon` is not a duration; write 50ms, 2s, 1m, 1h or 3d",
-            "w.steps.a.failures: `failures` belongs to `for_each`",
+            "w.steps.a.failures: `failures` is allowed only in a step with `for_each`",
             "w.steps.a.undo: a `read` changes nothing, so `undo` has no meaning for it (say `effect: private` or `shared` if it does change something)",
             "w.steps.a.probe: a `read` changes nothing, so `probe` has no meaning for it (say `effect: private` or `shared` if it does change something)",
             "w.steps.b.on_conflict: `on_conflict` belongs to a `call`, not to a `set`",

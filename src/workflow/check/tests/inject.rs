@@ -20,8 +20,11 @@ fn other_reads_are_refused() {
     for (inject, problem) in [
         ("{ now: '${run.started}' }", "w.inject.now: `inject` reads `request` and `legacy`, not `run`"),
         ("{ uuid: { a: '${steps.a.output}' } }", "w.inject.uuid.a: `inject` reads `request` and `legacy`, not `steps`"),
-        ("{ random: { a: '${request.body.a}' } }", "w.inject.random.a: it reads nothing of legacy's reply"),
-        ("{ now: '2026-11-26T10:00:00Z' }", "w.inject.now: it reads nothing of legacy's reply"),
+        (
+            "{ random: { a: '${request.body.a}' } }",
+            "w.inject.random.a: the injected value reads nothing of legacy's reply",
+        ),
+        ("{ now: '2026-11-26T10:00:00Z' }", "w.inject.now: the injected value reads nothing of legacy's reply"),
         ("{ time: '${legacy.body.at}' }", "time"),
     ] {
         let (plan, problems) = Environment::new().check(&with(inject));

@@ -44,7 +44,7 @@ fn the_shape_of_a_step_is_checked() {
     assert_step_problems(
         "a: { set: 1, concurrency: 2 }\nb: { for_each: '${[1]}', concurrency: 0, set: 1 }\nc: { for_each: x, set: 1 }",
         &[
-            "w.steps.a.concurrency: `concurrency` belongs to `for_each`",
+            "w.steps.a.concurrency: `concurrency` is allowed only in a step with `for_each`",
             "w.steps.b.concurrency: with a concurrency of 0 no item would ever begin (1 takes one item after the other)",
             "w.steps.c.for_each: `for_each` takes a list or one `${ … }` that gives one",
         ],
@@ -97,7 +97,7 @@ fn calls_are_checked() {
     assert_step_problems(
         "a: { call: 'GET http://bank:80/x' }\nb: { call: 'GET ${request.body.url}/x' }",
         &[
-            "w.steps.a.call+4: a call goes to a declared service, not to an address \
+            "w.steps.a.call+4: a call has to go to a declared service, not to an address \
          (declare `http://bank:80` under `services:` in pointsman.yaml and write `${services.NAME}`)",
             "w.steps.b.call+4: a URL begins with `${services.NAME}`; a computed host is not allowed",
         ],

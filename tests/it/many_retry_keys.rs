@@ -102,5 +102,5 @@ async fn after_a_kill_legacy_gets_the_retries_of_many_new_keys() {
     assert_eq!(pointsman.stop().await, Some(0));
     check_runs(&store, &[]).await;
     let figures = format!("{} keys, {:.0} a second, 1 kill", taken.len(), KEYS as f64 / took.as_secs_f64());
-    report_violations("many_keys::after_a_kill_legacy_gets_the_retries_of_many_new_keys", None, &figures, &wrong);
+    report_violations("many_retry_keys::after_a_kill_legacy_gets_the_retries_of_many_new_keys", None, &figures, &wrong);
 }

@@ -3,13 +3,13 @@
 //! Always true: a line is printable ASCII; within it a client's quotes and backslashes are preceded by a backslash, and
 //! every other byte that is not printable is `\xHH` (or `\n`, `\r`, `\t`), as Apache writes them.
 
-use super::record::{Record, Text, version_name};
+use super::record::{AccessLogRecord, Text, version_name};
 use super::text::{milliseconds, redacted_agent_bytes, redacted_bytes};
 
 /// Appends the line for one record, with its line break.
-pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
+pub(super) fn write(record: &AccessLogRecord, to: &mut Vec<u8>) {
     // Destructured whole, so that a new field does not compile until it is written.
-    let Record {
+    let AccessLogRecord {
         ended,
         duration,
         client,

@@ -98,10 +98,10 @@ async fn kill_at_each(test: &str, calls: &str, stride: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_each_sync_of_the_store() {
-    kill_at_each("kills::killed_at_each_sync_of_the_store", "fsync,fdatasync", 3).await;
+    kill_at_each("kill_at_every_write::killed_at_each_sync_of_the_store", "fsync,fdatasync", 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_each_write_to_a_socket() {
-    kill_at_each("kills::killed_at_each_write_to_a_socket", "sendto,writev", 5).await;
+    kill_at_each("kill_at_every_write::killed_at_each_write_to_a_socket", "sendto,writev", 5).await;
 }

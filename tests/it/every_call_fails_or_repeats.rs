@@ -217,7 +217,7 @@ async fn each_call_fails_in_turn(keyed: bool) {
     }
     let choices = format!("{choices} choices of a person");
     eprintln!("{cases} cases, {cases} faults, {choices}, {} violations; ends: {ends:?}", wrong.len());
-    eprintln!("to repeat: cargo test --test it drivers::each_call_fails");
+    eprintln!("to repeat: cargo test --test it every_call_fails_or_repeats::each_call_fails");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -257,7 +257,7 @@ async fn killed_after_each_call(keyed: bool) {
         }
     }
     eprintln!("{cases} cases, {cases} crashes, {extra} calls sent again, {} violations; ends: {ends:?}", wrong.len());
-    eprintln!("to repeat: cargo test --test it drivers::killed_after_each_call");
+    eprintln!("to repeat: cargo test --test it every_call_fails_or_repeats::killed_after_each_call");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

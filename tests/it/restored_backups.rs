@@ -129,7 +129,7 @@ async fn live_routes_of_a_restored_backup_go_down() {
         "an earlier force does not count"
     );
     system.finish().await;
-    let test = "restored::live_routes_of_a_restored_backup_go_down";
+    let test = "restored_backups::live_routes_of_a_restored_backup_go_down";
     report_violations(test, None, "3 orders, 2 backups", &[]);
 }
 
@@ -156,7 +156,7 @@ async fn live_routes_of_a_copy_beside_the_original_go_down() {
         assert!(says_copy(&system).await, "{copy}");
     }
     system.finish().await;
-    let test = "restored::live_routes_of_a_copy_beside_the_original_go_down";
+    let test = "restored_backups::live_routes_of_a_copy_beside_the_original_go_down";
     report_violations(test, None, "1 order, 2 copies", &[]);
 }
 
@@ -194,7 +194,7 @@ async fn live_routes_of_a_copy_of_a_stopped_store_go_down() {
     }
     system.restart_on(original).await;
     system.finish().await;
-    let test = "restored::live_routes_of_a_copy_of_a_stopped_store_go_down";
+    let test = "restored_backups::live_routes_of_a_copy_of_a_stopped_store_go_down";
     report_violations(test, None, "2 orders, 2 copies", &[]);
 }
 
@@ -229,7 +229,7 @@ async fn live_routes_of_a_moved_store_stay() {
         }
     }
     system.finish().await;
-    report_violations("restored::live_routes_of_a_moved_store_stay", None, "3 starts", &[]);
+    report_violations("restored_backups::live_routes_of_a_moved_store_stay", None, "3 starts", &[]);
 }
 
 /// Copies of the store's file, made while it was stopped, are put back in its place; the file of retry keys stays.
@@ -273,6 +273,6 @@ async fn live_routes_of_an_older_copy_in_the_place_of_the_store_go_down() {
         system.restart().await;
     }
     system.finish().await;
-    let test = "restored::live_routes_of_an_older_copy_in_the_place_of_the_store_go_down";
+    let test = "restored_backups::live_routes_of_an_older_copy_in_the_place_of_the_store_go_down";
     report_violations(test, None, "3 orders, 2 copies", &[]);
 }

@@ -30,7 +30,7 @@ pub(super) struct SharedBound {
 }
 
 /// What a route holds of a bound; given back when it is dropped.
-pub(super) struct Share {
+pub(super) struct RouteReservation {
     bound: Arc<SharedBound>,
     of_route: Arc<AtomicU64>,
     amount: u64,
@@ -42,7 +42,7 @@ impl SharedBound {
     }
 
     /// Takes this much for a route; `None` if less is free, or the route would hold more than its share.
-    pub(super) fn take(self: &Arc<Self>, route: &RouteId, amount: u64) -> Option<Share> {
+    pub(super) fn take(self: &Arc<Self>, route: &RouteId, amount: u64) -> Option<RouteReservation> {
         if amount > self.max {
             return None;
         }
@@ -55,7 +55,7 @@ impl SharedBound {
             of_route.fetch_sub(amount, Ordering::AcqRel);
             return None;
         }
-        Some(Share { bound: Arc::clone(self), of_route, amount })
+        Some(RouteReservation { bound: Arc::clone(self), of_route, amount })
     }
 
     /// Whether a route could take some now.
@@ -101,7 +101,7 @@ fn is_within(held: u64, free: u64) -> bool {
     held <= free.saturating_mul(HELD_PER_FREE_MAX)
 }
 
-impl Drop for Share {
+impl Drop for RouteReservation {
     fn drop(&mut self) {
         self.of_route.fetch_sub(self.amount, Ordering::AcqRel);
         self.bound.used.fetch_sub(self.amount, Ordering::AcqRel);
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     /// How many a route gets that takes one after the other as long as it can.
-    fn greedy(bound: &Arc<SharedBound>, route: &str) -> Vec<Share> {
+    fn greedy(bound: &Arc<SharedBound>, route: &str) -> Vec<RouteReservation> {
         std::iter::from_fn(|| bound.take(&route.into(), 1)).collect()
     }
 

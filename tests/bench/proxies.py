@@ -12,11 +12,11 @@ Needs: nginx, haproxy, wrk, nghttp2-client (h2load), openssl; Envoy is left out 
 Unfair to Pointsman: it counts metrics per route, matches its routes, adds a traceparent and starts an engine with a store,
 which the others do not do. Unfair to nginx: its buffering is off, as a streaming proxy's; with it, uploads cost it more.
 """
-import argparse, collections, os, random, re, resource, socket, ssl, statistics, subprocess, sys, tempfile, time
+import argparse, collections, contextlib, os, random, re, resource, socket, ssl, statistics, subprocess, sys, tempfile, threading, time
 from pathlib import Path
 
 import proxy_candidates as candidates
-from rig import busy_share, machine, require, work_folder, write_rows
+from rig import busy_share, http, machine, require, work_folder, write_rows
 
 MS_PER_UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
@@ -42,6 +42,26 @@ def h2load(folder, options, url):
     micros = sorted(int(line.split("\t")[2]) for line in log.read_text().splitlines() if line.count("\t") >= 2)
     at = lambda share: round(micros[min(len(micros) - 1, int(len(micros) * share))] / 1e3, 3)
     return dict(requests=done, bad=done - ok, p50_ms=at(0.5), p99_ms=at(0.99))
+
+
+@contextlib.contextmanager
+def every_second(url):
+    """Sends a request every second while the block runs."""
+    stop = threading.Event()
+
+    def send():
+        while True:
+            http(url)
+            if stop.wait(1):
+                return
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 # --- the figures: each takes a candidate and returns a row --------------------------------------------------------------
@@ -75,6 +95,24 @@ class Figures:
 
     def download(self, at):
         row = self.by_request(at, lambda: wrk(self.folder, at.port, self.seconds, 4, "/large"))
+        row["mb_per_cpu_s"] = round(candidates.LARGE_BYTES / row["cpu_us"], 1)
+        return row
+
+    def egress_get(self, at):
+        """Legacy's calls through the egress listener, by base URL; a peer passes them on as it does any request."""
+        return self.by_request(at, lambda: wrk(self.folder, at.egress_port, self.seconds, self.connections, at.egress_path + "/r0/1"))
+
+    def egress_watched(self, at):
+        """The same while a request is compared whose calls they may be: each is copied and looked up."""
+        with every_second(f"http://127.0.0.1:{at.port}{candidates.WATCHED}"):
+            return self.egress_get(at)
+
+    def egress_post_64k(self, at):
+        script = 'wrk.method = "POST"\nwrk.body = string.rep("x", 65536)\n'
+        return self.by_request(at, lambda: wrk(self.folder, at.egress_port, self.seconds, 8, at.egress_path + "/upload", script))
+
+    def egress_download(self, at):
+        row = self.by_request(at, lambda: wrk(self.folder, at.egress_port, self.seconds, 4, at.egress_path + "/large"))
         row["mb_per_cpu_s"] = round(candidates.LARGE_BYTES / row["cpu_us"], 1)
         return row
 
@@ -128,7 +166,7 @@ class Figures:
         return row
 
 
-PER_ROUND = ["get_saturated", "get_follower", "post_new_key", "get_2000_per_s", "post_64k", "download", "h2_get", "tls_full", "tls_resumed"]
+PER_ROUND = ["get_saturated", "get_follower", "post_new_key", "get_2000_per_s", "post_64k", "download", "egress_get", "egress_watched", "egress_post_64k", "egress_download", "h2_get", "tls_full", "tls_resumed"]
 ALL = ["rest_memory", *PER_ROUND, "routes", "idle_memory"]
 
 

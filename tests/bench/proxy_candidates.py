@@ -20,10 +20,11 @@ def certificate(folder):
 
 
 class Candidate:
-    """A running proxy with a plain and a TLS port."""
+    """A running proxy with a plain and a TLS port, and the port and path by which it passes on legacy's calls."""
 
-    def __init__(self, name, process, port, tls_port):
+    def __init__(self, name, process, port, tls_port, egress=None):
         self.name, self.process, self.port, self.tls_port = name, process, port, tls_port
+        self.egress_port, self.egress_path = egress or (port, "")
         wait_port(port, name, process)
 
     def cpu_us(self):
@@ -136,13 +137,15 @@ steps:
   read: { call: 'GET ${services.shop}/orders/1' }
 respond: { status: 200, body: { ok: true } }
 """
+# A route whose calls are compared. A request to it every second keeps the egress listener copying what it passes on.
+WATCHED = "/watched"
 
 
 def pointsman(folder, origin_port, tls, routes=10, name="pointsman"):
-    """Every route in `off`. `/orders` has a workflow, a retry key and pins; `/orders/{id}` follows it; the others have none."""
+    """Every route but one in `off`. `/orders` has a workflow, a retry key and pins; `/orders/{id}` follows it; the others have none."""
     if not BINARY.exists():
         sys.exit("build first: cargo build --release")
-    port, tls_port, admin = free_port(), free_port(), free_port()
+    port, tls_port, admin, egress = (free_port() for _ in range(4))
     flags = Path(folder) / name
     for part in ("routes", "workflows"):
         (flags / part).mkdir(parents=True)
@@ -152,6 +155,7 @@ def pointsman(folder, origin_port, tls, routes=10, name="pointsman"):
   - 127.0.0.1:{port}
   - {{ address: 127.0.0.1:{tls_port}, tls: {{ certificates: [ {{ cert: cert.pem, key: key.pem }} ] }} }}
 admin: {{ listen: 127.0.0.1:{admin} }}
+egress: {{ listen: 127.0.0.1:{egress} }}
 services: {{ shop: 'http://127.0.0.1:{origin_port}' }}
 default_legacy: shop
 store: 'sqlite:{flags}/bench.db'
@@ -159,15 +163,17 @@ limits: {{ client_connections_max: 20000, client_idle_ms: 600000 }}
 """)
     (flags / "workflows/create-order.yaml").write_text(WORKFLOW)
     (flags / "workflows/read-order.yaml").write_text(READ)
+    (flags / "workflows/watched.yaml").write_text(WORKFLOW.replace("create-order", "watched"))
     lines = ["routes:",
              "  - { id: orders.create, match: { method: POST, path: /orders }, legacy: shop, workflow: create-order, state: 'off', instance: { creates: $.id } }",
              "  - { id: orders.get, match: { method: GET, path: '/orders/{id}' }, legacy: shop, workflow: read-order, state: 'off', instance: { follows: orders.create, key: path.id } }"]
-    lines += [f"  - {{ id: plain.r{n}, match: {{ method: GET, path: '/r{n}/{{id}}' }}, legacy: shop, state: 'off' }}" for n in range(routes - 2)]
+    lines += [f"  - {{ id: watched, match: {{ method: GET, path: {WATCHED} }}, legacy: shop, workflow: watched, state: shadow }}"]
+    lines += [f"  - {{ id: plain.r{n}, match: {{ method: GET, path: '/r{n}/{{id}}' }}, legacy: shop, state: 'off' }}" for n in range(routes - 3)]
     for first in range(1, len(lines), 2000):
         (flags / f"routes/from{first}.yaml").write_text("\n".join(lines[:1] + lines[first:first + 2000]) + "\n")
     log = open(flags / "log", "w")
     process = start([BINARY, "serve", "--flags", flags], stderr=log)
-    candidate = Candidate(name, process, port, tls_port)
+    candidate = Candidate(name, process, port, tls_port, (egress, "/shop"))
     http(f"http://127.0.0.1:{port}/r0/1")  # it takes connections before it is ready, and with many routes long before
     return candidate
 

@@ -8,6 +8,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use super::bounds::{BoundExceeded, CompareBounds};
 use super::compared_body::ComparedBody;
 use super::context::WalkContext;
+use super::earlier_ids::{self, EarlierIds};
 use super::effects::{EffectCoverage, IntentCounts, PairedCalls, RunExtent};
 use super::findings::{ComparisonFindings, ReportAs};
 use super::id_map::{FoundIds, IdMap};
@@ -33,20 +34,46 @@ pub fn compare(
     bounds: &CompareBounds,
     expired: &dyn Fn() -> bool,
 ) -> Result<Comparison, BoundExceeded> {
-    let (mut comparison, ids) = compare_from(FirstIds::OfHeaders, pair, rules, bounds, expired)?;
+    compared(pair, &[], rules, bounds, expired).map(|(comparison, _)| comparison)
+}
+
+/// Compares two observations of an instance, of which earlier pairs have bound these ids. Returns also the ids that
+/// this pair binds.
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_in_instance(
+    pair: &Pair<'_>,
+    earlier: &[EarlierIds],
+    rules: &Rules,
+    bounds: &CompareBounds,
+    expired: &dyn Fn() -> bool,
+) -> Result<(Comparison, Vec<EarlierIds>), BoundExceeded> {
+    let (comparison, ids) = compared(pair, earlier, rules, bounds, expired)?;
+    Ok((comparison, earlier_ids::bound_by(pair, rules, &ids)))
+}
+
+fn compared(
+    pair: &Pair<'_>,
+    earlier: &[EarlierIds],
+    rules: &Rules,
+    bounds: &CompareBounds,
+    expired: &dyn Fn() -> bool,
+) -> Result<(Comparison, IdMap), BoundExceeded> {
+    let (mut comparison, mut ids) = compare_from(FirstIds::OfHeaders, (pair, earlier), rules, bounds, expired)?;
     // Which of two places names the wrong thing is not known: the order of binding that leaves fewer differences is
     // taken, which one with a single difference has already.
     if ids.are_contradicted() && !rules.body.header_ids.is_empty() && comparison.differences.len() > 1 {
-        let other = compare_from(FirstIds::OfBody, pair, rules, bounds, expired).ok();
+        let other = compare_from(FirstIds::OfBody, (pair, earlier), rules, bounds, expired).ok();
         let has_fewer = |other: &Comparison| {
             !other.differences.is_empty() && other.differences.len() < comparison.differences.len()
         };
-        if let Some((other, _)) = other.filter(|(other, _)| has_fewer(other)) {
-            comparison = other;
+        if let Some(other) = other.filter(|(other, _)| has_fewer(other)) {
+            (comparison, ids) = other;
         }
     }
     comparison.intents = intent_counts(pair, rules, comparison.effects.as_ref());
-    Ok(comparison)
+    Ok((comparison, ids))
 }
 
 /// Which ids are bound first: where others contradict them, the others are reported.
@@ -60,7 +87,7 @@ enum FirstIds {
 
 fn compare_from(
     first: FirstIds,
-    pair: &Pair<'_>,
+    (pair, earlier): (&Pair<'_>, &[EarlierIds]),
     rules: &Rules,
     bounds: &CompareBounds,
     expired: &dyn Fn() -> bool,
@@ -69,7 +96,7 @@ fn compare_from(
     let mut ids = IdMap::of_kinds(rules.texts.kinds());
     rule_conditions::turn_off(pair, &rules.texts, &mut findings);
     match compare_parts(first, pair, rules, bounds, &mut ids, &mut findings) {
-        Ok(()) => {}
+        Ok(()) => earlier_ids::report_contradictions(earlier, pair, rules, &ids, &mut findings),
         Err(BoundExceeded::Time) if findings.has_differences() => findings.truncate(),
         Err(exceeded) => return Err(exceeded),
     }

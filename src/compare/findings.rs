@@ -279,7 +279,19 @@ impl<'a> ComparisonFindings<'a> {
 
     /// Adds to the difference with this index, if there is one, the bindings that it contradicts, redacted.
     fn add_contradicted(&mut self, index: usize, contradicted: &[&FoundIds]) {
-        let show = |found: &FoundIds, value: &Value| match self.sensitive {
+        let pairings = contradicted.iter().take(CONTRADICTED_SHOWN_MAX).map(|found| {
+            let (legacy, engine) = self.shown_ids(found);
+            EarlierPairing { path: found.path.clone(), legacy, engine }
+        });
+        let pairings = pairings.collect();
+        if let Some(difference) = self.differences.get_mut(index) {
+            difference.contradicts = pairings;
+        }
+    }
+
+    /// Returns the form in which a difference shows two ids: legacy's and the engine's.
+    pub(super) fn shown_ids(&self, found: &FoundIds) -> (String, String) {
+        let show = |value: &Value| match self.sensitive {
             Some(sensitive) => {
                 let mut value = value.clone();
                 sensitive.hide_in_value(&mut value);
@@ -287,15 +299,7 @@ impl<'a> ComparisonFindings<'a> {
             }
             None => found.shown_as.show(value),
         };
-        let pairings = contradicted.iter().take(CONTRADICTED_SHOWN_MAX).map(|found| EarlierPairing {
-            path: found.path.clone(),
-            legacy: show(found, &found.legacy),
-            engine: show(found, &found.engine),
-        });
-        let pairings = pairings.collect();
-        if let Some(difference) = self.differences.get_mut(index) {
-            difference.contradicts = pairings;
-        }
+        (show(&found.legacy), show(&found.engine))
     }
 
     /// The path of a value in the replies, or, with a prefix, in the body of a call.

@@ -149,6 +149,11 @@ impl IdMap {
         ids.dedup();
         ids.iter().filter_map(|found| self.found.get(found)).collect()
     }
+    /// The ids that were bound by a rule: their kind, legacy's id, and where they were found.
+    pub(super) fn found_by_rules(&self) -> impl Iterator<Item = (IdKind, &str, &FoundIds)> {
+        let by_rules = self.found.iter().filter(|(_, found)| found.rule.is_some());
+        by_rules.map(|((kind, legacy), found)| (*kind, legacy.as_str(), found))
+    }
     /// Whether two ids of a kind are bound to each other.
     pub(super) fn are_bound(&self, kind: IdKind, legacy: &str, engine: &str) -> bool {
         let bound = self.to_engine.all(legacy).iter();
@@ -374,7 +379,7 @@ impl IdMap {
 }
 
 /// Returns an id as text, whether it is a JSON string or a number; `None` if the value is neither.
-fn id_text(value: &Value) -> Option<&str> {
+pub(super) fn id_text(value: &Value) -> Option<&str> {
     match value {
         Value::String(text) => Some(text),
         Value::Number(number) => Some(number.as_str()),

@@ -35,6 +35,7 @@ mod covering;
 mod decode;
 mod digest;
 mod draft;
+mod earlier_ids;
 mod effect;
 mod effects;
 mod equal;
@@ -129,9 +130,10 @@ pub use capture::{
     CapturedReply, CapturedRequest, HarError, InstanceOfPair, NotCaptured, RouteOf, UnreadableCapture, capture,
     pairs_of_har,
 };
-pub use comparison::compare;
+pub use comparison::{compare, compare_in_instance};
 pub use decode::decoded_body;
 pub use draft::{CompareContext, NumbersDraft, RulesDraft, StatusDraft};
+pub use earlier_ids::{EarlierIds, IdsOf};
 pub use effect::{Effect, EffectReply, RecordedParts};
 pub use effects::{
     CallRole, CallTemplate, CorrespondingCall, EffectCoverage, EffectRulesDraft, IntentCounts, StepCoverage,

@@ -15,6 +15,10 @@ impl IdKind {
     pub(super) fn of_index(index: usize) -> Self {
         Self(index)
     }
+    /// Its index among the kinds.
+    pub(super) fn index(self) -> usize {
+        self.0
+    }
 }
 
 /// A rule for ids, and what is counted for it.

@@ -1,7 +1,8 @@
-//! Which ids the engine gave to twins, so that an id that it gives to a second instance is found.
+//! Which ids the engine gave to twins, so that an id that it gives to a second instance is found, and a reference to
+//! the twin of another instance.
 //!
-//! If the engine gives one id to two instances, each pair matches by itself, because ids correspond within a pair. Only
-//! a memory across pairs shows it.
+//! If the engine gives one id to two instances, or names the twin of another instance than legacy does, each pair
+//! matches by itself, because ids correspond within a pair. Only a memory across pairs shows it.
 //!
 //! Always true: the number of ids that are remembered is bounded, and the oldest are forgotten; an id that was given to
 //! a second instance stays with the first. What is remembered is lost with the process.
@@ -12,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use http::HeaderMap;
 use serde_json::Value;
 
-use crate::compare::{Body, InstanceIds, Observation, decoded_body};
+use crate::compare::{Body, EarlierIds, IdsOf, InstanceIds, Observation, decoded_body};
 use crate::evidence::EvidenceGeneration;
 use crate::exchange::Answered;
 use crate::flag::Instance;
@@ -21,6 +22,8 @@ use crate::workflow::{Mode, may_create_instance};
 
 /// The most ids that are remembered, of all families together.
 const GIVEN_IDS_MAX: usize = 65_536;
+/// A number with fewer digits is not taken for an id of an instance where nothing says so.
+const SHORT_BYTES: usize = 9;
 /// The longest id that is remembered.
 const GIVEN_ID_BYTES_MAX: usize = 256;
 
@@ -36,6 +39,12 @@ pub(super) struct GivenIds(Mutex<Recent>);
 struct Recent {
     /// Legacy's id of the instance, by the id of its twin.
     legacy: HashMap<GivenId, Box<str>>,
+    /// The id of the newest twin, by the family and legacy's id of the instance.
+    twins: HashMap<(RouteId, Box<str>), Box<str>>,
+    /// Legacy's id of the instance, by the family and the id of the newest twin that has it.
+    instances: HashMap<(RouteId, Box<str>), Box<str>>,
+    /// The kind of ids that the rules declare for the instances of a family.
+    kinds: HashMap<RouteId, String>,
     /// The same keys, the oldest first.
     order: VecDeque<GivenId>,
 }
@@ -58,13 +67,73 @@ impl GivenIds {
             return (**first != *legacy).then(|| InstanceIds { legacy: first.to_string(), engine });
         }
         recent.order.push_back(key.clone());
-        recent.legacy.insert(key, legacy.into());
+        let (legacy, engine): (Box<str>, Box<str>) = (legacy.into(), engine.into());
+        recent.instances.insert((family.clone(), engine.clone()), legacy.clone());
+        recent.twins.insert((family.clone(), legacy.clone()), engine);
+        recent.legacy.insert(key, legacy);
         if recent.order.len() > GIVEN_IDS_MAX
             && let Some(oldest) = recent.order.pop_front()
+            && let Some(legacy) = recent.legacy.remove(&oldest)
         {
-            recent.legacy.remove(&oldest);
+            recent.forget(oldest, legacy);
         }
         None
+    }
+
+    /// Notes the kind of ids that the rules declare for the instances of a family, so far as the ids that the pair of a
+    /// create bound say so.
+    pub(super) fn note_kind(&self, family: &RouteId, created: &InstanceIds, bound: &[EarlierIds]) {
+        let kind = bound.iter().find_map(|ids| match &ids.of {
+            IdsOf::Kind(kind) if ids.legacy == created.legacy && ids.engine == created.engine => Some(kind),
+            IdsOf::Kind(_) | IdsOf::Name(_) => None,
+        });
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kind) = kind.filter(|kind| recent.kinds.get(family) != Some(kind)) {
+            recent.kinds.insert(family.clone(), kind.clone());
+        }
+    }
+
+    /// Of the ids that a pair of the family bound: which of them are those of two different instances, with the ids
+    /// that one of these instances and its twin have.
+    ///
+    /// An id may be the number of something else. So only ids of the kind that is declared for the instances count, and
+    /// ids that are no short numbers.
+    pub(super) fn of_other_instances(&self, family: &RouteId, bound: &[EarlierIds]) -> Vec<EarlierIds> {
+        let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kind = recent.kinds.get(family);
+        let contradiction = |ids: &EarlierIds| {
+            let is_declared = matches!(&ids.of, IdsOf::Kind(of) if Some(of) == kind);
+            let known = |by: &HashMap<(RouteId, Box<str>), Box<str>>, id: &str| {
+                let found = by.get(&(family.clone(), id.into()))?;
+                (is_declared || !is_short_number(id)).then(|| found.to_string())
+            };
+            let twin = known(&recent.twins, &ids.legacy).filter(|twin| *twin != ids.engine);
+            let instance = known(&recent.instances, &ids.engine).filter(|instance| *instance != ids.legacy);
+            let (legacy, engine) = match (twin, instance) {
+                (Some(twin), _) => (ids.legacy.clone(), twin),
+                (None, Some(instance)) => (instance, ids.engine.clone()),
+                (None, None) => return None,
+            };
+            Some(EarlierIds { path: "instance.id".to_owned(), legacy, engine, ..ids.clone() })
+        };
+        bound.iter().filter_map(contradiction).collect()
+    }
+}
+
+/// Whether an id may well be the number of something else.
+fn is_short_number(id: &str) -> bool {
+    id.len() < SHORT_BYTES && id.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+impl Recent {
+    fn forget(&mut self, (family, _, engine): GivenId, legacy: Box<str>) {
+        let (of_legacy, of_engine) = ((family.clone(), legacy), (family, engine));
+        if self.twins.get(&of_legacy) == Some(&of_engine.1) {
+            self.twins.remove(&of_legacy);
+        }
+        if self.instances.get(&of_engine) == Some(&of_legacy.1) {
+            self.instances.remove(&of_engine);
+        }
     }
 }
 
@@ -118,6 +187,32 @@ mod tests {
         assert_eq!(given.note(&orders, next, ids("5", "a")), None, "another workflow begins anew");
     }
 
+    fn bound(of: IdsOf, legacy: &str, engine: &str) -> EarlierIds {
+        let path = "$.parent".to_owned();
+        EarlierIds { of, path, legacy: legacy.to_owned(), engine: engine.to_owned(), is_secret: false }
+    }
+
+    #[test]
+    fn a_reference_to_the_twin_of_another_instance_is_found() {
+        let (given, orders) = (GivenIds::default(), RouteId::new("orders.create"));
+        let (a, b) = ("0198c0de-aaaa", "0198c0de-bbbb");
+        given.note(&orders, GENERATION, ids("17", a));
+        given.note(&orders, GENERATION, ids("18", b));
+        let (order, name) = (|| IdsOf::Kind("order".to_owned()), || IdsOf::Name("parent".to_owned()));
+        let contradicted = |of: IdsOf, legacy: &str, engine: &str| {
+            let found = given.of_other_instances(&orders, &[bound(of, legacy, engine)]);
+            found.into_iter().map(|ids| (ids.legacy, ids.engine)).next()
+        };
+        assert_eq!(contradicted(name(), "17", a), None);
+        assert_eq!(contradicted(name(), "17", b), Some(("18".to_owned(), b.to_owned())));
+        assert_eq!(contradicted(name(), "17", "new"), None, "17 may be the number of a payment");
+        assert_eq!(contradicted(order(), "17", "new"), None, "nothing says that instances are of this kind");
+        given.note_kind(&orders, &ids("17", a), &[bound(order(), "17", a)]);
+        assert_eq!(contradicted(order(), "17", "new"), Some(("17".to_owned(), a.to_owned())));
+        assert_eq!(contradicted(order(), "17", a), None);
+        assert_eq!(given.of_other_instances(&RouteId::new("carts.create"), &[bound(name(), "17", b)]), []);
+    }
+
     #[test]
     fn the_oldest_ids_are_forgotten_and_very_long_ones_are_not_noted() {
         let given = GivenIds::default();
@@ -125,7 +220,8 @@ mod tests {
         for n in 0..=GIVEN_IDS_MAX {
             assert_eq!(given.note(&orders, GENERATION, ids(&n.to_string(), &n.to_string())), None);
         }
-        assert_eq!(given.0.lock().unwrap().legacy.len(), GIVEN_IDS_MAX);
+        let sizes = |recent: &Recent| (recent.legacy.len(), recent.twins.len(), recent.instances.len());
+        assert_eq!(sizes(&given.0.lock().unwrap()), (GIVEN_IDS_MAX, GIVEN_IDS_MAX, GIVEN_IDS_MAX));
         assert_eq!(given.note(&orders, GENERATION, ids("x", "0")), None, "forgotten");
         assert_eq!(given.note(&orders, GENERATION, ids("x", "2")), Some(ids("2", "2")));
         let long = "x".repeat(GIVEN_ID_BYTES_MAX + 1);

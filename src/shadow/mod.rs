@@ -43,8 +43,10 @@ mod event_bodies;
 mod event_messages;
 mod followups;
 mod given_ids;
+mod ids_of_instances;
 mod in_flight;
 mod instance_order;
+mod kept;
 mod legacy_calls;
 mod legacy_read_replies;
 mod marked_twins;
@@ -76,6 +78,7 @@ use answer_checks::AnswerChecks;
 use dispatch::run_entries;
 use followups::store_marks;
 use given_ids::GivenIds;
+use ids_of_instances::IdsOfInstances;
 use instance_order::InstanceOrder;
 use open_requests::{OpenRequests, Placement};
 use queue::{ByteBudget, QueuedRequest};
@@ -168,6 +171,7 @@ impl Shadow {
             turn_memory: Arc::clone(&turn_memory),
             twins: Arc::clone(&twins),
             given_ids: GivenIds::default(),
+            ids_of_instances: IdsOfInstances::default(),
         });
         let entries = run_entries(queued, stopping, slots, Arc::clone(&runner));
         let (no_more_marks, stop_marks) = watch::channel(false);

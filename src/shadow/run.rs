@@ -12,7 +12,9 @@ use super::capture::{CapturedRun, capture, is_captured};
 use super::compared::{ComparedReplies, ComparedRequest, FirstRun};
 use super::engine_result::{EngineResult, shown_why};
 use super::given_ids::{GivenIds, created_ids};
+use super::ids_of_instances::IdsOfInstances;
 use super::in_flight::RunInFlight;
+use super::kept::kept;
 use super::legacy_calls;
 use super::legacy_read_replies::{LegacyReadReplies, replays_reads};
 use super::parts::{RepeatedLegacy, RulesInForce};
@@ -25,8 +27,7 @@ use super::run_facts::{
 use super::sample::sample;
 use super::stop::Stop;
 use crate::compare::{
-    AwaitedIntents, BoundExceeded, CompareBounds, HidesSensitive, KeepContext, Kept, Pair, Rules, Verdict, compare,
-    keep,
+    AwaitedIntents, BoundExceeded, CompareBounds, EarlierIds, HidesSensitive, Pair, Rules, Verdict, compare_in_instance,
 };
 use crate::evidence::{
     BranchOutcome, CAPTURE_BYTES_MAX, Captures, DifferingPlaces, Evidence, EvidenceGeneration, LegacyCallsStatus,
@@ -62,6 +63,8 @@ pub(super) struct Runner {
     pub(super) twins: Arc<dyn Twins>,
     /// The ids that the engine gave to twins.
     pub(super) given_ids: GivenIds,
+    /// The ids that earlier pairs of an instance bound.
+    pub(super) ids_of_instances: IdsOfInstances,
 }
 
 /// A request that the engine has run, until it is compared.
@@ -295,11 +298,25 @@ impl Runner {
         };
         let family = answered.flag.family.first_id();
         let created = created_ids(answered, &engine, bounds.bytes);
-        let id_reused = created.and_then(|ids| self.given_ids.note(family, generation, ids));
+        let instance = created.clone().or_else(|| report.instance.clone());
+        let mut earlier = instance.as_ref().map(|ids| self.ids_of_instances.of(family, ids)).unwrap_or_default();
+        let id_reused = created.clone().and_then(|ids| self.given_ids.note(family, generation, ids));
         let pair = Pair { instance: pair.instance.or(id_reused.as_ref()), ..pair };
         let end = Instant::now() + Limits::ms(self.limits.compare_ms);
-        let comparison = match compare(&pair, &rules, &bounds, &|| Instant::now() >= end) {
-            Ok(comparison) => comparison,
+        let compare =
+            |earlier: &[EarlierIds]| compare_in_instance(&pair, earlier, &rules, &bounds, &|| Instant::now() >= end);
+        let compared = compare(&earlier).and_then(|(comparison, bound)| {
+            let of_others = instance.as_ref().map(|_| self.given_ids.of_other_instances(family, &bound));
+            match of_others.filter(|of_others| !of_others.is_empty()) {
+                None => Ok((comparison, bound)),
+                Some(of_others) => {
+                    earlier.extend(of_others);
+                    compare(&earlier)
+                }
+            }
+        });
+        let (comparison, bound) = match compared {
+            Ok(compared) => compared,
             Err(BoundExceeded::Size) => return ComparisonOutcome::Skipped(SkipReason::BodyTooLarge),
             Err(BoundExceeded::Depth | BoundExceeded::Effects | BoundExceeded::Time) => {
                 return ComparisonOutcome::Skipped(SkipReason::OverBudget);
@@ -313,6 +330,10 @@ impl Runner {
         if engine.has_stopped() && comparison.verdict != Verdict::Mismatch {
             self.count_unresolved(answered, generation, not_known, &report);
             return not_known;
+        }
+        if let Some(instance) = instance.filter(|_| comparison.verdict != Verdict::Mismatch) {
+            created.iter().for_each(|created| self.given_ids.note_kind(family, created, &bound));
+            self.ids_of_instances.note(family, &instance, bound);
         }
         let lacks_calls = comparison.lacks_calls_of(engine.unattributed_steps());
         if lacks_calls {
@@ -346,7 +367,7 @@ impl Runner {
             Verdict::Ignored => ComparisonOutcome::Ignored,
             Verdict::Mismatch => {
                 if self.evidence.wants_sample(route, generation, &comparison.fingerprint) {
-                    let kept = self.kept(answered, &pair, &rules, &redaction);
+                    let kept = kept(answered, (&pair, &earlier), &rules, &redaction, &self.limits);
                     let sample = sample(answered, &engine, &report, &redaction, comparison, &self.limits);
                     self.evidence.keep_sample(generation, Sample { kept: Some(kept), ..sample });
                 }
@@ -372,19 +393,5 @@ impl Runner {
             _ => return,
         };
         self.evidence.record_unresolved(answered.compared_as(), generation, &why);
-    }
-
-    /// What is kept of a pair, so that it can be judged again under other rules.
-    fn kept(&self, answered: &Answered, pair: &Pair<'_>, rules: &Rules, redaction: &PairRedaction<'_>) -> Kept {
-        keep(
-            pair,
-            &KeepContext {
-                request: &request_value(&answered.request),
-                rules,
-                bounds: &CompareBounds::of(&self.limits),
-                sensitive: Some(redaction),
-                bytes_max: usize::try_from(self.limits.sample_bytes_max).unwrap_or(usize::MAX),
-            },
-        )
     }
 }

@@ -27,6 +27,9 @@ struct Orders {
 struct Order {
     item: Value,
     state: &'static str,
+    payment: u64,
+    /// The number of another order.
+    parent: Option<u64>,
 }
 
 impl Orders {
@@ -46,12 +49,15 @@ impl Orders {
 }
 
 fn handle(orders: &mut BTreeMap<u64, Order>, first: u64, call: &Call) -> HandlerResult {
-    let shown = |id: u64, order: &Order| json!({ "id": id, "item": order.item, "state": order.state });
+    let shown = |id: u64, order: &Order| {
+        let Order { item, state, payment, parent } = order;
+        json!({ "id": id, "item": item, "state": state, "payment_id": payment, "parent": parent })
+    };
     let reply = |status: StatusCode, body: Value| Ok(json(status, &body));
     let id = call.segments().get(1).and_then(|id| id.parse::<u64>().ok());
     let Some(id) = id else {
         let id = first + orders.len() as u64;
-        let order = Order { item: call.json()["item"].clone(), state: "open" };
+        let order = Order { item: call.json()["item"].clone(), state: "open", payment: 10 * id + 7, parent: None };
         let body = shown(id, &order);
         orders.insert(id, order);
         return reply(StatusCode::CREATED, body);
@@ -93,12 +99,13 @@ respond: { status: '${steps.stop.status}', body: '${steps.stop.output}' }
 const ROUTES: &str = "
 routes:
 - { id: orders.create, match: { method: POST, path: /orders }, legacy: old, workflow: create, state: dark,
-    force: { reason: a test }, instance: { creates: $.id }, compare: { ids: [$.id] } }
+    force: { reason: a test }, instance: { creates: $.id },
+    compare: &ids { ids: [{ path: $.id, kind: order }, { path: $.parent, kind: order }, $.payment_id] } }
 - { id: orders.get, match: { method: GET, path: '/orders/{id}' }, legacy: old, workflow: read, state: dark,
-    force: { reason: a test }, instance: { follows: orders.create, key: path.id }, compare: { ids: [$.id] } }
+    force: { reason: a test }, instance: { follows: orders.create, key: path.id }, compare: *ids }
 - { id: orders.cancel, match: { method: POST, path: '/orders/{id}/cancel' }, legacy: old, workflow: cancel,
     state: dark, force: { reason: a test }, instance: { follows: orders.create, key: path.id },
-    compare: { ids: [$.id] } }
+    compare: *ids }
 ";
 const FOLLOWERS: [&str; 2] = ["orders.get", "orders.cancel"];
 
@@ -222,6 +229,46 @@ async fn many_clients_and_a_slow_new_side_give_neither_no_twin_nor_a_false_diffe
     assert!(held("settled_match") > 0.0, "some had to wait");
     assert_eq!((held("settled_diff"), held("never_settled"), held("not_compared")), (0.0, 0.0, 0.0));
     assert_eq!(metrics.sum("pointsman_followups_pending", &[]), 0.0);
+    shop.finish().await;
+}
+
+/// Each pair is equal by itself, because its ids correspond one to one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follow_up_that_names_another_payment_or_another_order_is_a_difference() {
+    let shop = Shop::start(Duration::ZERO, Duration::ZERO, "").await;
+    let mut outcomes = BTreeMap::new();
+    let orders: Vec<u64> = (0..3).collect();
+    for item in &orders {
+        shop.create_and_follow_up(*item).await;
+        outcomes = shop.outcomes(3 * (item + 1)).await;
+    }
+    assert_eq!(outcomes, compared(9));
+    let set = |orders: &Orders, id: u64, payment: u64, parent: u64| {
+        let mut orders = orders.state.lock().expect("unpoisoned");
+        let order = orders.get_mut(&id).expect("the order");
+        (order.payment, order.parent) = (payment, Some(parent));
+    };
+    let right = (10_000_017, 1_000_002);
+    for (n, (payment, parent), differing) in [
+        (10, right, None),
+        (11, (10_000_027, 1_000_002), Some(("$.payment_id", "$.payment_id of an earlier pair"))),
+        (12, (10_000_017, 1_000_003), Some(("$.parent", "instance.id of an earlier pair"))),
+    ] {
+        set(&shop.old, 1, 17, 2);
+        set(&shop.new, 1_000_001, payment, parent);
+        shop.send(Method::GET, "/orders/1", &Value::Null).await;
+        let mismatched = shop.outcomes(n).await.get("mismatched").copied().unwrap_or_default();
+        let diffs = shop.pointsman.get("/api/v2/routes/orders.get/diffs").await;
+        assert_eq!(mismatched, n - 10, "{diffs}");
+        let Some((path, contradicted)) = differing else { continue };
+        let groups = diffs["groups"].as_array().cloned().unwrap_or_default();
+        let differences = groups.iter().flat_map(|group| group["differences"].as_array().cloned().unwrap_or_default());
+        let found: Vec<Value> = differences.filter(|difference| difference["path"] == path).collect();
+        assert_eq!(found.len(), 1, "{diffs}");
+        let paths: Vec<_> =
+            found[0]["contradicts"].as_array().into_iter().flatten().map(|earlier| &earlier["path"]).collect();
+        assert!(paths.contains(&&json!(contradicted)), "{diffs}");
+    }
     shop.finish().await;
 }
 

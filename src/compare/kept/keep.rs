@@ -10,6 +10,7 @@ use super::body::{KeptBody, Lines};
 use super::mask::Placeholders;
 use super::record::{Kept, KeptCall, KeptPair, KeptReply, NotKept};
 use crate::compare::bounds::CompareBounds;
+use crate::compare::earlier_ids::EarlierIds;
 use crate::compare::effect::Effect;
 use crate::compare::observation::{Body, Intent, Observation};
 use crate::compare::pair::{HidesSensitive, InstanceIds, Pair};
@@ -31,6 +32,8 @@ pub trait SensitiveParts: HidesSensitive {
 pub struct KeepContext<'a> {
     /// The request as conditions and asserts read it, whether the rules have any or not.
     pub request: &'a Value,
+    /// The ids that earlier pairs of its instance bound.
+    pub earlier_ids: &'a [EarlierIds],
     /// The rules under which it was compared.
     pub rules: &'a Rules,
     /// The bounds under which it was compared.
@@ -87,18 +90,27 @@ impl Keeping<'_> {
             unattributed_steps: pair.engine.unattributed_steps().to_vec(),
             effects: effects.transpose()?,
             instance: pair.instance.map(|ids| self.instance(ids)),
+            earlier_ids: self.context.earlier_ids.iter().map(|ids| self.earlier(ids)).collect(),
             stale_reads: pair.stale_reads,
             has_stopped: pair.engine.has_stopped(),
         })
     }
 
     fn instance(&mut self, InstanceIds { legacy, engine }: &InstanceIds) -> InstanceIds {
-        let sensitive = self.context.sensitive;
-        let mut masked = |id: &String| {
-            let hidden = sensitive.map_or_else(|| id.clone(), |parts| parts.hide_in_text(id));
-            self.placeholders.text(id, &hidden)
+        InstanceIds { legacy: self.id(legacy), engine: self.id(engine) }
+    }
+
+    fn earlier(&mut self, ids: &EarlierIds) -> EarlierIds {
+        let mut masked = |id: &String| match ids.is_secret {
+            true => self.placeholders.text(id, STARS),
+            false => self.id(id),
         };
-        InstanceIds { legacy: masked(legacy), engine: masked(engine) }
+        EarlierIds { legacy: masked(&ids.legacy), engine: masked(&ids.engine), ..ids.clone() }
+    }
+
+    fn id(&mut self, id: &str) -> String {
+        let hidden = self.context.sensitive.map_or_else(|| id.to_owned(), |parts| parts.hide_in_text(id));
+        self.placeholders.text(id, &hidden)
     }
 
     fn request(&mut self) -> Value {

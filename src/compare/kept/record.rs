@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::body::KeptBody;
+use crate::compare::earlier_ids::EarlierIds;
 use crate::compare::effect::{Effect, EffectReply};
 use crate::compare::observation::{Body, Intent, Observation};
 use crate::compare::pair::InstanceIds;
@@ -66,6 +67,9 @@ pub struct KeptPair {
     /// The ids of the instance, of a follow-up whose instance has a twin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) instance: Option<InstanceIds>,
+    /// The ids that earlier pairs of the instance bound.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) earlier_ids: Vec<EarlierIds>,
     /// Whether the engine read data that legacy had already changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) stale_reads: bool,

@@ -9,7 +9,8 @@ use super::mask::{holds_masked, is_masked};
 use super::record::{KeptCall, KeptPair};
 use crate::compare::assert;
 use crate::compare::bounds::{BoundExceeded, CompareBounds};
-use crate::compare::comparison::compare;
+use crate::compare::comparison::compare_in_instance;
+use crate::compare::earlier_ids::EarlierIds;
 use crate::compare::effect::Effect;
 use crate::compare::observation::Observation;
 use crate::compare::pair::{InstanceIds, Pair};
@@ -58,6 +59,7 @@ pub(in crate::compare) struct ReadPair {
     effects: Option<Vec<Arc<Effect>>>,
     pub(in crate::compare) request: Value,
     instance: Option<InstanceIds>,
+    earlier_ids: Vec<EarlierIds>,
     stale_reads: bool,
     /// Whether a `content-encoding` was not kept.
     was_encoded: bool,
@@ -80,6 +82,7 @@ impl ReadPair {
             effects: effects.map(|calls| calls.ok_or(NotJudged::Digest)).transpose()?,
             request: parse_json(kept.request.as_bytes()).map_err(|_| NotJudged::NotReproduced)?,
             instance: kept.instance.clone(),
+            earlier_ids: kept.earlier_ids.clone(),
             stale_reads: kept.stale_reads,
             was_encoded: kept.legacy.was_encoded || kept.engine.was_encoded,
         })
@@ -107,7 +110,8 @@ impl ReadPair {
         bounds: &CompareBounds,
         expired: &dyn Fn() -> bool,
     ) -> Result<Comparison, NotJudged> {
-        compare(&self.pair(), rules, bounds, expired).map_err(NotJudged::Bound)
+        let compared = compare_in_instance(&self.pair(), &self.earlier_ids, rules, bounds, expired);
+        compared.map(|(comparison, _)| comparison).map_err(NotJudged::Bound)
     }
 
     /// Checks that the pair shows the differences that were found under the rules by which it was compared.

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::compare::tests::{BOUNDS, found, json_reply, reply, rules};
 use crate::compare::{
-    Body, Comparison, Effect, EffectReply, HidesSensitive, InstanceIds, Intent, Observation, Pair, Rules, Verdict,
-    compare,
+    Body, Comparison, EarlierIds, Effect, EffectReply, HidesSensitive, IdsOf, InstanceIds, Intent, Observation, Pair,
+    Rules, Verdict, compare, compare_in_instance,
 };
 
 const BYTES_MAX: usize = 64 << 10;
@@ -23,7 +23,7 @@ fn compared(pair: &Pair<'_>, rules: &Rules) -> Comparison {
 }
 
 fn kept_with(pair: &Pair<'_>, rules: &Rules, sensitive: Option<&dyn SensitiveParts>, bytes_max: usize) -> Kept {
-    keep(pair, &KeepContext { request: pair.request, rules, bounds: &BOUNDS, sensitive, bytes_max })
+    keep(pair, &KeepContext { request: pair.request, earlier_ids: &[], rules, bounds: &BOUNDS, sensitive, bytes_max })
 }
 
 /// What is kept of a pair, as it is read from the store.
@@ -365,4 +365,32 @@ proptest! {
             prop_assert!(truth.differences.is_empty(), "{:?} {}", truth, serde_json::to_string(&kept).unwrap());
         }
     }
+}
+
+#[test]
+fn the_ids_that_earlier_pairs_bound_are_kept() {
+    let earlier = [EarlierIds {
+        of: IdsOf::Name("payment_id".to_owned()),
+        path: "$.payment_id".to_owned(),
+        legacy: "p-1".to_owned(),
+        engine: "q-1".to_owned(),
+        is_secret: false,
+    }];
+    let of = |payment: &str| json_reply(&json!({"payment_id": payment, "n": payment.len()}));
+    let (legacy, engine, request) = (of("p-1"), of("q-22"), json!({}));
+    let (pair, in_force) = (pair(&legacy, &engine, &request), rules(json!({"ids": ["$.payment_id"]})));
+    let found = compare_in_instance(&pair, &earlier, &in_force, &BOUNDS, &|| false).unwrap().0.differences;
+    assert_eq!(found.len(), 2, "{found:?}");
+    let context = KeepContext {
+        request: &request,
+        earlier_ids: &earlier,
+        rules: &in_force,
+        bounds: &BOUNDS,
+        sensitive: None,
+        bytes_max: BYTES_MAX,
+    };
+    let Kept::Pair(kept) = keep(&pair, &context) else { panic!("not kept") };
+    let trial = rules(json!({"ids": ["$.payment_id"], "ignore": ["$.n"]}));
+    let rejudged = rejudge(&kept, &found, &in_force, &trial, &BOUNDS, &|| false).unwrap();
+    assert_eq!((rejudged.still.len(), rejudged.still[0].path.as_str()), (1, "$.payment_id"));
 }

@@ -376,7 +376,7 @@ fn each_field_is_checked() {
         (json!({ "workflow": "create-order", "replay_safe": true }), ".replay_safe", "a shared step is not safe"),
         (json!({ "workflow": "note-order", "replay_safe": true }), ".replay_safe", "a private step is not safe"),
         (json!({ "replay_safe": true, "instance": { "creates": "$.id" } }), ".replay_safe", "creates instances"),
-        (json!({ "noise": "1%" }), ".noise", "without `replay_safe: true`"),
+        (json!({ "noise": "1%" }), ".noise", "needs `replay_safe: true`"),
         (json!({ "replay_safe": true, "noise": "1" }), ".noise", "is not a rate"),
         (json!({ "replay_safe": true, "noise": "0.001%" }), ".noise", "finer than 0.01"),
         (json!({ "match": { "method": "get", "path": "/a" } }), ".match.method", "not in upper case: write `GET`"),

@@ -1,0 +1,269 @@
+//! Ids that earlier pairs of an instance bound, and what contradicts them in a later pair.
+//!
+//! Within a pair ids correspond one to one. That a follow-up names another object of the same instance (the payment of
+//! another order) shows only against the pairs before it: there, legacy's id was bound to another id of the engine.
+//!
+//! Always true: ids are compared with earlier ones of the same declared kind, or of the same name if no kind is
+//! declared, because two tables often give the same numbers to different things.
+
+use serde::{Deserialize, Serialize};
+
+use super::findings::{ComparisonFindings, ReportAs};
+use super::id_form::is_no_id;
+use super::id_map::{FoundIds, IdMap, id_text};
+use super::pair::{HidesSensitive, Pair};
+use super::redact::ShownAs;
+use super::rule_texts::IdKind;
+use super::rules::Rules;
+use super::verdict::DifferenceKind;
+
+/// The most ids of one pair that are remembered.
+const IDS_OF_PAIR_MAX: usize = 64;
+/// The longest id that is remembered.
+const ID_BYTES_MAX: usize = 256;
+/// Names that say nothing of what an id is the id of: the name before belongs to them.
+const COMMON_NAMES: [&str; 9] = ["id", "uuid", "guid", "ref", "key", "no", "nr", "number", "code"];
+
+/// An id of legacy and one of the engine that a pair of an instance bound.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EarlierIds {
+    /// What they are the ids of.
+    pub of: IdsOf,
+    /// Where they were found: a path as in [`super::Difference::path`].
+    pub path: String,
+    /// Legacy's.
+    pub legacy: String,
+    /// The engine's.
+    pub engine: String,
+    /// Whether differences show asterisks in place of the two ids.
+    pub is_secret: bool,
+}
+
+/// What ids are the ids of, so far as rules and replies say so.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdsOf {
+    /// A kind that the rules declare (`kind: customer`).
+    Kind(String),
+    /// The name under which they are: `payment_id`, `payments.id`.
+    Name(String),
+}
+
+impl IdsOf {
+    fn found(kind: IdKind, path: &str, kinds: &[String]) -> Option<Self> {
+        match kinds.get(kind.index()).filter(|_| kind != IdKind::ANY) {
+            Some(kind) => Some(Self::Kind(kind.clone())),
+            None => name_of(path).map(Self::Name),
+        }
+    }
+}
+
+/// The name under which an id is; `None` for one in a header or in a text, which has none.
+fn name_of(path: &str) -> Option<String> {
+    if path.starts_with("headers.") {
+        return None;
+    }
+    let names = path.split(['.', '[', ']', '\'', '"']).filter(|name| !matches!(*name, "" | "$" | "*"));
+    let names: Vec<&str> = names.collect();
+    match names.as_slice() {
+        [] | [.., "text"] => None,
+        [.., holder, name] if COMMON_NAMES.contains(name) => Some(format!("{holder}.{name}")),
+        [.., name] => Some((*name).to_owned()),
+    }
+}
+
+/// The ids that a pair has bound under rules, the most that are remembered.
+pub(super) fn bound_by(pair: &Pair<'_>, rules: &Rules, ids: &IdMap) -> Vec<EarlierIds> {
+    let is_hidden = |id: &str, hides: &dyn HidesSensitive| hides.hide_in_text(id) != id;
+    let found = ids.found_by_rules().filter_map(|(kind, legacy, found)| {
+        let engine = id_text(&found.engine)?;
+        let is_kept = |id: &str| id.len() <= ID_BYTES_MAX && !is_no_id(id);
+        let of = IdsOf::found(kind, &found.path, rules.texts.kinds()).filter(|_| is_kept(legacy) && is_kept(engine))?;
+        let is_sensitive = pair.sensitive.is_some_and(|hides| is_hidden(legacy, hides) || is_hidden(engine, hides));
+        let is_secret = found.shown_as != ShownAs::UnderKey || is_sensitive;
+        Some(EarlierIds {
+            of,
+            path: found.path.clone(),
+            legacy: legacy.to_owned(),
+            engine: engine.to_owned(),
+            is_secret,
+        })
+    });
+    let mut bound: Vec<EarlierIds> = found.collect();
+    bound.sort();
+    bound.truncate(IDS_OF_PAIR_MAX);
+    bound
+}
+
+/// Reports the ids of a pair of which one was bound to another id by an earlier pair of the instance.
+pub(super) fn report_contradictions(
+    earlier: &[EarlierIds],
+    pair: &Pair<'_>,
+    rules: &Rules,
+    ids: &IdMap,
+    findings: &mut ComparisonFindings<'_>,
+) {
+    if earlier.is_empty() {
+        return;
+    }
+    let mut found: Vec<_> = ids.found_by_rules().collect();
+    found.sort_by_key(|(kind, legacy, found)| (*kind, *legacy, found.path.clone()));
+    for (kind, legacy, found) in found {
+        let (Some(of), Some(engine)) = (IdsOf::found(kind, &found.path, rules.texts.kinds()), id_text(&found.engine))
+        else {
+            continue;
+        };
+        let is_contradicted = |ids: &&EarlierIds| ids.of == of && (ids.legacy == legacy) != (ids.engine == engine);
+        let contradicted: Vec<FoundIds> = earlier.iter().filter(is_contradicted).map(EarlierIds::as_found).collect();
+        if contradicted.is_empty() {
+            continue;
+        }
+        let is_of_call = found.path.starts_with("effects.");
+        findings.report_as(match (is_of_call, pair.stale_reads) {
+            (true, _) => ReportAs::Effect,
+            (false, true) => ReportAs::StaleRead,
+            (false, false) => ReportAs::Found,
+        });
+        let (legacy, engine) = findings.shown_ids(found);
+        let contradicted: Vec<&FoundIds> = contradicted.iter().collect();
+        findings.add_contradicting_text(
+            &found.path,
+            DifferenceKind::Value,
+            Some(&legacy),
+            Some(&engine),
+            &contradicted,
+        );
+        findings.report_as(ReportAs::Found);
+    }
+}
+
+impl EarlierIds {
+    /// As ids that a difference contradicts.
+    fn as_found(&self) -> FoundIds {
+        FoundIds {
+            path: format!("{} of an earlier pair", self.path),
+            shown_as: if self.is_secret { ShownAs::Stars } else { ShownAs::UnderKey },
+            legacy: self.legacy.as_str().into(),
+            engine: self.engine.as_str().into(),
+            rule: None,
+            unproven: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::compare::tests::{BOUNDS, found, json_reply, rules};
+    use crate::compare::{Comparison, InstanceIds, Verdict, compare_in_instance};
+
+    /// Compares two replies after earlier pairs.
+    fn follow_up(
+        legacy: &Value,
+        engine: &Value,
+        draft: &Value,
+        earlier: &[EarlierIds],
+    ) -> (Comparison, Vec<EarlierIds>) {
+        let instance = InstanceIds { legacy: "17".to_owned(), engine: "run-1".to_owned() };
+        let (legacy, engine) = (json_reply(legacy), json_reply(engine));
+        let pair = Pair {
+            legacy: &legacy,
+            engine: &engine,
+            request: &Value::Null,
+            effects: None,
+            stale_reads: false,
+            instance: Some(&instance),
+            sensitive: None,
+        };
+        compare_in_instance(&pair, earlier, &rules(draft.clone()), &BOUNDS, &|| false).unwrap()
+    }
+
+    #[test]
+    fn a_follow_up_that_names_another_object_of_the_instance_is_found() {
+        let draft = json!({"ids": ["$.id", "$.payment_id", "$.lines[*].id"]});
+        let order =
+            |id: &str, payment: &str, line: u64| json!({"id": id, "payment_id": payment, "lines": [{"id": line}]});
+        let (create, earlier) = follow_up(&order("17", "p-1", 4), &order("run-1", "q-1", 9), &draft, &[]);
+        assert_eq!(create.verdict, Verdict::Ignored);
+        let of: Vec<_> = earlier.iter().map(|ids| (&ids.of, &*ids.legacy, &*ids.engine)).collect();
+        let [line, payment] = ["lines.id", "payment_id"].map(|name| IdsOf::Name(name.to_owned()));
+        assert_eq!(of, [(&line, "4", "9"), (&payment, "p-1", "q-1")], "that of the instance is known without it");
+        let judged = |engine: &Value| follow_up(&order("17", "p-1", 4), engine, &draft, &earlier).0;
+        assert_eq!(judged(&order("run-1", "q-1", 9)).verdict, Verdict::Ignored);
+        let wrong = judged(&order("run-1", "q-2", 9));
+        assert_eq!(found(&wrong), [("$.payment_id", DifferenceKind::Value)]);
+        let contradicted = &wrong.differences[0].contradicts[0];
+        assert_eq!(
+            (&*contradicted.path, &*contradicted.legacy, &*contradicted.engine),
+            ("$.payment_id of an earlier pair", "\"p-1\"", "\"q-1\"")
+        );
+        assert_eq!(found(&judged(&order("run-1", "q-1", 8))), [("$.lines[*].id", DifferenceKind::Value)]);
+        // Alone, the pair says nothing of it.
+        assert_eq!(
+            follow_up(&order("17", "p-1", 4), &order("run-1", "q-2", 9), &draft, &[]).0.verdict,
+            Verdict::Ignored
+        );
+        // The engine's id of one object for another one of legacy.
+        let other = follow_up(&order("17", "p-2", 4), &order("run-1", "q-1", 9), &draft, &earlier).0;
+        assert_eq!(found(&other), [("$.payment_id", DifferenceKind::Value)]);
+    }
+
+    #[test]
+    fn ids_of_other_things_may_have_the_same_numbers() {
+        let draft = json!({"ids": ["$.payment.id", "$.shipment.id"]});
+        let (_, earlier) = follow_up(&json!({"payment": {"id": 3}}), &json!({"payment": {"id": 1}}), &draft, &[]);
+        let shipped = follow_up(&json!({"shipment": {"id": 5}}), &json!({"shipment": {"id": 1}}), &draft, &earlier).0;
+        assert_eq!(shipped.verdict, Verdict::Ignored, "{:?}", shipped.differences);
+        // A declared kind is the same thing under every name.
+        let draft = json!({"ids": [{"path": "$.a.id", "kind": "payment"}, {"path": "$.paid_by", "kind": "payment"}]});
+        let (_, earlier) = follow_up(&json!({"a": {"id": 3}}), &json!({"a": {"id": 1}}), &draft, &[]);
+        let named = |engine: u64| follow_up(&json!({"paid_by": 3}), &json!({"paid_by": engine}), &draft, &earlier).0;
+        assert_eq!((named(1).verdict, named(2).verdict), (Verdict::Ignored, Verdict::Mismatch));
+    }
+
+    #[test]
+    fn secret_ids_are_not_shown() {
+        let draft = json!({"ids": ["$.session.token"]});
+        let of = |token: &str| json!({"session": {"token": token}});
+        let (_, earlier) = follow_up(&of("tok-1"), &of("tok-a"), &draft, &[]);
+        let wrong = follow_up(&of("tok-1"), &of("tok-b"), &draft, &earlier).0;
+        assert_eq!(wrong.verdict, Verdict::Mismatch);
+        assert!(!serde_json::to_string(&wrong.differences).unwrap().contains("tok-"), "{:?}", wrong.differences);
+    }
+
+    #[test]
+    fn the_name_of_an_id_is_its_own_or_says_whose_it_is() {
+        for (path, name) in [
+            ("$.payment_id", Some("payment_id")),
+            ("$.reservations[*].id", Some("reservations.id")),
+            ("$['a b'].no", Some("a b.no")),
+            ("$.id", Some("id")),
+            ("effects.charge.body.order", Some("order")),
+            ("headers.location", None),
+            ("text", None),
+        ] {
+            assert_eq!(name_of(path).as_deref(), name, "{path}");
+        }
+    }
+
+    proptest! {
+        /// An arm that renames all its ids in the same way in every pair is never reported.
+        #[test]
+        fn a_constant_renaming_is_no_contradiction(
+            first in prop::collection::vec((0usize..3, 0u32..20), 1..6),
+            second in prop::collection::vec((0usize..3, 0u32..20), 1..6),
+        ) {
+            let draft = json!({"ids": [
+                {"path": "$[*].a", "kind": "a"}, {"path": "$[*].b", "kind": "b"}, {"path": "$[*].c", "kind": "c"}]});
+            let document = |ids: &[(usize, u32)], shift: u32| {
+                Value::from_iter(ids.iter().map(|(of, n)| json!({["a", "b", "c"][*of]: n + 1 + shift})))
+            };
+            let (_, earlier) = follow_up(&document(&first, 0), &document(&first, 100), &draft, &[]);
+            let (comparison, _) = follow_up(&document(&second, 0), &document(&second, 100), &draft, &earlier);
+            prop_assert_ne!(comparison.verdict, Verdict::Mismatch, "{:?}", comparison.differences);
+        }
+    }
+}

@@ -124,6 +124,25 @@ fn a_probe_s_no_counts_only_when_the_attempt_can_no_longer_take_effect() {
     }
 }
 
+/// The time-out of steps that declare none may be raised after the plan was made.
+#[test]
+fn an_attempt_may_take_effect_for_as_long_as_its_step_may_take() {
+    for (timeout, settles, seconds) in [("", "10s", 60), ("    timeout: 1s\n", "10s", 10), ("", "90s", 90)] {
+        let times = format!("{timeout}    probe:\n      settles: {settles}\n");
+        let plan = plan(&PROBED.replace("    probe:\n", &times));
+        let mut harness = Harness::of_route(&plan);
+        harness.inputs = harness.inputs.with_timeout(std::time::Duration::from_secs(60));
+        harness.settle();
+        let ended = harness.now;
+        harness.call("charge", timed_out());
+        while harness.in_flight_names() == ["probe charge"] {
+            harness.record_result("charge", None, StepPart::Probe, ok(json!({"found": false})));
+        }
+        let waited = harness.now.duration_since(ended).as_secs();
+        assert!((seconds..=seconds + seconds / 2 + 1).contains(&waited), "{timeout} {settles}: {waited} s");
+    }
+}
+
 /// The machine's clock is set ahead between two processes, so that a time recorded in an event is reached too early.
 #[test]
 fn after_a_restart_a_probe_s_no_counts_only_when_the_new_process_has_waited_too() {

@@ -72,6 +72,25 @@ async fn real_and_secondary_calls_have_separate_limits() {
 }
 
 #[tokio::test]
+async fn secondary_calls_have_the_declared_share_of_a_service() {
+    let of_share = |shadow_service_share_percent: u64| {
+        let limits = Limits { shadow_service_share_percent, ..Limits::default() };
+        let service = Service { calls_max: Some(10), ..service() };
+        REGISTRY.with(|registry| ServiceLimits::of(&service, &limits, registry).or_existing(None))
+    };
+    // A share of nothing still leaves one call, or rehearsals would never end.
+    for (share, calls) in [(0, 1), (20, 2), (50, 5), (100, 10)] {
+        let service_limits = of_share(share);
+        let mut admitted = Vec::new();
+        for _ in 0..calls {
+            admitted.push(acquire(&service_limits, Mode::Dark, LONG).await.unwrap());
+        }
+        assert!(acquire(&service_limits, Mode::Rehearse, SHORT).await.is_err(), "{share}");
+        assert!(acquire(&service_limits, Mode::Real, SHORT).await.is_ok(), "{share}: real calls have their own");
+    }
+}
+
+#[tokio::test]
 async fn only_results_of_real_runs_change_the_breaker() {
     let service_limits = service_limits(&service(), None);
     for mode in [Mode::Dark, Mode::Rehearse] {

@@ -2,11 +2,11 @@
 //! secret in its URL or headers may have another value.
 //!
 //! Always true: an attempt with unknown effect is repeated, and its probe is sent, only at the base URL that the
-//! attempt went to, and with the secrets that it was sent with: a service at another URL, or asked with other
-//! credentials, may not know the idempotency key, and its "no" would prove nothing. Where the files in force give the
-//! service another base URL, or a secret another value, the run pauses, and a person decides. An attempt that certainly
-//! did nothing is repeated at the service's present base URL with the present secrets, and the request is recorded so.
-//! A service with several URLs is identified by its first one: all of them lead to the same service.
+//! attempt went to, and with the values of the secrets that it and its probe read then: a service at another URL, or
+//! asked with other credentials, may not know the idempotency key, and its "no" would prove nothing. Where the files in
+//! force give the service another base URL, or a secret another value, the run pauses, and a person decides. An attempt
+//! that certainly did nothing is repeated at the service's present base URL with the present secrets, and the request
+//! is recorded so. A service with several URLs is identified by its first one: all of them lead to the same service.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -65,7 +65,7 @@ pub enum CallChange {
         /// The service's present base URL.
         to: String,
     },
-    /// A secret in its URL or headers has another value.
+    /// A secret in its URL or headers, or in those of its probe, has another value.
     Secret {
         /// The service.
         service: ServiceName,
@@ -79,7 +79,7 @@ impl fmt::Display for CallChange {
         match self {
             Self::Address { service, from, to } => write!(f, "{WENT_TO} {from}, and `{service}` is at {to} now"),
             Self::Secret { service: _, secret } => {
-                write!(f, "that attempt was sent with another value of the secret `{secret}`")
+                write!(f, "when that attempt was sent, the secret `{secret}` had another value")
             }
         }
     }

@@ -232,7 +232,12 @@ pub(super) fn first_request(
     let adjusted = run.inputs.get(&(step.id.clone(), item)).filter(|_| part == StepPart::Do);
     let unstruck = if part == StepPart::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
     let body = unstruck.as_ref().or(adjusted.map(|adjusted| &**adjusted));
-    wire::call_record(call, inputs, run, &scope, masked.as_ref().unwrap_or(&scope), body)
+    let mut record = wire::call_record(call, inputs, run, &scope, masked.as_ref().unwrap_or(&scope), body)?;
+    // The probe's answer has to come from the account that the attempt belongs to.
+    if let Some(probe) = step.probe.as_ref().filter(|_| part == StepPart::Do) {
+        record.secrets.extend(inputs.hashes_of_secrets(wire::secret_names(&probe.call)));
+    }
+    Ok(record)
 }
 
 /// The idempotency key of a call: the same for all its attempts, and different for every other call. Each time a person

@@ -91,7 +91,7 @@ pub fn has_hidden_parts(call: &Call) -> bool {
 }
 
 /// The names of the secrets that the URL and the headers of a call read.
-fn secret_names(call: &Call) -> impl Iterator<Item = &str> {
+pub(super) fn secret_names(call: &Call) -> impl Iterator<Item = &str> {
     let reads = call.headers.iter().flat_map(|(_, template)| template.reads()).chain(call.url.reads());
     reads.filter(|path| path.root() == "secrets").filter_map(|path| path.part(0))
 }

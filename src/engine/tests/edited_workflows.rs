@@ -139,7 +139,7 @@ async fn an_attempt_of_unknown_outcome_is_not_repeated_with_another_secret() {
     harness.step_service.open_gate();
     let view = harness.wait_until(run, |view| view.status == RunStatus::Paused).await;
     let conflict = &view.conflicts[0];
-    assert!(conflict.message.contains("another value of the secret `bank`"), "{}", conflict.message);
+    assert!(conflict.message.contains("the secret `bank` had another value"), "{}", conflict.message);
     assert_eq!(harness.step_service.seen().len(), 1);
 }
 

@@ -20,7 +20,7 @@ fn an_unknown_attempt_is_repeated_only_with_the_secrets_that_it_was_sent_with() 
         harness.settle();
         let conflict = harness.run.conflict().expect("a conflict is open");
         assert_eq!((conflict.kind, conflict.step.as_str()), (ConflictKind::OutcomeUnknown, "charge"));
-        assert!(conflict.message.contains("another value of the secret `bank`"), "{}", conflict.message);
+        assert!(conflict.message.contains("the secret `bank` had another value"), "{}", conflict.message);
         assert!(harness.in_flight_names().is_empty() && harness.due().is_empty());
         if comes_back {
             // The files have the old value again: the same request is sent.
@@ -53,13 +53,22 @@ fn an_attempt_that_was_not_done_is_repeated_with_the_new_secret() {
 
 #[test]
 fn a_probe_with_another_secret_is_not_believed() {
-    let probe = "probe: { call: 'GET ${services.stock}/charges/${key}', headers: { authorization: '${secrets.bank}' }, \
-                 done: '${output.done}' }";
-    let plan = plan_of(CALLS[2], probe);
-    let mut harness = charging_with(&plan, |harness| set_secret(harness, "one"));
-    ends_unknown(&mut harness, false);
-    set_secret(&mut harness, "two");
-    harness.settle();
-    assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
-    assert!(harness.in_flight_names().is_empty());
+    for service in ["stock", "bank"] {
+        let probe = format!(
+            "probe: {{ call: 'GET ${{services.{service}}}/charges/${{key}}', after: 5s, \
+             headers: {{ authorization: '${{secrets.bank}}' }}, done: '${{output.done}}' }}"
+        );
+        // The secret is one of the call too, or of the probe alone.
+        for call in [CALLS[2], "call: 'POST ${services.bank}/charges'"] {
+            let plan = plan_of(call, &probe);
+            let mut harness = charging_with(&plan, |harness| set_secret(harness, "one"));
+            ends_unknown(&mut harness, false);
+            set_secret(&mut harness, "two");
+            harness.settle();
+            let conflict = harness.run.conflict().unwrap_or_else(|| panic!("{call} {service}: {:?}", harness.kinds()));
+            assert_eq!(conflict.kind, ConflictKind::OutcomeUnknown);
+            assert!(conflict.message.contains("the secret `bank` had another value"), "{}", conflict.message);
+            assert!(harness.in_flight_names().is_empty(), "{call} {service}");
+        }
+    }
 }

@@ -60,13 +60,13 @@ impl IdsOf {
 
 /// The name under which an id is; `None` for one in a header or in a text, which has none.
 fn name_of(path: &str) -> Option<String> {
-    if path.starts_with("headers.") {
+    if path == "text" || path.starts_with("headers.") {
         return None;
     }
     let names = path.split(['.', '[', ']', '\'', '"']).filter(|name| !matches!(*name, "" | "$" | "*"));
     let names: Vec<&str> = names.collect();
     match names.as_slice() {
-        [] | [.., "text"] => None,
+        [] => None,
         [.., holder, name] if COMMON_NAMES.contains(name) => Some(format!("{holder}.{name}")),
         [.., name] => Some((*name).to_owned()),
     }
@@ -244,6 +244,7 @@ mod tests {
             ("effects.charge.body.order", Some("order")),
             ("headers.location", None),
             ("text", None),
+            ("$.note.text", Some("text")),
         ] {
             assert_eq!(name_of(path).as_deref(), name, "{path}");
         }

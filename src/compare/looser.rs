@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::draft::RulesDraft;
 use super::effects::EffectRulesDraft;
-use super::rule_drafts::{IgnoreDraft, ToleranceDraft};
+use super::rule_drafts::{IdDraft, IgnoreDraft, ToleranceDraft};
+use super::rule_path::RulePath;
 
 /// What a change of rules adds that only allows more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +32,7 @@ impl Allowances {
     pub fn added(before: &RulesDraft, after: &RulesDraft) -> Option<Self> {
         let mut added = Added::default();
         let (mut before, mut after) = (before.clone(), after.clone());
-        added.ignores(&mut before.ignore, &mut after.ignore);
+        added.ignores(&mut before.ignore, &mut after.ignore, &after.ids);
         added.tolerances(&mut before.tolerance, &mut after.tolerance);
         added.texts(&mut before.ignore_calls, &mut after.ignore_calls);
         added.of_steps(&mut before.effects, &mut after.effects);
@@ -53,11 +56,14 @@ struct Added {
 }
 
 impl Added {
-    fn ignores(&mut self, before: &mut Vec<IgnoreDraft>, after: &mut Vec<IgnoreDraft>) {
+    /// `ids` are the ids of the same document. An id that is ignored is not bound any more, so that other places that
+    /// have it are not equal any more.
+    fn ignores(&mut self, before: &mut Vec<IgnoreDraft>, after: &mut Vec<IgnoreDraft>, ids: &[IdDraft]) {
         self.takes_away |= before.iter().any(|rule| !after.contains(rule));
         let new = after.iter().filter(|rule| !before.contains(rule));
         for rule in new {
             self.is_any = true;
+            self.takes_away |= ids.iter().any(|id| may_ignore(rule, id));
             // Only a path without a condition leaves a part out for all requests. A filter may read values of the
             // reply.
             self.compares_less |= rule.0.as_str().is_none_or(|path| path.contains('?'));
@@ -93,13 +99,41 @@ impl Added {
     ) {
         for (step, after) in after.iter_mut() {
             let before = before.entry(step.clone()).or_default();
-            self.ignores(&mut before.ignore, &mut after.ignore);
+            self.ignores(&mut before.ignore, &mut after.ignore, &after.ids);
             self.tolerances(&mut before.tolerance, &mut after.tolerance);
             // Only a gate reads it; what is compared, and how, does not change.
             self.is_any |= before.made_by_both != after.made_by_both;
             (before.made_by_both, after.made_by_both) = (None, None);
         }
     }
+}
+
+/// Whether a rule may ignore values that are declared as ids.
+fn may_ignore(rule: &IgnoreDraft, id: &IdDraft) -> bool {
+    let text = |value: &Value, names: &[&str]| {
+        let of_name = names.iter().find_map(|name| value.get(name));
+        of_name.unwrap_or(value).as_str().map(str::to_owned)
+    };
+    let (Some(ignored), Some(id)) = (text(&rule.0, &["path"]), text(&id.0, &["path", "keys"])) else { return false };
+    // Ids in headers are bound whether the header is ignored or not.
+    if !ignored.trim().starts_with('$') || !id.trim().starts_with('$') {
+        return false;
+    }
+    let plain = |path: &str| RulePath::parse(path).ok().filter(|path| path.steps().is_some());
+    let Some(id) = plain(id.trim()) else { return true };
+    match plain(ignored.trim()) {
+        Some(ignored) => ignored.may_hold_a_value_of(&id),
+        // What a filter or an index selects is within what the path before it names.
+        None => plain(before_selector(ignored.trim()))
+            .is_none_or(|whole| whole.may_hold_a_value_of(&id) || id.may_hold_a_value_of(&whole)),
+    }
+}
+
+/// A JSONPath up to its first part in brackets other than `[*]`, or up to its first name at any depth.
+fn before_selector(path: &str) -> &str {
+    let brackets = path.match_indices('[').map(|(at, _)| at).find(|at| !path[*at..].starts_with("[*]"));
+    let end = brackets.into_iter().chain(path.find("..")).min();
+    &path[..end.unwrap_or(path.len())]
 }
 
 /// Whether a JSONPath selects elements of a list by their position: `[0]`, `[-1]`, `[1:3]`, `['a',0]`.
@@ -149,6 +183,24 @@ mod tests {
             assert_eq!(added(&one, &after), Some(leave_out_only), "{after}");
             assert_eq!(added(&after, &one), None, "taken away: {after}");
         }
+    }
+
+    #[test]
+    fn an_id_that_is_ignored_does_not_only_allow_more() {
+        let with = |path: &str| json!({"ids": ["$.lines[*].id", {"keys": "$.by"}], "ignore": [path]});
+        let none = json!({"ids": ["$.lines[*].id", {"keys": "$.by"}]});
+        for path in ["$.lines[*].id", "$.lines", "$.lines[0].id", "$..id", "$", "$.by", "$[?@.a == 1]"] {
+            assert_eq!(added(&none, &with(path)), None, "{path}");
+        }
+        for path in ["$.lines[*].at", "$.at", "header.etag", "$.items[0]"] {
+            assert_eq!(added(&none, &with(path)), Some(true), "{path}");
+        }
+        assert_eq!(added(&none, &with("$.items[?@.a == 1].id")), Some(false));
+        // The ids of a step are those of its calls.
+        let of_step =
+            |ignore: Value| json!({"ids": ["$.id"], "effects": {"charge": {"ids": ["$.order"], "ignore": ignore}}});
+        assert_eq!(added(&of_step(json!([])), &of_step(json!(["$.order"]))), None);
+        assert_eq!(added(&of_step(json!([])), &of_step(json!(["$.id"]))), Some(true));
     }
 
     #[test]

@@ -56,6 +56,7 @@ mod line_secrets;
 mod looser;
 mod multipart;
 mod node;
+mod nothing_compared;
 mod number;
 mod observation;
 mod other_bodies;
@@ -92,6 +93,7 @@ mod value_path;
 mod verdict;
 mod walk;
 mod well_formed;
+mod whole_body;
 
 #[cfg(test)]
 mod condition_tests;

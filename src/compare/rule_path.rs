@@ -42,6 +42,26 @@ impl RulePath {
         is_begin || is_on_the_way
     }
 
+    /// Whether a value that another path names may be one that this one names, or a part of it. `false` only if the
+    /// names of both say that it is not.
+    pub(super) fn may_hold_a_value_of(&self, other: &Self) -> bool {
+        let (Some(own), Some(others)) = (self.steps(), other.steps()) else { return true };
+        let are_plain = |steps: &[PathStep]| steps.iter().all(|step| !step.is_deep);
+        match own {
+            _ if are_plain(own) && are_plain(others) => {
+                let may_be_same = |(own, other): (&PathStep, &PathStep)| {
+                    own.name.is_none() || other.name.is_none() || own.name == other.name
+                };
+                own.len() <= others.len() && own.iter().zip(others).all(may_be_same)
+            }
+            // A name at any depth.
+            [PathStep { is_deep: true, name: Some(name) }] if are_plain(others) => {
+                others.iter().any(|other| other.name.is_none() || other.name.as_ref() == Some(name))
+            }
+            _ => true,
+        }
+    }
+
     /// The parts of a path of names and wildcards.
     pub(super) fn steps(&self) -> Option<&[PathStep]> {
         self.steps.as_deref()
@@ -94,6 +114,30 @@ fn plain_name(part: &str) -> Option<(Option<String>, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_paths_name_no_common_value_only_if_their_names_say_so() {
+        let may = |path: &str, other: &str| {
+            RulePath::parse(path).unwrap().may_hold_a_value_of(&RulePath::parse(other).unwrap())
+        };
+        for (path, other) in [
+            ("$", "$.id"),
+            ("$.id", "$.id"),
+            ("$.lines", "$.lines[*].id"),
+            ("$.*", "$.id"),
+            ("$.lines[0]", "$.lines[*].id"),
+            ("$..id", "$.lines[*].id"),
+            ("$..a", "$[*].id"),
+            ("$.id", "$..id"),
+        ] {
+            assert!(may(path, other), "{path} {other}");
+        }
+        for (path, other) in
+            [("$.at", "$.id"), ("$.id.text", "$.id"), ("$.lines[*].n", "$.lines[*].id"), ("$..at", "$.a.id")]
+        {
+            assert!(!may(path, other), "{path} {other}");
+        }
+    }
 
     #[test]
     fn a_path_holds_what_its_steps_lead_to() {

@@ -126,6 +126,10 @@ impl RuleTexts {
     pub(super) fn note_of_failed_condition(&self, rule: RuleId) -> Option<RuleId> {
         self.entries.get(rule)?.failed
     }
+    /// The condition of a rule; `None` if it always applies.
+    pub(super) fn condition(&self, rule: RuleId) -> Option<&Expression> {
+        self.entries.get(rule)?.when.as_ref()
+    }
     /// The rules that apply only where a condition holds.
     pub(super) fn conditions(&self) -> impl Iterator<Item = (RuleId, &Expression)> {
         self.entries.iter().enumerate().filter_map(|(rule, entry)| Some((rule, entry.when.as_ref()?)))

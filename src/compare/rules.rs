@@ -17,6 +17,7 @@ use super::observation::Intent;
 use super::rule_drafts::Written;
 use super::rule_warnings;
 use super::text_rules::TextRules;
+use super::whole_body::WholeBodyIgnored;
 use crate::expression::{EFFECTS, EFFECTS_OF_ALL_STEPS, Expression, ReadPath};
 use crate::names::{OF_UNDO, ServiceName, StepId};
 use crate::problem::{Problems, Site, nearest};
@@ -35,7 +36,7 @@ pub struct Rules {
     pub(super) text: Option<TextRules>,
     pub(super) effects: EffectRules,
     pub(super) asserts: Vec<Assert>,
-    ignores_body: bool,
+    pub(super) whole_body_ignored: WholeBodyIgnored,
     compares_calls: bool,
     hash: String,
     draft: Arc<RulesDraft>,
@@ -83,7 +84,7 @@ impl Default for Rules {
             text: None,
             effects: EffectRules::default(),
             asserts: Vec::new(),
-            ignores_body: false,
+            whole_body_ignored: WholeBodyIgnored::default(),
             compares_calls: false,
             hash: hash_of(&RulesDraft::default()),
             draft: Arc::default(),
@@ -100,11 +101,11 @@ impl Rules {
         problems: &mut Problems,
     ) -> Option<Rules> {
         let errors_before = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
-        let is_all = |path: &str| ["$", "$.*", "$..*", "$[*]"].contains(&path.trim());
-        let ignores_body = draft.ignore.iter().any(|ignored| ignored.0.as_str().is_some_and(is_all));
+        let whole_body_ignored = WholeBodyIgnored::of(&draft.ignore, site);
         let own = Arc::new(draft.clone());
         let compares_calls = context.calls.iter().any(|call| matches!(call.role, CallRole::Shared | CallRole::Private));
-        let mut rules = Rules { hash: hash_of(draft), ignores_body, compares_calls, draft: own, ..Rules::default() };
+        let mut rules =
+            Rules { hash: hash_of(draft), whole_body_ignored, compares_calls, draft: own, ..Rules::default() };
         // Before the rules, of which the first may name a kind that a later one declares.
         let ids = draft.effects.values().fold(draft.ids.iter().collect(), |mut ids: Vec<_>, of_step| {
             ids.extend(&of_step.ids);
@@ -159,10 +160,14 @@ impl Rules {
                 rules.asserts.push(Assert { source, expression, when, skipped });
             }
         }
+        let hint = "leave out `ignore: [\"$\"]` and name the parts that may differ, or compare the exact status";
         if rules.compare_no_reply() {
-            problems
-                .warn(site, "under these rules nothing of the replies is compared, so no pair counts as evidence")
-                .hint("leave out `ignore: [\"$\"]` and name the parts that may differ, or compare the exact status");
+            let message = "under these rules nothing of the replies is compared, so no pair counts as evidence";
+            problems.warn(site, message).hint(hint);
+        } else if rules.may_compare_only_the_body() && rules.whole_body_ignored.has_conditions() {
+            let message = "where the condition of `ignore: $` holds, nothing of the replies is compared, so that such a \
+                           pair does not count as evidence";
+            problems.warn(site, message).hint(hint);
         }
         let errors_after = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
         (errors_after == errors_before).then_some(rules)
@@ -170,9 +175,13 @@ impl Rules {
 
     /// Whether nothing of the replies is compared: not the body, only the class of the status, no header, no `assert`.
     pub fn compare_no_reply(&self) -> bool {
+        self.whole_body_ignored.always && self.may_compare_only_the_body()
+    }
+
+    /// Whether of the replies nothing but the body is compared: only the class of the status, no header, no `assert`.
+    fn may_compare_only_the_body(&self) -> bool {
         let is_ignored = |header: &HeaderName| self.ignored_headers.iter().any(|(ignored, _)| ignored == header);
-        self.ignores_body
-            && matches!(self.status, Status::Class { .. })
+        matches!(self.status, Status::Class { .. })
             && self.headers.iter().all(is_ignored)
             && !self.asserts.iter().any(|assert| holds_arms_together(&assert.expression))
     }
@@ -309,7 +318,7 @@ impl Rules {
 }
 
 /// Whether an assert reads something of legacy's and something of the engine's.
-fn holds_arms_together(expression: &Expression) -> bool {
+pub(super) fn holds_arms_together(expression: &Expression) -> bool {
     let reads = |roots: &[&str]| expression.reads().iter().any(|read| roots.contains(&read.root()));
     reads(&["legacy"]) && reads(&["engine", "intents", EFFECTS])
 }

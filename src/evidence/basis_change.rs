@@ -133,8 +133,17 @@ impl Counters {
         }
         let mut earlier = std::mem::take(&mut old.earlier);
         let mut restarted = old.restarted.clone();
+        // Nothing was compared since the last change: both answer what was found before.
+        let joins_last = pairs == 0 && next == NextEvidence::FromZero && restarted.is_some();
+        if joins_last {
+            let lists = restarted.iter_mut().map(|last| &mut last.changed);
+            for list in lists.chain(earlier.last_mut().map(|last| &mut last.changed)) {
+                let new = changed.iter().filter(|part| !list.contains(part)).cloned().collect::<Vec<_>>();
+                list.extend(new);
+            }
+        }
         if old.rank() > 0 {
-            if next != NextEvidence::GoesOn || mismatched > 0 {
+            if !joins_last && (next != NextEvidence::GoesOn || mismatched > 0) {
                 let (basis, changed) = (left.clone(), changed.clone());
                 earlier.push(EarlierEvidence { until: now, changed, pairs, mismatched, basis });
                 earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
@@ -147,7 +156,7 @@ impl Counters {
             evidence.count_lost(&self.under_way, SkipReason::FilesChanged);
             self.kept.push(KeptEvidence { basis: left, evidence });
             self.kept.drain(..self.kept.len().saturating_sub(KEPT_MAX));
-            if next != NextEvidence::GoesOn {
+            if next != NextEvidence::GoesOn && !joins_last {
                 restarted = Some(EvidenceRestart { at: now, changed, pairs_before: pairs });
             }
         }
@@ -256,5 +265,22 @@ mod tests {
         assert_eq!(changes(&basis("3", "c"), 0), 2, "nothing differed: the workflow was not mended");
         assert_eq!(changes(&basis("3", "d"), 1), 2);
         assert_eq!(changes(&basis("4", "d"), 0), 0, "the workflow was changed after a difference");
+    }
+
+    #[test]
+    fn changes_without_a_pair_between_them_count_as_one() {
+        for skips in [0, 3] {
+            let mut counters = Counters::default();
+            counted(&mut counters, &basis("1", "a"), 8, 8);
+            counted(&mut counters, &basis("2", "a"), 0, 0);
+            if skips > 0 {
+                counters.evidence.skipped.insert("queue_full".into(), skips);
+            }
+            counted(&mut counters, &basis("2", "b"), 3, 0);
+            assert_eq!(counters.evidence.rule_changes_after_differences(), 1, "the rules were changed too");
+            let restart = counters.evidence.restarted.clone().expect("it was started from zero");
+            assert_eq!((restart.changed.len(), restart.pairs_before), (2, 8), "{:?}", restart.changed);
+            assert_eq!(counters.evidence.earlier.len(), 1);
+        }
     }
 }

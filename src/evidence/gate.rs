@@ -258,8 +258,8 @@ impl JudgedRoute<'_> {
             return pass(Name::StrataAtLeast, detail);
         }
         let detail = format!(
-            "needs {wanted} compared {} of each kind of request that legacy served and of each branch of the workflow: \
-             {}",
+            "needs {wanted} compared {} or more, and the share that coverage wants, of each kind of request that legacy \
+             served and of each branch of the workflow: {}",
             if wanted == 1 { "pair" } else { "pairs" },
             first_of(&thin, ", "),
         );

@@ -504,7 +504,8 @@ async fn evidence_that_starts_from_zero_says_since_when_and_what_changed() {
     let restarted = evidence.of(&id()).restarted.unwrap();
     assert_eq!((restarted.changed, restarted.pairs_before), (vec!["`compare:`".to_owned()], 1));
     evidence.set_basis(4, &[(id(), basis("3", "2"))]);
-    assert_eq!(evidence.of(&id()).restarted.unwrap().changed, ["`compare:`"], "nothing was counted since");
+    let both = ["`compare:`", "the workflow `w`"];
+    assert_eq!(evidence.of(&id()).restarted.unwrap().changed, both, "nothing was compared between the two");
 }
 
 #[tokio::test]

@@ -22,8 +22,7 @@ use crate::limits::Limits;
 use crate::workflow::Mode;
 
 impl Runner {
-    /// Asks the engine, for at most `shadow_run_ms`.
-    /// `reads` answers the run's reads, or learns of them.
+    /// Asks the engine, for at most `shadow_run_ms`. `reads` answers the run's reads, or records them.
     pub(super) async fn ask(
         &self,
         answered: &Answered,

@@ -37,15 +37,15 @@ pub(super) struct GivenIds(Mutex<Recent>);
 
 #[derive(Default)]
 struct Recent {
-    /// Legacy's id of the instance, by the id of its twin.
+    /// Legacy's id of the instance, by the id of its twin, for each generation of the evidence.
     legacy: HashMap<GivenId, Box<str>>,
     /// The id of the newest twin, by the family and legacy's id of the instance.
     twins: HashMap<(RouteId, Box<str>), Box<str>>,
-    /// Legacy's id of the instance, by the family and the id of the newest twin that has it.
+    /// The same without the generation: that of the newest twin that has the id.
     instances: HashMap<(RouteId, Box<str>), Box<str>>,
     /// The kind of ids that the rules declare for the instances of a family.
     kinds: HashMap<RouteId, String>,
-    /// The same keys, the oldest first.
+    /// The keys of `legacy`, the oldest first.
     order: VecDeque<GivenId>,
 }
 

@@ -154,7 +154,7 @@ impl InstanceOrder {
             state.blocked.entry(*blocker).or_default().push(pin.clone());
         }
         let instance = state.instances.entry(pin.clone()).or_insert_with(Instance::new);
-        // Only the create of an instance is not known to the requests of the instance before it is offered.
+        // A create may be offered after requests about its instance, which then did not find it when they were offered.
         for ((other_ended, _), other) in instance.waiting.iter_mut().filter(|_| creates) {
             other.is_overlapped |= other.began < ended && began < *other_ended;
         }

@@ -22,7 +22,7 @@ use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::redaction::{PairRedaction, PairToRedact};
 use super::run_end::RunEnd;
 use super::run_facts::{
-    awaited_intents, count_not_judged, effects_of, goes_to, rung_of, runs_twice, unattributed_steps,
+    awaited_intents, count_not_judged, effects_of, goes_to, makes_twin, rung_of, runs_twice, unattributed_steps,
 };
 use super::sample::sample;
 use super::stop::Stop;
@@ -181,7 +181,7 @@ impl Runner {
         };
         let report = result.report();
         let end = RunEnd::of(report, matches!(result, EngineResult::Comparable(..)), &answered);
-        if answered.mode == Mode::Dark && report.run.is_some() {
+        if makes_twin(&answered, report, &result) {
             ticket.record_twin_made();
             self.evidence.record_twin(ticket.route(), generation);
         }
@@ -298,7 +298,8 @@ impl Runner {
         };
         let family = answered.flag.family.first_id();
         let created = created_ids(answered, &engine, bounds.bytes);
-        let instance = created.clone().or_else(|| report.instance.clone());
+        // A rehearsal's ids are those of nothing that is kept.
+        let instance = created.clone().or_else(|| report.instance.clone()).filter(|_| answered.mode == Mode::Dark);
         let mut earlier = instance.as_ref().map(|ids| self.ids_of_instances.of(family, ids)).unwrap_or_default();
         let id_reused = created.clone().and_then(|ids| self.given_ids.note(family, generation, ids));
         let pair = Pair { instance: pair.instance.or(id_reused.as_ref()), ..pair };
@@ -322,8 +323,9 @@ impl Runner {
                 return ComparisonOutcome::Skipped(SkipReason::OverBudget);
             }
         };
-        // Where the workflow makes no calls either, equal replies and the absence of calls say nothing.
-        if rules.compare_no_reply() && !rules.compare_calls() && comparison.verdict != Verdict::Mismatch {
+        // Where the workflow makes no calls that are compared either, that the pair is equal says nothing.
+        let compares_calls = effects.is_some() && rules.compare_calls();
+        if !compares_calls && comparison.verdict != Verdict::Mismatch && rules.compare_no_reply_of(&pair) {
             return ComparisonOutcome::Skipped(SkipReason::NothingCompared);
         }
         // A call that legacy did not make is a difference, whatever the run would have done after it.

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::engine_result::EngineResult;
 use crate::compare::{AwaitedIntents, Effect, Intent, Rules, path_of_url};
 use crate::evidence::is_sampled;
-use crate::exchange::{Answered, CallTarget, UnattributedWrites};
+use crate::exchange::{Answered, CallTarget, RunReport, UnattributedWrites};
 use crate::expression::CreatedIdSource;
 use crate::flag::{Instance, RouteFlag, State};
 use crate::names::StepId;
@@ -22,6 +23,13 @@ pub(super) fn instance_ids(answered: &Answered) -> Option<CreatedIdSource> {
         Some(Instance::Creates { id }) => Some(id.clone()),
         Some(Instance::Follows { .. }) | None => None,
     }
+}
+
+/// Whether a request in `dark` has a durable run. A create whose run could not go on made no instance, so it has none.
+pub(super) fn makes_twin(answered: &Answered, report: &RunReport, result: &EngineResult) -> bool {
+    let creates = matches!(answered.flag.route.instance, Some(Instance::Creates { .. }));
+    let is_made = report.run.is_some() && (!creates || matches!(result, EngineResult::Comparable(..)));
+    answered.mode == Mode::Dark && is_made
 }
 
 /// The rung on which a request was compared.

@@ -15,6 +15,7 @@ mod redact;
 mod rules;
 mod search;
 mod walk;
+mod walk_columns;
 mod walk_lines;
 mod walk_markup;
 #[cfg(test)]

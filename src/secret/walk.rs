@@ -90,7 +90,9 @@ impl SecretWalk<'_, '_> {
         if let Some(at) = credentials(text) {
             return self.found("", &text[at..], false).map(|shown| format!("{}{shown}", &text[..at]));
         }
-        if !text.bytes().any(|byte| matches!(byte, b'=' | b':' | b'<' | b'>' | b'{' | b'[' | b'&' | b'%' | 0xe2)) {
+        let may_have_names =
+            text.bytes().any(|byte| matches!(byte, b'=' | b':' | b'<' | b'>' | b'{' | b'[' | b'&' | b'%' | 0xe2));
+        if !may_have_names && !may_have_columns(text) {
             return self.detected(text);
         }
         if self.depth == NESTING_MAX || text.len() > self.bytes_left {
@@ -286,6 +288,14 @@ impl<'t> Edited<'t> {
         self.out.push_str(&self.text[self.written..]);
         Some(self.out)
     }
+}
+
+/// What may be between two cells of a table.
+pub(super) const CELL_DELIMITERS: [char; 4] = [',', ';', '\t', '|'];
+
+/// Whether a text may be, or quote, a table.
+pub(super) fn may_have_columns(text: &str) -> bool {
+    text.contains('\n') && text.contains(CELL_DELIMITERS)
 }
 
 /// Where the credentials begin in a text that is nothing but a scheme with its credentials, or a JSON web token.

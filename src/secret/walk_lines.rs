@@ -32,7 +32,7 @@ impl SecretWalk<'_, '_> {
     /// A text without markup.
     pub(super) fn lines(&mut self, text: &str) -> Option<String> {
         let mut last = None;
-        for step in [Self::user_info, Self::assigned, Self::encoded] {
+        for step in [Self::columns, Self::user_info, Self::assigned, Self::encoded] {
             let shown = step(self, last.as_deref().unwrap_or(text));
             last = shown.or(last);
         }

@@ -138,7 +138,8 @@ impl ApiError {
     /// 404: the store has no such run.
     pub(super) fn no_run(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "unknown-run", "There is no such run", format!("no run `{id}`")).hint(
-            "rehearsed runs are not stored, and ended runs are deleted after `retention`; `runs list` shows the others",
+            "ended runs are deleted after `retention`, and rehearsed runs are not stored: of one that `diffs` names, \
+             `pointsman runs events` shows the events; `runs list` shows the others",
         )
     }
 

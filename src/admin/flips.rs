@@ -41,7 +41,7 @@ pub(super) async fn flip(
     }
     let ids = set.routes.iter().map(|flag| &flag.route.id);
     let flipped = flipped.map_err(|error| ApiError::flip(error, ids))?;
-    let ladder::Flipped { flip, changed, recorded, share_is_pending, effective, horizon } = flipped;
+    let ladder::Flipped { flip, changed, recorded, share_is_pending, effective, horizon, still_required } = flipped;
     let shares = admin.parts.ladder.flags().route(&route).map(|flag| flag.shares).or(flip.shares).unwrap_or_default();
     let counted = tokio::time::timeout(STORE_WAIT, open_runs(&admin, &route)).await;
     let counted = counted.unwrap_or_else(|_| Err(StoreError("it does not answer".to_owned())));
@@ -56,7 +56,9 @@ pub(super) async fn flip(
     let unlisted = unlisted_note(&set, &route).filter(|_| to == State::Only && changed);
     let notes: Vec<String> = unrecorded.into_iter().chain(unlisted).collect();
     let note = (!notes.is_empty()).then(|| notes.join("; "));
-    Ok((status, Json(FlipResponse { flip, changed, recorded, note, effective, shares, horizon, runs_in_flight })))
+    let response =
+        FlipResponse { flip, changed, recorded, note, effective, shares, horizon, still_required, runs_in_flight };
+    Ok((status, Json(response)))
 }
 
 /// How many runs of a route have not ended; counted up to `api_rows_max`.
@@ -204,8 +206,23 @@ pub(super) fn flip_row(flip: FlipRecord) -> FlipRow {
         route = Some(candidate.route);
         candidate.action
     });
+    let forced_now_above = overridden.as_ref().and_then(|overridden| overridden.by_this_move);
     let forced_above = overridden.map(|overridden| overridden.from);
-    FlipRow { number, route, from, to, shares, by, at, reason, forced, forced_above, guard, candidate }
+    FlipRow {
+        number,
+        route,
+        from,
+        to,
+        shares,
+        by,
+        at,
+        reason,
+        forced,
+        forced_above,
+        forced_now_above,
+        guard,
+        candidate,
+    }
 }
 
 #[cfg(test)]

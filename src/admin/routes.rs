@@ -9,7 +9,7 @@ use super::extract::PathParams;
 use super::flips::flip_row;
 use super::route_lookup::{find, ladder_status, next_rung};
 use super::state::{Admin, ApiState, JsonResult, STORE_WAIT};
-use super::types::{AutoRow, Build, Flags, GateRow, RouteDetail, RouteRow, Status};
+use super::types::{AutoRow, Build, CohortAheadRow, Flags, GateRow, RouteDetail, RouteRow, Status};
 use super::{candidates, guard};
 use crate::flag::{FlagSet, Instance, RouteFlag, State};
 use crate::ladder::{AutoStatus, FlipError, RouteStatus};
@@ -116,6 +116,12 @@ fn route_row(state: &ApiState, flag: &RouteFlag, status: Option<&RouteStatus>) -
         requested: flag.requested,
         effective: flag.effective,
         forced: status.and_then(|status| status.forced.clone()),
+        cohorts_ahead: status
+            .iter()
+            .flat_map(|status| status.cohorts_ahead.clone())
+            .map(CohortAheadRow::from)
+            .collect(),
+        to_accept: status.and_then(|status| status.to_accept.clone()),
         changed_since_evidence: status.and_then(|status| status.changed.clone()),
         flip_unrecorded: status.is_some_and(|status| status.is_unrecorded),
         guard: status.and_then(|status| status.guard.clone()).map(guard::row),

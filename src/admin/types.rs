@@ -49,7 +49,7 @@ pub use auto::AutoRow;
 pub use callers::{ServiceCallerRow, ServiceCallers, UnknownTime};
 pub use candidates::{CandidateRequest, CandidateResponse, CandidateRow, CandidateStage};
 pub use captures::CapturePage;
-pub use cohorts::CohortRow;
+pub use cohorts::{CohortAheadRow, CohortRow};
 pub use egress::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
 pub use file_problem::FileProblem;
 pub use flips::{FlipRequest, FlipResponse, FlipRow};

@@ -78,6 +78,7 @@ impl PinCountsById {
             counts.engine += family.engine.load(Ordering::Acquire);
             counts.legacy += family.legacy.load(Ordering::Acquire);
             counts.collisions += family.collisions.count();
+            counts.has_open_collision |= family.collisions.since().is_some();
         }
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         for without_pins in published.iter().filter(|id| !counts.contains_key(*id)) {
@@ -159,13 +160,17 @@ struct Counts {
     engine: u64,
     legacy: u64,
     collisions: u64,
+    /// Whether there is one that nobody has accepted.
+    has_open_collision: bool,
 }
 
-fn set_metrics(route: &RouteId, Counts { engine, legacy, collisions }: Counts) {
+fn set_metrics(route: &RouteId, Counts { engine, legacy, collisions, has_open_collision }: Counts) {
     for (arm, count) in [(Arm::Engine, engine), (Arm::Legacy, legacy)] {
         metrics::gauge!("pointsman_pins", "route" => route.to_string(), "arm" => arm.as_str()).set(count as f64);
     }
     metrics::counter!("pointsman_pin_collisions_total", "route" => route.to_string()).absolute(collisions);
+    let open = f64::from(u8::from(has_open_collision));
+    metrics::gauge!("pointsman_pin_collision_open", "route" => route.to_string()).set(open);
 }
 
 impl PinCounts {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 
 use super::client::{CallError, Client, component};
-use super::format::{Formatter, Tone, ago, count, escape_control};
+use super::format::{Formatter, Tone, ago, count, counted, escape_control};
 use super::output::Output;
 use crate::admin::types::{DiffGroup, Difference, Diffs, EarlierPairing, SampleCall, ShownRequest};
 
@@ -122,9 +122,7 @@ fn group(out: &mut String, n: usize, group: &DiffGroup, (runs, now): (u64, Times
     if sample.child_runs.len() > CHILD_RUNS_MAX {
         let _ = writeln!(out, "    {}", format.tone("... the rest is in --json", Tone::Faint));
     }
-    for line in escape_control(&sample.request).lines().take(12) {
-        let _ = writeln!(out, "    {}", format.tone(line, Tone::Faint));
-    }
+    out.push_str(&request_lines(&sample.request, format));
     let _ = writeln!(out, "  {} / {}", format.tone("- legacy", Tone::Bad), format.tone("+ engine", Tone::Good));
     let (legacy, engine) = sides(&sample.legacy, &sample.engine);
     out.push_str(&inline_diff(&legacy, &engine, format));
@@ -190,9 +188,21 @@ pub(super) fn shown_difference(difference: &Difference, format: Formatter) -> St
     out
 }
 
+/// How many lines of a request are shown.
+const REQUEST_LINES_MAX: usize = 12;
+
+/// The first lines of a stored request, and how many are left out.
+pub(super) fn request_lines(request: &str, format: Formatter) -> String {
+    let request = escape_control(request);
+    let more = request.lines().count().saturating_sub(REQUEST_LINES_MAX);
+    let rest = (more > 0).then(|| format!("... {} in --json", counted(more as u64, "more line")));
+    let lines = request.lines().take(REQUEST_LINES_MAX).map(str::to_owned).chain(rest);
+    lines.map(|line| format!("    {}\n", format.tone(line, Tone::Faint))).collect()
+}
+
 /// Both stored replies by lines. Where they differ in the last line break alone, the one without says so.
 fn sides(legacy: &str, engine: &str) -> (String, String) {
-    let mut sides = (indented(legacy), indented(engine));
+    let mut sides = (indented(legacy, None), indented(engine, Some(legacy)));
     if sides.0 == sides.1 {
         const NOTE: &str = "(no line break at the end)\n";
         match (legacy.ends_with('\n'), engine.ends_with('\n')) {
@@ -204,10 +214,16 @@ fn sides(legacy: &str, engine: &str) -> (String, String) {
     sides
 }
 
-/// A stored reply: the status in its first line, and the body with JSON indented.
-fn indented(text: &str) -> String {
-    let pretty =
-        |text: &str| serde_json::from_str::<Value>(text).ok().and_then(|v| serde_json::to_string_pretty(&v).ok());
+/// A stored reply: the status in its first line, and the body with JSON indented, its members in the order in which
+/// another stored reply has them, because their order has no meaning.
+fn indented(text: &str, ordered_as: Option<&str>) -> String {
+    let body = |text: &str| serde_json::from_str::<Value>(text.split_once('\n')?.1).ok();
+    let order = ordered_as.and_then(body);
+    let pretty = |text: &str| {
+        let value = serde_json::from_str::<Value>(text).ok()?;
+        let value = order.as_ref().map_or_else(|| value.clone(), |order| in_order_of(order, &value));
+        serde_json::to_string_pretty(&value).ok()
+    };
     let text = match text.split_once('\n') {
         Some((status, body)) => format!("{status}\n{}", pretty(body).unwrap_or_else(|| body.to_owned())),
         None => text.to_owned(),
@@ -217,6 +233,27 @@ fn indented(text: &str) -> String {
         text.push('\n');
     }
     text
+}
+
+/// A value with its members in the order of another one; those that only this one has are last.
+pub(super) fn in_order_of(order: &Value, value: &Value) -> Value {
+    match (order, value) {
+        (Value::Object(order), Value::Object(members)) => {
+            let common = order.iter().filter_map(|(name, order)| {
+                let value = members.get(name)?;
+                Some((name.clone(), in_order_of(order, value)))
+            });
+            let others = members.iter().filter(|(name, _)| !order.contains_key(*name));
+            Value::Object(common.chain(others.map(|(name, value)| (name.clone(), value.clone()))).collect())
+        }
+        (Value::Array(order), Value::Array(items)) => {
+            let last = order.last();
+            let ordered =
+                |(n, item)| order.get(n).or(last).map_or_else(|| Value::clone(item), |of| in_order_of(of, item));
+            Value::Array(items.iter().enumerate().map(ordered).collect())
+        }
+        (_, value) => value.clone(),
+    }
 }
 
 /// A diff by lines, with the differing parts of a line emphasised.

@@ -22,7 +22,7 @@ pub(crate) fn show(client: &Client, route: &str, format: Formatter) -> Result<Ou
 pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> String {
     let mut out = format!("{}\n\n", format.tone(&view.route, Tone::Strong));
     if !view.is_watched {
-        out.push_str("legacy's calls are not watched: there is no `egress:` in pointsman.yaml\n");
+        out.push_str("legacy's calls are not watched: this process was started without `egress:` in pointsman.yaml\n");
         return out;
     }
     let number = |name: &str, number: u64, tone: Tone| -> Vec<TableCell> { vec![plain(name), (count(number), tone)] };
@@ -65,9 +65,14 @@ pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> Stri
         Some(share) => {
             let _ = writeln!(out, "\n{:.1} % of the calls were attributed, by traceparent{rule}", share * 100.0);
             if share < ATTRIBUTED_ENOUGH {
-                out.push_str(
-                    "have legacy hand on the header `traceparent` of the request with each call, or name what tells the \
-                     request: `egress: { correlate: … }` (`pointsman help egress`)\n",
+                let more = match view.correlate {
+                    None => "name what tells the request: `egress: { correlate: … }`",
+                    Some(_) => "let `egress: { correlate: … }` name something that each call and its request have",
+                };
+                let _ = writeln!(
+                    out,
+                    "have legacy hand on the header `traceparent` of the request with each call, or {more} (`pointsman help \
+                     egress`)"
                 );
             }
         }

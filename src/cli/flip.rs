@@ -65,6 +65,9 @@ pub(crate) fn flip(
         let goes_on = if done.runs_in_flight == 1 { "continues as it was" } else { "continue as they were" };
         text.push_str(&format!("{} in flight {goes_on} started\n", counted(done.runs_in_flight, "run")));
     }
+    for line in &done.still_required {
+        text.push_str(&format!("{} {}\n", format.tone("passed by force:", Tone::Warn), escape_control(line)));
+    }
     for line in &done.horizon {
         text.push_str(&format!("{} {}\n", format.tone("horizon:", Tone::Warn), escape_control(line)));
     }
@@ -110,10 +113,12 @@ pub(crate) fn freeze(
 
 /// Text after a flip that says which gate was passed by force; empty if none was.
 pub(crate) fn force_text(flip: &FlipRow) -> String {
-    match flip.forced_above {
+    let before = flip.forced_above.filter(|rung| rung.as_str() != flip.from);
+    match (flip.forced_now_above, before) {
         _ if !flip.forced => String::new(),
-        Some(rung) if rung.as_str() != flip.from => format!(" (the gate above `{rung}` was forced before)"),
-        Some(_) | None => " (forced)".to_owned(),
+        (Some(now), Some(rung)) if rung < now => format!(" (forced; the gate above `{rung}` was forced before, too)"),
+        (None, Some(rung)) => format!(" (the gate above `{rung}` was forced before)"),
+        (Some(_), _) | (None, None) => " (forced)".to_owned(),
     }
 }
 

@@ -37,12 +37,16 @@ pub(super) fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
         "cohort" => {
             let rung =
                 |name: &str| Some(text(name)).filter(|rung| !rung.is_empty()).unwrap_or_else(|| "none".to_owned());
-            format!("cohort {}: {} to {}", text("cohort"), rung("from"), rung("to"))
+            match (rung("from"), rung("to")) {
+                (from, to) if from == to => format!("cohort {}: in {to}, with another rule", text("cohort")),
+                (from, to) => format!("cohort {}: {from} to {to}", text("cohort")),
+            }
         }
         kind => format!("{kind}: {} to {}", text("from"), text("to")),
     };
     let flip = serde_json::from_value::<FlipRow>(entry.body.clone()).ok().map(|mut flip| {
-        flip.forced_above = entry.body["overridden"]["from"].as_str().and_then(|rung| rung.parse().ok());
+        let rung = |name: &str| entry.body["overridden"][name].as_str().and_then(|rung| rung.parse().ok());
+        (flip.forced_above, flip.forced_now_above) = (rung("from"), rung("by_this_move"));
         flip
     });
     let forced = match entry.kind.as_str() {

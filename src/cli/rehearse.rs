@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::args::Rehearse;
 use super::client::CallError;
-use super::diffs::{inline_diff, shown_difference};
+use super::diffs::{inline_diff, request_lines, shown_difference};
 use super::format::{Formatter, TableCell, Tone, count, counted, escape_control, plain};
 use super::output::Output;
 use super::replay::files_refused;
@@ -18,8 +18,6 @@ use crate::names::RouteId;
 const LINE_BYTES_MAX: u64 = 64 << 20;
 /// The most bytes of a HAR file.
 const HAR_BYTES_MAX: u64 = 1 << 30;
-/// How many lines of an example's request are shown.
-const REQUEST_LINES_MAX: usize = 12;
 /// How many differences of a group are shown.
 const DIFFERENCES_MAX: usize = 20;
 /// How many groups of a route are shown; the rest is in `--json`.
@@ -152,7 +150,7 @@ fn text(report: &RehearsalReport, coverage_at_least: f64, format: Formatter) -> 
             let _ = writeln!(out, "  {} {}", count(*n), escape_control(why));
         }
         for (n, of_group) in found.groups.iter().take(GROUPS_MAX).enumerate() {
-            group(&mut out, n + 1, of_group, format);
+            group(&mut out, &format!("{route} #{}", n + 1), of_group, format);
         }
         if found.groups.len() > GROUPS_MAX {
             let _ = writeln!(out, "\n{} more groups are in --json", found.groups.len() - GROUPS_MAX);
@@ -210,25 +208,23 @@ fn left_out(reason: &str) -> &str {
     }
 }
 
-fn group(out: &mut String, n: usize, group: &RehearsedGroup, format: Formatter) {
+fn group(out: &mut String, name: &str, group: &RehearsedGroup, format: Formatter) {
     let RehearsedGroup { fingerprint, pairs, has_redacted, differences, request, legacy, engine } = group;
     let _ = writeln!(
         out,
         "\n{}  {}  {}",
-        format.tone(format!("#{n}"), Tone::Strong),
+        format.tone(name, Tone::Strong),
         counted(*pairs, "pair"),
         format.tone(escape_control(fingerprint), Tone::Faint)
     );
     differences.iter().take(DIFFERENCES_MAX).for_each(|found| out.push_str(&shown_difference(found, format)));
     if *has_redacted {
-        let note =
-            "a redacted value is among these: only its equality is known, so that what is computed from it differs";
+        let note = "a redacted value is among these: only its equality is known, so that what is computed from it differs, and so \
+             does a constant of the workflow under a name that is secret";
         let _ = writeln!(out, "  {}", format.tone(note, Tone::Warn));
     }
     let _ = writeln!(out, "  {}", format.tone("an example", Tone::Faint));
-    for line in escape_control(request).lines().take(REQUEST_LINES_MAX) {
-        let _ = writeln!(out, "    {}", format.tone(line, Tone::Faint));
-    }
+    out.push_str(&request_lines(request, format));
     let _ = writeln!(out, "  {} / {}", format.tone("- legacy", Tone::Bad), format.tone("+ engine", Tone::Good));
     out.push_str(&inline_diff(&with_end(legacy), &with_end(engine), format));
 }

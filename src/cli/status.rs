@@ -10,7 +10,7 @@ use super::client::{CallError, Client};
 use super::format::{Formatter, TableCell, Tone, count, counted, duration_text, escape_control, plain, why};
 use super::output::{Output, Printed, print, report_error};
 use super::{auto, candidates, evidence, gates, guard};
-use crate::admin::types::{InstancesRow, RouteRow, RunStatus, Status};
+use crate::admin::types::{CohortAheadRow, InstancesRow, RouteRow, RunStatus, Status};
 use crate::flag::{Arm, EffectiveReason, Freeze, State};
 
 /// For how many seconds a restart of a route's evidence is shown.
@@ -164,6 +164,14 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
     if !restarted.is_empty() {
         out.push_str(&format!("\n{restarted}"));
     }
+    let ahead: String = status.routes.iter().map(|route| cohorts_ahead(route, format)).collect();
+    if !ahead.is_empty() {
+        out.push_str(&format!("\n{ahead}"));
+    }
+    for (route, why) in status.routes.iter().filter_map(|route| Some((&route.id, route.to_accept.as_ref()?))) {
+        let line = format!("{}: {}", escape_control(route.as_str()), escape_control(why));
+        out.push_str(&format!("\n{}\n", format.tone(line, Tone::Bad)));
+    }
     let changed: Vec<&String> =
         status.routes.iter().filter_map(|route| route.changed_since_evidence.as_ref()).collect();
     for why in &changed {
@@ -236,6 +244,19 @@ fn open_runs(status: &Status, format: Formatter) -> String {
         false => (Tone::Plain, ""),
     };
     format.tone(format!("runs that have not ended: {}{hint}\n", counts.join(", ")), tone)
+}
+
+/// The cohorts of a route that are on a higher rung than the route, one line each.
+fn cohorts_ahead(route: &RouteRow, format: Formatter) -> String {
+    let lines = route.cohorts_ahead.iter().map(|CohortAheadRow { name, rung, forced }| {
+        let (id, name) = (escape_control(route.id.as_str()), escape_control(name));
+        let line = format!("{id}: its cohort `{name}` is in {rung}");
+        match forced {
+            Some(reason) => format.tone(format!("{line} by force: {}\n", escape_control(reason)), Tone::Warn),
+            None => format!("{line}\n"),
+        }
+    });
+    lines.collect()
 }
 
 /// Why a route is not in the requested state, or what else is to be known about it.

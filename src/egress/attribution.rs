@@ -26,8 +26,9 @@ use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_VALUE_BODY_BYTES_MAX, L
 use crate::names::RouteId;
 use crate::traces::TraceContext;
 
-/// How long after the last compared request legacy's calls are still copied, because they may belong to it.
-const LATE_FOR_US: u64 = 600_000_000;
+/// How long after the last compared request legacy's calls are still copied, because they may belong to it; in
+/// microseconds.
+const COPIED_AFTER_US: u64 = 600_000_000;
 
 /// Attributes the calls that legacy makes to the requests that it handles. Cheap to clone.
 #[derive(Clone)]
@@ -212,7 +213,7 @@ impl Inner {
 impl EffectObserver for Attribution {
     /// Whether there is a compared request that a call could be for, or was one not long ago: its calls may be late.
     fn is_watching(&self) -> bool {
-        self.0.announced.had_compared((self.0.now_us)(), LATE_FOR_US)
+        self.0.announced.had_compared((self.0.now_us)(), COPIED_AFTER_US)
     }
 
     fn begin(&self, head: &Effect, body: Option<Arc<dyn SentBody>>) {

@@ -156,7 +156,7 @@ impl WatchedRequest {
     /// What identifies it by the value that its rule names. Reads the value once the body is there, and then drops the
     /// body: a later call returns `ValueKey::Unknown`, and `known_value` has the result.
     pub(super) fn value_key(&self) -> ValueKey {
-        // NewRequests out, so that the thread that serves the request does not wait while it is read.
+        // Taken out, so that the thread that serves the request does not wait while it is read.
         let Some(mut unread) = self.lock().take() else { return ValueKey::Unknown };
         if let Some(body) = &unread.body {
             let Some(bytes) = body.whole() else {

@@ -21,6 +21,15 @@ impl Gate {
     }
 }
 
+impl Gate {
+    /// What a person has to accept on this route, as a sentence.
+    pub(super) fn to_accept(&self, position: &RoutePosition) -> Option<String> {
+        let waiting = self.conditions.iter().filter(|condition| condition.awaits_acceptance(&position.route));
+        let mut unmet = waiting.flat_map(|condition| condition.unmet(&position.route, position.rung(), State::Live));
+        unmet.next().map(|unmet| unmet.why)
+    }
+}
+
 impl Mover {
     /// Tells the conditions of a route what a flip accepts. To be called once the flip is in force; `at` is the time of
     /// its record.

@@ -1,9 +1,11 @@
 //! What is told of a cohort that moves to another rung, and to whom.
 
+use std::sync::Arc;
+
 use crate::flag::State;
 use crate::names::RouteId;
 
-/// A cohort that is on another rung than before, or that the files added or removed.
+/// A cohort that is on another rung than before, whose rule is another one, or that the files added or removed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CohortMove {
     /// The route.
@@ -12,7 +14,8 @@ pub struct CohortMove {
     pub cohort: String,
     /// The rung before; `None` if the cohort is new.
     pub from: Option<State>,
-    /// The rung now; `None` if the files do not have the cohort any more.
+    /// The rung now, which is the same if only the rule is another one; `None` if the files do not have the cohort any
+    /// more.
     pub to: Option<State>,
     /// Why.
     pub cause: CohortMoveCause,
@@ -42,6 +45,32 @@ impl CohortMoveCause {
             Self::Evidence => "evidence",
             Self::Hold => "hold",
         }
+    }
+}
+
+/// A cohort that is on a higher rung than its route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CohortAhead {
+    /// Its name.
+    pub name: String,
+    /// Its rung.
+    pub rung: State,
+    /// The reason that its `force` gives.
+    pub forced: Option<String>,
+}
+
+/// What is told of the moves of cohorts.
+pub(super) struct CohortListeners {
+    /// Those that are told of moves from now on.
+    pub connected: Vec<Arc<dyn CohortListener>>,
+    /// The moves that the start found, until there is a listener.
+    pub at_start: Vec<CohortMove>,
+}
+
+impl CohortListeners {
+    /// None yet, and the moves that the start found.
+    pub fn of_start(at_start: Vec<CohortMove>) -> Self {
+        Self { connected: Vec::new(), at_start }
     }
 }
 

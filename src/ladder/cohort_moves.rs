@@ -1,15 +1,12 @@
-//! Finds which cohorts a new set of positions puts on another rung, and tells the listeners.
+//! Finds which cohorts a new set of positions puts on another rung.
 //!
-//! Always true: a listener is told of what is in force. Guard, health and kill switch are no moves of a cohort: they
-//! limit it for a time, as they limit its route.
+//! Guard, health and kill switch are no moves of a cohort: they limit it for a time, as they limit its route.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::cohort_listener::{CohortListener, CohortMove, CohortMoveCause};
-use super::mover::Mover;
-use super::positions::{Positions, RoutePosition};
-use crate::flag::State;
+use super::cohort_listener::{CohortAhead, CohortMove, CohortMoveCause};
+use super::positions::{Positions, RoutePosition, UNPROVEN_MAX};
+use crate::flag::{Cohort, State};
 use crate::names::RouteId;
 
 /// The moves between two sets of positions.
@@ -22,22 +19,53 @@ pub(super) fn moves(before: &Positions, after: &Positions) -> Vec<CohortMove> {
     moves
 }
 
+/// The cohorts that `force` puts ahead of their routes, with a reason that the files had not when the store was
+/// written.
+pub(super) fn new_at_start(before: &Positions, after: &Positions) -> Vec<CohortMove> {
+    let of_route = |(id, position): (&RouteId, &RoutePosition)| {
+        let known: Vec<_> =
+            position.route.ids().filter_map(|id| before.scopes.get(id)?.forced_cohorts.as_ref()).collect();
+        let is_known = |ahead: &CohortAhead| {
+            let mut reasons = known.iter().filter_map(|cohorts| cohorts.get(&ahead.name));
+            reasons.any(|known| Some(&known.reason) == ahead.forced.as_ref())
+        };
+        let new = position.cohorts_ahead().into_iter().filter(|ahead| ahead.forced.is_some() && !is_known(ahead));
+        let moved = |CohortAhead { name, rung, forced }: CohortAhead| CohortMove {
+            route: id.clone(),
+            cohort: name,
+            from: None,
+            to: Some(rung),
+            cause: CohortMoveCause::File,
+            forced,
+            evidence: serde_json::Value::Null,
+        };
+        new.map(moved).collect::<Vec<_>>()
+    };
+    after.routes.iter().flat_map(of_route).collect()
+}
+
 fn moves_of_route(id: &RouteId, was: Option<&RoutePosition>, is: &RoutePosition) -> Vec<CohortMove> {
     let before = was.map(RoutePosition::cohort_rungs).unwrap_or_default();
     let after = is.cohort_rungs();
     let rules = |position: &RoutePosition| position.route.cohort_rules();
     let (rules_before, rules_after) = (was.map(rules).unwrap_or_default(), rules(is));
     let names: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
-    let moved = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    let forced = |position: &RoutePosition, name: &str| {
+        let cohort = position.route.cohorts.iter().find(|cohort| cohort.name == name)?;
+        Some((cohort.state, cohort.force.clone()))
+    };
+    let is_same_rule = |name: &String| {
+        let (before, after) = (was.and_then(|was| forced(was, name)), forced(is, name));
+        rules_before.get(name) == rules_after.get(name) && before == after
+    };
+    // Other callers are on the rung of a cohort if its rule is another one.
+    let has_other_callers =
+        |name: &String| was.is_some() && after.get(name) > Some(&UNPROVEN_MAX) && !is_same_rule(name);
+    let moved = names.into_iter().filter(|name| before.get(*name) != after.get(*name) || has_other_callers(name));
     moved
         .map(|name| {
-            let forced = |position: &RoutePosition| {
-                let cohort = position.route.cohorts.iter().find(|cohort| cohort.name == *name)?;
-                Some((cohort.state, cohort.force.clone()))
-            };
-            let is_same_rule = rules_before.get(name) == rules_after.get(name) && was.and_then(forced) == forced(is);
             let is_held = |position: &RoutePosition| position.inputs.held_cohorts.contains(name);
-            let cause = match is_same_rule {
+            let cause = match is_same_rule(name) {
                 false => CohortMoveCause::File,
                 true if was.is_some_and(is_held) != is_held(is) => CohortMoveCause::Hold,
                 true => CohortMoveCause::Evidence,
@@ -48,7 +76,7 @@ fn moves_of_route(id: &RouteId, was: Option<&RoutePosition>, is: &RoutePosition)
                 from: before.get(name).copied(),
                 to: after.get(name).copied(),
                 cause,
-                forced: forced(is).and_then(|(_, force)| force),
+                forced: forced(is, name).and_then(|(_, force)| force),
                 evidence: serde_json::Value::Null,
             }
         })
@@ -67,11 +95,21 @@ impl RoutePosition {
         rungs.collect()
     }
 
+    /// The cohorts that are on a higher rung than their route, which is above `shadow`.
+    pub(super) fn cohorts_ahead(&self) -> Vec<CohortAhead> {
+        let (rung, rungs) = (self.rung().max(UNPROVEN_MAX), self.cohort_rungs());
+        let ahead = |cohort: &Cohort| {
+            let rung = rungs.get(&cohort.name).copied().filter(|state| *state > rung)?;
+            Some(CohortAhead { name: cohort.name.clone(), rung, forced: cohort.force.clone() })
+        };
+        self.route.cohorts.iter().filter_map(ahead).collect()
+    }
+
     /// The cohorts that are in `live` while their route is below it, as a sentence.
-    pub(super) fn cohorts_ahead(&self) -> Option<String> {
-        let rung = self.rung();
-        let ahead = self.cohort_rungs().into_iter().filter(|(_, state)| *state >= State::Live && rung < State::Live);
-        let ahead: Vec<String> = ahead.map(|(name, _)| format!("`{name}`")).collect();
+    pub(super) fn cohorts_ahead_text(&self) -> Option<String> {
+        let ahead =
+            self.cohorts_ahead().into_iter().filter(|ahead| ahead.rung >= State::Live && self.rung() < State::Live);
+        let ahead: Vec<String> = ahead.map(|ahead| format!("`{}`", ahead.name)).collect();
         let (cohorts, stay) = match ahead.len() {
             0 => return None,
             1 => ("the cohort", "stays"),
@@ -82,28 +120,5 @@ impl RoutePosition {
             "{cohorts} {which} {stay} in `live`: the engine goes on answering their callers (to end that, change `state:` of \
              their rules, or flip to `off`)"
         ))
-    }
-}
-
-impl Mover {
-    /// Logs the moves and tells the listeners. To be called once `after` is in force.
-    pub(super) fn tell_cohort_moves(&self, before: &Positions, after: &Positions) {
-        for mut moved in moves(before, after) {
-            if let Some(position) = after.routes.get(&moved.route) {
-                let evidence = self.gate().evidence_of(after, position);
-                moved.evidence = serde_json::to_value(evidence).unwrap_or_default();
-            }
-            let CohortMove { route, cohort, from, to, cause, forced, evidence: _ } = &moved;
-            let shown = |state: &Option<State>| state.map_or("none", State::as_str);
-            let (from, to, why) = (shown(from), shown(to), cause.as_str());
-            tracing::warn!(%route, cohort, from, to, why, forced, "a cohort is on another rung");
-            let listeners = self.cohort_listeners().clone();
-            listeners.iter().for_each(|listener| listener.moved(moved.clone()));
-        }
-    }
-
-    /// Connects something that is told of each move of a cohort from now on.
-    pub(super) fn connect_to_cohorts(&self, listener: Arc<dyn CohortListener>) {
-        self.cohort_listeners().push(listener);
     }
 }

@@ -158,7 +158,8 @@ impl Mover {
         let FlipDownInForce { route, before, from, flip, id, mut recorded, until } = down;
         let needs_horizon = matches!(from, State::Live | State::Only) && state_of(&flip) < from;
         let mut horizon = if needs_horizon { self.horizon_if_readable(&before, &route).await } else { Vec::new() };
-        horizon.extend(self.in_force().inputs().positions.routes.get(&route).and_then(RoutePosition::cohorts_ahead));
+        horizon
+            .extend(self.in_force().inputs().positions.routes.get(&route).and_then(RoutePosition::cohorts_ahead_text));
         let found = match timeout_at(until, recorded.wait_for(Option::is_some)).await {
             Ok(Ok(found)) => found.clone(),
             Ok(Err(_)) | Err(_) => None,
@@ -170,7 +171,15 @@ impl Mover {
         let recorded =
             found.is_some() || self.in_force().inputs().unrecorded.iter().all(|unrecorded| unrecorded.id < id);
         let flip = found.unwrap_or(flip);
-        Flipped { flip, changed: true, recorded, share_is_pending: false, effective, horizon }
+        Flipped {
+            flip,
+            changed: true,
+            recorded,
+            share_is_pending: false,
+            effective,
+            horizon,
+            still_required: Vec::new(),
+        }
     }
 
     /// Whether a flip would change nothing.
@@ -209,6 +218,7 @@ impl Mover {
         };
         let recorded = !self.in_force().inputs().has_unrecorded_flip(route);
         let effective = self.in_force().effective(route);
-        Flipped { flip, changed: false, recorded, share_is_pending: false, effective, horizon: Vec::new() }
+        let (horizon, still_required) = Default::default();
+        Flipped { flip, changed: false, recorded, share_is_pending: false, effective, horizon, still_required }
     }
 }

@@ -246,7 +246,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
         let reason = Some(reason.to_owned());
         let by_file = || {
             let reason = route.force.clone().filter(|_| position.rung() > UNPROVEN_MAX)?;
-            Some(Overridden { from: State::Off, reason, forced_at: None })
+            Some(Overridden { from: State::Off, reason, forced_at: None, by_this_move: Some(State::Off) })
         };
         let overridden = position.last.as_ref().map_or_else(by_file, |flip| flip.overridden.clone());
         made = Some(Move { route: route.id.clone(), from, to, shares, reason, overridden });

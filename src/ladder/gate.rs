@@ -52,6 +52,8 @@ pub(super) enum MoveRefusal {
 pub(super) struct AllowedMove {
     /// The lowest gate that force overrides: by this move, or by an earlier one if that gate would still be shut.
     pub overridden: Option<Overridden>,
+    /// What the gates that this move overrides still require, as sentences.
+    pub still_required: Vec<String>,
 }
 
 impl Gate {
@@ -87,10 +89,9 @@ impl Gate {
         let is_dark_shut = !of_dark.is_empty();
         unmet.extend(of_dark);
         let Some(reason) = requested.reason.clone().filter(|_| requested.force) else {
-            return if unmet.is_empty() {
-                Ok(AllowedMove { overridden: earlier })
-            } else {
-                Err(MoveRefusal::GateShut(unmet))
+            return match unmet.is_empty() {
+                true => Ok(AllowedMove { overridden: earlier, still_required: unmet }),
+                false => Err(MoveRefusal::GateShut(unmet)),
             };
         };
         // The rung below the lowest gate that force overrides: on the way up the present rung; for a larger share of
@@ -120,7 +121,8 @@ impl Gate {
         };
         let from = earlier.as_ref().map(|earlier| earlier.from).into_iter().chain(overridden_now).min();
         let reason = earlier.filter(|_| overridden_now.is_none()).map_or(reason, |earlier| earlier.reason);
-        Ok(AllowedMove { overridden: from.map(|from| Overridden { from, reason, forced_at }) })
+        let overridden = from.map(|from| Overridden { from, reason, forced_at, by_this_move: overridden_now });
+        Ok(AllowedMove { overridden, still_required: unmet })
     }
 
     /// The next rung up and the conditions for it; `None` on the highest rung.
@@ -155,7 +157,7 @@ impl Gate {
             Some(flip) => {
                 let to = state_of(flip);
                 match (&flip.overridden, flip.forced) {
-                    (Some(Overridden { from, reason, forced_at }), _) => (*from, to, reason.clone(), *forced_at),
+                    (Some(before), _) => (before.from, to, before.reason.clone(), before.forced_at),
                     // Recorded by an earlier version.
                     (None, true) => {
                         let from = flip.from.parse().ok().filter(|from| *from < to).unwrap_or(State::Off);
@@ -172,7 +174,7 @@ impl Gate {
             !self.unmet_of_family(positions, position, pair[0], pair[1]).all(|unmet| came_later(&unmet))
         };
         let shut = gates.find(is_overridden)?;
-        Some(Overridden { from: shut[0], reason, forced_at })
+        Some(Overridden { from: shut[0], reason, forced_at, by_this_move: None })
     }
 
     /// The highest rung that a route reached by evidence and for all callers: cohorts go up to it without `force`.

@@ -84,9 +84,12 @@ fn sentence(positions: &Positions, creator: &Route, instances: &InstancesAtLegac
         (Some(_), _) => {
             format!("have the engine adopt them (`pointsman adopt {id} --all`), or wait until they have ended")
         }
-        (None, true) => "wait until they have ended".to_owned(),
+        (None, true) => {
+            "wait until they have ended, or have the engine adopt them (`pointsman help adoption`)".to_owned()
+        }
         (None, false) => "no route of the family says when an instance ends, so they never do: declare `ends:`, \
-                          `ends_after:` or `alive:` in `instance:`"
+                          `ends_after:` or `alive:` in `instance:`, or have the engine adopt them (`pointsman help \
+                          adoption`)"
             .to_owned(),
     };
     Some(format!(

@@ -21,7 +21,8 @@ impl Mover {
             || passing_commands::commands(positions, self.gate(), position, to, shares, request.reason.as_deref());
         if percent.is_some() && matches!(to, State::Off | State::Only) {
             let why = format!("`{to}` has no share: it holds for everybody");
-            return Err(FlipError::Refused { why, commands: passing() });
+            // Nothing says that a move without a share would be refused.
+            return Err(FlipError::Refused { why, commands: Vec::new() });
         }
         let requested = RequestedMove { to, shares, force, reason, source: FlipSource::Api };
         match self.gate().judge(positions, position, &requested) {

@@ -88,6 +88,7 @@ mod scopes;
 mod shares;
 mod shown;
 mod status;
+mod tell_cohorts;
 mod types;
 mod unanswered;
 mod unknown_retries;
@@ -108,7 +109,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 
 pub use cohort_gate::CohortBelow;
-pub use cohort_listener::{CohortListener, CohortMove};
+pub use cohort_listener::{CohortAhead, CohortListener, CohortMove};
 pub use command::FlipCommand;
 pub use declared_plans::{CandidateMove, DeclaredPlans};
 pub use forced_files::ForcedFile;

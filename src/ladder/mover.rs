@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::auto_shares::AutoShares;
-use super::cohort_listener::CohortListener;
+use super::cohort_listener::CohortListeners;
 use super::export::{log, log_candidate};
 use super::files_check::{CheckedFiles, PreparedFiles, check_and_apply, prepare};
-use super::gate::Gate;
+use super::gate::{AllowedMove, Gate};
 use super::guard_latches::GuardLatches;
 use super::guard_types::GuardListener;
 use super::in_force::{InForce, Inputs};
@@ -25,7 +25,7 @@ use super::types::{
     DeclaredFiles, FilesError, FlipError, FlipSource, Flipped, KillSwitchListener, Move, MoveRequest, ReadKind,
 };
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
-use super::{files, holds, leaving_only, live_basis, orphans, overtaken, plans, scopes};
+use super::{cohort_moves, files, holds, leaving_only, live_basis, orphans, overtaken, plans, scopes};
 use crate::clock;
 use crate::flag::{FlagSet, State};
 use crate::names::RouteId;
@@ -46,7 +46,7 @@ pub(super) struct Mover {
     move_lock: Arc<tokio::sync::Mutex<()>>,
     connected: Mutex<Vec<Arc<dyn KillSwitchListener>>>,
     guard_listeners: Mutex<Vec<Arc<dyn GuardListener>>>,
-    cohort_listeners: Mutex<Vec<Arc<dyn CohortListener>>>,
+    cohort_listeners: Mutex<CohortListeners>,
     pub auto_shares: AutoShares,
 }
 
@@ -86,7 +86,8 @@ impl Mover {
             );
         }
         let in_force = InForce::new(before.clone(), GuardLatches::from_store(guards), before.freeze, secret, flags);
-        let (move_lock, connected, guard_listeners, cohort_listeners, larger_shares, auto_shares) = Default::default();
+        let (move_lock, connected, guard_listeners, larger_shares, auto_shares) = Default::default();
+        let cohort_listeners = Mutex::new(CohortListeners::of_start(cohort_moves::new_at_start(&before, &after)));
         let kill_switch = FreezeRecords::new();
         let mover = Self {
             store,
@@ -290,7 +291,8 @@ impl Mover {
         // A flip ends a move that the file requested and the gate refused: the store gets the file's present
         // declaration, so that the move is not judged again.
         let (now, before) = (position.declared(), positions.clone());
-        let (shares, reason, overridden) = (requested.shares, requested.reason, allowed.overridden);
+        let AllowedMove { overridden, still_required } = allowed;
+        let (shares, reason) = (requested.shares, requested.reason);
         let made = Move { route: route.clone(), from, to, shares, reason, overridden };
         let flip = self.flip_record(&positions, made, request.by.clone());
         positions.set_declaration_of_flipped(route, now);
@@ -315,7 +317,7 @@ impl Mover {
         }
         self.accept_conditions(route, from, &request, flip.at);
         let (effective, share_is_pending, horizon) = (self.in_force.effective(route), false, Vec::new());
-        Ok(Flipped { flip, changed: true, recorded: true, share_is_pending, effective, horizon })
+        Ok(Flipped { flip, changed: true, recorded: true, share_is_pending, effective, horizon, still_required })
     }
 
     /// Puts positions in force, lowered by the flips down that were made since they were computed. Returns the routes
@@ -370,10 +372,7 @@ impl Mover {
     pub(super) async fn record(&self, batch: RecordBatch, of: &Positions) -> Result<Vec<FlipRecord>, StoreError> {
         self.in_force.set_outstanding(OutstandingWrite::new(&batch.flips, of));
         let outcome = self.recorder.record(batch).await;
-        if outcome.is_err() {
-            self.in_force.set_outstanding(OutstandingWrite::default());
-        }
-        outcome
+        outcome.inspect_err(|_| self.in_force.set_outstanding(OutstandingWrite::default()))
     }
 
     pub async fn record_one(
@@ -390,7 +389,7 @@ impl Mover {
         self.guard_listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn cohort_listeners(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn CohortListener>>> {
+    pub(super) fn cohort_listeners(&self) -> std::sync::MutexGuard<'_, CohortListeners> {
         self.cohort_listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -28,7 +28,12 @@ pub(super) fn flip_of_unlisted_id(positions: &Positions, position: &RoutePositio
     // A force that an earlier version recorded.
     let forced = || {
         let from = flip.from.parse().ok().filter(|from| *from < to).unwrap_or(State::Off);
-        Overridden { from, reason: flip.reason.clone().unwrap_or_default(), forced_at: position.forced_at() }
+        Overridden {
+            from,
+            reason: flip.reason.clone().unwrap_or_default(),
+            forced_at: position.forced_at(),
+            by_this_move: None,
+        }
     };
     let overridden = flip.overridden.clone().or_else(|| flip.forced.then(forced));
     let shares = flip.shares.unwrap_or(position.inputs.shares);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cohort_gate::CohortBelow;
+use super::cohort_listener::CohortAhead;
 use super::gate::Gate;
 use super::guard_status::guard_status;
 use super::guard_types::GuardStatus;
@@ -38,6 +39,10 @@ pub struct RouteStatus {
     pub refused: Vec<String>,
     /// The cohorts that are below the state of their rules for want of evidence.
     pub cohorts_below: Vec<CohortBelow>,
+    /// The cohorts that are on a higher rung than the route.
+    pub cohorts_ahead: Vec<CohortAhead>,
+    /// What a person has to accept by a forced flip, such as a pin collision: a sentence.
+    pub to_accept: Option<String>,
     /// If something that its evidence depends on was changed while the route, or a cohort of it, was in `live` or
     /// above: a sentence that says so and what to do. `None` once evidence supports the change, a person accepted it by
     /// force, or a flip took the route below `live`.
@@ -85,6 +90,8 @@ pub(super) fn route_status(
         forced: gate.still_forced(&inputs.positions, position),
         refused: position.refused.iter().cloned().chain(held_cohorts).collect(),
         cohorts_below: gate.cohorts_below(&inputs.positions, position),
+        cohorts_ahead: position.cohorts_ahead(),
+        to_accept: gate.to_accept(position),
         changed: live_basis::sentence(position),
         last: position.last.clone().map(with_shown_number),
         is_unrecorded: inputs.has_unrecorded_flip(&position.route.id),

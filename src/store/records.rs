@@ -335,6 +335,10 @@ pub struct Overridden {
     /// When a person last gave `--force` for it; `None` if only a file did, and in records of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forced_at: Option<Timestamp>,
+    /// The rung below the lowest gate that the move of this record itself overrode; `None` if only moves before it did,
+    /// and in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_this_move: Option<State>,
 }
 
 /// The evidence of a route, opaque to the store. There is one row for each route, and it is replaced as a whole.

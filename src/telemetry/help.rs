@@ -484,6 +484,11 @@ const GAUGES: MetricDescriptions = &[
     ),
     ("pointsman_retry_keys_waiting", "Retry keys that legacy took and that the store does not have yet."),
     ("pointsman_retry_keys_room", "The most retry keys that may wait for the store; a further key cannot be noted."),
+    (
+        "pointsman_pin_collision_open",
+        "1 while both arms have created an instance with one id and nobody has accepted that: the engine creates no \
+         instances of the family.",
+    ),
     ("pointsman_pins", "Instances that an arm owns, by arm."),
     (
         "pointsman_instances",

@@ -106,6 +106,7 @@ const LABELS: &[(&[&str], &[&str])] = &[
             "pointsman_legacy_instances_without_id_total",
             "pointsman_noise_ignored_total",
             "pointsman_offered_total",
+            "pointsman_pin_collision_open",
             "pointsman_pin_collisions_total",
             "pointsman_plan_unrunnable",
             "pointsman_retry_keys_held_total",

@@ -336,6 +336,7 @@ async fn an_order_number_of_both_sides_stops_the_engine_from_creating_until_a_pe
     assert_eq!(shop.order().await, "/orders/1", "the new side's");
     let collisions = |metrics: &Metrics| metrics.sum("pointsman_pin_collisions_total", &family[..1]);
     shop.pointsman.until_metric("the collision", |metrics| collisions(metrics) == 1.0).await;
+    let open = |metrics: &Metrics| metrics.sum("pointsman_pin_collision_open", &family[..1]);
     assert_eq!(shop.order().await, "/orders/2", "legacy's");
     // A write that comes after that of the collision.
     shop.flip("orders.status", "dark", false).await.expect("down");
@@ -343,6 +344,9 @@ async fn an_order_number_of_both_sides_stops_the_engine_from_creating_until_a_pe
     shop.kill_and_restart().await;
     assert_eq!(shop.order().await, "/orders/3", "legacy's after a restart too");
     assert_eq!(collisions(&shop.pointsman.metrics().await), 0.0, "none was found since the start");
+    assert_eq!(open(&shop.pointsman.metrics().await), 1.0);
+    let status = output_text(&shop.pointsman.cli(&["status"]).await);
+    assert!(status.contains("orders.create: both arms have given out the same id"), "{status}");
     let shown = async |shop: &Shop| shop.pointsman.get("/api/v2/routes/orders.create").await.to_string();
     let before = shown(&shop).await;
     assert!(before.contains(COLLIDED) && before.contains("pointsman flip orders.create STATE --force"), "{before}");
@@ -352,6 +356,7 @@ async fn an_order_number_of_both_sides_stops_the_engine_from_creating_until_a_pe
     let flipped = shop.pointsman.cli(&arguments).await;
     assert!(flipped.status.success(), "{}", output_text(&flipped));
     assert_eq!(shop.order().await, "/orders/1000003", "the engine's");
+    assert_eq!(open(&shop.pointsman.metrics().await), 0.0);
 
     shop.kill_and_restart().await;
     assert_eq!(shop.order().await, "/orders/1000004", "the engine's after a restart too");

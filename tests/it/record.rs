@@ -289,6 +289,53 @@ async fn a_move_that_the_gate_refuses_has_an_entry_with_the_reasons_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cohort_that_a_file_forces_has_an_entry_and_so_has_a_change_of_who_is_in_it() {
+    let of_staff = |when: &str| {
+        format!(
+            "{ROUTES}    state: shadow\n    cohorts:\n      - {{ name: staff, when: '${{request.headers[\"x-staff\"] {when} \"1\"}}', \
+             state: live, force: {{ reason: audit }} }}\n"
+        )
+    };
+    let flags = |system: &System, when: &str| system.flags.write("routes/orders.yaml", &of_staff(when));
+    let mut system = System::start().await;
+    // A first start with these files.
+    system.pointsman.stop().await;
+    std::fs::remove_file(system.dir.path().join("db")).expect("the store");
+    flags(&system, "==");
+    system.restart().await;
+    let entries = async |system: &System, count: usize| {
+        until("the entries", || async {
+            let page = system.pointsman.get("/api/v2/record").await;
+            let all = page["entries"].as_array().cloned().unwrap_or_default();
+            let found: Vec<Value> = all.into_iter().filter(|entry| entry["kind"] == "cohort").collect();
+            (found.len() == count).then_some(found)
+        })
+        .await
+    };
+    let [entry] = entries(&system, 1).await.try_into().expect("one entry");
+    let body = &entry["body"];
+    let said = [&body["cohort"], &body["from"], &body["to"], &body["by"], &body["forced"], &body["reason"]];
+    assert_eq!(said, [&json!("staff"), &Value::Null, &json!("live"), &json!("file"), &json!(true), &json!("audit")]);
+    let shown = output_text(&system.pointsman.cli(&["status"]).await);
+    assert!(shown.contains("orders: its cohort `staff` is in live by force: audit"), "{shown}");
+    for _ in 0..2 {
+        system.pointsman.kill().await;
+        system.restart().await;
+    }
+    system.flip("off").await;
+    system.flip("shadow").await;
+    system.entries_with("flip 2").await;
+    entries(&system, 1).await; // neither a start nor a kill makes another one
+    flags(&system, "!=");
+    let all = entries(&system, 2).await;
+    let last = &all[1]["body"];
+    assert_eq!((&last["from"], &last["to"], &last["by"]), (&json!("live"), &json!("live"), &json!("file")), "{last}");
+    let shown = output_text(&system.pointsman.cli(&["record", "show", "orders"]).await);
+    assert!(shown.contains("cohort staff: in live, with another rule"), "{shown}");
+    assert!(system.verified(&[]).await.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_state_that_a_file_forces_without_a_flip_has_one_entry() {
     let mut system = System::start().await;
     let forced = |state: &str| format!("{ROUTES}    state: {state}\n    force: {{ reason: audit }}\n");

@@ -59,6 +59,9 @@ pub struct FlipResponse {
     /// state, a sentence says so where the share was not raised, so that the route has to be flipped again to get it,
     /// or where it is not known yet whether the share was raised.
     pub horizon: Vec<String>,
+    /// What the gates that this flip overrode by force still require, as sentences.
+    #[serde(default)]
+    pub still_required: Vec<String>,
     /// The number of durable runs of the route that have not ended; they continue as they were started.
     pub runs_in_flight: u64,
 }
@@ -88,6 +91,10 @@ pub struct FlipRow {
     /// The rung below the lowest such gate; `null` if there is none, and in records of earlier versions.
     #[serde(default)]
     pub forced_above: Option<State>,
+    /// The rung below the lowest gate that this flip itself passed by force; `null` if it passed none so, and in
+    /// records of earlier versions.
+    #[serde(default)]
+    pub forced_now_above: Option<State>,
     /// What a guard did, or `released` for the end of that: then `from` and `to` are states in force, and the requested
     /// state did not change. Left out for flips.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::auto::AutoRow;
 use super::candidates::CandidateRow;
+use super::cohorts::CohortAheadRow;
 use super::flips::FlipRow;
 use super::gate::GateRow;
 use super::guard::GuardRow;
@@ -39,6 +40,12 @@ pub struct RouteRow {
     /// The reason that was given for passing the gate by force; `null` once the evidence suffices.
     #[serde(default)]
     pub forced: Option<String>,
+    /// The cohorts that are on a higher rung than the route.
+    #[serde(default)]
+    pub cohorts_ahead: Vec<CohortAheadRow>,
+    /// What a person has to accept by a forced flip, such as a pin collision: a sentence. `null` if there is nothing.
+    #[serde(default)]
+    pub to_accept: Option<String>,
     /// If the route's workflow, rules, `match` or services were changed while the route, or a cohort of it, was in
     /// `live` or above: a sentence that says so and what to do. `null` if there was no such change, once the evidence
     /// suffices, and after a flip with `--force`.

@@ -43,5 +43,5 @@ fn egress_shows_the_share_that_was_attributed_and_what_was_not() {
     let none = egress::text(&view(true, 0), now, Formatter(false));
     assert!(none.contains("\nno call was counted yet that a compared request could have caused\n"), "{none}");
     let text = egress::text(&view(false, 0), now, Formatter(false));
-    assert!(text.ends_with("there is no `egress:` in pointsman.yaml\n"), "{text}");
+    assert!(text.ends_with("was started without `egress:` in pointsman.yaml\n"), "{text}");
 }

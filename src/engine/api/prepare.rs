@@ -100,12 +100,16 @@ pub(in crate::engine) async fn prepare(
     if let Err(why) = plan.check_input(&body) {
         return Err(Box::new(refused(&body, &why)));
     }
+    let mut may_change = true;
     let loaded = match request.reads.as_ref().and_then(|reads| reads.instance()) {
         Some(known) => recorded_instance(&plan, known),
         None => match judge(core, request, deadline).await {
             WithoutInstance::NotConcerned => load_instance(core, &plan, request, deadline).await,
             WithoutInstance::Unknown => Ok(unknown_instance(&plan, request)),
-            WithoutInstance::AtLegacy(why) => Err(why),
+            WithoutInstance::AtLegacy(why) => {
+                may_change = false;
+                Err(why)
+            }
             WithoutInstance::NotFound => {
                 return Err(Box::new(ArmReply::Refused(ProblemDocument::no_such_instance(), RunReport::default())));
             }
@@ -115,8 +119,10 @@ pub(in crate::engine) async fn prepare(
         Ok(instance) => instance,
         Err(why) => {
             let mut reply = replies::not_started(may_fall_back, 503, "no_instance", why);
-            if let ArmReply::Refused(_, report) = &mut reply {
+            if let ArmReply::Refused(problem, report) = &mut reply {
                 report.unresolved = Some((SkipReason::NoInstance, why.to_owned()));
+                // Until somebody moves the instance, trying again is of no use.
+                problem.retry_after_s = problem.retry_after_s.filter(|_| may_change);
             }
             return Err(Box::new(reply));
         }

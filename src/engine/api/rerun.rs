@@ -23,10 +23,12 @@ use crate::engine::scheduler::copied_runs;
 use crate::engine::scheduler::load::{self, LoadError};
 use crate::engine::scheduler::stored_run::ReadFrom;
 use crate::engine::scheduler::successors;
-use crate::flag::RetryKey;
+use crate::flag::{Family, RetryKey};
 use crate::names::{JobId, RunId, StepId};
 use crate::store::Claim;
-use crate::workflow::{self, CommandRefusal, ControlCommand, Event, Run, RunStarted, RunSummary, Superseded};
+use crate::workflow::{
+    self, CommandRefusal, ControlCommand, Creates, Event, Mode, Run, RunStarted, RunSummary, Superseded,
+};
 
 fn store_error(why: impl ToString) -> StartError {
     StartError::Store { why: why.to_string(), unknown: false }
@@ -45,6 +47,7 @@ pub(in crate::engine) async fn rerun(
     check_parent(core, &summary).await?;
     let mut predecessor = read(core, of).await?;
     start::refuse_adoption(&predecessor.plan)?;
+    check_no_collision(core, &predecessor.run)?;
     events_to_take_over(&predecessor, &from)?;
     let permit = start::acquire_permit(core)?;
     // If this store is a copy (such as a restored backup), the successor may have begun in the original store. Then it
@@ -117,6 +120,22 @@ fn events_to_take_over(predecessor: &LoadedRun, from: &StepId) -> Result<Vec<Eve
 async fn check_newest(core: &Core, of: RunId, job: JobId) -> Result<(), StartError> {
     let newest = successors::newest_after(core, of, Some(job)).await.map_err(store_error)?;
     newest.map_or(Ok(()), |newest| Err(has_successor(newest)))
+}
+
+/// Refuses a run whose answer creates an instance of a family of which both arms have given out one id: a person has to
+/// accept that first, as for new requests.
+fn check_no_collision(core: &Core, run: &Run) -> Result<(), StartError> {
+    let Some(Creates::Engine { family, .. }) = run.started().creates.as_ref().filter(|_| run.mode() == Mode::Real)
+    else {
+        return Ok(());
+    };
+    if !core.ports.affinity.collided(&Family::from(family.clone())) {
+        return Ok(());
+    }
+    Err(StartError::Invalid(format!(
+        "its answer creates an instance of `{family}`, and both arms have given out the same id there: let them give out \
+         different ids, and accept the collision by a forced flip of `{family}` (`pointsman help ladder`)"
+    )))
 }
 
 /// Refuses a run that has ended and whose parent has not: the parent would not learn of the rerun, and a person who

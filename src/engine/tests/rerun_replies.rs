@@ -79,3 +79,28 @@ async fn an_instance_keeps_its_output_while_the_newest_rerun_has_none() {
         }
     }
 }
+
+/// Its answer would create a new instance of a family of which both arms have given out one id.
+#[tokio::test]
+async fn a_run_that_created_an_instance_is_not_rerun_after_a_pin_collision() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let plan = PlanBuilder::new()
+        .call("charge", &[], "POST /charges", json!(null))
+        .respond(201, json!({ "id": "${run.id}" }))
+        .build("w");
+    let harness = Harness::new(&step_service, plan).await;
+    let family = RouteId::from("orders.create");
+    let mut arm_request = request("w", Mode::Real, &json!({}));
+    arm_request.creates = Some((family.clone().into(), serde_json_path::JsonPath::parse("$.id").unwrap().into()));
+    let (_, body, report) = answer(harness.send(arm_request).await);
+    let run = report.run.unwrap();
+    let affinity = &harness.engine.core.ports.affinity;
+    affinity.record_collision(&PinKey { family: family.clone(), id: body["id"].as_str().unwrap().into() }, run);
+    let error = harness.engine.rerun(run, "charge".into(), "ann".into()).await.unwrap_err();
+    assert!(error.to_string().contains("both arms have given out the same id"), "{error}");
+    assert_eq!(step_service.paths(), ["POST /charges"]);
+    affinity.accept_collisions(&family.into(), crate::clock::now());
+    let successor = harness.engine.rerun(run, "charge".into(), "ann".into()).await.unwrap().run;
+    assert_eq!(harness.wait_until_ended_or_awaits_input(successor).await.status, RunStatus::Completed);
+    assert_eq!(step_service.paths(), ["POST /charges", "POST /charges"]);
+}

@@ -34,7 +34,12 @@ fn flip(route: Option<&str>, to: &str) -> FlipRecord {
         at: at(1),
         reason: Some("try it".into()),
         forced: true,
-        overridden: Some(Overridden { from: State::Dark, reason: "a drill".into(), forced_at: Some(at(1)) }),
+        overridden: Some(Overridden {
+            from: State::Dark,
+            reason: "a drill".into(),
+            forced_at: Some(at(1)),
+            by_this_move: Some(State::Live),
+        }),
         evidence: json!({ "pairs": 20, "rate": 0.125 }),
         guard: None,
         candidate: None,

@@ -85,6 +85,7 @@ mod text;
 mod text_lines;
 mod text_rules;
 mod times;
+mod uncompared_headers;
 mod unparsable;
 mod value_hash;
 mod value_path;
@@ -156,4 +157,5 @@ pub use suggest::{
     suggest,
 };
 pub use text_rules::{TextRulesDraft, TimesDraft};
+pub use uncompared_headers::UncomparedHeader;
 pub use verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, UnparsableBody, Verdict};

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::fingerprints::PairsByKind;
 use super::route::RouteEvidence;
 use super::strata::NotCompared;
+use super::uncompared_headers::UncomparedHeaders;
 use crate::flag::{SkipReason, State};
 
 /// The evidence without what may hide lost differences and errors.
@@ -51,6 +52,7 @@ pub(super) fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence
         rule_hits: BTreeMap::new(),
         rule_last_hits: BTreeMap::new(),
         unparsable_bodies: BTreeMap::new(),
+        uncompared_headers: UncomparedHeaders::default(),
         seen: before.seen,
         unresolved: before.unresolved,
         noise: before.noise,

@@ -12,6 +12,7 @@ use super::noise::NoisePairs;
 use super::rung::RungCounts;
 use super::second_runs::SecondRuns;
 use super::strata::NotCompared;
+use super::uncompared_headers::UncomparedHeaders;
 use crate::compare::{Comparison, UnparsableBody};
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::State;
@@ -96,6 +97,8 @@ pub struct RouteEvidence {
     pub rule_last_hits: BTreeMap<String, Timestamp>,
     /// How many bodies of the replies are not what their content types say, by arm and format: `legacy JSON`.
     pub unparsable_bodies: BTreeMap<String, u64>,
+    /// The headers of the replies that the rules do not compare.
+    pub uncompared_headers: UncomparedHeaders,
     /// The number of pairs that differ, by the fingerprint of their differences, for the 256 fingerprints that were
     /// seen last. Only a few of these pairs are kept as samples.
     pub seen: BTreeMap<String, FingerprintCount>,

@@ -330,6 +330,10 @@ impl Runner {
             || answered.candidate.is_some() && effects.is_none() && !engine.intents().is_empty();
         let class = PairClass { rung: rung_of(answered), stratum, legacy_calls };
         let verdict = self.evidence.record_pair(route, generation, class, &comparison, &answered.legacy, &engine);
+        if !engine.has_stopped() {
+            let uncompared = rules.uncompared_headers(&answered.legacy, &engine);
+            self.evidence.record_uncompared_headers(route, generation, uncompared);
+        }
         *to_repeat = answered.repeat.as_ref().filter(|_| !engine.has_stopped()).map(|_| ComparedReplies {
             engine: DifferingPlaces::of(&comparison),
             status: engine.status(),

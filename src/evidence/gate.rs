@@ -12,8 +12,9 @@ use super::branches::OTHER_BRANCHES;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, nothing_yet, pass};
 use super::gate_words::{ComparedWith, NAMES_SHOWN, elapsed, first_of, in_words};
 use super::route::RouteEvidence;
-use super::rung::{OTHER_STRATA, RungCounts, TOO_LARGE};
+use super::rung::RungCounts;
 use super::strata::too_rarely_compared;
+use super::stratum_names::{TOO_LARGE, are_several_kinds};
 use crate::flag::{Invariant, Promote, SkipReason, State};
 use crate::names::StepId;
 
@@ -210,7 +211,8 @@ impl JudgedRoute<'_> {
         let RungCounts { strata, branches, .. } = self.evidence.counts_at(rung);
         // Kinds that are counted together may hide one that was not compared.
         let is_thin = |name: &str, compared: u64, all: u64| {
-            compared < wanted || (wanted > 0 && [OTHER_STRATA, OTHER_BRANCHES].contains(&name) && compared < all)
+            let are_several = are_several_kinds(name) || name == OTHER_BRANCHES;
+            compared < wanted || (wanted > 0 && are_several && compared < all)
         };
         let share = self.promote.coverage_at_least;
         let thin_strata = strata.iter().filter_map(|(name, of)| match is_thin(name, of.compared, of.served) {

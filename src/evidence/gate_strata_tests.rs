@@ -31,3 +31,17 @@ fn a_rare_kind_has_to_be_compared_as_far_as_all_requests() {
     let promote = Promote { strata_at_least: 0, ..small() };
     assert_eq!(missing(&e, &promote, State::Shadow, State::Dark), [], "kinds are not looked at");
 }
+
+/// Whose requests are counted together is not known: one kind of them may never have been compared.
+#[test]
+fn kinds_that_are_counted_together_have_to_be_compared_all() {
+    for name in ["other", "POST 2xx (other values)"] {
+        let mut e = good();
+        let of = |compared| StratumCounts { served: 40, compared, mismatched: 0, calls_unknown: 0, skipped: 0 };
+        e.all.strata.insert(name.into(), of(39));
+        let detail = only_missing(&e, &small(), State::Dark, Name::StrataAtLeast, GateVerdict::Inconclusive);
+        assert!(detail.ends_with(&format!("`{name}` (39 of 40 served)")), "{detail}");
+        e.all.strata.insert(name.into(), of(40));
+        assert_eq!(missing(&e, &small(), State::Shadow, State::Dark), [], "{name}");
+    }
+}

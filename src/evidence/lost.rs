@@ -38,6 +38,7 @@ pub(super) fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence
         answers_since: None,
         last_answer: None,
         cohort_rules: before.cohort_rules,
+        strata_by: before.strata_by,
         invariants: before.invariants.into_iter().map(|(name, counts)| (name, counts.without_held())).collect(),
         engine_errors: before.engine_errors,
         lost_differences: Some(now),

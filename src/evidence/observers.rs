@@ -9,7 +9,7 @@ use crate::clock;
 use crate::exchange::{
     ComparisonOutcome, EngineAnswer, LateFailureObserver, OfferedRequest, Served, ServedObserver, TicketCounter,
 };
-use crate::flag::{Invariant, State};
+use crate::flag::{Invariant, State, StratumValue};
 use crate::names::{PlanId, RouteId};
 use crate::store::{candidate_key, route_of_candidate};
 
@@ -31,6 +31,9 @@ impl TicketCounter for Evidence {
     }
     fn end(&self, request: &OfferedRequest) {
         self.counters(&request.route).lock().end(request);
+    }
+    fn counted_value(&self, request: &OfferedRequest, value: StratumValue) -> Option<StratumValue> {
+        self.counters(&request.route).lock().counted_value(request.files_version, value)
     }
     fn count_without_twin(&self, request: &OfferedRequest) {
         let shared = self.counters(&request.route);

@@ -12,6 +12,7 @@ use super::noise::NoisePairs;
 use super::rung::RungCounts;
 use super::second_runs::SecondRuns;
 use super::strata::NotCompared;
+use super::strata_by::StrataBy;
 use super::uncompared_headers::UncomparedHeaders;
 use crate::compare::{Comparison, UnparsableBody};
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
@@ -64,6 +65,8 @@ pub struct RouteEvidence {
     pub last_answer: Option<Timestamp>,
     /// For each cohort the rule (a hash) by which its requests were counted.
     pub cohort_rules: BTreeMap<String, String>,
+    /// By what kinds of requests are told apart beyond method, status and cohort.
+    pub strata_by: StrataBy,
     /// How often its answers to callers met the invariants of the route, by the name of the invariant.
     pub invariants: BTreeMap<String, InvariantCounts>,
     /// Errors, unknown outcomes and fallbacks of the engine as the answering arm, since the workflow or the rules last
@@ -194,8 +197,11 @@ impl RouteEvidence {
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self { mismatched: 1.., .. } => 2,
-            other if Self { restarted: None, earlier: Vec::new(), ..other.clone() } != Self::default() => 1,
-            _ => 0,
+            other => {
+                // What the files declare is no evidence.
+                let (restarted, earlier, strata_by) = Default::default();
+                u8::from(Self { restarted, earlier, strata_by, ..other.clone() } != Self::default())
+            }
         }
     }
     /// The number of all pairs.

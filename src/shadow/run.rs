@@ -210,7 +210,7 @@ impl Runner {
     /// Compares, and settles the ticket. Returns the request if it was chosen to be run, or sent to legacy, a second
     /// time.
     pub(super) fn compare(&self, run: RunRequest) -> Option<ComparedRequest> {
-        let RunRequest { ticket, answered, generation, result, effects_complete: _, recorded, _reserved } = run;
+        let RunRequest { mut ticket, answered, generation, result, effects_complete: _, recorded, _reserved } = run;
         let branch = result.branch().clone();
         self.note_legacy_write(&answered);
         let (stratum, mut replies, mut calls_unknown) = (ticket.stratum(), None, false);

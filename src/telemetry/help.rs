@@ -163,6 +163,10 @@ const COUNTERS: MetricDescriptions = &[
         "Requests for which the route's `key:` had no value: a share of `dark` or `live` left them out.",
     ),
     ("pointsman_cohort_errors_total", "Conditions (`when:`) of cohorts that had no value and counted as false."),
+    (
+        "pointsman_stratum_errors_total",
+        "Requests for which the route's `promote.strata_by` could not be evaluated: they count without a value.",
+    ),
     ("pointsman_fallbacks_total", "Requests for the engine that legacy answered instead."),
     ("pointsman_flag_flips_total", "Recorded flips of routes and of the kill switch (route `*`), by who flipped."),
     (

@@ -256,7 +256,11 @@ pub(crate) fn restarted(EvidenceRestart { at, changed, pairs_before }: &Evidence
 fn upper_bound_text(view: &EvidenceView) -> String {
     let evidence = &view.evidence;
     let percent = evidence.mismatch_upper_bound() * 100.0;
-    let all = counted(evidence.pairs(), "pair");
+    let all = counted(evidence.pairs_without_error(), "pair");
+    let all = match evidence.pairs_without_error() == evidence.pairs() {
+        true => all,
+        false => format!("{all} that legacy answered without an error"),
+    };
     let more = match evidence.pairs_needed_for(0.001) {
         Some(0) | None => String::new(),
         Some(pairs) => format!("; {} more pairs without a difference would prove less than 0.1%", count(pairs)),

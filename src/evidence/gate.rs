@@ -88,19 +88,8 @@ impl JudgedRoute<'_> {
         conditions
     }
 
-    /// How many pairs count towards the gate of a rung: those that legacy answered without an error. The others say
-    /// nothing of what the engine does for a request that succeeds.
-    fn counted_pairs(&self, rung: State) -> u64 {
-        let e = self.evidence;
-        let of_dark = e.dark_pairs.saturating_sub(e.dark_pairs_with_error);
-        match rung {
-            State::Dark => of_dark,
-            _ => of_dark + e.shadow_pairs.saturating_sub(e.shadow_pairs_with_error),
-        }
-    }
-
     fn pairs(&self, rung: State) -> Condition {
-        let (have, wanted, e) = (self.counted_pairs(rung), self.promote.pairs, self.evidence);
+        let (have, wanted, e) = (self.evidence.pairs_without_error_at(rung), self.promote.pairs, self.evidence);
         let in_dark = if rung == State::Dark { " in dark" } else { "" };
         if have >= wanted {
             return pass(Name::Pairs, format!("{have} compared pairs{in_dark} of {wanted}"));
@@ -147,7 +136,7 @@ impl JudgedRoute<'_> {
     }
 
     fn mismatch_rate(&self, rung: State) -> Condition {
-        let (wanted, pairs) = (self.promote.mismatch_below, self.counted_pairs(rung));
+        let (wanted, pairs) = (self.promote.mismatch_below, self.evidence.pairs_without_error_at(rung));
         let differ = self.evidence.mismatched;
         let restarts = self.evidence.rule_changes_after_differences();
         let bound = bound::upper_after(restarts, pairs, differ.min(pairs));
@@ -180,11 +169,18 @@ impl JudgedRoute<'_> {
 
     fn coverage(&self, rung: State) -> Condition {
         let (e, wanted) = (self.evidence, self.promote.coverage_at_least);
-        let (compared, not_compared) = match rung {
-            State::Dark => (e.dark_pairs, e.not_compared_at(State::Dark)),
-            _ => (e.pairs(), e.not_compared_at(State::Shadow) + e.not_compared_at(State::Dark)),
+        let compared = e.pairs_without_error_at(rung);
+        let not_compared = match rung {
+            State::Dark => e.not_compared_at(State::Dark),
+            _ => e.not_compared_at(State::Shadow) + e.not_compared_at(State::Dark),
         };
         let all = compared + not_compared;
+        if all == 0 && e.pairs() > 0 {
+            return nothing_yet(
+                Name::CoverageAtLeast,
+                "no request was compared yet that legacy answered without an error",
+            );
+        }
         if all == 0 {
             let left_out: Vec<String> =
                 self.evidence.skipped.iter().map(|(reason, count)| format!("`{reason}` {count}")).collect();

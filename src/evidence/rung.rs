@@ -44,9 +44,9 @@ pub struct RungCounts {
     pub strata: BTreeMap<String, StratumCounts>,
     /// Which ways the engine's runs took through the workflow.
     pub branches: BranchCounts,
-    /// The latencies of both arms.
+    /// The latencies of both arms, without the pairs that both answered with 4xx or 5xx.
     pub latencies: PairedLatencies,
-    /// How many pairs there were, by the ratio of the engine's latency to legacy's.
+    /// How many such pairs there were, by the ratio of the engine's latency to legacy's.
     pub latency_ratios: LatencyRatios,
     /// What is known of legacy's calls for these pairs.
     pub legacy_calls: LegacyCallCounts,
@@ -83,17 +83,18 @@ impl RungCounts {
         now: Timestamp,
     ) {
         let failed = |arm: &Observation| arm.status().as_u16() >= 400;
-        // That both arms refuse says nothing of the requests that succeed, whose evidence may be old.
+        // That both arms refuse says nothing of the requests that succeed: how old their evidence is, and how long they
+        // take.
         if !(failed(legacy) && failed(engine)) {
             self.last_pair = Some(now);
+            self.latency_ratios.count(legacy.latency(), engine.latency());
+            self.latencies.legacy.count(legacy.latency());
+            self.latencies.engine.count(engine.latency());
         }
         self.legacy_calls.count(legacy_calls);
         self.failed_only_at_legacy += u64::from(failed(legacy) && !failed(engine));
         self.failed_only_at_engine += u64::from(!failed(legacy) && failed(engine));
         self.failed_at_both += u64::from(failed(legacy) && failed(engine));
-        self.latency_ratios.count(legacy.latency(), engine.latency());
-        self.latencies.legacy.count(legacy.latency());
-        self.latencies.engine.count(engine.latency());
         for (step, counts) in &comparison.intents {
             if self.effects.len() < STEPS_MAX || self.effects.contains_key(step.as_str()) {
                 let IntentCounts { intents, compared, asserted } = *counts;

@@ -41,6 +41,11 @@ impl OfferedRequest {
         reason.may_count_against_coverage() && (reason != SkipReason::Conditional || !self.method.is_safe())
     }
 
+    /// Whether legacy answered with an error (4xx or 5xx).
+    pub fn is_error_of_legacy(&self) -> bool {
+        self.legacy_status.is_some_and(|status| status.as_u16() >= 400)
+    }
+
     /// Whether legacy answered that it failed itself.
     pub fn is_failure_of_legacy(&self) -> bool {
         self.legacy_status.is_some_and(|status| status.is_server_error())

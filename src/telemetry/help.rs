@@ -441,7 +441,10 @@ const GAUGES: MetricDescriptions = &[
         "pointsman_candidate_coverage",
         "The share of requests that were compared with the candidate, of those that count for coverage.",
     ),
-    ("pointsman_evidence_mismatch_upper_bound", "The share of requests that differ is at most this, at 95%."),
+    (
+        "pointsman_evidence_mismatch_upper_bound",
+        "The share of requests that differ, of those that legacy answers without an error, is at most this, at 95%.",
+    ),
     (
         "pointsman_evidence_combined_upper_bound",
         "The share of requests that differ is at most this, at 95%, with each kind of request weighted as legacy serves it.",

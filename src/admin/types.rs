@@ -40,6 +40,7 @@ pub use crate::compare::{Difference, EarlierPairing, is_rule_note};
 use crate::evidence::RouteEvidence;
 pub use crate::evidence::{Condition, EarlierEvidence, EvidenceRestart, GateVerdict, GuardWindowView};
 pub use crate::evidence::{ErrorTable, Interval, NoiseView, NoisyPlace, RatioInterval, RouteStatistics, SecondRuns};
+pub use crate::evidence::{UncomparedHeaderCounts, UncomparedHeaders};
 use crate::flag::Freeze;
 use crate::names::{RouteId, StepId};
 pub use crate::store::{AdoptionState, CandidateAction, GuardAction};

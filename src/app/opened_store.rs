@@ -14,7 +14,7 @@ use super::{stores, time};
 use crate::affinity::StoreAffinity;
 use crate::config::{Setup, StoreUrl};
 use crate::evidence::{BasisChange, Evidence};
-use crate::flag::Route;
+use crate::flag::{Route, StratumKey};
 use crate::ladder;
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -146,7 +146,8 @@ pub(super) fn set_renames(evidence: &Evidence, routes: &[Arc<Route>]) {
     evidence.set_renames(of_routes.chain(candidates.iter().map(|(id, was)| (id, was.as_slice()))));
 }
 
-/// Sets the guard, the cohorts and the invariants of each route, for the plan in force and for the candidate.
+/// Sets the guard, the cohorts, the key of strata and the invariants of each route, for the plan in force and for the
+/// candidate.
 pub(super) fn set_declared(evidence: &Evidence, setup: &Setup) {
     let candidates: Vec<RouteId> = setup.routes.iter().map(|route| candidate_key(&route.id)).collect();
     let guards = || setup.routes.iter().map(|route| route.guard.as_ref());
@@ -154,6 +155,10 @@ pub(super) fn set_declared(evidence: &Evidence, setup: &Setup) {
     evidence.set_guards(of_routes.chain(candidates.iter().zip(guards())));
     for route in &setup.routes {
         evidence.set_cohorts(&route.id, &route.cohort_rules());
+    }
+    for (route, candidate) in setup.routes.iter().zip(&candidates) {
+        let key = route.promote.strata_by.as_ref().map_or("", StratumKey::text);
+        [&route.id, candidate].into_iter().for_each(|id| evidence.set_strata_by(id, key));
     }
     let invariants = || setup.routes.iter().map(|route| &*route.invariants);
     let of_routes = setup.routes.iter().map(|route| &route.id).zip(invariants());

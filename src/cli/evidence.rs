@@ -1,5 +1,7 @@
 //! `evidence`: what the comparisons of a route add up to.
 
+use std::cmp::Reverse;
+
 use super::candidates;
 use super::client::{CallError, Client, component};
 use super::format::{Formatter, TableCell, Tone, count, counted, escape_control, plain};
@@ -7,7 +9,8 @@ use super::guard;
 use super::output::Output;
 use super::statistics;
 use crate::admin::types::{
-    CohortRow, Condition, EarlierEvidence, EvidenceRestart, EvidenceView, GateVerdict, is_rule_note,
+    CohortRow, Condition, EarlierEvidence, EvidenceRestart, EvidenceView, GateVerdict, UncomparedHeaderCounts,
+    UncomparedHeaders, is_rule_note,
 };
 
 pub(crate) fn show(client: &Client, route: &str, candidate: bool, format: Formatter) -> Result<Output, CallError> {
@@ -93,6 +96,7 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
             out.push_str(&format!("  - {}{condition}\n", escape_control(rule)));
         }
     }
+    out.push_str(&uncompared_headers_text(&evidence.uncompared_headers, format));
     out.push_str(&invariants_text(view, format));
     out.push_str(&guard_text(view, format));
     if let Some(candidate) = &view.candidate {
@@ -130,6 +134,28 @@ fn cohorts_text(view: &EvidenceView, format: Formatter) -> String {
         missing.iter().for_each(|why| out.push_str(&format!("  - {}\n", escape_control(why))));
     }
     out
+}
+
+/// The headers of replies that no rule compares, those that differ in most pairs first.
+fn uncompared_headers_text(UncomparedHeaders { names, unlisted }: &UncomparedHeaders, format: Formatter) -> String {
+    if names.is_empty() && *unlisted == 0 {
+        return String::new();
+    }
+    let mut named: Vec<_> = names.iter().collect();
+    named.sort_by_key(|(name, of)| (Reverse((of.differs, of.pairs)), *name));
+    let show = |(name, of): (&String, &UncomparedHeaderCounts)| {
+        let differs =
+            if of.differs == 0 { "never differs".to_owned() } else { format!("differs in {}", count(of.differs)) };
+        format!("{} (in {}, {differs})", escape_control(name), counted(of.pairs, "pair"))
+    };
+    let mut shown: Vec<String> = named.into_iter().map(show).collect();
+    if *unlisted > 0 {
+        shown.push(format!("and others that are not listed ({})", counted(*unlisted, "time")));
+    }
+    let line = format!("headers never compared: {}", shown.join(", "));
+    let hint = "list those that matter under `compare.headers`; one that may differ also under `compare.ignore`, as \
+                `header.NAME`";
+    format!("\n{}\n{hint}\n", format.tone(line, Tone::Warn))
 }
 
 /// How often the engine's answers met the invariants of the route.
@@ -230,7 +256,11 @@ pub(crate) fn restarted(EvidenceRestart { at, changed, pairs_before }: &Evidence
 fn upper_bound_text(view: &EvidenceView) -> String {
     let evidence = &view.evidence;
     let percent = evidence.mismatch_upper_bound() * 100.0;
-    let all = counted(evidence.pairs(), "pair");
+    let all = counted(evidence.pairs_without_error(), "pair");
+    let all = match evidence.pairs_without_error() == evidence.pairs() {
+        true => all,
+        false => format!("{all} that legacy answered without an error"),
+    };
     let more = match evidence.pairs_needed_for(0.001) {
         Some(0) | None => String::new(),
         Some(pairs) => format!("; {} more pairs without a difference would prove less than 0.1%", count(pairs)),
@@ -245,6 +275,18 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+
+    #[test]
+    fn headers_that_nothing_compares_are_named_those_that_differ_first() {
+        assert_eq!(uncompared_headers_text(&UncomparedHeaders::default(), Formatter(false)), "");
+        let of = |pairs, differs| UncomparedHeaderCounts { pairs, differs };
+        let names = [("vary", of(1, 0)), ("x-total-count", of(40, 3)), ("set-cookie", of(40, 40))];
+        let names = names.map(|(name, of)| (name.to_owned(), of)).into();
+        let text = uncompared_headers_text(&UncomparedHeaders { names, unlisted: 2 }, Formatter(false));
+        let expected = "\nheaders never compared: set-cookie (in 40 pairs, differs in 40), x-total-count (in 40 pairs, \
+                        differs in 3), vary (in 1 pair, never differs), and others that are not listed (2 times)\nlist";
+        assert!(text.starts_with(expected) && text.contains("`compare.headers`"), "{text}");
+    }
 
     #[test]
     fn evidence_of_earlier_files_is_stale_and_the_newest_comes_first() {

@@ -87,6 +87,7 @@ mod text;
 mod text_lines;
 mod text_rules;
 mod times;
+mod uncompared_headers;
 mod unparsable;
 mod value_hash;
 mod value_path;
@@ -160,4 +161,5 @@ pub use suggest::{
     suggest,
 };
 pub use text_rules::{TextRulesDraft, TimesDraft};
+pub use uncompared_headers::UncomparedHeader;
 pub use verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, UnparsableBody, Verdict};

@@ -24,7 +24,7 @@ use crate::compare::{CompareContext, Rules, RulesDraft};
 use crate::flag::Promote;
 use crate::flag::file::{
     KnownNames, RouteDraft, ServiceDraft, ServiceTlsDraft, WorkflowFacts, check_routes, check_service,
-    guard_by_default, promote,
+    check_strata_key, guard_by_default, promote,
 };
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::{Problems, Segment, Severity, Site, nearest};
@@ -71,7 +71,8 @@ pub(crate) fn main(
         };
     }
     let settings = settings::check(&draft, site, dir, overrides, referenced_files, problems);
-    let promote = promote(&draft.promote, &Promote::default(), &site.key("promote"), problems);
+    let strata_by = check_strata_key(&draft.promote, &[], &site.key("promote"), problems);
+    let promote = promote(&draft.promote, &Promote::default(), strata_by, &site.key("promote"), problems);
     let guard = guard_by_default(draft.guard.as_ref(), services.keys(), &site.key("guard"), problems);
     let redact = settings.as_ref().map(|settings| settings.redact.clone()).unwrap_or_default();
     let secrets = draft.secrets.keys().cloned().collect();

@@ -12,6 +12,7 @@ use super::basis::{BasisParts, EvidenceBasis};
 use super::counters::Counters;
 use super::rejudging::Rejudging;
 use super::route::{EarlierEvidence, EvidenceRestart, KeptEvidence, RULES, RouteEvidence};
+use super::uncompared_headers::UncomparedHeaders;
 use crate::compare::{Allowances, RulesDraft};
 use crate::flag::SkipReason;
 
@@ -172,7 +173,9 @@ impl Counters {
                 }
                 let (seen, differing) = (std::mem::take(&mut old.seen), mismatched + old.noise.ignored);
                 self.rejudging = (differing > 0).then_some(Rejudging { rules, since: now, differing, pairs, seen });
-                RouteEvidence { earlier, ..old }
+                // The new rules may ignore some of these by name.
+                let uncompared_headers = UncomparedHeaders::default();
+                RouteEvidence { earlier, uncompared_headers, ..old }
             }
             (None, _) => RouteEvidence { restarted, earlier, ..RouteEvidence::default() },
         };

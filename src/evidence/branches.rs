@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::exchange::{Branch, ComparisonOutcome};
+use crate::exchange::{Branch, ComparisonOutcome, WayBelow};
+use crate::names::StepId;
 
 /// Ways that are counted separately; the rest is counted together as [`OTHER_BRANCHES`].
 const BRANCHES_MAX: usize = 64;
@@ -17,7 +18,7 @@ pub(super) const OTHER_BRANCHES: &str = "other steps";
 const NO_STEP: &str = "none of the optional steps";
 
 /// Which ways the engine's runs took, of a workflow that has steps which not every run performs: those with `if:`,
-/// fallbacks, and `fail:` steps.
+/// fallbacks, and `fail:` steps. The steps of workflows that it runs have names from the top on: `ship/label`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct BranchCounts {
@@ -67,10 +68,25 @@ impl From<ComparisonOutcome> for BranchOutcome {
 }
 
 impl BranchCounts {
-    /// Counts a run. A workflow whose steps all run has no ways.
+    /// Counts a run. A workflow whose steps all run has no ways. Those of the runs below count one by one, and not each
+    /// with every way of the run itself: their number would be multiplied.
     pub(super) fn count(&mut self, branch: &Branch, of: impl Into<BranchOutcome>) {
-        let BranchOutcome { outcome, calls_unknown } = of.into();
-        if branch.taken.is_empty() && branch.not_taken.is_empty() {
+        let of = of.into();
+        let Branch { taken, not_taken, below } = branch;
+        self.count_way(taken, not_taken, || NO_STEP.to_owned(), of);
+        for WayBelow { run_by, taken, not_taken } in below {
+            self.count_way(taken, not_taken, || format!("{NO_STEP} of `{run_by}`"), of);
+        }
+    }
+
+    fn count_way(
+        &mut self,
+        taken: &[StepId],
+        not_taken: &[StepId],
+        without_step: impl Fn() -> String,
+        BranchOutcome { outcome, calls_unknown }: BranchOutcome,
+    ) {
+        if taken.is_empty() && not_taken.is_empty() {
             return;
         }
         let (is_compared, differs) = match outcome {
@@ -78,23 +94,23 @@ impl BranchCounts {
             ComparisonOutcome::Mismatched => (true, true),
             ComparisonOutcome::Skipped(_) | ComparisonOutcome::Failed(_) => (false, false),
         };
-        let taken = branch.taken.iter().map(|step| (step, u64::from(is_compared)));
-        for (step, count) in taken.chain(branch.not_taken.iter().map(|step| (step, 0))) {
+        let began = taken.iter().map(|step| (step, u64::from(is_compared)));
+        for (step, count) in began.chain(not_taken.iter().map(|step| (step, 0))) {
             if self.steps.len() < STEPS_MAX || self.steps.contains_key(step.as_str()) {
                 *self.steps.entry(step.to_string()).or_default() += count;
             }
         }
         if let ComparisonOutcome::Skipped(_) = outcome {
-            for step in &branch.taken {
+            for step in taken {
                 if self.unfinished.len() < STEPS_MAX || self.unfinished.contains_key(step.as_str()) {
                     *self.unfinished.entry(step.to_string()).or_default() += 1;
                 }
             }
             return;
         }
-        let mut name = match branch.taken.is_empty() {
-            true => NO_STEP.to_owned(),
-            false => branch.taken.iter().map(|step| format!("`{step}`")).collect::<Vec<_>>().join(", "),
+        let mut name = match taken.is_empty() {
+            true => without_step(),
+            false => taken.iter().map(|step| format!("`{step}`")).collect::<Vec<_>>().join(", "),
         };
         if self.ways.len() >= BRANCHES_MAX && !self.ways.contains_key(&name) {
             name = OTHER_BRANCHES.to_owned();
@@ -130,11 +146,34 @@ impl BranchCounts {
 mod tests {
     use super::*;
     use crate::flag::SkipReason;
-    use crate::names::StepId;
 
     fn branch(taken: &[&str], not_taken: &[&str]) -> Branch {
         let ids = |names: &[&str]| names.iter().map(|name| StepId::from(*name)).collect();
-        Branch { taken: ids(taken), not_taken: ids(not_taken) }
+        Branch { taken: ids(taken), not_taken: ids(not_taken), below: Vec::new() }
+    }
+
+    #[test]
+    fn the_ways_of_runs_below_are_counted_beside_those_of_the_run() {
+        let mut counts = BranchCounts::default();
+        let with = |gift: bool, below: &Branch| {
+            let mut run = if gift { branch(&["gift"], &[]) } else { branch(&[], &["gift"]) };
+            run.add_below(&"ship".into(), below.clone());
+            run
+        };
+        let (plain, rare) = (branch(&[], &["insure"]), branch(&["insure"], &[]));
+        counts.count(&with(true, &plain), ComparisonOutcome::Matched);
+        counts.count(&with(false, &plain), ComparisonOutcome::Matched);
+        counts.count(&with(false, &rare), ComparisonOutcome::Failed("timeout"));
+        let of = |runs, compared| BranchRunCounts { runs, compared, mismatched: 0, calls_unknown: 0 };
+        let expected = [
+            ("`gift`", of(1, 1)),
+            ("`ship/insure`", of(1, 0)),
+            (NO_STEP, of(2, 1)),
+            ("none of the optional steps of `ship`", of(2, 2)),
+        ];
+        let expected: BTreeMap<_, _> = expected.map(|(name, of)| (name.to_owned(), of)).into();
+        assert_eq!(counts.ways, expected);
+        assert_eq!(counts.never_taken().collect::<Vec<_>>(), ["ship/insure"]);
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub(super) struct Counters {
     pub(super) totals: Totals,
     /// The text of each invariant in the files, by name; `None` until they are known.
     pub(super) invariants: Option<BTreeMap<String, String>>,
+    /// `promote.strata_by` of the files.
+    pub(super) strata_key: String,
     /// Answers of the engine that are going to be judged.
     pub(super) checks_under_way: u64,
     /// Those that an earlier process did not come to judge.

@@ -1,9 +1,13 @@
-//! Which invariants and cohorts the files have, so that what was counted of others does not count.
+//! Which invariants, cohorts and key of strata the files have, so that what was counted of others does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Evidence;
 use super::counters::Counters;
-use crate::flag::Invariant;
+use super::strata_by::{StrataBy, VALUES_MAX};
+use super::stratum_names::OTHER_VALUES;
+use crate::flag::{Invariant, StratumValue};
+use crate::names::RouteId;
 
 impl Counters {
     /// Whether the files have this invariant, as far as that is known.
@@ -40,6 +44,51 @@ impl Counters {
             self.evidence.dark.forget_cohort(&cohort);
         }
         self.evidence.cohort_rules.clone_from(rules);
+        self.dirty = true;
+    }
+}
+
+impl Evidence {
+    /// Sets `promote.strata_by` of the files; empty for none. If it is new or was changed, what was counted by value
+    /// before counts as without a value. Call it after [`Evidence::set_basis`].
+    pub fn set_strata_by(&self, route: &RouteId, key: &str) {
+        let shared = self.counters(route);
+        let mut counters = shared.lock();
+        counters.strata_key = key.to_owned();
+        counters.apply_strata_key();
+    }
+}
+
+impl Counters {
+    /// The value under which a request that these files decided is counted; `None` if the files have another key.
+    pub(super) fn counted_value(&mut self, files_version: u64, value: StratumValue) -> Option<StratumValue> {
+        if *value.key != *self.strata_key {
+            return None;
+        }
+        // The evidence may have been started from zero meanwhile.
+        self.apply_strata_key();
+        let has_basis = self.has_basis_of(files_version);
+        let known = &mut self.evidence.strata_by.values;
+        if known.contains(&*value.shown) {
+            return Some(value);
+        }
+        if known.len() >= VALUES_MAX {
+            return Some(StratumValue { shown: OTHER_VALUES.into(), ..value });
+        }
+        if has_basis {
+            known.insert(value.shown.to_string());
+            self.dirty = true;
+        }
+        Some(value)
+    }
+
+    fn apply_strata_key(&mut self) {
+        let evidence = &mut self.evidence;
+        if evidence.strata_by.key == self.strata_key {
+            return;
+        }
+        [&mut evidence.all, &mut evidence.dark].into_iter().for_each(|counts| counts.forget_values());
+        evidence.strata_by = StrataBy { key: self.strata_key.clone(), values: BTreeSet::new() };
         self.dirty = true;
     }
 }

@@ -12,8 +12,9 @@ use super::branches::OTHER_BRANCHES;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, nothing_yet, pass};
 use super::gate_words::{ComparedWith, NAMES_SHOWN, elapsed, first_of, in_words};
 use super::route::RouteEvidence;
-use super::rung::{OTHER_STRATA, RungCounts, TOO_LARGE};
+use super::rung::RungCounts;
 use super::strata::too_rarely_compared;
+use super::stratum_names::{TOO_LARGE, are_several_kinds};
 use crate::flag::{Invariant, Promote, SkipReason, State};
 use crate::names::StepId;
 
@@ -87,19 +88,8 @@ impl JudgedRoute<'_> {
         conditions
     }
 
-    /// How many pairs count towards the gate of a rung: those that legacy answered without an error. The others say
-    /// nothing of what the engine does for a request that succeeds.
-    fn counted_pairs(&self, rung: State) -> u64 {
-        let e = self.evidence;
-        let of_dark = e.dark_pairs.saturating_sub(e.dark_pairs_with_error);
-        match rung {
-            State::Dark => of_dark,
-            _ => of_dark + e.shadow_pairs.saturating_sub(e.shadow_pairs_with_error),
-        }
-    }
-
     fn pairs(&self, rung: State) -> Condition {
-        let (have, wanted, e) = (self.counted_pairs(rung), self.promote.pairs, self.evidence);
+        let (have, wanted, e) = (self.evidence.pairs_without_error_at(rung), self.promote.pairs, self.evidence);
         let in_dark = if rung == State::Dark { " in dark" } else { "" };
         if have >= wanted {
             return pass(Name::Pairs, format!("{have} compared pairs{in_dark} of {wanted}"));
@@ -146,7 +136,7 @@ impl JudgedRoute<'_> {
     }
 
     fn mismatch_rate(&self, rung: State) -> Condition {
-        let (wanted, pairs) = (self.promote.mismatch_below, self.counted_pairs(rung));
+        let (wanted, pairs) = (self.promote.mismatch_below, self.evidence.pairs_without_error_at(rung));
         let differ = self.evidence.mismatched;
         let restarts = self.evidence.rule_changes_after_differences();
         let bound = bound::upper_after(restarts, pairs, differ.min(pairs));
@@ -179,11 +169,18 @@ impl JudgedRoute<'_> {
 
     fn coverage(&self, rung: State) -> Condition {
         let (e, wanted) = (self.evidence, self.promote.coverage_at_least);
-        let (compared, not_compared) = match rung {
-            State::Dark => (e.dark_pairs, e.not_compared_at(State::Dark)),
-            _ => (e.pairs(), e.not_compared_at(State::Shadow) + e.not_compared_at(State::Dark)),
+        let compared = e.pairs_without_error_at(rung);
+        let not_compared = match rung {
+            State::Dark => e.not_compared_at(State::Dark),
+            _ => e.not_compared_at(State::Shadow) + e.not_compared_at(State::Dark),
         };
         let all = compared + not_compared;
+        if all == 0 && e.pairs() > 0 {
+            return nothing_yet(
+                Name::CoverageAtLeast,
+                "no request was compared yet that legacy answered without an error",
+            );
+        }
         if all == 0 {
             let left_out: Vec<String> =
                 self.evidence.skipped.iter().map(|(reason, count)| format!("`{reason}` {count}")).collect();
@@ -210,7 +207,8 @@ impl JudgedRoute<'_> {
         let RungCounts { strata, branches, .. } = self.evidence.counts_at(rung);
         // Kinds that are counted together may hide one that was not compared.
         let is_thin = |name: &str, compared: u64, all: u64| {
-            compared < wanted || (wanted > 0 && [OTHER_STRATA, OTHER_BRANCHES].contains(&name) && compared < all)
+            let are_several = are_several_kinds(name) || name == OTHER_BRANCHES;
+            compared < wanted || (wanted > 0 && are_several && compared < all)
         };
         let share = self.promote.coverage_at_least;
         let thin_strata = strata.iter().filter_map(|(name, of)| match is_thin(name, of.compared, of.served) {

@@ -1,4 +1,4 @@
-//! The condition `errors_not_worse_by` on the pairs of a rung.
+//! The condition `errors_not_worse_by` on the pairs of a rung, without those in which both arms failed.
 //!
 //! Always true: it holds only if the engine's share of failures, as it was counted, exceeds legacy's by no more than is
 //! allowed. Where it exceeds it by more, it fails if that cannot be chance, by the test of `paired`, which may be
@@ -19,12 +19,17 @@ impl JudgedRoute<'_> {
             _ => counts.failed_runs.max(e.failed.values().sum()),
         };
         let (table, late) = (ErrorTable::of(counts, pairs, failed_runs), counts.failed_after_answer);
+        let of_both = match table.both {
+            0 => String::new(),
+            both => format!(" (without {both} in which both arms failed)"),
+        };
+        let table = table.without_errors_of_both();
         let ErrorTable { requests, only_engine, only_legacy, .. } = table;
         let Some(excess) = table.excess else {
             return nothing_yet(Name::ErrorsNotWorseBy, "no request was compared yet");
         };
         let found = format!(
-            "in {requests} requests the engine alone failed in {only_engine} ({failed_runs} runs without an answer, {late} \
+            "in {requests} requests{of_both} the engine alone failed in {only_engine} ({failed_runs} runs without an answer, {late} \
              after their answer), legacy alone in {only_legacy}"
         );
         let worse_by = only_engine.saturating_sub(only_legacy) as f64 / requests.max(1) as f64;

@@ -77,7 +77,8 @@ pub struct GuardWindowView {
 pub struct CleanPairs {
     /// The pairs, without those that legacy answered with an error.
     pub pairs: u64,
-    /// Requests among them that were not compared and count against coverage.
+    /// Requests among them that were not compared and count against coverage, without those that legacy answered with
+    /// an error.
     pub not_compared: u64,
 }
 
@@ -242,7 +243,7 @@ impl RouteGuard {
         match outcome {
             ComparisonOutcome::Failed(_) => self.restart_clean_pairs(),
             ComparisonOutcome::Skipped(reason) => {
-                let counts = u64::from(request.counts_against_coverage(reason));
+                let counts = u64::from(request.counts_against_coverage(reason) && !request.is_error_of_legacy());
                 self.clean.not_compared += counts;
                 self.clean_in_dark.not_compared += if is_dark { counts } else { 0 };
             }

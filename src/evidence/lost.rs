@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use super::fingerprints::PairsByKind;
 use super::route::RouteEvidence;
 use super::strata::NotCompared;
+use super::stratum_names::is_of_errors;
+use super::uncompared_headers::UncomparedHeaders;
 use crate::flag::{SkipReason, State};
 
 /// The evidence without what may hide lost differences and errors.
@@ -37,6 +39,7 @@ pub(super) fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence
         answers_since: None,
         last_answer: None,
         cohort_rules: before.cohort_rules,
+        strata_by: before.strata_by,
         invariants: before.invariants.into_iter().map(|(name, counts)| (name, counts.without_held())).collect(),
         engine_errors: before.engine_errors,
         lost_differences: Some(now),
@@ -51,6 +54,7 @@ pub(super) fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence
         rule_hits: BTreeMap::new(),
         rule_last_hits: BTreeMap::new(),
         unparsable_bodies: BTreeMap::new(),
+        uncompared_headers: UncomparedHeaders::default(),
         seen: before.seen,
         unresolved: before.unresolved,
         noise: before.noise,
@@ -68,8 +72,11 @@ impl RouteEvidence {
         let so_far =
             NotCompared { shadow: self.not_compared_at(State::Shadow), dark: self.not_compared_at(State::Dark) };
         let not_compared = self.not_compared.get_or_insert(so_far);
-        not_compared.shadow += lost.shadow.values().sum::<u64>();
-        not_compared.dark += lost.dark.values().sum::<u64>();
+        let without_error = |of_rung: &BTreeMap<String, u64>| -> u64 {
+            of_rung.iter().filter(|(stratum, _)| !is_of_errors(stratum)).map(|(_, requests)| requests).sum()
+        };
+        not_compared.shadow += without_error(&lost.shadow);
+        not_compared.dark += without_error(&lost.dark);
         *self.skipped.entry(reason.as_str().to_owned()).or_default() += lost.pairs();
         for (stratum, requests) in lost.shadow.iter().chain(&lost.dark) {
             self.all.count_served(stratum, *requests);
@@ -97,29 +104,33 @@ mod tests {
         let (store, route) = (Arc::new(Memory::new()), RouteId::from("orders"));
         let evidence = Evidence::load(store.clone()).await.unwrap();
         evidence.set_basis(0, &[(route.clone(), "one".into())]);
-        let begun = |rung| {
+        let begun_with = |status, rung| {
             let request = OfferedRequest { rung, method: Method::GET, ..OfferedRequest::new(route.clone(), 0) };
             let mut ticket = ComparisonTicket::new(request, evidence.clone());
-            ticket.set_legacy_status(StatusCode::OK);
+            ticket.set_legacy_status(status);
             ticket.begin();
             ticket
         };
+        let begun = |rung| begun_with(StatusCode::OK, rung);
+        // An error of legacy counts for its kind only.
+        let refused = begun_with(StatusCode::NOT_FOUND, State::Dark);
         begun(State::Dark).settle(ComparisonOutcome::Matched);
         let open = [begun(State::Dark), begun(State::Shadow), begun(State::Dark)];
         evidence.flush().await.unwrap();
 
         let after = Evidence::load(store.clone()).await.unwrap();
         let seen = after.of(&route);
-        assert_eq!(seen.skipped["shutting_down"], 3);
+        assert_eq!(seen.skipped["shutting_down"], 4);
         assert_eq!((seen.not_compared_at(State::Shadow), seen.not_compared_at(State::Dark)), (1, 2));
         let served = |counts: &crate::evidence::RungCounts| {
             let of_kind = counts.strata["GET 2xx"];
             (of_kind.served, of_kind.compared)
         };
         assert_eq!((served(&seen.all), served(&seen.dark)), ((4, 1), (3, 1)));
+        assert_eq!(seen.all.strata["GET 4xx"].served, 1);
 
         // Once they are settled, nothing is lost.
-        open.into_iter().for_each(|ticket| ticket.settle(ComparisonOutcome::Matched));
+        open.into_iter().chain([refused]).for_each(|ticket| ticket.settle(ComparisonOutcome::Matched));
         evidence.flush().await.unwrap();
         let seen = Evidence::load(store).await.unwrap().of(&route);
         assert_eq!((seen.skipped.len(), seen.not_compared_at(State::Dark)), (0, 0));

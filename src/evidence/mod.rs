@@ -66,6 +66,9 @@ mod samples;
 mod second_runs;
 mod statistics;
 mod strata;
+mod strata_by;
+mod stratum_names;
+mod uncompared_headers;
 
 #[cfg(test)]
 mod gate_strata_tests;
@@ -125,6 +128,8 @@ pub use rung::{RungCounts, StepIntents};
 pub use second_runs::{EnginePlaces, SecondRuns};
 pub use statistics::{ErrorTable, RouteStatistics, StratumBound};
 pub use strata::{NotCompared, PairClass, StratumCounts};
+pub use strata_by::StrataBy;
+pub use uncompared_headers::{UncomparedHeaderCounts, UncomparedHeaders};
 
 use counters::{RouteCounters, StoredEvidence};
 use marks::UncountedDifference;

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::exchange::{
     ComparisonOutcome, EngineAnswer, LateFailureObserver, OfferedRequest, Served, ServedObserver, TicketCounter,
 };
-use crate::flag::{Invariant, State};
+use crate::flag::{Invariant, State, StratumValue};
 use crate::names::{PlanId, RouteId};
 use crate::store::{candidate_key, route_of_candidate};
 
@@ -31,6 +31,9 @@ impl TicketCounter for Evidence {
     }
     fn end(&self, request: &OfferedRequest) {
         self.counters(&request.route).lock().end(request);
+    }
+    fn counted_value(&self, request: &OfferedRequest, value: StratumValue) -> Option<StratumValue> {
+        self.counters(&request.route).lock().counted_value(request.files_version, value)
     }
     fn count_without_twin(&self, request: &OfferedRequest) {
         let shared = self.counters(&request.route);
@@ -161,6 +164,24 @@ mod tests {
     use super::*;
     use crate::evidence::EvidenceBasis;
     use crate::flag::{Guard, GuardCondition, GuardRelease};
+
+    /// So does a pair of errors: of clean evidence, neither says anything.
+    #[tokio::test]
+    async fn a_skipped_request_that_legacy_refused_makes_clean_pairs_no_rarer() {
+        let (evidence, _store) = crate::evidence::testing::evidence().await;
+        let route: RouteId = "orders".into();
+        evidence.set_basis(0, &[(route.clone(), "one".into())]);
+        let (release, mismatch) = (GuardRelease::Evidence, Some(0.01));
+        let (errors, p99_ratio, notify) = (None, None, None);
+        let guard = Guard { mismatch, errors, p99_ratio, over: 500, at_least: 5, in_dark: false, release, notify };
+        evidence.set_guards([(&route, Some(&guard))].into_iter());
+        for (status, not_compared) in [(404, 0), (500, 0), (200, 1)] {
+            let legacy_status = http::StatusCode::from_u16(status).ok();
+            let request = OfferedRequest { legacy_status, ..OfferedRequest::new(route.clone(), 0) };
+            evidence.settle(&request, ComparisonOutcome::Skipped(crate::flag::SkipReason::QueueFull));
+            assert_eq!(evidence.clean_pairs(&route, State::Shadow).not_compared, not_compared, "{status}");
+        }
+    }
 
     #[tokio::test]
     async fn runs_that_fail_after_their_answer_count_for_the_guard_if_they_are_of_the_present_plan() {

@@ -9,7 +9,7 @@ use super::noise_view::{self, NoiseView};
 use super::second_runs::EnginePlaces;
 use super::strata::PairClass;
 use crate::clock;
-use crate::compare::{Comparison, Observation, Verdict};
+use crate::compare::{Comparison, Observation, UncomparedHeader, Verdict};
 use crate::exchange::Branch;
 use crate::flag::State;
 use crate::names::RouteId;
@@ -61,6 +61,21 @@ impl Evidence {
         metrics::histogram!("pointsman_paired_latency_seconds", "route" => route.as_str().to_owned(), "slower" => slower)
             .record(engine.abs_diff(legacy).as_secs_f64());
         verdict
+    }
+
+    /// Counts the headers of a pair that the rules do not compare. A pair of an earlier generation does not count.
+    pub fn record_uncompared_headers<'p>(
+        &self,
+        route: &RouteId,
+        generation: EvidenceGeneration,
+        headers: impl Iterator<Item = UncomparedHeader<'p>>,
+    ) {
+        let shared = self.counters(route);
+        let mut counters = shared.lock();
+        if counters.is_of(generation) {
+            counters.evidence.uncompared_headers.count(headers);
+            counters.dirty = true;
+        }
     }
 
     /// Whether requests of a route may be sent to legacy a second time; the error is the label `outcome`: the files do

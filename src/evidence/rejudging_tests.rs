@@ -10,7 +10,7 @@ use super::noise_tests::{comparison, replied};
 use super::route::RULES;
 use super::testing::{Memory, sample, samples};
 use super::{Evidence, EvidenceBasis, NextEvidence, PairClass, RejudgedOutcome, RejudgedPairs};
-use crate::compare::{Comparison, DifferenceKind, Verdict};
+use crate::compare::{Comparison, DifferenceKind, UncomparedHeader, Verdict};
 use crate::exchange::{ComparisonOutcome, OfferedRequest};
 use crate::flag::State;
 use crate::names::RouteId;
@@ -134,6 +134,21 @@ async fn pairs_that_are_equal_stay_so_under_rules_that_only_allow_more() {
 }
 
 /// A request that is under way while the rules change is compared by the new ones, and counts as all others.
+/// The new rules may ignore some of them by name.
+#[tokio::test]
+async fn headers_that_nothing_compares_are_counted_anew_where_the_evidence_goes_on() {
+    let mut rig = Rig::new().await;
+    rig.set(basis("one", &[]));
+    rig.pair(&[]);
+    let header = UncomparedHeader { name: &http::header::SET_COOKIE, differs: true };
+    let generation = rig.evidence.generation(&route(), rig.files);
+    rig.evidence.record_uncompared_headers(&route(), generation, [header].into_iter());
+    assert_eq!(rig.evidence.of(&route()).uncompared_headers.names.len(), 1);
+    assert_eq!(rig.set(basis("one", &["header.set-cookie"])), Some(NextEvidence::GoesOn));
+    let after = rig.evidence.of(&route());
+    assert_eq!((after.pairs(), after.uncompared_headers.names.len()), (1, 0));
+}
+
 #[tokio::test]
 async fn what_is_under_way_counts_where_the_evidence_goes_on() {
     let mut rig = Rig::new().await;

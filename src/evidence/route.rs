@@ -12,6 +12,8 @@ use super::noise::NoisePairs;
 use super::rung::RungCounts;
 use super::second_runs::SecondRuns;
 use super::strata::NotCompared;
+use super::strata_by::StrataBy;
+use super::uncompared_headers::UncomparedHeaders;
 use crate::compare::{Comparison, UnparsableBody};
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::State;
@@ -63,6 +65,8 @@ pub struct RouteEvidence {
     pub last_answer: Option<Timestamp>,
     /// For each cohort the rule (a hash) by which its requests were counted.
     pub cohort_rules: BTreeMap<String, String>,
+    /// By what kinds of requests are told apart beyond method, status and cohort.
+    pub strata_by: StrataBy,
     /// How often its answers to callers met the invariants of the route, by the name of the invariant.
     pub invariants: BTreeMap<String, InvariantCounts>,
     /// Errors, unknown outcomes and fallbacks of the engine as the answering arm, since the workflow or the rules last
@@ -96,6 +100,8 @@ pub struct RouteEvidence {
     pub rule_last_hits: BTreeMap<String, Timestamp>,
     /// How many bodies of the replies are not what their content types say, by arm and format: `legacy JSON`.
     pub unparsable_bodies: BTreeMap<String, u64>,
+    /// The headers of the replies that the rules do not compare.
+    pub uncompared_headers: UncomparedHeaders,
     /// The number of pairs that differ, by the fingerprint of their differences, for the 256 fingerprints that were
     /// seen last. Only a few of these pairs are kept as samples.
     pub seen: BTreeMap<String, FingerprintCount>,
@@ -191,22 +197,41 @@ impl RouteEvidence {
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self { mismatched: 1.., .. } => 2,
-            other if Self { restarted: None, earlier: Vec::new(), ..other.clone() } != Self::default() => 1,
-            _ => 0,
+            other => {
+                // What the files declare is no evidence.
+                let (restarted, earlier, strata_by) = Default::default();
+                u8::from(Self { restarted, earlier, strata_by, ..other.clone() } != Self::default())
+            }
         }
     }
     /// The number of all pairs.
     pub fn pairs(&self) -> u64 {
         self.shadow_pairs + self.dark_pairs
     }
-    /// The 95 % upper bound of the mismatch rate, valid no matter how often it is read; 1 if there are no pairs.
-    pub fn mismatch_upper_bound(&self) -> f64 {
-        bound::upper_after(self.rule_changes_after_differences(), self.pairs(), self.mismatched)
+    /// The pairs that legacy answered without an error. The others say nothing of what the engine does for a request
+    /// that succeeds: they count for their kind of request only.
+    pub fn pairs_without_error(&self) -> u64 {
+        self.pairs_without_error_at(State::Shadow)
     }
-    /// How many more pairs without a mismatch bring the bound below a rate; `None` if there is a mismatch.
+    /// Of these, what counts for the gate above a rung: for `shadow` all of them, for `dark` those made there.
+    pub(super) fn pairs_without_error_at(&self, rung: State) -> u64 {
+        let of_dark = self.dark_pairs.saturating_sub(self.dark_pairs_with_error);
+        if rung >= State::Dark {
+            return of_dark;
+        }
+        of_dark + self.shadow_pairs.saturating_sub(self.shadow_pairs_with_error)
+    }
+    /// The 95 % upper bound of the mismatch rate of the pairs that legacy answered without an error, valid no matter
+    /// how often it is read; 1 if there are no such pairs.
+    pub fn mismatch_upper_bound(&self) -> f64 {
+        let pairs = self.pairs_without_error();
+        bound::upper_after(self.rule_changes_after_differences(), pairs, self.mismatched.min(pairs))
+    }
+    /// How many more such pairs without a mismatch bring the bound below a rate; `None` if there is a mismatch.
     pub fn pairs_needed_for(&self, rate: f64) -> Option<u64> {
         let restarts = self.rule_changes_after_differences();
-        (self.mismatched == 0).then(|| bound::clean_pairs_after(restarts, rate).saturating_sub(self.pairs()))
+        let needed = || bound::clean_pairs_after(restarts, rate).saturating_sub(self.pairs_without_error());
+        (self.mismatched == 0).then(needed)
     }
     /// How often the evidence was started from zero by a change of the rules although pairs differed, since a change
     /// of something else alone answered differences.
@@ -224,10 +249,15 @@ impl RouteEvidence {
         self.all.uncompared(steps, 0.0)
     }
     /// The share of requests that were compared, from 0 to 1; 0 if there were none. Requests that were left out by the
-    /// route's share, or that cannot be compared because of what the client or legacy did, do not count.
+    /// route's share, that cannot be compared because of what the client or legacy did, or that legacy answered with an
+    /// error do not count.
     pub fn coverage(&self) -> f64 {
-        let all = self.pairs() + self.not_compared_at(State::Shadow) + self.not_compared_at(State::Dark);
-        self.pairs() as f64 / all.max(1) as f64
+        let compared = self.pairs_without_error();
+        match compared + self.not_compared_at(State::Shadow) + self.not_compared_at(State::Dark) {
+            // Of requests that were all answered with errors, none that counts was left out.
+            0 => f64::from(u8::from(self.pairs() > 0)),
+            all => compared as f64 / all as f64,
+        }
     }
     /// How many requests of a rung were not compared and count against coverage. In evidence of an earlier version all
     /// that were not compared count, for each rung, because it does not say more.
@@ -243,14 +273,15 @@ impl RouteEvidence {
             None => self.skipped.values().sum::<u64>() + self.failed.values().sum::<u64>(),
         }
     }
-    /// Counts a request against coverage if it was not compared. To be called before it is counted as skipped or
-    /// failed.
+    /// Counts a request against coverage if it was not compared. One that legacy answered with an error counts for its
+    /// kind only, as its pair would. To be called before it is counted as skipped or failed.
     pub(super) fn count_coverage(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) {
         let counts = match outcome {
             ComparisonOutcome::Matched | ComparisonOutcome::Ignored | ComparisonOutcome::Mismatched => false,
             ComparisonOutcome::Skipped(reason) => request.counts_against_coverage(reason),
             ComparisonOutcome::Failed(_) => true,
         };
+        let counts = counts && !request.is_error_of_legacy();
         let so_far =
             NotCompared { shadow: self.not_compared_at(State::Shadow), dark: self.not_compared_at(State::Dark) };
         let not_compared = self.not_compared.get_or_insert(so_far);

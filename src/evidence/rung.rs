@@ -12,6 +12,7 @@ use super::latency::PairedLatencies;
 use super::latency_ratio::LatencyRatios;
 use super::legacy_calls::{LegacyCallCounts, LegacyCallsStatus};
 use super::strata::StratumCounts;
+use super::stratum_names::{OTHER_STRATA, TOO_LARGE, is_of_cohort, without_value};
 use crate::compare::{Comparison, IntentCounts, Observation};
 use crate::exchange::{Branch, ComparisonOutcome, OfferedRequest};
 use crate::flag::SkipReason;
@@ -20,11 +21,7 @@ use crate::names::StepId;
 /// Steps whose intents are counted separately.
 const STEPS_MAX: usize = 256;
 /// Kinds of requests that are counted separately; the rest is counted together as [`OTHER_STRATA`].
-const STRATA_MAX: usize = 64;
-/// The name of all kinds of requests together that are not counted separately.
-pub(super) const OTHER_STRATA: &str = "other";
-/// Suffix of a stratum's name under which its requests that are too large to compare are counted.
-pub(super) const TOO_LARGE: &str = " too large";
+const STRATA_MAX: usize = 128;
 
 /// What was counted of the pairs of one rung, or of all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,14 +39,14 @@ pub struct RungCounts {
     pub failed_runs: u64,
     /// Runs that failed, or paused because of a conflict, after their answer, which may have been compared.
     pub failed_after_answer: u64,
-    /// By kind of request (method, class of legacy's status, cohort): how many legacy served, and how many of them were
-    /// compared; for the first 64 kinds.
+    /// By kind of request (method, class of legacy's status, cohort, value of `promote.strata_by`): how many legacy
+    /// served, and how many of them were compared; for the first 128 kinds.
     pub strata: BTreeMap<String, StratumCounts>,
     /// Which ways the engine's runs took through the workflow.
     pub branches: BranchCounts,
-    /// The latencies of both arms.
+    /// The latencies of both arms, without the pairs that both answered with 4xx or 5xx.
     pub latencies: PairedLatencies,
-    /// How many pairs there were, by the ratio of the engine's latency to legacy's.
+    /// How many such pairs there were, by the ratio of the engine's latency to legacy's.
     pub latency_ratios: LatencyRatios,
     /// What is known of legacy's calls for these pairs.
     pub legacy_calls: LegacyCallCounts,
@@ -76,12 +73,6 @@ impl StepIntents {
     }
 }
 
-/// Whether a kind of request, by its name, is one of this cohort.
-pub(super) fn is_of_cohort(stratum: &str, cohort: &str) -> bool {
-    let name = stratum.strip_suffix(TOO_LARGE).unwrap_or(stratum);
-    name.splitn(3, ' ').nth(2) == Some(cohort)
-}
-
 impl RungCounts {
     pub(super) fn count_pair(
         &mut self,
@@ -92,17 +83,18 @@ impl RungCounts {
         now: Timestamp,
     ) {
         let failed = |arm: &Observation| arm.status().as_u16() >= 400;
-        // That both arms refuse says nothing of the requests that succeed, whose evidence may be old.
+        // That both arms refuse says nothing of the requests that succeed: how old their evidence is, and how long they
+        // take.
         if !(failed(legacy) && failed(engine)) {
             self.last_pair = Some(now);
+            self.latency_ratios.count(legacy.latency(), engine.latency());
+            self.latencies.legacy.count(legacy.latency());
+            self.latencies.engine.count(engine.latency());
         }
         self.legacy_calls.count(legacy_calls);
         self.failed_only_at_legacy += u64::from(failed(legacy) && !failed(engine));
         self.failed_only_at_engine += u64::from(!failed(legacy) && failed(engine));
         self.failed_at_both += u64::from(failed(legacy) && failed(engine));
-        self.latency_ratios.count(legacy.latency(), engine.latency());
-        self.latencies.legacy.count(legacy.latency());
-        self.latencies.engine.count(engine.latency());
         for (step, counts) in &comparison.intents {
             if self.effects.len() < STEPS_MAX || self.effects.contains_key(step.as_str()) {
                 let IntentCounts { intents, compared, asserted } = *counts;
@@ -160,9 +152,18 @@ impl RungCounts {
         }
     }
 
+    /// What was counted of requests with a declared value counts as without one.
+    pub(super) fn forget_values(&mut self) {
+        for (name, counts) in std::mem::take(&mut self.strata) {
+            self.strata.entry(without_value(&name).unwrap_or(name)).or_default().add(counts);
+        }
+    }
+
     /// Counts pairs of this kind of request, which were counted as pairs that differ, as equal; or the other way round.
     pub(super) fn move_mismatches(&mut self, stratum: &str, pairs: u64, to_equal: bool) {
-        let name = if self.strata.contains_key(stratum) { stratum } else { OTHER_STRATA };
+        let plain = without_value(stratum);
+        let names = std::iter::once(stratum).chain(plain.as_deref());
+        let name = names.into_iter().find(|name| self.strata.contains_key(*name)).unwrap_or(OTHER_STRATA);
         let Some(counts) = self.strata.get_mut(name) else { return };
         counts.mismatched = match to_equal {
             true => counts.mismatched.saturating_sub(pairs),

@@ -59,20 +59,24 @@ pub struct ErrorTable {
 impl ErrorTable {
     /// The table of the pairs of a rung and of its runs without an answer. `failed_runs`: how many these are.
     pub(super) fn of(counts: &RungCounts, pairs: u64, failed_runs: u64) -> Self {
-        let late = counts.failed_after_answer;
-        let only_engine = counts.failed_only_at_engine + failed_runs + late;
-        let table = Self {
-            requests: pairs + failed_runs,
-            both: counts.failed_at_both,
-            only_engine,
-            only_legacy: counts.failed_only_at_legacy,
-            excess: None,
-            engine_fails_more: false,
-        };
+        let only_engine = counts.failed_only_at_engine + failed_runs + counts.failed_after_answer;
+        let (requests, both) = (pairs + failed_runs, counts.failed_at_both);
+        let only_legacy = counts.failed_only_at_legacy;
+        Self { requests, both, only_engine, only_legacy, excess: None, engine_fails_more: false }.with_excess()
+    }
+
+    /// The table without the requests in which both failed. They say nothing of those that succeed, and the more there
+    /// are, the smaller the engine's excess looks.
+    pub(super) fn without_errors_of_both(self) -> Self {
+        Self { requests: self.requests.saturating_sub(self.both), both: 0, ..self }.with_excess()
+    }
+
+    fn with_excess(self) -> Self {
+        let is_empty = self.requests + self.only_engine == 0;
         Self {
-            excess: (table.requests + late > 0).then(|| table.counts().interval(ALPHA).into()),
-            engine_fails_more: table.exceeds(0.0),
-            ..table
+            excess: (!is_empty).then(|| self.counts().interval(ALPHA).into()),
+            engine_fails_more: self.exceeds(0.0),
+            ..self
         }
     }
 

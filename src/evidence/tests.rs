@@ -311,6 +311,36 @@ async fn errors_of_legacy_are_counted_by_rung() {
     );
 }
 
+/// As many 404s as anybody sends make the evidence of requests that succeed neither better nor worse.
+#[tokio::test]
+async fn errors_of_both_arms_count_for_their_kind_only() {
+    let evidence = evidence_over(&memory()).await;
+    evidence.set_basis(0, &[(route(), "one".into())]);
+    let settle = |status, outcome| {
+        let request = OfferedRequest { rung: State::Dark, ..OfferedRequest::new(route(), 0) };
+        evidence.settle(&OfferedRequest { legacy_status: StatusCode::from_u16(status).ok(), ..request }, outcome);
+    };
+    let compared = |status| {
+        pair_with(&evidence, State::Dark, Verdict::Match, status);
+        settle(status, ComparisonOutcome::Matched);
+    };
+    compared(404);
+    assert_eq!(evidence.of(&route()).mismatch_upper_bound(), 1.0, "nothing that succeeds was compared");
+    (0..3).for_each(|_| compared(200));
+    settle(200, ComparisonOutcome::Skipped(SkipReason::QueueFull));
+    let before = evidence.of(&route());
+    assert_eq!((before.coverage(), before.pairs_without_error()), (0.75, 3));
+    (0..997).for_each(|_| compared(404));
+    settle(404, ComparisonOutcome::Skipped(SkipReason::QueueFull));
+    settle(500, ComparisonOutcome::Failed("timeout"));
+    let after = evidence.of(&route());
+    assert_eq!((after.coverage(), after.mismatch_upper_bound()), (0.75, before.mismatch_upper_bound()));
+    assert_eq!(after.pairs_needed_for(0.001), before.pairs_needed_for(0.001));
+    assert_eq!((after.dark.latencies, after.dark.latency_ratios), (before.dark.latencies, before.dark.latency_ratios));
+    let of_kind = after.dark.strata["GET 4xx"];
+    assert_eq!((of_kind.served, of_kind.compared, of_kind.skipped), (999, 998, 1));
+}
+
 #[tokio::test]
 async fn an_error_of_the_answering_arm_is_marked_before_it_is_counted() {
     let dir = tempfile::tempdir().unwrap();

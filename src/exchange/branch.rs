@@ -1,6 +1,9 @@
-//! Which way a run took through its workflow.
+//! Which way a run, and the runs below it, took through their workflows.
 
-use crate::names::StepId;
+use crate::names::{StepId, step_below};
+
+/// The most ways of the runs below a run that are known; the rest is not kept apart.
+const WAYS_BELOW_MAX: usize = 32;
 
 /// Which of the steps that not every run performs (those with `if:`, fallbacks, and `fail:` steps) a run performed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,4 +12,66 @@ pub struct Branch {
     pub taken: Vec<StepId>,
     /// The steps that did not.
     pub not_taken: Vec<StepId>,
+    /// The same of the runs that its steps began, and of those below these, as far as there are such steps: each way
+    /// once, however many items of a step took it.
+    pub below: Vec<WayBelow>,
+}
+
+/// Which way a run below a run took. The steps have names from the top on: `ship/label`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WayBelow {
+    /// The step that began the run.
+    pub run_by: StepId,
+    /// As [`Branch::taken`].
+    pub taken: Vec<StepId>,
+    /// As [`Branch::not_taken`].
+    pub not_taken: Vec<StepId>,
+}
+
+impl Branch {
+    /// Adds the ways of a run that this step began, and of the runs below it.
+    pub fn add_below(&mut self, step: &StepId, of: Self) {
+        let named = |steps: Vec<StepId>| steps.iter().map(|below| step_below(step, below.as_str())).collect();
+        let Self { taken, not_taken, below } = of;
+        let own = WayBelow { run_by: step.clone(), taken: named(taken), not_taken: named(not_taken) };
+        let deeper = below.into_iter().map(|WayBelow { run_by, taken, not_taken }| WayBelow {
+            run_by: step_below(step, run_by.as_str()),
+            taken: named(taken),
+            not_taken: named(not_taken),
+        });
+        for way in std::iter::once(own).chain(deeper) {
+            let has_steps = !way.taken.is_empty() || !way.not_taken.is_empty();
+            if has_steps && self.below.len() < WAYS_BELOW_MAX && !self.below.contains(&way) {
+                self.below.push(way);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn branch(taken: &[&str], not_taken: &[&str]) -> Branch {
+        let ids = |names: &[&str]| names.iter().map(|name| StepId::from(*name)).collect();
+        Branch { taken: ids(taken), not_taken: ids(not_taken), below: Vec::new() }
+    }
+
+    fn way(run_by: &str, taken: &[&str], not_taken: &[&str]) -> WayBelow {
+        let Branch { taken, not_taken, .. } = branch(taken, not_taken);
+        WayBelow { run_by: run_by.into(), taken, not_taken }
+    }
+
+    #[test]
+    fn the_ways_below_are_named_from_the_top_and_stand_once() {
+        let mut ship = branch(&["label"], &["gift"]);
+        ship.add_below(&"pack".into(), branch(&[], &["box"]));
+        let mut top = branch(&["charge"], &[]);
+        top.add_below(&"pay".into(), Branch::default());
+        (0..3).for_each(|_| top.add_below(&"ship".into(), ship.clone()));
+        let expected = [way("ship", &["ship/label"], &["ship/gift"]), way("ship/pack", &[], &["ship/pack/box"])];
+        assert_eq!(top.below, expected);
+        (0..99).for_each(|n| top.add_below(&"ship".into(), branch(&[&format!("s{n}")], &[])));
+        assert_eq!(top.below.len(), WAYS_BELOW_MAX);
+    }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{EffectRegistry, RequestCopy};
 use crate::compare::{Body, Observation};
-use crate::flag::{FlagSet, InstanceId, RouteFlag, State};
+use crate::flag::{FlagSet, InstanceId, RouteFlag, State, StratumValue};
 use crate::names::{RouteId, RunId};
 use crate::workflow::RunStatus;
 
@@ -25,6 +25,8 @@ pub struct EngineAnswered {
     pub rung: State,
     /// The name of its caller's cohort.
     pub cohort: Option<Arc<str>>,
+    /// The value that it has of the route's `promote.strata_by`.
+    pub declared: Option<StratumValue>,
     /// Whether an invariant that holds supports `only`; one that is broken counts in any case.
     pub supports_only: bool,
     /// The request.

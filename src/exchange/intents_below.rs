@@ -1,19 +1,22 @@
-//! The intents of the runs that a run starts, directly or through others, under names that begin with the steps that
-//! started them (`ship/label`).
+//! The intents of the runs that a run starts, directly or through others, and the ways that these runs took, under
+//! names that begin with the steps that started them (`ship/label`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::{Branch, WayBelow};
 use crate::compare::Intent;
 use crate::names::{OF_UNDO, StepId, step_below};
 use crate::workflow::Redaction;
 
-/// The intents of the runs that the steps of one run began, and of the runs below these.
+/// The intents of the runs that the steps of one run began, and of the runs below these, and their ways.
 #[derive(Clone, Debug, Default)]
 pub struct IntentsBelow {
     runs: Vec<RunBelow>,
     /// The redactions of those of these runs that have sensitive values.
     redactions: Vec<Arc<Redaction>>,
+    /// The ways of these runs; of the run itself nothing.
+    branch: Branch,
 }
 
 /// The intents of one run that a step began, with those of the runs below it.
@@ -34,10 +37,20 @@ impl IntentsBelow {
         }
     }
 
+    /// Adds the way of a run that a step began, with those of the runs below it.
+    pub fn add_branch(&mut self, step: &StepId, of: Branch) {
+        self.branch.add_below(step, of);
+    }
+
+    /// The ways of the runs, which are kept no longer.
+    pub fn take_ways(&mut self) -> Vec<WayBelow> {
+        std::mem::take(&mut self.branch.below)
+    }
+
     /// Puts the intents among a run's own, in the order of its plan, each with the number of its item among all of the
     /// same name. `position`: where a step of the run stands in the plan. Returns what replaces their sensitive values.
     pub fn merge_into(self, own: &mut Vec<Intent>, position: impl Fn(&StepId) -> usize) -> Vec<Arc<Redaction>> {
-        let Self { mut runs, redactions } = self;
+        let Self { mut runs, redactions, branch: _ } = self;
         if runs.is_empty() {
             return redactions;
         }

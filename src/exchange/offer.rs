@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{Answered, EngineAnswered, InstanceRequest, OfferedRequest, OpenRequest};
-use crate::flag::{SkipReason, State};
+use crate::flag::{SkipReason, State, StratumValue};
 use crate::names::{RouteId, RunId};
 
 /// Takes answered requests to the shadow executor. No method is async or waits: a request that cannot be taken is
@@ -75,6 +75,13 @@ pub trait TicketCounter: Send + Sync {
     fn end(&self, request: &OfferedRequest) {
         let _ = request;
     }
+    /// The value under which a request is counted that has this declared value (`promote.strata_by`): its own, or the
+    /// one of all beyond a bound; `None` if the files have another key by now. Called at most once for each ticket,
+    /// after legacy's reply.
+    fn counted_value(&self, request: &OfferedRequest, value: StratumValue) -> Option<StratumValue> {
+        let _ = request;
+        Some(value)
+    }
     /// A request in `dark` has ended without a durable run. Called at most once for each ticket, before it is settled.
     fn count_without_twin(&self, request: &OfferedRequest) {
         let _ = request;
@@ -88,6 +95,8 @@ pub struct ComparisonTicket {
     on_drop: ComparisonOutcome,
     twin_missing: bool,
     has_begun: bool,
+    /// The declared value as the request has it, until it is known under which one it is counted.
+    uncounted_value: Option<StratumValue>,
     observer: Option<OutcomeObserver>,
 }
 
@@ -97,8 +106,9 @@ type OutcomeObserver = Box<dyn FnOnce(ComparisonOutcome) + Send + Sync>;
 impl ComparisonTicket {
     /// Opens a ticket. Dropping it settles it as "client went away", unless
     /// [`ComparisonTicket::set_outcome_on_drop`] says otherwise.
-    pub fn new(request: OfferedRequest, counter: Arc<dyn TicketCounter>) -> Self {
+    pub fn new(mut request: OfferedRequest, counter: Arc<dyn TicketCounter>) -> Self {
         Self {
+            uncounted_value: request.declared.take(),
             request,
             counter: Some(counter),
             on_drop: ComparisonOutcome::Skipped(SkipReason::ClientWentAway),
@@ -111,9 +121,16 @@ impl ComparisonTicket {
     pub fn route(&self) -> &RouteId {
         &self.request.route
     }
-    /// Its kind of request, as far as legacy's status is known.
-    pub fn stratum(&self) -> Option<String> {
+    /// Its kind of request, as far as legacy's status is known. To be called after legacy's reply.
+    pub fn stratum(&mut self) -> Option<String> {
+        self.find_counted_value();
         self.request.stratum()
+    }
+    /// Not done when the ticket is opened: the counter may be locked, and the caller waits for legacy's reply by then.
+    fn find_counted_value(&mut self) {
+        if let (Some(value), Some(counter)) = (self.uncounted_value.take(), &self.counter) {
+            self.request.declared = counter.counted_value(&self.request, value);
+        }
     }
     /// Legacy has replied with this status.
     pub fn set_legacy_status(&mut self, status: StatusCode) {
@@ -122,6 +139,7 @@ impl ComparisonTicket {
     /// The shadow executor works on it from now on: if the process is killed before it is settled, it counts as not
     /// compared.
     pub fn begin(&mut self) {
+        self.find_counted_value();
         if !std::mem::replace(&mut self.has_begun, true)
             && let Some(counter) = &self.counter
         {
@@ -155,6 +173,7 @@ impl ComparisonTicket {
         self.end(outcome);
     }
     fn end(&mut self, outcome: ComparisonOutcome) {
+        self.find_counted_value();
         if let Some(counter) = self.counter.take() {
             if self.twin_missing && outcome.counts_as_without_twin() {
                 counter.count_without_twin(&self.request);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
-use crate::flag::{SkipReason, State};
+use crate::flag::{SkipReason, State, StratumValue};
 use crate::names::RouteId;
 
 /// A request that was offered for a comparison, as far as evidence is concerned.
@@ -20,6 +20,8 @@ pub struct OfferedRequest {
     pub method: Method,
     /// The name of its caller's cohort.
     pub cohort: Option<Arc<str>>,
+    /// The value that it has of the route's `promote.strata_by`.
+    pub declared: Option<StratumValue>,
     /// The status of legacy's reply; `None` if there was no reply, or if it is not known.
     pub legacy_status: Option<StatusCode>,
 }
@@ -28,7 +30,7 @@ impl OfferedRequest {
     /// A request of a route that this version of the files decided: a GET in `shadow`, outside cohorts, without reply.
     pub fn new(route: impl Into<RouteId>, files_version: u64) -> Self {
         let (rung, method) = (State::Shadow, Method::GET);
-        Self { route: route.into(), files_version, rung, method, cohort: None, legacy_status: None }
+        Self { route: route.into(), files_version, rung, method, cohort: None, declared: None, legacy_status: None }
     }
 
     /// Whether evidence has less coverage because this request was skipped for this reason. Not if it was left out by
@@ -39,14 +41,19 @@ impl OfferedRequest {
         reason.may_count_against_coverage() && (reason != SkipReason::Conditional || !self.method.is_safe())
     }
 
+    /// Whether legacy answered with an error (4xx or 5xx).
+    pub fn is_error_of_legacy(&self) -> bool {
+        self.legacy_status.is_some_and(|status| status.as_u16() >= 400)
+    }
+
     /// Whether legacy answered that it failed itself.
     pub fn is_failure_of_legacy(&self) -> bool {
         self.legacy_status.is_some_and(|status| status.is_server_error())
     }
 
-    /// The kind of request for which evidence is kept apart: method, class of legacy's status, cohort. `None` for a
-    /// request that is compared in no case: without a reply, HEAD, and replies to conditions, ranges and upgrades, or
-    /// that say that legacy refuses more requests.
+    /// The kind of request for which evidence is kept apart: method, class of legacy's status, cohort, declared value,
+    /// as in `POST 2xx staff "web"`. `None` for a request that is compared in no case: without a reply, HEAD, and
+    /// replies to conditions, ranges and upgrades, or that say that legacy refuses more requests.
     pub fn stratum(&self) -> Option<String> {
         let status = self.legacy_status?;
         let is_compared = match status {
@@ -61,7 +68,8 @@ impl OfferedRequest {
         };
         is_compared.then(|| {
             let cohort = self.cohort.as_ref().map(|cohort| format!(" {cohort}")).unwrap_or_default();
-            format!("{} {}xx{cohort}", self.method, status.as_u16() / 100)
+            let declared = self.declared.as_ref().map(|value| format!(" {}", value.shown)).unwrap_or_default();
+            format!("{} {}xx{cohort}{declared}", self.method, status.as_u16() / 100)
         })
     }
 }
@@ -80,6 +88,11 @@ mod tests {
         assert_eq!(request(Method::POST, Some(201)).stratum().as_deref(), Some("POST 2xx"));
         let of_staff = OfferedRequest { cohort: Some("staff".into()), ..request(Method::GET, Some(404)) };
         assert_eq!(of_staff.stratum().as_deref(), Some("GET 4xx staff"));
+        let declared = Some(StratumValue { key: "k".into(), shown: "\"web\"".into() });
+        let of_channel = OfferedRequest { declared: declared.clone(), ..request(Method::GET, Some(200)) };
+        assert_eq!(of_channel.stratum().as_deref(), Some("GET 2xx \"web\""));
+        let of_both = OfferedRequest { declared, ..of_staff };
+        assert_eq!(of_both.stratum().as_deref(), Some("GET 4xx staff \"web\""));
     }
 
     #[test]

@@ -45,6 +45,7 @@ mod service_match;
 mod service_tls;
 mod set;
 mod state;
+mod stratum_key;
 mod template_key;
 
 #[cfg(test)]
@@ -88,4 +89,5 @@ pub use service_match::ServiceMatch;
 pub use service_tls::ServiceTls;
 pub use set::{CandidatePlans, FlagSet, FoundRoute, RouteFlag, RoutePlans};
 pub use state::{Freeze, Percent, Shares, State};
+pub use stratum_key::{StratumKey, StratumValue};
 pub use template_key::loosest_spelling;

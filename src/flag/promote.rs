@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::StratumKey;
+
 /// What the gates require of a route's evidence before the route goes up a rung.
 ///
 /// The defaults are for routes that move money: 4,512 equal pairs are as many as it takes to say with 95 % confidence,
@@ -19,6 +21,8 @@ pub struct Promote {
     pub coverage_at_least: f64,
     /// Compared pairs required of each kind of request that legacy served.
     pub strata_at_least: u64,
+    /// The key whose values are kinds of requests of their own; `None`: kinds are told apart without one.
+    pub strata_by: Option<StratumKey>,
     /// Whether each shared step has to be held against a call by legacy, an `assert` or `unseen:`.
     pub effects_compared: bool,
     /// By how much the share of the engine's errors may exceed that of legacy, from 0 to 1.
@@ -45,6 +49,7 @@ impl Default for Promote {
             open_differences: 0,
             coverage_at_least: 0.95,
             strata_at_least: 1,
+            strata_by: None,
             effects_compared: true,
             errors_not_worse_by: 0.001,
             noise_not_worse_by: 0.05,

@@ -21,7 +21,8 @@ impl CandidateOfRoute {
         let cohort = cohort.map(|cohort| Arc::from(cohort.name.as_str()));
         let request = OfferedRequest::new(self.id.clone(), proxied.table.set.files_version);
         let offer = &proxied.client.shared.offer;
-        offer.open(OfferedRequest { rung: State::Shadow, method: method.clone(), cohort, ..request })
+        let (method, declared) = (method.clone(), flagged.declared.clone());
+        offer.open(OfferedRequest { rung: State::Shadow, method, cohort, declared, ..request })
     }
 
     /// The engine gave no answer.

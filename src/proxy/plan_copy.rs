@@ -37,7 +37,8 @@ pub(super) fn plan_copy(
         let cohort = flagged.cohort.and_then(|index| flagged.flag.route.cohorts.get(index));
         let cohort = cohort.map(|cohort| Arc::from(cohort.name.as_str()));
         let request = OfferedRequest::new(flagged.flag.route.id.clone(), proxied.table.set.files_version);
-        shared.offer.open(OfferedRequest { rung, method: head.method.clone(), cohort, ..request })
+        let (method, declared) = (head.method.clone(), flagged.declared.clone());
+        shared.offer.open(OfferedRequest { rung, method, cohort, declared, ..request })
     };
     let announced = announce(proxied, flagged, rung, &head.method);
     let too_large = || declared_length(&head.headers).is_some_and(|n| n > bytes_max as u64);

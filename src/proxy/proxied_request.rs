@@ -27,7 +27,7 @@ use super::table::Table;
 use super::turns::NoTurn;
 use super::wait::ConnectionWait;
 use crate::exchange::{EarlierKeys, KeysOfLegacy, MayBegin, RequestCopy};
-use crate::flag::{Instance, InstanceId, Owner, RetryKeys, RouteFlag, State};
+use crate::flag::{Instance, InstanceId, Owner, RetryKeys, RouteFlag, State, StratumValue};
 
 /// The client of an exchange. Over HTTP/1.1 it is a connection, which has one exchange after the other; over HTTP/2 it
 /// is one stream.
@@ -104,6 +104,8 @@ pub(super) struct FlaggedRequest {
     pub decided_at: Timestamp,
     /// The caller's cohort, as an index into the route's cohorts.
     pub cohort: Option<usize>,
+    /// The value that it has of the route's `promote.strata_by`, if it may be compared.
+    pub declared: Option<StratumValue>,
     /// The candidate of the route, if the engine answers.
     pub candidate: Option<CandidateOfRoute>,
     /// Whether legacy is asked too once the engine has answered, for a reverse comparison.

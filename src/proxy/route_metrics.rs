@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use http::StatusCode;
 use metrics::{Counter, Histogram, counter, histogram};
 
-use crate::flag::{DecisionDiagnostics, State};
+use crate::flag::{DecisionDiagnostics, RequestFacts, RouteFlag, State, StratumValue};
 
 /// Which party answered: the label `answered_by`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +150,15 @@ impl RouteMetrics {
         if cohort_errors > 0 {
             counter!("pointsman_cohort_errors_total", "route" => self.label()).increment(u64::from(cohort_errors));
         }
+    }
+    /// The value that a request has of its route's `promote.strata_by`. Counts a key that cannot be evaluated: the
+    /// request then has no value. Rare, so the series is looked up by name.
+    pub(super) fn stratum_value(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Option<StratumValue> {
+        let key = flag.route.promote.strata_by.as_ref()?;
+        key.value_of(facts).unwrap_or_else(|_| {
+            counter!("pointsman_stratum_errors_total", "route" => self.label()).increment(1);
+            None
+        })
     }
     /// Counts a request with a retry key whose caller has no verified token, although the route's callers should have
     /// one. Rare, so the series is looked up by name.

@@ -286,6 +286,9 @@ async fn decide_flagged<'a>(
     let by_instance = version_by_instance(&table.set, &flag, instance.as_ref(), &decision, &*shared.affinity).await;
     let candidate = CandidateOfRoute::of(&table.set, &flag, &facts, follows.as_ref(), &decision, by_instance);
     let is_reversed = is_reversed(&flag, &facts, &decision, retry_keys.is_some());
+    let is_of_legacy = matches!(decision, Decision::Legacy { engine_work, .. } if engine_work != EngineWork::None);
+    let may_be_compared = is_of_legacy || candidate.is_some() || is_reversed;
+    let declared = if may_be_compared { proxied.entry.route_metrics.stratum_value(&flag, &facts) } else { None };
     let flagged = FlaggedRequest {
         flag,
         params,
@@ -298,6 +301,7 @@ async fn decide_flagged<'a>(
         earlier,
         decided_at,
         cohort,
+        declared,
         candidate,
         is_reversed,
     };

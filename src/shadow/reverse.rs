@@ -121,10 +121,11 @@ impl Runner {
         engine: &Arc<Observation>,
         AskedLegacy { reply: legacy, effects }: AskedLegacy,
     ) -> &'static str {
-        let EngineAnswered { flags, flag, request, instance, run, cohort, .. } = answered;
+        let EngineAnswered { flags, flag, request, instance, run, cohort, declared, .. } = answered;
         let offered = OfferedRequest {
             method: request.method.clone(),
             cohort: cohort.clone(),
+            declared: declared.clone(),
             legacy_status: Some(legacy.status()),
             ..OfferedRequest::new(flag.route.id.clone(), flags.files_version)
         };
@@ -155,7 +156,7 @@ impl Runner {
     /// it was compared.
     fn compare_answers(
         &self,
-        ticket: ComparisonTicket,
+        mut ticket: ComparisonTicket,
         answered: Answered,
         engine: Observation,
         report: RunReport,

@@ -213,7 +213,7 @@ impl Runner {
     /// Compares, and settles the ticket. Returns the request if it was chosen to be run, or sent to legacy, a second
     /// time.
     pub(super) fn compare(&self, run: RunRequest) -> Option<ComparedRequest> {
-        let RunRequest { ticket, answered, generation, result, effects_complete: _, recorded, _reserved } = run;
+        let RunRequest { mut ticket, answered, generation, result, effects_complete: _, recorded, _reserved } = run;
         let branch = result.branch().clone();
         self.note_legacy_write(&answered);
         let (stratum, mut replies, mut calls_unknown) = (ticket.stratum(), None, false);
@@ -353,6 +353,10 @@ impl Runner {
             || answered.candidate.is_some() && effects.is_none() && !engine.intents().is_empty();
         let class = PairClass { rung: rung_of(answered), stratum, legacy_calls };
         let verdict = self.evidence.record_pair(route, generation, class, &comparison, &answered.legacy, &engine);
+        if !engine.has_stopped() {
+            let uncompared = rules.uncompared_headers(&answered.legacy, &engine);
+            self.evidence.record_uncompared_headers(route, generation, uncompared);
+        }
         *to_repeat = answered.repeat.as_ref().filter(|_| !engine.has_stopped()).map(|_| ComparedReplies {
             engine: DifferingPlaces::of(&comparison),
             status: engine.status(),

@@ -163,6 +163,10 @@ const COUNTERS: MetricDescriptions = &[
         "Requests for which the route's `key:` had no value: a share of `dark` or `live` left them out.",
     ),
     ("pointsman_cohort_errors_total", "Conditions (`when:`) of cohorts that had no value and counted as false."),
+    (
+        "pointsman_stratum_errors_total",
+        "Requests for which the route's `promote.strata_by` could not be evaluated: they count without a value.",
+    ),
     ("pointsman_fallbacks_total", "Requests for the engine that legacy answered instead."),
     ("pointsman_flag_flips_total", "Recorded flips of routes and of the kill switch (route `*`), by who flipped."),
     (
@@ -437,7 +441,10 @@ const GAUGES: MetricDescriptions = &[
         "pointsman_candidate_coverage",
         "The share of requests that were compared with the candidate, of those that count for coverage.",
     ),
-    ("pointsman_evidence_mismatch_upper_bound", "The share of requests that differ is at most this, at 95%."),
+    (
+        "pointsman_evidence_mismatch_upper_bound",
+        "The share of requests that differ, of those that legacy answers without an error, is at most this, at 95%.",
+    ),
     (
         "pointsman_evidence_combined_upper_bound",
         "The share of requests that differ is at most this, at 95%, with each kind of request weighted as legacy serves it.",

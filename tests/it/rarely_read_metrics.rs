@@ -37,7 +37,7 @@ async fn what_requests_lack_and_what_is_tried_again_is_counted_and_gauges_say_wh
         "routes/orders.yaml",
         "routes:\n  - id: orders\n    match: { method: POST, path: /orders }\n    legacy: shop\n    workflow: quote\n    \
          key: '${request.headers[\"x-tenant\"]}'\n    state: dark\n    force: { reason: a test }\n    percent: { shadow: 100, dark: 40 }\n    \
-         compare: { headers: [] }\n    promote: { pairs: 3 }\n    cohorts:\n      \
+         compare: { headers: [] }\n    promote: { pairs: 3, strata_by: '${request.headers[\"x-staff\"]}' }\n    cohorts:\n      \
          - { name: staff, when: '${int(request.headers[\"x-staff\"]) > 3}', state: dark, force: { reason: a test } }\n",
     );
     let dir = tempfile::tempdir().expect("a directory");
@@ -53,11 +53,19 @@ async fn what_requests_lack_and_what_is_tried_again_is_counted_and_gauges_say_wh
         let reply = client.json(Method::POST, &url, headers, &json!({})).await.expect("a reply");
         assert_eq!(reply.status, 200);
     }
-    let is_compared = |metrics: &Metrics| close(metrics.sum("pointsman_evidence_pairs", &ROUTE), 4.0);
+    let is_four = |metrics: &Metrics, name: &str| close(metrics.sum(name, &ROUTE), 4.0);
+    let is_compared =
+        |metrics: &Metrics| is_four(metrics, "pointsman_evidence_pairs") && is_four(metrics, "pointsman_offered_total");
     let metrics = pointsman.until_metric("four pairs", is_compared).await;
     let of_route = |name: &str| metrics.sum(name, &ROUTE);
     assert!(close(of_route("pointsman_unkeyed_total"), 1.0), "{}", of_route("pointsman_unkeyed_total"));
     assert!(close(of_route("pointsman_cohort_errors_total"), 2.0), "{}", of_route("pointsman_cohort_errors_total"));
+    let of_strata = of_route("pointsman_stratum_errors_total");
+    assert!(close(of_strata, 1.0), "the header is absent once: {of_strata}");
+    let evidence = pointsman.get("/api/v2/routes/orders/evidence").await;
+    for kind in ["POST 2xx", "POST 2xx \"1\"", "POST 2xx \"2\"", "POST 2xx \"many\""] {
+        assert_eq!(evidence["evidence"]["strata"][kind]["served"], 1, "{kind}: {evidence}");
+    }
     let step = [("workflow", "quote"), ("step", "price")];
     assert!(close(metrics.sum("pointsman_step_retries_total", &step), 2.0));
     assert!(close(of_route("pointsman_evidence_coverage"), 1.0));

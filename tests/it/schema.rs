@@ -42,7 +42,7 @@ const ROUTE: [(&str, &str); 33] = [
     ("compare", "{ ignore: [$.at] }"),
     (
         "promote",
-        "{ pairs: 20, mismatch_below: 1%, open_differences: 0, coverage_at_least: 90%, strata_at_least: 1, \
+        "{ pairs: 20, mismatch_below: 1%, open_differences: 0, coverage_at_least: 90%, strata_at_least: 1, strata_by: '${request.headers.channel}', \
          effects_compared: true, errors_not_worse_by: 1%, noise_not_worse_by: 9%, p99_ratio_below: 1.5, age_at_most: 2d, answers: 9, window: 1h }",
     ),
     (

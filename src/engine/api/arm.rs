@@ -10,7 +10,6 @@ use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::compare::AwaitedIntents;
 use crate::engine::api::attach::{attach, given_back, unknown_outcome};
 use crate::engine::api::claim::{
     claim, first_try_unknown, held_under_another_credential, refuse_if_held_under_earlier_keys, register,
@@ -104,8 +103,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         bounds: DecodeBounds::of(&core.files.limits, &core.files.key_secret),
     };
     let begins_others = plan.steps.iter().any(|step| matches!(step.kind, StepKind::Run(_)));
-    let are_compared = request.mode == Mode::Dark && request.awaited_intents != AwaitedIntents::None;
-    let runs_others = (are_compared && begins_others).then(|| plan.clone());
+    let runs_others = (request.mode == Mode::Dark && begins_others).then(|| plan.clone());
     let legacy_replies = request.legacy_calls.clone().map(|calls| Arc::new(replies_of_run(calls)) as _);
     let Ok(mut prepared) = PreparedRun::new(plan, started, snapshot.clone()) else {
         return unknown_outcome(run, "the run was not created");
@@ -156,14 +154,14 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
 /// How long before the deadline the reading of the child runs' intents is given up.
 const READ_MARGIN: Duration = Duration::from_millis(50);
 
-/// Adds the intents of the stored runs below a dark run.
+/// Adds the intents of the stored runs below a dark run, and the ways that they took.
 async fn add_stored_intents(core: &Core, report: &mut RunReport, plan: &Plan, deadline: Instant) {
     let Some(run) = report.run else { return };
     // Ends before the deadline: a caller that gets no reply by then counts the run as timed out.
     match timeout_at(deadline - READ_MARGIN, run_tree::intents_below(core, run)).await {
         Ok(Ok(below)) => add_intents_below(report, below, plan),
         Ok(Err(error)) => {
-            tracing::debug!(%run, %error, "a dark run is not compared: the intents of its child runs cannot be read");
+            tracing::debug!(%run, %error, "the intents of a dark run's child runs cannot be read, nor the ways that they took");
             report.lacks_intents = true;
         }
         Err(_) => report.lacks_intents = true,

@@ -297,7 +297,7 @@ async fn rehearse(
     let driver = prepared.driver(core, Waiter::Nobody);
     let drive: futures_util::future::BoxFuture<'_, RehearsedRun> = Box::pin(driver.drive_rehearsal());
     let RehearsedRun { run, events, intents_below } = drive.await;
-    let IntentsOfRun { intents, redactions_below } = IntentsOfRun::of(&run, &plan, intents_below);
+    let IntentsOfRun { intents, redactions_below, branch } = IntentsOfRun::of(&run, &plan, intents_below);
     let redaction = Redaction::of(&plan, &run).map(Arc::new);
     let end = end_of(&run, Some(&plan), core.bytes_mark());
     let end = match run.status() {
@@ -306,5 +306,5 @@ async fn rehearse(
         _ => ChildEnd { tree: end.tree, ..spec.failed("its rehearsal did not end".to_owned()) },
     };
     let (step, item) = (spec.step.clone(), spec.item);
-    Ok(RehearsedChild { end, step, item, events, intents, redaction, redactions_below })
+    Ok(RehearsedChild { end, step, item, events, intents, redaction, redactions_below, branch })
 }

@@ -1,4 +1,4 @@
-//! A stored run with the runs below it: what all of them would have sent.
+//! A stored run with the runs below it: what all of them would have sent, and which ways they took.
 //!
 //! Always true: a run is listed after its parent; a tree of which a run or its plan cannot be read is refused as a
 //! whole.
@@ -62,7 +62,7 @@ pub(super) async fn read(core: &Core, top: RunId) -> Result<Vec<RunOfTree>, Stor
     Ok(found)
 }
 
-/// The intents of the runs below a run.
+/// The intents of the runs below a run, and the ways that they took.
 ///
 /// # Errors
 /// As those of [`read`], or the events of a run contradict each other.
@@ -76,10 +76,12 @@ pub(super) async fn intents_below(core: &Core, top: RunId) -> Result<IntentsBelo
         let mut run = fold(of_events()).map_err(|misfit| StoreError(misfit.to_string()))?;
         run.collect_sensitive(plan, of_events());
         let of_run = IntentsOfRun::of(&run, plan, below.remove(&index).unwrap_or_default());
-        let IntentsOfRun { intents, redactions_below } = of_run;
+        let IntentsOfRun { intents, redactions_below, branch } = of_run;
         let own = Redaction::of(plan, &run).map(Arc::new);
         let redactions = own.into_iter().chain(redactions_below).collect();
-        below.entry(*parent).or_default().add(step, *item, intents, redactions);
+        let of_parent = below.entry(*parent).or_default();
+        of_parent.add(step, *item, intents, redactions);
+        of_parent.add_branch(step, branch);
     }
     Ok(below.remove(&0).unwrap_or_default())
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::measure::Measure;
 use crate::compare::Intent;
-use crate::exchange::{ArmReply, IntentsBelow, RehearsedEvents};
+use crate::exchange::{ArmReply, Branch, IntentsBelow, RehearsedEvents};
 use crate::flag::PinKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkflowName};
 use crate::store::{Append, AppendError, ClaimedRequest, CommandRecord};
@@ -219,6 +219,8 @@ pub(in crate::engine) struct RehearsedChild {
     pub redaction: Option<Arc<Redaction>>,
     /// The same of the runs below it.
     pub redactions_below: Vec<Arc<Redaction>>,
+    /// The way that it took, with those of the runs below it.
+    pub branch: Branch,
 }
 
 /// A run that was driven to its end, and what is kept of a rehearsal, which is in no store.

@@ -76,24 +76,27 @@ fn intents(run: &Run, plan: Option<&Plan>) -> Vec<Intent> {
     found.into_iter().map(to_intent).collect()
 }
 
-/// The intents of a run, with those of the runs below it.
+/// The intents of a run and the way that it took, with those of the runs below it.
 pub(in crate::engine) struct IntentsOfRun {
     /// In the order of the run's plan.
     pub intents: Vec<Intent>,
     /// Replace the sensitive values of the runs below it.
     pub redactions_below: Vec<Arc<Redaction>>,
+    pub branch: Branch,
 }
 
 impl IntentsOfRun {
-    pub fn of(run: &Run, plan: &Plan, below: IntentsBelow) -> Self {
+    pub fn of(run: &Run, plan: &Plan, mut below: IntentsBelow) -> Self {
+        let branch = Branch { below: below.take_ways(), ..branch(run, plan) };
         let mut intents = intents(run, Some(plan));
         let redactions_below = below.merge_into(&mut intents, |step| position(Some(plan), step));
-        Self { intents, redactions_below }
+        Self { intents, redactions_below, branch }
     }
 }
 
-/// Adds the intents of the runs below a run to its own.
-pub(in crate::engine) fn add_intents_below(report: &mut RunReport, below: IntentsBelow, plan: &Plan) {
+/// Adds the intents and the ways of the runs below a run to its own.
+pub(in crate::engine) fn add_intents_below(report: &mut RunReport, mut below: IntentsBelow, plan: &Plan) {
+    report.branch.below = below.take_ways();
     report.redactions_below = below.merge_into(&mut report.intents, |step| position(Some(plan), step));
 }
 
@@ -138,7 +141,7 @@ fn bytes_beside_value(record: &CallRecord) -> Option<Bytes> {
 
 fn branch(run: &Run, plan: &Plan) -> Branch {
     let (taken, not_taken) = optional_steps(run, plan);
-    Branch { taken, not_taken }
+    Branch { taken, not_taken, below: Vec::new() }
 }
 
 fn open_steps(run: &Run, plan: &Plan) -> Vec<StepId> {

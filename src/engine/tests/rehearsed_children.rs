@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, legacy, refused, request};
-use crate::exchange::{ArmRequest, Reads, RecordedReads, RehearsedEvents, RunEvents};
+use crate::exchange::{ArmRequest, Branch, Reads, RecordedReads, RehearsedEvents, RunEvents, WayBelow};
 use crate::flag::SkipReason;
 use crate::limits::Limits;
 use crate::names::{RunId, ServiceName};
@@ -167,6 +167,23 @@ async fn a_rehearsal_hands_over_the_events_of_all_runs_below_it() {
     // The runs of a dark request, with their events, are in the store.
     let (_, _, report) = answer(harness.send(rehearsal(Mode::Dark, &json!({}))).await);
     assert!(report.events.own.first.is_empty() && report.events.children.is_empty(), "{:?}", report.events);
+}
+
+/// In `dark` too, where nothing else is asked of the runs below.
+#[tokio::test]
+async fn the_way_of_a_run_below_is_reported_under_names_from_the_top_on() {
+    let step = |n: u64| json!({ "if": format!("${{request.body.n == {n}}}"), "call": "GET ${services.world}/x" });
+    let ok = json!({ "status": 200, "body": {} });
+    let steps = json!({ "gift": step(1), "insure": step(2) });
+    let inner = checked_plan(&json!({ "workflow": "inner", "steps": steps, "respond": ok }), false);
+    for mode in [Mode::Rehearse, Mode::Dark] {
+        let harness = tree(&[&parent_plan("w", "middle"), &parent_plan("middle", "inner"), &inner]).await;
+        let (status, _, report) = answer(harness.send(rehearsal(mode, &json!({}))).await);
+        assert_eq!((status, report.lacks_intents), (201, false), "{mode:?}");
+        let (taken, not_taken) = (vec!["sub/sub/gift".into()], vec!["sub/sub/insure".into()]);
+        let way = WayBelow { run_by: "sub/sub".into(), taken, not_taken };
+        assert_eq!(report.branch, Branch { below: vec![way], ..Branch::default() }, "{mode:?}");
+    }
 }
 
 /// A capture of the request needs them: its offline rehearsal answers the reads of the runs below from them.

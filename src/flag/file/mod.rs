@@ -26,6 +26,7 @@ mod repeats;
 mod routes;
 mod service_tls;
 mod services;
+mod strata_key;
 mod values;
 
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use relay_settings::{SizeDraft, TimeoutsDraft};
 pub use routes::check_routes;
 pub use service_tls::{BuildTls, ServiceTlsDraft, server_name};
 pub use services::{ServiceDraft, ServiceMapDraft, check_service};
+pub use strata_key::check_strata_key;
 pub use values::duration;
 use values::suggest;
 

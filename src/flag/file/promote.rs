@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::values::{duration_within, percentage};
-use crate::flag::Promote;
+use crate::flag::{Promote, StratumKey};
 use crate::problem::{Problems, Site};
 
 /// The longest `age_at_most` and `window`: the evidence keeps a week of answers.
@@ -30,6 +30,10 @@ pub struct PromoteDraft {
     pub coverage_at_least: Option<String>,
     /// Compared pairs required of each kind of request that legacy served; the default is 1.
     pub strata_at_least: Option<u64>,
+    /// Requests with different values are kinds of their own: `${request.headers["x-channel"]}`. It reads method, path,
+    /// params, query, headers and peer, never the body; without a value a request is of the kind that it has without
+    /// this key.
+    pub strata_by: Option<String>,
     /// Whether each shared step has to be held against a call by legacy, an `assert` or `unseen:` before `live`; the
     /// default is true.
     pub effects_compared: Option<bool>,
@@ -50,14 +54,21 @@ pub struct PromoteDraft {
     pub window: Option<String>,
 }
 
-/// Checks a draft; what it leaves out is taken from `rest`.
-pub fn promote(draft: &PromoteDraft, rest: &Promote, site: &Site, problems: &mut Problems) -> Promote {
+/// Checks a draft; what it leaves out is taken from `rest`. `strata_by`: the checked key of that name.
+pub fn promote(
+    draft: &PromoteDraft,
+    rest: &Promote,
+    strata_by: Option<StratumKey>,
+    site: &Site,
+    problems: &mut Problems,
+) -> Promote {
     let PromoteDraft {
         pairs,
         mismatch_below,
         open_differences,
         coverage_at_least,
         strata_at_least,
+        strata_by: _,
         effects_compared,
         errors_not_worse_by,
         noise_not_worse_by,
@@ -95,6 +106,7 @@ pub fn promote(draft: &PromoteDraft, rest: &Promote, site: &Site, problems: &mut
         open_differences: open_differences.unwrap_or(rest.open_differences),
         coverage_at_least: coverage.unwrap_or(rest.coverage_at_least),
         strata_at_least: strata_at_least.unwrap_or(rest.strata_at_least),
+        strata_by: strata_by.or_else(|| rest.strata_by.clone()),
         effects_compared: effects_compared.unwrap_or(rest.effects_compared),
         errors_not_worse_by: errors.unwrap_or(rest.errors_not_worse_by),
         noise_not_worse_by: noise.unwrap_or(rest.noise_not_worse_by),

@@ -111,7 +111,10 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         problems.error(&at("requests_max"), "with 0 no request could ever be answered").hint("at least 1");
     }
     let promote = match promote {
-        Some(draft) => super::promote(draft, known.promote, &at("promote"), problems),
+        Some(draft) => {
+            let strata_by = super::check_strata_key(draft, &path_params, &at("promote"), problems);
+            super::promote(draft, known.promote, strata_by, &at("promote"), problems)
+        }
         None => known.promote.clone(),
     };
     let guard = match guard {

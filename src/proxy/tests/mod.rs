@@ -43,6 +43,7 @@ mod retries;
 mod rig;
 mod room;
 mod states;
+mod strata;
 mod successions;
 mod tls;
 mod tls_clients;

@@ -36,6 +36,7 @@ use crate::transport::AddressRegistry;
 #[derive(Default)]
 pub struct Fakes {
     pub outcomes: Mutex<Vec<ComparisonOutcome>>,
+    pub strata: Mutex<Vec<Option<String>>>,
     /// How many tickets were opened. Each has a number, from 0.
     pub opened: AtomicU64,
     /// The number of the ticket, for each time that one was settled.
@@ -55,7 +56,6 @@ pub struct Fakes {
     pub engine_owns: AtomicBool,
     /// Whether the engine takes the key between the look-up and the attempt to record it as legacy's.
     pub engine_takes_first: AtomicBool,
-    /// Whether recording keys for legacy fails.
     pub records_no_keys: AtomicBool,
     pub served_unnoted: AtomicU64,
     /// Whether the store fails to say if a key was noted earlier.
@@ -96,7 +96,8 @@ struct CounterOfTicket {
 }
 
 impl TicketCounter for CounterOfTicket {
-    fn settle(&self, _request: &OfferedRequest, outcome: ComparisonOutcome) {
+    fn settle(&self, request: &OfferedRequest, outcome: ComparisonOutcome) {
+        self.fakes.strata.lock().unwrap().push(request.stratum());
         self.fakes.settled.lock().unwrap().push(self.number);
         self.fakes.outcomes.lock().unwrap().push(outcome);
         self.fakes.changed.notify_waiters();
@@ -280,7 +281,6 @@ impl Default for Setup {
 
 pub struct Rig {
     pub address: SocketAddr,
-    /// The addresses of all listeners.
     pub addresses: Vec<SocketAddr>,
     pub flags: Arc<ArcSwap<FlagSet>>,
     pub fakes: Arc<Fakes>,

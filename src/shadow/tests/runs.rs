@@ -25,6 +25,35 @@ async fn equal_replies_match_and_a_redacted_sample_is_kept_of_others() {
 }
 
 #[tokio::test]
+async fn headers_that_no_rule_compares_are_counted() {
+    let reply = |_: ArmRequest| async { answer(&json!({"id": 17}), RunReport::default()) };
+    let rules = json!({ "headers": ["x-compared"], "ignore": ["header.x-ignored"] });
+    let rig = TestShadow::new(engine(reply), limits(), rules).await;
+    let with_headers = |differs: bool| {
+        let request = answered(Mode::Rehearse, &json!({"id": 17}), 0);
+        let mut headers = request.legacy.headers().clone();
+        let more = ["set-cookie", "x-ignored"].into_iter().take(if differs { 2 } else { 0 });
+        more.for_each(|name| assert!(!headers.append(name, "1".parse().unwrap())));
+        let legacy = Observation::new(
+            request.legacy.status(),
+            headers,
+            request.legacy.body().clone(),
+            Duration::ZERO,
+            Vec::new(),
+        );
+        Answered { legacy: Arc::new(legacy), ..request }
+    };
+    rig.offer(with_headers(true));
+    rig.settled(1).await;
+    rig.offer(with_headers(false));
+    let seen = rig.settled(2).await;
+    assert_eq!(seen.matched, 2);
+    let found: Vec<_> =
+        seen.uncompared_headers.names.iter().map(|(n, of)| (n.as_str(), of.pairs, of.differs)).collect();
+    assert_eq!(found, [("content-type", 2, 0), ("set-cookie", 1, 1)]);
+}
+
+#[tokio::test]
 async fn a_dark_request_with_a_durable_run_has_a_twin_and_counts_as_dark() {
     let reply = |request: ArmRequest| async move {
         assert_eq!(*request.creates.unwrap().0.id(), id());

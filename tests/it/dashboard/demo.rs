@@ -78,6 +78,7 @@ const MAY_BE_ABSENT: &[&str] = &[
     "pointsman_spans_dropped_total",
     "pointsman_spans_exported_total",
     "pointsman_step_retries_total",
+    "pointsman_stratum_errors_total",
     "pointsman_succession_store_wait_seconds",
     "pointsman_successions_total",
     "pointsman_summaries_unreadable_total",

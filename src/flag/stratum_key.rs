@@ -1,0 +1,83 @@
+//! PURE. The key by which a route tells kinds of requests apart beyond method, status and cohort (`promote.strata_by`).
+//!
+//! The question it answers: "which value does this request have?" It decides nothing: only the evidence of the route is
+//! counted by it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::RequestFacts;
+use super::facts::scope;
+use crate::expression::{ExpressionError, Template};
+
+/// The longest value, before it is escaped; what is longer is cut.
+const VALUE_BYTES_MAX: usize = 64;
+
+/// A checked `strata_by:`. Two are equal if their texts are.
+#[derive(Clone)]
+pub struct StratumKey {
+    template: Template,
+    text: Arc<str>,
+}
+
+impl StratumKey {
+    /// The key with this template, which reads facts of a request and never its body.
+    pub fn new(template: Template) -> Self {
+        let text = template.text().unwrap_or_default().into();
+        Self { template, text }
+    }
+    /// The template as it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+    /// The value of a request; `None` if it is null or empty.
+    ///
+    /// # Errors
+    /// The key cannot be evaluated. The request then has no value.
+    pub fn value_of(&self, facts: &RequestFacts<'_>) -> Result<Option<StratumValue>, ExpressionError> {
+        let value = self.template.evaluate_text_or_null(&scope(self.template.reads(), facts))?;
+        let value = value.filter(|value| !value.is_empty());
+        Ok(value.map(|value| StratumValue { key: Arc::clone(&self.text), shown: shown(&value).into() }))
+    }
+}
+
+impl PartialEq for StratumKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl fmt::Debug for StratumKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StratumKey({})", self.text)
+    }
+}
+
+/// The value that a request has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StratumValue {
+    /// The key, as it was written.
+    pub key: Arc<str>,
+    /// The value as the name of a kind of request shows it: cut, escaped and in quotation marks.
+    pub shown: Arc<str>,
+}
+
+fn shown(value: &str) -> String {
+    let end = value.floor_char_boundary(VALUE_BYTES_MAX);
+    format!("{:?}", value.get(..end).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_cut_and_escaped() {
+        assert_eq!(shown("web"), "\"web\"");
+        assert_eq!(shown("a \"b\"\n\u{1b}"), "\"a \\\"b\\\"\\n\\u{1b}\"");
+        let (long, wide) = ("x".repeat(VALUE_BYTES_MAX + 1), "ü".repeat(VALUE_BYTES_MAX));
+        assert_eq!(shown(&long), format!("\"{}\"", "x".repeat(VALUE_BYTES_MAX)));
+        assert_eq!(shown(&wide), format!("\"{}\"", "ü".repeat(VALUE_BYTES_MAX / 2)));
+        assert_eq!(shown(&format!("x{wide}")).len(), 2 + VALUE_BYTES_MAX - 1, "no character is cut in two");
+    }
+}

@@ -80,6 +80,8 @@ mod noise_view_tests;
 #[cfg(test)]
 mod order_tests;
 #[cfg(test)]
+mod planted_rate_tests;
+#[cfg(test)]
 mod rejudging_tests;
 #[cfg(test)]
 pub(crate) mod testing;

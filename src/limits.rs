@@ -317,7 +317,8 @@ pub struct Limits {
     pub followup_window_ms: u64,
 
     // compare
-    /// How long one comparison may take.
+    /// How long one pair may take: four fifths of it the comparison, and the rest what is kept of the pair. What is not
+    /// redacted by then is not kept (`pointsman_samples_cut_total`, `pointsman_captures_dropped_total`).
     pub compare_ms: u64,
     /// A body larger than this is not compared: the pair counts as skipped (`body_too_large`).
     pub compare_bytes_max: u64,

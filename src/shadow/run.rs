@@ -20,7 +20,8 @@ use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::redaction::{PairRedaction, PairToRedact};
 use super::run_end::RunEnd;
 use super::run_facts::{
-    awaited_intents, count_not_judged, effects_of, goes_to, rung_of, runs_twice, unattributed_steps,
+    COMPARING_PERCENT, awaited_intents, count_cut_sample, count_not_judged, effects_of, goes_to, rung_of, runs_twice,
+    unattributed_steps,
 };
 use super::sample::sample;
 use super::stop::Stop;
@@ -274,6 +275,9 @@ impl Runner {
         }
         let request = if rules.read_the_request() { request_value(&answered.request) } else { Value::Null };
         let bounds = CompareBounds::of(&self.limits);
+        let start = Instant::now();
+        let compare_within = Limits::ms(self.limits.compare_ms);
+        let expired = || start.elapsed() >= compare_within;
         let redaction = PairRedaction::of(PairToRedact {
             answered,
             engine: &engine,
@@ -281,6 +285,7 @@ impl Runner {
             effects: effects.as_deref(),
             recorded: recorded.map(|recorded| &*recorded.reads),
             bounds,
+            expired: &expired,
         });
         let pair = Pair {
             legacy: &answered.legacy,
@@ -297,8 +302,9 @@ impl Runner {
         let created = created_ids(answered, &engine, bounds.bytes);
         let id_reused = created.and_then(|ids| self.given_ids.note(family, generation, ids));
         let pair = Pair { instance: pair.instance.or(id_reused.as_ref()), ..pair };
-        let end = Instant::now() + Limits::ms(self.limits.compare_ms);
-        let comparison = match compare(&pair, &rules, &bounds, &|| Instant::now() >= end) {
+        // A rest of the time is for what is kept of the pair.
+        let comparing_within = compare_within * COMPARING_PERCENT / 100;
+        let comparison = match compare(&pair, &rules, &bounds, &|| start.elapsed() >= comparing_within) {
             Ok(comparison) => comparison,
             Err(BoundExceeded::Size) => return ComparisonOutcome::Skipped(SkipReason::BodyTooLarge),
             Err(BoundExceeded::Depth | BoundExceeded::Effects | BoundExceeded::Time) => {
@@ -338,7 +344,7 @@ impl Runner {
         if let Some(FirstReads { reads, .. }) = recorded.filter(|of| of.is_captured && !engine.has_stopped()) {
             let (redaction, verdict, recorded) = (&redaction, comparison.verdict, &**reads);
             let captured = CapturedRun { answered, report: &report, pair: &pair, recorded, redaction, verdict };
-            capture(&self.captures, &captured, &rules, &bounds);
+            capture(&self.captures, &captured, &rules, &bounds, &expired);
         }
         // A pair that differs by noise is shown too: it may turn out to be a difference that counts.
         match comparison.verdict {
@@ -346,8 +352,11 @@ impl Runner {
             Verdict::Ignored => ComparisonOutcome::Ignored,
             Verdict::Mismatch => {
                 if self.evidence.wants_sample(route, generation, &comparison.fingerprint) {
-                    let kept = self.kept(answered, &pair, &rules, &redaction);
                     let sample = sample(answered, &engine, &report, &redaction, comparison, &self.limits);
+                    let kept = self.kept(answered, &pair, &rules, &redaction);
+                    if redaction.was_over() {
+                        count_cut_sample(route);
+                    }
                     self.evidence.keep_sample(generation, Sample { kept: Some(kept), ..sample });
                 }
                 if verdict == Verdict::Ignored { ComparisonOutcome::Ignored } else { ComparisonOutcome::Mismatched }
@@ -384,6 +393,7 @@ impl Runner {
                 bounds: &CompareBounds::of(&self.limits),
                 sensitive: Some(redaction),
                 bytes_max: usize::try_from(self.limits.sample_bytes_max).unwrap_or(usize::MAX),
+                expired: &|| redaction.is_over(),
             },
         )
     }

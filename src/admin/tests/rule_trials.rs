@@ -33,7 +33,10 @@ pub(super) fn sample(request: &Value, legacy: &Value, engine: &Value, n: i64) ->
     let bounds = CompareBounds::of(&Limits::default());
     let rules = Rules::default();
     let comparison = compare(&pair, &rules, &bounds, &|| false).unwrap();
-    let kept = keep(&pair, &KeepContext { request, rules: &rules, bounds: &bounds, sensitive: None, bytes_max: 9_999 });
+    let kept = keep(
+        &pair,
+        &KeepContext { request, rules: &rules, bounds: &bounds, sensitive: None, bytes_max: 9_999, expired: &|| false },
+    );
     SampleRecord {
         route: "orders.create".into(),
         fingerprint: comparison.fingerprint,

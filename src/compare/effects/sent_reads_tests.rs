@@ -152,8 +152,14 @@ fn the_reads_of_a_sample_are_kept_and_judged_again() {
     let (stale_reads, instance, sensitive) = (false, None, None);
     let pair = Pair { legacy: &legacy, engine: &engine, effects, request, stale_reads, instance, sensitive };
     let in_force = rules(json!({}));
-    let context =
-        KeepContext { request: &Value::Null, rules: &in_force, bounds: &BOUNDS, sensitive: None, bytes_max: 1 << 20 };
+    let context = KeepContext {
+        request: &Value::Null,
+        rules: &in_force,
+        bounds: &BOUNDS,
+        sensitive: None,
+        bytes_max: 1 << 20,
+        expired: &|| false,
+    };
     let Kept::Pair(kept) = keep(&pair, &context) else { panic!("it is not kept") };
     let kept: KeptPair = serde_json::from_str(&serde_json::to_string(&kept).unwrap()).unwrap();
     let differences = compare(&pair, &in_force, &BOUNDS, &|| false).unwrap().differences;

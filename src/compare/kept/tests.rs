@@ -23,7 +23,7 @@ fn compared(pair: &Pair<'_>, rules: &Rules) -> Comparison {
 }
 
 fn kept_with(pair: &Pair<'_>, rules: &Rules, sensitive: Option<&dyn SensitiveParts>, bytes_max: usize) -> Kept {
-    keep(pair, &KeepContext { request: pair.request, rules, bounds: &BOUNDS, sensitive, bytes_max })
+    keep(pair, &KeepContext { request: pair.request, rules, bounds: &BOUNDS, sensitive, bytes_max, expired: &|| false })
 }
 
 /// What is kept of a pair, as it is read from the store.

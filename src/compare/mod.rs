@@ -85,6 +85,7 @@ mod text;
 mod text_lines;
 mod text_rules;
 mod times;
+mod times_in_text;
 mod unparsable;
 mod value_hash;
 mod value_path;

@@ -5,8 +5,8 @@ use axum::Json;
 use super::extract::PathParams;
 use super::route_lookup::find;
 use super::state::{Admin, ApiState, JsonResult};
-use super::types::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
-use crate::egress::{EgressReport, ListedCall, RouteCalls, TotalCalls};
+use super::types::{AttributedCalls, EgressCalls, EgressView, TunnelRow, UnattributedCall};
+use crate::egress::{EgressReport, ListedCall, RouteCalls, TotalCalls, TunnelCounts, TunnelTarget};
 use crate::names::RouteId;
 
 pub(super) async fn egress(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<EgressView> {
@@ -34,7 +34,7 @@ pub(super) fn reads_not_found(admin: &ApiState, route: &RouteId) -> Option<Strin
 
 fn view(route: RouteId, report: Option<EgressReport>) -> EgressView {
     let is_watched = report.is_some();
-    let EgressReport { correlate, window, route: calls, total, listed, late } = report.unwrap_or_default();
+    let EgressReport { correlate, window, route: calls, total, listed, late, tunnels } = report.unwrap_or_default();
     let RouteCalls { requests, closed, without_call, by_traceparent, by_header, by_value } = calls;
     let TotalCalls {
         attributed,
@@ -45,6 +45,7 @@ fn view(route: RouteId, report: Option<EgressReport>) -> EgressView {
         requests_left_out,
         bystanders_left_out,
     } = total;
+    let TunnelCounts { targets, to_others: tunnels_to_others } = tunnels;
     let all = attributed.saturating_add(ambiguous).saturating_add(unattributed);
     EgressView {
         route,
@@ -68,7 +69,14 @@ fn view(route: RouteId, report: Option<EgressReport>) -> EgressView {
         late: late.calls(),
         late_to: late.targets.iter().map(|target| target.to.to_string()).collect(),
         unattributed: listed.into_iter().map(row).collect(),
+        tunnels: targets.into_iter().map(tunnel_row).collect(),
+        tunnels_to_others,
     }
+}
+
+fn tunnel_row(target: TunnelTarget) -> TunnelRow {
+    let TunnelTarget { service, authority, opened, open, last_opened } = target;
+    TunnelRow { to: authority, service, opened, open, last_opened }
 }
 
 fn row(call: ListedCall) -> UnattributedCall {

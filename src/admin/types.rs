@@ -51,7 +51,7 @@ pub use callers::{ServiceCallerRow, ServiceCallers, UnknownTime};
 pub use candidates::{CandidateRequest, CandidateResponse, CandidateRow, CandidateStage};
 pub use captures::CapturePage;
 pub use cohorts::{CohortAheadRow, CohortRow};
-pub use egress::{AttributedCalls, EgressCalls, EgressView, UnattributedCall};
+pub use egress::{AttributedCalls, EgressCalls, EgressView, TunnelRow, UnattributedCall};
 pub use file_problem::FileProblem;
 pub use flips::{FlipRequest, FlipResponse, FlipRow};
 pub use gate::GateRow;

@@ -77,6 +77,7 @@ pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> Stri
             }
         }
     }
+    out.push_str(&tunnels(view, now, format));
     if !view.unattributed.is_empty() {
         out.push_str("\nthe last calls without a request:\n");
     }
@@ -90,5 +91,30 @@ pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> Stri
             format.tone(ago(call.at, now), Tone::Faint),
         );
     }
+    out
+}
+
+/// The tunnels that legacy opened; nothing without any.
+fn tunnels(view: &EgressView, now: Timestamp, format: Formatter) -> String {
+    if view.tunnels.is_empty() {
+        return String::new();
+    }
+    let rows = view.tunnels.iter().map(|tunnel| {
+        vec![
+            plain(escape_control(&tunnel.to)),
+            plain(tunnel.service.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string)),
+            plain(count(tunnel.opened)),
+            plain(count(tunnel.open)),
+            (ago(tunnel.last_opened, now), Tone::Faint),
+        ]
+    });
+    let header = ["TUNNELS SINCE THE START, TO", "SERVICE", "OPENED", "OPEN NOW", "LAST"];
+    let mut out = format!("\n{}", format.table(&header, &[2, 3], rows.collect()));
+    if view.tunnels_to_others > 0 {
+        let _ = writeln!(out, "and to hosts that are not listed: {}", count(view.tunnels_to_others));
+    }
+    let text = "what goes through a tunnel is not seen: it is in no count of calls, and compared with nothing. Have legacy \
+                call the base URL of the egress listener in its place (`pointsman help egress`)";
+    let _ = writeln!(out, "{}", format.tone(text, Tone::Warn));
     out
 }

@@ -30,12 +30,17 @@ pub(super) fn text(view: &EvidenceView, format: Formatter) -> String {
         out.push_str(&format.table(&header, &[1, 2, 3, 4], strata.collect()));
     }
     out.push_str(&errors(&statistics.errors, format));
-    if let Some(RatioInterval { at_least, at_most }) = &statistics.latency_ratio {
-        let text = match at_most {
-            Some(at_most) => format!("between {at_least:.2} and {at_most:.2} times as long as legacy"),
-            None => format!("at least {at_least:.2} times as long as legacy"),
-        };
-        out.push_str(&format!("the engine takes {text}, for the median pair (95% confidence)\n"));
+    let times = |RatioInterval { at_least, at_most }: RatioInterval| match at_most {
+        Some(at_most) => format!("between {at_least:.2} and {at_most:.2} times"),
+        None => format!("at least {at_least:.2} times"),
+    };
+    if let Some(median) = statistics.latency_ratio {
+        let times = times(median);
+        out.push_str(&format!("the engine takes {times} as long as legacy, for the median pair (95% confidence)\n"));
+    }
+    if let Some(p99) = statistics.p99_ratio {
+        let times = times(p99);
+        out.push_str(&format!("the 99th percentile of its latency is {times} legacy's (95% confidence)\n"));
     }
     out.push_str(&view.noise.as_ref().map_or_else(String::new, |noise| self::noise(noise, format)));
     out.push_str(&second_runs(&view.evidence.second_runs, format));
@@ -151,4 +156,30 @@ fn percent(share: f64) -> String {
 
 fn signed_percent(share: f64) -> String {
     format!("{:+.2}%", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn latencies_are_shown_with_their_intervals() {
+        let evidence = serde_json::to_value(crate::evidence::RouteEvidence::default()).expect("json");
+        let view = |statistics: serde_json::Value| -> EvidenceView {
+            serde_json::from_value(
+                json!({ "route": "r", "evidence": evidence, "next": null, "statistics": statistics }),
+            )
+            .expect("a view")
+        };
+        let median = json!({ "at_least": 0.5, "at_most": 1.25 });
+        let shown = view(json!({ "latency_ratio": median, "p99_ratio": { "at_least": 0.75, "at_most": null } }));
+        let lines = "the engine takes between 0.50 and 1.25 times as long as legacy, for the median pair (95% confidence)\n\
+                     the 99th percentile of its latency is at least 0.75 times legacy's (95% confidence)\n";
+        assert_eq!(text(&shown, Formatter(false)), lines);
+        // A server of an earlier version knows no interval of the percentile.
+        let shown = view(json!({ "latency_ratio": median }));
+        assert_eq!(text(&shown, Formatter(false)).lines().count(), 1);
+    }
 }

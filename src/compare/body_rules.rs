@@ -12,6 +12,7 @@ use super::path_matcher::PathMatcher;
 use super::rule_drafts::{IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft, Written};
 use super::rule_path::RulePath;
 use super::times;
+use super::times_in_text::TimesInText;
 use crate::expression::{JsonPathError, is_id_name};
 use crate::problem::{Problems, Site};
 
@@ -49,6 +50,8 @@ pub(super) enum Tolerance {
     Number(Decimal),
     /// In nanoseconds.
     Time(i128),
+    /// Of the times within a text.
+    TimesInText(TimesInText),
 }
 
 /// The part of a draft that holds the rules for one body.
@@ -133,9 +136,13 @@ pub(super) fn check(
     for (text, by) in draft.tolerance {
         let site = site.key("tolerance").key(text.as_str());
         let path = path(text, &site.clone().at_key(), problems);
-        let Some(written) = Written::of(&by.0, "by", &site) else { continue };
+        let Some(key) = key_of_tolerance(&by.0, &site, problems) else { continue };
+        let Some(written) = Written::of(&by.0, key, &site) else { continue };
         let when = condition::when(written.when.as_ref(), problems);
-        let by = tolerance(written.value, &written.site, problems);
+        let by = match key {
+            TIMES_IN_TEXT => TimesInText::check(written.value, &written.site, problems).map(Tolerance::TimesInText),
+            _ => tolerance(written.value, &written.site, problems),
+        };
         if let (Some(path), Some(by)) = (path, by) {
             rules.tolerance.push((path, texts.register_when(format!("{prefix}tolerance {text}"), when), by));
         }
@@ -246,6 +253,24 @@ fn hint_of_path(text: &str) -> String {
             format!("a header is no part of the body: `header.{name}` under `ignore`, or leave it out of `headers:`")
         }
         (_, None) => format!("a path starts at the body: `$.{text}`"),
+    }
+}
+
+/// The key of a tolerance that is for the times within a text.
+const TIMES_IN_TEXT: &str = "times";
+
+/// The key under which a tolerance has its value, if it is written as a map.
+fn key_of_tolerance(draft: &Value, site: &Site, problems: &mut Problems) -> Option<&'static str> {
+    let Value::Object(map) = draft else { return Some("by") };
+    match (map.contains_key("by"), map.contains_key(TIMES_IN_TEXT)) {
+        (true, false) => Some("by"),
+        (false, true) => Some(TIMES_IN_TEXT),
+        (true, true) | (false, false) => {
+            problems
+                .error(site, "a tolerance has either `by` or `times`")
+                .hint("`by: 2s` for a value that is a number or a time, `times: 2s` for the times within a text");
+            None
+        }
     }
 }
 

@@ -97,7 +97,9 @@ fn correspond(cx: &mut WalkContext<'_, '_>, legacy: Node<'_>, engine: Node<'_>) 
         return Ok(cx.ids.legacy_of(ids.kind, b) == Some(a) || is_free());
     }
     let tolerance = covered.tolerance.and_then(|n| cx.rules.tolerance.get(n));
-    if tolerance.is_some_and(|(.., by)| within(legacy, engine, by)) {
+    if let Some((.., by)) = tolerance
+        && within(legacy, engine, by, cx.findings)?
+    {
         return Ok(true);
     }
     match (legacy.kind(), engine.kind()) {

@@ -48,8 +48,13 @@ pub(super) fn same(
 }
 
 /// Whether two values differ by no more than a tolerance.
-pub(super) fn within(legacy: Node<'_>, engine: Node<'_>, by: &Tolerance) -> bool {
-    match (by, legacy.kind(), engine.kind()) {
+pub(super) fn within(
+    legacy: Node<'_>,
+    engine: Node<'_>,
+    by: &Tolerance,
+    findings: &mut ComparisonFindings<'_>,
+) -> Result<bool, BoundExceeded> {
+    Ok(match (by, legacy.kind(), engine.kind()) {
         // In forms, tables and XML, numbers are texts.
         (Tolerance::Number(by), Kind::Number(a), Kind::Number(b))
         | (Tolerance::Number(by), Kind::String(a), Kind::String(b)) => {
@@ -58,6 +63,9 @@ pub(super) fn within(legacy: Node<'_>, engine: Node<'_>, by: &Tolerance) -> bool
         (Tolerance::Time(by), Kind::Number(_) | Kind::String(_), Kind::Number(_) | Kind::String(_)) => {
             times::are_within(&legacy.value(), &engine.value(), *by)
         }
-        (Tolerance::Number(_) | Tolerance::Time(_), ..) => false,
-    }
+        (Tolerance::TimesInText(times), Kind::String(a), Kind::String(b)) => {
+            times.with_times_of_legacy(a, b, &mut |bytes| findings.step_over(bytes))?.is_some_and(|text| text == a)
+        }
+        (Tolerance::Number(_) | Tolerance::Time(_) | Tolerance::TimesInText(_), ..) => false,
+    })
 }

@@ -87,6 +87,7 @@ mod text;
 mod text_lines;
 mod text_rules;
 mod times;
+mod times_in_text;
 mod uncompared_headers;
 mod unparsable;
 mod value_hash;

@@ -57,7 +57,7 @@ fn learned(headers: &[(&str, &str)], body: &str, legacy: EffectReply) -> QuotedS
         effects: &[],
         recorded: Vec::new(),
     };
-    quoted_secrets(&rules(), parts, &CompareBounds::of(&Limits::default()))
+    quoted_secrets(&rules(), parts, &CompareBounds::of(&Limits::default()), &|| false)
 }
 
 fn of_body(body: &Value) -> QuotedSecrets {
@@ -178,7 +178,7 @@ fn every_part_of_a_pair_is_read() {
         effects: &[Arc::new(effect)],
         recorded: vec![of_recorded],
     };
-    let known = quoted_secrets(&rules(), parts, &CompareBounds::of(&Limits::default()));
+    let known = quoted_secrets(&rules(), parts, &CompareBounds::of(&Limits::default()), &|| false);
     for learned in [
         "of-path-1",
         "of query",

@@ -120,9 +120,15 @@ impl<'a> PairParts<'a> {
     }
 }
 
-/// The secrets of a pair: what its names, or these rules, say is secret.
-pub fn quoted_secrets(rules: &RedactRules, parts: PairParts<'_>, bounds: &CompareBounds) -> QuotedSecrets {
-    let mut learning = Learning { rules, bounds, quoted: QuotedSecrets::default() };
+/// The secrets of a pair: what its names, or these rules, say is secret. If the time is over before all parts are read,
+/// they are unknown, as they are where there are more than the set holds: no text may be shown then.
+pub fn quoted_secrets(
+    rules: &RedactRules,
+    parts: PairParts<'_>,
+    bounds: &CompareBounds,
+    expired: &dyn Fn() -> bool,
+) -> QuotedSecrets {
+    let mut learning = Learning { rules, bounds, expired, quoted: QuotedSecrets::default() };
     for (name, value) in parts.params {
         learning.named(name, value);
     }
@@ -162,10 +168,19 @@ pub(super) fn body_of(intent: &Intent) -> Bytes {
 struct Learning<'a> {
     rules: &'a RedactRules,
     bounds: &'a CompareBounds,
+    expired: &'a dyn Fn() -> bool,
     quoted: QuotedSecrets,
 }
 
 impl Learning<'_> {
+    /// Whether nothing more is to be read, because the time is over or there are too many secrets.
+    fn has_ended(&mut self) -> bool {
+        if !self.quoted.is_full() && (self.expired)() {
+            self.quoted = QuotedSecrets::of_unknown();
+        }
+        self.quoted.is_full()
+    }
+
     fn source_of(&self, name: &str) -> Option<SecretSource> {
         SecretSource::of_name(name, self.rules)
     }
@@ -250,6 +265,7 @@ impl Learning<'_> {
 
     fn body(&mut self, message: &PairMessage<'_>) {
         match &message.body {
+            _ if self.has_ended() => {}
             MessageBody::Sent(body) => self.sent_body(&message.headers, body),
             // A text is what a body of that type was read as.
             MessageBody::Value(Value::String(text)) => {
@@ -317,6 +333,9 @@ impl Learning<'_> {
 
     /// Adds the texts and numbers in a value that are declared secret; `source`: what declares the whole value.
     fn values(&mut self, value: &Value, source: Option<SecretSource>) {
+        if self.has_ended() {
+            return;
+        }
         match value {
             Value::Object(members) => {
                 let (rules, told) = (self.rules, |name: &str| SecretSource::of_name(name, self.rules));

@@ -68,14 +68,21 @@ rule_draft!(
     ToleranceDraft,
     "Tolerance",
     ["number", "string"],
-    "A number (absolute), or a duration such as `2s` or `500ms` for times.",
+    "A number (absolute), or a duration such as `2s` or `500ms` for times; or a map with `by` or `times`.",
     {
         "by": {
             "type": ["number", "string"],
             "description": "A number (absolute), or a duration such as `2s` or `500ms` for times.",
         },
+        "times": {
+            "type": ["string", "object"],
+            "additionalProperties": { "type": "string", "description": "A duration such as `2s` or `500ms`." },
+            "description": "By how much the times within a text may differ, the rest of which must be equal: a \
+                            duration for all times as RFC 3339 or HTTP write them, or patterns, each with a duration: \
+                            the group of the pattern, or what it matches, is a time.",
+        },
     },
-    ["by"]
+    []
 );
 rule_draft!(
     /// A condition that must hold.

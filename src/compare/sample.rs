@@ -11,22 +11,53 @@ use super::structure::{names_its_values, rendered_document};
 use crate::expression::MediaType;
 use crate::secret::STARS;
 
+/// What a sample has in place of a body for which there was no time.
+const NO_TIME: &str = "not kept: the time for the pair (`compare_ms`) was over";
+
 /// How a form writes [`STARS`].
 const STARS_IN_FORM: &str = "%2A%2A%2A";
 
 /// Returns a body as a sample stores it: redacted JSON, a redacted text of a format that names its values, or the
 /// digest of anything else; nothing of an empty body, and the reason of one that could not be read. Before this, `hide`
-/// replaces what is sensitive in the body. The caller shortens the result.
+/// replaces what is sensitive in the body. If the time is over before all of it is redacted, only that is said. The caller
+/// shortens the result.
 pub fn sample_text(
     headers: &http::HeaderMap,
     body: &Body,
     bounds: &CompareBounds,
     hide: &dyn Fn(&mut Value),
+    expired: &dyn Fn() -> bool,
+) -> String {
+    if matches!(body, Body::Whole(bytes) if bytes.is_empty()) {
+        return String::new();
+    }
+    if expired() {
+        return NO_TIME.to_owned();
+    }
+    // After the time is over, `hide` may hide more than is sensitive.
+    let hide = |value: &mut Value| {
+        if !expired() {
+            hide(value);
+        }
+    };
+    let shown = redacted_text(headers, body, bounds, &hide, expired);
+    if expired() { NO_TIME.to_owned() } else { shown }
+}
+
+fn redacted_text(
+    headers: &http::HeaderMap,
+    body: &Body,
+    bounds: &CompareBounds,
+    hide: &dyn Fn(&mut Value),
+    expired: &dyn Fn() -> bool,
 ) -> String {
     match ParsedBody::of_parts(headers, body, bounds) {
         Ok(ParsedBody::Empty) => String::new(),
         Ok(ParsedBody::Json(mut value, _)) => {
             hide(&mut value);
+            if expired() {
+                return String::new();
+            }
             serde_json::to_string_pretty(&redact(&value)).unwrap_or_else(|_| "unreadable".to_owned())
         }
         Ok(ParsedBody::Text(text) | ParsedBody::NotJson(text)) => {
@@ -86,7 +117,7 @@ mod tests {
             _ => {}
         };
         let body = Body::Whole(text.to_owned().into());
-        sample_text(&headers, &body, &CompareBounds::of(&Limits::default()), &hide)
+        sample_text(&headers, &body, &CompareBounds::of(&Limits::default()), &hide, &|| false)
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(super) fn compared(legacy: &Observation, engine: &Observation, rules: &Rules
     compare(&pair, rules, &BOUNDS, &|| false)
 }
 
-fn bodies(legacy: Value, engine: Value, draft: Value) -> Comparison {
+pub(super) fn bodies(legacy: Value, engine: Value, draft: Value) -> Comparison {
     compared(&json_reply(&legacy), &json_reply(&engine), &rules(draft)).unwrap()
 }
 

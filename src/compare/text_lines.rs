@@ -162,7 +162,7 @@ impl<'t> Line<'t> {
         for ((a, of_legacy), (b, of_engine)) in self.captures().iter().zip(engine.captures()) {
             let (holds, rule) = match (of_legacy, of_engine) {
                 (Capture::Time { rule, by }, Capture::Time { rule: other, .. }) if rule == other => {
-                    (a == b || are_within(a, b, *by), *rule)
+                    (a == b || are_times_within(a, b, *by), *rule)
                 }
                 (Capture::Id { ids: by }, Capture::Id { .. }) => (ids.are_bound(by.kind, a, b), by.rule),
                 (Capture::Time { .. } | Capture::Id { .. }, _) => return LineEquality::Different,
@@ -179,7 +179,7 @@ impl<'t> Line<'t> {
 }
 
 /// Whether two texts are times that differ by no more than this.
-fn are_within(a: &str, b: &str, by: i128) -> bool {
+pub(super) fn are_times_within(a: &str, b: &str, by: i128) -> bool {
     let value = |text: &str| {
         let text = text.trim();
         let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();

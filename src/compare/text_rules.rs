@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use regex::{Regex, RegexBuilder};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -16,7 +17,7 @@ use crate::problem::{Problems, Site};
 /// The largest compiled pattern, in bytes.
 const PATTERN_COMPILED_BYTES_MAX: usize = 1 << 18;
 /// The most patterns of one route: each is tried on each line.
-const PATTERNS_MAX: usize = 64;
+pub(super) const PATTERNS_MAX: usize = 64;
 /// The longest line that patterns are applied to: a search for all matches may take a time that grows with the square
 /// of the line's length. A longer line is compared as it is.
 pub(super) const PATTERN_LINE_BYTES_MAX: usize = 16 << 10;
@@ -102,26 +103,11 @@ impl TextRules {
             }
             rules.ignore.push((pattern, texts.register(format!("{prefix}text.ignore {text}"))));
         }
-        match draft.times.as_ref().map(|times| &times.0) {
-            None => {}
-            Some(Value::Object(patterns)) => {
-                for (text, by) in patterns {
-                    let site = site.key("times").key(text.as_str());
-                    let pattern = capturing(text, &site.clone().at_key(), problems);
-                    let by = duration(by, &site, problems);
-                    if let (Some(pattern), Some(by)) = (pattern, by) {
-                        let rule = texts.register(format!("{prefix}text.times {text}"));
-                        rules.captures.push((pattern, Capture::Time { rule, by }));
-                    }
-                }
-            }
-            Some(by) => {
-                let site = site.key("times");
-                if let Some(by) = duration(by, &site, problems) {
-                    let rule = texts.register(format!("{prefix}text.times"));
-                    let patterns = TIMES.iter().filter_map(|text| compiled(text).ok());
-                    rules.captures.extend(patterns.map(|pattern| (pattern, Capture::Time { rule, by })));
-                }
+        if let Some(TimesDraft(times)) = &draft.times {
+            for TimePatterns { text, patterns, by } in time_patterns(times, &site.key("times"), problems) {
+                let text = text.map_or_else(String::new, |text| format!(" {text}"));
+                let rule = texts.register(format!("{prefix}text.times{text}"));
+                rules.captures.extend(patterns.into_iter().map(|pattern| (pattern, Capture::Time { rule, by })));
             }
         }
         for (n, text) in draft.ids.iter().enumerate() {
@@ -173,25 +159,60 @@ impl TextRules {
         &self,
         line: &str,
         count_work: &mut dyn FnMut(usize) -> Result<(), BoundExceeded>,
-    ) -> Result<Vec<(std::ops::Range<usize>, Capture)>, BoundExceeded> {
-        let mut found: BTreeMap<usize, (usize, Capture)> = BTreeMap::new();
-        for (pattern, capture) in &self.captures {
-            count_work(line.len())?;
-            for captures in pattern.captures_iter(line) {
-                // Each match may have been searched for up to the end of the line.
-                count_work(line.len())?;
-                let Some(part) = captures.get(1).or_else(|| captures.get(0)).filter(|part| !part.is_empty()) else {
-                    continue;
-                };
-                let range = part.range();
-                let before = found.range(..range.end).next_back();
-                if before.is_none_or(|(_, (end, _))| *end <= range.start) {
-                    found.insert(range.start, (range.end, *capture));
-                }
+    ) -> Result<Vec<(Range<usize>, Capture)>, BoundExceeded> {
+        parts_of(&self.captures, line, count_work)
+    }
+}
+
+/// What the patterns find in a text, in its order, as byte ranges that do not overlap. The first pattern that finds a
+/// part has it. `count_work` is called with the bytes that a search may have read, and may end it.
+pub(super) fn parts_of<T: Copy>(
+    patterns: &[(Regex, T)],
+    text: &str,
+    count_work: &mut dyn FnMut(usize) -> Result<(), BoundExceeded>,
+) -> Result<Vec<(Range<usize>, T)>, BoundExceeded> {
+    let mut found: BTreeMap<usize, (usize, T)> = BTreeMap::new();
+    for (pattern, what) in patterns {
+        count_work(text.len())?;
+        for captures in pattern.captures_iter(text) {
+            // Each match may have been searched for up to the end of the text.
+            count_work(text.len())?;
+            let Some(part) = captures.get(1).or_else(|| captures.get(0)).filter(|part| !part.is_empty()) else {
+                continue;
+            };
+            let range = part.range();
+            let before = found.range(..range.end).next_back();
+            if before.is_none_or(|(_, (end, _))| *end <= range.start) {
+                found.insert(range.start, (range.end, *what));
             }
         }
-        Ok(found.into_iter().map(|(start, (end, capture))| (start..end, capture)).collect())
     }
+    Ok(found.into_iter().map(|(start, (end, what))| (start..end, what)).collect())
+}
+
+/// Patterns of times that may differ by the same duration.
+pub(super) struct TimePatterns<'a> {
+    /// The pattern that the files declare; `None` for the times that are always known.
+    pub(super) text: Option<&'a str>,
+    pub(super) patterns: Vec<Regex>,
+    /// By how many nanoseconds they may differ.
+    pub(super) by: i128,
+}
+
+/// Checks a draft of times: a duration for all that are always known, or patterns with durations.
+pub(super) fn time_patterns<'a>(draft: &'a Value, site: &Site, problems: &mut Problems) -> Vec<TimePatterns<'a>> {
+    let Value::Object(patterns) = draft else {
+        let known = || TIMES.iter().filter_map(|text| compiled(text).ok()).collect();
+        let by = duration(draft, site, problems);
+        return by.map(|by| TimePatterns { text: None, patterns: known(), by }).into_iter().collect();
+    };
+    let declared = patterns.iter().filter_map(|(text, by)| {
+        let site = site.key(text.as_str());
+        let pattern = capturing(text, &site.clone().at_key(), problems);
+        let by = duration(by, &site, problems)?;
+        Some(TimePatterns { text: Some(text), patterns: vec![pattern?], by })
+    });
+    declared.collect()
 }
 
 fn compiled(text: &str) -> Result<Regex, regex::Error> {

@@ -4,7 +4,7 @@
 //! report differences with all bindings known. A reference that comes before the id that it refers to is thus compared
 //! correctly.
 
-use super::body_rules::{IdRule, Unordered};
+use super::body_rules::{IdRule, Tolerance, Unordered};
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
 use super::equal::{same, within};
@@ -126,7 +126,8 @@ impl<'a, 'f> Walk<'a, 'f> {
             return Ok(());
         }
         if let Some((_, rule, by)) = covered.tolerance.and_then(|n| self.context.rules.tolerance.get(n))
-            && within(legacy, engine, by)
+            && (within(legacy, engine, by, self.context.findings)?
+                || self.is_same_but_for_times(path, legacy, engine, by)?)
         {
             if self.is_report() && !same(legacy, engine, self.context.rules.number_form, self.context.findings)? {
                 self.context.findings.count_use(*rule);
@@ -196,6 +197,26 @@ impl<'a, 'f> Walk<'a, 'f> {
             ids.rules_in(legacy, rules.renaming).into_iter().for_each(|rule| findings.count_use(rule));
         }
         same
+    }
+
+    /// Whether two texts are equal but for times in them that are within the tolerance, and for ids that correspond.
+    fn is_same_but_for_times(
+        &mut self,
+        path: &ValuePath<'_>,
+        legacy: Node<'_>,
+        engine: Node<'_>,
+        by: &Tolerance,
+    ) -> Result<bool, BoundExceeded> {
+        let (Tolerance::TimesInText(times), Kind::String(a), Kind::String(b)) = (by, legacy.kind(), engine.kind())
+        else {
+            return Ok(false);
+        };
+        if !self.is_report() {
+            return Ok(false);
+        }
+        let findings = &mut *self.context.findings;
+        let text = times.with_times_of_legacy(a, b, &mut |bytes| findings.step_over(bytes))?;
+        Ok(text.is_some_and(|text| self.same_text(path, a, &text)))
     }
 
     /// Binds or compares two ids. Returns false if one of them is neither text nor whole number: it is then compared as

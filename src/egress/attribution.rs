@@ -14,6 +14,7 @@ use super::index::{AttributedTo, Index};
 use super::late_calls::{EarlierRequest, EarlierRequests};
 use super::open_calls::{OpenCall, OpenCalls};
 use super::rule::{AttributionSettings, Correlate};
+use super::tunnels::Tunnels;
 use super::unattributed_writes::RecentUnattributedWrites;
 use super::unwatched_requests::UnwatchedRequests;
 use super::watched::{Unread, WatchedRequest};
@@ -44,6 +45,7 @@ struct Inner {
     state: Mutex<State>,
     unwatched: UnwatchedRequests,
     unattributed_writes: RecentUnattributedWrites,
+    tunnels: Tunnels,
     memory: Arc<ByteBudget>,
     bounds: RequestCounts,
     compared: Outcomes,
@@ -98,6 +100,7 @@ impl Attribution {
             state: Mutex::default(),
             unwatched: UnwatchedRequests::default(),
             unattributed_writes: RecentUnattributedWrites::default(),
+            tunnels: Tunnels::default(),
             memory: ByteBudget::new(size(limits.egress_bytes_max)),
             bounds,
             compared: Outcomes::of("compared"),
@@ -129,6 +132,7 @@ impl Attribution {
             total: counts.total,
             listed: counts.listed(),
             late: counts.late_of(route),
+            tunnels: self.0.tunnels.counts(),
         }
     }
 
@@ -238,7 +242,8 @@ impl EffectObserver for Attribution {
 
     fn tunnel(&self, to: CallTarget) -> Box<dyn Send> {
         let now_us = self.0.now_us.clone();
-        self.0.unattributed_writes.tunnel(to, move || now_us())
+        let counted = self.0.tunnels.open(&to);
+        Box::new((self.0.unattributed_writes.tunnel(to, move || now_us()), counted))
     }
 
     fn observe(&self, effect: Effect) {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use metrics::counter;
 
 use super::late_calls::LateCalls;
+use super::tunnels::TunnelCounts;
 use crate::clock;
 use crate::compare::{Effect, url_without_values};
 use crate::exchange::CallTarget;
@@ -136,6 +137,8 @@ pub struct EgressReport {
     pub listed: Vec<ListedCall>,
     /// Those that came after the window of the request of this route that they name, and may have changed something.
     pub late: LateCalls,
+    /// The tunnels that legacy opened, for whatever request.
+    pub tunnels: TunnelCounts,
 }
 
 /// All counts.

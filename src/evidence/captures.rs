@@ -47,17 +47,20 @@ pub enum CaptureDropped {
     TooLarge,
     /// A body could not be read, so nobody knows what is secret in it.
     Unreadable,
+    /// The time for the pair (`compare_ms`) was over before everything secret in it was replaced.
+    OverBudget,
 }
 
 impl CaptureDropped {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::QueueFull, Self::TooLarge, Self::Unreadable];
+    pub const ALL: [Self; 4] = [Self::QueueFull, Self::TooLarge, Self::Unreadable, Self::OverBudget];
     /// The label's value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
             Self::TooLarge => "too_large",
             Self::Unreadable => "unreadable",
+            Self::OverBudget => "over_budget",
         }
     }
 }

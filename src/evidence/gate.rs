@@ -3,7 +3,6 @@
 //! Always true: a condition that lacks evidence is no `pass`.
 
 use std::cmp::Reverse;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -20,8 +19,6 @@ use crate::names::StepId;
 
 /// The share of dark requests that may have no twin, percent.
 const WITHOUT_TWIN_PERCENT_MAX: u64 = 10;
-/// The percentile of `p99_ratio_below`, and how many pairs it takes to have one.
-const P99: (f64, u64) = (0.99, 100);
 
 /// A route as a gate looks at it.
 #[derive(Clone, Copy)]
@@ -271,33 +268,6 @@ impl JudgedRoute<'_> {
             false => detail,
         };
         Condition { name: Name::StrataAtLeast, verdict: Verdict::Inconclusive, detail }
-    }
-
-    fn latency(&self, rung: State) -> Option<Condition> {
-        let wanted = self.promote.p99_ratio_below?;
-        let latencies = &self.evidence.counts_at(rung).latencies;
-        let (share, pairs_min) = P99;
-        let (legacy, engine) = match (latencies.legacy.percentile(share), latencies.engine.percentile(share)) {
-            (Some(legacy), Some(engine)) if latencies.engine.total() >= pairs_min => (legacy, engine),
-            _ => {
-                let detail = format!("needs {pairs_min} pairs to compare the 99th percentiles of latency");
-                return Some(Condition { name: Name::P99RatioBelow, verdict: Verdict::Inconclusive, detail });
-            }
-        };
-        let ratio = engine.as_secs_f64() / legacy.as_secs_f64();
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        let found = format!(
-            "the 99th percentile is {:.1} ms, that of legacy {:.1} ms: {ratio:.2} times",
-            ms(engine),
-            ms(legacy)
-        );
-        Some(match ratio < wanted {
-            true => pass(Name::P99RatioBelow, found),
-            false => {
-                let detail = format!("{found}; it has to be less than {wanted} times");
-                Condition { name: Name::P99RatioBelow, verdict: Verdict::Fail, detail }
-            }
-        })
     }
 
     fn twins(&self) -> Condition {

@@ -220,22 +220,6 @@ fn kinds_that_are_counted_together_have_to_be_compared_all() {
 }
 
 #[test]
-fn latency_is_judged_only_where_it_is_asked_for() {
-    let mut e = good();
-    let promote = Promote { p99_ratio_below: Some(2.0), ..small() };
-    only_missing(&e, &promote, State::Dark, Name::P99RatioBelow, GateVerdict::Inconclusive);
-    for _ in 0..100 {
-        e.all.latencies.legacy.count(Duration::from_millis(10));
-        e.all.latencies.engine.count(Duration::from_millis(15));
-    }
-    assert_eq!(missing(&e, &promote, State::Shadow, State::Dark), []);
-    (0..9).for_each(|_| e.all.latencies.engine.count(Duration::from_millis(100)));
-    let detail = only_missing(&e, &promote, State::Dark, Name::P99RatioBelow, GateVerdict::Fail);
-    assert!(detail.contains("it has to be less than 2 times"), "{detail}");
-    assert_eq!(missing(&e, &small(), State::Shadow, State::Dark), []);
-}
-
-#[test]
 fn old_evidence_is_stale() {
     let old = NOW - SignedDuration::from_hours(25);
     let all = RungCounts { last_pair: Some(old), ..counts() };

@@ -33,6 +33,7 @@ mod gate;
 mod gate_effects;
 mod gate_errors;
 mod gate_invariants;
+mod gate_latency;
 mod gate_noise;
 mod gate_of_answers;
 mod gate_of_candidate;
@@ -43,6 +44,7 @@ mod guard_window;
 mod guards;
 mod invariants;
 mod latency;
+mod latency_quantile;
 mod latency_ratio;
 mod legacy_calls;
 mod look_up;
@@ -83,6 +85,8 @@ mod noise_view_tests;
 #[cfg(test)]
 mod order_tests;
 #[cfg(test)]
+mod planted_rate_tests;
+#[cfg(test)]
 mod rejudging_tests;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -115,6 +119,7 @@ pub use fingerprints::{FingerprintCount, PairsByKind};
 pub use guard::{CleanPairs, GuardCrossing, GuardWindowView};
 pub use invariants::{BrokenInvariant, GuardedAnswer, InvariantCounts, InvariantVerdict, JudgedAnswer};
 pub use latency::{LatencyCounts, PairedLatencies};
+pub use latency_quantile::{NarrowLatencyCounts, NarrowPairedLatencies};
 pub use latency_ratio::{LatencyRatios, RatioInterval};
 pub use legacy_calls::{LegacyCallCounts, LegacyCallsStatus};
 pub use mark_file::MarkFileError;

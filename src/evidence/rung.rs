@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::branches::{BranchCounts, BranchOutcome};
 use super::latency::PairedLatencies;
+use super::latency_quantile::NarrowPairedLatencies;
 use super::latency_ratio::LatencyRatios;
 use super::legacy_calls::{LegacyCallCounts, LegacyCallsStatus};
 use super::strata::StratumCounts;
@@ -48,6 +49,9 @@ pub struct RungCounts {
     pub latencies: PairedLatencies,
     /// How many such pairs there were, by the ratio of the engine's latency to legacy's.
     pub latency_ratios: LatencyRatios,
+    /// The latencies of both arms in narrow buckets, for `p99_ratio_below`; those of pairs that an earlier version
+    /// compared are not among them.
+    pub narrow_latencies: NarrowPairedLatencies,
     /// What is known of legacy's calls for these pairs.
     pub legacy_calls: LegacyCallCounts,
     /// For each step of the workflow: how many of the engine's calls (those that it would have made, and private ones
@@ -88,6 +92,7 @@ impl RungCounts {
         if !(failed(legacy) && failed(engine)) {
             self.last_pair = Some(now);
             self.latency_ratios.count(legacy.latency(), engine.latency());
+            self.narrow_latencies.count(legacy.latency(), engine.latency());
             self.latencies.legacy.count(legacy.latency());
             self.latencies.engine.count(engine.latency());
         }
@@ -206,6 +211,7 @@ impl RungCounts {
             branches: self.branches.without_equal_pairs(),
             latencies: PairedLatencies::default(),
             latency_ratios: LatencyRatios::default(),
+            narrow_latencies: NarrowPairedLatencies::default(),
             legacy_calls: LegacyCallCounts::default(),
             effects: BTreeMap::new(),
         }

@@ -26,6 +26,8 @@ pub struct RouteStatistics {
     pub errors: ErrorTable,
     /// How many times as long as legacy the engine took, for the median pair; `null` without pairs.
     pub latency_ratio: Option<RatioInterval>,
+    /// How many times legacy's 99th percentile of latency the engine's is; `null` without pairs of this version.
+    pub p99_ratio: Option<RatioInterval>,
 }
 
 /// The bound of one kind of request.
@@ -113,6 +115,7 @@ impl RouteEvidence {
             combined_upper_bound: combined_bound::upper(restarts, &strata),
             errors: ErrorTable::of(counts, self.pairs(), counts.failed_runs),
             latency_ratio: counts.latency_ratios.median(ALPHA),
+            p99_ratio: counts.narrow_latencies.p99_ratio(ALPHA),
         }
     }
 }

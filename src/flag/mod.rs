@@ -74,7 +74,7 @@ pub use instance_lifetime::{
 };
 pub use invariant::Invariant;
 pub use key_text::AmbiguousKey;
-pub use likelihood::ln_evidence_below;
+pub use likelihood::{ln_evidence_above, ln_evidence_below};
 pub use overlap::TemplateSegment;
 pub use path::PathRefusal;
 pub use pin::{Family, InstanceId, InstanceKey, PinKey, lower_case_uuid};

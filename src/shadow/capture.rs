@@ -28,7 +28,13 @@ pub(super) fn is_captured(answered: &Answered) -> bool {
 }
 
 /// Hands the capture of a pair over to be stored, or counts why there is none. A panic loses the capture alone.
-pub(super) fn capture(captures: &Captures, captured: &CapturedRun<'_>, rules: &Rules, bounds: &CompareBounds) {
+pub(super) fn capture(
+    captures: &Captures,
+    captured: &CapturedRun<'_>,
+    rules: &Rules,
+    bounds: &CompareBounds,
+    expired: &dyn Fn() -> bool,
+) {
     let CapturedRun { answered, report, pair, recorded, redaction, verdict } = captured;
     let (request, route) = (&answered.request, &answered.flag.route);
     let Some(reads) = recorded.all() else {
@@ -68,10 +74,12 @@ pub(super) fn capture(captures: &Captures, captured: &CapturedRun<'_>, rules: &R
         key: captures.key(),
         sensitive: Some(&of_workflows),
         bounds,
+        expired,
     };
     match std::panic::catch_unwind(AssertUnwindSafe(|| compare::capture(&whole, &context))) {
         Ok(Ok(capture)) => captures.put(&capture),
         Ok(Err(NotCaptured::TooManySecrets)) => captures.dropped(&route.id, CaptureDropped::TooLarge),
+        Ok(Err(NotCaptured::Time)) => captures.dropped(&route.id, CaptureDropped::OverBudget),
         Ok(Err(NotCaptured::Unreadable)) | Err(_) => captures.dropped(&route.id, CaptureDropped::Unreadable),
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use http::HeaderMap;
 use serde_json::Value;
 
-use crate::compare::{Body, EarlierIds, IdsOf, InstanceIds, Observation, decoded_body};
+use crate::compare::{Body, BoundExceeded, Comparison, EarlierIds, IdsOf, InstanceIds, Observation, decoded_body};
 use crate::evidence::EvidenceGeneration;
 use crate::exchange::Answered;
 use crate::flag::Instance;
@@ -117,6 +117,28 @@ impl GivenIds {
             Some(EarlierIds { path: "instance.id".to_owned(), legacy, engine, ..ids.clone() })
         };
         bound.iter().filter_map(contradiction).collect()
+    }
+}
+
+impl GivenIds {
+    /// Compares a pair; where it binds ids of two different instances of its family, once more, with the ids that show
+    /// that among the earlier ones. `family` is `None` if the pair is of no instance.
+    ///
+    /// # Errors
+    /// As `compare`.
+    pub(super) fn compared(
+        &self,
+        family: Option<&RouteId>,
+        earlier: &mut Vec<EarlierIds>,
+        compare: impl Fn(&[EarlierIds]) -> Result<(Comparison, Vec<EarlierIds>), BoundExceeded>,
+    ) -> Result<(Comparison, Vec<EarlierIds>), BoundExceeded> {
+        let (comparison, bound) = compare(earlier)?;
+        let of_others = family.map(|family| self.of_other_instances(family, &bound)).unwrap_or_default();
+        if of_others.is_empty() {
+            return Ok((comparison, bound));
+        }
+        earlier.extend(of_others);
+        compare(earlier)
     }
 }
 

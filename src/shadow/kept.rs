@@ -21,6 +21,7 @@ pub(super) fn kept(
         bounds: &CompareBounds::of(limits),
         sensitive: Some(redaction),
         bytes_max: usize::try_from(limits.sample_bytes_max).unwrap_or(usize::MAX),
+        expired: &|| redaction.is_over(),
     };
     keep(pair, &context)
 }

@@ -63,6 +63,7 @@ mod sample;
 mod second_run;
 mod shared_bound;
 mod stop;
+mod unresolved;
 
 #[cfg(test)]
 mod tests;

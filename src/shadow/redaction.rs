@@ -1,7 +1,7 @@
 //! Hides what must not be stored of one pair: the sensitive values of the run, and what the files declare (`redact:`).
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -26,6 +26,8 @@ pub(super) struct PairToRedact<'a> {
     /// The reads of the run, where they were recorded; those of a dark run always are.
     pub recorded: Option<&'a RecordedReads>,
     pub bounds: CompareBounds,
+    /// Whether the time for the pair is over. Then each text is hidden whole.
+    pub expired: &'a dyn Fn() -> bool,
 }
 
 /// Hides the secrets of one pair wherever a text quotes them, also values recognised only by the name of their
@@ -37,6 +39,8 @@ pub(super) struct PairRedaction<'a> {
     made: OnceCell<Option<Redaction>>,
     /// The secrets that are hidden wherever they are quoted.
     quoted: OnceCell<QuotedSecrets>,
+    /// Whether the time was found to be over.
+    was_over: Cell<bool>,
 }
 
 impl<'a> PairRedaction<'a> {
@@ -47,7 +51,20 @@ impl<'a> PairRedaction<'a> {
             Some(of_creator) if !of_creator.is_empty() => Cow::Owned(of_route.and(of_creator)),
             Some(_) | None => Cow::Borrowed(of_route),
         };
-        Self { pair, rules, made: OnceCell::new(), quoted: OnceCell::new() }
+        Self { pair, rules, made: OnceCell::new(), quoted: OnceCell::new(), was_over: Cell::new(false) }
+    }
+
+    /// Whether the time for the pair is over, so that texts are hidden whole.
+    pub(super) fn is_over(&self) -> bool {
+        if !self.was_over.get() && (self.pair.expired)() {
+            self.was_over.set(true);
+        }
+        self.was_over.get()
+    }
+
+    /// Whether something was hidden, or left out, because the time was over.
+    pub(super) fn was_over(&self) -> bool {
+        self.was_over.get()
     }
 
     fn redaction(&self) -> Option<&Redaction> {
@@ -78,7 +95,7 @@ impl<'a> PairRedaction<'a> {
 
     fn quoted(&self) -> &QuotedSecrets {
         self.quoted.get_or_init(|| {
-            let PairToRedact { answered, engine, report, effects, recorded, bounds } = &self.pair;
+            let PairToRedact { answered, engine, report, effects, recorded, bounds, expired } = &self.pair;
             let (request, events) = (&answered.request, &report.events);
             let all_events = events.children.iter().map(|child| &child.events);
             let all_events = [&events.own].into_iter().chain(all_events).flat_map(|events| &events.first);
@@ -102,7 +119,7 @@ impl<'a> PairRedaction<'a> {
                 effects: effects.unwrap_or_default(),
                 recorded: all_events.flat_map(|(_, event)| messages_in(event)).collect(),
             };
-            quoted_secrets(&self.rules, parts, bounds)
+            quoted_secrets(&self.rules, parts, bounds, *expired)
         })
     }
 
@@ -113,11 +130,17 @@ impl<'a> PairRedaction<'a> {
 
     /// Hides what the files declare in a value, and the secrets of the pair wherever it quotes them.
     fn hide_declared(&self, value: &mut Value) {
-        self.rules.hide(value);
+        if !self.is_over() {
+            self.rules.hide(value);
+        }
         self.hide_in_texts(value);
     }
 
     fn hide_in_texts(&self, value: &mut Value) {
+        if self.is_over() {
+            *value = STARS.into();
+            return;
+        }
         match value {
             Value::Object(members) => {
                 members.values_mut().for_each(|value| self.hide_in_texts(value));
@@ -184,21 +207,30 @@ impl SensitiveParts for OfWorkflows<'_, '_> {
 
 impl HidesSensitive for PairRedaction<'_> {
     fn hide_in_value(&self, value: &mut Value) {
-        self.of_workflows().hide_in_value(value);
+        if !self.is_over() {
+            self.of_workflows().hide_in_value(value);
+        }
         self.hide_declared(value);
     }
     fn hide_in_text(&self, text: &str) -> String {
+        if self.is_over() {
+            return STARS.to_owned();
+        }
         self.without_declared(&self.of_workflows().hide_in_text(text))
     }
 }
 
 impl SensitiveParts for PairRedaction<'_> {
     fn hide_in_request_body(&self, body: &mut Value) {
-        self.of_workflows().hide_in_request_body(body);
+        if !self.is_over() {
+            self.of_workflows().hide_in_request_body(body);
+        }
         self.hide_declared(body);
     }
     fn hide_in_reply_body(&self, body: &mut Value) {
-        self.of_workflows().hide_in_reply_body(body);
+        if !self.is_over() {
+            self.of_workflows().hide_in_reply_body(body);
+        }
         self.hide_declared(body);
     }
     fn hides_at(&self, path: &str) -> bool {

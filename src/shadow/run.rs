@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::capture::{CapturedRun, capture, is_captured};
 use super::compared::{ComparedReplies, ComparedRequest, FirstRun};
-use super::engine_result::{EngineResult, shown_why};
+use super::engine_result::EngineResult;
 use super::given_ids::{GivenIds, created_ids};
 use super::ids_of_instances::IdsOfInstances;
 use super::in_flight::RunInFlight;
@@ -22,7 +22,8 @@ use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
 use super::redaction::{PairRedaction, PairToRedact};
 use super::run_end::RunEnd;
 use super::run_facts::{
-    awaited_intents, count_not_judged, effects_of, goes_to, makes_twin, rung_of, runs_twice, unattributed_steps,
+    COMPARING_PERCENT, awaited_intents, count_cut_sample, count_not_judged, effects_of, goes_to, makes_twin, rung_of,
+    runs_twice, unattributed_steps,
 };
 use super::sample::sample;
 use super::stop::Stop;
@@ -34,8 +35,8 @@ use crate::evidence::{
     PairClass, Sample,
 };
 use crate::exchange::{
-    Answered, CallTarget, ComparisonOutcome, ComparisonTicket, EngineArm, Reads, RecordedReads, RequestEffects,
-    RunReport, Twins, request_value,
+    Answered, CallTarget, ComparisonOutcome, ComparisonTicket, EngineArm, Reads, RecordedReads, RequestEffects, Twins,
+    request_value,
 };
 use crate::flag::SkipReason;
 use crate::limits::Limits;
@@ -277,6 +278,9 @@ impl Runner {
         }
         let request = if rules.read_the_request() { request_value(&answered.request) } else { Value::Null };
         let bounds = CompareBounds::of(&self.limits);
+        let start = Instant::now();
+        let compare_within = Limits::ms(self.limits.compare_ms);
+        let expired = || start.elapsed() >= compare_within;
         let redaction = PairRedaction::of(PairToRedact {
             answered,
             engine: &engine,
@@ -284,6 +288,7 @@ impl Runner {
             effects: effects.as_deref(),
             recorded: recorded.map(|recorded| &*recorded.reads),
             bounds,
+            expired: &expired,
         });
         let pair = Pair {
             legacy: &answered.legacy,
@@ -303,19 +308,11 @@ impl Runner {
         let mut earlier = instance.as_ref().map(|ids| self.ids_of_instances.of(family, ids)).unwrap_or_default();
         let id_reused = created.clone().and_then(|ids| self.given_ids.note(family, generation, ids));
         let pair = Pair { instance: pair.instance.or(id_reused.as_ref()), ..pair };
-        let end = Instant::now() + Limits::ms(self.limits.compare_ms);
-        let compare =
-            |earlier: &[EarlierIds]| compare_in_instance(&pair, earlier, &rules, &bounds, &|| Instant::now() >= end);
-        let compared = compare(&earlier).and_then(|(comparison, bound)| {
-            let of_others = instance.as_ref().map(|_| self.given_ids.of_other_instances(family, &bound));
-            match of_others.filter(|of_others| !of_others.is_empty()) {
-                None => Ok((comparison, bound)),
-                Some(of_others) => {
-                    earlier.extend(of_others);
-                    compare(&earlier)
-                }
-            }
-        });
+        // A rest of the time is for what is kept of the pair.
+        let comparing_within = compare_within * COMPARING_PERCENT / 100;
+        let is_over = || start.elapsed() >= comparing_within;
+        let compare = |earlier: &[EarlierIds]| compare_in_instance(&pair, earlier, &rules, &bounds, &is_over);
+        let compared = self.given_ids.compared(instance.as_ref().map(|_| family), &mut earlier, compare);
         let (comparison, bound) = match compared {
             Ok(compared) => compared,
             Err(BoundExceeded::Size) => return ComparisonOutcome::Skipped(SkipReason::BodyTooLarge),
@@ -365,7 +362,7 @@ impl Runner {
         if let Some(FirstReads { reads, .. }) = recorded.filter(|of| of.is_captured && !engine.has_stopped()) {
             let (redaction, verdict, recorded) = (&redaction, comparison.verdict, &**reads);
             let captured = CapturedRun { answered, report: &report, pair: &pair, recorded, redaction, verdict };
-            capture(&self.captures, &captured, &rules, &bounds);
+            capture(&self.captures, &captured, &rules, &bounds, &expired);
         }
         // A pair that differs by noise is shown too: it may turn out to be a difference that counts.
         match comparison.verdict {
@@ -373,31 +370,15 @@ impl Runner {
             Verdict::Ignored => ComparisonOutcome::Ignored,
             Verdict::Mismatch => {
                 if self.evidence.wants_sample(route, generation, &comparison.fingerprint) {
-                    let kept = kept(answered, (&pair, &earlier), &rules, &redaction, &self.limits);
                     let sample = sample(answered, &engine, &report, &redaction, comparison, &self.limits);
+                    let kept = kept(answered, (&pair, &earlier), &rules, &redaction, &self.limits);
+                    if redaction.was_over() {
+                        count_cut_sample(route);
+                    }
                     self.evidence.keep_sample(generation, Sample { kept: Some(kept), ..sample });
                 }
                 if verdict == Verdict::Ignored { ComparisonOutcome::Ignored } else { ComparisonOutcome::Mismatched }
             }
         }
-    }
-
-    /// Counts why a request was skipped, if it was because the run could not go on.
-    fn count_unresolved(
-        &self,
-        answered: &Answered,
-        generation: EvidenceGeneration,
-        outcome: ComparisonOutcome,
-        report: &RunReport,
-    ) {
-        let (ComparisonOutcome::Skipped(reason), Some((_, why))) = (outcome, &report.unresolved) else { return };
-        let why = match reason {
-            SkipReason::UnresolvedEffect => shown_why(why),
-            SkipReason::WouldPause | SkipReason::NeedsPerson | SkipReason::NeedsSignal if !why.is_empty() => {
-                format!("{}: {}", reason.as_str(), shown_why(why))
-            }
-            _ => return,
-        };
-        self.evidence.record_unresolved(answered.compared_as(), generation, &why);
     }
 }

@@ -8,7 +8,7 @@ use crate::evidence::is_sampled;
 use crate::exchange::{Answered, CallTarget, RunReport, UnattributedWrites};
 use crate::expression::CreatedIdSource;
 use crate::flag::{Instance, RouteFlag, State};
-use crate::names::StepId;
+use crate::names::{RouteId, StepId};
 use crate::workflow::Mode;
 
 /// The route that created the instance which this request follows up.
@@ -54,6 +54,15 @@ pub(super) fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
     };
     count_not_judged(answered, reason);
     None
+}
+
+/// The share of `compare_ms` in which the two observations are compared, percent. The rest is for what is kept of the
+/// pair.
+pub(super) const COMPARING_PERCENT: u32 = 80;
+
+/// Counts a sample of which a part is missing because the time for the pair was over.
+pub(super) fn count_cut_sample(route: &RouteId) {
+    metrics::counter!("pointsman_samples_cut_total", "route" => route.to_string()).increment(1);
 }
 
 /// Counts a pair of which not all calls by legacy are compared.

@@ -1,7 +1,8 @@
 //! The sample that is stored of a pair that differs.
 //!
 //! Always true: the sensitive values of the run, those that its workflow declares in the request, and the secrets of
-//! the pair are replaced in all of it before any of it is cut.
+//! the pair are replaced in all of it before any of it is cut. What there was no time for (`compare_ms`) is left out,
+//! and the sample says so.
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -32,9 +33,12 @@ pub(super) fn sample(
     let request = &answered.request;
     let bounds = CompareBounds::of(limits);
     let bytes_max = usize::try_from(limits.sample_bytes_max / 3).unwrap_or(usize::MAX);
+    let expired = || redaction.is_over();
+    // First, because without them a sample says nothing.
+    let differences = comparison.differences.into_iter().map(|found| shown(found, redaction)).collect();
     let reply = |seen: &Observation| {
         let hide = |value: &mut Value| redaction.hide_in_reply_body(value);
-        let body = sample_text(seen.headers(), seen.body(), &bounds, &hide);
+        let body = sample_text(seen.headers(), seen.body(), &bounds, &hide, &expired);
         shorten(&format!("{}\n{body}", seen.status().as_u16()), bytes_max)
     };
     let query = request.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
@@ -42,22 +46,26 @@ pub(super) fn sample(
     let line = redact_line(&redaction.hide_in_text(&line));
     let body = Body::Whole(request.body.clone());
     let hide = |value: &mut Value| redaction.hide_in_request_body(value);
-    let body = sample_text(&request.headers, &body, &bounds, &hide);
+    let body = sample_text(&request.headers, &body, &bounds, &hide, &expired);
     let (events, mut left) = (&report.events, usize::try_from(limits.sample_bytes_max).unwrap_or(usize::MAX));
     Sample {
         route: answered.compared_as().clone(),
         fingerprint: comparison.fingerprint,
         at: clock::now(),
         run: report.run,
-        differences: comparison.differences.into_iter().map(|found| shown(found, redaction)).collect(),
+        differences,
         legacy: reply(&answered.legacy),
         engine: reply(engine),
         request: shorten(&format!("{line}\n{body}"), bytes_max),
         kept: None,
         // The room for content is for the run itself first.
-        events: shown_events(&events.own, &[of_pair(redaction)], &mut left),
+        events: shown_events(&events.own, &[of_pair(redaction)], &expired, &mut left),
         events_not_kept: events.own.not_kept,
-        children: events.children.iter().map(|child| shown_child(child, of_pair(redaction), &mut left)).collect(),
+        children: events
+            .children
+            .iter()
+            .map(|child| shown_child(child, of_pair(redaction), &expired, &mut left))
+            .collect(),
         children_not_kept: events.children_not_kept,
     }
 }
@@ -111,44 +119,67 @@ fn hide_text_body(body: &mut String, content_type: Option<&str>, hide: &[Hide<'_
 }
 
 /// The events of a run below a rehearsal. Its workflow declares sensitive values of its own.
-fn shown_child(child: &ChildEvents, of_pair: Hide<'_>, left: &mut usize) -> RehearsedChild {
+fn shown_child(child: &ChildEvents, of_pair: Hide<'_>, expired: &dyn Fn() -> bool, left: &mut usize) -> RehearsedChild {
     let own: Hide<'_> = Box::new(|value| child.redaction.iter().for_each(|redaction| redaction.value(value)));
     RehearsedChild {
         run: child.run,
-        events: shown_events(&child.events, &[own, of_pair], left),
+        events: shown_events(&child.events, &[own, of_pair], expired, left),
         events_not_kept: child.events.not_kept,
     }
 }
 
 /// The events of a rehearsal without the run's sensitive values, and without what their names say is secret. `left`:
-/// how many bytes of content there is room for; behind that only their kinds are kept, and which child began.
-fn shown_events(events: &RunEvents, hide: &[Hide<'_>], left: &mut usize) -> Vec<RehearsedEvent> {
+/// how many bytes of content there is room for; behind that, and once the time is over, only their kinds are kept, and
+/// which child began.
+fn shown_events(
+    events: &RunEvents,
+    hide: &[Hide<'_>],
+    expired: &dyn Fn() -> bool,
+    left: &mut usize,
+) -> Vec<RehearsedEvent> {
     let shown = events.first.iter().zip(1..).map(|((at, event), seq)| {
         let kind = event.kind().to_owned();
+        let without_time = || RehearsedEvent {
+            seq,
+            at: *at,
+            kind: kind.clone(),
+            event: json!({ &kind: without_content(event, NO_TIME) }),
+        };
+        if expired() {
+            return without_time();
+        }
         let mut event = event.clone();
         hide_bodies(&mut event, &|text, content_type| hide_text_body(text, content_type, hide));
         // An event is a struct of texts, numbers and JSON, which has a JSON value always.
         let mut value = serde_json::to_value(&event).unwrap_or_default();
         match left.checked_sub(value.to_string().len()) {
             Some(rest) => *left = rest,
-            None => value = json!({ &kind: without_content(&event) }),
+            None => value = json!({ &kind: without_content(&event, TOO_LARGE) }),
         }
         hide_bytes(&mut value);
         hide.iter().for_each(|hide| hide(&mut value));
+        // Texts are hidden whole then, ids of runs too.
+        if expired() {
+            return without_time();
+        }
         hide_headers(&mut value);
         RehearsedEvent { seq, at: *at, kind, event: redact(&value) }
     });
     shown.collect()
 }
 
-/// What is kept of an event for whose content there is no room. The run of a child is found by its id alone.
-fn without_content(event: &Event) -> Value {
-    const TOO_LARGE: &str = "(its content is too large to be kept)";
+/// What stands in place of the content of an event for which there is no room.
+const TOO_LARGE: &str = "(its content is too large to be kept)";
+/// What stands in place of one that there was no time to redact.
+const NO_TIME: &str = "(its content is not kept: the time for the pair was over)";
+
+/// What is kept of an event without its content, of which `why` says why it is missing. The run of a child is found by its id alone.
+fn without_content(event: &Event, why: &str) -> Value {
     match event {
         Event::Child(ChildEvent::Started { step, item, child, workflow, input: _ }) => {
-            json!({ "step": step, "item": item, "child": child, "workflow": workflow, "input": TOO_LARGE })
+            json!({ "step": step, "item": item, "child": child, "workflow": workflow, "input": why })
         }
-        _ => TOO_LARGE.into(),
+        _ => why.into(),
     }
 }
 

@@ -93,7 +93,12 @@ const COUNTERS: MetricDescriptions = &[
         "pointsman_captures_dropped_total",
         "Pairs that were to be captured and were not, by route and reason: `queue_full` (too many wait to be written), \
          `too_large` (256 KiB, or more than 256 secrets), `unreadable` (a body that cannot be read within the bounds of \
-         comparisons).",
+         comparisons), `over_budget` (`compare_ms` was over before everything secret in it was replaced).",
+    ),
+    (
+        "pointsman_samples_cut_total",
+        "Samples of pairs that differ of which a part is missing, such as the bodies, because `compare_ms` was over before \
+         everything secret in it was replaced, by route.",
     ),
     (
         "pointsman_effects_rehearsed_total",

@@ -114,6 +114,7 @@ const LABELS: &[(&[&str], &[&str])] = &[
             "pointsman_route_requests_in_flight",
             "pointsman_route_requests_max",
             "pointsman_route_requests_waiting",
+            "pointsman_samples_cut_total",
             "pointsman_stratum_errors_total",
             "pointsman_unkeyed_total",
             "pointsman_unverified_callers_total",

@@ -8,7 +8,7 @@ use super::test_api::{TestApi, get};
 use crate::admin::types::EgressView;
 use crate::compare::{Body, Effect};
 use crate::egress::{Attribution, AttributionSettings, Correlate};
-use crate::exchange::{EffectObserver, EffectRegistry, RequestCopy, RequestToWatch};
+use crate::exchange::{CallTarget, EffectObserver, EffectRegistry, RequestCopy, RequestToWatch};
 use crate::limits::Limits;
 
 fn headers(id: &'static str) -> HeaderMap {
@@ -50,6 +50,12 @@ async fn a_route_shows_which_calls_were_attributed_and_by_what() {
     for id in ["7", "7", "7", "8"] {
         call(&attribution, id);
     }
+    let tunnel_to = |authority: &str, service: Option<&str>| {
+        let (service, authority) = (service.map(Into::into), authority.to_owned());
+        attribution.tunnel(CallTarget { service, authority, method: Method::CONNECT, path: String::new() })
+    };
+    let _open = tunnel_to("bank.test:443", Some("bank"));
+    drop((tunnel_to("bank.test:443", Some("bank")), tunnel_to("mail.test:443", None)));
     let mut api = TestApi::new().await;
     api.attribution = Some(attribution);
     let answer = api.call(get("/api/v2/routes/orders.create/egress")).await;
@@ -60,6 +66,10 @@ async fn a_route_shows_which_calls_were_attributed_and_by_what() {
     assert_eq!((&view["all"]["unattributed"], &view["all"]["attributed_share"]), (&json!(1), &json!(0.75)));
     assert_eq!(view["unattributed"][0]["outcome"], "unattributed");
     assert!(!answer.text.contains("hunter2"), "{}", answer.text);
+    let tunnels: Vec<_> = (0..2).map(|n| (&view["tunnels"][n]["to"], &view["tunnels"][n]["opened"])).collect();
+    assert_eq!(tunnels, [(&json!("bank.test:443"), &json!(2)), (&json!("mail.test:443"), &json!(1))]);
+    assert_eq!((&view["tunnels"][0]["open"], &view["tunnels"][0]["service"]), (&json!(1), &json!("bank")));
+    assert_eq!((&view["tunnels"][1]["service"], &view["tunnels_to_others"]), (&json!(null), &json!(0)));
 
     let other = api.call(get("/api/v2/routes/orders.show/egress")).await;
     let view: Value = serde_json::from_str(&other.text).unwrap();

@@ -35,7 +35,15 @@ pub(super) fn sample(request: &Value, legacy: &Value, engine: &Value, n: i64) ->
     let comparison = compare(&pair, &rules, &bounds, &|| false).unwrap();
     let kept = keep(
         &pair,
-        &KeepContext { request, earlier_ids: &[], rules: &rules, bounds: &bounds, sensitive: None, bytes_max: 9_999 },
+        &KeepContext {
+            request,
+            earlier_ids: &[],
+            rules: &rules,
+            bounds: &bounds,
+            sensitive: None,
+            bytes_max: 9_999,
+            expired: &|| false,
+        },
     );
     SampleRecord {
         route: "orders.create".into(),

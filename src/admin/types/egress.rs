@@ -38,6 +38,28 @@ pub struct EgressView {
     pub late_to: Vec<String>,
     /// The latest calls that were attributed to no request of any route, newest first.
     pub unattributed: Vec<UnattributedCall>,
+    /// Where legacy opened tunnels (CONNECT) to, for whatever request: those to which most were opened first, 64 at
+    /// most. What goes through a tunnel is not seen: it is in none of the other numbers, and compared with nothing.
+    #[serde(default)]
+    pub tunnels: Vec<TunnelRow>,
+    /// Tunnels to hosts that are not among these.
+    #[serde(default)]
+    pub tunnels_to_others: u64,
+}
+
+/// The tunnels that legacy opened to one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TunnelRow {
+    /// The host and port.
+    pub to: String,
+    /// The service that has this address; `null` if none has.
+    pub service: Option<ServiceName>,
+    /// How many were opened since the process started.
+    pub opened: u64,
+    /// How many of them are open.
+    pub open: u64,
+    /// When the last one was opened.
+    pub last_opened: Timestamp,
 }
 
 /// The numbers of attributed calls, by what identified their request.

@@ -22,6 +22,11 @@ fn view(is_watched: bool, calls: u64) -> EgressView {
             "not_compared": 4, "not_kept": 0, "requests_left_out": 0, "bystanders_left_out": 0,
         },
         "unattributed": [call],
+        "tunnels": [
+            { "to": "bank.test:443\u{1b}", "service": "bank", "opened": 12, "open": 2, "last_opened": "2026-01-02T03:05:00Z" },
+            { "to": "mail.test:443", "service": null, "opened": 1, "open": 0, "last_opened": "2026-01-02T03:04:05Z" },
+        ],
+        "tunnels_to_others": 3,
     }))
 }
 
@@ -44,4 +49,22 @@ fn egress_shows_the_share_that_was_attributed_and_what_was_not() {
     assert!(none.contains("\nno call was counted yet that a compared request could have caused\n"), "{none}");
     let text = egress::text(&view(false, 0), now, Formatter(false));
     assert!(text.ends_with("was started without `egress:` in pointsman.yaml\n"), "{text}");
+}
+
+#[test]
+fn egress_shows_where_tunnels_lead_and_that_nobody_sees_what_goes_through_them() {
+    let now = "2026-01-02T03:05:05Z".parse().expect("a time");
+    let text = egress::text(&view(true, 3), now, Formatter(false));
+    let row = |first: &str| text.lines().find(|line| line.starts_with(first)).unwrap_or_default().to_owned();
+    let cells = |line: String| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+    assert!(cells(row("bank.test:443")).ends_with("bank 12 2 5 s ago"), "{text}");
+    assert!(cells(row("mail.test:443")).ends_with("- 1 0 60 s ago"), "{text}");
+    assert!(text.contains("and to hosts that are not listed: 3\n"), "{text}");
+    assert!(text.contains("what goes through a tunnel is not seen"), "{text}");
+    // A server of an earlier version counts none.
+    let mut earlier = serde_json::to_value(view(true, 3)).expect("json");
+    let members = earlier.as_object_mut().expect("a map");
+    members.retain(|key, _| !key.starts_with("tunnels"));
+    let text = egress::text(&read(earlier), now, Formatter(false));
+    assert!(!text.contains("TUNNELS"), "{text}");
 }

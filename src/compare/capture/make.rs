@@ -79,6 +79,8 @@ pub struct CaptureContext<'a> {
     pub sensitive: Option<&'a dyn SensitiveParts>,
     /// The bounds within which bodies are read.
     pub bounds: &'a CompareBounds,
+    /// Whether the time for the pair is over.
+    pub expired: &'a dyn Fn() -> bool,
 }
 
 /// Why a pair was not captured.
@@ -88,6 +90,8 @@ pub enum NotCaptured {
     Unreadable,
     /// It has more secrets than are looked for, so nobody knows which of its texts quote one.
     TooManySecrets,
+    /// The time for the pair was over.
+    Time,
 }
 
 /// Makes the capture of a pair, without anything secret.
@@ -108,16 +112,18 @@ pub fn capture(pair: &CapturedPair<'_>, context: &CaptureContext<'_>) -> Result<
         effects: pair.effects.unwrap_or_default(),
         recorded: Vec::new(),
     };
-    let quoted = quoted_secrets(context.redact, parts, context.bounds);
+    let quoted = quoted_secrets(context.redact, parts, context.bounds, context.expired);
+    context.check_time()?;
     if quoted.is_full() {
         return Err(NotCaptured::TooManySecrets);
     }
-    let redactor = Redactor { key: context.key, rules: context.redact, sensitive: context.sensitive, quoted };
+    let CaptureContext { key, redact: rules, sensitive, expired, .. } = *context;
+    let redactor = Redactor { key, rules, sensitive, quoted, expired };
     let params: Vec<(&str, &str)> = pair.params.iter().map(|(name, value)| (&**name, value.as_str())).collect();
     let making = Making { redactor, context };
     let redactor = &making.redactor;
     let calls = |effects: &[Arc<Effect>]| effects.iter().map(|effect| making.effect(effect)).collect();
-    Ok(Capture {
+    let made = Capture {
         version: CAPTURE_VERSION,
         id: context.id,
         route: context.route.clone(),
@@ -137,7 +143,16 @@ pub fn capture(pair: &CapturedPair<'_>, context: &CaptureContext<'_>) -> Result<
         reads: pair.reads.iter().map(|read| making.read(read)).collect::<Result<_, _>>()?,
         intents: pair.intents.iter().map(|intent| making.intent(intent)).collect::<Result<_, _>>()?,
         calls: pair.effects.map(calls).transpose()?,
-    })
+    };
+    // Texts that were redacted after the time was over are hidden whole.
+    context.check_time()?;
+    Ok(made)
+}
+
+impl CaptureContext<'_> {
+    fn check_time(&self) -> Result<(), NotCaptured> {
+        if (self.expired)() { Err(NotCaptured::Time) } else { Ok(()) }
+    }
 }
 
 struct Making<'a> {
@@ -152,6 +167,7 @@ impl Making<'_> {
 
     fn body(&self, of: BodyOf, headers: &HeaderMap, body: &Body) -> Result<CapturedBody, NotCaptured> {
         let Body::Whole(_) = body else { return Ok(CapturedBody::TooLarge) };
+        self.context.check_time()?;
         let bounds = self.context.bounds;
         let unreadable = |_| NotCaptured::Unreadable;
         Ok(match ParsedBody::of_parts(headers, body, bounds).map_err(unreadable)? {

@@ -37,6 +37,8 @@ pub(super) struct Redactor<'a> {
     pub sensitive: Option<&'a dyn SensitiveParts>,
     /// The secrets that are replaced wherever they are quoted.
     pub quoted: QuotedSecrets,
+    /// Whether the time for the pair is over. Then texts are hidden whole, and the capture is of no use.
+    pub expired: &'a dyn Fn() -> bool,
 }
 
 impl Redactor<'_> {
@@ -46,6 +48,9 @@ impl Redactor<'_> {
 
     /// A text under a name that is no secret.
     pub fn text(&self, text: &str) -> String {
+        if (self.expired)() {
+            return STARS.to_owned();
+        }
         let hidden = self.sensitive.map_or_else(|| text.to_owned(), |parts| parts.hide_in_text(text));
         let shown = self.in_place_of_stars(text, &hidden);
         let shown = self.quoted.hide(&shown, &|secret| self.key.redacted(secret));

@@ -87,6 +87,15 @@ impl Parts {
     }
 
     fn try_capture(&self, redact: &RedactRules, rules: &Rules) -> Result<Capture, NotCaptured> {
+        self.try_capture_until(redact, rules, &|| false)
+    }
+
+    fn try_capture_until(
+        &self,
+        redact: &RedactRules,
+        rules: &Rules,
+        expired: &dyn Fn() -> bool,
+    ) -> Result<Capture, NotCaptured> {
         let pair = CapturedPair {
             method: &Method::POST,
             path: self.path,
@@ -112,6 +121,7 @@ impl Parts {
             key: &RedactionKey::derived_from(&[7; 32]),
             sensitive: None,
             bounds: &CompareBounds::of(&Limits::default()),
+            expired,
         };
         capture(&pair, &context)
     }
@@ -390,4 +400,25 @@ fn of_a_har_file_the_entries_of_routes_are_taken() {
     assert_eq!((pair.legacy.status, pair.legacy.body.text()), (201, r#"{"b":2}"#));
     assert_eq!(pair.legacy.headers, [("content-type".to_owned(), "application/json".to_owned())]);
     assert!(pairs_of_har("{\"log\": 1}", &route_of).is_err());
+}
+
+#[test]
+fn what_cannot_be_redacted_in_time_is_not_captured() {
+    let parts = Parts::new(&json!({"card": CARD}), &json!({"note": format!("paid with {CARD}"), "n": [1, 2, 3]}));
+    let checks = std::cell::Cell::new(0);
+    let until = |max: u32| {
+        checks.set(0);
+        let expired = || {
+            checks.set(checks.get() + 1);
+            checks.get() > max
+        };
+        parts.try_capture_until(&RedactRules::default(), &Rules::default(), &expired)
+    };
+    let whole = until(u32::MAX).unwrap();
+    let all = checks.get();
+    assert!(all > 10, "{all}");
+    for max in 0..all {
+        assert_eq!(until(max).unwrap_err(), NotCaptured::Time, "{max} of {all}");
+    }
+    assert_eq!(serde_json::to_value(until(all).unwrap()).unwrap(), serde_json::to_value(whole).unwrap());
 }

@@ -23,7 +23,8 @@ pub struct EffectRulesDraft {
     /// Arrays in the body whose order does not matter. Each JSONPath has the value `set`, or the name of the field that
     /// is the key of the elements.
     pub unordered: BTreeMap<String, UnorderedDraft>,
-    /// Values in the body that may differ by a tolerance: a number (absolute), or a duration such as `2s` for times.
+    /// Values in the body that may differ by a tolerance: a number (absolute), a duration such as `2s` for times, or
+    /// `{ times: 2s }` for the times within a text.
     pub tolerance: BTreeMap<String, ToleranceDraft>,
     /// How a body that is text is compared, line by line. Left out: lines are equal, apart from ids.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -36,20 +36,34 @@ pub(super) enum Lines {
     Digested,
 }
 
+/// What a body is made with.
+pub(super) struct BodyMaking<'a> {
+    /// The bounds within which it is read.
+    pub bounds: &'a CompareBounds,
+    /// Hides what is sensitive in it.
+    pub hide: &'a dyn Fn(&mut Value),
+    /// Whether the time for the pair is over.
+    pub expired: &'a dyn Fn() -> bool,
+}
+
 impl KeptBody {
-    /// A body with a placeholder for everything that `hide` hides in it or that redaction replaces.
+    /// A body with a placeholder for everything that `hide` hides in it or that redaction replaces. Once the time is
+    /// over, the result is of no use: the caller looks at the time afterwards.
     pub(super) fn of(
         headers: &HeaderMap,
         body: &Body,
         lines: Lines,
-        bounds: &CompareBounds,
         placeholders: &mut Placeholders,
-        hide: &dyn Fn(&mut Value),
+        BodyMaking { bounds, hide, expired }: &BodyMaking<'_>,
     ) -> Result<Self, BoundExceeded> {
         let mut masked = |value: &Value| {
             let mut hidden = value.clone();
             hide(&mut hidden);
-            placeholders.value(value, &redact::redact(&hidden))
+            if expired() {
+                return Value::Null;
+            }
+            let redacted = redact::redact(&hidden);
+            if expired() { Value::Null } else { placeholders.value(value, &redacted) }
         };
         Ok(match ParsedBody::of_parts(headers, body, bounds)? {
             ParsedBody::Empty => Self::Empty,

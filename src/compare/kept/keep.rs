@@ -6,7 +6,7 @@ use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 use serde_json::Value;
 
-use super::body::{KeptBody, Lines};
+use super::body::{BodyMaking, KeptBody, Lines};
 use super::mask::Placeholders;
 use super::record::{Kept, KeptCall, KeptPair, KeptReply, NotKept};
 use crate::compare::bounds::CompareBounds;
@@ -42,6 +42,8 @@ pub struct KeepContext<'a> {
     pub sensitive: Option<&'a dyn SensitiveParts>,
     /// The most bytes that are kept.
     pub bytes_max: usize,
+    /// Whether the time for the pair is over.
+    pub expired: &'a dyn Fn() -> bool,
 }
 
 /// What is kept of a pair. Its calls are kept only if none of them may hold something sensitive, because not every
@@ -64,6 +66,10 @@ struct Keeping<'a> {
 }
 
 impl Keeping<'_> {
+    fn check_time(&self) -> Result<(), NotKept> {
+        if (self.context.expired)() { Err(NotKept::Time) } else { Ok(()) }
+    }
+
     fn pair(&mut self, pair: &Pair<'_>) -> Result<KeptPair, NotKept> {
         let (intents, sent_reads) = (pair.engine.intents(), pair.engine.sent_reads());
         let has_calls = !intents.is_empty()
@@ -81,7 +87,7 @@ impl Keeping<'_> {
         let calls = |effects: &[Arc<Effect>]| effects.iter().map(|effect| self.call(effect)).collect();
         let effects: Option<Result<Vec<KeptCall>, NotKept>> = pair.effects.map(calls);
         Ok(KeptPair {
-            request: self.request().to_string(),
+            request: self.request()?.to_string(),
             legacy: self.reply(pair.legacy)?,
             engine: self.reply(pair.engine)?,
             intents: self.intents(intents)?,
@@ -113,7 +119,8 @@ impl Keeping<'_> {
         self.placeholders.text(id, &hidden)
     }
 
-    fn request(&mut self) -> Value {
+    fn request(&mut self) -> Result<Value, NotKept> {
+        self.check_time()?;
         let (request, sensitive) = (self.context.request, self.context.sensitive);
         let mut redacted = request.clone();
         if let Some(parts) = sensitive {
@@ -122,13 +129,15 @@ impl Keeping<'_> {
             }
             parts.hide_in_value(&mut redacted);
         }
+        self.check_time()?;
         // A body without keys may be anything, and `body` is no key of its own.
         let body = redacted.get("body").map(redact::redact);
         let mut redacted = redact::redact(&redacted);
         if let (Some(body), Some(members)) = (body, redacted.as_object_mut()) {
             members.insert("body".to_owned(), body);
         }
-        self.placeholders.value(request, &redacted)
+        self.check_time()?;
+        Ok(self.placeholders.value(request, &redacted))
     }
 
     fn reply(&mut self, reply: &Observation) -> Result<KeptReply, NotKept> {
@@ -138,12 +147,14 @@ impl Keeping<'_> {
                 parts.hide_in_reply_body(value);
             }
         };
-        Ok(KeptReply {
-            status: reply.status().as_u16(),
-            headers: self.headers(reply.headers())?,
-            was_encoded: reply.headers().contains_key(CONTENT_ENCODING),
-            body: self.body(reply.headers(), reply.body(), self.context.rules.text.is_some(), &hide)?,
-        })
+        let headers = self.headers(reply.headers())?;
+        let body = self.body(reply.headers(), reply.body(), self.context.rules.text.is_some(), &hide)?;
+        // The whole pair is larger still: no time is spent on the rest of it.
+        if body.shown().len() > self.context.bytes_max {
+            return Err(NotKept::TooLarge);
+        }
+        let was_encoded = reply.headers().contains_key(CONTENT_ENCODING);
+        Ok(KeptReply { status: reply.status().as_u16(), headers, was_encoded, body })
     }
 
     fn call(&mut self, effect: &Effect) -> Result<KeptCall, NotKept> {
@@ -186,6 +197,7 @@ impl Keeping<'_> {
         };
         let mut redacted = intent.body.clone();
         hide(&mut redacted);
+        self.check_time()?;
         let body = match (&redacted, &bytes) {
             // As it is sent, a text or a number of its own is compared like any other.
             (Value::String(_), Some(kept)) => Value::from(String::from_utf8_lossy(kept).into_owned()),
@@ -214,9 +226,13 @@ impl Keeping<'_> {
         keeps_lines: bool,
         hide: &dyn Fn(&mut Value),
     ) -> Result<KeptBody, NotKept> {
+        self.check_time()?;
         let lines = if keeps_lines { Lines::Kept } else { Lines::Digested };
-        let kept = KeptBody::of(headers, body, lines, self.context.bounds, &mut self.placeholders, hide);
-        kept.map_err(|_| NotKept::Unreadable)
+        let making = BodyMaking { bounds: self.context.bounds, hide, expired: self.context.expired };
+        let kept = KeptBody::of(headers, body, lines, &mut self.placeholders, &making);
+        let kept = kept.map_err(|_| NotKept::Unreadable)?;
+        self.check_time()?;
+        Ok(kept)
     }
 
     fn url(&mut self, url: &str) -> Result<String, NotKept> {

@@ -35,6 +35,9 @@ pub enum NotKept {
     /// The address of a call holds something secret.
     #[error("the address of a call holds something secret")]
     SecretAddress,
+    /// The time for the pair was over.
+    #[error("the time for the pair (`compare_ms`) was over before everything secret in it was replaced")]
+    Time,
     /// A part of it could not be read within the bounds.
     #[error("a part of the pair could not be read")]
     Unreadable,

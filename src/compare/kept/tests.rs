@@ -23,7 +23,18 @@ fn compared(pair: &Pair<'_>, rules: &Rules) -> Comparison {
 }
 
 fn kept_with(pair: &Pair<'_>, rules: &Rules, sensitive: Option<&dyn SensitiveParts>, bytes_max: usize) -> Kept {
-    keep(pair, &KeepContext { request: pair.request, earlier_ids: &[], rules, bounds: &BOUNDS, sensitive, bytes_max })
+    keep(
+        pair,
+        &KeepContext {
+            request: pair.request,
+            earlier_ids: &[],
+            rules,
+            bounds: &BOUNDS,
+            sensitive,
+            bytes_max,
+            expired: &|| false,
+        },
+    )
 }
 
 /// What is kept of a pair, as it is read from the store.
@@ -384,6 +395,7 @@ fn the_ids_that_earlier_pairs_bound_are_kept() {
     let context = KeepContext {
         request: &request,
         earlier_ids: &earlier,
+        expired: &|| false,
         rules: &in_force,
         bounds: &BOUNDS,
         sensitive: None,

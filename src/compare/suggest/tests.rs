@@ -76,8 +76,15 @@ impl Route {
             return;
         }
         let rules = &self.in_force;
-        let context =
-            KeepContext { request, earlier_ids: &[], rules, bounds: &BOUNDS, sensitive: None, bytes_max: 64 << 10 };
+        let context = KeepContext {
+            request,
+            earlier_ids: &[],
+            rules,
+            bounds: &BOUNDS,
+            sensitive: None,
+            bytes_max: 64 << 10,
+            expired: &|| false,
+        };
         let Kept::Pair(kept) = keep(&pair, &context) else { panic!("it is kept") };
         let compared_ns = i128::from(START_S + n as i64) * 1_000_000_000;
         self.pairs.push(Compared { kept: *kept, comparison, compared_ns });

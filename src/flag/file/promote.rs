@@ -42,8 +42,8 @@ pub struct PromoteDraft {
     /// By how much more often than legacy from itself the engine may differ at a place of noise, as an upper bound:
     /// `5%` (the default); `100%` asks for nothing.
     pub noise_not_worse_by: Option<String>,
-    /// The ratio that the engine's 99th percentile of latency to legacy's has to be below; without it latencies are not
-    /// judged.
+    /// The ratio that the engine's 99th percentile of latency to legacy's has to be below, as an upper bound; without
+    /// it latencies are not judged.
     pub p99_ratio_below: Option<f64>,
     /// How old the last pair or answer may be: `24h` (the default).
     pub age_at_most: Option<String>,

@@ -72,6 +72,7 @@ const MAY_BE_ABSENT: &[&str] = &[
     "pointsman_route_requests_waiting",
     "pointsman_run_snapshots_total",
     "pointsman_runs_stuck",
+    "pointsman_samples_cut_total",
     "pointsman_service_ejections_total",
     "pointsman_service_handshake_failures_total",
     "pointsman_service_not_processed_total",

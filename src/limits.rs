@@ -68,9 +68,7 @@ pub const MARKED_TWINS_MAX: usize = 65_536;
 pub const EGRESS_LISTED_CALLS_MAX: usize = 20;
 /// Targets of writing calls of no known request that are told apart; of the others only the last time is remembered.
 pub const EGRESS_UNATTRIBUTED_WRITES_MAX: usize = 256;
-/// Hosts and ports to which legacy's tunnels are counted separately; those to others are counted together.
-pub const EGRESS_TUNNEL_TARGETS_MAX: usize = 64;
-/// The URL of a call of no known request; longer ones are cut off.
+/// The URL of such a call; longer ones are cut off.
 pub const EGRESS_LISTED_URL_BYTES_MAX: usize = 512;
 /// The value of one header field that tells who a client is by its certificate.
 pub const IDENTITY_BYTES_MAX: usize = 8 << 10;
@@ -319,8 +317,7 @@ pub struct Limits {
     pub followup_window_ms: u64,
 
     // compare
-    /// How long one pair may take: four fifths of it the comparison, and the rest what is kept of the pair. What is not
-    /// redacted by then is not kept (`pointsman_samples_cut_total`, `pointsman_captures_dropped_total`).
+    /// How long one pair may take: four fifths of it are for the comparison, the rest is for what is kept of the pair.
     pub compare_ms: u64,
     /// A body larger than this is not compared: the pair counts as skipped (`body_too_large`).
     pub compare_bytes_max: u64,

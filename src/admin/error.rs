@@ -56,7 +56,7 @@ impl ApiError {
 
     /// 400: the request is malformed.
     pub(super) fn bad(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request is not valid for this path", detail)
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request is not valid", detail)
     }
 
     /// 422: fields that are each valid contradict each other.

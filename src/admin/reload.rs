@@ -90,7 +90,11 @@ fn answer(admin: &ApiState, before: &Before, reloaded: Reloaded) -> JsonResult<R
             needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
         })),
         Reloaded::Refused(failed) => {
-            let lines = failed.findings.0.iter().map(Finding::one_line).collect();
+            // What refuses the files comes first.
+            let of = |is_error| move |finding: &&Finding| (finding.severity == Severity::Error) == is_error;
+            let all = &failed.findings.0;
+            let in_order = all.iter().filter(of(true)).chain(all.iter().filter(of(false)));
+            let lines = in_order.map(Finding::one_line).collect();
             let detail = format!("{}; the last good set stays in force", failed.findings.summary());
             Err(refused(&detail, lines).problems(file_problems(&failed.findings)))
         }

@@ -27,8 +27,8 @@ pub struct RulesDraft {
     /// Arrays whose order does not matter. Each JSONPath has the value `set`, or the name of the field that is the key
     /// of the elements.
     pub unordered: BTreeMap<String, UnorderedDraft>,
-    /// Values that may differ by a tolerance. Each JSONPath has as its value a number (an absolute tolerance), a duration
-    /// such as `2s` for times, or `{ times: 2s }` for the times within a text.
+    /// Values that may differ by a tolerance. Each JSONPath has as its value a number (an absolute tolerance), a
+    /// duration such as `2s` for times, or `{ times: 2s }` for the times within a text.
     pub tolerance: BTreeMap<String, ToleranceDraft>,
     /// How numbers are compared, in replies and in calls.
     #[serde(skip_serializing_if = "is_default")]

@@ -173,7 +173,7 @@ struct Learning<'a> {
 }
 
 impl Learning<'_> {
-    /// Whether nothing more is to be read, because the time is over or there are too many secrets.
+    /// Whether nothing more is to be read.
     fn has_ended(&mut self) -> bool {
         if !self.quoted.is_full() && (self.expired)() {
             self.quoted = QuotedSecrets::of_unknown();

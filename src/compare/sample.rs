@@ -19,8 +19,8 @@ const STARS_IN_FORM: &str = "%2A%2A%2A";
 
 /// Returns a body as a sample stores it: redacted JSON, a redacted text of a format that names its values, or the
 /// digest of anything else; nothing of an empty body, and the reason of one that could not be read. Before this, `hide`
-/// replaces what is sensitive in the body. If the time is over before all of it is redacted, only that is said. The caller
-/// shortens the result.
+/// replaces what is sensitive in the body. If the time is over before all of it is redacted, only that is said. The
+/// caller shortens the result.
 pub fn sample_text(
     headers: &http::HeaderMap,
     body: &Body,

@@ -4,8 +4,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use serde_json::Value;
-
 use super::body_rules::{IdRule, RuleId};
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
@@ -13,7 +11,7 @@ use super::id_map::IdMap;
 use super::line_secrets::{names_the_next_line, only_begins_a_secret, opens_a_secret};
 use super::redact;
 use super::text_rules::{Capture, TextRules};
-use super::times;
+use super::times::texts_are_within;
 use crate::secret::STARS;
 
 /// The lines of one text.
@@ -162,7 +160,7 @@ impl<'t> Line<'t> {
         for ((a, of_legacy), (b, of_engine)) in self.captures().iter().zip(engine.captures()) {
             let (holds, rule) = match (of_legacy, of_engine) {
                 (Capture::Time { rule, by }, Capture::Time { rule: other, .. }) if rule == other => {
-                    (a == b || are_times_within(a, b, *by), *rule)
+                    (a == b || texts_are_within(a, b, *by), *rule)
                 }
                 (Capture::Id { ids: by }, Capture::Id { .. }) => (ids.are_bound(by.kind, a, b), by.rule),
                 (Capture::Time { .. } | Capture::Id { .. }, _) => return LineEquality::Different,
@@ -176,14 +174,4 @@ impl<'t> Line<'t> {
         }
         if by.is_empty() { LineEquality::Same } else { LineEquality::By(by) }
     }
-}
-
-/// Whether two texts are times that differ by no more than this.
-pub(super) fn are_times_within(a: &str, b: &str, by: i128) -> bool {
-    let value = |text: &str| {
-        let text = text.trim();
-        let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
-        number.map_or_else(|| Value::from(text), Value::from)
-    };
-    times::are_within(&value(a), &value(b), by)
 }

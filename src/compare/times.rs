@@ -17,6 +17,16 @@ pub(super) fn are_within(legacy: &Value, engine: &Value, by: i128) -> bool {
     form == other && (a - b).abs() <= by
 }
 
+/// Whether two texts are times that differ by no more than this.
+pub(super) fn texts_are_within(a: &str, b: &str, by: i128) -> bool {
+    let value = |text: &str| {
+        let text = text.trim();
+        let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+        number.map_or_else(|| Value::from(text), Value::from)
+    };
+    are_within(&value(a), &value(b), by)
+}
+
 /// How a time is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimeForm {

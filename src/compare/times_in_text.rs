@@ -5,8 +5,8 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::bounds::BoundExceeded;
-use super::text_lines::are_times_within;
 use super::text_rules::{PATTERN_LINE_BYTES_MAX, PATTERNS_MAX, TimePatterns, parts_of, time_patterns};
+use super::times::texts_are_within;
 use crate::problem::{Problems, Site};
 
 /// The times in a text.
@@ -69,7 +69,7 @@ impl TimesInText {
         let (mut text, mut written) = (String::with_capacity(legacy.len()), 0);
         for ((a, found), (b, other)) in of_legacy.into_iter().zip(of_engine) {
             let time = &legacy[a];
-            let is_within = || time == &engine[b.clone()] || are_times_within(time, &engine[b.clone()], found.by);
+            let is_within = || time == &engine[b.clone()] || texts_are_within(time, &engine[b.clone()], found.by);
             if found.pattern != other.pattern || !is_within() {
                 return Ok(None);
             }

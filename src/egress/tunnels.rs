@@ -1,7 +1,7 @@
 //! The tunnels that legacy opened through the egress listener, by where they lead.
 //!
-//! What goes through a tunnel is not seen: it is no call, and compared with nothing. Who reads what is known of legacy's
-//! calls has to know that there are tunnels, and which host to give a base URL of the egress listener.
+//! What goes through a tunnel is not seen: it is no call, and compared with nothing. Who reads what is known of
+//! legacy's calls has to know that there are tunnels, and where they lead.
 //!
 //! Always true: the targets that are told apart are bounded; tunnels to others are counted together.
 
@@ -12,15 +12,17 @@ use jiff::Timestamp;
 
 use crate::clock;
 use crate::exchange::CallTarget;
-use crate::limits::EGRESS_TUNNEL_TARGETS_MAX;
 use crate::names::ServiceName;
+
+/// Hosts and ports that are told apart.
+const TARGETS_MAX: usize = 64;
 
 /// The tunnels since the process started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TunnelCounts {
     /// By target: those to which most tunnels were opened first.
     pub targets: Vec<TunnelTarget>,
-    /// Tunnels to targets beyond the first [`EGRESS_TUNNEL_TARGETS_MAX`].
+    /// Tunnels to targets beyond the first 64.
     pub to_others: u64,
 }
 
@@ -53,7 +55,7 @@ impl Tunnels {
     /// Counts a tunnel; it is open until the returned value is dropped.
     pub(super) fn open(&self, to: &CallTarget) -> OpenTunnel {
         let mut state = self.lock();
-        if state.targets.len() >= EGRESS_TUNNEL_TARGETS_MAX && !state.targets.contains_key(&to.authority) {
+        if state.targets.len() >= TARGETS_MAX && !state.targets.contains_key(&to.authority) {
             state.to_others += 1;
             return OpenTunnel { tunnels: self.clone(), authority: None };
         }
@@ -134,10 +136,9 @@ mod tests {
     #[test]
     fn the_list_of_targets_is_bounded() {
         let tunnels = Tunnels::default();
-        let open: Vec<_> =
-            (0..EGRESS_TUNNEL_TARGETS_MAX + 3).map(|n| tunnels.open(&to(&format!("{n}.test:443"), None))).collect();
+        let open: Vec<_> = (0..TARGETS_MAX + 3).map(|n| tunnels.open(&to(&format!("{n}.test:443"), None))).collect();
         let counts = tunnels.counts();
-        assert_eq!((counts.targets.len(), counts.to_others), (EGRESS_TUNNEL_TARGETS_MAX, 3));
+        assert_eq!((counts.targets.len(), counts.to_others), (TARGETS_MAX, 3));
         drop(open);
         assert!(tunnels.counts().targets.iter().all(|to| to.open == 0));
     }

@@ -244,7 +244,7 @@ mod tests {
         assert!(at_least > 1e6 && at_most.is_none(), "{at_least} {at_most:?}");
     }
 
-    /// 400 histories with a look after each of 20 blocks of 100 pairs. The two latencies of a pair depend on each other.
+    /// 400 histories with a look after each of 20 blocks of 100 pairs, whose two latencies depend on each other.
     #[test]
     fn the_interval_holds_the_ratio_at_all_looks() {
         let mut random = fastrand::Rng::with_seed(83);

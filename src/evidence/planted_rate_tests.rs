@@ -1,13 +1,13 @@
 //! Simulations with planted rates: after how many pairs the two bounds, and the guard, tell the rate from the limit.
 //!
-//! Theory: after `n` pairs at the rate `r`, a uniform mixture of the rates in an interval of length `w` is likelier than
-//! the limit `p` by `n·KL(r, p) + 1/2 − ln w − ½ ln(n / (2π r (1−r)))`, as a natural logarithm and in the mean. That is
-//! Laplace's approximation of the integral over the mixture; the 1/2 is what the observed rate gains over the true one.
-//! The mean number of pairs until this reaches a threshold is close to the `n` at which the mean does: H. Robbins,
-//! D. Siegmund: The expected sample size of some tests of power one, Ann. Statist. 2, 1974; M. Pollak, D. Siegmund:
-//! Approximations to the expected sample size of certain sequential tests, Ann. Statist. 3, 1975. What the last pair
-//! exceeds the threshold by is neglected. Laplace's approximation needs a few bad pairs, so no planted rate is 0: how
-//! many pairs it takes without a difference is known exactly, and tested in `bound`.
+//! Theory: after `n` pairs at the rate `r`, a uniform mixture of the rates in an interval of length `w` is likelier
+//! than the limit `p` by `n·KL(r, p) + 1/2 − ln w − ½ ln(n / (2π r (1−r)))`, as a natural logarithm and in the mean.
+//! That is Laplace's approximation of the integral over the mixture; the 1/2 is what the observed rate gains over the
+//! true one. The mean number of pairs until this reaches a threshold is close to the `n` at which the mean does: H.
+//! Robbins, D. Siegmund: The expected sample size of some tests of power one, Ann. Statist. 2, 1974; M. Pollak, D.
+//! Siegmund: Approximations to the expected sample size of certain sequential tests, Ann. Statist. 3, 1975. What the
+//! last pair exceeds the threshold by is neglected. Laplace's approximation needs a few bad pairs, so no planted rate
+//! is 0: how many pairs it takes without a difference is known exactly, and tested in `bound`.
 
 use std::f64::consts::PI;
 

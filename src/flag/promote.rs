@@ -30,8 +30,8 @@ pub struct Promote {
     /// By how much more often than legacy from itself the engine may differ at a place of noise, as an upper bound,
     /// from 0 to 1; 1 asks for nothing.
     pub noise_not_worse_by: f64,
-    /// The ratio that the engine's 99th percentile of latency to legacy's has to be below, as an upper bound; `None` asks
-    /// for nothing.
+    /// The ratio that the engine's 99th percentile of latency to legacy's has to be below, as an upper bound; `None`
+    /// asks for nothing.
     pub p99_ratio_below: Option<f64>,
     /// How old the last pair or answer may be.
     pub age_at_most: Duration,

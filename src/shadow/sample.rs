@@ -173,7 +173,8 @@ const TOO_LARGE: &str = "(its content is too large to be kept)";
 /// What stands in place of one that there was no time to redact.
 const NO_TIME: &str = "(its content is not kept: the time for the pair was over)";
 
-/// What is kept of an event without its content, of which `why` says why it is missing. The run of a child is found by its id alone.
+/// What is kept of an event without its content; `why` says why that is missing. The run of a child is found by its id
+/// alone.
 fn without_content(event: &Event, why: &str) -> Value {
     match event {
         Event::Child(ChildEvent::Started { step, item, child, workflow, input: _ }) => {

@@ -3,6 +3,7 @@
 mod followups;
 mod load;
 mod runs;
+mod sample_time;
 mod samples;
 
 use std::collections::BTreeMap;

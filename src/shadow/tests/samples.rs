@@ -1,25 +1,23 @@
 //! What is hidden in a sample: the secrets of all parts of the pair, wherever it quotes them.
 
-use std::cell::Cell;
 use std::sync::LazyLock;
-use std::time::Instant;
 
 use jiff::Timestamp;
 
 use super::*;
 use crate::compare::{
-    AnsweredRead, CompareBounds, Difference, DifferenceKind, Effect, EffectReply, HidesSensitive, Intent, KeepContext,
-    Kept, NotKept, Pair, Rules, SensitiveParts, compare, keep,
+    AnsweredRead, CompareBounds, Difference, DifferenceKind, Effect, EffectReply, HidesSensitive, Intent,
+    SensitiveParts,
 };
 use crate::evidence::Sample;
 use crate::secret::{Detectors, QUOTED_SECRETS_MAX, RedactRules, STARS};
 use crate::shadow::redaction::{PairRedaction, PairToRedact};
-use crate::shadow::sample::{sample, shown};
+use crate::shadow::sample::shown;
 use crate::workflow::Event;
 
-static BOUNDS: LazyLock<CompareBounds> = LazyLock::new(|| CompareBounds::of(&Limits::default()));
+pub(super) static BOUNDS: LazyLock<CompareBounds> = LazyLock::new(|| CompareBounds::of(&Limits::default()));
 
-fn report_with(events: &[Value]) -> RunReport {
+pub(super) fn report_with(events: &[Value]) -> RunReport {
     let mut report = RunReport::default();
     for event in events {
         let event: Event = serde_json::from_str(&event.to_string()).expect("an event");
@@ -28,7 +26,7 @@ fn report_with(events: &[Value]) -> RunReport {
     report
 }
 
-fn finished(headers: &Value, output: &Value) -> Value {
+pub(super) fn finished(headers: &Value, output: &Value) -> Value {
     let outcome = json!({"done": {"status": 200, "headers": headers, "output": output}});
     json!({"step_finished": {"step": "look", "item": null, "attempt": 1, "outcome": outcome}})
 }
@@ -289,116 +287,4 @@ async fn what_the_reads_of_a_dark_run_were_answered_is_hidden() {
         // Where not all that was read is known, no text is shown.
         assert_eq!(sample.engine.contains("\"n\": 2"), shows, "{}", sample.engine);
     }
-}
-
-/// A reply whose texts quote secrets: `texts` of them, or all of that in one text. `by` tells the arms apart.
-fn quoting(texts: usize, is_one: bool, by: &str) -> Value {
-    let secrets: Vec<Value> = (0..200).map(|n| json!({ "token": format!("token-of-{n:05}") })).collect();
-    let said = (0..texts).map(|n| format!("said token-of-{:05} to {n} by {by}, in words", n % 200));
-    let said =
-        if is_one { json!(said.collect::<String>()) } else { said.map(|text| json!({ "text": text })).collect() };
-    json!({ "secrets": secrets, "said": said })
-}
-
-/// What became of a pair whose time was over after so many checks.
-struct Cut {
-    sample: Sample,
-    kept: Kept,
-    was_over: bool,
-    /// How long it went on after that, with the longest time between two checks before.
-    went_on: Duration,
-}
-
-fn is_over(left: &Cell<u64>, over_at: &Cell<Option<Instant>>) -> bool {
-    let now_left = left.get();
-    left.set(now_left.saturating_sub(1));
-    if now_left == 0 && over_at.get().is_none() {
-        over_at.set(Some(Instant::now()));
-    }
-    now_left == 0
-}
-
-fn made_until(checks: u64, texts: usize, is_one: bool) -> Cut {
-    let answered = answered(Mode::Rehearse, &quoting(texts, is_one, "legacy"), 0);
-    let body = Body::Whole(quoting(texts, is_one, "engine").to_string().into());
-    let engine = Observation::new(StatusCode::OK, headers(), body, Duration::ZERO, Vec::new());
-    let report = report_with(&[finished(&json!({}), &quoting(texts, is_one, "a read"))]);
-    let (rules, request) = (Rules::default(), json!({}));
-    let pair = Pair {
-        legacy: &answered.legacy,
-        engine: &engine,
-        effects: None,
-        request: &request,
-        instance: None,
-        stale_reads: false,
-        sensitive: None,
-    };
-    let began = Instant::now();
-    let comparison = compare(&pair, &rules, &BOUNDS, &|| false).unwrap();
-    let (comparing, places) = (began.elapsed(), comparison.differences.len());
-    let (left, over_at) = (Cell::new(checks), Cell::new(None));
-    let (last_check, longest) = (Cell::new(Instant::now()), Cell::new(Duration::ZERO));
-    let expired = || {
-        longest.set(longest.get().max(last_check.replace(Instant::now()).elapsed()));
-        is_over(&left, &over_at)
-    };
-    let parts = PairToRedact {
-        answered: &answered,
-        engine: &engine,
-        report: &report,
-        effects: None,
-        recorded: None,
-        bounds: *BOUNDS,
-        expired: &expired,
-    };
-    let (began, redaction) = (Instant::now(), PairRedaction::of(parts));
-    let sample = sample(&answered, &engine, &report, &redaction, comparison, &limits());
-    let context = KeepContext {
-        earlier_ids: &[],
-        request: &request,
-        rules: &rules,
-        bounds: &BOUNDS,
-        sensitive: Some(&redaction),
-        bytes_max: 8 << 20,
-        expired: &|| redaction.is_over(),
-    };
-    let kept = keep(&pair, &context);
-    let (took, after) = (began.elapsed(), over_at.get().map_or(Duration::ZERO, |at: Instant| at.elapsed()));
-    let went_on = after + longest.get();
-    println!(
-        "{texts} texts, one: {is_one}; over after {checks} checks: compared in {comparing:?}, kept in {took:?}, of which \
-         {after:?} after the time was over; at most {:?} between two checks",
-        longest.get()
-    );
-    assert_eq!(sample.differences.len(), places, "their places are shown in any case");
-    Cut { sample, kept, was_over: redaction.was_over(), went_on }
-}
-
-/// Replies of 1 MiB that quote 200 secrets. To make all that is kept of such a pair takes a hundred times as long as to
-/// compare it, so it is cut short: from the start, among the differences, and within each body.
-#[test]
-fn what_is_kept_of_the_worst_pair_ends_soon_after_the_time_is_over() {
-    for (texts, is_one, checks) in
-        [(15_000, false, &[0, 1_000, 40_000, 60_000, 85_000][..]), (20_000, true, &[0, 10, 1_000][..])]
-    {
-        for checks in checks {
-            let Cut { sample, kept, was_over, went_on } = made_until(*checks, texts, is_one);
-            assert!(was_over, "{checks}");
-            assert_eq!(kept, Kept::Not(NotKept::Time), "{checks}");
-            let text = format!("{sample:?}");
-            assert!(!text.contains("token-of-"), "{checks}: {}", &text[..2_000]);
-            assert!(text.contains("not kept: the time for the pair"), "{checks}: {}", &text[..2_000]);
-            // One pass over one body, in a debug build on a busy machine.
-            assert!(went_on < Duration::from_secs(2), "{checks}: {went_on:?}");
-        }
-    }
-}
-
-#[test]
-fn all_of_a_pair_is_kept_if_there_is_time() {
-    let Cut { sample, kept, was_over, .. } = made_until(u64::MAX, 300, false);
-    assert!(!was_over && matches!(kept, Kept::Pair(_)), "{kept:?}");
-    assert!(sample.legacy.contains("said *** to 0 by legacy"), "{}", sample.legacy);
-    let text = format!("{sample:?}{kept:?}");
-    assert!(!text.contains("token-of-") && !text.contains("the time for the pair"), "{}", &text[..2_000]);
 }

@@ -119,14 +119,6 @@ fn cases() -> Vec<(&'static str, Set)> {
         ("a bad JSONPath", edit(ROUTES_PATH, "$.created_at", "created_at")),
         ("an assert on a step that does not exist", edit(ROUTES_PATH, "intents.charge", "intents.chrge")),
         (
-            "tolerances of the times within a text",
-            edit(
-                ROUTES_PATH,
-                "      ignore: [$.created_at]",
-                "      tolerance: { $.note: { times: soon }, $.at: { by: 2s, times: 2s }, $.log: { times: { '(a)(b)': 2s } } }\n      ignore: [$.created_at]",
-            ),
-        ),
-        (
             "rules for effects that are wrong",
             edit(
                 ROUTES_PATH,

@@ -99,7 +99,8 @@ class Figures:
         return row
 
     def egress_get(self, at):
-        """Legacy's calls through the egress listener, by base URL; a peer passes them on as it does any request."""
+        """Legacy's calls through the egress listener, by base URL; a peer passes them on as it does any request. For ten
+        minutes after a compared request calls are copied, as in `egress_watched`: without it, only where it never ran."""
         return self.by_request(at, lambda: wrk(self.folder, at.egress_port, self.seconds, self.connections, at.egress_path + "/r0/1"))
 
     def egress_watched(self, at):

@@ -14,7 +14,7 @@ use similar::{ChangeTag, TextDiff};
 use super::client::{CallError, Client, component};
 use super::format::{Formatter, Tone, ago, count, counted, escape_control};
 use super::output::Output;
-use crate::admin::types::{DiffGroup, Difference, Diffs, EarlierPairing, SampleCall, ShownRequest};
+use crate::admin::types::{DiffGroup, Difference, Diffs, EarlierPairing, RouteDetail, SampleCall, ShownRequest};
 
 /// The most lines of one sample's diff.
 const LINES_MAX: usize = 60;
@@ -39,8 +39,20 @@ pub(crate) fn show(
     let mut text = text(&diffs, Timestamp::now(), format);
     if candidate {
         text.insert_str(0, "`legacy` is what the plan in force did, `engine` what the candidate did\n");
+    } else if diffs.groups.is_empty() && has_candidate(client, route) {
+        let _ = writeln!(
+            text,
+            "its changed workflow is a candidate, whose differences are apart: `pointsman diffs {} --candidate`",
+            escape_control(route)
+        );
     }
     Ok(Output { text, json, is_ok: true })
+}
+
+/// Whether a route has a candidate; `false` also if that cannot be read.
+fn has_candidate(client: &Client, route: &str) -> bool {
+    let detail = client.get::<RouteDetail>(&format!("/api/v2/routes/{}", component(route)));
+    detail.is_ok_and(|(detail, _)| detail.row.candidate.is_some())
 }
 
 pub(crate) fn text(diffs: &Diffs, now: Timestamp, format: Formatter) -> String {

@@ -90,6 +90,8 @@ async fn a_wrong_amount_reaches_no_caller_and_a_right_change_passes_the_gate() {
     let evidence = candidate_evidence(&system, 10).await;
     assert_eq!(evidence["mismatched"], 10, "each is found: {evidence}");
     assert_eq!(charged(&system), totals, "each order is charged once, and rightly");
+    let (_, of_route) = cli(&system, &["diffs", "orders.create"]).await;
+    assert!(of_route.contains("`pointsman diffs orders.create --candidate`"), "{of_route}");
     let (_, diffs) = cli(&system, &["diffs", "orders.create", "--candidate", "--json"]).await;
     assert!(diffs.contains("effect_differs") && diffs.contains("effects.charge.body.amount"), "{diffs}");
     let (code, refused) = cli(&system, &["flip", "orders.create", "--candidate", "in-force"]).await;

@@ -184,7 +184,7 @@ impl<'a> ComparisonFindings<'a> {
         self.orders_not_kept.push(path);
     }
 
-    /// Notes a body that is not what its content type says.
+    /// Counts a body of this arm that cannot be parsed as the format that its content type declares.
     pub(super) fn add_unparsable(&mut self, arm: &'static str, format: &'static str) {
         self.unparsable.push(UnparsableBody { arm, format });
     }

@@ -37,7 +37,6 @@ pub struct Rules {
     pub(super) effects: EffectRules,
     pub(super) asserts: Vec<Assert>,
     pub(super) whole_body_ignored: WholeBodyIgnored,
-    compares_calls: bool,
     hash: String,
     draft: Arc<RulesDraft>,
 }
@@ -85,7 +84,6 @@ impl Default for Rules {
             effects: EffectRules::default(),
             asserts: Vec::new(),
             whole_body_ignored: WholeBodyIgnored::default(),
-            compares_calls: false,
             hash: hash_of(&RulesDraft::default()),
             draft: Arc::default(),
         }
@@ -103,9 +101,7 @@ impl Rules {
         let errors_before = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
         let whole_body_ignored = WholeBodyIgnored::of(&draft.ignore, site);
         let own = Arc::new(draft.clone());
-        let compares_calls = context.calls.iter().any(|call| matches!(call.role, CallRole::Shared | CallRole::Private));
-        let mut rules =
-            Rules { hash: hash_of(draft), whole_body_ignored, compares_calls, draft: own, ..Rules::default() };
+        let mut rules = Rules { hash: hash_of(draft), whole_body_ignored, draft: own, ..Rules::default() };
         // Before the rules, of which the first may name a kind that a later one declares.
         let ids = draft.effects.values().fold(draft.ids.iter().collect(), |mut ids: Vec<_>, of_step| {
             ids.extend(&of_step.ids);
@@ -178,7 +174,8 @@ impl Rules {
         self.whole_body_ignored.always && self.may_compare_only_the_body()
     }
 
-    /// Whether of the replies nothing but the body is compared: only the class of the status, no header, no `assert`.
+    /// Whether the rules compare neither the exact status nor a header and have no `assert` on both arms, so that the
+    /// body is all that they may compare of the replies.
     fn may_compare_only_the_body(&self) -> bool {
         let is_ignored = |header: &HeaderName| self.ignored_headers.iter().any(|(ignored, _)| ignored == header);
         matches!(self.status, Status::Class { .. })
@@ -188,7 +185,8 @@ impl Rules {
 
     /// Whether the workflow can make calls that are compared with legacy's, where these are watched.
     pub fn compare_calls(&self) -> bool {
-        self.compares_calls
+        let is_compared = |step: &StepId| !step.as_str().ends_with(OF_UNDO) && !self.is_unseen(step);
+        self.effects.shared_steps().chain(self.effects.private_steps()).any(is_compared)
     }
 
     /// A hash that is equal for equal rules. Evidence that was collected under other rules does not count.

@@ -1,9 +1,10 @@
-//! The tunnels that legacy opened through the egress listener, by where they lead.
+//! Counts the tunnels (CONNECT) that legacy opened through the egress listener, by host and port.
 //!
-//! What goes through a tunnel is not seen: it is no call, and compared with nothing. Who reads what is known of
-//! legacy's calls has to know that there are tunnels, and where they lead.
+//! Calls within a tunnel are encrypted and therefore not compared. `pointsman egress` shows these counts, so that its
+//! reader knows which destinations are not covered. (`unattributed_writes` has the times of tunnels, for the judgement
+//! of pairs.)
 //!
-//! Always true: the targets that are told apart are bounded; tunnels to others are counted together.
+//! Always true: at most `TARGETS_MAX` targets are counted separately; tunnels to all others are counted together.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

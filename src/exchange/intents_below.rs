@@ -9,7 +9,7 @@ use crate::compare::Intent;
 use crate::names::{OF_UNDO, StepId, step_below};
 use crate::workflow::Redaction;
 
-/// The intents of the runs that the steps of one run began, and of the runs below these, and their ways.
+/// The intents of the child runs of one run and of all their descendants, and the branches that these runs took.
 #[derive(Clone, Debug, Default)]
 pub struct IntentsBelow {
     runs: Vec<RunBelow>,

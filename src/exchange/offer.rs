@@ -95,7 +95,7 @@ pub struct ComparisonTicket {
     on_drop: ComparisonOutcome,
     twin_missing: bool,
     has_begun: bool,
-    /// The declared value as the request has it, until it is known under which one it is counted.
+    /// The value of `promote.strata_by` for this request, until the counter has said under which value it counts.
     uncounted_value: Option<StratumValue>,
     observer: Option<OutcomeObserver>,
 }

@@ -121,19 +121,19 @@ impl GivenIds {
 }
 
 impl GivenIds {
-    /// Compares a pair; where it binds ids of two different instances of its family, once more, with the ids that show
-    /// that among the earlier ones. `family` is `None` if the pair is of no instance.
+    /// Compares a pair of an instance; where it binds ids of two different instances of the family, once more, with the
+    /// ids that show that among the earlier ones.
     ///
     /// # Errors
     /// As `compare`.
     pub(super) fn compared(
         &self,
-        family: Option<&RouteId>,
+        family: &RouteId,
         earlier: &mut Vec<EarlierIds>,
         compare: impl Fn(&[EarlierIds]) -> Result<(Comparison, Vec<EarlierIds>), BoundExceeded>,
     ) -> Result<(Comparison, Vec<EarlierIds>), BoundExceeded> {
         let (comparison, bound) = compare(earlier)?;
-        let of_others = family.map(|family| self.of_other_instances(family, &bound)).unwrap_or_default();
+        let of_others = self.of_other_instances(family, &bound);
         if of_others.is_empty() {
             return Ok((comparison, bound));
         }

@@ -28,7 +28,7 @@ use super::run_facts::{
 use super::sample::sample;
 use super::stop::Stop;
 use crate::compare::{
-    AwaitedIntents, BoundExceeded, CompareBounds, EarlierIds, HidesSensitive, Pair, Rules, Verdict, compare_in_instance,
+    AwaitedIntents, BoundExceeded, CompareBounds, HidesSensitive, Pair, Rules, Verdict, compare, compare_in_instance,
 };
 use crate::evidence::{
     BranchOutcome, CAPTURE_BYTES_MAX, Captures, DifferingPlaces, Evidence, EvidenceGeneration, LegacyCallsStatus,
@@ -311,8 +311,12 @@ impl Runner {
         // A rest of the time is for what is kept of the pair.
         let comparing_within = compare_within * COMPARING_PERCENT / 100;
         let is_over = || start.elapsed() >= comparing_within;
-        let compare = |earlier: &[EarlierIds]| compare_in_instance(&pair, earlier, &rules, &bounds, &is_over);
-        let compared = self.given_ids.compared(instance.as_ref().map(|_| family), &mut earlier, compare);
+        let compared = match instance {
+            None => compare(&pair, &rules, &bounds, &is_over).map(|comparison| (comparison, Vec::new())),
+            Some(_) => self.given_ids.compared(family, &mut earlier, |earlier| {
+                compare_in_instance(&pair, earlier, &rules, &bounds, &is_over)
+            }),
+        };
         let (comparison, bound) = match compared {
             Ok(compared) => compared,
             Err(BoundExceeded::Size) => return ComparisonOutcome::Skipped(SkipReason::BodyTooLarge),

@@ -233,7 +233,7 @@ pub(super) fn first_request(
     let unstruck = if part == StepPart::Do { risk::without_struck(run, call, step, item, &scope)? } else { None };
     let body = unstruck.as_ref().or(adjusted.map(|adjusted| &**adjusted));
     let mut record = wire::call_record(call, inputs, run, &scope, masked.as_ref().unwrap_or(&scope), body)?;
-    // The probe's answer has to come from the account that the attempt belongs to.
+    // Asked with other credentials, the probe may read another account, where this attempt is not found.
     if let Some(probe) = step.probe.as_ref().filter(|_| part == StepPart::Do) {
         record.secrets.extend(inputs.hashes_of_secrets(wire::secret_names(&probe.call)));
     }

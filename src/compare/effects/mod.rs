@@ -47,6 +47,8 @@ mod stopped_tests;
 mod tests;
 #[cfg(test)]
 mod unattributed_tests;
+#[cfg(test)]
+mod unseen_tests;
 
 pub use call_template::{CallRole, CallTemplate};
 pub use corresponding::{CorrespondingCall, corresponding_call};

@@ -28,7 +28,7 @@ pub(super) const STORE_READ_TIME: Duration = Duration::from_millis(50);
 /// before the deadline.
 const REPLY_TIME: Duration = Duration::from_millis(10);
 
-/// The reply where nothing but the id of the run is known, so that a shared step may have been done.
+/// The reply if only the id of the run is known. It says that a shared step may have been done.
 pub(super) fn unknown_outcome(run: RunId, why: &str) -> ArmReply {
     let report = crate::exchange::RunReport { run: Some(run), ..Default::default() };
     ArmReply::Refused(replies::unknown_of(Some(run), why, Some(true)), report)

@@ -297,9 +297,10 @@ pub struct Limits {
     /// Requests to which legacy's calls can be attributed: those that legacy handles, and those that ended within
     /// `egress.window`. If there are more, requests are left out and counted, the oldest ended ones first.
     pub egress_requests_max: u64,
-    /// The same for requests that are not compared (bystanders). They are watched too, so that calls by legacy for them
+    /// The same for requests that are not compared. They are watched too, so that calls by legacy for them
     /// are not attributed to a request that is compared.
-    pub egress_bystanders_max: u64,
+    #[serde(alias = "egress_bystanders_max")] // the earlier name
+    pub egress_uncompared_requests_max: u64,
     /// Bytes of legacy's calls that are kept until they are compared, and of the bodies of ended requests whose value
     /// has not been read yet (`egress.correlate`).
     pub egress_bytes_max: u64,
@@ -525,7 +526,7 @@ impl Default for Limits {
             shadow_drain_ms: 5_000,
             shadow_service_share_percent: 20,
             egress_requests_max: 20_000,
-            egress_bystanders_max: 100_000,
+            egress_uncompared_requests_max: 100_000,
             egress_bytes_max: 64 << 20,
             egress_waiting_bytes_max: 64 << 20,
             egress_rehearse_wait_ms: 1_000,

@@ -43,7 +43,7 @@ fn view(route: RouteId, report: Option<EgressReport>) -> EgressView {
         unattributed,
         not_kept,
         requests_left_out,
-        bystanders_left_out,
+        uncompared_requests_left_out,
     } = total;
     let TunnelCounts { targets, to_others: tunnels_to_others } = tunnels;
     let all = attributed.saturating_add(ambiguous).saturating_add(unattributed);
@@ -64,7 +64,7 @@ fn view(route: RouteId, report: Option<EgressReport>) -> EgressView {
             attributed_share: (all > 0).then(|| attributed as f64 / all as f64),
             not_kept,
             requests_left_out,
-            bystanders_left_out,
+            uncompared_requests_left_out,
         },
         late: late.calls(),
         late_to: late.targets.iter().map(|target| target.to.to_string()).collect(),

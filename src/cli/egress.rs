@@ -53,8 +53,8 @@ pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> Stri
         number("requests that were not watched for want of room", all.requests_left_out, alarm(all.requests_left_out)),
         number(
             "requests not compared, and not known for want of room",
-            all.bystanders_left_out,
-            alarm(all.bystanders_left_out),
+            all.uncompared_requests_left_out,
+            alarm(all.uncompared_requests_left_out),
         ),
     ];
     out.push('\n');

@@ -90,7 +90,7 @@ impl Attribution {
         let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         let bounds = RequestCounts {
             compared: size(limits.egress_requests_max).max(1),
-            uncompared: size(limits.egress_bystanders_max).max(1),
+            uncompared: size(limits.egress_uncompared_requests_max).max(1),
         };
         Self(Arc::new(Inner {
             settings: ArcSwap::from_pointee(settings),
@@ -104,7 +104,7 @@ impl Attribution {
             memory: ByteBudget::new(size(limits.egress_bytes_max)),
             bounds,
             compared: Outcomes::of("compared"),
-            uncompared: Outcomes::of("bystander"),
+            uncompared: Outcomes::of("not_compared"),
             now_us: Arc::new(now_us),
         }))
     }
@@ -188,7 +188,7 @@ impl Inner {
             }
         }
         counts.total.requests_left_out += count(refused.compared + removed.evicted.compared);
-        counts.total.bystanders_left_out += count(refused.uncompared + removed.evicted.uncompared);
+        counts.total.uncompared_requests_left_out += count(refused.uncompared + removed.evicted.uncompared);
         self.announced.forget_compared(compared + removed.evicted.compared);
         guard
     }

@@ -104,7 +104,7 @@ pub struct TotalCalls {
     /// Requests that were not watched, or not until `egress.window` after their end, because there was no room.
     pub requests_left_out: u64,
     /// The same of requests that are not compared.
-    pub bystanders_left_out: u64,
+    pub uncompared_requests_left_out: u64,
 }
 
 /// A call that was attributed to no request.

@@ -121,9 +121,9 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_egress_requests_total",
-        "Requests for which legacy may make calls, by kind (`compared`; `bystander`: not compared) and outcome: `watched`, \
+        "Requests for which legacy may make calls, by kind (`compared`, `not_compared`) and outcome: `watched`, \
          `evicted` before their window was over, `refused` at their start (both `egress_requests_max`, \
-         `egress_bystanders_max`).",
+         `egress_uncompared_requests_max`).",
     ),
     ("pointsman_client_streams_total", "Requests that clients began over HTTP/2."),
     (

@@ -93,9 +93,9 @@ pub struct EgressCalls {
     /// Requests whose calls were not watched, or not until the end of the request (`egress_requests_max`).
     pub requests_left_out: u64,
     /// Requests that are not compared and were not known, or not until the end of the request
-    /// (`egress_bystanders_max`): calls that are found by header or value are ambiguous meanwhile.
-    #[serde(default)]
-    pub bystanders_left_out: u64,
+    /// (`egress_uncompared_requests_max`): calls that are found by header or value are ambiguous meanwhile.
+    #[serde(default, alias = "bystanders_left_out")]
+    pub uncompared_requests_left_out: u64,
 }
 
 /// A call that was attributed to no request.

@@ -19,7 +19,7 @@ fn view(is_watched: bool, calls: u64) -> EgressView {
         "all": {
             "attributed": calls, "ambiguous": 1, "unattributed": 0,
             "attributed_share": if calls > 0 { json!(0.75) } else { json!(null) },
-            "not_compared": 4, "not_kept": 0, "requests_left_out": 0, "bystanders_left_out": 0,
+            "not_compared": 4, "not_kept": 0, "requests_left_out": 0, "uncompared_requests_left_out": 0,
         },
         "unattributed": [call],
         "tunnels": [

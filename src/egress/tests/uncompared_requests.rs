@@ -72,14 +72,14 @@ fn uncompared_requests_alone_cause_no_copy_and_no_ambiguous_call() {
 
 #[test]
 fn uncompared_requests_are_bounded_apart_from_compared_requests_and_counted_when_they_are_left_out() {
-    let limits = Limits { egress_bystanders_max: 32, ..Limits::default() };
+    let limits = Limits { egress_uncompared_requests_max: 32, ..Limits::default() };
     let world = World::with("header.x-id", limits);
     let compared = world.watch(&[("x-id", "a")], None).unwrap();
     let known: Vec<_> = (0..100).filter_map(|_| world.uncompared(&[("x-id", "b")], None)).collect();
     assert_eq!(known.len(), 32, "before the index takes them");
     world.call(&[("x-id", "a")], "");
     let total = world.attribution.report(&ROUTE.into()).total;
-    assert_eq!((total.bystanders_left_out, total.requests_left_out), (68, 0));
+    assert_eq!((total.uncompared_requests_left_out, total.requests_left_out), (68, 0));
     assert_eq!(
         (world.outcomes(), compared.effects().gaps()),
         ((0, 1, 0), 1),
@@ -90,7 +90,7 @@ fn uncompared_requests_are_bounded_apart_from_compared_requests_and_counted_when
         world.outcomes();
     }
     let total = world.attribution.report(&ROUTE.into()).total;
-    assert!(total.bystanders_left_out > 68, "{total:?}");
+    assert!(total.uncompared_requests_left_out > 68, "{total:?}");
     assert_eq!(total.requests_left_out, 0, "no compared request makes room for an uncompared one");
     drop(known);
     world.pass(Duration::from_secs(11));

@@ -5,33 +5,34 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::exchange::{Branch, ComparisonOutcome, WayBelow};
+use crate::exchange::{Branch, BranchBelow, ComparisonOutcome};
 use crate::names::StepId;
 
-/// Ways that are counted separately; the rest is counted together as [`OTHER_BRANCHES`].
+/// Branches that are counted separately; the rest is counted together as [`OTHER_BRANCHES`].
 const BRANCHES_MAX: usize = 64;
 /// Steps that are counted separately.
 const STEPS_MAX: usize = 256;
-/// The name of all ways together that are not counted separately.
+/// The name of all branches together that are not counted separately.
 pub(super) const OTHER_BRANCHES: &str = "other steps";
-/// The name of the way without any of the steps that a run may leave out.
+/// The name of the branch without any of the steps that a run may leave out.
 const NO_STEP: &str = "none of the optional steps";
 
-/// Which ways the engine's runs took, of a workflow that has steps which not every run performs: those with `if:`,
+/// Which branches the engine's runs took, of a workflow that has steps which not every run performs: those with `if:`,
 /// fallbacks, and `fail:` steps. The steps of workflows that it runs have names from the top on: `ship/label`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct BranchCounts {
-    /// By the steps that ran, for the first 64 ways.
-    pub ways: BTreeMap<String, BranchRunCounts>,
+    /// By the steps that ran, for the first 64 branches.
+    #[serde(rename = "ways")] // as stored, and in the API
+    pub branches: BTreeMap<String, BranchRunCounts>,
     /// For each of these steps, how many compared runs reached it.
     pub steps: BTreeMap<String, u64>,
     /// For each of these steps: how many runs that began it were skipped, because they could not be run to their end.
-    /// Which way they would have taken is not known.
+    /// Which branch they would have taken is not known.
     pub unfinished: BTreeMap<String, u64>,
 }
 
-/// The runs that took one way.
+/// The runs that took one branch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "WayCounts")]
 pub struct BranchRunCounts {
@@ -68,18 +69,18 @@ impl From<ComparisonOutcome> for BranchOutcome {
 }
 
 impl BranchCounts {
-    /// Counts a run. A workflow whose steps all run has no ways. Those of the runs below count one by one, and not each
-    /// with every way of the run itself: their number would be multiplied.
+    /// Counts a run. A workflow whose steps all run has no branches. Those of the runs below count one by one, and not
+    /// each with every branch of the run itself: their number would be multiplied.
     pub(super) fn count(&mut self, branch: &Branch, of: impl Into<BranchOutcome>) {
         let of = of.into();
         let Branch { taken, not_taken, below } = branch;
-        self.count_way(taken, not_taken, || NO_STEP.to_owned(), of);
-        for WayBelow { run_by, taken, not_taken } in below {
-            self.count_way(taken, not_taken, || format!("{NO_STEP} of `{run_by}`"), of);
+        self.count_branch(taken, not_taken, || NO_STEP.to_owned(), of);
+        for BranchBelow { run_by, taken, not_taken } in below {
+            self.count_branch(taken, not_taken, || format!("{NO_STEP} of `{run_by}`"), of);
         }
     }
 
-    fn count_way(
+    fn count_branch(
         &mut self,
         taken: &[StepId],
         not_taken: &[StepId],
@@ -112,14 +113,14 @@ impl BranchCounts {
             true => without_step(),
             false => taken.iter().map(|step| format!("`{step}`")).collect::<Vec<_>>().join(", "),
         };
-        if self.ways.len() >= BRANCHES_MAX && !self.ways.contains_key(&name) {
+        if self.branches.len() >= BRANCHES_MAX && !self.branches.contains_key(&name) {
             name = OTHER_BRANCHES.to_owned();
         }
-        let way = self.ways.entry(name).or_default();
-        way.runs += 1;
-        way.compared += u64::from(is_compared);
-        way.mismatched += u64::from(differs);
-        way.calls_unknown += u64::from(is_compared && calls_unknown);
+        let branch = self.branches.entry(name).or_default();
+        branch.runs += 1;
+        branch.compared += u64::from(is_compared);
+        branch.mismatched += u64::from(differs);
+        branch.calls_unknown += u64::from(is_compared && calls_unknown);
     }
 
     /// The steps that only runs reached which were not compared, and how many.
@@ -136,9 +137,9 @@ impl BranchCounts {
 
     /// Only the pairs that differ count as compared.
     pub(super) fn without_equal_pairs(self) -> Self {
-        let ways = self.ways.into_iter().map(|(name, way)| (name, way.without_equal_pairs()));
+        let branches = self.branches.into_iter().map(|(name, branch)| (name, branch.without_equal_pairs()));
         let steps = self.steps.into_keys().map(|step| (step, 0)).collect();
-        Self { ways: ways.collect(), steps, unfinished: self.unfinished }
+        Self { branches: branches.collect(), steps, unfinished: self.unfinished }
     }
 }
 
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ways_of_runs_below_are_counted_beside_those_of_the_run() {
+    fn the_branches_of_runs_below_are_counted_apart_from_those_of_the_run() {
         let mut counts = BranchCounts::default();
         let with = |gift: bool, below: &Branch| {
             let mut run = if gift { branch(&["gift"], &[]) } else { branch(&[], &["gift"]) };
@@ -172,7 +173,7 @@ mod tests {
             ("none of the optional steps of `ship`", of(2, 2)),
         ];
         let expected: BTreeMap<_, _> = expected.map(|(name, of)| (name.to_owned(), of)).into();
-        assert_eq!(counts.ways, expected);
+        assert_eq!(counts.branches, expected);
         assert_eq!(counts.never_taken().collect::<Vec<_>>(), ["ship/insure"]);
     }
 
@@ -183,16 +184,21 @@ mod tests {
         counts.count(&branch(&["gift"], &["refuse"]), ComparisonOutcome::Failed("timeout"));
         counts.count(&branch(&["gift", "refuse"], &[]), ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect));
         counts.count(&branch(&["gift"], &["refuse"]), ComparisonOutcome::Mismatched);
-        assert_eq!(counts.ways["`gift`"], BranchRunCounts { runs: 2, compared: 1, mismatched: 1, calls_unknown: 0 });
+        assert_eq!(
+            counts.branches["`gift`"],
+            BranchRunCounts { runs: 2, compared: 1, mismatched: 1, calls_unknown: 0 }
+        );
         assert_eq!(counts.only_unfinished().collect::<Vec<_>>(), [("refuse", 1)]);
-        assert_eq!(counts.ways[NO_STEP], BranchRunCounts { runs: 1, compared: 1, mismatched: 0, calls_unknown: 0 });
+        assert_eq!(counts.branches[NO_STEP], BranchRunCounts { runs: 1, compared: 1, mismatched: 0, calls_unknown: 0 });
         assert_eq!(counts.never_taken().collect::<Vec<_>>(), ["refuse"]);
+        let stored = serde_json::to_value(&counts).unwrap();
+        assert_eq!(stored["ways"]["`gift`"]["runs"], 2, "earlier processes find what they stored: {stored}");
         let counts = counts.without_equal_pairs();
-        assert_eq!((counts.ways["`gift`"].compared, counts.ways[NO_STEP].compared), (1, 0));
+        assert_eq!((counts.branches["`gift`"].compared, counts.branches[NO_STEP].compared), (1, 0));
     }
 
     #[test]
-    fn a_workflow_without_such_steps_has_no_ways_and_many_ways_are_counted_together() {
+    fn a_workflow_without_such_steps_has_no_branches_and_many_branches_are_counted_together() {
         let mut counts = BranchCounts::default();
         counts.count(&branch(&[], &[]), ComparisonOutcome::Matched);
         assert_eq!(counts, BranchCounts::default());
@@ -200,7 +206,7 @@ mod tests {
             counts.count(&branch(&[&format!("s{n}")], &[]), ComparisonOutcome::Matched);
         }
         assert_eq!(
-            (counts.ways.len(), counts.ways[OTHER_BRANCHES].runs),
+            (counts.branches.len(), counts.branches[OTHER_BRANCHES].runs),
             (BRANCHES_MAX + 1, 100 - BRANCHES_MAX as u64)
         );
     }

@@ -212,8 +212,8 @@ impl JudgedRoute<'_> {
             true => Some(format!("`{name}` ({} of {} served)", of.compared, of.served)),
             false => too_rarely_compared(name, of, share).filter(|_| wanted > 0),
         });
-        let thin_ways = branches
-            .ways
+        let thin_branches = branches
+            .branches
             .iter()
             .filter(|(name, of)| is_thin(name, of.compared, of.runs))
             .map(|(name, of)| format!("runs with {name} ({} of {} runs)", of.compared, of.runs));
@@ -229,19 +229,19 @@ impl JudgedRoute<'_> {
             .filter(|(name, of)| !strata.contains_key(*name) && is_thin(name, of.compared, of.served));
         let thin_before =
             thin_before.map(|(name, of)| format!("`{name}` ({} of {} served in `shadow`)", of.compared, of.served));
-        let ways_before = before
+        let branches_before = before
             .into_iter()
-            .flat_map(|all| &all.branches.ways)
-            .filter(|(name, of)| !branches.ways.contains_key(*name) && is_thin(name, of.compared, of.runs));
-        let ways_before =
-            ways_before.map(|(name, of)| format!("runs with {name} ({} of {} runs in `shadow`)", of.compared, of.runs));
+            .flat_map(|all| &all.branches.branches)
+            .filter(|(name, of)| !branches.branches.contains_key(*name) && is_thin(name, of.compared, of.runs));
+        let branches_before = branches_before
+            .map(|(name, of)| format!("runs with {name} ({} of {} runs in `shadow`)", of.compared, of.runs));
         let thin: Vec<String> =
-            thin_strata.chain(thin_ways).chain(unfinished).chain(thin_before).chain(ways_before).collect();
+            thin_strata.chain(thin_branches).chain(unfinished).chain(thin_before).chain(branches_before).collect();
         if strata.is_empty() && wanted > 0 {
             return nothing_yet(Name::StrataAtLeast, "no kind of request was noted yet");
         }
         if thin.is_empty() {
-            let kinds = strata.len() + branches.ways.len();
+            let kinds = strata.len() + branches.branches.len();
             let never: Vec<String> = branches.never_taken().map(|step| format!("`{step}`")).collect();
             let never = match never.is_empty() {
                 true => String::new(),

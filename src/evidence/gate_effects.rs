@@ -52,9 +52,9 @@ impl JudgedRoute<'_> {
         })
     }
 
-    /// The kinds of requests and the ways through the workflow of which no compared pair shows which calls were made:
-    /// the share of all pairs says nothing of a rare one. Of a candidate (`compared_with` the plan in force) only the
-    /// ways count, and only if it makes shared calls.
+    /// The kinds of requests and the branches taken through the workflow of which no compared pair shows which calls
+    /// were made: the share of all pairs says nothing of a rare one. Of a candidate (`compared_with` the plan in force)
+    /// only the branches count, and only if it makes shared calls.
     fn kinds_with_unknown_calls(&self, rung: State, compared_with: ComparedWith) -> Option<String> {
         let RungCounts { strata, branches, .. } = self.evidence.counts_at(rung);
         let is_candidate = compared_with == ComparedWith::PlanInForce;
@@ -64,9 +64,9 @@ impl JudgedRoute<'_> {
         let is_unknown = |compared: u64, unknown: u64| compared > 0 && unknown >= compared;
         let kinds = strata.iter().filter(|(_, of)| !is_candidate && is_unknown(of.compared, of.calls_unknown));
         let kinds = kinds.map(|(name, of)| format!("`{name}` ({} compared)", of.compared));
-        let ways = branches.ways.iter().filter(|(_, of)| is_unknown(of.compared, of.calls_unknown));
-        let ways = ways.map(|(name, of)| format!("runs with {name} ({} compared)", of.compared));
-        let found: Vec<String> = kinds.chain(ways).collect();
+        let branches = branches.branches.iter().filter(|(_, of)| is_unknown(of.compared, of.calls_unknown));
+        let branches = branches.map(|(name, of)| format!("runs with {name} ({} compared)", of.compared));
+        let found: Vec<String> = kinds.chain(branches).collect();
         (!found.is_empty()).then(|| {
             let whose = if is_candidate { "the plan in force" } else { "legacy" };
             format!("of no pair of these it is known which calls {whose} made: {}", first_of(&found, ", "))
@@ -196,9 +196,9 @@ mod tests {
         assert_eq!(condition(&e, &steps, State::Live, State::Only), None, "legacy does nothing there");
     }
 
-    /// The share of all pairs whose calls are known says nothing of a rare kind of request, or of a rare way.
+    /// The share of all pairs whose calls are known says nothing of a rare kind of request, or of a rare branch.
     #[test]
-    fn a_kind_and_a_way_of_which_no_pair_shows_the_calls_hold_the_gate_to_live() {
+    fn a_kind_and_a_branch_of_which_no_pair_shows_the_calls_hold_the_gate_to_live() {
         let mut e = good();
         let promote = small();
         let found = |evidence: &RouteEvidence| {
@@ -207,12 +207,12 @@ mod tests {
         };
         e.dark.legacy_calls = LegacyCallCounts { watched: 60, known: 58, incomplete: 2, ..Default::default() };
         assert_eq!(found(&e).verdict, Verdict::Pass);
-        let way = |compared, calls_unknown| BranchRunCounts { runs: 2, compared, mismatched: 0, calls_unknown };
-        e.dark.branches.ways.insert("`gift`".into(), way(2, 2));
+        let counts = |compared, calls_unknown| BranchRunCounts { runs: 2, compared, mismatched: 0, calls_unknown };
+        e.dark.branches.branches.insert("`gift`".into(), counts(2, 2));
         let rare = found(&e);
         assert_eq!(rare.verdict, Verdict::Inconclusive);
         assert!(rare.detail.contains("which calls legacy made: runs with `gift` (2 compared)"), "{rare:?}");
-        e.dark.branches.ways.insert("`gift`".into(), way(2, 1));
+        e.dark.branches.branches.insert("`gift`".into(), counts(2, 1));
         assert_eq!(found(&e).verdict, Verdict::Pass, "one of them is known");
         let of = StratumCounts { served: 2, compared: 2, mismatched: 0, calls_unknown: 2, skipped: 0 };
         e.dark.strata.insert("POST 2xx vip".into(), of);

@@ -12,7 +12,7 @@ use super::stratum_names::{OTHER_STRATA, is_of_cohort, is_of_errors};
 use crate::flag::State;
 
 /// The conditions of the route that a cohort meets by its own pairs in place of them. Its kinds of requests are asked
-/// for beside those of the route: which ways through the workflow were compared, only the route knows.
+/// for beside those of the route: which branches of the workflow were compared, only the route knows.
 const OWN: [Name; 3] = [Name::Pairs, Name::OpenDifferences, Name::MismatchBelow];
 
 /// The conditions under which the callers of a cohort may go up from one rung to the next, up to `live`.

@@ -189,7 +189,7 @@ impl Evidence {
         }
     }
 
-    /// Counts which way a run took through its workflow, and whether it was compared. A run of an earlier generation
+    /// Counts which branch a run took through its workflow, and whether it was compared. A run of an earlier generation
     /// does not count.
     pub fn record_branch(
         &self,

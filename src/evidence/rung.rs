@@ -43,7 +43,7 @@ pub struct RungCounts {
     /// By kind of request (method, class of legacy's status, cohort, value of `promote.strata_by`): how many legacy
     /// served, and how many of them were compared; for the first 128 kinds.
     pub strata: BTreeMap<String, StratumCounts>,
-    /// Which ways the engine's runs took through the workflow.
+    /// Which branches the engine's runs took through the workflow.
     pub branches: BranchCounts,
     /// The latencies of both arms, without the pairs that both answered with 4xx or 5xx.
     pub latencies: PairedLatencies,

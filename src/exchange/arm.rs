@@ -143,7 +143,7 @@ pub struct RunReport {
     /// The plan has a `volatile: true` read, which is sent after legacy acted: all differences in the body are of kind
     /// `stale_read`.
     pub stale_reads: bool,
-    /// In [`Mode::Rehearse`] and [`Mode::Dark`]: which way the run took through its workflow.
+    /// In [`Mode::Rehearse`] and [`Mode::Dark`]: which branch the run took through its workflow.
     pub branch: Branch,
     /// The request does not fit the workflow's own schema, and the workflow declares no answer for that.
     pub refused_by_schema: bool,

@@ -1,9 +1,9 @@
-//! Which way a run, and the runs below it, took through their workflows.
+//! Which branches a run, and the runs below it, took through their workflows.
 
 use crate::names::{StepId, step_below};
 
-/// The most ways of the runs below a run that are known; the rest is not kept apart.
-const WAYS_BELOW_MAX: usize = 32;
+/// The most branches of the runs below a run that are known; the rest is not kept apart.
+const BRANCHES_BELOW_MAX: usize = 32;
 
 /// Which of the steps that not every run performs (those with `if:`, fallbacks, and `fail:` steps) a run performed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,14 +12,14 @@ pub struct Branch {
     pub taken: Vec<StepId>,
     /// The steps that did not.
     pub not_taken: Vec<StepId>,
-    /// The same of the runs that its steps began, and of those below these, as far as there are such steps: each way
-    /// once, however many items of a step took it.
-    pub below: Vec<WayBelow>,
+    /// The same of the runs that its steps began, and of those below these, as far as there are such steps: each
+    /// branch once, however many items of a step took it.
+    pub below: Vec<BranchBelow>,
 }
 
-/// Which way a run below a run took. The steps have names from the top on: `ship/label`.
+/// Which branch a run below a run took. The steps have names from the top on: `ship/label`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WayBelow {
+pub struct BranchBelow {
     /// The step that began the run.
     pub run_by: StepId,
     /// As [`Branch::taken`].
@@ -29,20 +29,20 @@ pub struct WayBelow {
 }
 
 impl Branch {
-    /// Adds the ways of a run that this step began, and of the runs below it.
+    /// Adds the branches of a run that this step began, and of the runs below it.
     pub fn add_below(&mut self, step: &StepId, of: Self) {
         let named = |steps: Vec<StepId>| steps.iter().map(|below| step_below(step, below.as_str())).collect();
         let Self { taken, not_taken, below } = of;
-        let own = WayBelow { run_by: step.clone(), taken: named(taken), not_taken: named(not_taken) };
-        let deeper = below.into_iter().map(|WayBelow { run_by, taken, not_taken }| WayBelow {
+        let own = BranchBelow { run_by: step.clone(), taken: named(taken), not_taken: named(not_taken) };
+        let deeper = below.into_iter().map(|BranchBelow { run_by, taken, not_taken }| BranchBelow {
             run_by: step_below(step, run_by.as_str()),
             taken: named(taken),
             not_taken: named(not_taken),
         });
-        for way in std::iter::once(own).chain(deeper) {
-            let has_steps = !way.taken.is_empty() || !way.not_taken.is_empty();
-            if has_steps && self.below.len() < WAYS_BELOW_MAX && !self.below.contains(&way) {
-                self.below.push(way);
+        for branch_below in std::iter::once(own).chain(deeper) {
+            let has_steps = !branch_below.taken.is_empty() || !branch_below.not_taken.is_empty();
+            if has_steps && self.below.len() < BRANCHES_BELOW_MAX && !self.below.contains(&branch_below) {
+                self.below.push(branch_below);
             }
         }
     }
@@ -57,9 +57,9 @@ mod tests {
         Branch { taken: ids(taken), not_taken: ids(not_taken), below: Vec::new() }
     }
 
-    fn way(run_by: &str, taken: &[&str], not_taken: &[&str]) -> WayBelow {
+    fn branch_below(run_by: &str, taken: &[&str], not_taken: &[&str]) -> BranchBelow {
         let Branch { taken, not_taken, .. } = branch(taken, not_taken);
-        WayBelow { run_by: run_by.into(), taken, not_taken }
+        BranchBelow { run_by: run_by.into(), taken, not_taken }
     }
 
     #[test]
@@ -69,9 +69,10 @@ mod tests {
         let mut top = branch(&["charge"], &[]);
         top.add_below(&"pay".into(), Branch::default());
         (0..3).for_each(|_| top.add_below(&"ship".into(), ship.clone()));
-        let expected = [way("ship", &["ship/label"], &["ship/gift"]), way("ship/pack", &[], &["ship/pack/box"])];
+        let expected =
+            [branch_below("ship", &["ship/label"], &["ship/gift"]), branch_below("ship/pack", &[], &["ship/pack/box"])];
         assert_eq!(top.below, expected);
         (0..99).for_each(|n| top.add_below(&"ship".into(), branch(&[&format!("s{n}")], &[])));
-        assert_eq!(top.below.len(), WAYS_BELOW_MAX);
+        assert_eq!(top.below.len(), BRANCHES_BELOW_MAX);
     }
 }

@@ -1,10 +1,10 @@
-//! The intents of the runs that a run starts, directly or through others, and the ways that these runs took, under
+//! The intents of the runs that a run starts, directly or through others, and the branches that these runs took, under
 //! names that begin with the steps that started them (`ship/label`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Branch, WayBelow};
+use super::{Branch, BranchBelow};
 use crate::compare::Intent;
 use crate::names::{OF_UNDO, StepId, step_below};
 use crate::workflow::Redaction;
@@ -15,7 +15,7 @@ pub struct IntentsBelow {
     runs: Vec<RunBelow>,
     /// The redactions of those of these runs that have sensitive values.
     redactions: Vec<Arc<Redaction>>,
-    /// The ways of these runs; of the run itself nothing.
+    /// The branches of these runs; of the run itself nothing.
     branch: Branch,
 }
 
@@ -37,13 +37,13 @@ impl IntentsBelow {
         }
     }
 
-    /// Adds the way of a run that a step began, with those of the runs below it.
+    /// Adds the branch of a run that a step began, with those of the runs below it.
     pub fn add_branch(&mut self, step: &StepId, of: Branch) {
         self.branch.add_below(step, of);
     }
 
-    /// The ways of the runs, which are kept no longer.
-    pub fn take_ways(&mut self) -> Vec<WayBelow> {
+    /// The branches of the runs, which are kept no longer.
+    pub fn take_branches_below(&mut self) -> Vec<BranchBelow> {
         std::mem::take(&mut self.branch.below)
     }
 

@@ -36,7 +36,7 @@ pub use arm::{
     ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmRequest, EngineArm, FILES_CHANGED, FROZEN,
     LEGACY_TOOK_FIRST_TRY, MayBegin, NO_FIRST_TRY, ProblemDocument, RunReport, Source,
 };
-pub use branch::{Branch, WayBelow};
+pub use branch::{Branch, BranchBelow};
 pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, SentBody};
 pub use engine_answered::{AnswerUnknown, EngineAnswered, ReverseRequest};
 pub use instance_requests::{InstanceRequest, OpenRequest, RequestNumber, RequestsAtLegacy, TimeAtLegacy};

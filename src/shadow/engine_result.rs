@@ -18,7 +18,7 @@ pub(super) enum EngineResult {
 }
 
 impl EngineResult {
-    /// Which way the run took through its workflow.
+    /// Which branch the run took through its workflow.
     pub(super) fn branch(&self) -> &Branch {
         &self.report().branch
     }

@@ -154,14 +154,14 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
 /// How long before the deadline the reading of the child runs' intents is given up.
 const READ_MARGIN: Duration = Duration::from_millis(50);
 
-/// Adds the intents of the stored runs below a dark run, and the ways that they took.
+/// Adds the intents of the stored runs below a dark run, and the branches that they took.
 async fn add_stored_intents(core: &Core, report: &mut RunReport, plan: &Plan, deadline: Instant) {
     let Some(run) = report.run else { return };
     // Ends before the deadline: a caller that gets no reply by then counts the run as timed out.
     match timeout_at(deadline - READ_MARGIN, run_tree::intents_below(core, run)).await {
         Ok(Ok(below)) => add_intents_below(report, below, plan),
         Ok(Err(error)) => {
-            tracing::debug!(%run, %error, "the intents of a dark run's child runs cannot be read, nor the ways that they took");
+            tracing::debug!(%run, %error, "the intents of a dark run's child runs cannot be read, nor the branches that they took");
             report.lacks_intents = true;
         }
         Err(_) => report.lacks_intents = true,

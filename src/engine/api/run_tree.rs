@@ -1,4 +1,4 @@
-//! A stored run with the runs below it: what all of them would have sent, and which ways they took.
+//! A stored run with the runs below it: what all of them would have sent, and which branches they took.
 //!
 //! Always true: a run is listed after its parent; a tree of which a run or its plan cannot be read is refused as a
 //! whole.
@@ -62,7 +62,7 @@ pub(super) async fn read(core: &Core, top: RunId) -> Result<Vec<RunOfTree>, Stor
     Ok(found)
 }
 
-/// The intents of the runs below a run, and the ways that they took.
+/// The intents of the runs below a run, and the branches that they took.
 ///
 /// # Errors
 /// As those of [`read`], or the events of a run contradict each other.

@@ -219,7 +219,7 @@ pub(in crate::engine) struct RehearsedChild {
     pub redaction: Option<Arc<Redaction>>,
     /// The same of the runs below it.
     pub redactions_below: Vec<Arc<Redaction>>,
-    /// The way that it took, with those of the runs below it.
+    /// The branch that it took, with those of the runs below it.
     pub branch: Branch,
 }
 

@@ -90,7 +90,7 @@ pub(super) struct Log {
     last_durable: Option<Arc<Append>>,
     /// The first events of a rehearsal and of the runs below it, to be shown if it differs; `None` for other runs.
     rehearsed: Option<RehearsedEvents>,
-    /// The intents and the ways of the runs below a rehearsal.
+    /// The intents and the branches of the runs below a rehearsal.
     intents_below: IntentsBelow,
 }
 
@@ -130,7 +130,7 @@ impl Log {
             }
         }
     }
-    /// Keeps the events, the intents and the way of a child of a rehearsal that has ended, and of the runs below it.
+    /// Keeps the events, the intents and the branch of a child of a rehearsal that has ended, and of the runs below it.
     pub fn push_child(&mut self, child: RehearsedChild) {
         let RehearsedChild { end, step, item, events, intents, redaction, redactions_below, branch } = child;
         let redactions = redaction.iter().cloned().chain(redactions_below).collect();
@@ -140,7 +140,7 @@ impl Log {
             kept.add_child(end.child, events, redaction);
         }
     }
-    /// The intents and the ways of the runs below a rehearsal, which are kept no longer.
+    /// The intents and the branches of the runs below a rehearsal, which are kept no longer.
     pub fn take_intents_below(&mut self) -> IntentsBelow {
         std::mem::take(&mut self.intents_below)
     }

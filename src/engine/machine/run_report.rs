@@ -76,7 +76,7 @@ fn intents(run: &Run, plan: Option<&Plan>) -> Vec<Intent> {
     found.into_iter().map(to_intent).collect()
 }
 
-/// The intents of a run and the way that it took, with those of the runs below it.
+/// The intents of a run and the branch that it took, with those of the runs below it.
 pub(in crate::engine) struct IntentsOfRun {
     /// In the order of the run's plan.
     pub intents: Vec<Intent>,
@@ -87,16 +87,16 @@ pub(in crate::engine) struct IntentsOfRun {
 
 impl IntentsOfRun {
     pub fn of(run: &Run, plan: &Plan, mut below: IntentsBelow) -> Self {
-        let branch = Branch { below: below.take_ways(), ..branch(run, plan) };
+        let branch = Branch { below: below.take_branches_below(), ..branch(run, plan) };
         let mut intents = intents(run, Some(plan));
         let redactions_below = below.merge_into(&mut intents, |step| position(Some(plan), step));
         Self { intents, redactions_below, branch }
     }
 }
 
-/// Adds the intents and the ways of the runs below a run to its own.
+/// Adds the intents and the branches of the runs below a run to its own.
 pub(in crate::engine) fn add_intents_below(report: &mut RunReport, mut below: IntentsBelow, plan: &Plan) {
-    report.branch.below = below.take_ways();
+    report.branch.below = below.take_branches_below();
     report.redactions_below = below.merge_into(&mut report.intents, |step| position(Some(plan), step));
 }
 

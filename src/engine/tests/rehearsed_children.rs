@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, legacy, refused, request};
-use crate::exchange::{ArmRequest, Branch, Reads, RecordedReads, RehearsedEvents, RunEvents, WayBelow};
+use crate::exchange::{ArmRequest, Branch, BranchBelow, Reads, RecordedReads, RehearsedEvents, RunEvents};
 use crate::flag::SkipReason;
 use crate::limits::Limits;
 use crate::names::{RunId, ServiceName};
@@ -181,8 +181,8 @@ async fn the_way_of_a_run_below_is_reported_under_names_from_the_top_on() {
         let (status, _, report) = answer(harness.send(rehearsal(mode, &json!({}))).await);
         assert_eq!((status, report.lacks_intents), (201, false), "{mode:?}");
         let (taken, not_taken) = (vec!["sub/sub/gift".into()], vec!["sub/sub/insure".into()]);
-        let way = WayBelow { run_by: "sub/sub".into(), taken, not_taken };
-        assert_eq!(report.branch, Branch { below: vec![way], ..Branch::default() }, "{mode:?}");
+        let branch_below = BranchBelow { run_by: "sub/sub".into(), taken, not_taken };
+        assert_eq!(report.branch, Branch { below: vec![branch_below], ..Branch::default() }, "{mode:?}");
     }
 }
 

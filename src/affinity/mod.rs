@@ -39,11 +39,11 @@ mod key_just_stored;
 mod key_list;
 mod key_log;
 mod key_log_methods;
+mod key_lookups;
 mod key_pending;
 mod key_ring;
 mod key_unnoted;
 mod key_writer;
-mod look_ups;
 mod newer_files;
 mod owners;
 mod pin_counts;
@@ -79,7 +79,7 @@ pub use self::key_dir::default_dir;
 pub use self::key_file::KeyFileError;
 pub use self::key_files::{KeyFileLocation, open_key_log, read_key_files};
 pub use self::key_log::KeyLog;
-use self::look_ups::LookUps;
+use self::key_lookups::KeyLookups;
 use self::newer_files::NewerFilesMarks;
 use self::pin_counts::PinCountsById;
 use self::request_locks::RequestLocks;
@@ -110,7 +110,7 @@ pub struct StoreAffinity {
     cache: Cache,
     tries: Arc<Tries>,
     request_locks: RequestLocks,
-    look_ups: LookUps,
+    look_ups: KeyLookups,
     run_versions: RunVersions,
     newer_files: NewerFilesMarks,
     keys: Arc<KeyLog>,
@@ -159,7 +159,7 @@ impl StoreAffinity {
             cache: Cache::default(),
             tries,
             request_locks: RequestLocks::default(),
-            look_ups: LookUps::default(),
+            look_ups: KeyLookups::default(),
             run_versions: RunVersions::default(),
             newer_files: NewerFilesMarks::new(limits),
             keys,

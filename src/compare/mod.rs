@@ -19,6 +19,7 @@
 //!
 //! `flag` and `shadow` choose the requests that are compared; `evidence` counts the results.
 
+mod allowances;
 mod answer_scope;
 mod assert;
 mod awaited;
@@ -53,7 +54,6 @@ mod json_reader;
 mod json_tree;
 mod kept;
 mod line_secrets;
-mod looser;
 mod multipart;
 mod node;
 mod nothing_compared;
@@ -126,6 +126,7 @@ mod text_tests;
 #[cfg(test)]
 mod tree_tests;
 
+pub use allowances::Allowances;
 pub use answer_scope::answer_scope;
 pub use awaited::AwaitedIntents;
 pub use bounds::{BoundExceeded, CompareBounds};
@@ -147,7 +148,6 @@ pub use kept::{
     CallPair, CallText, ComparedTo, KeepContext, Kept, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, Rejudged,
     SensitiveParts, keep, rejudge,
 };
-pub use looser::Allowances;
 pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, InstanceIds, Pair};

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::bound;
 use super::branches::OTHER_BRANCHES;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, nothing_yet, pass};
-use super::gate_words::{ComparedWith, NAMES_SHOWN, elapsed, first_of, in_words};
+use super::gate_text::{ComparedWith, NAMES_SHOWN, duration_text, elapsed, first_of};
 use super::route::RouteEvidence;
 use super::rung::RungCounts;
 use super::strata::too_rarely_compared;
@@ -303,10 +303,10 @@ impl JudgedRoute<'_> {
             None => return None,
             Some(last) => {
                 let age = elapsed(last, self.now);
-                let found = format!("the last {what} was {} ago", in_words(age));
+                let found = format!("the last {what} was {} ago", duration_text(age));
                 match age <= wanted {
                     true => (Verdict::Pass, found),
-                    false => (Verdict::Stale, format!("{found}; it may be at most {} old", in_words(wanted))),
+                    false => (Verdict::Stale, format!("{found}; it may be at most {} old", duration_text(wanted))),
                 }
             }
         };

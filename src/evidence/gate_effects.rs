@@ -3,7 +3,7 @@
 
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
 use super::gate::JudgedRoute;
-use super::gate_words::{ComparedWith, first_of};
+use super::gate_text::{ComparedWith, first_of};
 use super::rung::RungCounts;
 use crate::flag::State;
 use crate::names::StepId;

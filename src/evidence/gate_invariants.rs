@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
 use super::gate::JudgedRoute;
-use super::gate_words::{elapsed, first_of, in_words};
+use super::gate_text::{duration_text, elapsed, first_of};
 use super::invariants::InvariantCounts;
 use crate::flag::Invariant;
 
@@ -75,7 +75,7 @@ impl JudgedRoute<'_> {
         let run = last.run.as_ref().map(|run| format!(", run {run}")).unwrap_or_default();
         let error = last.error.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
         let of = counts.judged();
-        Some(format!("`{name}` {} of {of} times (the last {} ago{run}{error})", counts.broken, in_words(ago)))
+        Some(format!("`{name}` {} of {of} times (the last {} ago{run}{error})", counts.broken, duration_text(ago)))
     }
 }
 

@@ -6,7 +6,7 @@ use super::answers::AnswerSums;
 use super::bound;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
 use super::gate::JudgedRoute;
-use super::gate_words::{elapsed, in_words};
+use super::gate_text::{duration_text, elapsed};
 
 impl JudgedRoute<'_> {
     /// The conditions for `only`.
@@ -48,9 +48,9 @@ impl JudgedRoute<'_> {
         let wanted = self.promote.window;
         let over = self.evidence.answers_since.map_or(Duration::ZERO, |since| elapsed(since, self.now));
         if over >= wanted {
-            return pass(Name::Window, format!("the engine has answered for {}", in_words(over)));
+            return pass(Name::Window, format!("the engine has answered for {}", duration_text(over)));
         }
-        let detail = format!("needs answers over {} (so far {})", in_words(wanted), in_words(over));
+        let detail = format!("needs answers over {} (so far {})", duration_text(wanted), duration_text(over));
         Condition { name: Name::Window, verdict: Verdict::Inconclusive, detail }
     }
 

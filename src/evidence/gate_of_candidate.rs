@@ -2,7 +2,7 @@
 
 use super::conditions::Condition;
 use super::gate::JudgedRoute;
-use super::gate_words::ComparedWith;
+use super::gate_text::ComparedWith;
 use crate::flag::State;
 
 /// The conditions for a larger share of the candidate of a route, and for putting it in force. Its pairs are rehearsals

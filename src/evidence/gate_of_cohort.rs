@@ -6,7 +6,7 @@
 use super::bound;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
 use super::gate::{JudgedRoute, conditions};
-use super::gate_words::first_of;
+use super::gate_text::first_of;
 use super::strata::{StratumCounts, too_rarely_compared};
 use super::stratum_names::{OTHER_STRATA, is_of_cohort, is_of_errors};
 use crate::flag::State;

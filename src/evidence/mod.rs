@@ -38,7 +38,7 @@ mod gate_noise;
 mod gate_of_answers;
 mod gate_of_candidate;
 mod gate_of_cohort;
-mod gate_words;
+mod gate_text;
 mod guard;
 mod guard_window;
 mod guards;
@@ -47,7 +47,6 @@ mod latency;
 mod latency_quantile;
 mod latency_ratio;
 mod legacy_calls;
-mod look_up;
 mod lost;
 mod mark_file;
 mod mark_writer;
@@ -63,6 +62,7 @@ mod pairs;
 mod rejudged;
 mod rejudging;
 mod route;
+mod route_lookup;
 mod rung;
 mod samples;
 mod second_runs;
@@ -77,7 +77,7 @@ mod gate_strata_tests;
 #[cfg(test)]
 mod gate_tests;
 #[cfg(test)]
-mod gate_words_tests;
+mod gate_text_tests;
 #[cfg(test)]
 mod noise_tests;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::conditions::{Condition, ConditionName as Name};
 use super::gate::{JudgedRoute, conditions};
 use super::gate_of_candidate::candidate_conditions;
 use super::gate_tests::{good, judge, judged, small};
-use super::gate_words::in_words;
+use super::gate_text::duration_text;
 use crate::flag::State;
 use crate::names::StepId;
 
@@ -27,7 +27,7 @@ fn a_candidate_whose_steps_were_not_reached_is_not_advised_to_watch_legacy() {
 
 #[test]
 fn a_count_of_one_is_written_in_the_singular() {
-    let words = [0, 1, 2, 119].map(|s| in_words(Duration::from_secs(s)));
+    let words = [0, 1, 2, 119].map(|s| duration_text(Duration::from_secs(s)));
     assert_eq!(words, ["0 seconds", "1 second", "2 seconds", "119 seconds"]);
     let all = judge(&good(), &small(), State::Shadow, State::Dark);
     let strata = all.into_iter().find(|condition| condition.name == Name::StrataAtLeast).unwrap().detail;

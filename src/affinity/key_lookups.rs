@@ -23,7 +23,7 @@ type LookUp = Shared<BoxFuture<'static, Result<Option<Arm>, ArmUnknown>>>;
 
 /// The look-ups under way.
 #[derive(Default)]
-pub(super) struct LookUps(Mutex<HashMap<KeyQuery, Entry>>);
+pub(super) struct KeyLookups(Mutex<HashMap<KeyQuery, Entry>>);
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum KeyQuery {
@@ -43,11 +43,11 @@ struct Entry {
 
 /// One caller that waits for an entry. Dropping the last one removes the entry.
 struct Waiting<'a> {
-    look_ups: &'a LookUps,
+    look_ups: &'a KeyLookups,
     query: KeyQuery,
 }
 
-impl LookUps {
+impl KeyLookups {
     /// Returns which arm took a first try, according to the store. Waits at most `at_most`, and as long again where an
     /// earlier look-up of the same key is under way.
     pub(super) async fn first_try(
@@ -60,7 +60,7 @@ impl LookUps {
         look_up.await
     }
 
-    /// Returns whether a run claimed any key in this range, according to the store. Waits like [`LookUps::first_try`].
+    /// Returns whether a run claimed any key in this range, according to the store. Waits like [`KeyLookups::first_try`].
     pub(super) async fn engine_took_any(
         &self,
         store: &StoreHandle,

@@ -22,7 +22,7 @@ pub(super) fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
 }
 
 /// A time in its largest unit of which there is at least one.
-pub(super) fn in_words(time: Duration) -> String {
+pub(super) fn duration_text(time: Duration) -> String {
     let seconds = time.as_secs();
     let (count, unit) = match seconds {
         172_800.. => (seconds / 86_400, "days"),

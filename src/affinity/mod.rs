@@ -92,8 +92,8 @@ pub use self::unknown_keys::RequestsWithUnknownKeys;
 pub use self::writes_under_files::WritesUnderFiles;
 use crate::clock;
 use crate::exchange::{
-    AdoptionAnswer, AdoptionRequest, Affinity, ArmUnknown, EarlierKeys, Entered, KnownBody, LegacyEntry, LegacyTake,
-    NotedInstance, Remembered, WriteUnderFiles,
+    AdoptionAnswer, AdoptionRequest, Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyAdmission,
+    LegacyAdmissionRequest, LegacyTake, NotedInstance, OpenWriteGuard, Remembered,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::limits::Limits;
@@ -282,11 +282,11 @@ impl Affinity for StoreAffinity {
         self.instances.note(noted);
     }
 
-    fn enter_legacy(&self, entry: &LegacyEntry<'_>) -> Entered {
-        self.requests_at_legacy.enter(entry)
+    fn admit_to_legacy(&self, request: &LegacyAdmissionRequest<'_>) -> LegacyAdmission {
+        self.requests_at_legacy.admit(request)
     }
 
-    fn begin_write(&self) -> Option<WriteUnderFiles> {
+    fn begin_write(&self) -> Option<OpenWriteGuard> {
         Some(self.requests_at_legacy.begin_write())
     }
 

@@ -18,8 +18,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::writes_under_files::WritesUnderFiles;
 use crate::exchange::{
-    Adopter, AdoptionAnswer, AdoptionRequest, Entered, LegacyEntry, LegacyRequests, RequestAtLegacy, WhatFor,
-    WriteUnderFiles,
+    Adopter, AdoptionAnswer, AdoptionRequest, InFlightAtLegacyCounter, InstanceAccess, LegacyAdmission,
+    LegacyAdmissionRequest, OpenWriteGuard, RequestAtLegacy,
 };
 use crate::flag::{InstanceKey, PinKey};
 use crate::names::RouteId;
@@ -52,15 +52,9 @@ struct Table {
 }
 
 struct Counted {
-    what_for: CountedFor,
+    access: InstanceAccess<RouteId, PinKey>,
     is_write: bool,
     settles: Duration,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-enum CountedFor {
-    Creates(RouteId),
-    FollowsUp(PinKey),
 }
 
 #[derive(Default)]
@@ -127,7 +121,7 @@ impl RequestsAtLegacyByInstance {
     }
 
     /// Counts a request that may change something, before the files in force are looked at.
-    pub(super) fn begin_write(&self) -> WriteUnderFiles {
+    pub(super) fn begin_write(&self) -> OpenWriteGuard {
         self.writes.load_full().begin()
     }
 
@@ -139,28 +133,28 @@ impl RequestsAtLegacyByInstance {
     }
 
     /// Counts a request that legacy may get, unless its instance moves.
-    pub(super) fn enter(&self, entry: &LegacyEntry<'_>) -> Entered {
-        let Some(this) = self.this.get().and_then(Weak::upgrade) else { return Entered::AtLegacy(None) };
+    pub(super) fn admit(&self, request: &LegacyAdmissionRequest<'_>) -> LegacyAdmission {
+        let Some(this) = self.this.get().and_then(Weak::upgrade) else { return LegacyAdmission::AtLegacy(None) };
         if self.is_current.get().is_some_and(|is_current| !is_current()) {
-            return Entered::Unknown;
+            return LegacyAdmission::Unknown;
         }
-        let LegacyEntry { what_for, is_write, settles } = *entry;
-        let what_for = match what_for {
-            WhatFor::Creates(family) => CountedFor::Creates(family.first_id().clone()),
-            WhatFor::FollowsUp(key) => CountedFor::FollowsUp(key.stored_key()),
+        let LegacyAdmissionRequest { access, is_write, settles } = *request;
+        let access = match access {
+            InstanceAccess::Creates(family) => InstanceAccess::Creates(family.first_id().clone()),
+            InstanceAccess::FollowsUp(key) => InstanceAccess::FollowsUp(key.stored_key()),
         };
         let mut table = self.table();
-        if let CountedFor::FollowsUp(key) = &what_for {
+        if let InstanceAccess::FollowsUp(key) = &access {
             let instance = table.instances.entry(key.clone()).or_default();
             if let Some(moving) = &instance.moving {
-                return Entered::Moving(moved(moving.clone()));
+                return LegacyAdmission::Moving(moved(moving.clone()));
             }
             instance.at_legacy += 1;
         }
         let number = table.next;
         table.next += 1;
-        table.requests.insert(number, Counted { what_for, is_write, settles });
-        Entered::AtLegacy(Some(RequestAtLegacy::new(this, number)))
+        table.requests.insert(number, Counted { access, is_write, settles });
+        LegacyAdmission::AtLegacy(Some(RequestAtLegacy::new(this, number)))
     }
 
     /// Marks an instance as moving: from now on no request of it is counted.
@@ -217,8 +211,8 @@ impl InstanceMoveMark {
     fn state(&self) -> CallsEnded {
         let now = Instant::now();
         let table = self.requests.table();
-        let creates = CountedFor::Creates(self.key.family.clone());
-        let may_create = table.requests.range(..self.before).any(|(_, counted)| counted.what_for == creates);
+        let creates = InstanceAccess::Creates(self.key.family.clone());
+        let may_create = table.requests.range(..self.before).any(|(_, counted)| counted.access == creates);
         let Some(instance) = table.instances.get(&self.key) else { return CallsEnded::Yes };
         if instance.at_legacy > 0 || may_create {
             return CallsEnded::UnderWay;
@@ -240,16 +234,16 @@ impl Drop for InstanceMoveMark {
     }
 }
 
-impl LegacyRequests for RequestsAtLegacyByInstance {
+impl InFlightAtLegacyCounter for RequestsAtLegacyByInstance {
     fn leave(&self, number: u64, may_go_on: bool) {
         let now = Instant::now();
         let mut table = self.table();
-        let Some(Counted { what_for, is_write, settles }) = table.requests.remove(&number) else { return };
+        let Some(Counted { access, is_write, settles }) = table.requests.remove(&number) else { return };
         let until = now.checked_add(settles).filter(|_| may_go_on && is_write && !settles.is_zero());
-        match (what_for, until) {
-            (CountedFor::Creates(family), Some(until)) => note(&mut table.unsettled, family, until),
-            (CountedFor::Creates(_), None) => {}
-            (CountedFor::FollowsUp(key), until) => {
+        match (access, until) {
+            (InstanceAccess::Creates(family), Some(until)) => note(&mut table.unsettled, family, until),
+            (InstanceAccess::Creates(_), None) => {}
+            (InstanceAccess::FollowsUp(key), until) => {
                 let has_room = table.instances.len() < UNSETTLED_MAX;
                 if let Some(until) = until.filter(|_| !has_room) {
                     table.instances.retain(|_, instance| !instance.is_empty(now));
@@ -300,10 +294,14 @@ mod tests {
         requests
     }
 
-    fn enter(requests: &RequestsAtLegacyByInstance, what_for: WhatFor<'_>, is_write: bool) -> Option<RequestAtLegacy> {
-        match requests.enter(&LegacyEntry { what_for, is_write, settles: SETTLES }) {
-            Entered::AtLegacy(request) => Some(request.expect("it is counted")),
-            Entered::Moving(_) | Entered::Unknown => None,
+    fn admit(
+        requests: &RequestsAtLegacyByInstance,
+        access: InstanceAccess<&Family, &InstanceKey>,
+        is_write: bool,
+    ) -> Option<RequestAtLegacy> {
+        match requests.admit(&LegacyAdmissionRequest { access, is_write, settles: SETTLES }) {
+            LegacyAdmission::AtLegacy(request) => Some(request.expect("it is counted")),
+            LegacyAdmission::Moving(_) | LegacyAdmission::Unknown => None,
         }
     }
 
@@ -315,10 +313,10 @@ mod tests {
     async fn an_instance_moves_once_the_requests_that_legacy_had_of_it_have_ended() {
         let requests = requests();
         let (one, other) = (key("17"), key("18"));
-        let mut first = enter(&requests, WhatFor::FollowsUp(&one), true).unwrap();
-        let _of_other = enter(&requests, WhatFor::FollowsUp(&other), true).unwrap();
+        let mut first = admit(&requests, InstanceAccess::FollowsUp(&one), true).unwrap();
+        let _of_other = admit(&requests, InstanceAccess::FollowsUp(&other), true).unwrap();
         let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move yet"));
-        assert!(enter(&requests, WhatFor::FollowsUp(&one), false).is_none(), "a new request waits");
+        assert!(admit(&requests, InstanceAccess::FollowsUp(&one), false).is_none(), "a new request waits");
         assert!(requests.begin(&one).is_err(), "one at a time");
         assert_eq!(mark.calls_ended(now()).await, CallsEnded::UnderWay);
         first.sent();
@@ -328,14 +326,16 @@ mod tests {
         drop(first);
         let (ended, mark) = waiting.await.unwrap();
         assert_eq!(ended, CallsEnded::Yes);
-        let Entered::Moving(moved) =
-            requests.enter(&LegacyEntry { what_for: WhatFor::FollowsUp(&one), is_write: true, settles: SETTLES })
-        else {
+        let LegacyAdmission::Moving(moved) = requests.admit(&LegacyAdmissionRequest {
+            access: InstanceAccess::FollowsUp(&one),
+            is_write: true,
+            settles: SETTLES,
+        }) else {
             panic!("it moves");
         };
         drop(mark);
         moved.await;
-        assert!(enter(&requests, WhatFor::FollowsUp(&one), true).is_some(), "it moves no more");
+        assert!(admit(&requests, InstanceAccess::FollowsUp(&one), true).is_some(), "it moves no more");
     }
 
     #[tokio::test(start_paused = true)]
@@ -343,7 +343,7 @@ mod tests {
         let requests = requests();
         let one = key("17");
         for (is_write, held) in [(false, false), (true, true)] {
-            let mut request = enter(&requests, WhatFor::FollowsUp(&one), is_write).unwrap();
+            let mut request = admit(&requests, InstanceAccess::FollowsUp(&one), is_write).unwrap();
             request.sent();
             drop(request);
             let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
@@ -354,7 +354,7 @@ mod tests {
         let began = now();
         assert_eq!(mark.calls_ended(began + 2 * SETTLES).await, CallsEnded::Yes);
         assert!(now() >= began + SETTLES - Duration::from_secs(1));
-        let unsent = enter(&requests, WhatFor::FollowsUp(&key("19")), true).unwrap();
+        let unsent = admit(&requests, InstanceAccess::FollowsUp(&key("19")), true).unwrap();
         drop(unsent);
         drop(mark);
         assert!(requests.table().instances.is_empty(), "nothing is left");
@@ -365,9 +365,9 @@ mod tests {
         let requests = requests();
         let one = key("17");
         let family = one.family.clone();
-        let before = enter(&requests, WhatFor::Creates(&family), true).unwrap();
+        let before = admit(&requests, InstanceAccess::Creates(&family), true).unwrap();
         let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
-        let _after = enter(&requests, WhatFor::Creates(&family), true).unwrap();
+        let _after = admit(&requests, InstanceAccess::Creates(&family), true).unwrap();
         assert_eq!(mark.calls_ended(now()).await, CallsEnded::UnderWay);
         drop(before);
         assert_eq!(mark.calls_ended(now()).await, CallsEnded::Yes, "a later create makes another one");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::exchange::{OpenWrites, WriteUnderFiles};
+use crate::exchange::{OpenWriteCounter, OpenWriteGuard};
 
 /// The requests that began while certain files were in force.
 #[derive(Debug, Default)]
@@ -23,9 +23,9 @@ pub struct WritesUnderFiles {
 
 impl WritesUnderFiles {
     /// Counts a request. Called before the files are looked at.
-    pub(super) fn begin(self: Arc<Self>) -> WriteUnderFiles {
+    pub(super) fn begin(self: Arc<Self>) -> OpenWriteGuard {
         self.open.fetch_add(1, SeqCst);
-        WriteUnderFiles::new(self)
+        OpenWriteGuard::new(self)
     }
     /// To be called once other files are in force: from then on the end of the last request is noted.
     pub(super) fn replaced(&self) {
@@ -45,7 +45,7 @@ impl WritesUnderFiles {
     }
 }
 
-impl OpenWrites for WritesUnderFiles {
+impl OpenWriteCounter for WritesUnderFiles {
     fn end_one(&self) {
         // Noted before it is subtracted, so that whoever sees no request open sees when the last one ended.
         if self.are_replaced.load(SeqCst) {

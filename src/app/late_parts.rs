@@ -13,9 +13,9 @@ use tower::util::BoxCloneSyncService;
 
 use crate::exchange::{
     AdoptionAnswer, AdoptionRequest, Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome,
-    ComparisonTicket, EarlierKeys, EngineAnswer, EngineAnswered, EngineArm, Entered, InstanceRequest, KnownBody,
-    LegacyEntry, LegacyTake, NotedInstance, Offer, OfferedRequest, OpenRequest, ProblemDocument, Remembered, RunReport,
-    Served, ServedObserver, Source, TicketCounter, WriteUnderFiles,
+    ComparisonTicket, EarlierKeys, EngineAnswer, EngineAnswered, EngineArm, InstanceAccess, KnownBody, LegacyAdmission,
+    LegacyAdmissionRequest, LegacyTake, NotedInstance, Offer, OfferedRequest, OpenRequest, OpenWriteGuard,
+    ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{PlanSet, RouteId, RunId};
@@ -124,10 +124,10 @@ impl Affinity for LateParts {
             affinity.note_instance(noted);
         }
     }
-    fn enter_legacy(&self, entry: &LegacyEntry<'_>) -> Entered {
-        self.affinity().map_or(Entered::Unknown, |affinity| affinity.enter_legacy(entry))
+    fn admit_to_legacy(&self, request: &LegacyAdmissionRequest<'_>) -> LegacyAdmission {
+        self.affinity().map_or(LegacyAdmission::Unknown, |affinity| affinity.admit_to_legacy(request))
     }
-    fn begin_write(&self) -> Option<WriteUnderFiles> {
+    fn begin_write(&self) -> Option<OpenWriteGuard> {
         self.affinity()?.begin_write()
     }
     fn adopt(&self, request: AdoptionRequest) -> BoxFuture<'_, AdoptionAnswer> {
@@ -161,8 +161,8 @@ impl Offer for LateParts {
     fn has_room(&self, route: &RouteId) -> bool {
         self.shadow().is_some_and(|offer| offer.has_room(route))
     }
-    fn announce(&self, request: InstanceRequest, now: u64) -> Option<OpenRequest> {
-        self.shadow()?.announce(request, now)
+    fn announce(&self, access: InstanceAccess, is_write: bool, now: u64) -> Option<OpenRequest> {
+        self.shadow()?.announce(access, is_write, now)
     }
     fn may_add_twins(&self) -> bool {
         self.shadow().is_some_and(Offer::may_add_twins)

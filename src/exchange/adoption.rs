@@ -9,22 +9,14 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::InstanceAccess;
 use crate::flag::{AdoptRule, Family, InstanceKey};
 
-/// What a request does with instances.
+/// Asks whether legacy may get a request.
 #[derive(Clone, Copy, Debug)]
-pub enum WhatFor<'a> {
-    /// It may create an instance of this family, whose id legacy may know before the reply.
-    Creates(&'a Family),
-    /// It follows this instance up: it reads or changes it.
-    FollowsUp(&'a InstanceKey),
-}
-
-/// A request that legacy may get.
-#[derive(Clone, Copy, Debug)]
-pub struct LegacyEntry<'a> {
-    /// What it does.
-    pub what_for: WhatFor<'a>,
+pub struct LegacyAdmissionRequest<'a> {
+    /// What the request does.
+    pub access: InstanceAccess<&'a Family, &'a InstanceKey>,
     /// Whether its method is one that may change something.
     pub is_write: bool,
     /// For how long legacy may go on with it if its end is not seen.
@@ -32,10 +24,10 @@ pub struct LegacyEntry<'a> {
 }
 
 /// Whether legacy may get a request.
-pub enum Entered {
+pub enum LegacyAdmission {
     /// It may. It counts as at legacy until the value is dropped; `None`: nobody counts it.
     AtLegacy(Option<RequestAtLegacy>),
-    /// Its instance is being moved; the future resolves when it is moved no more.
+    /// Its instance is being moved; the future resolves when the move has ended.
     Moving(BoxFuture<'static, ()>),
     /// This process does not know whether another one has moved the instance.
     Unknown,
@@ -44,42 +36,42 @@ pub enum Entered {
 /// Counts one request as in flight at legacy until it is dropped. If it was sent and its end was not seen, legacy
 /// may go on with it: its instance is not moved for some time.
 pub struct RequestAtLegacy {
-    requests: Arc<dyn LegacyRequests>,
+    requests: Arc<dyn InFlightAtLegacyCounter>,
     number: u64,
     may_go_on: bool,
 }
 
-/// Counts the requests that may change something and began while certain files were in force.
-pub trait OpenWrites: Send + Sync {
+/// Counts the open requests that may change something and began while certain files were in force.
+pub trait OpenWriteCounter: Send + Sync {
     /// One of them has ended.
     fn end_one(&self);
 }
 
-/// One request that may change something. It is counted until the value is dropped.
-pub struct WriteUnderFiles(Arc<dyn OpenWrites>);
+/// Counts one request that may change something as open until it is dropped.
+pub struct OpenWriteGuard(Arc<dyn OpenWriteCounter>);
 
-impl WriteUnderFiles {
+impl OpenWriteGuard {
     /// A request that `writes` has counted.
-    pub fn new(writes: Arc<dyn OpenWrites>) -> Self {
+    pub fn new(writes: Arc<dyn OpenWriteCounter>) -> Self {
         Self(writes)
     }
 }
 
-impl Drop for WriteUnderFiles {
+impl Drop for OpenWriteGuard {
     fn drop(&mut self) {
         self.0.end_one();
     }
 }
 
-/// Counts requests at legacy.
-pub trait LegacyRequests: Send + Sync {
+/// Counts the requests that are in flight at legacy.
+pub trait InFlightAtLegacyCounter: Send + Sync {
     /// The request with this number has ended; with `may_go_on`, legacy may still perform it.
     fn leave(&self, number: u64, may_go_on: bool);
 }
 
 impl RequestAtLegacy {
     /// A request that `requests` counts under this number.
-    pub fn new(requests: Arc<dyn LegacyRequests>, number: u64) -> Self {
+    pub fn new(requests: Arc<dyn InFlightAtLegacyCounter>, number: u64) -> Self {
         Self { requests, number, may_go_on: false }
     }
     /// Legacy is about to get it.
@@ -118,7 +110,7 @@ pub struct AdoptionRequest {
 pub enum AdoptionAnswer {
     /// The instance is legacy's, and may be moved later: legacy answers.
     AtLegacy,
-    /// It is moved no more: its owner is to be looked up.
+    /// The move has ended: its owner is to be looked up.
     Settled,
     /// It is still being moved.
     Moving,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use super::{AdoptionAnswer, AdoptionRequest, Entered, LegacyEntry, WriteUnderFiles};
+use super::{AdoptionAnswer, AdoptionRequest, LegacyAdmission, LegacyAdmissionRequest, OpenWriteGuard};
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{PlanSet, RouteId, RunId};
 
@@ -172,17 +172,17 @@ pub trait Affinity: Send + Sync {
     }
     /// Counts a request that legacy may get, of a family whose instances may be moved from legacy to the engine. Called
     /// before the owner of the request's instance is looked up.
-    fn enter_legacy(&self, entry: &LegacyEntry<'_>) -> Entered {
-        let _ = entry;
-        Entered::AtLegacy(None)
+    fn admit_to_legacy(&self, request: &LegacyAdmissionRequest<'_>) -> LegacyAdmission {
+        let _ = request;
+        LegacyAdmission::AtLegacy(None)
     }
     /// Counts a request that may change something, until the value is dropped. Called before the files in force are
     /// looked at. `None`: nobody counts them.
-    fn begin_write(&self) -> Option<WriteUnderFiles> {
+    fn begin_write(&self) -> Option<OpenWriteGuard> {
         None
     }
     /// Moves an instance from legacy to the engine, if that is possible now. The caller must not hold a request at
-    /// legacy of that instance ([`Affinity::enter_legacy`]). Waits for a bounded time; the move goes on if the caller
+    /// legacy of that instance ([`Affinity::admit_to_legacy`]). Waits for a bounded time; the move goes on if the caller
     /// does not wait for it.
     fn adopt(&self, request: AdoptionRequest) -> BoxFuture<'_, AdoptionAnswer> {
         let _ = request;

@@ -9,18 +9,14 @@ use std::sync::Arc;
 
 use crate::flag::{Family, InstanceKey};
 
-/// What a request does with instances.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InstanceRequest {
-    /// It may create an instance of this family. Its id is known once legacy has replied.
-    Creates(Family),
-    /// It follows up this instance.
-    FollowsUp {
-        /// The instance.
-        key: InstanceKey,
-        /// Whether it may change the instance: its method is not a safe one.
-        is_write: bool,
-    },
+/// What a request does with instances. The parameters: whether the family and the key are owned, borrowed, or in the
+/// form in which they are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceAccess<F = Family, K = InstanceKey> {
+    /// It may create an instance of this family. Legacy may know its id before the reply.
+    Creates(F),
+    /// It follows this instance up: it reads or changes it.
+    FollowsUp(K),
 }
 
 /// The number of an announced request.
@@ -38,7 +34,7 @@ pub struct TimeAtLegacy {
 }
 
 /// Is told what becomes of an announced request. No method waits for the shadow executor.
-pub trait RequestsAtLegacy: Send + Sync {
+pub trait AnnouncedRequestObserver: Send + Sync {
     /// Legacy's reply is complete at this time.
     fn answered(&self, number: RequestNumber, at: u64);
     /// Legacy created this instance.
@@ -50,7 +46,7 @@ pub trait RequestsAtLegacy: Send + Sync {
 
 /// A request of an instance that legacy is about to get, has, or has answered. Dropping it closes the request.
 pub struct OpenRequest {
-    requests: Arc<dyn RequestsAtLegacy>,
+    requests: Arc<dyn AnnouncedRequestObserver>,
     number: RequestNumber,
     began: u64,
     ended: Option<u64>,
@@ -59,7 +55,7 @@ pub struct OpenRequest {
 
 impl OpenRequest {
     /// A request that was announced to `requests` under this number.
-    pub fn new(requests: Arc<dyn RequestsAtLegacy>, number: RequestNumber, began: u64) -> Self {
+    pub fn new(requests: Arc<dyn AnnouncedRequestObserver>, number: RequestNumber, began: u64) -> Self {
         Self { requests, number, began, ended: None, may_have_changed: true }
     }
     /// Legacy's reply is complete. To be called before the client can have all of it.

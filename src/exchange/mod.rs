@@ -26,8 +26,8 @@ mod request_value;
 mod twins;
 
 pub use adoption::{
-    Adopter, AdoptionAnswer, AdoptionRequest, Entered, LegacyEntry, LegacyRequests, OpenWrites, RequestAtLegacy,
-    WhatFor, WriteUnderFiles,
+    Adopter, AdoptionAnswer, AdoptionRequest, InFlightAtLegacyCounter, LegacyAdmission, LegacyAdmissionRequest,
+    OpenWriteCounter, OpenWriteGuard, RequestAtLegacy,
 };
 pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, NotedInstance, Remembered};
 pub use answer_body::{AnswerBody, ServiceReply, StreamedBody};
@@ -39,7 +39,7 @@ pub use arm::{
 pub use branch::{Branch, BranchBelow};
 pub use effects::{EffectObserver, EffectRegistry, EffectWatch, RequestToWatch, SentBody};
 pub use engine_answered::{AnswerUnknown, EngineAnswered, ReverseRequest};
-pub use instance_requests::{InstanceRequest, OpenRequest, RequestNumber, RequestsAtLegacy, TimeAtLegacy};
+pub use instance_requests::{AnnouncedRequestObserver, InstanceAccess, OpenRequest, RequestNumber, TimeAtLegacy};
 pub use intents_below::IntentsBelow;
 pub use late_failure::LateFailureObserver;
 pub use legacy_calls::LegacyCalls;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{Answered, EngineAnswered, InstanceRequest, OfferedRequest, OpenRequest};
+use super::{Answered, EngineAnswered, InstanceAccess, OfferedRequest, OpenRequest};
 use crate::flag::{SkipReason, State, StratumValue};
 use crate::names::{RouteId, RunId};
 
@@ -22,9 +22,9 @@ pub trait Offer: Send + Sync {
     /// Whether the shadow executor can take a request of this route now; asked before bodies are copied.
     fn has_room(&self, route: &RouteId) -> bool;
     /// Announces a request of an instance, before legacy gets it, at this time of the proxy's clock (in microseconds).
-    /// `None`: nobody needs to know of it.
-    fn announce(&self, request: InstanceRequest, now: u64) -> Option<OpenRequest> {
-        let _ = (request, now);
+    /// `is_write`: its method is not a safe one. `None`: nobody needs to know of it.
+    fn announce(&self, access: InstanceAccess, is_write: bool, now: u64) -> Option<OpenRequest> {
+        let _ = (access, is_write, now);
         None
     }
     /// Whether legacy may have created instances whose twins are on their way. Asked before the owner of an instance is

@@ -12,7 +12,9 @@ use super::failure::Failure;
 use super::proxied_request::ProxiedRequest;
 use super::respond::Refused;
 use super::retry_keys::KnownFirstTry;
-use crate::exchange::{AdoptionAnswer, AdoptionRequest, Affinity, Entered, LegacyEntry, RequestAtLegacy, WhatFor};
+use crate::exchange::{
+    AdoptionAnswer, AdoptionRequest, Affinity, InstanceAccess, LegacyAdmission, LegacyAdmissionRequest, RequestAtLegacy,
+};
 use crate::flag::{Decision, Instance, InstanceKey, MOVING, Owner, RequestFacts, RouteFlag, State};
 
 /// How long a request waits while its instance is moved.
@@ -22,27 +24,28 @@ const NOT_CURRENT: &str = "whether another process has moved the instance of thi
                            nothing was started";
 
 /// Counts a request that legacy may get, if its family's instances may be moved; waits while its instance is moved.
-pub(super) async fn enter(
+pub(super) async fn admit(
     proxied: &ProxiedRequest<'_>,
     flag: &RouteFlag,
     follows: Option<&InstanceKey>,
     method: &Method,
 ) -> Result<Option<RequestAtLegacy>, Box<Refused>> {
     let Some(rule) = &flag.adopt else { return Ok(None) };
-    let what_for = match (follows, &flag.route.instance) {
-        (Some(key), _) => WhatFor::FollowsUp(key),
-        (None, Some(Instance::Creates { .. })) => WhatFor::Creates(&flag.family),
+    let access = match (follows, &flag.route.instance) {
+        (Some(key), _) => InstanceAccess::FollowsUp(key),
+        (None, Some(Instance::Creates { .. })) => InstanceAccess::Creates(&flag.family),
         (None, Some(Instance::Follows { .. }) | None) => return Ok(None),
     };
-    let entry = LegacyEntry { what_for, is_write: !method.is_safe(), settles: rule.settles };
+    let request = LegacyAdmissionRequest { access, is_write: !method.is_safe(), settles: rule.settles };
     let client = proxied.client;
     let refused = |why| Box::new(proxied.refused(flag.effective.state, Failure::NoSafeArm(why)));
     let until = tokio::time::Instant::now() + MOVE_WAIT;
     loop {
-        match client.shared.affinity.enter_legacy(&entry) {
-            Entered::AtLegacy(request) => return Ok(request),
-            Entered::Unknown => return Err(refused(NOT_CURRENT)),
-            Entered::Moving(moved) => match client.wait.or_overdue(tokio::time::timeout_at(until, moved)).await {
+        match client.shared.affinity.admit_to_legacy(&request) {
+            LegacyAdmission::AtLegacy(at_legacy) => return Ok(at_legacy),
+            LegacyAdmission::Unknown => return Err(refused(NOT_CURRENT)),
+            LegacyAdmission::Moving(moved) => match client.wait.or_overdue(tokio::time::timeout_at(until, moved)).await
+            {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return Err(refused(MOVING)),
             },

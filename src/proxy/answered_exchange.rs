@@ -16,7 +16,7 @@ use super::monotonic::now;
 use super::route_metrics::{AnsweredBy, CodeClass, RouteMetrics};
 use super::streamed_served::StreamedServed;
 use super::workflow_gate::InProgress;
-use crate::exchange::WriteUnderFiles;
+use crate::exchange::OpenWriteGuard;
 use crate::flag::State;
 
 /// The facts of an exchange that has its answer.
@@ -42,7 +42,7 @@ pub(super) struct AnsweredExchange {
     /// If its route has a workflow: it is in progress until what was copied of it is handed on.
     pub in_progress: Option<InProgress>,
     /// If it may change something: counts it until it has ended.
-    pub write: Option<WriteUnderFiles>,
+    pub write: Option<OpenWriteGuard>,
     /// What is done with an answer of the engine.
     pub after: Option<Box<AfterAnswer>>,
 }

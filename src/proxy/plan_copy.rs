@@ -15,7 +15,7 @@ use super::monotonic::now;
 use super::noted_instance::FollowUpAtLegacy;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::upload::Upload;
-use crate::exchange::{ComparisonOutcome, ComparisonTicket, InstanceRequest, OfferedRequest, OpenRequest};
+use crate::exchange::{ComparisonOutcome, ComparisonTicket, InstanceAccess, OfferedRequest, OpenRequest};
 use crate::flag::{EngineWork, Owner, SkipReason, State};
 use crate::workflow::Mode;
 
@@ -101,17 +101,15 @@ fn announce(
     rung: State,
     method: &Method,
 ) -> Option<OpenRequest> {
-    let request = match (&flagged.instance, flagged.owner) {
-        (Some(instance), Owner::LegacyWithTwin) if !flagged.is_retry => {
-            InstanceRequest::FollowsUp { key: instance.key.clone(), is_write: !method.is_safe() }
-        }
+    let access = match (&flagged.instance, flagged.owner) {
+        (Some(instance), Owner::LegacyWithTwin) if !flagged.is_retry => InstanceAccess::FollowsUp(instance.key.clone()),
         (Some(_), _) => return None,
         (None, _) if flagged.creates() && rung == State::Dark && !flagged.is_retry => {
-            InstanceRequest::Creates(flagged.flag.family.clone())
+            InstanceAccess::Creates(flagged.flag.family.clone())
         }
         (None, _) => return None,
     };
-    proxied.client.shared.offer.announce(request, now())
+    proxied.client.shared.offer.announce(access, !method.is_safe(), now())
 }
 
 /// Whether a request was skipped as a conditional read (`HEAD` counts as one). Such a request needs no twin: in `live`

@@ -33,7 +33,7 @@ use super::legacy::LegacyConnection;
 use super::route_metrics::AnsweredBy;
 use super::wait::ConnectionWait;
 use super::workflow_gate::InProgress;
-use crate::exchange::WriteUnderFiles;
+use crate::exchange::OpenWriteGuard;
 use crate::limits::REPLY_PIECE_BYTES_MAX;
 use crate::transport::CutReply;
 
@@ -144,7 +144,7 @@ impl ReplyBody {
     }
 
     /// The request may change something: it counts as under way until the exchange has ended.
-    pub(super) fn set_write(&mut self, write: WriteUnderFiles) {
+    pub(super) fn set_write(&mut self, write: OpenWriteGuard) {
         if let Some(answered) = self.answered.as_mut() {
             answered.write = Some(write);
         }

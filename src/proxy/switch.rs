@@ -251,7 +251,7 @@ async fn decide_flagged<'a>(
         proxied.entry.route_metrics.count_unverified_caller();
     }
     let mut instance = None;
-    let mut at_legacy = adoption::enter(&proxied, flag, follows.as_ref(), &head.method).await?;
+    let mut at_legacy = adoption::admit(&proxied, flag, follows.as_ref(), &head.method).await?;
     if let Some(key) = &follows {
         instance = Some(look_up_owner(&proxied, key, &mut facts).await);
     }
@@ -265,7 +265,7 @@ async fn decide_flagged<'a>(
         // count.
         drop(at_legacy.take());
         adoption::adopt(&proxied, flag, key).await?;
-        at_legacy = adoption::enter(&proxied, flag, Some(key), &head.method).await?;
+        at_legacy = adoption::admit(&proxied, flag, Some(key), &head.method).await?;
         instance = Some(look_up_owner(&proxied, key, &mut facts).await);
         diagnostics = DecisionDiagnostics::default();
         decision_if_new = decide(&table.set, flag, &facts, &mut diagnostics);

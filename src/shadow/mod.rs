@@ -93,7 +93,7 @@ pub use parts::{RepeatedLegacy, RulesInForce, ShadowParts};
 use crate::compare::Body;
 use crate::evidence::Evidence;
 use crate::exchange::{
-    Answered, ComparisonOutcome, ComparisonTicket, EngineAnswered, InstanceRequest, Offer, OfferedRequest, OpenRequest,
+    Answered, ComparisonOutcome, ComparisonTicket, EngineAnswered, InstanceAccess, Offer, OfferedRequest, OpenRequest,
 };
 use crate::flag::SkipReason;
 use crate::names::RouteId;
@@ -293,8 +293,8 @@ impl Offer for Shadow {
         self.places.has_room(route) && self.budget.has_room(route)
     }
 
-    fn announce(&self, request: InstanceRequest, now: u64) -> Option<OpenRequest> {
-        Some(Arc::clone(&self.requests).announce(request, now))
+    fn announce(&self, access: InstanceAccess, is_write: bool, now: u64) -> Option<OpenRequest> {
+        Some(Arc::clone(&self.requests).announce(access, is_write, now))
     }
 
     fn may_add_twins(&self) -> bool {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::instance_order::{InstanceOrder, NewTurn, TwinTurn};
-use crate::exchange::{InstanceRequest, OpenRequest, RequestNumber, RequestsAtLegacy, TimeAtLegacy};
+use crate::exchange::{AnnouncedRequestObserver, InstanceAccess, OpenRequest, RequestNumber, TimeAtLegacy};
 use crate::flag::{InstanceKey, PinKey, SkipReason};
 use crate::names::{RouteId, RunId};
 use crate::workflow::Mode;
@@ -84,15 +84,15 @@ impl OpenRequests {
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Announces a request before legacy gets it.
-    pub(super) fn announce(self: Arc<Self>, request: InstanceRequest, now: u64) -> OpenRequest {
-        let (family, subject) = match request {
-            InstanceRequest::Creates(family) => {
+    /// Announces a request before legacy gets it. `is_write`: its method is not a safe one.
+    pub(super) fn announce(self: Arc<Self>, access: InstanceAccess, is_write: bool, now: u64) -> OpenRequest {
+        let (family, subject) = match access {
+            InstanceAccess::Creates(family) => {
                 let family = family.first_id().clone();
                 self.order.create_began();
                 (family.clone(), Subject::Create { family, created: None })
             }
-            InstanceRequest::FollowsUp { key, is_write } => {
+            InstanceAccess::FollowsUp(key) => {
                 let pin = key.stored_key();
                 (pin.family.clone(), Subject::FollowUp { key, pin, is_write })
             }
@@ -184,7 +184,7 @@ impl OpenRequests {
     }
 }
 
-impl RequestsAtLegacy for OpenRequests {
+impl AnnouncedRequestObserver for OpenRequests {
     fn answered(&self, number: RequestNumber, at: u64) {
         if let Some(request) = self.shard(number).requests.get_mut(&number) {
             request.ended = Some(at);

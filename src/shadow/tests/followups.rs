@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::compare::Intent;
-use crate::exchange::{InstanceRequest, OpenRequest};
+use crate::exchange::{InstanceAccess, OpenRequest};
 use crate::flag::{Family, InstanceId};
 use crate::workflow::RecordedHeaders;
 
@@ -97,11 +97,11 @@ impl Rig {
     }
     /// Legacy gets a request at this time. `is_write`: `None` if it creates the instance.
     fn begin(&self, name: &'static str, id: &'static str, is_write: Option<bool>, now: u64) -> AtLegacy {
-        let request = match is_write {
-            None => InstanceRequest::Creates(super::id().into()),
-            Some(is_write) => InstanceRequest::FollowsUp { key: instance(id), is_write },
+        let access = match is_write {
+            None => InstanceAccess::Creates(super::id().into()),
+            Some(_) => InstanceAccess::FollowsUp(instance(id)),
         };
-        let open = self.test.shadow.announce(request, now).expect("it is announced");
+        let open = self.test.shadow.announce(access, is_write.unwrap_or(true), now).expect("it is announced");
         AtLegacy { name, id, mode: Mode::Dark, open }
     }
     /// Legacy has answered it at this time; it is offered.

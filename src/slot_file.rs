@@ -24,7 +24,7 @@ use crate::names::RouteId;
 /// The size of a slot.
 pub const SLOT_BYTES: usize = 64;
 /// The content of a slot. The first 8 bytes are its checksum.
-pub type Slot = [u8; SLOT_BYTES];
+pub type FileSlot = [u8; SLOT_BYTES];
 
 /// The most files of one kind that the processes on one store use in one directory.
 pub const FILES_MAX: usize = 64;
@@ -112,7 +112,7 @@ impl SlotFile {
     ///
     /// # Errors
     /// The file is shorter than the range, or cannot be read.
-    pub fn read(&self, slots: Range<u64>, mut found: impl FnMut(u64, &Slot)) -> io::Result<()> {
+    pub fn read(&self, slots: Range<u64>, mut found: impl FnMut(u64, &FileSlot)) -> io::Result<()> {
         let mut piece = vec![0; piece_bytes(&slots)];
         let mut at = slots.start;
         while at < slots.end {
@@ -130,7 +130,7 @@ impl SlotFile {
     ///
     /// # Errors
     /// The operating system refuses.
-    pub fn write(&self, index: u64, mut slot: Slot) -> io::Result<()> {
+    pub fn write(&self, index: u64, mut slot: FileSlot) -> io::Result<()> {
         let sum = checksum(&slot);
         slot[..8].copy_from_slice(&sum);
         self.0.write_all_at(&slot, index * SLOT_BYTES as u64)
@@ -210,17 +210,17 @@ pub async fn wait_while_locked<T, E>(
     }
 }
 
-fn checksum(slot: &Slot) -> [u8; 8] {
+fn checksum(slot: &FileSlot) -> [u8; 8] {
     bytes_at(blake3::hash(&slot[8..]).as_bytes(), 0)
 }
 
 /// Whether the slot is free.
-pub fn is_free(slot: &Slot) -> bool {
+pub fn is_free(slot: &FileSlot) -> bool {
     slot.iter().all(|byte| *byte == 0)
 }
 
 /// Whether the slot is used and not torn: its checksum matches its content.
-pub fn is_whole(slot: &Slot) -> bool {
+pub fn is_whole(slot: &FileSlot) -> bool {
     !is_free(slot) && slot[..8] == checksum(slot)
 }
 
@@ -238,7 +238,7 @@ pub fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 ///
 /// # Panics
 /// See [`bytes_at`].
-pub fn number_at(slot: &Slot, at: usize) -> u64 {
+pub fn number_at(slot: &FileSlot, at: usize) -> u64 {
     u64::from_le_bytes(bytes_at(slot, at))
 }
 

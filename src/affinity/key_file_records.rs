@@ -5,7 +5,7 @@ use std::io;
 use jiff::Timestamp;
 
 use crate::flag::RetryKey;
-use crate::slot_file::{self, SLOT_BYTES, Slot, SlotFile, bytes_at, number_at};
+use crate::slot_file::{self, FileSlot, SLOT_BYTES, SlotFile, bytes_at, number_at};
 
 /// Slots before the ring.
 pub(super) const HEAD_SLOTS: u64 = 64;
@@ -19,7 +19,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn slot(&self) -> Slot {
+    pub(super) fn slot(&self) -> FileSlot {
         let mut slot = [0; SLOT_BYTES];
         slot[8..16].copy_from_slice(&self.seq.to_le_bytes());
         slot[16..24].copy_from_slice(&millis(self.at));
@@ -27,7 +27,7 @@ impl Record {
         slot
     }
 
-    fn read(slot: &Slot) -> Option<Self> {
+    fn read(slot: &FileSlot) -> Option<Self> {
         let seq = number_at(slot, 8);
         Some(Self { seq, at: time_at(slot, 16)?, key: RetryKey(bytes_at(slot, 24)) }).filter(|_| seq > 0)
     }
@@ -48,6 +48,6 @@ pub(super) fn millis(at: Timestamp) -> [u8; 8] {
     at.as_millisecond().to_le_bytes()
 }
 
-pub(super) fn time_at(slot: &Slot, at: usize) -> Option<Timestamp> {
+pub(super) fn time_at(slot: &FileSlot, at: usize) -> Option<Timestamp> {
     Timestamp::from_millisecond(number_at(slot, at).cast_signed()).ok()
 }

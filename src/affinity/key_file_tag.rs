@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use crate::slot_file::{Slot, bytes_at};
+use crate::slot_file::{FileSlot, bytes_at};
 use crate::store::StoreIdentity;
 
 /// The tag of a file.
@@ -67,14 +67,14 @@ impl Tag {
     }
 
     /// Decodes it from a slot; `None` if an older version wrote the slot.
-    pub(super) fn read(slot: &Slot) -> Option<Self> {
+    pub(super) fn read(slot: &FileSlot) -> Option<Self> {
         let file = Uuid::from_bytes(bytes_at(slot, 16));
         let owner =
             StoreTag { store: bytes_at(slot, 32), location: bytes_at(slot, 48), incarnation: bytes_at(slot, 56) };
         (!file.is_nil()).then_some(Self { file, owner })
     }
 
-    pub(super) fn write(&self, slot: &mut Slot) {
+    pub(super) fn write(&self, slot: &mut FileSlot) {
         let Self { file, owner: StoreTag { store, location, incarnation } } = self;
         slot[16..32].copy_from_slice(file.as_bytes());
         slot[32..48].copy_from_slice(store);

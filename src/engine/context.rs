@@ -33,7 +33,7 @@ use crate::engine::scheduler::acquired_run::AcquiredRun;
 use crate::engine::scheduler::gauges::CountedRuns;
 use crate::engine::scheduler::lease::{Lease, LeaseProof};
 use crate::engine::scheduler::load_permits::LoadPermits;
-use crate::engine::scheduler::mailbox::{Mailboxes, Slot};
+use crate::engine::scheduler::mailbox::{ExecutionSlot, Mailboxes};
 use crate::engine::scheduler::registry::Registry;
 use crate::engine::scheduler::run_snapshots::RunSnapshots;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
@@ -57,7 +57,7 @@ pub(super) trait RunTasks: Send + Sync {
     fn open(
         &self,
         core: Arc<Core>,
-        slot: Slot,
+        slot: ExecutionSlot,
         owned: Option<(OwnedRun, LeaseProof)>,
         permit: Option<OwnedSemaphorePermit>,
     );
@@ -262,7 +262,7 @@ impl Core {
     }
 
     /// Claims the slot of a new run; a rehearsal has none.
-    pub fn slot_of_new(&self, run: &Run) -> Option<Slot> {
+    pub fn slot_of_new(&self, run: &Run) -> Option<ExecutionSlot> {
         (run.mode() != Mode::Rehearse)
             .then(|| self.schedule.mailboxes.claim_slot(&self.schedule.timers, run.id()))
             .flatten()

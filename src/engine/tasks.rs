@@ -13,7 +13,7 @@ use crate::engine::machine::{ChildSpec, ChildState};
 use crate::engine::scheduler::acquire;
 use crate::engine::scheduler::acquired_run::AcquiredRun;
 use crate::engine::scheduler::lease::LeaseProof;
-use crate::engine::scheduler::mailbox::Slot;
+use crate::engine::scheduler::mailbox::ExecutionSlot;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::scheduler::supervisor;
 use crate::exchange::Reads;
@@ -28,7 +28,7 @@ impl RunTasks for Tasks {
     fn open(
         &self,
         core: Arc<Core>,
-        slot: Slot,
+        slot: ExecutionSlot,
         owned: Option<(OwnedRun, LeaseProof)>,
         permit: Option<OwnedSemaphorePermit>,
     ) {

@@ -9,7 +9,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::slot_file::{self, OpenError, SLOT_BYTES, Slot, SlotFile, SlotRoute, bytes_at};
+use crate::slot_file::{self, FileSlot, OpenError, SLOT_BYTES, SlotFile, SlotRoute, bytes_at};
 
 const SLOTS: u64 = 128;
 const ANY_SLOT: u64 = SLOTS - 1;
@@ -107,7 +107,7 @@ impl MarkFile {
     }
 }
 
-fn route_in(index: u64, slot: &Slot) -> SlotRoute {
+fn route_in(index: u64, slot: &FileSlot) -> SlotRoute {
     match slot_file::is_whole(slot) && index < ANY_SLOT {
         true => SlotRoute::Hash(bytes_at(slot, 8)),
         false => SlotRoute::Any,

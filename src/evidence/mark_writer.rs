@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::mark_file::MarkFile;
-use super::marks_state::{MarksState, Slots};
+use super::marks_state::{MarkSlots, MarksState};
 use crate::slot_file::SlotRoute;
 
 /// How long a thread waits for a mark to be written: long enough for a busy disk, short enough for a thread that other
@@ -21,7 +21,7 @@ enum MarkCommand {
     /// Marks a route, and then sends what is marked: the route, or every route; `None` if the write failed.
     Mark(SlotRoute, SyncSender<Option<SlotRoute>>),
     /// Clears slots, and sends a message when this is done.
-    Clear(Vec<(SlotRoute, Slots)>, oneshot::Sender<()>),
+    Clear(Vec<(SlotRoute, MarkSlots)>, oneshot::Sender<()>),
     /// Unlocks the files, and sends a message when this is done.
     Release(oneshot::Sender<()>),
     /// Waits until the sender is dropped.
@@ -86,7 +86,7 @@ impl MarkWriter {
     }
 
     /// Requests that slots are cleared.
-    pub fn clear(&self, state: &mut MarksState, slots: Vec<(SlotRoute, Slots)>) -> oneshot::Receiver<()> {
+    pub fn clear(&self, state: &mut MarksState, slots: Vec<(SlotRoute, MarkSlots)>) -> oneshot::Receiver<()> {
         let (tell, told) = oneshot::channel();
         self.send(state, MarkCommand::Clear(slots, tell));
         told
@@ -165,7 +165,7 @@ impl MarkFiles {
         }
     }
 
-    fn clear(&mut self, route: SlotRoute, mut slots: Slots) {
+    fn clear(&mut self, route: SlotRoute, mut slots: MarkSlots) {
         let files = &mut self.files;
         // A mark that cannot be cleared stays, and is cleared after the next flush. If the process ends before the next
         // flush, the route's evidence is restarted although nothing was lost.

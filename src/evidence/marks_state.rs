@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::slot_file::SlotRoute;
 
 /// The slots in which a mark is written: each is the index of a file and the index of a slot in this file.
-pub(super) type Slots = Vec<(usize, u64)>;
+pub(super) type MarkSlots = Vec<(usize, u64)>;
 
 /// The state of all marks; see the module.
 #[derive(Default)]
@@ -24,7 +24,7 @@ pub(super) struct MarksState {
 /// A mark of one route (or of every route).
 #[derive(Default)]
 struct Mark {
-    slots: Slots,
+    slots: MarkSlots,
     /// How many differences were marked since the mark was written.
     difference_count: u64,
     /// How many of these differences are not counted in the evidence yet.
@@ -40,7 +40,7 @@ impl MarksState {
     }
 
     /// Records that a mark is in these slots.
-    pub fn add(&mut self, marked: SlotRoute, slots: Slots) {
+    pub fn add(&mut self, marked: SlotRoute, slots: MarkSlots) {
         let known = &mut self.marked.entry(marked).or_default().slots;
         for slot in slots {
             if !known.contains(&slot) {
@@ -74,7 +74,7 @@ impl MarksState {
     /// Removes these marks, except those with further differences since then, and returns the slots to be cleared. From
     /// now on the routes count as not marked: a further difference makes a new mark, which is written after the
     /// clearing.
-    pub fn remove(&mut self, ClearableMarks(clearable): ClearableMarks) -> Vec<(SlotRoute, Slots)> {
+    pub fn remove(&mut self, ClearableMarks(clearable): ClearableMarks) -> Vec<(SlotRoute, MarkSlots)> {
         let mut removed = Vec::new();
         for (route, difference_count) in clearable {
             if self.marked.get(&route).is_some_and(|mark| mark.difference_count == difference_count)

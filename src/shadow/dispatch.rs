@@ -27,13 +27,13 @@ const ASKS_MAX: usize = 64;
 
 /// The slots, as the run of a request sees them.
 #[derive(Clone)]
-struct Slots {
+struct ExecutorSlots {
     bound: Arc<SharedBound>,
     /// Asks for a slot once more.
     asks: mpsc::Sender<(RouteId, oneshot::Sender<RouteReservation>)>,
 }
 
-impl Slots {
+impl ExecutorSlots {
     /// Waits for a slot behind the requests of the same route that wait; `None` if the executor ends.
     async fn take_again(&self, route: &RouteId) -> Option<RouteReservation> {
         let (reply, slot) = oneshot::channel();
@@ -86,7 +86,7 @@ async fn run_entry(
     runner: Arc<Runner>,
     entry: QueuedRequest,
     slot: RouteReservation,
-    slots: Slots,
+    slots: ExecutorSlots,
     stop: watch::Receiver<Stop>,
 ) {
     let mut slot = Some(slot);
@@ -151,7 +151,7 @@ pub(super) async fn run_entries(
     runner: Arc<Runner>,
 ) {
     let (asks, mut asked) = mpsc::channel(ASKS_MAX);
-    let slots = Slots { bound, asks };
+    let slots = ExecutorSlots { bound, asks };
     let (mut runs, mut waiting) = (JoinSet::new(), Waiting::default());
     let (mut is_open, mut has_more) = (true, true);
     loop {

@@ -52,8 +52,8 @@ pub(super) fn begin(
             begin_first(run, plan, inputs, step, call, None, now)
         }
         (Some(StepState::Open(open)), item) if open.items.is_some() == item.is_some() => {
-            let slot = item.unwrap_or(0);
-            match open.calls.get(&slot) {
+            let item_index = item.unwrap_or(0);
+            match open.calls.get(&item_index) {
                 Some(state) if matches!(state.phase, Phase::Waiting(_)) && state.renew => {
                     begin_first(run, plan, inputs, step, call, item, now)
                 }
@@ -75,7 +75,7 @@ pub(super) fn begin(
                     Ok(vec![later_attempt(step, call, item, state, request, now)])
                 }
                 Some(_) => Err(CommandRefusal::NotDue("an attempt is under way")),
-                None if !may_begin_item(open, slot) => {
+                None if !may_begin_item(open, item_index) => {
                     Err(CommandRefusal::NotDue("it has ended, or there is no such item"))
                 }
                 None => match fallback::not_run(run, plan, inputs, step, item) {

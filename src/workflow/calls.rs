@@ -92,16 +92,16 @@ impl Open {
         self.results.len() + self.failures.len()
     }
     /// Whether a call has ended.
-    pub fn has_ended(&self, slot: u32) -> bool {
-        self.results.contains_key(&slot) || self.failures.contains_key(&slot)
+    pub fn has_ended(&self, item_index: u32) -> bool {
+        self.results.contains_key(&item_index) || self.failures.contains_key(&item_index)
     }
     /// Whether nothing has happened to an item.
-    pub fn is_new(&self, slot: u32) -> bool {
-        !(self.calls.contains_key(&slot)
-            || self.children.contains(&slot)
-            || self.queued.contains(&slot)
-            || self.replaced.contains_key(&slot)
-            || self.has_ended(slot))
+    pub fn is_new(&self, item_index: u32) -> bool {
+        !(self.calls.contains_key(&item_index)
+            || self.children.contains(&item_index)
+            || self.queued.contains(&item_index)
+            || self.replaced.contains_key(&item_index)
+            || self.has_ended(item_index))
     }
     /// How many items count towards the concurrency limit: those with a call, a child run or a fallback under way, and
     /// queued ones.
@@ -122,8 +122,9 @@ impl Open {
     }
     /// Whether the step has this item (0 is the single call); for a fallback of single items, whether it replaces the
     /// item.
-    pub fn includes(&self, slot: u32) -> bool {
-        (slot as usize) < self.all() && self.replaced_items.as_ref().is_none_or(|taken| taken.contains(&slot))
+    pub fn includes(&self, item_index: u32) -> bool {
+        (item_index as usize) < self.all()
+            && self.replaced_items.as_ref().is_none_or(|taken| taken.contains(&item_index))
     }
     /// Moves `next` past the items that have begun, or have ended without having begun.
     pub fn advance_next(&mut self) {
@@ -298,8 +299,8 @@ pub(super) fn all_calls<'r>(
         StepState::Done { .. } | StepState::Skipped | StepState::Failed | StepState::Replaced { .. } => None,
     });
     let of_steps = open.flat_map(|(step, open)| {
-        let item = |slot: u32| open.items.as_ref().map(|_| slot);
-        open.calls.iter().map(move |(slot, call)| (step, item(*slot), StepPart::Do, call))
+        let item = |item_index: u32| open.items.as_ref().map(|_| item_index);
+        open.calls.iter().map(move |(item_index, call)| (step, item(*item_index), StepPart::Do, call))
     });
     of_steps.chain(side_calls.iter().map(|((step, item, part), call)| (step, *item, *part, call)))
 }

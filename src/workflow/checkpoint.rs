@@ -300,7 +300,10 @@ fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
         (Some(_), _) => vec![rejected(item)],
         (None, Some(open)) => {
             let items = (0u32..).take(open.all());
-            items.filter(|slot| !open.has_ended(*slot)).map(|slot| rejected(Some(slot))).collect()
+            items
+                .filter(|item_index| !open.has_ended(*item_index))
+                .map(|item_index| rejected(Some(item_index)))
+                .collect()
         }
         (None, None) => skipped(run, step, Skipped::Rejected),
     }

@@ -172,11 +172,11 @@ pub(super) fn adjust(
             return not_applicable(format!("name the item of `{id}` that is meant: it has {} items", open.all()));
         }
         (Some(StepState::Open(open)), item, _) if open.items.is_some() == item.is_some() => {
-            let slot = item.unwrap_or(0);
-            if slot as usize >= open.all() {
-                return not_applicable(format!("`{id}` has no item {slot}: it has {} items", open.all()));
+            let item_index = item.unwrap_or(0);
+            if item_index as usize >= open.all() {
+                return not_applicable(format!("`{id}` has no item {item_index}: it has {} items", open.all()));
             }
-            if !(open.is_new(slot) || open.queued.contains(&slot)) {
+            if !(open.is_new(item_index) || open.queued.contains(&item_index)) {
                 return not_applicable(format!("{} has begun", describe(id, item)));
             }
         }

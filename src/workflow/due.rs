@@ -226,8 +226,8 @@ impl Due<'_> {
 
     /// Begins the items and attempts of an open step that can begin now.
     fn open_step(&mut self, index: StepIndex, step: &Step, open: &Open) {
-        for (slot, call) in &open.calls {
-            let item = open.items.as_ref().map(|_| *slot);
+        for (item_index, call) in &open.calls {
+            let item = open.items.as_ref().map(|_| *item_index);
             match call.phase {
                 // An attempt with another input waits for its approval.
                 Phase::Waiting(_) if call.renew && self.run.interactions.is_asked_about(&step.id, item) => {}
@@ -252,9 +252,9 @@ impl Due<'_> {
         if self.run.interactions.is_asked_about(&step.id, None) {
             return; // a person reviews all items
         }
-        let queued = open.queued.iter().copied().filter(|slot| !self.in_queue(index, step, Some(*slot)));
+        let queued = open.queued.iter().copied().filter(|item| !self.in_queue(index, step, Some(*item)));
         let queued: Vec<u32> = queued.collect();
-        let fresh = |slot: &u32| open.is_new(*slot) && !self.run.interactions.is_asked_about(&step.id, Some(*slot));
+        let fresh = |item: &u32| open.is_new(*item) && !self.run.interactions.is_asked_about(&step.id, Some(*item));
         let next: Vec<u32> = match (&open.replaced_items, &step.for_each) {
             // A fallback of single items counts towards the concurrency of the step whose items it replaces.
             (Some(replaced), _) if step.needs.iter().all(|need| self.run.has_ended(&self.plan.steps[need.0].id)) => {
@@ -268,15 +268,15 @@ impl Due<'_> {
             (Some(_), _) | (None, None) => return,
         };
         let is_held = self.conditions.hold_effects && is_effect(self.run, step);
-        for slot in next {
-            if is_held && (open.replaced_items.is_none() || condition_holds(self.run, self.inputs, step, Some(slot))) {
+        for item in next {
+            if is_held && (open.replaced_items.is_none() || condition_holds(self.run, self.inputs, step, Some(item))) {
                 self.actions.push(Action::Held(index));
                 break;
             }
             if self.room == 0 {
                 break;
             }
-            self.begin_first(index, step, Some(slot));
+            self.begin_first(index, step, Some(item));
         }
     }
 
@@ -311,8 +311,8 @@ impl Due<'_> {
         for (index, step) in self.plan.steps.iter().enumerate() {
             let index = StepIndex(index);
             let Some(open) = run.open_step(&step.id) else { continue };
-            for (slot, call) in &open.calls {
-                let item = open.items.as_ref().map(|_| *slot);
+            for (item_index, call) in &open.calls {
+                let item = open.items.as_ref().map(|_| *item_index);
                 match call.phase {
                     Phase::Waiting(at) if starts_while_ending(run, step, call) => {
                         self.next_attempt(index, step, item, StepPart::Do, at)

@@ -77,7 +77,7 @@ impl Run {
                     .filter(|(_, call)| {
                         call.unknown_effect() && matches!(call.phase, Phase::Waiting(_) | Phase::ToProbe(_))
                     })
-                    .map(move |(slot, call)| (step, open.items.as_ref().map(|_| *slot), call))
+                    .map(move |(item_index, call)| (step, open.items.as_ref().map(|_| *item_index), call))
             })
         })
     }

@@ -63,8 +63,8 @@ pub fn is_requested_repeat(run: &Run, step: &Step, item: Option<u32>, part: Step
 }
 
 /// Whether there is such an item (0 is the single call) and it has not begun.
-pub(super) fn may_begin_item(open: &Open, slot: u32) -> bool {
-    open.includes(slot) && (open.is_new(slot) || open.queued.contains(&slot))
+pub(super) fn may_begin_item(open: &Open, item_index: u32) -> bool {
+    open.includes(item_index) && (open.is_new(item_index) || open.queued.contains(&item_index))
 }
 
 /// Whether the step is skipped because a step that it needs was skipped.

@@ -305,7 +305,7 @@ fn repeated_effect<'a>(
     let unfit = unfit.flat_map(|(step, open)| {
         let calls =
             open.calls.iter().filter(|(_, call)| call.unfit_result.is_some() && call.effect != EffectClass::Read);
-        calls.map(move |(slot, _)| (step, open.items.as_ref().map(|_| *slot)))
+        calls.map(move |(item_index, _)| (step, open.items.as_ref().map(|_| *item_index)))
     });
     let done = old.done.iter().filter(|done| !done.rehearsed && !done.harmless && !old.was_undone(done));
     done.map(|done| (&done.step, done.item)).chain(unfit).find(|(step, _)| is_unasked(step))

@@ -252,7 +252,7 @@ impl RiskCheck<'_> {
     fn items(&self) -> Option<Vec<(u32, Arc<Value>)>> {
         let items = self.run.open_step(&self.step.id)?.items.as_ref()?;
         let all = (0u32..).zip(items.iter().cloned());
-        Some(all.filter(|(slot, _)| self.item.is_none_or(|item| item == *slot)).collect())
+        Some(all.filter(|(item_index, _)| self.item.is_none_or(|item| item == *item_index)).collect())
     }
 
     fn risk(&self) -> Result<Risk, Box<Event>> {
@@ -320,9 +320,9 @@ impl RiskCheck<'_> {
         let step = &self.step.id;
         let open = self.run.open_step(step);
         // Items that have ended, or in whose place the fallback runs, are not performed.
-        let to_come = |slot: u32| open.is_none_or(|open| !open.has_ended(slot) && !open.replaced.contains_key(&slot));
+        let to_come = |item: u32| open.is_none_or(|open| !open.has_ended(item) && !open.replaced.contains_key(&item));
         let many = self.items().filter(|_| self.item.is_none());
-        let many = many.map(|items| items.into_iter().filter(|(slot, _)| to_come(*slot)).collect::<Vec<_>>());
+        let many = many.map(|items| items.into_iter().filter(|(item, _)| to_come(*item)).collect::<Vec<_>>());
         if risk != Risk::High {
             let what = match (&many, self.item) {
                 (Some(items), _) => format!("for {} items", items.len()),
@@ -330,7 +330,7 @@ impl RiskCheck<'_> {
                 (None, None) => String::new(),
             };
             let first =
-                self.describe_call(many.as_ref().and_then(|items| items.first()).map(|(slot, _)| *slot).or(self.item))?;
+                self.describe_call(many.as_ref().and_then(|items| items.first()).map(|(item, _)| *item).or(self.item))?;
             let question =
                 format!("May `{step}` be performed{}{what}? ({})", if what.is_empty() { "" } else { " " }, first.0);
             let kind = CheckpointKind::Approval;

@@ -289,9 +289,9 @@ impl Run {
         for (step, state) in &self.steps {
             let StepState::Open(open) = state else { continue };
             let under_way = open.calls.iter().filter(|(_, call)| call.phase == Phase::InFlight);
-            all.extend(
-                under_way.map(|(slot, call)| call.in_flight(step, open.items.as_ref().map(|_| *slot), StepPart::Do)),
-            );
+            all.extend(under_way.map(|(item_index, call)| {
+                call.in_flight(step, open.items.as_ref().map(|_| *item_index), StepPart::Do)
+            }));
         }
         let side_calls = self.side_calls.iter().filter(|(_, call)| call.phase == Phase::InFlight);
         all.extend(side_calls.map(|((step, item, part), call)| call.in_flight(step, *item, *part)));

@@ -27,7 +27,7 @@ use crate::engine::machine::{
 use crate::engine::ports::decode;
 use crate::engine::scheduler::children::end_of;
 use crate::engine::scheduler::load;
-use crate::engine::scheduler::mailbox::Slot;
+use crate::engine::scheduler::mailbox::ExecutionSlot;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::exchange::Reads;
 use crate::names::RunId;
@@ -264,7 +264,7 @@ fn create(
     parent: &RunStarted,
     spec: &ChildSpec,
     own_plan: Option<Arc<Plan>>,
-    slot: Slot,
+    slot: ExecutionSlot,
     reads: Option<Arc<dyn Reads>>,
 ) -> Result<oneshot::Receiver<StartAnswer>, CannotStart> {
     let prepared = prepare(core, parent, spec, own_plan, reads.as_deref())?;

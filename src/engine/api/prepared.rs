@@ -16,7 +16,7 @@ use crate::engine::context::Core;
 use crate::engine::driver::{Caller, Driver, DriverParts};
 use crate::engine::machine::StartAnswer;
 use crate::engine::ports::event_sealer::EventSealer;
-use crate::engine::scheduler::mailbox::Slot;
+use crate::engine::scheduler::mailbox::ExecutionSlot;
 use crate::engine::scheduler::registry::Registration;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::Reads;
@@ -39,7 +39,7 @@ pub(in crate::engine) struct PreparedRun {
     pub claim: Option<Claim>,
     pub registration: Option<Registration>,
     /// `None` for a run that is not stored.
-    pub slot: Option<Slot>,
+    pub slot: Option<ExecutionSlot>,
     /// How many ancestors the run has; counted only in rehearsals, whose runs are not in the store.
     pub depth: u64,
     /// The replies that legacy got to its calls for the run's request.

@@ -40,7 +40,7 @@ use crate::engine::machine::{
 use crate::engine::ports::client::Executor;
 use crate::engine::ports::writer::Writer;
 use crate::engine::run_metrics::RunMetrics;
-use crate::engine::scheduler::mailbox::{CommandReply, CommandRequest, Message, Slot};
+use crate::engine::scheduler::mailbox::{CommandReply, CommandRequest, ExecutionSlot, Message};
 use crate::engine::scheduler::registry::Registration;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::snapshot::FilesSnapshot;
@@ -80,7 +80,7 @@ pub(super) struct DriverParts {
     /// Announces the result to requests with the same retry key.
     pub registration: Option<Registration>,
     /// Receives the run's messages; `None` for a run that is not stored.
-    pub slot: Option<Slot>,
+    pub slot: Option<ExecutionSlot>,
     /// Gets the result of the run's first append.
     pub starter: Option<oneshot::Sender<StartAnswer>>,
     /// How many ancestors the run has; counted only in rehearsals, whose runs are not in the store.
@@ -102,7 +102,7 @@ pub(super) struct Driver {
     caller: Option<oneshot::Sender<CallerAnswer>>,
     starter: Option<oneshot::Sender<StartAnswer>>,
     registration: Option<Registration>,
-    slot: Option<Slot>,
+    slot: Option<ExecutionSlot>,
     takes_messages: bool,
     metrics: RunMetrics,
     spawn_policy: Arc<SpawnPolicyCell>,
@@ -328,7 +328,7 @@ impl Driver {
             }
             Some(Message::ChildEnded(end)) => Input::ChildEnded(*end),
             Some(Message::DescendantWaits) => Input::DescendantWaits,
-            None => Input::ExternalChange { reacquired: self.slot.as_ref().and_then(Slot::reacquired) },
+            None => Input::ExternalChange { reacquired: self.slot.as_ref().and_then(ExecutionSlot::reacquired) },
         }
     }
 }
@@ -370,7 +370,7 @@ async fn append_finished(writer: &mut Option<Writer>) -> Result<(), crate::store
 }
 
 /// The next message; `None` where something outside the run may have changed.
-async fn next_message(slot: &mut Option<Slot>) -> Option<Message> {
+async fn next_message(slot: &mut Option<ExecutionSlot>) -> Option<Message> {
     match slot {
         Some(slot) => slot.next().await,
         None => std::future::pending().await,

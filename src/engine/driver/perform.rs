@@ -14,7 +14,7 @@ use crate::engine::ports::outgoing;
 use crate::engine::ports::writer::Writer;
 use crate::engine::scheduler::children;
 use crate::engine::scheduler::command_error::CommandError;
-use crate::engine::scheduler::mailbox::{CommandReply, Slot};
+use crate::engine::scheduler::mailbox::{CommandReply, ExecutionSlot};
 use crate::flag::{Freeze, State};
 use crate::names::Seq;
 use crate::telemetry::LogThrottle;
@@ -266,7 +266,7 @@ impl Driver {
             }
             DriverEnd::Lost => {
                 core.schedule.timers.remove(id);
-                if self.machine.is_superseded(self.slot.as_ref().and_then(Slot::reacquired)) {
+                if self.machine.is_superseded(self.slot.as_ref().and_then(ExecutionSlot::reacquired)) {
                     core.schedule.timers.wake_now(id); // this process owns the run again: it is loaded and goes on
                 }
             }

@@ -20,7 +20,7 @@ use crate::engine::scheduler::acquired_run::AcquiredRun;
 use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::load::{LoadError, plan_of, read};
-use crate::engine::scheduler::mailbox::{CommandReply, Slot};
+use crate::engine::scheduler::mailbox::{CommandReply, ExecutionSlot};
 use crate::engine::scheduler::stored_run::{self, ReadError, ReadFrom, StoredRun};
 use crate::engine::scheduler::unreadable;
 use crate::names::RunId;
@@ -36,7 +36,7 @@ const RETRY_READ_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// acquires it.
 pub(in crate::engine) fn start_run_task(
     core: &Arc<Core>,
-    slot: Slot,
+    slot: ExecutionSlot,
     owned: Option<(OwnedRun, LeaseProof)>,
     permit: Option<OwnedSemaphorePermit>,
 ) {
@@ -51,7 +51,7 @@ pub(in crate::engine) fn start_run_task(
     tasks.process.tasks.spawn_on(task, &tasks.process.runtime);
 }
 
-async fn acquire_and_drive(core: &Arc<Core>, mut slot: Slot, owned: Option<(OwnedRun, LeaseProof)>) {
+async fn acquire_and_drive(core: &Arc<Core>, mut slot: ExecutionSlot, owned: Option<(OwnedRun, LeaseProof)>) {
     let run = slot.run();
     let (acquired, lease_proof) = match owned {
         Some((owned, lease_proof)) => (Ok(AcquireResult::Acquired(owned)), lease_proof),
@@ -145,7 +145,7 @@ async fn rebuild_summary(core: &Core, run: RunId) -> Result<RunSummary, ReadErro
 }
 
 /// Answers the waiting messages with the store's error, and sets a timer for the next attempt.
-pub(in crate::engine) fn retry_later(core: &Core, mut slot: Slot, error: &StoreError) {
+pub(in crate::engine) fn retry_later(core: &Core, mut slot: ExecutionSlot, error: &StoreError) {
     tracing::warn!(run = %slot.run(), %error, "the run cannot be acquired or loaded now; it is tried again");
     slot.reject_all(|| CommandReply::Error(CommandError::Store { why: error.to_string(), unknown: false }));
     if let Ok(at) = core.process.clock.now().checked_add(RETRY_AFTER) {
@@ -156,10 +156,10 @@ pub(in crate::engine) fn retry_later(core: &Core, mut slot: Slot, error: &StoreE
 /// Loads a run that this process has acquired. `lease_proof` was taken before the run was acquired.
 pub(in crate::engine) async fn load(
     core: &Arc<Core>,
-    slot: Slot,
+    slot: ExecutionSlot,
     owned: &OwnedRun,
     lease_proof: LeaseProof,
-) -> Result<AcquiredRun, (Slot, LoadError)> {
+) -> Result<AcquiredRun, (ExecutionSlot, LoadError)> {
     let id = slot.run();
     core.schedule.timers.remove(id);
     // Reading from a snapshot is safe: this process owns the run, so it is neither appended to nor purged meanwhile.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::scheduler::lease::LeaseProof;
-use crate::engine::scheduler::mailbox::Slot;
+use crate::engine::scheduler::mailbox::ExecutionSlot;
 use crate::engine::snapshot::FilesSnapshot;
 use crate::names::Fence;
 use crate::workflow::{Plan, Run};
@@ -28,7 +28,7 @@ pub(in crate::engine) struct LoadedRun {
 /// A run that this process has acquired and loaded.
 pub(in crate::engine) struct AcquiredRun {
     pub loaded: LoadedRun,
-    pub slot: Slot,
+    pub slot: ExecutionSlot,
     pub fence: Fence,
     /// Taken before the run was acquired.
     pub lease_proof: LeaseProof,

@@ -80,7 +80,7 @@ pub(in crate::engine) enum SendOutcome {
 }
 
 /// The right to execute a run in this process, with its mailbox. Dropping it releases the right.
-pub(in crate::engine) struct Slot {
+pub(in crate::engine) struct ExecutionSlot {
     mailboxes: Arc<Mailboxes>,
     timers: Arc<Timers>,
     run: RunId,
@@ -94,7 +94,7 @@ impl Mailboxes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Claims the run's slot; `None` where a task holds it.
-    pub fn claim_slot(self: &Arc<Self>, timers: &Arc<Timers>, run: RunId) -> Option<Slot> {
+    pub fn claim_slot(self: &Arc<Self>, timers: &Arc<Timers>, run: RunId) -> Option<ExecutionSlot> {
         let mut entries = self.entries();
         if entries.contains_key(&run) {
             return None;
@@ -102,10 +102,10 @@ impl Mailboxes {
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         let (changes, released) = (Arc::new(ChangeSignal::default()), CancellationToken::new());
         entries.insert(run, Mailbox { messages: sender, changes: changes.clone(), released: released.clone() });
-        Some(Slot { mailboxes: self.clone(), timers: timers.clone(), run, messages, changes, released })
+        Some(ExecutionSlot { mailboxes: self.clone(), timers: timers.clone(), run, messages, changes, released })
     }
     /// Claims the run's slot; waits while a task holds it.
-    pub async fn claim_free_slot(self: &Arc<Self>, timers: &Arc<Timers>, run: RunId) -> Slot {
+    pub async fn claim_free_slot(self: &Arc<Self>, timers: &Arc<Timers>, run: RunId) -> ExecutionSlot {
         loop {
             if let Some(slot) = self.claim_slot(timers, run) {
                 return slot;
@@ -157,7 +157,7 @@ impl Mailboxes {
     }
 }
 
-impl Slot {
+impl ExecutionSlot {
     /// The next message; `None` means that something outside the run may have changed.
     pub async fn next(&mut self) -> Option<Message> {
         loop {
@@ -218,7 +218,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for ExecutionSlot {
     fn drop(&mut self) {
         let held_child_end = self.reject_all(|| CommandReply::Retry);
         self.mailboxes.entries().remove(&self.run);

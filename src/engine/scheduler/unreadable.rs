@@ -20,7 +20,7 @@ use crate::engine::machine::command_record;
 use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::end_children;
 use crate::engine::scheduler::gauges::{open_checkpoints, unfinished_runs};
-use crate::engine::scheduler::mailbox::{CommandReply, CommandRequest, Slot};
+use crate::engine::scheduler::mailbox::{CommandReply, CommandRequest, ExecutionSlot};
 use crate::names::RunId;
 use crate::store::{Append, AppendError, CommandRecord, EventsSize, OwnedRun, Priority, StoreError};
 use crate::workflow::{Choice, CommandRefusal, ControlCommand, Mode, RunSummary};
@@ -64,10 +64,10 @@ pub(in crate::engine) async fn give_up(core: &Core, owned: &OwnedRun) {
 /// whether one of them has ended the run.
 pub(in crate::engine) async fn answer_commands(
     core: &Arc<Core>,
-    mut slot: Slot,
+    mut slot: ExecutionSlot,
     owned: &OwnedRun,
     why: &str,
-) -> (Slot, bool) {
+) -> (ExecutionSlot, bool) {
     let mut ended: Option<RunSummary> = None;
     for CommandRequest { command, by, reply } in slot.take_commands() {
         let result = match &ended {

@@ -28,13 +28,13 @@ impl Run {
                     self.steps.insert(step.clone(), StepState::Open(Open::default()));
                 }
                 let open = self.open_step_mut(step, *item)?;
-                let slot = item.unwrap_or(0);
-                if open.has_ended(slot) {
+                let item_index = item.unwrap_or(0);
+                if open.has_ended(item_index) {
                     return Err(format!("the call of `{step}` has ended"));
                 }
-                if let Some(call) = next_attempt(open.calls.get_mut(&slot), started, seq)? {
-                    open.calls.insert(slot, call);
-                    open.queued.remove(&slot);
+                if let Some(call) = next_attempt(open.calls.get_mut(&item_index), started, seq)? {
+                    open.calls.insert(item_index, call);
+                    open.queued.remove(&item_index);
                     open.advance_next();
                 }
                 // In shadow and dark the request of a private step is recorded as an intent, whether it was sent or
@@ -177,8 +177,8 @@ impl Run {
         let call = match outcome {
             Outcome::Rehearsed { intent, taken, .. } => {
                 let open = self.open_step_mut(step, *item)?;
-                let slot = item.unwrap_or(0);
-                if open.calls.contains_key(&slot) || open.has_ended(slot) {
+                let item_index = item.unwrap_or(0);
+                if open.calls.contains_key(&item_index) || open.has_ended(item_index) {
                     return Err(format!("the call of `{step}` has begun"));
                 }
                 self.record_intent(step, *item, intent);
@@ -247,23 +247,23 @@ impl Run {
     }
 
     pub(super) fn item_skipped(&mut self, step: &StepId, item: Option<u32>, reason: Skipped) -> Result<(), String> {
-        let slot = item.unwrap_or(0);
+        let item_index = item.unwrap_or(0);
         let open = self.open_step_mut(step, item)?;
-        if open.has_ended(slot) || open.calls.get(&slot).is_some_and(|call| call.phase == Phase::InFlight) {
-            return Err(format!("item {slot} of `{step}` has ended, or is under way"));
+        if open.has_ended(item_index) || open.calls.get(&item_index).is_some_and(|call| call.phase == Phase::InFlight) {
+            return Err(format!("item {item_index} of `{step}` has ended, or is under way"));
         }
-        if open.children.contains(&slot) {
-            return Err(format!("the run that item {slot} of `{step}` began has not ended"));
+        if open.children.contains(&item_index) {
+            return Err(format!("the run that item {item_index} of `{step}` began has not ended"));
         }
-        open.calls.remove(&slot);
-        open.queued.remove(&slot);
+        open.calls.remove(&item_index);
+        open.queued.remove(&item_index);
         match reason {
             // This is a fallback that does not run for the item: the next event says how the replaced item ends.
             Skipped::Condition | Skipped::Needs | Skipped::NotNeeded => {
-                open.results.insert(slot, CallResult::default());
+                open.results.insert(item_index, CallResult::default());
             }
             Skipped::ByHand | Skipped::Rejected | Skipped::Busy => {
-                self.call_ended(step, slot, CallResult::default());
+                self.call_ended(step, item_index, CallResult::default());
             }
         }
         self.interactions.withdraw(step, item);
@@ -351,10 +351,10 @@ impl Run {
 
     /// Removes and returns the call that ends with this attempt; `None` if no call had begun (attempt 0).
     fn take_call(&mut self, step: &StepId, item: Option<u32>, attempt: u32) -> Result<Option<CallState>, String> {
-        let slot = item.unwrap_or(0);
+        let item_index = item.unwrap_or(0);
         let open = self.open_step_mut(step, item)?;
-        let Some(call) = open.calls.get(&slot) else {
-            return match attempt == 0 && !open.has_ended(slot) {
+        let Some(call) = open.calls.get(&item_index) else {
+            return match attempt == 0 && !open.has_ended(item_index) {
                 true => Ok(None),
                 false => Err(format!("attempt {attempt} of `{step}` is not under way")),
             };
@@ -362,7 +362,7 @@ impl Run {
         if call.attempt != attempt || matches!(call.phase, Phase::Waiting(_) | Phase::ToProbe(_)) {
             return Err(format!("attempt {attempt} of `{step}` is not under way"));
         }
-        let call = open.calls.remove(&slot);
+        let call = open.calls.remove(&item_index);
         if call.as_ref().is_some_and(|call| call.phase == Phase::InFlight) {
             self.in_flight -= 1;
         }

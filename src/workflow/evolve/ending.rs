@@ -60,10 +60,10 @@ impl Run {
             return;
         }
         let Some(StepState::Open(open)) = self.steps.get_mut(step) else { return };
-        let slot = item.unwrap_or(0);
-        if let Some(call) = open.calls.get(&slot).filter(|call| call.phase == Phase::AwaitsDecision) {
+        let item_index = item.unwrap_or(0);
+        if let Some(call) = open.calls.get(&item_index).filter(|call| call.phase == Phase::AwaitsDecision) {
             let (unknown, unfit, call) = (call.unknown_effect(), call.unfit_result.clone(), call.clone());
-            open.calls.remove(&slot);
+            open.calls.remove(&item_index);
             if let Some(unfit) = unfit {
                 let output = unfit.output.unwrap_or_default();
                 self.note_done(step, *item, Some(&call), unfit.status, output, false);
@@ -285,7 +285,7 @@ impl Run {
             .flat_map(|(step, open)| {
                 let calls = open.calls.iter().filter(|(_, call)| is_unknown(call) && call.unfit_result.is_none());
                 let sent = calls.filter(|(_, call)| call.unknown_effect() || call.phase == Phase::InFlight);
-                sent.map(move |(slot, _)| (step.clone(), open.items.as_ref().map(|_| *slot)))
+                sent.map(move |(item_index, _)| (step.clone(), open.items.as_ref().map(|_| *item_index)))
             })
             .collect();
         for (step, item) in left {

@@ -80,16 +80,16 @@ impl Run {
 
     /// Records the result of a call (of a step or of one item). If the call replaces an item, the result is recorded
     /// for that item too. A skipped call has an empty result.
-    pub(super) fn call_ended(&mut self, step: &StepId, slot: u32, result: CallResult) {
+    pub(super) fn call_ended(&mut self, step: &StepId, item_index: u32, result: CallResult) {
         let mut current = step.clone();
         loop {
             if let Some(StepState::Open(open)) = self.steps.get_mut(&current) {
-                if open.replaced.remove(&slot).is_some()
+                if open.replaced.remove(&item_index).is_some()
                     && let (Some(by), Some(_)) = (&mut open.fallbacks_by_item, &result.output)
                 {
-                    by.insert(slot, step.clone());
+                    by.insert(item_index, step.clone());
                 }
-                open.results.insert(slot, result.clone());
+                open.results.insert(item_index, result.clone());
                 open.advance_next();
             }
             match self.step_it_replaces(&current) {
@@ -106,14 +106,14 @@ impl Run {
         let mut collects = false;
         let mut current = step.clone();
         loop {
-            if let (Some(StepState::Open(open)), Some(slot)) = (self.steps.get_mut(&current), item) {
-                if open.has_ended(slot) {
+            if let (Some(StepState::Open(open)), Some(item_index)) = (self.steps.get_mut(&current), item) {
+                if open.has_ended(item_index) {
                     return Err(format!("the call of `{step}` has ended"));
                 }
-                open.replaced.remove(&slot);
+                open.replaced.remove(&item_index);
                 if open.collect {
                     collects = true;
-                    open.failures.insert(slot, failure.clone());
+                    open.failures.insert(item_index, failure.clone());
                     open.advance_next();
                 }
             }
@@ -145,7 +145,7 @@ impl Run {
     /// that is replaced, skipped or failed as a whole while such items were under way.
     pub(super) fn end_complete_item_fallback(&mut self, step: &StepId) {
         let open = self.item_fallback(step).and_then(|by| self.open_step(&by));
-        if open.is_some_and(|open| open.replaced_items.iter().flatten().all(|slot| open.has_ended(*slot))) {
+        if open.is_some_and(|open| open.replaced_items.iter().flatten().all(|item_index| open.has_ended(*item_index))) {
             self.end_item_fallbacks(step, false);
         }
     }

@@ -66,8 +66,8 @@ impl Run {
         let has_begun = match (self.steps.get(step), item) {
             (None, None) => false,
             (Some(StepState::Open(open)), item) if open.items.is_some() == item.is_some() => {
-                let slot = item.unwrap_or(0);
-                !(open.is_new(slot) || open.queued.contains(&slot))
+                let item_index = item.unwrap_or(0);
+                !(open.is_new(item_index) || open.queued.contains(&item_index))
             }
             _ => true,
         };
@@ -182,14 +182,14 @@ impl Run {
             && asked.item.is_none()
             && !strikes_all
         {
-            for slot in &indexes {
-                if *slot as usize >= open.all() || open.calls.contains_key(slot) {
-                    return Err(format!("item {slot} of `{}` cannot be struck out", asked.step));
+            for item_index in &indexes {
+                if *item_index as usize >= open.all() || open.calls.contains_key(item_index) {
+                    return Err(format!("item {item_index} of `{}` cannot be struck out", asked.step));
                 }
                 // The item may still be in its lock's queue, if its input was adjusted and people were therefore asked
                 // about all items again.
-                open.queued.remove(slot);
-                open.results.insert(*slot, CallResult::default());
+                open.queued.remove(item_index);
+                open.results.insert(*item_index, CallResult::default());
             }
             open.advance_next();
         }
@@ -236,9 +236,9 @@ impl Run {
         if self.interactions.queue_entries.contains_key(&key) {
             return Err(format!("`{step}` is in a lock's queue already"));
         }
-        if let Some(slot) = item {
+        if let Some(item_index) = item {
             let open = self.open_step_mut(step, item)?;
-            open.queued.insert(slot);
+            open.queued.insert(item_index);
             open.advance_next();
         }
         let told_to_wait = self.interactions.locks_told_to_wait.contains(&key);
@@ -265,10 +265,10 @@ impl Run {
     pub(super) fn lock_left(&mut self, step: &StepId, item: Option<u32>) -> Result<(), String> {
         let entry = self.interactions.queue_entries.remove(&(step.clone(), item));
         entry.ok_or_else(|| format!("`{step}` is in no lock's queue"))?;
-        if let (Some(slot), Some(StepState::Open(open))) = (item, self.steps.get_mut(step)) {
+        if let (Some(item_index), Some(StepState::Open(open))) = (item, self.steps.get_mut(step)) {
             // The item had not begun: it may begin later.
-            if open.queued.remove(&slot) && !open.has_ended(slot) {
-                open.next = open.next.min(slot);
+            if open.queued.remove(&item_index) && !open.has_ended(item_index) {
+                open.next = open.next.min(item_index);
             }
         }
         Ok(())
@@ -286,12 +286,12 @@ impl Run {
         if item.is_none() && !self.steps.contains_key(step) {
             self.steps.insert(step.clone(), StepState::Open(Open::default()));
         }
-        let slot = item.unwrap_or(0);
+        let item_index = item.unwrap_or(0);
         let open = self.open_step_mut(step, item)?;
-        if !(open.is_new(slot) || open.queued.contains(&slot)) || !open.children.insert(slot) {
+        if !(open.is_new(item_index) || open.queued.contains(&item_index)) || !open.children.insert(item_index) {
             return Err(format!("`{step}` has begun already"));
         }
-        open.queued.remove(&slot);
+        open.queued.remove(&item_index);
         open.advance_next();
         let child = Child { run: child, workflow: workflow.clone(), input: input.clone(), began, paused: false };
         self.interactions.children.insert((step.clone(), item), child);
@@ -312,9 +312,9 @@ impl Run {
         self.interactions.children.remove(&key);
         let ended = self.seq.next();
         let value = item.and_then(|item| self.item(step, item));
-        let slot = item.unwrap_or(0);
+        let item_index = item.unwrap_or(0);
         let open = self.open_step_mut(step, item)?;
-        open.children.remove(&slot);
+        open.children.remove(&item_index);
         match tree {
             Some(tree @ TreeEffects { private, shared, .. }) => {
                 let effects = [(*private, EffectClass::Private), (*shared, EffectClass::Shared)];
@@ -338,11 +338,11 @@ impl Run {
         let open = self.open_step_mut(step, item)?;
         if status != RunStatus::Completed {
             // The item may begin again: the next event says how the step goes on.
-            open.next = open.next.min(slot);
+            open.next = open.next.min(item_index);
             return Ok(());
         }
         if unfit {
-            open.next = open.next.min(slot); // the child completed; the next event says how the step goes on
+            open.next = open.next.min(item_index); // the child completed; the next event says how the step goes on
         }
         self.done.push(DoneCall {
             step: step.clone(),
@@ -359,7 +359,7 @@ impl Run {
             child: Some((child, known.workflow)),
         });
         if !unfit {
-            self.call_ended(step, slot, CallResult { output: Some(output.clone()), ..CallResult::default() });
+            self.call_ended(step, item_index, CallResult { output: Some(output.clone()), ..CallResult::default() });
         }
         Ok(())
     }

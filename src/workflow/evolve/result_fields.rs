@@ -25,14 +25,15 @@ pub(super) fn result_fields(open: &Open) -> (Option<String>, Option<SharedJson>,
         return (None, Some(output), vec![("status", status(result)), ("headers", headers(result))]);
     };
     let of_all = |what: &dyn Fn(&CallResult) -> Value| {
-        let slots = (0u32..).take(items.len());
-        Value::Array(slots.map(|slot| open.results.get(&slot).map_or(Value::Null, what)).collect())
+        let indexes = (0u32..).take(items.len());
+        Value::Array(indexes.map(|item_index| open.results.get(&item_index).map_or(Value::Null, what)).collect())
     };
-    let output = |slot| open.results.get(&slot)?.output.as_ref();
+    let output = |item_index| open.results.get(&item_index)?.output.as_ref();
     let output = SharedJson::list((0u32..).take(items.len()).map(output));
     let mut fields = vec![("status", of_all(&status)), ("headers", of_all(&headers))];
     if let Some(by) = &open.fallbacks_by_item {
-        let name = |slot: u32| by.get(&slot).map_or(Value::Null, |by| Value::String(by.as_str().to_owned()));
+        let name =
+            |item_index: u32| by.get(&item_index).map_or(Value::Null, |by| Value::String(by.as_str().to_owned()));
         fields.push(("by", (0u32..).take(items.len()).map(name).collect()));
     }
     if open.collect {

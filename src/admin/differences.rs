@@ -12,7 +12,7 @@ use super::samples::{CandidateQuery, SampleGroup, SamplesOfRoute};
 use super::state::{Admin, ApiState, JsonResult};
 use super::types::{CohortRow, DiffGroup, Diffs, EvidenceView, Sample, SampleCall};
 use super::{candidates, guard};
-use crate::compare::{CallPair, CompareBounds, Kept, KeptPair};
+use crate::compare::{CallPair, CompareBounds, KeptPair, PairRecord};
 use crate::evidence::RouteEvidence;
 use crate::ladder::RouteStatus;
 use crate::names::RouteId;
@@ -70,8 +70,8 @@ fn shown(group: &SampleGroup<'_>, is_noise: bool, calls: impl Fn(&KeptPair) -> V
     let SampleRecord { at, run, legacy, engine, request, differences, kept, children, .. } = group.newest.clone();
     let child_runs = children.iter().map(|child| child.run.to_string()).collect();
     let calls = match &kept {
-        Some(Kept::Pair(kept)) if kept.has_calls() => calls(kept).into_iter().map(SampleCall::from).collect(),
-        Some(Kept::Pair(_) | Kept::Not(_)) | None => Vec::new(),
+        Some(PairRecord::Pair(kept)) if kept.has_calls() => calls(kept).into_iter().map(SampleCall::from).collect(),
+        Some(PairRecord::Pair(_) | PairRecord::Not(_)) | None => Vec::new(),
     };
     DiffGroup {
         fingerprint: group.fingerprint.to_owned(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::samples::{SampleGroup, SamplesOfRoute};
 use super::types::{NotJudgedSamples, TriedGroup, TriedSamples};
 use crate::compare::{
-    CompareBounds, Difference, Kept, Rejudged, Rules, SuggestContext, SuggestGroup, SuggestSample, Suggestions,
+    CompareBounds, Difference, PairRecord, Rejudged, Rules, SuggestContext, SuggestGroup, SuggestSample, Suggestions,
     rejudge, suggest,
 };
 use crate::config::RouteRules;
@@ -31,8 +31,8 @@ pub(super) fn tried(of_route: &SamplesOfRoute, in_force: &Rules, rules: &Rules, 
     let (bounds, end) = (CompareBounds::of(limits), Instant::now() + TRY_TIME_MAX);
     let judged = |sample: &SampleRecord| match &sample.kept {
         None => Err(OF_EARLIER_VERSION.to_owned()),
-        Some(Kept::Not(why)) => Err(why.to_string()),
-        Some(Kept::Pair(kept)) => {
+        Some(PairRecord::Not(why)) => Err(why.to_string()),
+        Some(PairRecord::Pair(kept)) => {
             let end = end.min(Instant::now() + Limits::ms(limits.compare_ms));
             let expired = || Instant::now() >= end;
             rejudge(kept, &sample.differences, in_force, rules, &bounds, &expired).map_err(|why| why.to_string())
@@ -58,11 +58,11 @@ pub(super) fn suggested(of_route: &SamplesOfRoute, in_force: &RouteRules, limits
 
 fn group_to_explain<'a>(group: &SampleGroup<'a>) -> SuggestGroup<'a> {
     let kept = group.samples.iter().filter_map(|sample| match &sample.kept {
-        Some(Kept::Pair(kept)) => {
+        Some(PairRecord::Pair(kept)) => {
             let (differences, compared_ns) = (sample.differences.as_slice(), sample.at.as_nanosecond());
             Some(SuggestSample { kept, differences, compared_ns })
         }
-        Some(Kept::Not(_)) | None => None,
+        Some(PairRecord::Not(_)) | None => None,
     });
     let samples: Vec<SuggestSample<'a>> = kept.collect();
     SuggestGroup { pairs: group.pairs, not_kept: (group.samples.len() - samples.len()) as u64, samples }

@@ -39,7 +39,7 @@ pub(super) struct NewerFilesMarks(Mutex<TakenMarks>);
 
 /// The marks, under their lock.
 pub(super) struct TakenMarks {
-    by_key: HashMap<RetryKey, Vec<Mark>>,
+    by_key: HashMap<RetryKey, Vec<NewerFilesMark>>,
     count: usize,
     /// The most marks that are kept. When there would be more, all are dropped, and requests of older files that are
     /// still in flight are refused.
@@ -49,7 +49,7 @@ pub(super) struct TakenMarks {
     dropped_through: u64,
 }
 
-struct Mark {
+struct NewerFilesMark {
     files_version: u64,
     by: MarkedBy,
 }
@@ -119,7 +119,7 @@ impl TakenMarks {
     pub(super) fn mark_taken_by_legacy(&mut self, earlier: &EarlierKeys) {
         for keys in &earlier.keys {
             for key in keys.of_legacy() {
-                self.add(key, Mark { files_version: earlier.files_version, by: MarkedBy::Legacy });
+                self.add(key, NewerFilesMark { files_version: earlier.files_version, by: MarkedBy::Legacy });
             }
         }
     }
@@ -129,12 +129,12 @@ impl TakenMarks {
         for keys in &earlier.keys {
             let of_request = keys.any_caller.map(|any_caller| any_caller.of_request(digest));
             for key in [keys.scoped].into_iter().chain(of_request) {
-                self.add(key, Mark { files_version: earlier.files_version, by: MarkedBy::Engine(*digest) });
+                self.add(key, NewerFilesMark { files_version: earlier.files_version, by: MarkedBy::Engine(*digest) });
             }
         }
     }
 
-    fn add(&mut self, key: RetryKey, mark: Mark) {
+    fn add(&mut self, key: RetryKey, mark: NewerFilesMark) {
         if self.count >= self.marks_max {
             self.drop_all();
         }

@@ -37,13 +37,13 @@ pub(super) struct Tries {
 #[derive(Default)]
 struct Shard {
     /// In order, so that the keys of one request under several credentials are found together.
-    taken: BTreeMap<RetryKey, Taken>,
+    taken: BTreeMap<RetryKey, TriedKey>,
     legacy_by_age: VecDeque<(Instant, RetryKey)>,
     /// Only keys that [`Tries::allow_eviction`] was called for.
     engine_by_age: VecDeque<(Instant, RetryKey)>,
 }
 
-struct Taken {
+struct TriedKey {
     /// When the key's window is over.
     until: Instant,
     arm: Arm,
@@ -139,7 +139,7 @@ impl Tries {
 
     /// Records that legacy took this key `ago`; the file has it.
     pub(super) fn record_taken_by_legacy(&self, key: RetryKey, now: Instant, ago: Duration) {
-        let taken = Taken { until: self.until(now, ago), arm: Arm::Legacy, was_noted: true, is_pending: false };
+        let taken = TriedKey { until: self.until(now, ago), arm: Arm::Legacy, was_noted: true, is_pending: false };
         self.insert_legacy(&mut self.shard(&key), key, taken, now);
     }
 
@@ -152,14 +152,18 @@ impl Tries {
         let is_repeat = shard.arm(&key, now) == Some(Arm::Legacy);
         let note = note();
         if !is_repeat {
-            let taken =
-                Taken { until: self.until(now, Duration::ZERO), arm: Arm::Legacy, was_noted: false, is_pending: false };
+            let taken = TriedKey {
+                until: self.until(now, Duration::ZERO),
+                arm: Arm::Legacy,
+                was_noted: false,
+                is_pending: false,
+            };
             self.insert_legacy(shard, key, taken, now);
         }
         (is_repeat, note)
     }
 
-    fn insert_legacy(&self, shard: &mut Shard, key: RetryKey, taken: Taken, now: Instant) {
+    fn insert_legacy(&self, shard: &mut Shard, key: RetryKey, taken: TriedKey, now: Instant) {
         while let Some((until, oldest)) = shard.legacy_by_age.front().copied()
             && (now >= until || shard.legacy_by_age.len() >= self.shard_keys_max.max(1))
         {
@@ -186,7 +190,7 @@ impl Tries {
             None => {}
         }
         let until = self.until(now, Duration::ZERO);
-        shard.taken.insert(key, Taken { until, arm: Arm::Engine, was_noted: false, is_pending: true });
+        shard.taken.insert(key, TriedKey { until, arm: Arm::Engine, was_noted: false, is_pending: true });
         KeyTakeResult::First
     }
 
@@ -227,7 +231,7 @@ impl Shard {
     }
 }
 
-impl Taken {
+impl TriedKey {
     fn is_of_legacy(&self) -> bool {
         self.arm == Arm::Legacy
     }

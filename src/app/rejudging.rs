@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::parts::Parts;
 use crate::admin::RulesOfRoute;
-use crate::compare::{Allowances, CompareBounds, Kept, Rejudged, Rules, RulesDraft, rejudge};
+use crate::compare::{Allowances, CompareBounds, PairRecord, Rejudged, Rules, RulesDraft, rejudge};
 use crate::evidence::{DifferingPlaces, PairsToRejudge, RejudgedOutcome, RejudgedPairs, Sample};
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -157,7 +157,7 @@ impl Work {
     }
 
     fn judge_sample(&self, sample: &Sample, end: Instant) -> Option<Rejudged> {
-        let Some(Kept::Pair(kept)) = &sample.kept else { return None };
+        let Some(PairRecord::Pair(kept)) = &sample.kept else { return None };
         let end = end.min(Instant::now() + Limits::ms(self.limits.compare_ms));
         let (bounds, expired) = (CompareBounds::of(&self.limits), || Instant::now() >= end);
         rejudge(kept, &sample.differences, &self.before, &self.after, &bounds, &expired).ok()

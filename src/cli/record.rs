@@ -63,7 +63,7 @@ pub(crate) fn show(client: &Client, route: Option<&str>, limit: usize, format: F
 
 /// What a check of the whole record has found.
 #[derive(Default)]
-struct Found {
+struct RecordCheck {
     chain: ChainCheck,
     broken: Option<BrokenChain>,
     /// The entries of flips, by the number of the flip.
@@ -76,7 +76,7 @@ struct Found {
     first_late: Option<(u64, f64)>,
 }
 
-impl Found {
+impl RecordCheck {
     fn add(&mut self, entry: &RecordEntry, hash: Option<&str>) {
         if self.broken.is_none()
             && let Err(broken) = self.chain.next(entry)
@@ -152,7 +152,7 @@ impl Found {
 }
 
 pub(crate) fn verify(client: &Client, hash: Option<&str>, format: Formatter) -> Result<Output, CallError> {
-    let (hash, mut found, mut recorded) = (hash.map(noted_hash).transpose()?, Found::default(), 0);
+    let (hash, mut found, mut recorded) = (hash.map(noted_hash).transpose()?, RecordCheck::default(), 0);
     let whole = read(client, 0, |entry| {
         recorded = recorded.max(entry.flips);
         found.add(&entry, hash.as_deref());
@@ -266,7 +266,7 @@ pub(crate) fn verify_file(file: &Path, hash: Option<&str>, format: Formatter) ->
     };
     let hash = hash.map(noted_hash).transpose()?;
     let lines = BufReader::new(File::open(file).map_err(|error| failed(error.to_string()))?).lines();
-    let mut found = Found::default();
+    let mut found = RecordCheck::default();
     for (index, line) in lines.enumerate() {
         let at = |why: String| failed(format!("line {}: {why}", index + 1));
         let line = line.map_err(|error| at(error.to_string()))?;

@@ -87,7 +87,7 @@ fn augment(near: &[Vec<usize>], row: usize, is_tried: &mut [bool], row_of: &mut 
 
 /// Whether two values are equal by the rules, if each pair of ids that are not bound may be.
 fn correspond(cx: &mut WalkContext<'_, '_>, legacy: Node<'_>, engine: Node<'_>) -> Result<bool, BoundExceeded> {
-    cx.findings.step()?;
+    cx.findings.count_work()?;
     let covered = cx.rules_by_node.on_either(legacy, engine);
     if covered.ignore.is_some() {
         return Ok(true);

@@ -14,7 +14,7 @@ pub(super) fn same(
     form: NumberForm,
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<bool, BoundExceeded> {
-    findings.step()?;
+    findings.count_work()?;
     Ok(match (legacy.kind(), engine.kind()) {
         (Kind::Null, Kind::Null) => true,
         (Kind::Bool(a), Kind::Bool(b)) => a == b,
@@ -64,7 +64,7 @@ pub(super) fn within(
             times::are_within(&legacy.value(), &engine.value(), *by)
         }
         (Tolerance::TimesInText(times), Kind::String(a), Kind::String(b)) => {
-            times.with_times_of_legacy(a, b, &mut |bytes| findings.step_over(bytes))?.is_some_and(|text| text == a)
+            times.with_times_of_legacy(a, b, &mut |bytes| findings.count_work_on(bytes))?.is_some_and(|text| text == a)
         }
         (Tolerance::Number(_) | Tolerance::Time(_) | Tolerance::TimesInText(_), ..) => false,
     })

@@ -21,10 +21,10 @@ use crate::names::StepId;
 
 /// The most bytes of what is known of the causes of a pair's differences.
 const CAUSES_BYTES_MAX: usize = 1_024;
-/// The time is checked once in this many steps.
-const STEPS_BETWEEN_CHECKS: u32 = 256;
-/// Work on so many bytes of text counts as one step.
-const BYTES_OF_STEP: usize = 64;
+/// The time is checked once in this many units of work.
+const WORK_BETWEEN_CHECKS: u32 = 256;
+/// Work on so many bytes of text counts as one unit.
+const BYTES_PER_UNIT: usize = 64;
 /// The most earlier pairings that one difference names.
 const CONTRADICTED_SHOWN_MAX: usize = 4;
 
@@ -40,8 +40,8 @@ pub(super) struct ComparisonFindings<'a> {
     notes: RuleUses,
     /// The rules whose condition does not hold for this pair.
     turned_off: Vec<RuleId>,
-    /// Since the time was checked.
-    steps: u32,
+    /// Units of work since the time was checked.
+    work: u32,
     expired: &'a dyn Fn() -> bool,
     sensitive: Option<&'a dyn HidesSensitive>,
     report_as: ReportAs,
@@ -79,7 +79,7 @@ impl<'a> ComparisonFindings<'a> {
             uses: RuleUses::default(),
             notes: RuleUses::default(),
             turned_off: Vec::new(),
-            steps: 0,
+            work: 0,
             expired,
             sensitive,
             report_as: ReportAs::Found,
@@ -92,22 +92,22 @@ impl<'a> ComparisonFindings<'a> {
         }
     }
 
-    /// Counts one step of work, and checks the time now and then.
-    pub(super) fn step(&mut self) -> Result<(), BoundExceeded> {
-        self.steps(1)
+    /// Counts one unit of work, and checks the time now and then.
+    pub(super) fn count_work(&mut self) -> Result<(), BoundExceeded> {
+        self.add_work(1)
     }
 
     /// Counts work on so many bytes of text, and checks the time now and then.
-    pub(super) fn step_over(&mut self, bytes: usize) -> Result<(), BoundExceeded> {
-        self.steps(u32::try_from(bytes / BYTES_OF_STEP).unwrap_or(u32::MAX).saturating_add(1))
+    pub(super) fn count_work_on(&mut self, bytes: usize) -> Result<(), BoundExceeded> {
+        self.add_work(u32::try_from(bytes / BYTES_PER_UNIT).unwrap_or(u32::MAX).saturating_add(1))
     }
 
-    fn steps(&mut self, more: u32) -> Result<(), BoundExceeded> {
-        self.steps = self.steps.saturating_add(more);
-        if self.steps < STEPS_BETWEEN_CHECKS {
+    fn add_work(&mut self, more: u32) -> Result<(), BoundExceeded> {
+        self.work = self.work.saturating_add(more);
+        if self.work < WORK_BETWEEN_CHECKS {
             return Ok(());
         }
-        self.steps = 0;
+        self.work = 0;
         self.check_time()
     }
 

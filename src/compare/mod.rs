@@ -145,8 +145,8 @@ pub use effects::{
     any_spelling, authority_of_url, corresponding_call, path_of_url, path_without_values, url_without_values,
 };
 pub use kept::{
-    CallPair, CallText, ComparedTo, KeepContext, Kept, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, Rejudged,
-    SensitiveParts, keep, rejudge,
+    CallPair, CallText, ComparedTo, KeepContext, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, PairRecord,
+    Rejudged, SensitiveParts, keep, rejudge,
 };
 pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};

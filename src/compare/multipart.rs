@@ -46,7 +46,7 @@ pub(super) fn document(
             false => others.push(Value::Object(Map::from_iter([(PREAMBLE.to_owned(), shown)]))),
         }
     }
-    for Part { name, filename, content_type, body } in parts {
+    for MultipartPart { name, filename, content_type, body } in parts {
         let mut shown = Map::new();
         let media_type = content_type.as_deref().map(essence);
         filename.into_iter().for_each(|name| drop(shown.insert("filename".to_owned(), name.into())));
@@ -133,7 +133,7 @@ fn parameter(value: &str, wanted: &str) -> Option<String> {
     }
 }
 
-struct Part<'a> {
+struct MultipartPart<'a> {
     name: Option<String>,
     filename: Option<String>,
     content_type: Option<String>,
@@ -157,7 +157,7 @@ fn without_boundary(preamble: &[u8], boundary: &[u8]) -> Vec<u8> {
 
 /// What stands before the first boundary, and the parts between the boundaries; `None` if the last one is missing, a
 /// head is no head, there are too many, or something stands behind the last boundary: it would not be compared.
-fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> Option<(&'a [u8], Vec<Part<'a>>)> {
+fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> Option<(&'a [u8], Vec<MultipartPart<'a>>)> {
     let delimiter = [b"\r\n--", boundary].concat();
     // The line break before the first boundary may be missing.
     let (preamble, mut rest) = match body.strip_prefix(&delimiter[2..]) {
@@ -195,9 +195,9 @@ fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> Option<(&'a [u8], Vec<Part<'a>>
     }
 }
 
-fn part<'a>(head: &[u8], body: &'a [u8]) -> Option<Part<'a>> {
+fn part<'a>(head: &[u8], body: &'a [u8]) -> Option<MultipartPart<'a>> {
     let head = std::str::from_utf8(head).ok()?;
-    let mut part = Part { name: None, filename: None, content_type: None, body };
+    let mut part = MultipartPart { name: None, filename: None, content_type: None, body };
     for line in head.split("\r\n").filter(|line| !line.is_empty()) {
         let (name, value) = line.split_once(':')?;
         if name.eq_ignore_ascii_case("content-disposition") {

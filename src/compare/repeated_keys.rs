@@ -28,7 +28,7 @@ pub(super) struct Document<'v> {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct RepeatedKey {
     /// Where the object is.
-    object: Vec<Place>,
+    object: Vec<DocumentPathPart>,
     key: String,
     /// The values before the last one, in their order.
     earlier: Vec<Value>,
@@ -36,7 +36,7 @@ pub(super) struct RepeatedKey {
 
 /// One step from a value to a value within it.
 #[derive(Clone, Debug, PartialEq)]
-enum Place {
+enum DocumentPathPart {
     Key(String),
     Element(usize),
 }
@@ -44,7 +44,7 @@ enum Place {
 impl RepeatedKey {
     /// As a key of the same object within the element of an array of documents.
     pub(super) fn in_element(mut self, index: usize) -> Self {
-        self.object.insert(0, Place::Element(index));
+        self.object.insert(0, DocumentPathPart::Element(index));
         self
     }
 }
@@ -63,7 +63,7 @@ pub(super) struct RepeatedByNode {
 /// A document with an earlier value of a repeated key.
 struct Variant {
     document: Value,
-    object: Vec<Place>,
+    object: Vec<DocumentPathPart>,
     key: String,
 }
 
@@ -146,13 +146,13 @@ impl RepeatedByNode {
 }
 
 impl Variant {
-    fn of(document: &Value, object: &[Place], key: &str, earlier: &Value) -> Option<Self> {
+    fn of(document: &Value, object: &[DocumentPathPart], key: &str, earlier: &Value) -> Option<Self> {
         let mut document = document.clone();
         let mut node = &mut document;
         for place in object {
             node = match place {
-                Place::Key(key) => node.get_mut(key),
-                Place::Element(index) => node.get_mut(index),
+                DocumentPathPart::Key(key) => node.get_mut(key),
+                DocumentPathPart::Element(index) => node.get_mut(index),
             }?;
         }
         *node.get_mut(key)? = earlier.clone();
@@ -166,11 +166,11 @@ impl Variant {
     }
 }
 
-impl Place {
+impl DocumentPathPart {
     fn within<'v>(&self, node: &'v Value) -> Option<&'v Value> {
         match self {
-            Place::Key(key) => node.get(key),
-            Place::Element(index) => node.get(index),
+            DocumentPathPart::Key(key) => node.get(key),
+            DocumentPathPart::Element(index) => node.get(index),
         }
     }
 }
@@ -208,12 +208,12 @@ fn values_in(value: &Value) -> usize {
 
 /// Parses a value and notes the repeated keys in it.
 struct Noting<'n> {
-    place: &'n mut Vec<Place>,
+    place: &'n mut Vec<DocumentPathPart>,
     found: &'n mut Vec<RepeatedKey>,
 }
 
 impl Noting<'_> {
-    fn at(&mut self, place: Place) -> Noting<'_> {
+    fn at(&mut self, place: DocumentPathPart) -> Noting<'_> {
         self.place.push(place);
         Noting { place: self.place, found: self.found }
     }
@@ -251,7 +251,7 @@ impl<'de> Visitor<'de> for Noting<'_> {
     }
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(value) = items.next_element_seed(self.at(Place::Element(values.len())))? {
+        while let Some(value) = items.next_element_seed(self.at(DocumentPathPart::Element(values.len())))? {
             self.place.pop();
             values.push(value);
         }
@@ -267,7 +267,7 @@ impl<'de> Visitor<'de> for Noting<'_> {
                 let number: String = members.next_value()?;
                 return number.parse::<Number>().map(Value::Number).map_err(A::Error::custom);
             }
-            let value = members.next_value_seed(self.at(Place::Key(key.clone())))?;
+            let value = members.next_value_seed(self.at(DocumentPathPart::Key(key.clone())))?;
             self.place.pop();
             if let Some(replaced) = map.insert(key.clone(), value) {
                 earlier.entry(key).or_default().push(replaced);
@@ -297,7 +297,7 @@ mod tests {
     fn repeated_keys_are_found_at_every_depth_and_however_they_are_written() {
         assert_eq!(of(r#"{"a":{"b":1},"c":[{"b":2},{"b":"b:b"}], "d:": 1.50}"#), []);
         let found = of("\u{feff}{\"a\":[0,{\"b\":1.50,\"\\u0062\":[2],\"b\":3}],\"a:\":\"\\\":\"}");
-        let object = vec![Place::Key("a".into()), Place::Element(1)];
+        let object = vec![DocumentPathPart::Key("a".into()), DocumentPathPart::Element(1)];
         let earlier = vec![serde_json::from_str("1.50").unwrap(), json!([2])];
         assert_eq!(found, [RepeatedKey { object, key: "b".into(), earlier }]);
     }

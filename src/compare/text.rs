@@ -50,7 +50,7 @@ pub(super) fn bind_ids(
     let (a, b) = (Lines::of(legacy, Some(rules), findings)?.counted, Lines::of(engine, Some(rules), findings)?.counted);
     let Some(alignment) = align(&a, &b, None, findings)? else { return Ok(()) };
     for (line, other) in alignment.pairs.iter().filter_map(|(n, m)| Some((a.get(*n)?, b.get(*m)?))) {
-        findings.step()?;
+        findings.count_work()?;
         for (legacy, engine, by) in line.ids_with(other) {
             ids.bind(None, legacy, engine, || FoundIds {
                 path: PATH.to_owned(),
@@ -99,7 +99,7 @@ pub(super) fn compare(
     };
     let mut places = alignment.places;
     for (n, m) in alignment.pairs {
-        findings.step()?;
+        findings.count_work()?;
         let (Some(line), Some(other)) = (a.get(n), b.get(m)) else { continue };
         if !are_equal(line, other, ids, renaming, findings) {
             places.push((n..n + 1, m..m + 1));
@@ -175,7 +175,7 @@ fn numbered<'t>(
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<Vec<u32>, BoundExceeded> {
     let number = |line: &Line<'t>| {
-        findings.step()?;
+        findings.count_work()?;
         let next = numbers.len() as u32;
         Ok(*numbers.entry(line.key(engine_ids)).or_insert(next))
     };

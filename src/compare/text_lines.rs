@@ -71,13 +71,13 @@ impl<'t> Lines<'t> {
             let too_long = rules.and_then(|rules| rules.too_long(content));
             lines.too_long = lines.too_long.or(too_long);
             let rules = rules.filter(|_| too_long.is_none());
-            findings.step_over(if rules.is_some() { content.len() } else { 0 })?;
+            findings.count_work_on(if rules.is_some() { content.len() } else { 0 })?;
             if let Some(rule) = rules.and_then(|rules| rules.ignoring(content)) {
                 lines.ignored.entry(rule).or_default().push(content);
                 continue;
             }
             let found =
-                rules.map(|rules| rules.captures(content, &mut |bytes| findings.step_over(bytes))).transpose()?;
+                rules.map(|rules| rules.captures(content, &mut |bytes| findings.count_work_on(bytes))).transpose()?;
             let captured = found.filter(|found| !found.is_empty()).map(|found| Box::new(Captured::of(text, found)));
             lines.counted.push(Line { number: n + 1, text, is_secret, captured });
         }

@@ -34,7 +34,7 @@ pub(super) fn hash_of(
     side: Side,
     precision: Precision,
 ) -> Result<u64, BoundExceeded> {
-    cx.findings.step()?;
+    cx.findings.count_work()?;
     let covered = cx.rules_by_node.on(value);
     let mut hasher = fast_hasher();
     if covered.ignore.is_some() {

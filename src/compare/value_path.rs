@@ -8,7 +8,7 @@ use crate::secret::{
 
 /// One step from a value to a value within it.
 #[derive(Clone, Copy, Debug)]
-enum Part<'a> {
+enum ValuePathPart<'a> {
     Key(&'a str),
     /// Any element of an array. The index is left out, so that the same difference in several elements has one path.
     Element,
@@ -18,7 +18,7 @@ enum Part<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct ValuePath<'a> {
     root: &'a str,
-    parts: Vec<Part<'a>>,
+    parts: Vec<ValuePathPart<'a>>,
     /// The two values of the root and of each part, as far as they are known: what is in them may name a secret.
     values: Vec<Option<[Node<'a>; 2]>>,
 }
@@ -34,11 +34,11 @@ impl<'a> ValuePath<'a> {
         Self { root, parts: Vec::new(), values: vec![None] }
     }
     pub(super) fn enter_key(&mut self, key: &'a str) {
-        self.parts.push(Part::Key(key));
+        self.parts.push(ValuePathPart::Key(key));
         self.values.push(None);
     }
     pub(super) fn enter_element(&mut self) {
-        self.parts.push(Part::Element);
+        self.parts.push(ValuePathPart::Element);
         self.values.push(None);
     }
     pub(super) fn leave(&mut self) {
@@ -55,36 +55,36 @@ impl<'a> ValuePath<'a> {
     /// pairs, or as the element before it, also in a list in which names and values alternate.
     pub(super) fn is_named_as_secret(&self) -> bool {
         let of = |document: usize, at: usize| self.values.get(at).copied().flatten().map(|values| values[document]);
-        let is_named = |(at, part): (usize, &Part<'_>)| {
+        let is_named = |(at, part): (usize, &ValuePathPart<'_>)| {
             (0..2).any(|document| match (part, of(document, at)) {
-                (Part::Key(key), Some(object)) => is_named_in(object, key),
-                (Part::Element, Some(pair)) => {
+                (ValuePathPart::Key(key), Some(object)) => is_named_in(object, key),
+                (ValuePathPart::Element, Some(pair)) => {
                     let list = at.checked_sub(1).and_then(|at| of(document, at));
                     names_a_value(pair)
                         || list.is_some_and(are_pairs) && value_of_pair(&pair.value(), is_secret).is_some()
                 }
-                (Part::Key(_) | Part::Element, None) => false,
+                (ValuePathPart::Key(_) | ValuePathPart::Element, None) => false,
             })
         };
         self.parts.iter().enumerate().any(is_named)
     }
     /// Whether the path is that of an element in a list with the plural of a secret's name.
     pub(super) fn is_in_list_of_secrets(&self) -> bool {
-        matches!(self.parts[..], [.., Part::Key(key), Part::Element] if is_plural_of_secret(key))
+        matches!(self.parts[..], [.., ValuePathPart::Key(key), ValuePathPart::Element] if is_plural_of_secret(key))
     }
     /// The keys of the path, the outermost first.
     pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
         self.parts.iter().filter_map(|p| match p {
-            Part::Key(key) => Some(*key),
-            Part::Element => None,
+            ValuePathPart::Key(key) => Some(*key),
+            ValuePathPart::Element => None,
         })
     }
     /// Whether the last key must not be shown, because it may itself be a secret.
     pub(super) fn hides_last_key(&self) -> bool {
         let last = self.parts.len().saturating_sub(1);
         match self.parts.last() {
-            Some(Part::Key(key)) => self.is_hidden(last, key),
-            Some(Part::Element) => self.keys().any(|key| is_secret(key) || is_plural_of_secret(key)),
+            Some(ValuePathPart::Key(key)) => self.is_hidden(last, key),
+            Some(ValuePathPart::Element) => self.keys().any(|key| is_secret(key) || is_plural_of_secret(key)),
             None => false,
         }
     }
@@ -93,8 +93,8 @@ impl<'a> ValuePath<'a> {
     fn is_hidden(&self, at: usize, key: &str) -> bool {
         let above = || {
             self.parts.iter().take(at).filter_map(|part| match part {
-                Part::Key(key) => Some(*key),
-                Part::Element => None,
+                ValuePathPart::Key(key) => Some(*key),
+                ValuePathPart::Element => None,
             })
         };
         above().next_back().is_some_and(is_plural_of_secret) || !is_field_name(key) && above().any(is_secret)
@@ -104,13 +104,13 @@ impl<'a> ValuePath<'a> {
         let mut path = self.root.to_owned();
         for (n, part) in self.parts.iter().enumerate() {
             match part {
-                Part::Element => path.push_str("[*]"),
-                Part::Key(key) if is_id_key(key) || self.is_hidden(n, key) => path.push_str("[*]"),
-                Part::Key(key) if is_plain_name(key) => {
+                ValuePathPart::Element => path.push_str("[*]"),
+                ValuePathPart::Key(key) if is_id_key(key) || self.is_hidden(n, key) => path.push_str("[*]"),
+                ValuePathPart::Key(key) if is_plain_name(key) => {
                     path.push('.');
                     path.push_str(key);
                 }
-                Part::Key(key) => {
+                ValuePathPart::Key(key) => {
                     path.push_str("['");
                     path.extend(key.chars().flat_map(char::escape_debug));
                     path.push_str("']");

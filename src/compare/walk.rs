@@ -108,7 +108,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         legacy: Node<'v>,
         engine: Node<'v>,
     ) -> Result<(), BoundExceeded> {
-        self.context.findings.step()?;
+        self.context.findings.count_work()?;
         path.set_values(legacy, engine);
         if !self.is_report() && !self.context.rules_by_node.may_have_ids(legacy, engine) {
             return Ok(());
@@ -215,7 +215,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             return Ok(false);
         }
         let findings = &mut *self.context.findings;
-        let text = times.with_times_of_legacy(a, b, &mut |bytes| findings.step_over(bytes))?;
+        let text = times.with_times_of_legacy(a, b, &mut |bytes| findings.count_work_on(bytes))?;
         Ok(text.is_some_and(|text| self.same_text(path, a, &text)))
     }
 

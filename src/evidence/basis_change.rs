@@ -154,7 +154,7 @@ impl Counters {
             let mut evidence = RouteEvidence { seen: BTreeMap::new(), ..old.clone() };
             // Requests under way will not be counted in this evidence any more: they count in it as not compared, for
             // the case that its basis returns.
-            evidence.count_lost(&self.under_way, SkipReason::FilesChanged);
+            evidence.count_lost(&self.in_flight, SkipReason::FilesChanged);
             self.kept.push(KeptEvidence { basis: left, evidence });
             self.kept.drain(..self.kept.len().saturating_sub(KEPT_MAX));
             if next != NextEvidence::GoesOn && !joins_last {

@@ -65,7 +65,7 @@ pub(super) struct Counters {
     /// Pairs that wait to be judged again, since the rules were changed so that they only allow more.
     pub(super) rejudging: Option<Rejudging>,
     /// The requests that the shadow executor works on.
-    pub(super) under_way: PairsByKind,
+    pub(super) in_flight: PairsByKind,
     /// The first version of the files that has this basis.
     pub(super) basis_since: u64,
     pub(super) generation: u64,
@@ -82,7 +82,7 @@ pub(super) struct Counters {
     /// `promote.strata_by` of the files.
     pub(super) strata_key: String,
     /// Answers of the engine that are going to be judged.
-    pub(super) checks_under_way: u64,
+    pub(super) checks_in_flight: u64,
     /// Those that an earlier process did not come to judge.
     pub(super) checks_lost: u64,
     /// Whether the evidence changed since it was last written.
@@ -123,10 +123,12 @@ pub(super) struct StoredEvidence {
     pub(super) rules: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rejudging: Option<Rejudging>,
-    #[serde(default)] // answers of the engine that were not judged yet
-    pub(super) checks_under_way: u64,
-    #[serde(default, skip_serializing_if = "PairsByKind::is_empty")] // requests that were not settled yet
-    pub(super) under_way: PairsByKind,
+    /// Answers of the engine that were not judged yet.
+    #[serde(default, rename = "checks_under_way")]
+    pub(super) checks_in_flight: u64,
+    /// Requests that were not settled yet.
+    #[serde(default, rename = "under_way", skip_serializing_if = "PairsByKind::is_empty")]
+    pub(super) in_flight: PairsByKind,
 }
 
 /// The version of this binary.
@@ -150,9 +152,9 @@ impl RouteCounters {
             kept.iter_mut().for_each(|kept| kept.evidence.restart_answers());
         }
         // Nobody settles them any more.
-        evidence.count_lost(&stored.under_way, SkipReason::ShuttingDown);
+        evidence.count_lost(&stored.in_flight, SkipReason::ShuttingDown);
         let (basis, parts, noise, rules) = (stored.basis, stored.parts, stored.noise, stored.rules);
-        let (rejudging, checks_lost, new) = (stored.rejudging, stored.checks_under_way, Counters::default());
+        let (rejudging, checks_lost, new) = (stored.rejudging, stored.checks_in_flight, Counters::default());
         let counters = Counters { basis, parts, evidence, noise, kept, rules, rejudging, checks_lost, ..new };
         Self { counters: Mutex::new(counters), guard: Mutex::default() }
     }
@@ -196,8 +198,8 @@ impl Counters {
             noise: self.noise.clone(),
             rules: self.rules.clone(),
             rejudging: self.rejudging.clone(),
-            under_way: self.under_way.clone(),
-            checks_under_way: self.checks_under_way + self.checks_lost,
+            in_flight: self.in_flight.clone(),
+            checks_in_flight: self.checks_in_flight + self.checks_lost,
         }
     }
 
@@ -323,14 +325,14 @@ impl Counters {
     /// compared.
     pub(super) fn begin(&mut self, request: &OfferedRequest) {
         if self.has_basis_of(request.files_version) && request.counts_against_coverage(SkipReason::ShuttingDown) {
-            self.under_way.add(&PairsByKind::one(request.rung >= State::Dark, request.stratum().as_deref()));
+            self.in_flight.add(&PairsByKind::one(request.rung >= State::Dark, request.stratum().as_deref()));
             self.dirty = true;
         }
     }
 
     /// A request that had begun is about to be settled.
     pub(super) fn end(&mut self, request: &OfferedRequest) {
-        self.under_way.remove(&PairsByKind::one(request.rung >= State::Dark, request.stratum().as_deref()));
+        self.in_flight.remove(&PairsByKind::one(request.rung >= State::Dark, request.stratum().as_deref()));
     }
 
     /// Counts an offered request and its outcome in one step; in the evidence only if the files that decided the

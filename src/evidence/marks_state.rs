@@ -10,7 +10,7 @@ pub(super) type MarkSlots = Vec<(usize, u64)>;
 /// The state of all marks; see the module.
 #[derive(Default)]
 pub(super) struct MarksState {
-    marked: BTreeMap<SlotRoute, Mark>,
+    marked: BTreeMap<SlotRoute, RouteMark>,
     /// The number of writes that were requested and have not ended.
     pub outstanding: u64,
     /// Whether a write takes longer than [`MARK_WAIT_MAX`](super::mark_writer::MARK_WAIT_MAX).
@@ -23,7 +23,7 @@ pub(super) struct MarksState {
 
 /// A mark of one route (or of every route).
 #[derive(Default)]
-struct Mark {
+struct RouteMark {
     slots: MarkSlots,
     /// How many differences were marked since the mark was written.
     difference_count: u64,

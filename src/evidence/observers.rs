@@ -132,7 +132,7 @@ impl Evidence {
     pub fn begin_check(&self, route: &RouteId) {
         let shared = self.counters(route);
         let mut counters = shared.lock();
-        counters.checks_under_way += 1;
+        counters.checks_in_flight += 1;
         counters.dirty = true;
     }
 
@@ -140,7 +140,7 @@ impl Evidence {
     pub fn end_check(&self, route: &RouteId) {
         let shared = self.counters(route);
         let mut counters = shared.lock();
-        counters.checks_under_way = counters.checks_under_way.saturating_sub(1);
+        counters.checks_in_flight = counters.checks_in_flight.saturating_sub(1);
         counters.dirty = true;
     }
 

@@ -175,8 +175,8 @@ impl Evidence {
     }
 
     /// How many requests of a route the shadow executor works on that count against coverage until they are compared.
-    pub fn under_way(&self, route: &RouteId) -> u64 {
-        self.counters(route).lock().under_way.pairs()
+    pub fn in_flight(&self, route: &RouteId) -> u64 {
+        self.counters(route).lock().in_flight.pairs()
     }
 
     /// Counts a dark request that has a twin. A request of an earlier generation does not count.

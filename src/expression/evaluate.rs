@@ -13,7 +13,7 @@ use super::bounds::WORK_MAX;
 use super::error::ExpressionError;
 use super::json::{RESERVED_PREFIX, is_reserved_key};
 use super::lookup::{lookup, lookup_in_results};
-use super::node::{self, Node, Part, Root};
+use super::node::{self, Node, PathPart, Root};
 use super::number::Num;
 use super::operators::Operator;
 use super::scope::{Scope, ScopeValue};
@@ -107,10 +107,10 @@ impl<'s> Evaluation<'s> {
             Node::Index(inner, index) => {
                 let index = self.json(index)?;
                 let part = match &*index {
-                    Value::String(key) => Part::Key(key.as_str().into()),
+                    Value::String(key) => PathPart::Key(key.as_str().into()),
                     Value::Number(number) => match Num::of(number) {
                         Num::Int(index) => match usize::try_from(index) {
-                            Ok(index) => Part::Index(index),
+                            Ok(index) => PathPart::Index(index),
                             Err(_) => return Err(ExpressionError::absent(self.describe(node))),
                         },
                         Num::Double(_) => return Err(ExpressionError::new("the index of a list is a whole number")),
@@ -244,14 +244,14 @@ impl<'s> Evaluation<'s> {
         }
     }
 
-    fn path(&self, name: &Arc<str>, parts: &'s [Part]) -> Result<Evaluated<'s>, ExpressionError> {
+    fn path(&self, name: &Arc<str>, parts: &'s [PathPart]) -> Result<Evaluated<'s>, ExpressionError> {
         let mut current = self.scope.get(name).ok_or_else(|| ExpressionError::absent(name.to_string()))?;
         let mut rest = parts;
         while let ScopeValue::Map(members) = current {
             let Some((part, after)) = rest.split_first() else { return Ok(Evaluated::Members(members)) };
             let member = match part {
-                Part::Key(key) => members.get(key),
-                Part::Index(_) => None,
+                PathPart::Key(key) => members.get(key),
+                PathPart::Index(_) => None,
             };
             let so_far = parts.len() - after.len();
             current = member.ok_or_else(|| ExpressionError::absent(node::path_text(name, &parts[..so_far])))?;
@@ -263,7 +263,7 @@ impl<'s> Evaluation<'s> {
             ScopeValue::Steps(results) => {
                 let found = lookup_in_results(results, rest, self.scope, from).map(Evaluated::Ref);
                 found.map_err(|error| match rest.first() {
-                    Some(Part::Key(step)) if self.scope.is_unknown_step(step) => error.of_unknown(),
+                    Some(PathPart::Key(step)) if self.scope.is_unknown_step(step) => error.of_unknown(),
                     _ => error,
                 })
             }
@@ -271,7 +271,7 @@ impl<'s> Evaluation<'s> {
         }
     }
 
-    fn local(&mut self, slot: usize, name: &Arc<str>, parts: &'s [Part]) -> Result<Evaluated<'s>, ExpressionError> {
+    fn local(&mut self, slot: usize, name: &Arc<str>, parts: &'s [PathPart]) -> Result<Evaluated<'s>, ExpressionError> {
         let found = match self.locals.get(slot) {
             Some(Evaluated::Ref(value)) => {
                 return lookup(value, parts, self.scope, || name.to_string()).map(Evaluated::Ref);
@@ -283,7 +283,12 @@ impl<'s> Evaluation<'s> {
         Ok(Evaluated::Own(found))
     }
 
-    fn member(&mut self, inner: Evaluated<'s>, part: &Part, node: &'s Node) -> Result<Evaluated<'s>, ExpressionError> {
+    fn member(
+        &mut self,
+        inner: Evaluated<'s>,
+        part: &PathPart,
+        node: &'s Node,
+    ) -> Result<Evaluated<'s>, ExpressionError> {
         let is_opaque = match &inner {
             Evaluated::Ref(value) => self.scope.is_opaque(value),
             Evaluated::Own(value) => self.scope.is_opaque(value),
@@ -292,15 +297,15 @@ impl<'s> Evaluation<'s> {
         let found = match (inner, part) {
             _ if is_opaque => None,
             (Evaluated::Ref(value), part) => super::lookup::get(value, part).map(Evaluated::Ref),
-            (Evaluated::Members(members), Part::Key(key)) => match members.get(key) {
+            (Evaluated::Members(members), PathPart::Key(key)) => match members.get(key) {
                 Some(ScopeValue::Value(value)) => Some(Evaluated::Ref(value)),
                 Some(ScopeValue::Map(members)) => Some(Evaluated::Members(members)),
                 Some(ScopeValue::Steps(results)) => Some(Evaluated::Ref(results.whole())),
                 None => None,
             },
-            (Evaluated::Members(_), Part::Index(_)) => None,
-            (Evaluated::Own(Value::Object(mut map)), Part::Key(key)) => map.swap_remove(&**key).map(Evaluated::Own),
-            (Evaluated::Own(Value::Array(mut list)), Part::Index(index)) => {
+            (Evaluated::Members(_), PathPart::Index(_)) => None,
+            (Evaluated::Own(Value::Object(mut map)), PathPart::Key(key)) => map.swap_remove(&**key).map(Evaluated::Own),
+            (Evaluated::Own(Value::Array(mut list)), PathPart::Index(index)) => {
                 (*index < list.len()).then(|| Evaluated::Own(list.swap_remove(*index)))
             }
             (Evaluated::Own(_), _) => None,
@@ -324,7 +329,7 @@ impl<'s> Evaluation<'s> {
                 let mut text = self.describe(inner);
                 match self.json(index) {
                     Ok(index) => match &*index {
-                        Value::String(key) => node::push_part(&mut text, &Part::Key(key.as_str().into())),
+                        Value::String(key) => node::push_part(&mut text, &PathPart::Key(key.as_str().into())),
                         other => text.push_str(&format!("[{other}]")),
                     },
                     Err(_) => text.push_str("[…]"),

@@ -3,16 +3,16 @@
 use serde_json::Value;
 
 use super::error::ExpressionError;
-use super::node::{self, Part};
+use super::node::{self, PathPart};
 use super::scope::Scope;
 use super::step_results::{OUTPUT, StepResults};
 use super::value::{OPAQUE, kind};
 
 /// The member or element that a part names.
-pub(super) fn get<'v>(value: &'v Value, part: &Part) -> Option<&'v Value> {
+pub(super) fn get<'v>(value: &'v Value, part: &PathPart) -> Option<&'v Value> {
     match (value, part) {
-        (Value::Object(map), Part::Key(key)) => map.get(&**key),
-        (Value::Array(list), Part::Index(index)) => list.get(*index),
+        (Value::Object(map), PathPart::Key(key)) => map.get(&**key),
+        (Value::Array(list), PathPart::Index(index)) => list.get(*index),
         _ => None,
     }
 }
@@ -21,7 +21,7 @@ pub(super) fn get<'v>(value: &'v Value, part: &Part) -> Option<&'v Value> {
 /// error names the whole absent path; `from` gives the text of the path to `value`.
 pub(super) fn lookup<'v>(
     value: &'v Value,
-    parts: &[Part],
+    parts: &[PathPart],
     scope: &Scope,
     from: impl Fn() -> String,
 ) -> Result<&'v Value, ExpressionError> {
@@ -34,7 +34,7 @@ pub(super) fn lookup<'v>(
             if is_opaque {
                 error.message = format!("{}: `{}` is {OPAQUE}", error.message, holder());
             } else if !matches!(value, Value::Object(_) | Value::Array(_))
-                || matches!((value, part), (Value::Array(_), Part::Key(_)))
+                || matches!((value, part), (Value::Array(_), PathPart::Key(_)))
             {
                 error.message = format!("{}: `{}` is {}", error.message, holder(), kind(value));
             }
@@ -47,19 +47,19 @@ pub(super) fn lookup<'v>(
 /// Like [`lookup`] below an object with a member for each step. That object is made only if `parts` is empty.
 pub(super) fn lookup_in_results<'v>(
     results: &'v StepResults,
-    parts: &[Part],
+    parts: &[PathPart],
     scope: &Scope,
     root: impl Fn() -> String,
 ) -> Result<&'v Value, ExpressionError> {
     let Some((first, rest)) = parts.split_first() else { return Ok(results.whole()) };
     let fields = match first {
-        Part::Key(step) => results.get(step),
-        Part::Index(_) => None,
+        PathPart::Key(step) => results.get(step),
+        PathPart::Index(_) => None,
     };
     let fields = fields.ok_or_else(|| ExpressionError::absent(node::path_text(&root(), &parts[..1])))?;
     match (rest, fields.separate_output()) {
         ([], _) => Ok(fields.whole()),
-        ([Part::Key(name), rest @ ..], Some(output)) if **name == *OUTPUT => {
+        ([PathPart::Key(name), rest @ ..], Some(output)) if **name == *OUTPUT => {
             lookup(output, rest, scope, || node::path_text(&root(), &parts[..2]))
         }
         (rest, _) => lookup(fields.others(), rest, scope, || node::path_text(&root(), &parts[..1])),

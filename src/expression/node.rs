@@ -15,9 +15,9 @@ pub(super) enum Node {
     /// A literal.
     Constant(Value),
     /// `request.body.items[0]`: a root and constant parts.
-    Path(Root, Vec<Part>),
+    Path(Root, Vec<PathPart>),
     /// Member access on something computed.
-    Select(Box<Node>, Part),
+    Select(Box<Node>, PathPart),
     /// `a[b]` with a computed `b`.
     Index(Box<Node>, Box<Node>),
     /// `has(a.b)`.
@@ -60,7 +60,7 @@ pub(super) enum Root {
 
 /// One constant part of a path.
 #[derive(Clone)]
-pub(super) enum Part {
+pub(super) enum PathPart {
     /// A key.
     Key(Arc<str>),
     /// An index into a list.
@@ -97,7 +97,7 @@ impl Root {
 }
 
 /// A path as people write it: `steps.price.output.total`, `request.headers["x-tenant"]`, `items[0]`.
-pub(super) fn path_text(root: &str, parts: &[Part]) -> String {
+pub(super) fn path_text(root: &str, parts: &[PathPart]) -> String {
     let mut text = root.to_owned();
     for part in parts {
         push_part(&mut text, part);
@@ -106,14 +106,14 @@ pub(super) fn path_text(root: &str, parts: &[Part]) -> String {
 }
 
 /// Adds one part to a path.
-pub(super) fn push_part(text: &mut String, part: &Part) {
+pub(super) fn push_part(text: &mut String, part: &PathPart) {
     match part {
-        Part::Key(key) if is_name(key) => {
+        PathPart::Key(key) if is_name(key) => {
             text.push('.');
             text.push_str(key);
         }
-        Part::Key(key) => text.push_str(&format!("[{:?}]", &**key)),
-        Part::Index(index) => text.push_str(&format!("[{index}]")),
+        PathPart::Key(key) => text.push_str(&format!("[{:?}]", &**key)),
+        PathPart::Index(index) => text.push_str(&format!("[{index}]")),
     }
 }
 

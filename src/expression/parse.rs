@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::bounds::{Bounds, MACRO_DEPTH_MAX};
 use super::error::ExpressionError;
 use super::functions::Function;
-use super::node::{Macro, MacroKind, Node, Part, Root};
+use super::node::{Macro, MacroKind, Node, PathPart, Root};
 use super::operators::Operator;
 use super::pseudo_random::PseudoRandom;
 use super::scan;
@@ -93,7 +93,7 @@ impl Lowering<'_> {
             }
             Expr::Select(select) => {
                 let inner = self.node(&select.operand)?;
-                let member = member(inner, Part::Key(select.field.as_str().into()));
+                let member = member(inner, PathPart::Key(select.field.as_str().into()));
                 Ok(if select.test { Node::Has(Box::new(member)) } else { member })
             }
             Expr::List(list) => Ok(Node::List(list.elements.iter().map(|e| self.node(e)).collect::<Result<_, _>>()?)),
@@ -132,8 +132,8 @@ impl Lowering<'_> {
             (operators::INDEX, [operand, index]) => {
                 let operand = self.node(operand)?;
                 let part = match &index.expr {
-                    Expr::Literal(LiteralValue::String(key)) => Some(Part::Key(key.inner().into())),
-                    Expr::Literal(LiteralValue::Int(index)) => usize::try_from(**index).ok().map(Part::Index),
+                    Expr::Literal(LiteralValue::String(key)) => Some(PathPart::Key(key.inner().into())),
+                    Expr::Literal(LiteralValue::Int(index)) => usize::try_from(**index).ok().map(PathPart::Index),
                     _ => None,
                 };
                 Ok(match part {
@@ -196,7 +196,7 @@ impl Lowering<'_> {
             },
             [_, other, ..] => return Err(self.error(other, "effects() takes the name of one step, or nothing")),
         };
-        let path = Node::Path(Root::Name(EFFECTS.into()), vec![Part::Key(step.into())]);
+        let path = Node::Path(Root::Name(EFFECTS.into()), vec![PathPart::Key(step.into())]);
         Ok(Node::Default(Box::new(path), Box::new(Node::Constant(Value::Array(Vec::new())))))
     }
 
@@ -257,9 +257,9 @@ impl Lowering<'_> {
 }
 
 /// Selects a member; on a path it becomes one more part of the path.
-fn member(operand: Node, part: Part) -> Node {
+fn member(operand: Node, part: PathPart) -> Node {
     let part = match part {
-        Part::Key(name) if is_headers_map(&operand) => Part::Key(name.to_ascii_lowercase().into()),
+        PathPart::Key(name) if is_headers_map(&operand) => PathPart::Key(name.to_ascii_lowercase().into()),
         part => part,
     };
     match operand {
@@ -294,17 +294,17 @@ fn equivalent_function(name: &str) -> Option<&'static str> {
 /// `steps.X.headers` and the like. A member `headers` of a JSON body is not: its keys are as in the body.
 fn is_headers_map(node: &Node) -> bool {
     // One call of `effects("STEP")`.
-    if let Node::Select(call, Part::Key(key)) = node {
-        return &**key == "headers" && matches!(&**call, Node::Select(list, Part::Index(_)) if is_effects(list));
+    if let Node::Select(call, PathPart::Key(key)) = node {
+        return &**key == "headers" && matches!(&**call, Node::Select(list, PathPart::Index(_)) if is_effects(list));
     }
     let Node::Path(Root::Name(root), parts) = node else { return false };
-    let is_headers = |part: &Part| matches!(part, Part::Key(key) if &**key == "headers");
+    let is_headers = |part: &PathPart| matches!(part, PathPart::Key(key) if &**key == "headers");
     match (&**root, parts.as_slice()) {
         ("headers", []) => true,
         ("request" | "reply" | "legacy" | "engine", [last]) => is_headers(last),
         ("steps" | "intents", [_, last]) => is_headers(last),
         // The intent of one item of a `for_each`.
-        ("intents", [_, Part::Index(_), last]) => is_headers(last),
+        ("intents", [_, PathPart::Index(_), last]) => is_headers(last),
         _ => false,
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::bounds::Bounds;
 use super::error::ExpressionError;
-use super::node::{Node, Part, Root};
+use super::node::{Node, PathPart, Root};
 use super::operators::Operator;
 use super::reads::{self, ReadPath};
 use super::scope::Scope;
@@ -49,7 +49,7 @@ impl Expression {
 
     /// The path, where the expression is only a path without indexes: its value is then the value at that path.
     pub fn as_path(&self) -> Option<&ReadPath> {
-        let keys = |parts: &[Part]| parts.iter().all(|part| matches!(part, Part::Key(_)));
+        let keys = |parts: &[PathPart]| parts.iter().all(|part| matches!(part, PathPart::Key(_)));
         match &self.0.node {
             Node::Path(Root::Name(_), parts) if keys(parts) => self.0.reads.first(),
             _ => None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::node::{Node, Part, Root};
+use super::node::{Node, PathPart, Root};
 
 /// A full path that an expression reads: `steps.price.output.total`, `request.headers.x-tenant`. It ends before a part
 /// that is computed (`a[b]`) or an index into a list (`a[0]`).
@@ -39,7 +39,7 @@ impl ReadPath {
 
 impl std::fmt::Display for ReadPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let parts: Vec<Part> = self.0.iter().skip(1).map(|part| Part::Key(part.clone())).collect();
+        let parts: Vec<PathPart> = self.0.iter().skip(1).map(|part| PathPart::Key(part.clone())).collect();
         f.write_str(&super::node::path_text(self.root(), &parts))
     }
 }
@@ -62,8 +62,8 @@ fn walk(node: &Node, found: &mut BTreeSet<ReadPath>) {
         Node::Constant(_) | Node::Path(Root::Local(..), _) => {}
         Node::Path(Root::Name(name), parts) => {
             let keys = parts.iter().map_while(|part| match part {
-                Part::Key(key) => Some(key.clone()),
-                Part::Index(_) => None,
+                PathPart::Key(key) => Some(key.clone()),
+                PathPart::Index(_) => None,
             });
             found.insert(ReadPath(std::iter::once(name.clone()).chain(keys).collect()));
         }

@@ -257,12 +257,12 @@ impl Mover {
         let positions = self.in_force.inputs().positions;
         let Some(position) = positions.routes.get(route) else { return };
         let until = Instant::now() + positions.declared.pairs_within;
-        let are_under_way = || self.gate.evidence.under_way(route) > 0 && Instant::now() < until;
+        let are_in_flight = || self.gate.evidence.in_flight(route) > 0 && Instant::now() < until;
         let is_judged = !request.force && request.to <= State::Live && position.is_raised_by(request);
-        if !is_judged || !are_under_way() || self.judge(&positions, position, request).is_err() {
+        if !is_judged || !are_in_flight() || self.judge(&positions, position, request).is_err() {
             return;
         }
-        while are_under_way() {
+        while are_in_flight() {
             tokio::time::sleep(PAIRS_POLL).await;
         }
     }

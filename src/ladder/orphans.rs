@@ -97,7 +97,7 @@ pub(super) async fn find(
     for id in before.creating.intersection(&affected) {
         owned.entry(id.clone()).or_default().by_new_runs = true;
     }
-    let Found { sentences, to_look_up } = compare(&owned, before.followers, next);
+    let OrphanCheck { sentences, to_look_up } = compare(&owned, before.followers, next);
     let (new, known): (Vec<_>, Vec<_>) = sentences.into_iter().partition(|(id, _)| before.have(id));
     let texts = |found: Vec<(RouteId, String)>| found.into_iter().map(|(_, sentence)| sentence).collect();
     let mut orphans = OrphanReasons { new: texts(new), known: texts(known), may_orphan: !affected.is_empty() };
@@ -165,7 +165,7 @@ impl OwnedInFamily {
 }
 
 /// What the comparison of the followers with new files found.
-struct Found {
+struct OrphanCheck {
     /// Each sentence with the id under which the instances are pinned.
     sentences: Vec<(RouteId, String)>,
     /// Sentences that are true only if the engine owns one of these instances.
@@ -179,8 +179,8 @@ struct TakenId {
 }
 
 /// Compares the followers of the files in force with new files.
-fn compare(owned: &OwnedByFamily, before: &Followers, next: &[Arc<Route>]) -> Found {
-    let mut found = Found { sentences: Vec::new(), to_look_up: Vec::new() };
+fn compare(owned: &OwnedByFamily, before: &Followers, next: &[Arc<Route>]) -> OrphanCheck {
+    let mut found = OrphanCheck { sentences: Vec::new(), to_look_up: Vec::new() };
     // Pins are stored under the first id of their creator, or under the id that it had when they were made.
     for creator in owned.keys().filter(|creator| !next.iter().any(|route| creates(route, creator))) {
         found.sentences.push(((*creator).clone(), no_longer_followed(owned[creator], creator, creator)));
@@ -210,7 +210,7 @@ fn no_longer_followed(owned: OwnedInFamily, pinned_under: &RouteId, route: &Rout
 
 /// Adds a sentence for each route that would take requests by which a route followed up instances of a family.
 fn check_requests(
-    found: &mut Found,
+    found: &mut OrphanCheck,
     route: &RouteId,
     followed: &FollowedPath,
     (pinned_under, owned): (&RouteId, OwnedInFamily),

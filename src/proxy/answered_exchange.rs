@@ -10,7 +10,7 @@ use http::StatusCode;
 
 use super::admission::Admission;
 use super::after_answer::AfterAnswer;
-use super::cut::Cut;
+use super::cut_reason::CutReason;
 use super::exchange_record::ExchangeRecord;
 use super::monotonic::now;
 use super::route_metrics::{AnsweredBy, CodeClass, RouteMetrics};
@@ -34,7 +34,7 @@ pub(super) struct AnsweredExchange {
     /// Set for an answer of the engine that counts for the evidence when its body has ended.
     pub served: Option<Box<StreamedServed>>,
     /// Why the answer was cut, if it was.
-    pub cut: Option<Cut>,
+    pub cut: Option<CutReason>,
     /// What the request holds, if it is limited.
     pub admission: Option<Box<Admission>>,
     /// What the access log gets, if there is one.
@@ -67,10 +67,10 @@ impl AnsweredExchange {
             after.end();
         }
         // A problem document and a whole answer are cut by their client alone, so this reply came from a service.
-        let cut = if answered_by == AnsweredBy::Engine { cut.map(Cut::of_service) } else { cut };
+        let cut = if answered_by == AnsweredBy::Engine { cut.map(CutReason::of_service) } else { cut };
         let code_class = if cut.is_some() { CodeClass::Cut } else { CodeClass::of(status) };
         route_metrics.count_answer(rung, answered_by, code_class, now().saturating_sub(began));
-        cut.into_iter().for_each(Cut::count);
+        cut.into_iter().for_each(CutReason::count);
         served.into_iter().for_each(|served| served.count(cut));
         if let Some(mut record) = record {
             record.note(|record| {

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::answered_exchange::AnsweredExchange;
 use super::copied_exchange::CopiedReply;
-use super::cut::Cut;
+use super::cut_reason::CutReason;
 use super::settler::Settler;
 use crate::flag::SkipReason;
 
@@ -31,7 +31,7 @@ impl Completion {
         Self { exchange_number, copied, answered }
     }
     /// The exchange has ended; `cut` says why if the socket did not take the last byte.
-    fn settle(mut self, settler: &Settler, cut: Option<Cut>) {
+    fn settle(mut self, settler: &Settler, cut: Option<CutReason>) {
         if let Some(copied) = self.copied.take() {
             settler.settle(copied, cut.map(|_| SkipReason::ClientWentAway));
         }
@@ -81,7 +81,7 @@ impl Unflushed {
 
     /// The connection has ended, for this reason, before these exchanges were flushed. They are not compared; but
     /// legacy has done their work, and may have created an instance.
-    pub(super) fn abandon(&self, settler: &Settler, cut: Cut) {
+    pub(super) fn abandon(&self, settler: &Settler, cut: CutReason) {
         let Some((first, later)) = self.take() else { return };
         for completion in [first].into_iter().chain(later) {
             completion.settle(settler, Some(cut));

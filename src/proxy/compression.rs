@@ -23,14 +23,19 @@ const PIECE_BYTES: usize = 32 << 10;
 /// The fastest level: it takes a third of the default level's time, and yields a tenth more bytes.
 const LEVEL: u32 = 1;
 
-/// The facts of the request that its answer depends on.
-pub(super) struct Asked<'a> {
+/// The facts of a request on which it depends whether its answer is compressed.
+pub(super) struct CompressionRequest<'a> {
     pub version: Version,
     pub headers: &'a HeaderMap,
 }
 
 /// Sets the fields of an answer for which compression is on, and returns whether its body is to be compressed.
-pub(super) fn negotiate(asked: &Asked<'_>, status: StatusCode, answer: &mut HeaderMap, length: usize) -> bool {
+pub(super) fn negotiate(
+    request: &CompressionRequest<'_>,
+    status: StatusCode,
+    answer: &mut HeaderMap,
+    length: usize,
+) -> bool {
     let is_candidate = length >= COMPRESSED_BYTES_MIN
         && status.is_success()
         && status != StatusCode::PARTIAL_CONTENT
@@ -38,7 +43,7 @@ pub(super) fn negotiate(asked: &Asked<'_>, status: StatusCode, answer: &mut Head
         && !answer.contains_key(CONTENT_RANGE)
         && answer.get(CONTENT_TYPE).is_some_and(is_text)
         && !forbids_transforming(answer)
-        && !forbids_transforming(asked.headers);
+        && !forbids_transforming(request.headers);
     if !is_candidate {
         return false;
     }
@@ -46,7 +51,7 @@ pub(super) fn negotiate(asked: &Asked<'_>, status: StatusCode, answer: &mut Head
         answer.append(VARY, HeaderValue::from_static("accept-encoding"));
     }
     // For an HTTP/1.0 client only the end of the connection can end a body of unknown length.
-    if asked.version == Version::HTTP_10 || !accepts_gzip(asked.headers) {
+    if request.version == Version::HTTP_10 || !accepts_gzip(request.headers) {
         return false;
     }
     answer.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -146,8 +151,8 @@ mod tests {
 
     fn negotiated(request: &[(&'static str, &str)], answer: &[(&'static str, &str)]) -> (bool, HeaderMap) {
         let (request, mut answer) = (map(request), map(answer));
-        let asked = Asked { version: Version::HTTP_11, headers: &request };
-        (negotiate(&asked, StatusCode::OK, &mut answer, 1_000), answer)
+        let of_request = CompressionRequest { version: Version::HTTP_11, headers: &request };
+        (negotiate(&of_request, StatusCode::OK, &mut answer, 1_000), answer)
     }
 
     const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8");
@@ -191,10 +196,10 @@ mod tests {
             assert!(!compressed && fields == map(answer), "{request:?} {answer:?}");
         }
         let (request, mut answer) = (map(&[gzip]), map(&[JSON]));
-        let asked = |version| Asked { version, headers: &request };
-        assert!(!negotiate(&asked(Version::HTTP_11), StatusCode::OK, &mut answer, 100), "too small");
-        assert!(!negotiate(&asked(Version::HTTP_11), StatusCode::NOT_FOUND, &mut answer, 1_000), "no success");
-        assert!(!negotiate(&asked(Version::HTTP_10), StatusCode::OK, &mut answer, 1_000), "HTTP/1.0");
+        let of_version = |version| CompressionRequest { version, headers: &request };
+        assert!(!negotiate(&of_version(Version::HTTP_11), StatusCode::OK, &mut answer, 100), "too small");
+        assert!(!negotiate(&of_version(Version::HTTP_11), StatusCode::NOT_FOUND, &mut answer, 1_000), "no success");
+        assert!(!negotiate(&of_version(Version::HTTP_10), StatusCode::OK, &mut answer, 1_000), "HTTP/1.0");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use tokio::time::sleep_until;
 
 use super::client_addresses::ConnectionPermit;
 use super::client_body::ClientBody;
-use super::cut::Cut;
+use super::cut_reason::CutReason;
 use super::drain::{self, Close};
 use super::endpoint::{Endpoint, Protocol};
 use super::exchange_record::CurrentRecord;
@@ -209,7 +209,7 @@ async fn serve_until_idle(
             drop(connection);
             // Boxed, so that other connections take less memory.
             Box::pin(unfinished_head::refuse(&client, &transport)).await;
-            Cut::ClientGone
+            CutReason::ClientGone
         }
         DriveResult::Idle(since) => {
             let read_before = connection.into_parts().map(|parts| parts.read_buf)?;
@@ -255,7 +255,7 @@ type Connection<S> = http1::UpgradeableConnection<TokioIo<ClientIo>, S>;
 /// Why `drive` returned.
 enum DriveResult {
     /// The connection has ended, or is to be closed; an incomplete exchange is cut for this reason.
-    Cut(Cut),
+    Cut(CutReason),
     /// The connection is to be parked; it has been idle since this time.
     Idle(u64),
     /// The process stops or hands over, and the rest of a head did not come in time.
@@ -288,7 +288,7 @@ where
             if drain == drain::NOT_DRAINING {
                 drain_since = None;
             } else if drain == drain::CUT || (shared.cuts_workflows.load(Acquire) && wait.uses_workflow()) {
-                return Poll::Ready(DriveResult::Cut(Cut::Drain));
+                return Poll::Ready(DriveResult::Cut(CutReason::Drain));
             } else if !closing {
                 let since = *drain_since.get_or_insert_with(now);
                 match drain::when_to_close(shared, drain, since, wait, transport) {
@@ -313,7 +313,7 @@ where
                         client.record.log_unreadable_head(client.peer, status, reason);
                     }
                 }
-                return Poll::Ready(DriveResult::Cut(Cut::ClientGone));
+                return Poll::Ready(DriveResult::Cut(CutReason::ClientGone));
             }
             if !closing && wait.take_close_request() && !raw_socket::has_bytes(transport.socket()) {
                 closing = true;
@@ -345,7 +345,7 @@ where
                     Peek::Nothing => {}
                     Peek::Bytes => peeked_exchange = wait.exchange_count(),
                     Peek::Fin => wait.on_fin(),
-                    Peek::Reset => return Poll::Ready(DriveResult::Cut(Cut::ClientGone)),
+                    Peek::Reset => return Poll::Ready(DriveResult::Cut(CutReason::ClientGone)),
                 }
             }
             // Nobody reads a body while its request waits for its turn or for the engine.

@@ -18,7 +18,7 @@ use super::after_answer::AfterAnswer;
 use super::answer_check::ToCheck;
 use super::answered_exchange::AnsweredExchange;
 use super::client_upgrade::ClientUpgrade;
-use super::compression::{self, Asked};
+use super::compression::{self, CompressionRequest};
 use super::conditional::{self, Preconditions};
 use super::copied_exchange::CopiedExchange;
 use super::failure::Failure;
@@ -307,9 +307,9 @@ fn respond(
     let answered = AnsweredExchange { served, after, ..proxied.answered(rung, AnsweredBy::Engine, status) };
     let body = match body {
         AnswerBody::Whole(body) => {
-            let asked = Asked { version: head.version, headers: &head.headers };
+            let request = CompressionRequest { version: head.version, headers: &head.headers };
             let compress = proxied.entry.compress;
-            let is_compressed = compress && compression::negotiate(&asked, status, &mut headers, body.len());
+            let is_compressed = compress && compression::negotiate(&request, status, &mut headers, body.len());
             let body = ReplyBody::full(body, wait.clone(), Some(answered));
             if is_compressed { body.compressed() } else { body }
         }

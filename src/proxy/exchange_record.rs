@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::header::{REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderName, Method, Request, Uri};
 
-use super::cut::Cut;
+use super::cut_reason::CutReason;
 use super::exchange_spans::ExchangeSpans;
 use super::headers::{set_trace_context, trace_context};
 use super::monotonic::now;
@@ -39,7 +39,7 @@ impl ExchangeRecord {
     }
 
     /// Logs the exchange, which has ended; `cut` says why if it was cut. A reason that was recorded before is kept.
-    pub(super) fn end(mut self, cut: Option<Cut>) {
+    pub(super) fn end(mut self, cut: Option<CutReason>) {
         let AccessLogRecord { ended, duration, failure, .. } = &mut *self.record;
         *ended = clock::now();
         *duration = Duration::from_micros(now().saturating_sub(self.began));

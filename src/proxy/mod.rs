@@ -44,7 +44,7 @@ mod connection;
 mod connector;
 mod copied_call;
 mod copied_exchange;
-mod cut;
+mod cut_reason;
 mod drain;
 mod edge;
 mod egress;

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::client_upgrade::{ClientUpgrade, StreamIo};
 use super::copied_exchange::{CopiedExchange, NotCopied};
-use super::cut::Cut;
+use super::cut_reason::CutReason;
 use super::egress::Egress;
 use super::failure::{Failure, WaitedFor};
 use super::headers::strip_reply;
@@ -341,7 +341,7 @@ pub(super) fn tunnel<C, L>(
         wait.enter(Phase::Tunnel);
         let TunnelEnd { from_client, from_legacy, cut } =
             tunnel::copy_both_ways(from_client, from_legacy, idle, cut).await;
-        cut.into_iter().for_each(Cut::count);
+        cut.into_iter().for_each(CutReason::count);
         if let Some(mut record) = record {
             record.note(|record| {
                 record.status = Some(status.as_u16());

@@ -27,7 +27,7 @@ use super::answered_exchange::AnsweredExchange;
 use super::completion::Completion;
 use super::compression::CompressedBody;
 use super::copied_exchange::CopiedReply;
-use super::cut::Cut;
+use super::cut_reason::CutReason;
 use super::exchange_record::ExchangeRecord;
 use super::legacy::LegacyConnection;
 use super::route_metrics::AnsweredBy;
@@ -156,7 +156,7 @@ impl ReplyBody {
     }
 
     /// Notes what came of the reply of legacy or a service, and passes it on. `broken` says that it was cut.
-    fn relay(&mut self, polled: PolledFrame, broken: Cut, cx: &mut Context<'_>) -> PolledFrame {
+    fn relay(&mut self, polled: PolledFrame, broken: CutReason, cx: &mut Context<'_>) -> PolledFrame {
         match self.wait.note_reply_poll(polled) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(mut frame))) => {
@@ -180,7 +180,7 @@ impl ReplyBody {
             Poll::Ready(Some(Err(error))) => {
                 let is_client_gone = self.wait.is_request_broken();
                 if let Some(answered) = &mut self.answered {
-                    answered.cut = Some(if is_client_gone { Cut::ClientGone } else { broken });
+                    answered.cut = Some(if is_client_gone { CutReason::ClientGone } else { broken });
                 }
                 if let Some(copied_reply) = self.copied_reply.take() {
                     copied_reply.on_legacy_error();
@@ -243,11 +243,11 @@ impl Body for ReplyBody {
                     }
                     polled => polled.map_err(Into::into),
                 };
-                this.relay(polled, Cut::LegacyReplyBroken, cx)
+                this.relay(polled, CutReason::LegacyReplyBroken, cx)
             }
             Reply::Streamed(body) => {
                 let polled = body.as_mut().poll_frame(cx);
-                this.relay(polled, Cut::ServiceReplyBroken, cx)
+                this.relay(polled, CutReason::ServiceReplyBroken, cx)
             }
         }
     }

@@ -187,9 +187,9 @@ impl Body for RequestBody {
 }
 
 /// A body whose passed-on part is kept, up to [`KEPT_BODY_BYTES_MAX`].
-pub(super) struct RepeatableBody(Arc<Mutex<Kept>>);
+pub(super) struct RepeatableBody(Arc<Mutex<ReplayBuffer>>);
 
-struct Kept {
+struct ReplayBuffer {
     body: RequestBody,
     /// The part that was passed on; `None` once it is too large to be kept.
     passed: Option<Passed>,
@@ -207,7 +207,7 @@ struct Passed {
 
 /// Reads a [`RepeatableBody`] from its beginning.
 struct KeptReader {
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<ReplayBuffer>>,
     number: usize,
     /// The number of kept frames that it has read.
     at: usize,
@@ -215,7 +215,7 @@ struct KeptReader {
 
 impl RepeatableBody {
     fn new(body: RequestBody) -> Self {
-        Self(Arc::new(Mutex::new(Kept { body, passed: Some(Passed::default()), reader: 0 })))
+        Self(Arc::new(Mutex::new(ReplayBuffer { body, passed: Some(Passed::default()), reader: 0 })))
     }
     fn reader(&self) -> KeptReader {
         KeptReader { kept: self.0.clone(), number: 0, at: 0 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cut::Cut;
+use super::cut_reason::CutReason;
 use crate::exchange::{EngineAnswer, Served, ServedObserver};
 use crate::flag::{EngineReason, State};
 use crate::names::{RouteId, RunId};
@@ -65,10 +65,12 @@ pub(super) struct StreamedServed {
 
 impl StreamedServed {
     /// The body has ended; `cut` says why if its client did not get all of it.
-    pub(super) fn count(self, cut: Option<Cut>) {
+    pub(super) fn count(self, cut: Option<CutReason>) {
         let served = match cut {
             None => Served::Answered,
-            Some(Cut::ServiceReplyBroken | Cut::ServiceReplyStalled | Cut::ServiceReplySlow) => Served::Error,
+            Some(CutReason::ServiceReplyBroken | CutReason::ServiceReplyStalled | CutReason::ServiceReplySlow) => {
+                Served::Error
+            }
             Some(_) => return,
         };
         self.request.count(served, Some(self.took), self.run);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio_util::sync::CancellationToken;
 
-use super::cut::Cut;
+use super::cut_reason::CutReason;
 use super::monotonic::{instant, now};
 
 /// How a tunnel ended.
@@ -24,7 +24,7 @@ pub(super) struct TunnelEnd {
     /// Bytes that came from legacy.
     pub from_legacy: u64,
     /// Why the tunnel was cut; `None` if both sides ended, or one failed.
-    pub cut: Option<Cut>,
+    pub cut: Option<CutReason>,
 }
 
 /// Passes bytes between two upgraded connections.
@@ -38,10 +38,10 @@ pub(super) async fn copy_both_ways(
     let upgraded = tokio::time::timeout(idle, async { tokio::join!(client, legacy) });
     let (client, legacy) = match upgraded.await {
         Ok((Some(client), Some(legacy))) => (client, legacy),
-        Ok(_) => return not_begun(Cut::ClientGone),
+        Ok(_) => return not_begun(CutReason::ClientGone),
         Err(_) => {
             tracing::debug!("an upgrade was not completed in time");
-            return not_begun(Cut::TunnelIdle);
+            return not_begun(CutReason::TunnelIdle);
         }
     };
     let moved = Arc::new(AtomicU64::new(now()));
@@ -56,9 +56,9 @@ pub(super) async fn copy_both_ways(
         }
         () = stalled(&moved, idle) => {
             tracing::debug!("a tunnel was idle for too long");
-            Some(Cut::TunnelIdle)
+            Some(CutReason::TunnelIdle)
         }
-        () = cut.cancelled() => Some(Cut::Drain),
+        () = cut.cancelled() => Some(CutReason::Drain),
     };
     TunnelEnd { from_client: client.bytes_read, from_legacy: legacy.bytes_read, cut }
 }

@@ -1,7 +1,7 @@
 //! Makes what is kept of a pair whose replies differ.
 
 use super::redaction::PairRedaction;
-use crate::compare::{CompareBounds, EarlierIds, KeepContext, Kept, Pair, Rules, keep};
+use crate::compare::{CompareBounds, EarlierIds, KeepContext, Pair, PairRecord, Rules, keep};
 use crate::exchange::{Answered, request_value};
 use crate::limits::Limits;
 
@@ -13,7 +13,7 @@ pub(super) fn kept(
     rules: &Rules,
     redaction: &PairRedaction<'_>,
     limits: &Limits,
-) -> Kept {
+) -> PairRecord {
     let context = KeepContext {
         request: &request_value(&answered.request),
         earlier_ids,

@@ -49,7 +49,7 @@ impl CallsOfRequest {
         }
     }
 
-    fn find(&self, intent: &Intent, assigned: &BTreeSet<u64>) -> (&'static str, Found) {
+    fn find(&self, intent: &Intent, assigned: &BTreeSet<u64>) -> (&'static str, ReadReplyLookup) {
         if self.is_incomplete {
             let why = "some calls could be this request's or another's, or were not kept";
             return ("incomplete", Err(why.to_owned()));
@@ -73,10 +73,10 @@ impl CallsOfRequest {
     }
 }
 
-type Found = Result<(u64, Option<EffectReply>), String>;
+type ReadReplyLookup = Result<(u64, Option<EffectReply>), String>;
 
 impl LegacyCalls for CallsOfRequest {
-    fn corresponding(&self, intent: &Intent, assigned: &BTreeSet<u64>) -> Found {
+    fn corresponding(&self, intent: &Intent, assigned: &BTreeSet<u64>) -> ReadReplyLookup {
         let (outcome, found) = self.find(intent, assigned);
         if self.is_counted {
             let route = self.route.to_string();

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::compare::{Difference, Kept};
+use crate::compare::{Difference, PairRecord};
 use crate::names::{RouteId, RunId};
 
 /// One comparison that is kept as a sample, already redacted.
@@ -28,7 +28,7 @@ pub struct SampleRecord {
     pub request: String,
     /// The redacted pair, to be judged again under other rules; absent if an earlier version stored the sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kept: Option<Kept>,
+    pub kept: Option<PairRecord>,
     /// The first events of the run, redacted, if it is a rehearsal: its run is not in the store.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<RehearsedEvent>,

@@ -22,7 +22,7 @@ pub(super) type StepItem = (StepId, Option<u32>);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum StepState {
     /// Calls are under way or to come.
-    Open(Open),
+    Open(RunningStep),
     /// It has a result.
     Done {
         /// Why there is no output, where the step was rehearsed and declares none. A step that reads it fails with this
@@ -45,7 +45,7 @@ pub(super) enum StepState {
 
 /// A step whose calls are under way.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
-pub(super) struct Open {
+pub(super) struct RunningStep {
     /// The items of a fan-out; `None` for a step with a single call.
     pub items: Option<Arc<Vec<Arc<Value>>>>,
     /// Whether failed items are collected, and the others go on.
@@ -82,7 +82,7 @@ pub(super) struct Replaced {
     pub failure: Failure,
 }
 
-impl Open {
+impl RunningStep {
     /// The number of calls in all.
     pub fn all(&self) -> usize {
         self.items.as_ref().map_or(1, |items| items.len())

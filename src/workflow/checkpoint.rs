@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::calls::Open;
+use super::calls::RunningStep;
 use super::conflict::conflict;
 use super::decision_inputs::deeper_than;
 use super::interactions::{QuestionState, RunQuestion};
@@ -292,7 +292,7 @@ fn answer_events(run: &Run, step: &Step, question: &RunQuestion, said: Checkpoin
 /// and the results stay.
 fn skip(run: &Run, step: &Step, item: Option<u32>) -> Vec<Event> {
     let rejected = |item| Event::Step(StepEvent::Skipped { step: step.id.clone(), item, reason: Skipped::Rejected });
-    let has_results = |open: &&Open| {
+    let has_results = |open: &&RunningStep| {
         let has_result = open.results.values().any(|result| result.output.is_some());
         open.items.is_some() && (has_result || !open.failures.is_empty())
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::calls::{CallState, Open, Phase, StepState, all_calls};
+use super::calls::{CallState, Phase, RunningStep, StepState, all_calls};
 use super::decision_inputs::deeper_than;
 use super::resolve::{self, Resolution};
 use super::step_events::{check_given_form, skipped};
@@ -110,7 +110,7 @@ pub(super) fn skip(
                 return not_applicable(format!("`{id}` runs only where it takes the place of `{original}`"));
             }
         }
-        Some(StepState::Open(Open { replaced_items: Some(_), .. })) => {
+        Some(StepState::Open(RunningStep { replaced_items: Some(_), .. })) => {
             let original = original.map_or("another step", |original| original.as_str());
             return not_applicable(format!(
                 "`{id}` takes the place of items of `{original}`, which cannot be skipped together"

@@ -12,7 +12,7 @@
 
 use jiff::Timestamp;
 
-use super::calls::{CallState, Open, Phase, StepState};
+use super::calls::{CallState, Phase, RunningStep, StepState};
 use super::child_commands::commands_to_children;
 use super::decision_inputs::call_scope;
 use super::may_begin::{sends, skipped_by_needs, starts_while_ending};
@@ -225,7 +225,7 @@ impl Due<'_> {
     }
 
     /// Begins the items and attempts of an open step that can begin now.
-    fn open_step(&mut self, index: StepIndex, step: &Step, open: &Open) {
+    fn open_step(&mut self, index: StepIndex, step: &Step, open: &RunningStep) {
         for (item_index, call) in &open.calls {
             let item = open.items.as_ref().map(|_| *item_index);
             match call.phase {

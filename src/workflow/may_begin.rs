@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::calls::{CallState, Open};
+use super::calls::{CallState, RunningStep};
 use super::decision_inputs::deeper_than;
 use super::step_events::{failed, finished, skipped, too_deep};
 use super::{
@@ -63,7 +63,7 @@ pub fn is_requested_repeat(run: &Run, step: &Step, item: Option<u32>, part: Step
 }
 
 /// Whether there is such an item (0 is the single call) and it has not begun.
-pub(super) fn may_begin_item(open: &Open, item_index: u32) -> bool {
+pub(super) fn may_begin_item(open: &RunningStep, item_index: u32) -> bool {
     open.includes(item_index) && (open.is_new(item_index) || open.queued.contains(&item_index))
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::calls::{Open, StepState, UnknownReply};
+use super::calls::{RunningStep, StepState, UnknownReply};
 use super::conflict::conflict;
 use super::rules::{CheckpointStep, RiskSource, Safeguards, Until};
 use super::{
@@ -127,7 +127,7 @@ impl WorkToCome {
         }
     }
 
-    fn of_open(open: &Open) -> Self {
+    fn of_open(open: &RunningStep) -> Self {
         let begins = match (&open.items, &open.replaced_items) {
             (None, _) => open.nothing_begun(),
             (Some(_), Some(_)) => true,

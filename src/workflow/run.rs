@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::calls::{CallState, DoneCall, Open, Phase, StepItem, StepState, UnknownEffect};
+use super::calls::{CallState, DoneCall, Phase, RunningStep, StepItem, StepState, UnknownEffect};
 use super::interactions::Interactions;
 use super::performed_effects::PerformedEffects;
 use super::sensitive::CollectorOfRun;
@@ -346,7 +346,7 @@ impl Run {
         }
     }
     /// A step that has begun and neither ended nor been replaced by its fallback.
-    pub(super) fn open_step(&self, step: &StepId) -> Option<&Open> {
+    pub(super) fn open_step(&self, step: &StepId) -> Option<&RunningStep> {
         match self.steps.get(step) {
             Some(StepState::Open(open)) => Some(open),
             _ => None,

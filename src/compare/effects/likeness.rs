@@ -33,7 +33,7 @@ impl StepCalls<'_> {
             self.values_within(&mut self.context(ids, findings), body, 0, side, &mut found)?;
         }
         for line in call.text().into_iter().flat_map(str::lines).take(SCORED_VALUES_MAX) {
-            findings.step()?;
+            findings.count_work()?;
             let line = if side == Side::Engine { ids.with_legacy_ids(line) } else { line.into() };
             found.push(hash_at(0, line));
         }

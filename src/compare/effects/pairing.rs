@@ -70,7 +70,7 @@ pub(super) fn by_step<'a>(
         let derived = || derived_template(&first.call.path, |segment| ids.legacy_of(IdKind::ANY, segment).is_some());
         let template = first.template.map_or_else(derived, |template| template.path.clone());
         for (n, call) in legacy.iter().enumerate() {
-            findings.step()?;
+            findings.count_work()?;
             if !reads.contains(n)
                 && call.method == first.call.method
                 && call.is_to_service_of(&first.call)
@@ -201,7 +201,7 @@ impl Pairing<'_, '_, '_> {
                 // Beyond the bound, each call may be paired only with the intent at the same position.
                 let intents = if is_bounded { 0..engine.len() } else { i.min(engine.len())..(i + 1).min(engine.len()) };
                 for j in intents {
-                    self.findings.step()?;
+                    self.findings.count_work()?;
                     scored.push((in_common(a, &of_engine[j]), *call, engine[j], at));
                 }
             }

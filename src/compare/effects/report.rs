@@ -28,7 +28,7 @@ pub(super) fn report(
 ) -> Result<(), BoundExceeded> {
     let renaming = step.rules.body.renaming;
     let by = ids.rules_in(&legacy.path, renaming);
-    let path = Part { path: "path", name: "path", ignored: step.rules.ignored_path, by };
+    let path = CallPartText { path: "path", name: "path", ignored: step.rules.ignored_path, by };
     path.report(Some(&legacy.path), Some(&engine.path), same_text(ids, &legacy.path, &engine.path), findings);
     report_query(step, legacy, engine, ids, findings);
     for name in &step.rules.headers {
@@ -37,7 +37,7 @@ pub(super) fn report(
         let is_same = matches!((&a, &b), (Some(a), Some(b)) if same_text(ids, a, b)) || a.is_none() && b.is_none();
         let path = format!("headers.{name}");
         let by = ids.rules_in(a.as_deref().unwrap_or_default(), renaming);
-        let part = Part { path: &path, name: name.as_str(), ignored, by };
+        let part = CallPartText { path: &path, name: name.as_str(), ignored, by };
         part.report(a.as_deref(), b.as_deref(), is_same, findings);
     }
     match step.rules.ignored_body {
@@ -52,7 +52,7 @@ pub(super) fn report(
 }
 
 /// A part of a call that is a text.
-struct Part<'a> {
+struct CallPartText<'a> {
     path: &'a str,
     /// The name that tells whether the value is secret.
     name: &'a str,
@@ -61,7 +61,7 @@ struct Part<'a> {
     by: Vec<RuleId>,
 }
 
-impl Part<'_> {
+impl CallPartText<'_> {
     /// Reports the two texts as a difference, or counts the rule by which they are equal.
     fn report(&self, legacy: Option<&str>, engine: Option<&str>, is_same: bool, findings: &mut ComparisonFindings<'_>) {
         match self.ignored {
@@ -102,7 +102,7 @@ fn report_query(
         // As above, with the name.
         let named = a.map(|values| format!("{name}={}", text(values))).unwrap_or_default();
         let by = ids.rules_in(&named, step.rules.body.renaming);
-        let part = Part { path: &path.text(), name, ignored, by };
+        let part = CallPartText { path: &path.text(), name, ignored, by };
         part.report(a.map(text).as_deref(), b.map(text).as_deref(), is_same, findings);
     }
 }

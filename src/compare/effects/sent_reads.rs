@@ -51,7 +51,7 @@ impl<'a> SentReads<'a> {
         findings: &mut ComparisonFindings<'_>,
     ) -> Result<bool, BoundExceeded> {
         for read in self.0.iter().flatten() {
-            findings.step()?;
+            findings.count_work()?;
             if read.call.method == call.method
                 && call.is_to_service_of(&read.call)
                 && is_equal(call, read, rules, ids, findings)?

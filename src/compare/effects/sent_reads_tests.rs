@@ -161,7 +161,7 @@ fn the_reads_of_a_sample_are_kept_and_judged_again() {
         bytes_max: 1 << 20,
         expired: &|| false,
     };
-    let Kept::Pair(kept) = keep(&pair, &context) else { panic!("it is not kept") };
+    let PairRecord::Pair(kept) = keep(&pair, &context) else { panic!("it is not kept") };
     let kept: KeptPair = serde_json::from_str(&serde_json::to_string(&kept).unwrap()).unwrap();
     let differences = compare(&pair, &in_force, &BOUNDS, &|| false).unwrap().differences;
     assert_eq!(differences.len(), 1);

@@ -100,7 +100,7 @@ impl StepCalls<'_> {
         ids: &mut IdMap,
         findings: &mut ComparisonFindings<'_>,
     ) -> Result<u64, BoundExceeded> {
-        findings.step()?;
+        findings.count_work()?;
         let mut hasher = DefaultHasher::new();
         if equality.address {
             let text = |text: &str| match side {

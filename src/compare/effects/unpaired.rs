@@ -69,7 +69,7 @@ impl Unpaired<'_, '_> {
         }
         let mut not_judged = 0u32;
         for (n, call) in self.legacy.iter().enumerate() {
-            findings.step()?;
+            findings.count_work()?;
             if self.pairs.engine_of[n].is_some() || is_doubled[n] {
                 continue;
             }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::body::{BodyMaking, KeptBody, Lines};
 use super::mask::Placeholders;
-use super::record::{Kept, KeptCall, KeptPair, KeptReply, NotKept};
+use super::record::{KeptCall, KeptPair, KeptReply, NotKept, PairRecord};
 use crate::compare::bounds::CompareBounds;
 use crate::compare::earlier_ids::EarlierIds;
 use crate::compare::effect::Effect;
@@ -48,15 +48,15 @@ pub struct KeepContext<'a> {
 
 /// What is kept of a pair. Its calls are kept only if none of them may hold something sensitive, because not every
 /// part of a call is known by its path.
-pub fn keep(pair: &Pair<'_>, context: &KeepContext<'_>) -> Kept {
+pub fn keep(pair: &Pair<'_>, context: &KeepContext<'_>) -> PairRecord {
     let mut keeping = Keeping { context, placeholders: Placeholders::default() };
     match keeping.pair(pair) {
         Ok(kept) => match serde_json::to_string(&kept) {
-            Ok(text) if text.len() <= context.bytes_max => Kept::Pair(Box::new(kept)),
-            Ok(_) => Kept::Not(NotKept::TooLarge),
-            Err(_) => Kept::Not(NotKept::Unreadable),
+            Ok(text) if text.len() <= context.bytes_max => PairRecord::Pair(Box::new(kept)),
+            Ok(_) => PairRecord::Not(NotKept::TooLarge),
+            Err(_) => PairRecord::Not(NotKept::Unreadable),
         },
-        Err(why) => Kept::Not(why),
+        Err(why) => PairRecord::Not(why),
     }
 }
 

@@ -25,6 +25,6 @@ mod tests;
 pub use calls::{CallPair, CallText, ComparedTo};
 pub use keep::{KeepContext, SensitiveParts, keep};
 pub(super) use mask::{holds_masked, is_masked};
-pub use record::{Kept, KeptCall, KeptPair, KeptReply, NotKept};
+pub use record::{KeptCall, KeptPair, KeptReply, NotKept, PairRecord};
 pub(super) use rejudge::ReadPair;
 pub use rejudge::{NotJudged, Rejudged, rejudge};

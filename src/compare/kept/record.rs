@@ -15,7 +15,7 @@ use crate::names::{ServiceName, StepId};
 /// What is kept of a pair, or why nothing is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kept {
+pub enum PairRecord {
     /// The pair.
     Pair(Box<KeptPair>),
     /// Nothing.

@@ -22,7 +22,7 @@ fn compared(pair: &Pair<'_>, rules: &Rules) -> Comparison {
     compare(pair, rules, &BOUNDS, &|| false).unwrap()
 }
 
-fn kept_with(pair: &Pair<'_>, rules: &Rules, sensitive: Option<&dyn SensitiveParts>, bytes_max: usize) -> Kept {
+fn kept_with(pair: &Pair<'_>, rules: &Rules, sensitive: Option<&dyn SensitiveParts>, bytes_max: usize) -> PairRecord {
     keep(
         pair,
         &KeepContext {
@@ -41,11 +41,11 @@ fn kept_with(pair: &Pair<'_>, rules: &Rules, sensitive: Option<&dyn SensitivePar
 fn kept(pair: &Pair<'_>, rules: &Rules) -> KeptPair {
     let kept = kept_with(pair, rules, None, BYTES_MAX);
     match serde_json::from_str(&serde_json::to_string(&kept).unwrap()).unwrap() {
-        Kept::Pair(read) => {
-            assert_eq!(Kept::Pair(read.clone()), kept);
+        PairRecord::Pair(read) => {
+            assert_eq!(PairRecord::Pair(read.clone()), kept);
             *read
         }
-        Kept::Not(why) => panic!("{why}"),
+        PairRecord::Not(why) => panic!("{why}"),
     }
 }
 
@@ -259,7 +259,7 @@ fn the_lines_of_calls_are_kept_where_a_step_compares_texts() {
     let (legacy, request) = (json_reply(&json!({})), json!({}));
     let pair = Pair { effects: Some(&effects), ..pair(&legacy, &engine, &request) };
     let of_step = |text: Value| json!({"effects": {"charge": {"text": text}}});
-    assert!(matches!(kept_with(&pair, &Rules::default(), None, BYTES_MAX), Kept::Not(NotKept::Unreadable)));
+    assert!(matches!(kept_with(&pair, &Rules::default(), None, BYTES_MAX), PairRecord::Not(NotKept::Unreadable)));
     let in_force = rules(of_step(json!({})));
     let kept = serde_json::to_string(&kept(&pair, &in_force)).unwrap();
     assert!(kept.contains("generated 17:02") && !kept.contains("hunter2"), "{kept}");
@@ -313,11 +313,11 @@ fn sensitive_values_and_calls_are_not_kept() {
     let of = |hides: &'static str, max| kept_with(&pair, &Rules::default(), Some(&Hides(hides)), max);
     let kept = serde_json::to_string(&of("headers.x-code", BYTES_MAX)).unwrap();
     assert!(!kept.contains("hunter2"), "{kept}");
-    assert_eq!(of("effects", BYTES_MAX), Kept::Not(NotKept::SensitiveCalls));
-    assert_eq!(of("headers.x-code", 100), Kept::Not(NotKept::TooLarge));
+    assert_eq!(of("effects", BYTES_MAX), PairRecord::Not(NotKept::SensitiveCalls));
+    assert_eq!(of("headers.x-code", 100), PairRecord::Not(NotKept::TooLarge));
     let engine = with_intents(vec![intent("http://u:hunter2@bank/", json!({}))]);
     let pair = Pair { engine: &engine, ..pair };
-    assert_eq!(kept_with(&pair, &Rules::default(), None, BYTES_MAX), Kept::Not(NotKept::SecretAddress));
+    assert_eq!(kept_with(&pair, &Rules::default(), None, BYTES_MAX), PairRecord::Not(NotKept::SecretAddress));
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -401,7 +401,7 @@ fn the_ids_that_earlier_pairs_bound_are_kept() {
         sensitive: None,
         bytes_max: BYTES_MAX,
     };
-    let Kept::Pair(kept) = keep(&pair, &context) else { panic!("not kept") };
+    let PairRecord::Pair(kept) = keep(&pair, &context) else { panic!("not kept") };
     let trial = rules(json!({"ids": ["$.payment_id"], "ignore": ["$.n"]}));
     let rejudged = rejudge(&kept, &found, &in_force, &trial, &BOUNDS, &|| false).unwrap();
     assert_eq!((rejudged.still.len(), rejudged.still[0].path.as_str()), (1, "$.payment_id"));

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::compare::tests::{BOUNDS, rules};
 use crate::compare::{
-    Body, Comparison, Difference, KeepContext, Kept, KeptPair, Observation, Pair, Rules, RulesDraft, Verdict, compare,
-    keep,
+    Body, Comparison, Difference, KeepContext, KeptPair, Observation, Pair, PairRecord, Rules, RulesDraft, Verdict,
+    compare, keep,
 };
 
 /// 2026-11-17T10:00:00Z.
@@ -85,7 +85,7 @@ impl Route {
             bytes_max: 64 << 10,
             expired: &|| false,
         };
-        let Kept::Pair(kept) = keep(&pair, &context) else { panic!("it is kept") };
+        let PairRecord::Pair(kept) = keep(&pair, &context) else { panic!("it is kept") };
         let compared_ns = i128::from(START_S + n as i64) * 1_000_000_000;
         self.pairs.push(Compared { kept: *kept, comparison, compared_ns });
     }

@@ -376,7 +376,7 @@ impl Transport {
             Exchanged::HeadTimedOut => Err(AttemptResult::TimedOut(format!("within {} ms", time.within.as_millis()))),
             Exchanged::BodyTimedOut => Err(AttemptResult::TimedOut(format!(
                 "its body did not end within {} ms",
-                call_permit.span().as_millis()
+                call_permit.time_allowed().as_millis()
             ))),
         }
     }

@@ -17,7 +17,7 @@ impl HeadTime {
         let first_byte = service_limits.first_byte_timeout();
         match first_byte.filter(|first_byte| Instant::now() + *first_byte < permit.deadline()) {
             Some(within) => Self { deadline: Instant::now() + within, within },
-            None => Self { deadline: permit.deadline(), within: permit.span() },
+            None => Self { deadline: permit.deadline(), within: permit.time_allowed() },
         }
     }
     /// How long connecting may take.

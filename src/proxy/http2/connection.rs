@@ -33,7 +33,7 @@ use super::stream_deadlines::{StreamDeadlines, timed};
 use super::traffic::{EndedStream, Traffic};
 use super::waker::ConnectionWaker;
 use crate::proxy::client_addresses::ConnectionPermit;
-use crate::proxy::cut::Cut;
+use crate::proxy::cut_reason::CutReason;
 use crate::proxy::drain;
 use crate::proxy::exchange_record::CurrentRecord;
 use crate::proxy::failure::HEAD_TOO_LARGE;
@@ -158,18 +158,18 @@ where
     F: Future<Output = u32>,
 {
     /// Completes when the connection has ended or is to be cut, with the reason for the exchanges that are left.
-    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>, armed: &mut u64) -> Poll<Cut> {
+    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>, armed: &mut u64) -> Poll<CutReason> {
         // Registered before the drain's state is read: the drain writes the state and then wakes.
         self.wait.waker.register(cx.waker());
         loop {
             match self.shared.drain.load(Acquire) {
-                drain::CUT => return Poll::Ready(Cut::Drain),
+                drain::CUT => return Poll::Ready(CutReason::Drain),
                 drain::FINISH => self.finish(),
                 drain::HAND_OVER => {
                     self.close();
                     if self.shared.cuts_workflows.load(Acquire) {
                         let streams = self.open.values().filter(|stream| stream.wait.uses_workflow());
-                        streams.for_each(|stream| stream.cut(Cut::Drain));
+                        streams.for_each(|stream| stream.cut(CutReason::Drain));
                     }
                 }
                 _ => {}
@@ -178,7 +178,7 @@ where
                 // The same poll may have written the last byte of an answer: its exchange is complete.
                 self.observe();
                 self.poll_exchanges(cx);
-                return Poll::Ready(Cut::ClientGone);
+                return Poll::Ready(CutReason::ClientGone);
             }
             if self.observe() {
                 continue;
@@ -199,7 +199,7 @@ where
             }
             let at = now();
             if self.check_connection(at).is_ready() {
-                return Poll::Ready(Cut::ClientGone);
+                return Poll::Ready(CutReason::ClientGone);
             }
             self.check_streams(at);
             *armed = self.due().max(at + 1).min(at.saturating_add(self.shared.wait_limits.check_every));
@@ -300,7 +300,7 @@ where
         if !self.has_failed && (refused.is_some() || observed.has_failed) {
             self.has_failed = true;
             self.closing_since.get_or_insert_with(now);
-            self.open.values().for_each(|stream| stream.cut(Cut::Http2Error));
+            self.open.values().for_each(|stream| stream.cut(CutReason::Http2Error));
             if let Some(reason) = refused.filter(|_| !observed.has_failed) {
                 self.connection.abrupt_shutdown(reason);
                 return true;

@@ -24,7 +24,7 @@ use super::request::rewrite;
 use super::request_stream::RequestStream;
 use crate::proxy::client_body::ClientBody;
 use crate::proxy::client_upgrade::{StreamIo, rewrite_extended_connect};
-use crate::proxy::cut::Cut;
+use crate::proxy::cut_reason::CutReason;
 use crate::proxy::interim_replies::InterimReplies;
 use crate::proxy::proxied_request::{Client, declared_length};
 use crate::proxy::reply_body::ReplyBody;
@@ -41,7 +41,7 @@ static OF_CONNECTION: [HeaderName; 6] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTIO
 /// What `connection` knows of a stream.
 pub(super) struct Stream {
     pub wait: Arc<ConnectionWait>,
-    cut: Mutex<Option<Cut>>,
+    cut: Mutex<Option<CutReason>>,
     is_flushed: AtomicBool,
 }
 
@@ -54,7 +54,7 @@ impl Stream {
         }
     }
     /// Ends the exchange without the rest of its answer.
-    pub(super) fn cut(&self, why: Cut) {
+    pub(super) fn cut(&self, why: CutReason) {
         self.cut.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
         self.wait.waker.wake();
     }
@@ -63,7 +63,7 @@ impl Stream {
         self.is_flushed.store(true, Relaxed);
         self.wait.waker.wake();
     }
-    fn why_cut(&self) -> Option<Cut> {
+    fn why_cut(&self) -> Option<CutReason> {
         *self.cut.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -83,7 +83,7 @@ impl Drop for ExchangeGuard {
             wait.unflushed.flushed(settler);
             return;
         }
-        let cut = stream.why_cut().unwrap_or(Cut::ClientGone);
+        let cut = stream.why_cut().unwrap_or(CutReason::ClientGone);
         wait.unflushed.abandon(settler, cut);
         // An exchange without an answer.
         if wait.phase().awaits_answer() {
@@ -101,7 +101,7 @@ enum Ended {
     /// The client reset it, or the connection has ended.
     Reset,
     /// It is to be cut.
-    Cut(Cut),
+    Cut(CutReason),
 }
 
 /// Serves one stream. Must be polled again when the waker of `stream.wait` is woken.
@@ -124,21 +124,21 @@ pub(super) async fn run(
 }
 
 /// The code that tells a client why its stream is cut.
-fn code(why: Cut) -> Reason {
+fn code(why: CutReason) -> Reason {
     match why {
-        Cut::LegacyReplyBroken
-        | Cut::LegacyReplyStalled
-        | Cut::LegacyReplySlow
-        | Cut::ServiceReplyBroken
-        | Cut::ServiceReplyStalled
-        | Cut::ServiceReplySlow => Reason::INTERNAL_ERROR,
-        Cut::ClientGone
-        | Cut::ClientStalled
-        | Cut::ClientSlow
-        | Cut::Timeout
-        | Cut::Drain
-        | Cut::TunnelIdle
-        | Cut::Http2Error => Reason::CANCEL,
+        CutReason::LegacyReplyBroken
+        | CutReason::LegacyReplyStalled
+        | CutReason::LegacyReplySlow
+        | CutReason::ServiceReplyBroken
+        | CutReason::ServiceReplyStalled
+        | CutReason::ServiceReplySlow => Reason::INTERNAL_ERROR,
+        CutReason::ClientGone
+        | CutReason::ClientStalled
+        | CutReason::ClientSlow
+        | CutReason::Timeout
+        | CutReason::Drain
+        | CutReason::TunnelIdle
+        | CutReason::Http2Error => Reason::CANCEL,
     }
 }
 
@@ -332,7 +332,7 @@ async fn send_body(mut body: ReplyBody, stream: &Stream, send: &mut SendStream<B
                         }
                     }
                 },
-                Some(Err(_)) => return Poll::Ready(Err(Ended::Cut(Cut::LegacyReplyBroken))),
+                Some(Err(_)) => return Poll::Ready(Err(Ended::Cut(CutReason::LegacyReplyBroken))),
                 None => return Poll::Ready(send.send_data(Bytes::new(), true).map_err(|_| Ended::Reset)),
             }
         }

@@ -15,12 +15,12 @@ use crate::flag::State;
 /// Records what it is told of.
 #[derive(Default)]
 struct Registry {
-    told: Arc<Mutex<Vec<Told>>>,
+    requests: Arc<Mutex<Vec<RegisteredRequest>>>,
     open: Arc<AtomicUsize>,
     settled: Arc<AtomicUsize>,
 }
 
-struct Told {
+struct RegisteredRequest {
     /// `None`: it is not compared.
     route: Option<String>,
     sent: HeaderMap,
@@ -53,7 +53,7 @@ impl EffectRegistry for Registry {
     fn watch(&self, request: RequestToWatch<'_>) -> Box<dyn EffectWatch> {
         let RequestToWatch { compared, request: _, sent, body } = request;
         let effects = RequestEffects::default();
-        self.told.lock().unwrap().push(Told {
+        self.requests.lock().unwrap().push(RegisteredRequest {
             route: compared.map(ToString::to_string),
             sent: sent.clone(),
             body,
@@ -109,19 +109,19 @@ async fn in_shadow_and_dark_legacy_gets_the_trace_that_is_watched() {
         assert_eq!(rig.ask(&request).await.status(), 200);
         rig.fakes.outcome().await;
         let answered = rig.fakes.offered.lock().unwrap().pop().unwrap();
-        let told = registry.told.lock().unwrap().pop().unwrap();
-        let sent = told.sent.get("traceparent").unwrap().to_str().unwrap();
+        let request = registry.requests.lock().unwrap().pop().unwrap();
+        let sent = request.sent.get("traceparent").unwrap().to_str().unwrap();
         assert_eq!(origin.only_request().field("traceparent"), Some(sent), "as legacy got it");
         assert!(crate::traces::TraceContext::parse(sent.as_bytes()).is_some());
         assert_eq!(
-            (told.route.as_deref(), told.sent.get("x-id").unwrap().as_bytes()),
+            (request.route.as_deref(), request.sent.get("x-id").unwrap().as_bytes()),
             (Some("orders.create"), &b"7"[..])
         );
-        assert!(told.sent.contains_key("x-forwarded-for"), "the head is the one that legacy got");
-        assert_eq!(told.body.unwrap().whole(), Some(Bytes::from(body)), "the body can be read after the end too");
+        assert!(request.sent.contains_key("x-forwarded-for"), "the head is the one that legacy got");
+        assert_eq!(request.body.unwrap().whole(), Some(Bytes::from(body)), "the body can be read after the end too");
         assert_eq!(answered.request.body, body);
         let effects = answered.effects.expect("it is watched");
-        told.effects.add(effect(), Box::new(()));
+        request.effects.add(effect(), Box::new(()));
         assert_eq!(effects.len(), 1, "calls are added after the answer too");
         // The thread that settles exchanges ends the watch after it has offered the pair.
         registry.until_over().await;
@@ -147,13 +147,13 @@ async fn what_legacy_gets_and_is_not_compared_is_watched_as_uncompared() {
     assert_eq!(live.ask(&post("/orders", "{}")).await.status(), 201);
     for (registry, count) in [(&registry, 1), (&in_shadow, 2), (&in_live, 0)] {
         registry.until_over().await;
-        let told = registry.told.lock().unwrap();
-        assert_eq!(told.len(), count);
-        assert!(told.iter().all(|told| told.route.is_none() && told.sent.contains_key("traceparent")));
+        let requests = registry.requests.lock().unwrap();
+        assert_eq!(requests.len(), count);
+        assert!(requests.iter().all(|request| request.route.is_none() && request.sent.contains_key("traceparent")));
     }
-    let body = registry.told.lock().unwrap()[0].body.clone().unwrap();
+    let body = registry.requests.lock().unwrap()[0].body.clone().unwrap();
     assert_eq!(body.whole(), Some(Bytes::from("{}")), "its value can be read");
-    assert!(in_shadow.told.lock().unwrap().iter().all(|told| told.body.is_none()), "without a body");
+    assert!(in_shadow.requests.lock().unwrap().iter().all(|request| request.body.is_none()), "without a body");
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ async fn an_uncompared_request_is_known_until_its_exchange_has_ended() {
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         bounded("the answer", was_answered.recv()).await;
         assert_eq!(registry.open.load(SeqCst), 1, "{state:?}");
-        assert_eq!(registry.told.lock().unwrap()[0].route.is_some(), state == State::Shadow);
+        assert_eq!(registry.requests.lock().unwrap()[0].route.is_some(), state == State::Shadow);
         go_on.send(()).await.unwrap();
         client.until("cd").await;
         registry.until_over().await;
@@ -211,7 +211,7 @@ async fn a_request_is_watched_until_its_exchange_has_ended_however_it_ends() {
         let rig = Rig::new(&origin, setup).await;
         assert!(rig.ask(&post("/orders", "{}")).await.status() >= 502);
         rig.fakes.outcome().await;
-        assert_eq!(registry.told.lock().unwrap().len(), 1);
+        assert_eq!(registry.requests.lock().unwrap().len(), 1);
         registry.until_over().await;
     }
 }
@@ -223,15 +223,15 @@ async fn a_body_is_not_read_while_it_is_sent() {
     let rig = Rig::new(&origin, setup).await;
     let mut client = rig.connect().await;
     client.send("POST /orders HTTP/1.1\r\nHost: a\r\nContent-Length: 13\r\n\r\n{\"ref\":").await;
-    let told = async {
+    let body = async {
         loop {
-            if let Some(told) = registry.told.lock().unwrap().last() {
-                return told.body.clone().unwrap();
+            if let Some(request) = registry.requests.lock().unwrap().last() {
+                return request.body.clone().unwrap();
             }
             tokio::task::yield_now().await;
         }
     };
-    let body = bounded("being told of the request", told).await;
+    let body = bounded("being told of the request", body).await;
     assert_eq!(body.whole(), None);
     client.send("\"A-1\"}").await;
     rig.fakes.outcome().await;

@@ -6,27 +6,27 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{ConnectionWait, Overdue, Phase};
-use crate::proxy::cut::Cut;
+use crate::proxy::cut_reason::CutReason;
 use crate::proxy::monotonic::now;
 use crate::proxy::rate::Slow;
 use crate::proxy::wait_limits::WaitLimits;
 
 impl ConnectionWait {
     /// Returns why the connection is cut, if its wait is overdue now.
-    pub(in crate::proxy) fn why_cut(&self, wait_limits: &WaitLimits) -> Cut {
+    pub(in crate::proxy) fn why_cut(&self, wait_limits: &WaitLimits) -> CutReason {
         let (at, fin) = (now(), self.fin.load(Relaxed));
         let gone = fin.max(self.since.load(Relaxed)).saturating_add(wait_limits.half_close);
         match self.phase() {
-            _ if self.total_due() <= at => Cut::Timeout,
-            _ if fin != 0 && gone <= at => Cut::ClientGone,
-            Phase::Reply if self.is_too_slow(Slow::ClientReads) => Cut::ClientSlow,
-            Phase::Reply if self.is_too_slow(Slow::LegacySends) => Cut::LegacyReplySlow,
-            Phase::Reply if self.waits_for_legacy.load(Relaxed) => Cut::LegacyReplyStalled,
-            Phase::Reply | Phase::Linger => Cut::ClientStalled,
+            _ if self.total_due() <= at => CutReason::Timeout,
+            _ if fin != 0 && gone <= at => CutReason::ClientGone,
+            Phase::Reply if self.is_too_slow(Slow::ClientReads) => CutReason::ClientSlow,
+            Phase::Reply if self.is_too_slow(Slow::LegacySends) => CutReason::LegacyReplySlow,
+            Phase::Reply if self.waits_for_legacy.load(Relaxed) => CutReason::LegacyReplyStalled,
+            Phase::Reply | Phase::Linger => CutReason::ClientStalled,
             // Reached only if the exchange has been told before that it is overdue, and is overdue again: it is
             // answered only once, so now its connection is cut.
-            Phase::Upload | Phase::FirstByte | Phase::OwnDeadline => Cut::Timeout,
-            Phase::Idle | Phase::Head | Phase::Tunnel => Cut::ClientGone,
+            Phase::Upload | Phase::FirstByte | Phase::OwnDeadline => CutReason::Timeout,
+            Phase::Idle | Phase::Head | Phase::Tunnel => CutReason::ClientGone,
         }
     }
 

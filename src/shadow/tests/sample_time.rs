@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::samples::{BOUNDS, finished, report_with};
 use super::*;
-use crate::compare::{KeepContext, Kept, NotKept, Pair, Rules, compare, keep};
+use crate::compare::{KeepContext, NotKept, Pair, PairRecord, Rules, compare, keep};
 use crate::evidence::Sample;
 use crate::shadow::redaction::{PairRedaction, PairToRedact};
 use crate::shadow::sample::sample;
@@ -19,9 +19,9 @@ fn quoting(texts: usize, is_one: bool, by: &str) -> Value {
 }
 
 /// What became of a pair whose time was over after so many checks.
-struct Cut {
+struct ExpiredSample {
     sample: Sample,
-    kept: Kept,
+    kept: PairRecord,
     was_over: bool,
     /// How often it was checked whether the time was over.
     checked: u64,
@@ -38,7 +38,7 @@ fn is_over(left: &Cell<u64>, over_at: &Cell<Option<Instant>>) -> bool {
     now_left == 0
 }
 
-fn made_until(checks: u64, texts: usize, is_one: bool) -> Cut {
+fn made_until(checks: u64, texts: usize, is_one: bool) -> ExpiredSample {
     let answered = answered(Mode::Rehearse, &quoting(texts, is_one, "legacy"), 0);
     let body = Body::Whole(quoting(texts, is_one, "engine").to_string().into());
     let engine = Observation::new(StatusCode::OK, headers(), body, Duration::ZERO, Vec::new());
@@ -92,7 +92,7 @@ fn made_until(checks: u64, texts: usize, is_one: bool) -> Cut {
     );
     assert_eq!(sample.differences.len(), places, "their places are shown in any case");
     let checked = checks - left.get();
-    Cut { sample, kept, was_over: redaction.was_over(), checked, went_on }
+    ExpiredSample { sample, kept, was_over: redaction.was_over(), checked, went_on }
 }
 
 /// Replies of 1 MiB that quote 200 secrets. To make all that is kept of such a pair takes a hundred times as long as to
@@ -103,9 +103,9 @@ fn what_is_kept_of_the_worst_pair_ends_soon_after_the_time_is_over() {
         [(15_000, false, &[0, 1_000, 40_000, 60_000, 85_000][..]), (20_000, true, &[0, 10, 1_000][..])]
     {
         for checks in checks {
-            let Cut { sample, kept, was_over, went_on, .. } = made_until(*checks, texts, is_one);
+            let ExpiredSample { sample, kept, was_over, went_on, .. } = made_until(*checks, texts, is_one);
             assert!(was_over, "{checks}");
-            assert_eq!(kept, Kept::Not(NotKept::Time), "{checks}");
+            assert_eq!(kept, PairRecord::Not(NotKept::Time), "{checks}");
             let text = format!("{sample:?}");
             assert!(!text.contains("token-of-"), "{checks}: {}", &text[..2_000]);
             assert!(text.contains("not kept: the time for the pair"), "{checks}: {}", &text[..2_000]);
@@ -117,8 +117,8 @@ fn what_is_kept_of_the_worst_pair_ends_soon_after_the_time_is_over() {
 
 #[test]
 fn all_of_a_pair_is_kept_if_there_is_time() {
-    let Cut { sample, kept, was_over, .. } = made_until(u64::MAX, 300, false);
-    assert!(!was_over && matches!(kept, Kept::Pair(_)), "{kept:?}");
+    let ExpiredSample { sample, kept, was_over, .. } = made_until(u64::MAX, 300, false);
+    assert!(!was_over && matches!(kept, PairRecord::Pair(_)), "{kept:?}");
     assert!(sample.legacy.contains("said *** to 0 by legacy"), "{}", sample.legacy);
     let text = format!("{sample:?}{kept:?}");
     assert!(!text.contains("token-of-") && !text.contains("the time for the pair"), "{}", &text[..2_000]);
@@ -129,8 +129,8 @@ fn all_of_a_pair_is_kept_if_there_is_time() {
 fn nothing_secret_is_kept_wherever_the_time_is_over() {
     let all = made_until(u64::MAX, 600, false).checked;
     for part in 0..16 {
-        let Cut { sample, kept, was_over, .. } = made_until(all * part / 16, 600, false);
-        assert!(was_over && kept == Kept::Not(NotKept::Time), "{part} of 16: {kept:?}");
+        let ExpiredSample { sample, kept, was_over, .. } = made_until(all * part / 16, 600, false);
+        assert!(was_over && kept == PairRecord::Not(NotKept::Time), "{part} of 16: {kept:?}");
         let text = format!("{sample:?}");
         assert!(!text.contains("token-of-"), "{part} of 16: {}", &text[..2_000]);
     }

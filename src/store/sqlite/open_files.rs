@@ -106,21 +106,23 @@ impl OpenFiles {
                 path.display()
             )
         };
-        if !matches!(find(&self.database, self.database_id), Found::AtPath(_) | Found::Unknown) {
+        if !matches!(find(&self.database, self.database_id), FileLookup::AtPath(_) | FileLookup::Unknown) {
             let remedy =
                 "move it back with the files beside it, or stop this process, restore a backup and start again";
             return Err(MovedFile::Database(text(&self.database, remedy)));
         }
         let log_id = *self.log_id.lock().unwrap_or_else(PoisonError::into_inner);
         match log_id.map(|id| find(&self.log, id)) {
-            Some(Found::AtPath(size)) => Ok(Some(size)),
-            Some(Found::Gone) => Err(MovedFile::Log(text(&self.log, "stop this process (SIGTERM) and start it again"))),
-            Some(Found::Unknown) | None => Ok(None),
+            Some(FileLookup::AtPath(size)) => Ok(Some(size)),
+            Some(FileLookup::Gone) => {
+                Err(MovedFile::Log(text(&self.log, "stop this process (SIGTERM) and start it again")))
+            }
+            Some(FileLookup::Unknown) | None => Ok(None),
         }
     }
 }
 
-enum Found {
+enum FileLookup {
     /// The file is at the path, and has this size.
     AtPath(u64),
     /// The path names no file, or another one.
@@ -129,10 +131,10 @@ enum Found {
     Unknown,
 }
 
-fn find(path: &Path, id: FileId) -> Found {
+fn find(path: &Path, id: FileId) -> FileLookup {
     match FileId::at(path) {
-        Ok((found, size)) if found == id => Found::AtPath(size),
-        Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Found::Gone,
-        Err(_) => Found::Unknown,
+        Ok((found, size)) if found == id => FileLookup::AtPath(size),
+        Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => FileLookup::Gone,
+        Err(_) => FileLookup::Unknown,
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::result_fields::result_fields;
 use crate::expression::SharedJson;
 use crate::names::{Seq, StepId};
-use crate::workflow::calls::{CallResult, CallState, DoneCall, Open, Phase, StepState, UnknownReply};
+use crate::workflow::calls::{CallResult, CallState, DoneCall, Phase, RunningStep, StepState, UnknownReply};
 use crate::workflow::run::UNKNOWN;
 use crate::workflow::{
     CallRecord, EffectClass, Mode, Outcome, RetryScheduled, Run, Skipped, StepFinished, StepPart, StepStarted,
@@ -25,7 +25,7 @@ impl Run {
                     if item.is_some() {
                         return Err(format!("`{step}` has no open fan-out"));
                     }
-                    self.steps.insert(step.clone(), StepState::Open(Open::default()));
+                    self.steps.insert(step.clone(), StepState::Open(RunningStep::default()));
                 }
                 let open = self.open_step_mut(step, *item)?;
                 let item_index = item.unwrap_or(0);
@@ -172,7 +172,7 @@ impl Run {
             }
         };
         if !self.steps.contains_key(step) && item.is_none() {
-            self.steps.insert(step.clone(), StepState::Open(Open::default()));
+            self.steps.insert(step.clone(), StepState::Open(RunningStep::default()));
         }
         let call = match outcome {
             Outcome::Rehearsed { intent, taken, .. } => {
@@ -321,7 +321,7 @@ impl Run {
     }
 
     /// Returns the state of a step, which must be open and have this item.
-    pub(super) fn open_step_mut(&mut self, step: &StepId, item: Option<u32>) -> Result<&mut Open, String> {
+    pub(super) fn open_step_mut(&mut self, step: &StepId, item: Option<u32>) -> Result<&mut RunningStep, String> {
         match self.steps.get_mut(step) {
             Some(StepState::Open(open)) => match (&open.items, item) {
                 (None, None) => Ok(open),

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::names::StepId;
-use crate::workflow::calls::{CallResult, Open, Phase, Replaced, StepState};
+use crate::workflow::calls::{CallResult, Phase, Replaced, RunningStep, StepState};
 use crate::workflow::{Failure, Run};
 
 use super::result_fields::result_fields;
@@ -51,7 +51,7 @@ impl Run {
         match self.steps.get_mut(by) {
             None => {
                 let replaced_items = Some(BTreeSet::from([item]));
-                let open = Open { items, collect, replaced_items, ..Open::default() };
+                let open = RunningStep { items, collect, replaced_items, ..RunningStep::default() };
                 self.steps.insert(by.clone(), StepState::Open(open));
                 self.replaced.insert(by.clone(), step.clone());
             }
@@ -137,7 +137,7 @@ impl Run {
 
     /// Whether calls of the step, or of the fallback of its items, have begun and not ended.
     pub(super) fn items_under_way(&self, step: &StepId) -> bool {
-        let has_calls = self.open_step(step).is_some_and(Open::has_calls);
+        let has_calls = self.open_step(step).is_some_and(RunningStep::has_calls);
         has_calls || self.item_fallback(step).is_some_and(|by| self.items_under_way(&by))
     }
 

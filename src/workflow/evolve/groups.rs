@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::ending::cancelled_by;
 use super::interactions::RecordedChildEnd;
-use crate::workflow::calls::{Open, StepState};
+use crate::workflow::calls::{RunningStep, StepState};
 use crate::workflow::run::End;
 use crate::workflow::{
     AnswerEvent, CheckpointEvent, ChildEvent, ConflictEvent, ControlEvent, EndingEvent, Failure, FailureKind,
@@ -32,11 +32,11 @@ impl Run {
             StepEvent::FanOutOpened { step, items, collect, fallback } => {
                 self.check_not_begun(step)?;
                 let fallbacks_by_item = fallback.then(BTreeMap::new);
-                let open = Open {
+                let open = RunningStep {
                     items: Some(Arc::new(items.clone())),
                     collect: *collect,
                     fallbacks_by_item,
-                    ..Open::default()
+                    ..RunningStep::default()
                 };
                 self.steps.insert(step.clone(), StepState::Open(open));
                 self.end_step_if_complete(step);

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::expression::{SharedJson, StepFields};
 use crate::names::{CheckpointId, RunId, Seq, StepId, WorkflowName};
-use crate::workflow::calls::{CallResult, CallState, DoneCall, Open, Phase, StepState};
+use crate::workflow::calls::{CallResult, CallState, DoneCall, Phase, RunningStep, StepState};
 use crate::workflow::interactions::{Child, OpenWait, QuestionState, QueueEntry, RunQuestion, Signal};
 use crate::workflow::run::Pause;
 use crate::workflow::{
@@ -284,7 +284,7 @@ impl Run {
     ) -> Result<(), String> {
         let began = self.seq.next();
         if item.is_none() && !self.steps.contains_key(step) {
-            self.steps.insert(step.clone(), StepState::Open(Open::default()));
+            self.steps.insert(step.clone(), StepState::Open(RunningStep::default()));
         }
         let item_index = item.unwrap_or(0);
         let open = self.open_step_mut(step, item)?;

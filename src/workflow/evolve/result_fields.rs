@@ -3,14 +3,14 @@
 use serde_json::Value;
 
 use crate::expression::SharedJson;
-use crate::workflow::calls::{CallResult, Open};
+use crate::workflow::calls::{CallResult, RunningStep};
 
 type Fields = Vec<(&'static str, Value)>;
 
 /// Returns why a step whose calls have all ended has no output, its output, and the other fields that expressions read.
 /// For a fan-out, the output and the fields are lists in the order of the items. If a rehearsed call has no declared
 /// output, only the reason is returned.
-pub(super) fn result_fields(open: &Open) -> (Option<String>, Option<SharedJson>, Fields) {
+pub(super) fn result_fields(open: &RunningStep) -> (Option<String>, Option<SharedJson>, Fields) {
     let why_no_output = open.results.values().find_map(|result| result.why_no_output.clone());
     if why_no_output.is_some() {
         return (why_no_output, None, Vec::new());

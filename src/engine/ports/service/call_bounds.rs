@@ -23,7 +23,7 @@ impl CallBounds {
         (now + self.timeout).min(latest.unwrap_or(now + self.timeout)).max(now)
     }
     /// How long a call that gets its permit now may take.
-    pub(super) fn span(&self, now: Instant) -> Duration {
+    pub(super) fn time_allowed(&self, now: Instant) -> Duration {
         let left = self.until.map(|until| until.saturating_duration_since(now));
         left.map_or(self.timeout, |left| left.min(self.timeout))
     }

@@ -220,9 +220,9 @@ impl ServiceLimits {
         }
         drop(waiting);
         let now = Instant::now();
-        let span = bounds.span(now);
+        let time_allowed = bounds.time_allowed(now);
         // A call without time left is not sent: it would only time out, with an unknown outcome.
-        if span.is_zero() {
+        if time_allowed.is_zero() {
             return Err(AttemptResult::NotSent("its deadline passed before it was sent".into()));
         }
         let admission = self.admit(mode)?;
@@ -232,8 +232,8 @@ impl ServiceLimits {
             admission,
             requested_at,
             granted_at: now.duration_since(self.started),
-            span,
-            first_span: span,
+            time_allowed,
+            first_time_allowed: time_allowed,
             bounds,
             _in_flight: CountedCall::new(in_flight),
             _permit: permit,
@@ -313,9 +313,9 @@ pub(in crate::engine) struct CallPermit {
     requested_at: Duration,
     granted_at: Duration,
     /// How long the call may take.
-    span: Duration,
+    time_allowed: Duration,
     /// How long it could take at its first address.
-    first_span: Duration,
+    first_time_allowed: Duration,
     bounds: CallBounds,
     _in_flight: CountedCall,
     _permit: OwnedSemaphorePermit,
@@ -324,15 +324,15 @@ pub(in crate::engine) struct CallPermit {
 impl CallPermit {
     /// When the call has to end.
     pub fn deadline(&self) -> Instant {
-        self.service_limits.started + self.granted_at + self.span
+        self.service_limits.started + self.granted_at + self.time_allowed
     }
     /// The time from the permit to the deadline.
-    pub fn span(&self) -> Duration {
-        self.span
+    pub fn time_allowed(&self) -> Duration {
+        self.time_allowed
     }
     /// Whether the call has had all of its timeout: its step's deadline did not shorten it.
     pub fn is_whole(&self) -> bool {
-        self.span >= self.bounds.timeout
+        self.time_allowed >= self.bounds.timeout
     }
     /// Restarts the call at another address, because it got no connection. It has its timeout again, as far as the
     /// step's deadline allows, and the time so far does not count for the breaker either. Returns false, and changes
@@ -340,12 +340,12 @@ impl CallPermit {
     /// time out, with an unknown outcome, although the service answers in time.
     pub fn begin_anew(&mut self) -> bool {
         let now = Instant::now();
-        let span = self.bounds.span(now);
-        let has_time = span > self.first_span / 2;
+        let time_allowed = self.bounds.time_allowed(now);
+        let has_time = time_allowed > self.first_time_allowed / 2;
         if has_time {
             let granted_at = now.duration_since(self.service_limits.started);
             self.requested_at += granted_at.saturating_sub(self.granted_at);
-            (self.granted_at, self.span) = (granted_at, span);
+            (self.granted_at, self.time_allowed) = (granted_at, time_allowed);
         }
         has_time
     }
@@ -358,7 +358,7 @@ impl CallPermit {
         let times = Times {
             requested_at: self.requested_at,
             granted_at: self.granted_at,
-            deadline: self.granted_at + self.span,
+            deadline: self.granted_at + self.time_allowed,
             ended_at: self.service_limits.now(),
         };
         let is_too_slow =

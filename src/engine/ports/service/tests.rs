@@ -298,7 +298,9 @@ async fn the_wait_for_a_permit_does_not_shorten_the_call() {
     let waits = |until: Option<Instant>| {
         let (service_limits, run) = (service_limits.clone(), RunId(uuid::Uuid::from_u128(8)));
         let bounds = CallBounds { timeout: LONG, until, reserved: LONG };
-        tokio::spawn(async move { service_limits.acquire(Mode::Real, run, bounds).await.map(|permit| permit.span()) })
+        tokio::spawn(async move {
+            service_limits.acquire(Mode::Real, run, bounds).await.map(|permit| permit.time_allowed())
+        })
     };
     let refused = waits(Some(begun + LONG)).await.unwrap();
     assert!(matches!(refused, Err(AttemptResult::NotSent(_))), "its deadline leaves no time to wait: {refused:?}");

@@ -7,7 +7,7 @@ use metrics::counter;
 
 /// Why an exchange was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(super) enum CutReason {
     /// The client closed or reset its connection, or only its sending side and then took nothing for
     /// `client_half_close_ms`.
     ClientGone,
@@ -38,23 +38,23 @@ pub(super) enum Cut {
     Http2Error,
 }
 
-impl Cut {
+impl CutReason {
     /// The name in the access log.
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Cut::ClientGone => "client-gone",
-            Cut::ClientStalled => "client-stalled",
-            Cut::ClientSlow => "client-slow",
-            Cut::LegacyReplyBroken => "legacy-reply-cut",
-            Cut::LegacyReplyStalled => "legacy-reply-stalled",
-            Cut::LegacyReplySlow => "legacy-reply-slow",
-            Cut::ServiceReplyBroken => "service-reply-cut",
-            Cut::ServiceReplyStalled => "service-reply-stalled",
-            Cut::ServiceReplySlow => "service-reply-slow",
-            Cut::Timeout => "timeout",
-            Cut::Drain => "drain-cut",
-            Cut::TunnelIdle => "tunnel-idle",
-            Cut::Http2Error => "http2-error",
+            CutReason::ClientGone => "client-gone",
+            CutReason::ClientStalled => "client-stalled",
+            CutReason::ClientSlow => "client-slow",
+            CutReason::LegacyReplyBroken => "legacy-reply-cut",
+            CutReason::LegacyReplyStalled => "legacy-reply-stalled",
+            CutReason::LegacyReplySlow => "legacy-reply-slow",
+            CutReason::ServiceReplyBroken => "service-reply-cut",
+            CutReason::ServiceReplyStalled => "service-reply-stalled",
+            CutReason::ServiceReplySlow => "service-reply-slow",
+            CutReason::Timeout => "timeout",
+            CutReason::Drain => "drain-cut",
+            CutReason::TunnelIdle => "tunnel-idle",
+            CutReason::Http2Error => "http2-error",
         }
     }
 
@@ -62,9 +62,9 @@ impl Cut {
     /// reply it is, and names legacy.
     pub(super) fn of_service(self) -> Self {
         match self {
-            Cut::LegacyReplyBroken => Cut::ServiceReplyBroken,
-            Cut::LegacyReplyStalled => Cut::ServiceReplyStalled,
-            Cut::LegacyReplySlow => Cut::ServiceReplySlow,
+            CutReason::LegacyReplyBroken => CutReason::ServiceReplyBroken,
+            CutReason::LegacyReplyStalled => CutReason::ServiceReplyStalled,
+            CutReason::LegacyReplySlow => CutReason::ServiceReplySlow,
             other => other,
         }
     }
@@ -82,24 +82,24 @@ mod tests {
     #[test]
     fn the_reference_lists_every_reason() {
         let all = [
-            Cut::ClientGone,
-            Cut::ClientStalled,
-            Cut::ClientSlow,
-            Cut::LegacyReplyBroken,
-            Cut::LegacyReplyStalled,
-            Cut::LegacyReplySlow,
-            Cut::ServiceReplyBroken,
-            Cut::ServiceReplyStalled,
-            Cut::ServiceReplySlow,
-            Cut::Timeout,
-            Cut::Drain,
-            Cut::TunnelIdle,
-            Cut::Http2Error,
+            CutReason::ClientGone,
+            CutReason::ClientStalled,
+            CutReason::ClientSlow,
+            CutReason::LegacyReplyBroken,
+            CutReason::LegacyReplyStalled,
+            CutReason::LegacyReplySlow,
+            CutReason::ServiceReplyBroken,
+            CutReason::ServiceReplyStalled,
+            CutReason::ServiceReplySlow,
+            CutReason::Timeout,
+            CutReason::Drain,
+            CutReason::TunnelIdle,
+            CutReason::Http2Error,
         ];
         let page = include_str!("../docs/access_log.md");
         let (_, section) = page.split_once("## Why an exchange failed").expect("the section");
         let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
         let listed: Vec<_> = rows.filter(|first| *first != "failure").collect();
-        assert_eq!(listed, all.map(Cut::as_str));
+        assert_eq!(listed, all.map(CutReason::as_str));
     }
 }

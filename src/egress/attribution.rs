@@ -339,12 +339,12 @@ impl Drop for RequestWatch {
 }
 
 /// A request that is not watched, because there is no room.
-struct RefusedRequest {
+struct UnwatchedRequest {
     window_us: u64,
     attribution: Arc<Inner>,
 }
 
-impl EffectWatch for RefusedRequest {
+impl EffectWatch for UnwatchedRequest {
     fn effects(&self) -> Option<RequestEffects> {
         None
     }
@@ -353,7 +353,7 @@ impl EffectWatch for RefusedRequest {
     }
 }
 
-impl Drop for RefusedRequest {
+impl Drop for UnwatchedRequest {
     fn drop(&mut self) {
         self.attribution.unwatched.end((self.attribution.now_us)(), self.window_us);
     }
@@ -378,7 +378,7 @@ impl EffectRegistry for Attribution {
         if !inner.announced.add(watched.clone(), began_us) {
             outcomes.refused.increment(1);
             inner.unwatched.begin();
-            return Box::new(RefusedRequest { window_us: watched.window_us(), attribution: self.0.clone() });
+            return Box::new(UnwatchedRequest { window_us: watched.window_us(), attribution: self.0.clone() });
         }
         outcomes.watched.increment(1);
         Box::new(RequestWatch { watched, began_us, attribution: self.0.clone() })

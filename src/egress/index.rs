@@ -272,7 +272,7 @@ impl Index {
         for number in oldest {
             let Some(watched) = self.remove(number) else { continue };
             watched.effects.add_gap();
-            watched.leave_out(now_us, unwatched);
+            watched.stop_watching(now_us, unwatched);
             evicted += 1;
         }
         evicted

@@ -1,8 +1,8 @@
 //! Requests that are not watched because there is no room.
 //!
-//! Always true: as long as one of them could still cause a call, which is until its window after its exchange is over,
-//! [`UnwatchedRequests::any`] says so. Each costs two numbers that all share. No method waits: threads that serve
-//! clients call them.
+//! Always true: as long as one of them could still cause a call, which is until the window after its exchange has
+//! passed, [`UnwatchedRequests::any`] says so. All of them together take two numbers. No method waits: threads that
+//! serve clients call them.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
@@ -16,7 +16,7 @@ pub(super) struct UnwatchedRequests {
 }
 
 impl UnwatchedRequests {
-    /// A request is left out whose exchange has not ended.
+    /// A request whose exchange has not ended is not watched, or is watched no longer.
     pub(super) fn begin(&self) {
         self.in_flight.fetch_add(1, SeqCst);
     }

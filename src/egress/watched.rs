@@ -31,8 +31,8 @@ pub(super) struct WatchedRequest {
     pub effects: RequestEffects,
     /// When its exchange ended, in microseconds; 0 before.
     ended_at: AtomicU64,
-    /// It counts in [`UnwatchedRequests`] as in flight.
-    is_left_out: AtomicBool,
+    /// It is not watched any more, and counts in [`UnwatchedRequests`] as in flight.
+    is_unwatched: AtomicBool,
     /// What its value is read from, until it has been read.
     unread: Mutex<Option<Unread>>,
     /// What identifies it by its value, once that has been read; the inner `None` means that nothing does.
@@ -77,9 +77,9 @@ impl WatchedRequest {
         header: Option<Key>,
         unread: Option<Unread>,
     ) -> Self {
-        let (ended_at, is_left_out, unread) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(unread));
+        let (ended_at, is_unwatched, unread) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(unread));
         let effects = RequestEffects::new(settings.window);
-        Self { number, route, trace, settings, header, effects, ended_at, is_left_out, unread, value: OnceLock::new() }
+        Self { number, route, trace, settings, header, effects, ended_at, is_unwatched, unread, value: OnceLock::new() }
     }
 
     pub(super) fn is_compared(&self) -> bool {
@@ -89,7 +89,7 @@ impl WatchedRequest {
     /// Its exchange has ended. A body that has not been read is kept if there is room.
     pub(super) fn end(&self, now_us: u64, memory: &Arc<ByteBudget>, unwatched: &UnwatchedRequests) {
         self.ended_at.store(now_us.max(1), SeqCst);
-        self.end_left_out(now_us, unwatched);
+        self.end_unwatched(now_us, unwatched);
         let mut unread = self.lock();
         let Some(kept) = &mut *unread else { return };
         let Some(body) = &kept.body else { return };
@@ -100,18 +100,18 @@ impl WatchedRequest {
         }
     }
 
-    /// It is not watched any more, because there is no room.
-    pub(super) fn leave_out(&self, now_us: u64, unwatched: &UnwatchedRequests) {
+    /// Stops watching it, because there is no room.
+    pub(super) fn stop_watching(&self, now_us: u64, unwatched: &UnwatchedRequests) {
         unwatched.begin();
-        self.is_left_out.store(true, SeqCst);
+        self.is_unwatched.store(true, SeqCst);
         // If its exchange ends meanwhile, `end` finds the flag or this finds the end, and one of them takes the flag.
         if self.ended_at.load(SeqCst) != 0 {
-            self.end_left_out(now_us, unwatched);
+            self.end_unwatched(now_us, unwatched);
         }
     }
 
-    fn end_left_out(&self, now_us: u64, unwatched: &UnwatchedRequests) {
-        if self.is_left_out.swap(false, SeqCst) {
+    fn end_unwatched(&self, now_us: u64, unwatched: &UnwatchedRequests) {
+        if self.is_unwatched.swap(false, SeqCst) {
             unwatched.end(now_us, self.window_us());
         }
     }

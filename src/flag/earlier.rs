@@ -59,12 +59,12 @@ impl EarlierScopes {
         };
         let own_keys = own().flat_map(|scope| keys_under(scope, facts));
         let host = facts.headers.get(HOST).and_then(|host| host.to_str().ok());
-        let moved = self.reassigned.iter().filter_map(|moved| {
-            let params = moved.find(facts.method, host, facts.matched_path, facts.now_s)?;
-            let path = respell(facts.matched_path, &moved.matches.path, &moved.paths);
-            Some(keys_under(&moved.scope, &RequestFacts { params: &params, path: &path, ..*facts }))
+        let of_reassigned = self.reassigned.iter().filter_map(|reassigned| {
+            let params = reassigned.find(facts.method, host, facts.matched_path, facts.now_s)?;
+            let path = respell(facts.matched_path, &reassigned.matches.path, &reassigned.paths);
+            Some(keys_under(&reassigned.scope, &RequestFacts { params: &params, path: &path, ..*facts }))
         });
-        for (times, keys) in own_keys.chain(moved.flatten()) {
+        for (times, keys) in own_keys.chain(of_reassigned.flatten()) {
             if facts.now_s < times.first_tries_until_s {
                 all.of_first_tries.get_or_insert(keys);
             }
@@ -78,7 +78,7 @@ impl EarlierScopes {
     /// Whether the keys of a request that belongs to this route now may depend on this header.
     pub(super) fn depend_on_header(&self, route: &RouteId, name: &HeaderName) -> bool {
         let own = self.by_route.get(route).into_iter().flatten();
-        own.chain(self.reassigned.iter().map(|moved| &moved.scope)).any(|scope| scope.depends_on_header(name))
+        own.chain(self.reassigned.iter().map(|reassigned| &reassigned.scope)).any(|scope| scope.depends_on_header(name))
     }
 
     /// The index of the first of the reassigned requests that match a request, and the parameters of its path.
@@ -90,7 +90,7 @@ impl EarlierScopes {
         now_s: i64,
     ) -> Option<(usize, Params)> {
         let mut all = self.reassigned.iter().enumerate();
-        all.find_map(|(index, moved)| Some((index, moved.find(method, host, path, now_s)?)))
+        all.find_map(|(index, reassigned)| Some((index, reassigned.find(method, host, path, now_s)?)))
     }
 }
 

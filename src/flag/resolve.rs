@@ -28,8 +28,8 @@ pub struct ResolvedPath<'set, 'raw> {
     pub respelled_from: Option<String>,
     /// The request's route; `None` means that the default legacy gets the request.
     pub found: Option<FoundRoute<'set>>,
-    /// The route with a workflow that the request belonged to by earlier files, if its present route has none. Nearly
-    /// always `None`.
+    /// The route that the request belonged to by earlier files (its former route), if that had a workflow and the
+    /// present one has none. Nearly always `None`.
     pub former: Option<FoundRoute<'set>>,
 }
 

@@ -40,7 +40,8 @@ pub struct FlagSet {
     by_id: HashMap<RouteId, usize>,
     hash_keys: HashKeys,
     earlier_scopes: Arc<EarlierScopes>,
-    /// The routes of `earlier_scopes.reassigned`, in the same order: in `off`, without a workflow.
+    /// Former routes: those to which the requests of `earlier_scopes.reassigned` belonged, in the same order, in `off`
+    /// and without a workflow.
     former_routes: Vec<Arc<RouteFlag>>,
     /// Finds the former routes to which a server may lead an unusual path. `None` if there are no former routes.
     pub(super) former_route_trees: Option<RouteTrees>,
@@ -190,8 +191,8 @@ impl FlagSet {
 
     /// This set with the scopes that retry keys had in earlier files.
     pub fn with_earlier_scopes(self, earlier_scopes: Arc<EarlierScopes>) -> Self {
-        let former = |moved: &ReassignedRequests| {
-            let ReassignedRequests { route, matches, .. } = moved;
+        let former = |reassigned: &ReassignedRequests| {
+            let ReassignedRequests { route, matches, .. } = reassigned;
             let route = Route::without_workflow(route.clone(), matches.clone(), self.default_legacy.clone());
             let (inputs, family) = (StateInputs::declared(&route), Family::of(&route));
             Arc::new(RouteFlag::new(Arc::new(route), &inputs, family, self.freeze))

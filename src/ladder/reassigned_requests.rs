@@ -87,14 +87,14 @@ pub(super) fn sources<'a>(
     scopes: &'a BTreeMap<RouteId, RetryScopes>,
     route: &'a Route,
 ) -> impl Iterator<Item = (&'a RouteId, Timestamp)> {
-    let gets_some = |moved: &&ReplacedMatch| {
-        moved.matches.parse::<RouteMatch>().is_ok_and(|matches| {
-            ServiceMatch { matches: &matches, paths: moved.paths }.overlaps(&ServiceMatch::of(route))
+    let gets_some = |reassigned: &&ReplacedMatch| {
+        reassigned.matches.parse::<RouteMatch>().is_ok_and(|matches| {
+            ServiceMatch { matches: &matches, paths: reassigned.paths }.overlaps(&ServiceMatch::of(route))
         })
     };
     let others = scopes.iter().filter(|(id, _)| !route.ids().any(|own| own == *id));
     others.filter_map(move |(id, stored)| {
-        Some((id, stored.reassigned.iter().filter(gets_some).map(|moved| moved.at).max()?))
+        Some((id, stored.reassigned.iter().filter(gets_some).map(|reassigned| reassigned.at).max()?))
     })
 }
 
@@ -102,9 +102,13 @@ pub(super) fn sources<'a>(
 ///
 /// # Errors
 /// Another version stored it, and this one cannot read it.
-pub(super) fn parse(route: &RouteId, moved: &ReplacedMatch, times: EarlierTimes) -> Result<ReassignedRequests, String> {
-    let (matches, scope) = (moved.matches.parse()?, moved.scope.parse_earlier(times)?);
-    Ok(ReassignedRequests::new(route.clone(), matches, moved.paths, scope))
+pub(super) fn parse(
+    route: &RouteId,
+    reassigned: &ReplacedMatch,
+    times: EarlierTimes,
+) -> Result<ReassignedRequests, String> {
+    let (matches, scope) = (reassigned.matches.parse()?, reassigned.scope.parse_earlier(times)?);
+    Ok(ReassignedRequests::new(route.clone(), matches, reassigned.paths, scope))
 }
 
 /// Whether a route matches the requests that it matched before: by the same template, read in the same way.

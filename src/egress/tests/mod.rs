@@ -49,7 +49,7 @@ impl TestWatch {
     }
 }
 
-struct World {
+struct TestAttribution {
     attribution: Attribution,
     now_us: Arc<AtomicU64>,
     calls: AtomicU64,
@@ -57,7 +57,7 @@ struct World {
 
 const ROUTE: &str = "orders.create";
 
-impl World {
+impl TestAttribution {
     fn new(correlate: &str) -> Self {
         Self::with(correlate, Limits::default())
     }
@@ -153,98 +153,98 @@ fn child(trace: TraceContext) -> String {
 
 #[test]
 fn a_call_belongs_to_the_request_whose_trace_it_is_in() {
-    let world = World::new("");
+    let test = TestAttribution::new("");
     let traces = [TraceContext::random(true), TraceContext::random(true)];
-    let watches = traces.map(|trace| world.traced(trace));
-    world.call(&[("traceparent", &child(traces[0]))], "second");
-    world.call(&[("traceparent", &child(traces[0]))], "third");
-    world.call(&[("traceparent", &child(TraceContext::random(true)))], "of nobody");
-    world.call(&[], "without a trace");
+    let watches = traces.map(|trace| test.traced(trace));
+    test.call(&[("traceparent", &child(traces[0]))], "second");
+    test.call(&[("traceparent", &child(traces[0]))], "third");
+    test.call(&[("traceparent", &child(TraceContext::random(true)))], "of nobody");
+    test.call(&[], "without a trace");
     let effects = watches[0].effects().so_far();
     assert_eq!((effects.calls.len(), effects.gaps), (2, 0));
     assert!(effects.calls[0].number < effects.calls[1].number);
     assert!(watches[1].effects().is_empty());
-    assert_eq!(world.outcomes(), (2, 0, 2));
-    let report = world.attribution.report(&ROUTE.into());
+    assert_eq!(test.outcomes(), (2, 0, 2));
+    let report = test.attribution.report(&ROUTE.into());
     assert_eq!((report.route.requests, report.route.by_traceparent, report.route.closed), (2, 2, 0));
 }
 
 #[test]
 fn calls_of_one_trace_are_told_apart_only_by_an_unchanged_traceparent() {
-    let world = World::new("");
+    let test = TestAttribution::new("");
     let first = TraceContext::random(true);
     let second = TraceContext { span_id: first.span_id ^ 4, ..first };
-    let (one, other) = (world.traced(first), world.traced(second));
-    world.call(&[("traceparent", &child(first))], "");
-    assert_eq!(world.outcomes(), (0, 1, 0));
+    let (one, other) = (test.traced(first), test.traced(second));
+    test.call(&[("traceparent", &child(first))], "");
+    assert_eq!(test.outcomes(), (0, 1, 0));
     assert_eq!((one.effects().gaps(), other.effects().gaps()), (1, 1));
-    world.call(&[("traceparent", &value(second))], "");
+    test.call(&[("traceparent", &value(second))], "");
     assert_eq!((one.effects().len(), other.effects().len()), (0, 1));
 }
 
 #[test]
 fn calls_are_attributed_until_the_window_after_the_end_is_over() {
-    let world = World::new("");
+    let test = TestAttribution::new("");
     let trace = TraceContext::random(true);
-    let watch = world.traced(trace);
-    world.pass(Duration::from_secs(3_600));
-    world.call(&[("traceparent", &child(trace))], "in flight");
+    let watch = test.traced(trace);
+    test.pass(Duration::from_secs(3_600));
+    test.call(&[("traceparent", &child(trace))], "in flight");
     let effects = watch.effects();
     drop(watch);
-    world.pass(Duration::from_secs(10));
-    world.call(&[("traceparent", &child(trace))], "within the window");
-    world.pass(Duration::from_micros(1));
-    world.call(&[("traceparent", &child(trace))], "after it");
-    assert_eq!(world.outcomes(), (2, 0, 1));
+    test.pass(Duration::from_secs(10));
+    test.call(&[("traceparent", &child(trace))], "within the window");
+    test.pass(Duration::from_micros(1));
+    test.call(&[("traceparent", &child(trace))], "after it");
+    assert_eq!(test.outcomes(), (2, 0, 1));
     assert_eq!(effects.len(), 2);
-    let idle = world.traced(TraceContext::random(true));
+    let idle = test.traced(TraceContext::random(true));
     drop(idle);
-    world.pass(Duration::from_secs(11));
-    let route = world.attribution.report(&ROUTE.into()).route;
+    test.pass(Duration::from_secs(11));
+    let route = test.attribution.report(&ROUTE.into()).route;
     assert_eq!((route.requests, route.closed, route.without_call), (2, 2, 1));
-    assert!(world.attribution.is_watching(), "a call may be late");
-    world.pass(Duration::from_secs(600));
-    assert!(!world.attribution.is_watching(), "nobody is left whose call it could be");
+    assert!(test.attribution.is_watching(), "a call may be late");
+    test.pass(Duration::from_secs(600));
+    assert!(!test.attribution.is_watching(), "nobody is left whose call it could be");
 }
 
 /// A queue of legacy is slower than the window.
 #[test]
 fn a_call_that_names_a_request_whose_window_is_over_counts_as_late_for_its_route() {
     for correlate in ["", "header.x-id"] {
-        let world = World::new(correlate);
+        let test = TestAttribution::new(correlate);
         let trace = TraceContext::random(true);
         let names = if correlate.is_empty() { ("traceparent", child(trace)) } else { ("x-id", "a".to_owned()) };
         let sent = value(trace);
-        drop(world.watch(&[("traceparent", &sent), ("x-id", "a")], None).unwrap());
-        world.pass(Duration::from_secs(10));
-        let late = || world.attribution.report(&ROUTE.into()).late;
-        world.call(&[(names.0, &names.1)], "in time");
+        drop(test.watch(&[("traceparent", &sent), ("x-id", "a")], None).unwrap());
+        test.pass(Duration::from_secs(10));
+        let late = || test.attribution.report(&ROUTE.into()).late;
+        test.call(&[(names.0, &names.1)], "in time");
         assert_eq!(late().calls(), 0);
-        world.pass(Duration::from_secs(1));
-        world.call(&[(names.0, &names.1)], "late");
-        world.pass(Duration::from_secs(60));
-        world.call(&[(names.0, &names.1)], "later");
-        world.call(&[], "of nobody");
+        test.pass(Duration::from_secs(1));
+        test.call(&[(names.0, &names.1)], "late");
+        test.pass(Duration::from_secs(60));
+        test.call(&[(names.0, &names.1)], "later");
+        test.call(&[], "of nobody");
         assert_eq!(late().calls(), 2, "{correlate}");
         assert_eq!(late().targets[0].to.to_string(), "POST bank/charges");
-        assert_eq!(world.outcomes(), (1, 0, 3), "all of them are counted and listed");
-        assert_eq!(world.attribution.report(&"other".into()).late.calls(), 0);
+        assert_eq!(test.outcomes(), (1, 0, 3), "all of them are counted and listed");
+        assert_eq!(test.attribution.report(&"other".into()).late.calls(), 0);
         let wider = AttributionSettings { window: Duration::from_secs(90), ..AttributionSettings::default() };
-        world.attribution.set(wider);
+        test.attribution.set(wider);
         assert_eq!(late().calls(), 0, "with another window they may be in time");
-        world.call(&[(names.0, &names.1)], "of a request under the earlier window");
+        test.call(&[(names.0, &names.1)], "of a request under the earlier window");
         assert_eq!(late().calls(), 0);
     }
 }
 
 #[test]
 fn secrets_of_a_listed_call_are_not_shown_and_the_list_is_bounded() {
-    let world = World::new("");
-    let _watch = world.traced(TraceContext::random(true));
+    let test = TestAttribution::new("");
+    let _watch = test.traced(TraceContext::random(true));
     for _ in 0..EGRESS_LISTED_CALLS_MAX + 5 {
-        world.call(&[("authorization", "Bearer hunter2")], "{\"card\": \"hunter2\"}");
+        test.call(&[("authorization", "Bearer hunter2")], "{\"card\": \"hunter2\"}");
     }
-    let listed = world.attribution.report(&ROUTE.into()).listed;
+    let listed = test.attribution.report(&ROUTE.into()).listed;
     assert_eq!(listed.len(), EGRESS_LISTED_CALLS_MAX);
     assert_eq!(listed[0].url, "http://bank.test/charges");
     assert_eq!(listed[0].outcome, EffectOutcome::Unattributed);
@@ -254,33 +254,33 @@ fn secrets_of_a_listed_call_are_not_shown_and_the_list_is_bounded() {
 #[test]
 fn the_calls_that_are_kept_are_bounded_and_the_rest_is_a_gap() {
     let limits = Limits { egress_bytes_max: 9_000, ..Limits::default() };
-    let world = World::with("", limits);
+    let test = TestAttribution::with("", limits);
     let trace = TraceContext::random(true);
-    let watch = world.traced(trace);
+    let watch = test.traced(trace);
     let sent = child(trace);
     for _ in 0..10 {
-        world.call(&[("traceparent", &sent)], &"x".repeat(2_000));
+        test.call(&[("traceparent", &sent)], &"x".repeat(2_000));
     }
     let effects = watch.effects();
     assert_eq!((effects.len(), effects.gaps()), (3, 7), "each takes its body and its head");
-    assert_eq!(world.attribution.report(&ROUTE.into()).total.not_kept, 7);
-    assert!(world.attribution.memory_used() > 6_000);
+    assert_eq!(test.attribution.report(&ROUTE.into()).total.not_kept, 7);
+    assert!(test.attribution.memory_used() > 6_000);
     drop(watch);
-    world.pass(Duration::from_secs(11));
+    test.pass(Duration::from_secs(11));
     // A report first removes the requests that are not current any more.
-    world.outcomes();
+    test.outcomes();
     drop(effects);
-    assert_eq!(world.attribution.memory_used(), 0);
+    assert_eq!(test.attribution.memory_used(), 0);
 
-    let world = World::with("", Limits { egress_bytes_max: 9_000, ..Limits::default() });
-    let watch = world.traced(trace);
-    world.call(&[("traceparent", &sent), ("cookie", &"c".repeat(9_000))], "");
+    let test = TestAttribution::with("", Limits { egress_bytes_max: 9_000, ..Limits::default() });
+    let watch = test.traced(trace);
+    test.call(&[("traceparent", &sent), ("cookie", &"c".repeat(9_000))], "");
     assert_eq!((watch.effects().len(), watch.effects().gaps()), (0, 1), "a large head counts as one");
 
-    let world = World::new("");
-    let watch = world.traced(trace);
+    let test = TestAttribution::new("");
+    let watch = test.traced(trace);
     for _ in 0..=EGRESS_CALLS_PER_REQUEST_MAX {
-        world.call(&[("traceparent", &sent)], "");
+        test.call(&[("traceparent", &sent)], "");
     }
     assert_eq!((watch.effects().len(), watch.effects().gaps()), (EGRESS_CALLS_PER_REQUEST_MAX, 1));
 }
@@ -288,27 +288,27 @@ fn the_calls_that_are_kept_are_bounded_and_the_rest_is_a_gap() {
 #[test]
 fn requests_are_bounded_and_the_oldest_that_have_ended_go_first() {
     let limits = Limits { egress_requests_max: 64, ..Limits::default() };
-    let world = World::with("header.x-id", limits);
+    let test = TestAttribution::with("header.x-id", limits);
     let watch = |n: usize| {
         let trace = value(TraceContext::random(true));
-        world.watch(&[("traceparent", &trace), ("x-id", &format!("r{n}"))], None)
+        test.watch(&[("traceparent", &trace), ("x-id", &format!("r{n}"))], None)
     };
     let open = watch(0).unwrap();
     let mut ended = Vec::new();
     for n in 1..200 {
         ended.extend(watch(n).map(|watch| watch.effects()));
-        world.outcomes();
+        test.outcomes();
     }
-    let report = world.attribution.report(&ROUTE.into());
+    let report = test.attribution.report(&ROUTE.into());
     assert!(report.total.requests_left_out >= 200 - 64, "{:?}", report.total);
     assert!(ended[0].gaps() > 0, "its calls are not seen any more");
     assert!(open.effects().gaps() == 0, "one in flight is kept longest");
     // One that was left out could have had the same value.
-    world.call(&[("x-id", "r0")], "");
-    assert_eq!((world.outcomes(), open.effects().gaps()), ((0, 1, 0), 1));
-    world.pass(Duration::from_secs(11));
-    world.call(&[("x-id", "r0")], "");
-    assert_eq!((world.outcomes().0, open.effects().len()), (1, 1));
+    test.call(&[("x-id", "r0")], "");
+    assert_eq!((test.outcomes(), open.effects().gaps()), ((0, 1, 0), 1));
+    test.pass(Duration::from_secs(11));
+    test.call(&[("x-id", "r0")], "");
+    assert_eq!((test.outcomes().0, open.effects().len()), (1, 1));
 }
 
 /// Whether it was refused at first or evicted later, and however long its exchange takes.
@@ -316,33 +316,33 @@ fn requests_are_bounded_and_the_oldest_that_have_ended_go_first() {
 fn a_request_without_room_counts_as_a_possible_cause_until_its_window_is_over() {
     let limits = Limits { egress_requests_max: 32, ..Limits::default() };
     for is_evicted in [false, true] {
-        let world = World::with("header.x-id", limits.clone());
-        let announce = |id: &str| world.announce(Some(ROUTE), &[("x-id", id)], None);
+        let test = TestAttribution::with("header.x-id", limits.clone());
+        let announce = |id: &str| test.announce(Some(ROUTE), &[("x-id", id)], None);
         // Refused without the index; evicted by it.
-        let mut left_out = Vec::new();
+        let mut unwatched = Vec::new();
         for n in 0..33 {
-            left_out.push(announce(&format!("r{n}")));
+            unwatched.push(announce(&format!("r{n}")));
             if is_evicted {
-                world.outcomes();
+                test.outcomes();
             }
         }
-        assert_eq!(left_out.iter().all(|watch| watch.effects().is_some()), is_evicted);
-        left_out.retain(|watch| watch.effects().is_none_or(|effects| effects.gaps() > 0));
-        assert!(!left_out.is_empty());
-        world.pass(Duration::from_secs(60));
-        world.outcomes();
+        assert_eq!(unwatched.iter().all(|watch| watch.effects().is_some()), is_evicted);
+        unwatched.retain(|watch| watch.effects().is_none_or(|effects| effects.gaps() > 0));
+        assert!(!unwatched.is_empty());
+        test.pass(Duration::from_secs(60));
+        test.outcomes();
 
         let other = announce("other");
         let call = || {
-            world.call(&[("x-id", "other")], "");
+            test.call(&[("x-id", "other")], "");
             let effects = other.effects().expect("the others are over");
             (effects.len(), effects.gaps())
         };
         assert_eq!(call(), (0, 1), "in flight for a minute");
-        drop(left_out);
-        world.pass(Duration::from_secs(9));
+        drop(unwatched);
+        test.pass(Duration::from_secs(9));
         assert_eq!(call(), (0, 2), "its window is not over");
-        world.pass(Duration::from_secs(2));
+        test.pass(Duration::from_secs(2));
         assert_eq!(call(), (1, 2));
     }
 }
@@ -350,11 +350,11 @@ fn a_request_without_room_counts_as_a_possible_cause_until_its_window_is_over() 
 #[test]
 fn without_calls_and_settled_requests_the_lists_are_bounded_too() {
     let limits = Limits { egress_requests_max: 32, ..Limits::default() };
-    let world = World::with("", limits);
-    let taken = (0..100).filter(|_| world.watch(&[], None).is_some()).count();
+    let test = TestAttribution::with("", limits);
+    let taken = (0..100).filter(|_| test.watch(&[], None).is_some()).count();
     assert_eq!(taken, 32);
-    world.pass(Duration::from_secs(11));
-    let _last = world.watch(&[], None).expect("those that are not current any more make room");
-    let route = world.attribution.report(&ROUTE.into()).route;
+    test.pass(Duration::from_secs(11));
+    let _last = test.watch(&[], None).expect("those that are not current any more make room");
+    let route = test.attribution.report(&ROUTE.into()).route;
     assert_eq!((route.requests, route.closed, route.without_call), (33, 32, 32), "they are counted all the same");
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl World {
+impl TestAttribution {
     /// A call begins; its body is still to come. Returns its number.
     fn begin(&self, sent: &[(&str, &str)], body: Option<Arc<Sending>>) -> u64 {
         let number = self.calls.fetch_add(1, Relaxed);
@@ -30,44 +30,44 @@ fn head(number: u64, sent: &[(&str, &str)], body: Body) -> Effect {
 
 #[test]
 fn a_call_that_is_under_way_when_the_window_is_over_counts_as_open() {
-    let world = World::new("");
+    let test = TestAttribution::new("");
     let (trace, other) = (TraceContext::random(true), TraceContext::random(true));
-    let (watch, untouched) = (world.traced(trace), world.traced(other));
+    let (watch, untouched) = (test.traced(trace), test.traced(other));
     let (effects, of_other) = (watch.effects(), untouched.effects());
     let sent = child(trace);
-    let number = world.begin(&[("traceparent", &sent)], None);
+    let number = test.begin(&[("traceparent", &sent)], None);
     drop((watch, untouched));
-    world.pass(Duration::from_secs(11));
+    test.pass(Duration::from_secs(11));
     assert_eq!((effects.so_far().open, of_other.so_far().open), (1, 0));
-    world.end(number, &[("traceparent", &sent)], "");
-    assert_eq!((effects.so_far().open, world.outcomes()), (0, (0, 0, 1)), "too late");
+    test.end(number, &[("traceparent", &sent)], "");
+    assert_eq!((effects.so_far().open, test.outcomes()), (0, (0, 0, 1)), "too late");
     assert_eq!((effects.gaps(), of_other.gaps()), (1, 0), "its calls are not all known, whenever they are asked for");
     // One that ends in time is attributed, and not open any more.
-    let watch = world.traced(trace);
-    let number = world.begin(&[("traceparent", &sent)], None);
+    let watch = test.traced(trace);
+    let number = test.begin(&[("traceparent", &sent)], None);
     assert_eq!(watch.effects().so_far().open, 1);
-    world.end(number, &[("traceparent", &sent)], "");
+    test.end(number, &[("traceparent", &sent)], "");
     let so_far = watch.effects().so_far();
     assert_eq!((so_far.open, so_far.calls.len()), (0, 1));
 }
 
 #[test]
 fn an_open_call_is_only_for_requests_that_it_could_be_for() {
-    let world = World::new("${call.body.ref == request.body.ref}");
-    let [first, second] = ["A", "B"].map(|value| world.with_body(&format!("{{\"ref\":\"{value}\"}}")));
+    let test = TestAttribution::new("${call.body.ref == request.body.ref}");
+    let [first, second] = ["A", "B"].map(|value| test.with_body(&format!("{{\"ref\":\"{value}\"}}")));
     first.reply_passed_on();
     let open = || (first.effects().so_far().open, second.effects().so_far().open);
     let body = Arc::new(Sending::default());
-    let number = world.begin(&[], Some(body.clone()));
+    let number = test.begin(&[], Some(body.clone()));
     assert_eq!(open(), (1, 1), "its value is not known yet");
     body.end("{\"ref\":\"A\"}");
     assert_eq!(open(), (1, 0));
-    let later = world.with_body("{\"ref\":\"A\"}");
+    let later = test.with_body("{\"ref\":\"A\"}");
     later.reply_passed_on();
     assert_eq!(later.effects().so_far().open, 0, "the call began before it");
-    world.end(number, &[], "{\"ref\":\"A\"}");
+    test.end(number, &[], "{\"ref\":\"A\"}");
     assert_eq!((open(), first.effects().len(), later.effects().len()), ((0, 0), 1, 0), "nor is it given to that one");
-    let by_header = World::new("header.x-id");
+    let by_header = TestAttribution::new("header.x-id");
     let [first, second] = ["a", "b"].map(|id| by_header.watch(&[("x-id", id)], None).unwrap());
     by_header.begin(&[("x-id", "a")], None);
     assert_eq!((first.effects().so_far().open, second.effects().so_far().open), (1, 0));
@@ -75,28 +75,28 @@ fn an_open_call_is_only_for_requests_that_it_could_be_for() {
 
 #[test]
 fn a_lost_call_counts_as_open_for_twice_the_window() {
-    let world = World::new("");
+    let test = TestAttribution::new("");
     let trace = TraceContext::random(true);
-    let watch = world.traced(trace);
+    let watch = test.traced(trace);
     let sent = child(trace);
-    let number = world.begin(&[("traceparent", &sent)], None);
-    world.attribution.lose(number);
+    let number = test.begin(&[("traceparent", &sent)], None);
+    test.attribution.lose(number);
     assert_eq!(watch.effects().so_far().open, 1);
     // The window is 10 s.
-    world.pass(Duration::from_secs(19));
+    test.pass(Duration::from_secs(19));
     assert_eq!(watch.effects().so_far().open, 1);
-    world.pass(Duration::from_secs(2));
+    test.pass(Duration::from_secs(2));
     assert_eq!(watch.effects().so_far().open, 0);
 }
 
 #[test]
 fn open_calls_are_bounded_and_beyond_that_nothing_is_known_of_any_request() {
-    let world = World::new("");
-    let watch = world.traced(TraceContext::random(true));
-    let numbers: Vec<u64> = (0..=EGRESS_OPEN_CALLS_MAX).map(|_| world.begin(&[], None)).collect();
+    let test = TestAttribution::new("");
+    let watch = test.traced(TraceContext::random(true));
+    let numbers: Vec<u64> = (0..=EGRESS_OPEN_CALLS_MAX).map(|_| test.begin(&[], None)).collect();
     assert_eq!(watch.effects().so_far().open, 1);
     for number in numbers {
-        world.end(number, &[], "");
+        test.end(number, &[], "");
     }
     assert_eq!(watch.effects().so_far().open, 0);
 }

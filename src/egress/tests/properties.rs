@@ -51,7 +51,7 @@ enum Rule {
 
 /// Performs the operations, and compares each attribution with the one that the model expects.
 fn check_against_model(operations: Vec<Operation>, rule: Rule) {
-    let world = World::new(match rule {
+    let test = TestAttribution::new(match rule {
         Rule::Header => "header.x-id",
         Rule::Value => "${call.body.id == request.body.id}",
     });
@@ -67,7 +67,7 @@ fn check_against_model(operations: Vec<Operation>, rule: Rule) {
                     Rule::Header => fields.extend(header.as_deref().map(|id| ("x-id", id))),
                     Rule::Value => sending.end(json(id)),
                 }
-                let watch = world.watch_as(is_compared.then_some(ROUTE), &fields, Some(sending)).unwrap();
+                let watch = test.watch_as(is_compared.then_some(ROUTE), &fields, Some(sending)).unwrap();
                 let effects = watch.effects();
                 all.push(Known { trace: of, span, id, is_compared, watch: Some(watch), effects, ended: None });
             }
@@ -80,7 +80,7 @@ fn check_against_model(operations: Vec<Operation>, rule: Rule) {
             }
             Operation::Pass(millis) => {
                 now += u64::from(millis);
-                world.pass(Duration::from_millis(millis.into()));
+                test.pass(Duration::from_millis(millis.into()));
             }
             Operation::Call { trace: of, span, id } => {
                 let before: Vec<_> = all.iter().map(|known| known.effects.len()).collect();
@@ -90,7 +90,7 @@ fn check_against_model(operations: Vec<Operation>, rule: Rule) {
                     Rule::Header => fields.extend(header.as_deref().map(|id| ("x-id", id))),
                     Rule::Value => {}
                 }
-                world.call(&fields, &json(id));
+                test.call(&fields, &json(id));
                 observed += 1;
                 let got: Vec<usize> = (0..all.len()).filter(|n| all[*n].effects.len() > before[*n]).collect();
                 assert!(got.len() <= 1, "one call for two requests");
@@ -122,8 +122,8 @@ fn check_against_model(operations: Vec<Operation>, rule: Rule) {
             }
         }
     }
-    let (attributed, ambiguous, unattributed) = world.outcomes();
-    let not_compared = world.attribution.report(&ROUTE.into()).total.not_compared;
+    let (attributed, ambiguous, unattributed) = test.outcomes();
+    let not_compared = test.attribution.report(&ROUTE.into()).total.not_compared;
     assert_eq!(attributed + ambiguous + unattributed + not_compared, observed);
     let kept: usize = all.iter().map(|known| known.effects.len()).sum();
     assert_eq!(kept as u64, attributed, "each call is kept once");
@@ -146,17 +146,17 @@ proptest! {
 /// Requests and calls from many threads: each call is attributed at most once, and the counts agree.
 #[test]
 fn many_threads_lose_and_double_nothing() {
-    let world = World::new("header.x-id");
+    let test = TestAttribution::new("header.x-id");
     let attributed: u64 = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4_u64)
             .map(|thread| {
-                let world = &world;
+                let test = &test;
                 scope.spawn(move || {
                     (0..500_u64)
                         .map(|n| {
                             let id = format!("{thread}-{n}");
-                            let watch = world.watch(&[("x-id", &id)], None).unwrap();
-                            world.call(&[("x-id", &id)], "");
+                            let watch = test.watch(&[("x-id", &id)], None).unwrap();
+                            test.call(&[("x-id", &id)], "");
                             watch.reply_passed_on();
                             watch.effects().len() as u64
                         })
@@ -166,5 +166,5 @@ fn many_threads_lose_and_double_nothing() {
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
-    assert_eq!((attributed, world.outcomes()), (2_000, (2_000, 0, 0)));
+    assert_eq!((attributed, test.outcomes()), (2_000, (2_000, 0, 0)));
 }

@@ -6,82 +6,82 @@ const BY_REF: &str = "${call.body.order_ref == request.body.ref}";
 
 #[test]
 fn a_header_that_is_handed_on_names_the_request() {
-    let world = World::new("header.x-request-id");
+    let test = TestAttribution::new("header.x-request-id");
     let watch = |id: &str| {
         let trace = value(TraceContext::random(true));
-        world.watch(&[("traceparent", &trace), ("x-request-id", id)], None).unwrap()
+        test.watch(&[("traceparent", &trace), ("x-request-id", id)], None).unwrap()
     };
     let (one, other) = (watch("a"), watch("b"));
-    let _without = world.traced(TraceContext::random(true));
-    world.call(&[("x-request-id", "a")], "");
-    world.call(&[("x-request-id", "c")], "");
-    world.call(&[], "");
+    let _without = test.traced(TraceContext::random(true));
+    test.call(&[("x-request-id", "a")], "");
+    test.call(&[("x-request-id", "c")], "");
+    test.call(&[], "");
     assert_eq!((one.effects().len(), other.effects().len()), (1, 0));
-    assert_eq!(world.outcomes(), (1, 0, 2));
+    assert_eq!(test.outcomes(), (1, 0, 2));
     let again = watch("a");
-    world.call(&[("x-request-id", "a")], "");
-    assert_eq!((world.outcomes(), one.effects().gaps(), again.effects().gaps()), ((1, 1, 2), 1, 1));
-    assert_eq!(world.attribution.report(&ROUTE.into()).route.by_header, 1);
+    test.call(&[("x-request-id", "a")], "");
+    assert_eq!((test.outcomes(), one.effects().gaps(), again.effects().gaps()), ((1, 1, 2), 1, 1));
+    assert_eq!(test.attribution.report(&ROUTE.into()).route.by_header, 1);
 }
 
 #[test]
 fn a_call_whose_trace_and_header_name_different_requests_is_ambiguous() {
-    let world = World::new("header.x-request-id");
+    let test = TestAttribution::new("header.x-request-id");
     let [a, b] = ["a", "b"].map(|id| {
         let trace = TraceContext::random(true);
-        (trace, world.watch(&[("traceparent", &value(trace)), ("x-request-id", id)], None).unwrap())
+        (trace, test.watch(&[("traceparent", &value(trace)), ("x-request-id", id)], None).unwrap())
     });
-    world.call(&[("traceparent", &child(a.0)), ("x-request-id", "b")], "");
-    assert_eq!((world.outcomes(), a.1.effects().len(), b.1.effects().len()), ((0, 1, 0), 0, 0));
-    world.call(&[("traceparent", &child(a.0)), ("x-request-id", "a")], "");
-    world.call(&[("traceparent", &child(a.0))], "");
+    test.call(&[("traceparent", &child(a.0)), ("x-request-id", "b")], "");
+    assert_eq!((test.outcomes(), a.1.effects().len(), b.1.effects().len()), ((0, 1, 0), 0, 0));
+    test.call(&[("traceparent", &child(a.0)), ("x-request-id", "a")], "");
+    test.call(&[("traceparent", &child(a.0))], "");
     assert_eq!(a.1.effects().len(), 2);
 }
 
 #[test]
 fn requests_of_one_trace_are_told_apart_by_the_rule() {
-    let world = World::new("header.x-request-id");
+    let test = TestAttribution::new("header.x-request-id");
     let trace = TraceContext::random(true);
     let [a, b] =
-        ["a", "b"].map(|id| world.watch(&[("traceparent", &value(trace)), ("x-request-id", id)], None).unwrap());
-    world.call(&[("traceparent", &child(trace)), ("x-request-id", "b")], "");
+        ["a", "b"].map(|id| test.watch(&[("traceparent", &value(trace)), ("x-request-id", id)], None).unwrap());
+    test.call(&[("traceparent", &child(trace)), ("x-request-id", "b")], "");
     assert_eq!((a.effects().len(), b.effects().len()), (0, 1));
     let stranger = value(TraceContext::random(true));
-    let _c = world.watch(&[("traceparent", &stranger), ("x-request-id", "c")], None).unwrap();
-    world.call(&[("traceparent", &child(trace)), ("x-request-id", "c")], "");
-    assert_eq!(world.outcomes(), (1, 1, 0), "the header names a request of another trace");
+    let _c = test.watch(&[("traceparent", &stranger), ("x-request-id", "c")], None).unwrap();
+    test.call(&[("traceparent", &child(trace)), ("x-request-id", "c")], "");
+    assert_eq!(test.outcomes(), (1, 1, 0), "the header names a request of another trace");
 }
 
 #[test]
 fn a_value_names_the_request() {
-    let world = World::new(BY_REF);
-    let (one, other) = (world.with_body("{\"ref\":\"A-1\"}"), world.with_body("{\"ref\":17}"));
-    let (empty, absent) = (world.with_body("{\"ref\":\"\"}"), world.with_body("{}"));
-    world.call(&[("content-type", "application/json")], "{\"order_ref\":\"A-1\"}");
-    world.call(&[("content-type", "application/json")], "{\"order_ref\":17.0}");
+    let test = TestAttribution::new(BY_REF);
+    let (one, other) = (test.with_body("{\"ref\":\"A-1\"}"), test.with_body("{\"ref\":17}"));
+    let (empty, absent) = (test.with_body("{\"ref\":\"\"}"), test.with_body("{}"));
+    test.call(&[("content-type", "application/json")], "{\"order_ref\":\"A-1\"}");
+    test.call(&[("content-type", "application/json")], "{\"order_ref\":17.0}");
     for nothing in ["{\"order_ref\":\"\"}", "{\"order_ref\":null}", "{}", "no JSON", ""] {
-        world.call(&[], nothing);
+        test.call(&[], nothing);
     }
-    assert_eq!(world.outcomes(), (2, 0, 5));
+    assert_eq!(test.outcomes(), (2, 0, 5));
     let counts = [&one, &other, &empty, &absent].map(|watch| watch.effects().len());
     assert_eq!(counts, [1, 1, 0, 0]);
-    let _same = world.with_body("{\"ref\":\"A-1\"}");
-    world.call(&[], "{\"order_ref\":\"A-1\"}");
-    assert_eq!((world.outcomes(), one.effects().gaps()), ((2, 1, 5), 1));
+    let _same = test.with_body("{\"ref\":\"A-1\"}");
+    test.call(&[], "{\"order_ref\":\"A-1\"}");
+    assert_eq!((test.outcomes(), one.effects().gaps()), ((2, 1, 5), 1));
 }
 
 #[test]
 fn a_request_whose_body_is_not_known_yet_could_have_caused_a_call() {
-    let world = World::new(BY_REF);
+    let test = TestAttribution::new(BY_REF);
     let sent = value(TraceContext::random(true));
     let sending = Arc::new(Sending::default());
-    let slow = world.watch(&[("traceparent", &sent)], Some(sending.clone())).unwrap();
-    let one = world.with_body("{\"ref\":\"A-1\"}");
-    world.call(&[], "{\"order_ref\":\"A-1\"}");
-    assert_eq!((world.outcomes(), one.effects().gaps(), slow.effects().gaps()), ((0, 1, 0), 1, 1));
+    let slow = test.watch(&[("traceparent", &sent)], Some(sending.clone())).unwrap();
+    let one = test.with_body("{\"ref\":\"A-1\"}");
+    test.call(&[], "{\"order_ref\":\"A-1\"}");
+    assert_eq!((test.outcomes(), one.effects().gaps(), slow.effects().gaps()), ((0, 1, 0), 1, 1));
     sending.end("{\"ref\":\"B-2\"}");
-    world.call(&[], "{\"order_ref\":\"A-1\"}");
-    world.call(&[], "{\"order_ref\":\"B-2\"}");
+    test.call(&[], "{\"order_ref\":\"A-1\"}");
+    test.call(&[], "{\"order_ref\":\"B-2\"}");
     assert_eq!((one.effects().len(), slow.effects().len()), (1, 1));
 }
 
@@ -89,25 +89,25 @@ fn a_request_whose_body_is_not_known_yet_could_have_caused_a_call() {
 fn what_is_too_large_to_be_read_is_not_guessed() {
     let large =
         |ref_: &str| format!("{{\"order_ref\":\"{ref_}\",\"ref\":\"{ref_}\",\"x\":\"{}\"}}", "x".repeat(300 << 10));
-    let world = World::new(BY_REF);
-    let one = world.with_body("{\"ref\":\"A-1\"}");
-    world.call(&[], &large("A-1"));
-    assert_eq!((world.outcomes(), one.effects().gaps()), ((0, 1, 0), 1), "a call that is too large is not attributed");
-    let other = world.with_body(&large("B-2"));
-    world.call(&[], "{\"order_ref\":\"A-1\"}");
-    assert_eq!((world.outcomes(), other.effects().gaps()), ((0, 2, 0), 1), "a request that is too large gets no call");
+    let test = TestAttribution::new(BY_REF);
+    let one = test.with_body("{\"ref\":\"A-1\"}");
+    test.call(&[], &large("A-1"));
+    assert_eq!((test.outcomes(), one.effects().gaps()), ((0, 1, 0), 1), "a call that is too large is not attributed");
+    let other = test.with_body(&large("B-2"));
+    test.call(&[], "{\"order_ref\":\"A-1\"}");
+    assert_eq!((test.outcomes(), other.effects().gaps()), ((0, 2, 0), 1), "a request that is too large gets no call");
 }
 
 #[test]
 fn a_body_is_read_after_the_end_too_and_then_dropped() {
-    let world = World::new(BY_REF);
+    let test = TestAttribution::new(BY_REF);
     let sending = Arc::new(Sending::default());
     sending.end("{\"ref\":\"A-1\"}");
-    let watch = world.watch(&[], Some(sending.clone())).unwrap();
+    let watch = test.watch(&[], Some(sending.clone())).unwrap();
     let effects = watch.effects();
     drop(watch);
-    assert_eq!(world.attribution.memory_used(), "{\"ref\":\"A-1\"}".len());
-    world.call(&[], "{\"order_ref\":\"A-1\"}");
+    assert_eq!(test.attribution.memory_used(), "{\"ref\":\"A-1\"}".len());
+    test.call(&[], "{\"order_ref\":\"A-1\"}");
     assert_eq!(effects.len(), 1);
     assert_eq!(Arc::strong_count(&sending), 1);
 }
@@ -120,28 +120,28 @@ fn values_stand_in_queries_headers_and_paths_too() {
         ("${request.headers[\"x-id\"] == \"r-\" + string(size(call.query.page))}", ("x-other", "r-1")),
         ("${call.service + call.method == request.headers[\"x-service\"] + request.method}", ("x-other", "r-1")),
     ] {
-        let world = World::new(rule);
-        let watch = world.watch(&[("x-id", "r-1"), ("x-service", "bank")], None).unwrap();
-        let _other = world.watch(&[("x-id", "r-2"), ("x-service", "stock")], None).unwrap();
-        world.call(&[sent], "");
+        let test = TestAttribution::new(rule);
+        let watch = test.watch(&[("x-id", "r-1"), ("x-service", "bank")], None).unwrap();
+        let _other = test.watch(&[("x-id", "r-2"), ("x-service", "stock")], None).unwrap();
+        test.call(&[sent], "");
         assert_eq!(watch.effects().len(), 1, "{rule}");
     }
 }
 
 #[test]
 fn another_rule_applies_to_requests_that_come_after_it() {
-    let world = World::new("header.x-id");
-    let old = world.watch(&[("x-id", "a")], None).unwrap();
-    world.outcomes();
+    let test = TestAttribution::new("header.x-id");
+    let old = test.watch(&[("x-id", "a")], None).unwrap();
+    test.outcomes();
     let correlate = Correlate::parse("header.x-other").unwrap();
-    world.attribution.set(AttributionSettings { correlate, ..AttributionSettings::default() });
-    let new = world.watch(&[("x-other", "a"), ("x-id", "b")], None).unwrap();
-    world.call(&[("x-other", "a")], "");
-    assert_eq!((world.outcomes(), new.effects().len(), old.effects().gaps()), ((0, 1, 0), 0, 1));
+    test.attribution.set(AttributionSettings { correlate, ..AttributionSettings::default() });
+    let new = test.watch(&[("x-other", "a"), ("x-id", "b")], None).unwrap();
+    test.call(&[("x-other", "a")], "");
+    assert_eq!((test.outcomes(), new.effects().len(), old.effects().gaps()), ((0, 1, 0), 0, 1));
     drop(old);
-    world.pass(Duration::from_secs(11));
-    world.call(&[("x-other", "a")], "");
-    assert_eq!((world.outcomes(), new.effects().len()), ((1, 1, 0), 1));
+    test.pass(Duration::from_secs(11));
+    test.call(&[("x-other", "a")], "");
+    assert_eq!((test.outcomes(), new.effects().len()), ((1, 1, 0), 1));
 }
 
 #[test]

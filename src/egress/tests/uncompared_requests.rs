@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl World {
+impl TestAttribution {
     fn uncompared(&self, sent: &[(&str, &str)], body: Option<&str>) -> Option<TestWatch> {
         let body = body.map(|body| {
             let sending = Arc::new(Sending::default());
@@ -18,82 +18,82 @@ impl World {
 
 #[test]
 fn a_call_that_an_uncompared_request_of_the_same_trace_could_have_caused_is_ambiguous() {
-    let world = World::new("");
+    let test = TestAttribution::new("");
     let trace = TraceContext::random(true);
     let other_span = TraceContext { span_id: trace.span_id ^ 4, ..trace };
-    let compared = world.traced(trace);
-    let uncompared = world.uncompared(&[("traceparent", &value(other_span))], None).unwrap();
-    world.call(&[("traceparent", &child(trace))], "of either");
-    assert_eq!((world.outcomes(), compared.effects().len(), compared.effects().gaps()), ((0, 1, 0), 0, 1));
+    let compared = test.traced(trace);
+    let uncompared = test.uncompared(&[("traceparent", &value(other_span))], None).unwrap();
+    test.call(&[("traceparent", &child(trace))], "of either");
+    assert_eq!((test.outcomes(), compared.effects().len(), compared.effects().gaps()), ((0, 1, 0), 0, 1));
     // A call with exactly the `traceparent` that one of them got is for that one.
-    world.call(&[("traceparent", &value(trace))], "of the compared one");
-    world.call(&[("traceparent", &value(other_span))], "of the uncompared request");
-    assert_eq!((world.outcomes(), world.not_compared(), compared.effects().len()), ((1, 1, 0), 1, 1));
+    test.call(&[("traceparent", &value(trace))], "of the compared one");
+    test.call(&[("traceparent", &value(other_span))], "of the uncompared request");
+    assert_eq!((test.outcomes(), test.not_compared(), compared.effects().len()), ((1, 1, 0), 1, 1));
     drop(uncompared);
-    world.pass(Duration::from_secs(11));
-    world.call(&[("traceparent", &child(trace))], "");
-    assert_eq!((world.outcomes(), compared.effects().len()), ((2, 1, 0), 2), "the uncompared request is over");
+    test.pass(Duration::from_secs(11));
+    test.call(&[("traceparent", &child(trace))], "");
+    assert_eq!((test.outcomes(), compared.effects().len()), ((2, 1, 0), 2), "the uncompared request is over");
 }
 
 #[test]
 fn a_call_that_an_uncompared_request_of_the_same_value_could_have_caused_is_ambiguous() {
-    let world = World::new("${call.body.order_ref == request.body.ref}");
-    assert!(world.attribution.body_bytes_max().is_some(), "their bodies have to be copied");
-    let compared = world.with_body("{\"ref\":\"A-1\"}");
-    let _same = world.uncompared(&[], Some("{\"ref\":\"A-1\"}")).unwrap();
-    let _other = world.uncompared(&[], Some("{\"ref\":\"B-2\"}")).unwrap();
-    world.call(&[], "{\"order_ref\":\"A-1\"}");
-    assert_eq!((world.outcomes(), compared.effects().gaps()), ((0, 1, 0), 1));
-    world.call(&[], "{\"order_ref\":\"B-2\"}");
-    assert_eq!((world.outcomes(), world.not_compared(), compared.effects().gaps()), ((0, 1, 0), 1, 1));
-    let world = World::new("header.x-id");
-    assert_eq!(world.attribution.body_bytes_max(), None);
-    let compared = world.watch(&[("x-id", "a")], None).unwrap();
-    let _same = world.uncompared(&[("x-id", "a")], None).unwrap();
-    world.call(&[("x-id", "a")], "");
-    assert_eq!((world.outcomes(), compared.effects().gaps()), ((0, 1, 0), 1));
+    let test = TestAttribution::new("${call.body.order_ref == request.body.ref}");
+    assert!(test.attribution.body_bytes_max().is_some(), "their bodies have to be copied");
+    let compared = test.with_body("{\"ref\":\"A-1\"}");
+    let _same = test.uncompared(&[], Some("{\"ref\":\"A-1\"}")).unwrap();
+    let _other = test.uncompared(&[], Some("{\"ref\":\"B-2\"}")).unwrap();
+    test.call(&[], "{\"order_ref\":\"A-1\"}");
+    assert_eq!((test.outcomes(), compared.effects().gaps()), ((0, 1, 0), 1));
+    test.call(&[], "{\"order_ref\":\"B-2\"}");
+    assert_eq!((test.outcomes(), test.not_compared(), compared.effects().gaps()), ((0, 1, 0), 1, 1));
+    let test = TestAttribution::new("header.x-id");
+    assert_eq!(test.attribution.body_bytes_max(), None);
+    let compared = test.watch(&[("x-id", "a")], None).unwrap();
+    let _same = test.uncompared(&[("x-id", "a")], None).unwrap();
+    test.call(&[("x-id", "a")], "");
+    assert_eq!((test.outcomes(), compared.effects().gaps()), ((0, 1, 0), 1));
 }
 
 #[test]
 fn uncompared_requests_alone_cause_no_copy_and_no_ambiguous_call() {
-    let world = World::new("");
+    let test = TestAttribution::new("");
     let trace = TraceContext::random(true);
     let sent = value(trace);
     let _uncompared =
-        [world.uncompared(&[("traceparent", &sent)], None), world.uncompared(&[("traceparent", &sent)], None)];
-    assert!(!world.attribution.is_watching());
-    let _compared = world.traced(TraceContext::random(true));
-    assert!(world.attribution.is_watching());
-    world.call(&[("traceparent", &child(trace))], "of one of the uncompared requests");
-    assert_eq!((world.outcomes(), world.not_compared()), ((0, 0, 0), 1));
-    let report = world.attribution.report(&ROUTE.into());
+        [test.uncompared(&[("traceparent", &sent)], None), test.uncompared(&[("traceparent", &sent)], None)];
+    assert!(!test.attribution.is_watching());
+    let _compared = test.traced(TraceContext::random(true));
+    assert!(test.attribution.is_watching());
+    test.call(&[("traceparent", &child(trace))], "of one of the uncompared requests");
+    assert_eq!((test.outcomes(), test.not_compared()), ((0, 0, 0), 1));
+    let report = test.attribution.report(&ROUTE.into());
     assert_eq!((report.route.requests, report.listed.len()), (1, 0));
 }
 
 #[test]
 fn uncompared_requests_are_bounded_apart_from_compared_requests_and_counted_when_they_are_left_out() {
     let limits = Limits { egress_uncompared_requests_max: 32, ..Limits::default() };
-    let world = World::with("header.x-id", limits);
-    let compared = world.watch(&[("x-id", "a")], None).unwrap();
-    let known: Vec<_> = (0..100).filter_map(|_| world.uncompared(&[("x-id", "b")], None)).collect();
+    let test = TestAttribution::with("header.x-id", limits);
+    let compared = test.watch(&[("x-id", "a")], None).unwrap();
+    let known: Vec<_> = (0..100).filter_map(|_| test.uncompared(&[("x-id", "b")], None)).collect();
     assert_eq!(known.len(), 32, "before the index takes them");
-    world.call(&[("x-id", "a")], "");
-    let total = world.attribution.report(&ROUTE.into()).total;
+    test.call(&[("x-id", "a")], "");
+    let total = test.attribution.report(&ROUTE.into()).total;
     assert_eq!((total.uncompared_requests_left_out, total.requests_left_out), (68, 0));
     assert_eq!(
-        (world.outcomes(), compared.effects().gaps()),
+        (test.outcomes(), compared.effects().gaps()),
         ((0, 1, 0), 1),
         "one that was left out could have caused it"
     );
     for _ in 0..20 {
-        world.uncompared(&[("x-id", "b")], None);
-        world.outcomes();
+        test.uncompared(&[("x-id", "b")], None);
+        test.outcomes();
     }
-    let total = world.attribution.report(&ROUTE.into()).total;
+    let total = test.attribution.report(&ROUTE.into()).total;
     assert!(total.uncompared_requests_left_out > 68, "{total:?}");
     assert_eq!(total.requests_left_out, 0, "no compared request makes room for an uncompared one");
     drop(known);
-    world.pass(Duration::from_secs(11));
-    world.call(&[("x-id", "a")], "");
-    assert_eq!(world.outcomes().0, 1);
+    test.pass(Duration::from_secs(11));
+    test.call(&[("x-id", "a")], "");
+    assert_eq!(test.outcomes().0, 1);
 }

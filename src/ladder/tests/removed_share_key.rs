@@ -1,9 +1,9 @@
-//! Routes whose file has lost the `key` that a share below 100 % needs.
+//! Routes whose file no longer has the `key` that a share below 100 % needs.
 
 use super::*;
 
 #[tokio::test]
-async fn a_route_goes_down_to_a_share_that_has_lost_its_key() {
+async fn a_route_goes_down_to_a_share_whose_key_was_removed() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", MoveRequest { percent: Percent::new(20.0), ..forced(State::Dark) }).await.unwrap();
     fixture.flip("plain", forced(State::Live)).await.unwrap();
@@ -25,7 +25,7 @@ async fn a_route_goes_down_to_a_share_that_has_lost_its_key() {
 
 /// Without a `key` no caller is in such a share.
 #[tokio::test]
-async fn a_route_with_a_share_by_flip_goes_down_when_its_file_loses_the_key() {
+async fn a_route_with_a_share_by_flip_goes_down_when_its_key_is_removed() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.flip("plain", MoveRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
     let without_key = || edited(files(&[]), "plain", |route| route.key = None);

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::engine::{Engine, Notice};
+use crate::engine::{Engine, GuardMessage};
 use crate::flag::GuardWebhook;
-use crate::ladder::{GuardListener, GuardNotice};
+use crate::ladder::{GuardActed, GuardListener};
 use crate::names::PlanSet;
 
 /// Hands each action to the engine, which sends messages to webhooks.
 pub(super) struct GuardWebhooks(pub Arc<Engine>);
 
 impl GuardListener for GuardWebhooks {
-    fn acted(&self, GuardNotice { record, route, requested, is_repeated }: GuardNotice) {
+    fn acted(&self, GuardActed { record, route, requested, is_repeated }: GuardActed) {
         let Some(webhook) = route.guard.as_ref().and_then(|guard| guard.notify.as_ref()) else { return };
         let GuardWebhook { source, service, path } = webhook;
         let (destination, service, path) = (source.clone(), service.clone(), path.clone());
@@ -34,7 +34,7 @@ impl GuardListener for GuardWebhooks {
                 "at": record.at.to_string(),
                 "repeated": is_repeated,
             });
-            return self.0.post(Notice { destination, service, path, body });
+            return self.0.post(GuardMessage { destination, service, path, body });
         };
         let body = json!({
             "object": "guard",
@@ -54,6 +54,6 @@ impl GuardListener for GuardWebhooks {
             "at": record.at.to_string(),
             "repeated": is_repeated,
         });
-        self.0.post(Notice { destination, service, path, body });
+        self.0.post(GuardMessage { destination, service, path, body });
     }
 }

@@ -24,7 +24,7 @@ use crate::engine::kill_switch::KillSwitch;
 use crate::engine::machine::{AppendHeader, ChildSpec, ChildState, Ids};
 use crate::engine::ports::client::{Executor, RehearsingClient, SendingClient};
 use crate::engine::ports::event_sealer::EventSealer;
-use crate::engine::ports::notice_queue::Notices;
+use crate::engine::ports::guard_message_queue::GuardMessages;
 use crate::engine::ports::opened_events::{self, OpenedEvents};
 use crate::engine::ports::repeating_client::RepeatingClient;
 use crate::engine::ports::seal::Sealer;
@@ -123,7 +123,7 @@ pub(super) struct Ports {
     /// Notified when this process has stored a message to a webhook.
     pub webhook_message_stored: Notify,
     /// Messages to webhooks that are about no run.
-    pub notices: Notices,
+    pub guard_messages: GuardMessages,
     /// Is told of runs that fail after their answer.
     pub late_failures: Arc<dyn LateFailureObserver>,
 }

@@ -75,7 +75,7 @@ use crate::workflow::{Mode, Plan, PlanVersion};
 pub use api::adopt::AdoptionStart;
 pub use api::types::{Explanation, Start, StartError, Started};
 pub use ports::breaker::BreakerState;
-pub use ports::notice_queue::Notice;
+pub use ports::guard_message_queue::GuardMessage;
 pub use ports::service::{BreakerView, ServiceView};
 pub use scheduler::command_error::CommandError;
 pub use scheduler::recover::Recovered;
@@ -164,7 +164,7 @@ impl Engine {
             #[cfg(test)]
             executor_override: std::sync::OnceLock::new(),
             webhook_message_stored: Notify::new(),
-            notices: Default::default(),
+            guard_messages: Default::default(),
             late_failures,
         };
         let schedule = Schedule {
@@ -256,9 +256,9 @@ impl Engine {
         self.core.files.reloaded_for_webhooks.notify_one();
     }
 
-    /// Posts a message to a webhook that is about no run. Does not wait.
-    pub fn post(&self, notice: Notice) {
-        self.core.ports.notices.post(notice, self.core.process.clock.now());
+    /// Posts a message to a webhook about what a guard did. Does not wait.
+    pub fn post(&self, message: GuardMessage) {
+        self.core.ports.guard_messages.post(message, self.core.process.clock.now());
     }
 
     /// Sets the kill switch: with [`Freeze::Effects`], private and shared steps that have not begun are held, undos

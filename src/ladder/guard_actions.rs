@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use super::export;
-use super::guard_types::{GuardListener, GuardNotice};
+use super::guard_types::{GuardActed, GuardListener};
 use super::in_force::Inputs;
 use super::mover::Mover;
 use super::positions::RoutePosition;
@@ -113,9 +113,9 @@ impl Mover {
     }
 
     fn tell(&self, record: &FlipRecord, route: &Arc<Route>, requested: State) {
-        let notice = GuardNotice { record: record.clone(), route: route.clone(), requested, is_repeated: false };
+        let acted = GuardActed { record: record.clone(), route: route.clone(), requested, is_repeated: false };
         let listeners = self.guard_listeners().clone();
-        listeners.iter().for_each(|listener| listener.acted(notice.clone()));
+        listeners.iter().for_each(|listener| listener.acted(acted.clone()));
     }
 
     /// Connects something that is told of each action from now on, and of those that are not released yet: the last
@@ -128,7 +128,7 @@ impl Mover {
             if let Some(latch) = latch {
                 let (record, route) = (FlipRecord::clone(latch), position.route.clone());
                 let requested = position.inputs.requested;
-                listener.acted(GuardNotice { record, route, requested, is_repeated: true });
+                listener.acted(GuardActed { record, route, requested, is_repeated: true });
             }
         }
         self.guard_listeners().push(listener);

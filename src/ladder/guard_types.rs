@@ -59,10 +59,10 @@ pub struct GuardStatus {
     pub clean_pairs_wanted: u64,
 }
 
-/// An action of a guard, or its end, for whoever is told of them. An action on the candidate of a route is a record of
+/// An action of a guard, or its end, for [`GuardListener`]. An action on the candidate of a route is a record of
 /// the candidate.
 #[derive(Clone)]
-pub struct GuardNotice {
+pub struct GuardActed {
     /// The record. Its number is not the store's while the store does not have it.
     pub record: FlipRecord,
     /// The route.
@@ -76,5 +76,5 @@ pub struct GuardNotice {
 /// Is told of each action of a guard. Does not wait.
 pub trait GuardListener: Send + Sync {
     /// A guard has acted, or what it did was released.
-    fn acted(&self, notice: GuardNotice);
+    fn acted(&self, acted: GuardActed);
 }

@@ -48,11 +48,12 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
         core.spawn_background(async move { heartbeat::renew_repeatedly(&heartbeat).await });
     }
     let task = || core.clone();
-    let (supervisor, watchdog, webhooks, notices, outbox, reloads) = (task(), task(), task(), task(), task(), task());
+    let (supervisor, watchdog, webhooks, guard_messages, outbox, reloads) =
+        (task(), task(), task(), task(), task(), task());
     core.spawn_background(async move { supervise(&supervisor).await });
     core.spawn_background(async move { watchdog::check_repeatedly(&watchdog).await });
     core.spawn_background(async move { webhooks::send(&webhooks).await });
-    core.spawn_background(async move { webhooks::notices::send(&notices).await });
+    core.spawn_background(async move { webhooks::guard_messages::send(&guard_messages).await });
     core.spawn_background(async move { outbox::deliver(&outbox).await });
     core.spawn_background(async move { watchdog::wake_after_reloads(&reloads).await });
     snapshot_writer::start(core);

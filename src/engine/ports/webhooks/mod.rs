@@ -13,7 +13,7 @@
 //! sent meanwhile. Where several processes share the store, the process that recorded a message sends it; the others
 //! take it over if it stays in the store too long.
 
-pub(in crate::engine) mod notices;
+pub(in crate::engine) mod guard_messages;
 mod queues;
 mod receiver;
 

@@ -1,7 +1,7 @@
-//! The queue of messages to webhooks that are about no run and are not in the store: what the guards of routes did.
+//! The queue of messages to webhooks about what the guards of routes did. They are about no run and not in the store.
 //!
 //! Always true: whoever posts a message never waits; the queue is bounded by [`QUEUED_MAX`], and a message that is
-//! dropped is logged and counted. `webhooks::notices` sends them.
+//! dropped is logged and counted. `webhooks::guard_messages` sends them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,9 +17,9 @@ use crate::store::WebhookMessage;
 /// How many messages wait until the task that sends them takes them.
 const QUEUED_MAX: usize = 1_000;
 
-/// A message to a webhook that is about no run.
+/// A message to a webhook about what a guard did.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Notice {
+pub struct GuardMessage {
     /// `notify:` as it is written: messages to one destination are sent in order.
     pub destination: String,
     /// The service that receives it.
@@ -32,16 +32,16 @@ pub struct Notice {
 
 /// The messages that the task has not taken yet.
 #[derive(Default)]
-pub(in crate::engine) struct Notices {
+pub(in crate::engine) struct GuardMessages {
     queued: Mutex<VecDeque<WebhookMessage>>,
     numbers: AtomicU64,
     added: Notify,
 }
 
-impl Notices {
+impl GuardMessages {
     /// Adds a message; the oldest is dropped if too many wait.
-    pub(in crate::engine) fn post(&self, notice: Notice, at: jiff::Timestamp) {
-        let Notice { destination, service, path, body } = notice;
+    pub(in crate::engine) fn post(&self, message: GuardMessage, at: jiff::Timestamp) {
+        let GuardMessage { destination, service, path, body } = message;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let (run, service) = (RunId(Uuid::nil()), Some(service));
         let url = String::new();
@@ -87,15 +87,16 @@ mod tests {
 
     #[test]
     fn the_queue_is_bounded_and_drops_the_oldest() {
-        let notices = Notices::default();
+        let messages = GuardMessages::default();
         for n in 0..QUEUED_MAX + 3 {
             let (destination, path) = ("${services.ops}/hooks".to_owned(), "/hooks".to_owned());
-            let notice = Notice { destination, service: ServiceName::new("ops"), path, body: json!({ "id": n }) };
-            notices.post(notice, jiff::Timestamp::UNIX_EPOCH);
+            let message =
+                GuardMessage { destination, service: ServiceName::new("ops"), path, body: json!({ "id": n }) };
+            messages.post(message, jiff::Timestamp::UNIX_EPOCH);
         }
-        let queued = notices.take();
+        let queued = messages.take();
         let ids: Vec<u64> = queued.iter().filter_map(|message| message.body["id"].as_u64()).collect();
-        assert_eq!((ids.len(), ids[0], notices.take().len()), (QUEUED_MAX, 3, 0));
+        assert_eq!((ids.len(), ids[0], messages.take().len()), (QUEUED_MAX, 3, 0));
         assert!(queued.iter().zip(queued.iter().skip(1)).all(|(one, next)| one.number < next.number));
     }
 }

@@ -1,4 +1,4 @@
-//! Sends messages that are about no run and are not in the store: what the guards of routes did.
+//! Sends the messages about what the guards of routes did, which are about no run and not in the store.
 //!
 //! Always true: for each destination at most `notices_waiting_max` messages wait; what is not delivered when the
 //! process ends is lost here. Whoever needs it posts it again at the next start, with the same `id`.
@@ -13,7 +13,7 @@ use super::queues::{DeliveryResult, Queues};
 use super::{bounds, count_outcome, deliver, receiver_of, service, until};
 use crate::engine::context::Core;
 use crate::engine::ports::connections::ConnectionPool;
-use crate::engine::ports::notice_queue::log_end;
+use crate::engine::ports::guard_message_queue::log_end;
 use crate::store::WebhookMessage;
 
 /// Sends these messages until the process ends.
@@ -22,7 +22,7 @@ pub(in crate::engine) async fn send(core: &Arc<Core>) {
     let connections = ConnectionPool::new(&core.files.limits);
     let mut in_flight: JoinSet<(Arc<WebhookMessage>, DeliveryResult)> = JoinSet::new();
     loop {
-        for message in core.ports.notices.take() {
+        for message in core.ports.guard_messages.take() {
             if let Some(dropped) = queues.add(message, Instant::now()) {
                 log_end(&dropped, "dropped");
             }
@@ -42,7 +42,7 @@ pub(in crate::engine) async fn send(core: &Arc<Core>) {
         }
         let next = queues.next_due(Instant::now());
         tokio::select! {
-            () = core.ports.notices.added() => {}
+            () = core.ports.guard_messages.added() => {}
             Some(sent) = in_flight.join_next() => match sent {
                 Ok((message, attempt)) => settle(core, &mut queues, &message, &attempt),
                 Err(error) => tracing::error!(%error, "the task of a delivery to a webhook failed"),

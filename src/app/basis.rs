@@ -320,7 +320,7 @@ mod tests {
     }
 
     /// The basis of `GET /orders/{id}` in files that also have these routes.
-    fn basis_beside(others: &str) -> EvidenceBasis {
+    fn basis_with_other_routes(others: &str) -> EvidenceBasis {
         let routes = format!(
             "routes:\n- {{ id: get, match: {{ method: GET, path: '/orders/{{id}}' }}, legacy: shop, workflow: w }}\n{others}"
         );
@@ -369,9 +369,9 @@ mod tests {
     /// Without the more specific route, the general route would get requests that were not compared.
     #[test]
     fn the_requests_that_a_more_specific_route_takes_are_part_of_the_basis() {
-        let alone = basis_beside("");
+        let alone = basis_with_other_routes("");
         let with = |path: &str, workflow: &str| {
-            basis_beside(&format!(
+            basis_with_other_routes(&format!(
                 "- {{ id: other, match: {{ method: GET, path: '{path}' }}, legacy: shop{workflow} }}\n"
             ))
         };

@@ -1,7 +1,8 @@
 //! Which instances legacy still has, for the gate to `only`: those that requests have shown, or that legacy lists.
 //!
-//! Always true: a question ends within a bounded time; an answer that cannot be had, is not whole, or does not have the
-//! declared form is inconclusive, and so is one that is older than [`FRESH`]: the gate never opens by a failure.
+//! Always true: the request that lists legacy's instances (`alive:`) ends within a bounded time; a list that cannot be
+//! had, is not whole, or does not have the declared form is inconclusive, and so is one that is older than
+//! [`ANSWER_AGE_MAX`]: the gate never opens by a failure.
 //!
 //! What legacy lists (`alive:`) replaces what requests have shown before it was asked: instances that it does not list
 //! have ended, and those that it lists are alive.
@@ -33,13 +34,13 @@ use crate::store::{InstanceChange, StoreError, StoreHandle};
 use crate::transport::{AddressRegistry, Caller, WholeReply, get_once, path_pattern};
 
 /// How long the store is waited for.
-const STORE_WITHIN: Duration = Duration::from_secs(2);
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long legacy is waited for.
-const ALIVE_WITHIN: Duration = Duration::from_secs(5);
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest list that legacy may send.
 const ALIVE_BYTES_MAX: usize = 16 << 20;
 /// How long an answer counts.
-const FRESH: Duration = Duration::from_secs(60);
+const ANSWER_AGE_MAX: Duration = Duration::from_secs(60);
 /// How many stored instances are compared with the list at a time.
 const PAGE: usize = 1_000;
 
@@ -98,13 +99,13 @@ impl FamilyGate {
         if let Some(call) = &creator.lifetime.alive {
             // Before legacy is asked: what requests show from now on may not be in its list.
             let asked_at = clock::now();
-            timeout(STORE_WITHIN, instances.refresh(Some(family))).await.map_err(|_| late())?.map_err(no_answer)?;
+            timeout(STORE_TIMEOUT, instances.refresh(Some(family))).await.map_err(|_| late())?.map_err(no_answer)?;
             let listed =
                 self.list(family, call).await.map_err(|why| format!("legacy did not list them (`alive:`): {why}"))?;
-            let applied = timeout(STORE_WITHIN, self.apply(family, &listed, asked_at)).await;
+            let applied = timeout(STORE_TIMEOUT, self.apply(family, &listed, asked_at)).await;
             return applied.map_err(|_| late())?.map_err(no_answer);
         }
-        timeout(STORE_WITHIN, instances.refresh(Some(family))).await.map_err(|_| late())?.map_err(no_answer)
+        timeout(STORE_TIMEOUT, instances.refresh(Some(family))).await.map_err(|_| late())?.map_err(no_answer)
     }
 
     /// Asks legacy for the ids of its instances.
@@ -121,7 +122,7 @@ impl FamilyGate {
         let path = path_pattern(&Method::GET, call.path.split('?').next().unwrap_or_default());
         let caller = Caller { source: format!("gate {}", family.id()), client: String::new(), path };
         addresses.callers().note(caller, clock::now());
-        let reply = get_once(&addresses, &call.path, headers, ALIVE_BYTES_MAX, ALIVE_WITHIN).await?;
+        let reply = get_once(&addresses, &call.path, headers, ALIVE_BYTES_MAX, ALIVE_TIMEOUT).await?;
         listed_ids(call, &reply)
     }
 
@@ -159,7 +160,7 @@ impl GateCondition for FamilyGate {
     fn instances_at_legacy(&self, family: &Family, creator: &Route) -> Option<InstancesAtLegacy> {
         let FamilyInstances { legacy, is_counted, legacy_waiting, engine: _ } = self.affinity.instances().of(family);
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let inconclusive = match asked.get(family.id()).filter(|(at, _)| at.elapsed() < FRESH) {
+        let inconclusive = match asked.get(family.id()).filter(|(at, _)| at.elapsed() < ANSWER_AGE_MAX) {
             Some((_, Err(why))) => Some(why.clone()),
             Some((_, Ok(()))) => None,
             None if creator.lifetime.alive.is_some() => {

@@ -114,7 +114,7 @@ impl Parts {
             clock: clock::process().clone(),
             late_failures: evidence.clone(),
         }));
-        let other_plans = plans.beside_files(setup);
+        let other_plans = plans.plans_not_in_files(setup);
         if !other_plans.is_empty() {
             let (services, secrets) = (&setup.services, &setup.settings.secrets);
             engine.reload_with(0, (&setup.workflows, &other_plans), services, secrets);
@@ -225,7 +225,7 @@ impl Parts {
         let recorded = {
             let (parts, setup) = (self.clone(), setup.clone());
             move || {
-                let workflows = (&setup.workflows, &*plans.beside_files(&setup));
+                let workflows = (&setup.workflows, &*plans.plans_not_in_files(&setup));
                 parts.engine.reload_with(files_version, workflows, &setup.services, &setup.settings.secrets);
                 parts.rules.store(Arc::new(plans.rules(&setup)));
                 set_secret_names(setup.settings.redact.names());

@@ -2,8 +2,8 @@
 //!
 //! Always true: a plan in force that the files in force cannot run, because they lack a service or a secret that it
 //! names or because its definition cannot be read, is not run: the engine begins nothing for its route
-//! ([`PlansInForce::beside_files`]), so that in `live` legacy answers and in `only` nobody does. Files that would make
-//! it so are refused while the process runs. At its start they are not: all other routes are served.
+//! ([`PlansInForce::plans_not_in_files`]), so that in `live` legacy answers and in `only` nobody does. Files that would
+//! make it so are refused while the process runs. At its start they are not: all other routes are served.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -118,8 +118,8 @@ impl PlansInForce {
         setup.routes.iter().filter_map(changed)
     }
 
-    /// The versions that the engine has to know beside the files, without those that cannot be run.
-    pub fn beside_files(&self, setup: &Setup) -> Vec<PlanVersion> {
+    /// The versions that the engine has to know though they are not in the files, without those that cannot be run.
+    pub fn plans_not_in_files(&self, setup: &Setup) -> Vec<PlanVersion> {
         let mut known = BTreeSet::new();
         let changed = self.changed(setup).filter(|(route, _)| !self.unrunnable.contains_key(&route.id));
         changed

@@ -54,10 +54,10 @@ pub fn store_backup(location: StoreLocation, to: PathBuf) -> anyhow::Result<Stor
         StoreUrl::Memory => bail!(IN_MEMORY),
     };
     runtime()?.block_on(async {
-        let (window, beside) = (retry_window(&limits), key_file_beside(&path));
+        let (window, key_file) = (retry_window(&limits), key_file_of(&path));
         let mut unread = Vec::new();
         let copied = SqliteStore::back_up(&path, &to, window, |listed| {
-            let (keys, failed) = read_key_files(listed, &beside);
+            let (keys, failed) = read_key_files(listed, &key_file);
             unread = failed;
             keys
         });
@@ -101,13 +101,13 @@ fn key_file_location(settings: &Settings) -> Result<Option<KeyFileLocation>, Key
     Ok(match (&settings.retry_keys_dir, &settings.store) {
         (_, StoreUrl::Memory) => None,
         (Some(dir), _) => Some(KeyFileLocation::Dir(dir.clone())),
-        (None, StoreUrl::Sqlite(path)) => Some(KeyFileLocation::File(key_file_beside(path))),
+        (None, StoreUrl::Sqlite(path)) => Some(KeyFileLocation::File(key_file_of(path))),
         (None, StoreUrl::Postgres { .. }) => Some(KeyFileLocation::Dir(default_dir()?)),
     })
 }
 
 /// The file of retry keys beside a SQLite store.
-fn key_file_beside(path: &Path) -> PathBuf {
+fn key_file_of(path: &Path) -> PathBuf {
     path_with_suffix(path, ".keys")
 }
 

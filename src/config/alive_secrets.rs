@@ -1,4 +1,4 @@
-//! Refuses secrets that the question to legacy for its instances (`instance.alive`) reads and that no file declares.
+//! Refuses secrets that the request that lists legacy's instances (`instance.alive`) reads and that no file declares.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::checked_files::PlacedRoute;
 use crate::problem::{Problems, nearest};
 use crate::secret::Secret;
 
-/// Checks the headers of each such question.
+/// Checks the headers of each such request.
 pub(crate) fn check(secrets: &BTreeMap<String, Secret>, routes: &[PlacedRoute], problems: &mut Problems) {
     for (site, route) in routes {
         let Some(alive) = &route.lifetime.alive else { continue };

@@ -33,14 +33,14 @@ impl LadderDemo<'_> {
             "Somebody leaves the discount out of the charge again. The change is tried before it is deployed.",
         );
         let captures = self.captures().await?;
-        let beside = self.flags.with_file_name("changed");
-        files::copy_with_first_version(self.flags, &beside)?;
+        let changed_dir = self.flags.with_file_name("changed");
+        files::copy_with_first_version(self.flags, &changed_dir)?;
         let file = self.flags.with_file_name("orders.ndjson");
         let lines: Vec<String> = captures.iter().map(|capture| format!("{capture}\n")).collect();
         std::fs::write(&file, lines.concat())?;
         self.console.say(&format!("$ pointsman captures export {CREATOR} > orders.ndjson"));
         self.console.say("$ pointsman rehearse --flags changed --from orders.ndjson");
-        let (passed, text) = self.rehearse(&beside, &file).await?;
+        let (passed, text) = self.rehearse(&changed_dir, &file).await?;
         text.lines().take(LINES_SHOWN).for_each(|line| self.console.say(line));
         if passed || !text.contains("effects.charge.body.amount") {
             self.report_broken("the offline rehearsal did not find the wrong charge");

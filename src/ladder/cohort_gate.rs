@@ -92,7 +92,7 @@ impl Gate {
                 cohort.name
             )
         });
-        let beside_evidence = self.unmet_beside_evidence(positions, position, from, to).into_iter();
+        let other_conditions = self.unmet_other_conditions(positions, position, from, to).into_iter();
         // As for the route itself: in `shadow` a follower has no instances on which it could be compared.
         let follows = matches!(position.route.instance, Some(Instance::Follows { .. }));
         let conditions = match follows && from == State::Shadow {
@@ -106,7 +106,7 @@ impl Gate {
         };
         let of_followers =
             (to == State::Live).then(|| self.unmet_of_followers(positions, position)).into_iter().flatten();
-        let beside_evidence = beside_evidence.map(|unmet| unmet.why);
-        sentences(conditions).chain(beside_evidence).chain(left_behind).chain(of_followers).collect()
+        let other_conditions = other_conditions.map(|unmet| unmet.why);
+        sentences(conditions).chain(other_conditions).chain(left_behind).chain(of_followers).collect()
     }
 }

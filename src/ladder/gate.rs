@@ -197,7 +197,7 @@ impl Gate {
             let jump = format!("goes up one rung at a time, and `{from}` to `{to}` is more than one");
             // Force overrides all gates on the way, so the refusal names what they all prevent.
             let gates = State::ALL.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to);
-            let unsafe_now = gates.flat_map(|pair| self.unmet_beside_evidence(positions, position, pair[0], pair[1]));
+            let unsafe_now = gates.flat_map(|pair| self.unmet_other_conditions(positions, position, pair[0], pair[1]));
             return [jump].into_iter().chain(unsafe_now.map(|unmet| unmet.why)).collect();
         }
         self.unmet_conditions_of_gate(positions, position, from, to)
@@ -230,8 +230,8 @@ impl Gate {
     /// The conditions of one gate that the route itself does not meet: first of its evidence, then the others.
     fn unmet(&self, positions: &Positions, position: &RoutePosition, from: State, to: State) -> Vec<Unmet> {
         let unmet = sentences(self.conditions(positions, position, from, to));
-        let beside_evidence = self.unmet_beside_evidence(positions, position, from, to);
-        unmet.map(Unmet::from).chain(beside_evidence).collect()
+        let other_conditions = self.unmet_other_conditions(positions, position, from, to);
+        unmet.map(Unmet::from).chain(other_conditions).collect()
     }
 
     /// The conditions of one gate on the route's own evidence, whether they hold or not; none for a follower that goes
@@ -284,7 +284,7 @@ impl Gate {
     }
 
     /// Why one gate is shut, whatever the evidence.
-    pub(super) fn unmet_beside_evidence(
+    pub(super) fn unmet_other_conditions(
         &self,
         positions: &Positions,
         position: &RoutePosition,

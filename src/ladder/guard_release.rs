@@ -42,7 +42,7 @@ impl Gate {
             .filter(|of| of.verdict != GateVerdict::Pass && !REPLACED_BY_CLEAN_PAIRS.contains(&of.name))
             .map(|of| of.detail);
         unmet.extend(shut);
-        unmet.extend(self.unmet_beside_evidence(positions, position, limit, to).into_iter().map(|unmet| unmet.why));
+        unmet.extend(self.unmet_other_conditions(positions, position, limit, to).into_iter().map(|unmet| unmet.why));
         unmet
     }
 }

@@ -1,8 +1,8 @@
-//! What `check` says about the question to legacy for its instances.
+//! What `check` says about the request that lists legacy's instances (`instance.alive`), and about ids of instances.
 
 use super::set::Set;
 
-fn asking(secret: &str) -> Set {
+fn with_alive(secret: &str) -> Set {
     let instance = format!(
         "    instance:\n      creates: $.id\n      alive:\n        call: GET ${{services.shop}}/orders\n        \
          ids: $.items[*].id\n        headers: {{ x-key: 'Bearer ${{secrets.{secret}}}' }}\n"
@@ -18,16 +18,16 @@ fn asking(secret: &str) -> Set {
 }
 
 #[test]
-fn the_question_to_legacy_reads_secrets_that_are_declared() {
-    let shown = asking("shop").shown();
+fn the_alive_request_reads_only_declared_secrets() {
+    let shown = with_alive("shop").shown();
     assert!(!shown.contains("secret"), "{shown}");
-    let shown = asking("shpo").shown();
+    let shown = with_alive("shpo").shown();
     assert!(shown.contains("no secret is called `shpo`") && shown.contains("did you mean `shop`?"), "{shown}");
 }
 
 /// The follower reads the order from elsewhere than its path.
 fn following_by(key: &str) -> Set {
-    asking("shop").edit("routes/orders.yaml", "key: path.id", &format!("key: {key}"))
+    with_alive("shop").edit("routes/orders.yaml", "key: path.id", &format!("key: {key}"))
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_follower_has_the_id_in_its_path_in_the_query_in_a_header_or_in_its_body() {
 
 /// The creator has the id of a new order elsewhere than in `$.id`.
 fn creating_in(creates: &str) -> Set {
-    asking("shop").edit("routes/orders.yaml", "creates: $.id", &format!("creates: {creates}"))
+    with_alive("shop").edit("routes/orders.yaml", "creates: $.id", &format!("creates: {creates}"))
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_follower_that_reads_the_input_of_adopted_instances_is_warned_of() {
     let reading =
         "workflow: read\nsteps:\n  see: { set: '${instance.input.email}' }\nrespond: { status: 200, body: {} }\n";
     let with = |workflow: &str| {
-        asking("shop")
+        with_alive("shop")
             .put("workflows/adopt.yaml", adopting)
             .put("workflows/read.yaml", workflow)
             .edit("routes/orders.yaml", "      creates: $.id\n", "      creates: $.id\n      adopt: adopt\n")

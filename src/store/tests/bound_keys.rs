@@ -161,16 +161,16 @@ async fn a_run_is_refused_while_legacy_has_a_key_that_it_does_not_claim(which: S
     let [legacys, engines, nobodys] = [2, 3, 4].map(|n| RetryKey([n; 32]));
     store.note_legacy_tries(taken_now(vec![legacys])).await.unwrap();
     store.append(claiming_key(append(run_id(1), 1, 1), engines).into()).await.unwrap();
-    let beside = |other: RetryKey| {
+    let claim_excluding = |other: RetryKey| {
         let claim = Claim { key: KEY, request: [1; 32], of_request: None, legacy_keys: [Some(nobodys), Some(other)] };
         Append { claim: Some(claim), ..append(run_id(9), 1, 1) }
     };
     // Perhaps in one batch with another run.
     let other = store.append(claiming_key(append(run_id(2), 1, 1), RetryKey([5; 32])).into());
-    let (refused, other) = tokio::join!(store.append(beside(legacys).into()), other);
+    let (refused, other) = tokio::join!(store.append(claim_excluding(legacys).into()), other);
     assert_eq!((refused, other), (Err(AppendError::Conflict(AppendConflict::LegacyClaim)), Ok(())));
     assert_eq!(store.first_try(KEY).await.unwrap(), None, "the refused append stored nothing");
-    store.append(beside(engines).into()).await.unwrap();
+    store.append(claim_excluding(engines).into()).await.unwrap();
     let [found, unclaimed] = [KEY, nobodys].map(|key| store.first_try(key));
     assert_eq!(found.await.unwrap().and_then(|first| first.run), Some(run_id(9)));
     assert_eq!(unclaimed.await.unwrap(), None);

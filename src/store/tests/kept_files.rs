@@ -8,11 +8,11 @@ use super::*;
 use crate::store::sqlite::Options;
 use crate::store::{Store as _, StoreError};
 
-const BESIDE: [&str; 2] = ["test.db-wal", "test.db-shm"];
+const LOG_AND_INDEX: [&str; 2] = ["test.db-wal", "test.db-shm"];
 
 /// The sizes of the log and of its index; `None` for a file that is not there.
 fn sizes(dir: &Path) -> [Option<u64>; 2] {
-    BESIDE.map(|name| std::fs::metadata(dir.join(name)).map(|found| found.len()).ok())
+    LOG_AND_INDEX.map(|name| std::fs::metadata(dir.join(name)).map(|found| found.len()).ok())
 }
 
 async fn open(dir: &Path) -> Result<SqliteStore, StoreError> {
@@ -61,7 +61,7 @@ async fn reading_leaves_the_files_beside_the_database_as_they_were() {
     // The files as a kill leaves them: the log has the only copy of a run.
     let (killed, store) = (tempfile::tempdir().unwrap(), open(alone.path()).await.unwrap());
     store.append(append(run_id(2), 1, 1).into()).await.unwrap();
-    for name in ["test.db", BESIDE[0], BESIDE[1]] {
+    for name in ["test.db", LOG_AND_INDEX[0], BESIDE[1]] {
         std::fs::copy(alone.path().join(name), killed.path().join(name)).unwrap();
     }
     store.close().await;
@@ -82,7 +82,7 @@ async fn a_backup_beside_the_log_of_another_store_is_refused() {
     SqliteStore::back_up(&path, &copy, Duration::from_secs(1), |_| Vec::new()).await.unwrap();
     let store = open(dir.path()).await.unwrap();
     store.append(append(run_id(2), 1, 1).into()).await.unwrap();
-    let (killed, log) = (tempfile::tempdir().unwrap(), BESIDE[0]);
+    let (killed, log) = (tempfile::tempdir().unwrap(), LOG_AND_INDEX[0]);
     std::fs::copy(dir.path().join(log), killed.path().join(log)).unwrap();
     store.close().await;
     let restored = killed.path().join("test.db");
@@ -108,8 +108,8 @@ async fn a_start_that_fails_leaves_the_files_beside_the_database_as_they_were() 
         other.execute_batch(text).unwrap();
         drop(other);
         // The last connection has removed both.
-        std::fs::write(dir.path().join(BESIDE[0]), "").unwrap();
-        std::fs::write(dir.path().join(BESIDE[1]), [0; 32_768]).unwrap();
+        std::fs::write(dir.path().join(LOG_AND_INDEX[0]), "").unwrap();
+        std::fs::write(dir.path().join(LOG_AND_INDEX[1]), [0; 32_768]).unwrap();
     };
     for (text, expected) in [
         ("UPDATE meta SET value = x'3939' WHERE key = 'event_version'", "newer"),
@@ -145,7 +145,7 @@ async fn a_journal_beside_an_index_of_the_log_is_rolled_back() {
             std::fs::copy(dir.path().join(name), killed.path().join(name)).unwrap();
         }
         let killed = killed.path();
-        std::fs::write(killed.join(BESIDE[1]), "").unwrap();
+        std::fs::write(killed.join(LOG_AND_INDEX[1]), "").unwrap();
         match is_started {
             false => {
                 let checked = SqliteStore::check(killed.join("test.db"), Duration::from_secs(1)).await;

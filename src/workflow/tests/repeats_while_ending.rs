@@ -5,7 +5,7 @@ use super::*;
 use crate::workflow::{ConflictKind, StepPart};
 
 /// A plan in which `bad` fails the run while a call of `method` at `service` is under way.
-fn beside(method: &str, service: &str, undo: &str) -> Plan {
+fn plan_failing_during_call(method: &str, service: &str, undo: &str) -> Plan {
     plan(&format!(
         "
 workflow: w
@@ -24,7 +24,7 @@ fn a_harmless_repeat_settles_an_unknown_outcome_before_it_is_undone() {
     for (method, service) in [("PUT", "bank"), ("DELETE", "bank"), ("POST", "stock")] {
         // The run fails before the outcome becomes unknown, or after it.
         for fails_first in [true, false] {
-            let plan = beside(method, service, UNDO);
+            let plan = plan_failing_during_call(method, service, UNDO);
             let mut harness = Harness::of_route(&plan);
             harness.settle();
             let first = harness.run.attempt(&"put".into(), None, StepPart::Do).unwrap();
@@ -43,7 +43,7 @@ fn a_harmless_repeat_settles_an_unknown_outcome_before_it_is_undone() {
 
 #[test]
 fn an_outcome_that_the_attempts_left_do_not_settle_is_a_conflict() {
-    let plan = beside("PUT", "bank", UNDO);
+    let plan = plan_failing_during_call("PUT", "bank", UNDO);
     for last in [timed_out(), status(404)] {
         let mut harness = Harness::of_route(&plan);
         harness.settle();
@@ -59,14 +59,14 @@ fn an_outcome_that_the_attempts_left_do_not_settle_is_a_conflict() {
 #[test]
 fn nothing_is_repeated_that_may_do_harm_or_would_not_be_undone() {
     for (method, service, undo) in [("POST", "bank", UNDO), ("PUT", "bank", "timeout: 1s")] {
-        let plan = beside(method, service, undo);
+        let plan = plan_failing_during_call(method, service, undo);
         let mut harness = Harness::of_route(&plan);
         harness.settle();
         harness.call("bad", status(404));
         harness.call("put", timed_out());
         assert_eq!(harness.run.conflict().map(|conflict| conflict.kind), Some(ConflictKind::OutcomeUnknown));
     }
-    let plan = beside("PUT", "bank", UNDO);
+    let plan = plan_failing_during_call("PUT", "bank", UNDO);
     for compensate in [true, false] {
         let mut harness = Harness::of_route(&plan);
         harness.settle();

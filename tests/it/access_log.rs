@@ -14,7 +14,7 @@ use crate::support::bulk_server::BulkServer;
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{BINARY, Start, cli, output_text};
 use crate::support::raw_connection::RawConnection;
-use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until};
 
 const WORKFLOW: &str = "workflow: same
 steps: { one: { set: { a: 1 } } }
@@ -57,7 +57,7 @@ impl AccessLogSystem {
         let (store, log) = ("memory:".to_owned(), dir.path().join("log"));
         let start = Start { flags: flags.path().to_owned(), store, log, env: Vec::new() };
         let pointsman = Pointsman::start(&start).await;
-        Self { pointsman, file: file.to_owned(), client: Client::new(PATIENCE), dir, _flags: flags }
+        Self { pointsman, file: file.to_owned(), client: Client::new(WAIT_MAX), dir, _flags: flags }
     }
     async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Option<u16> {
         let body = if method == Method::POST { json!({ "x": 1 }) } else { Value::Null };
@@ -378,7 +378,7 @@ async fn without_an_access_log_sigusr1_does_nothing() {
     let mut pointsman = Pointsman::start(&start).await;
     let pid = rustix::process::Pid::from_raw(pointsman.pid().try_into().expect("a pid")).expect("a pid");
     rustix::process::kill_process(pid, Signal::USR1).expect("the signal could be sent");
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     let reply = client.json(Method::GET, &pointsman.url(), &[], &Value::Null).await.expect("an answer");
     assert_eq!(reply.status, 204);
     assert_eq!(pointsman.stop().await, Some(0));
@@ -424,7 +424,7 @@ async fn a_file_that_hangs_costs_lines_and_no_request() {
     for _ in 0..200 {
         assert_eq!(system.send(Method::GET, "/plain", &[("user-agent", &user_agent)]).await, Some(204));
     }
-    assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+    assert!(began.elapsed() < WAIT_MAX / 2, "{:?}", began.elapsed());
     system.pointsman.until_metric("the loss", |metrics| dropped(metrics, "queue") >= 100.0).await;
     // Nor does the end of the process wait for the pipe.
     system.stop().await;
@@ -470,12 +470,12 @@ async fn lines_can_go_to_stdout() {
         .expect("the binary starts");
     let mut printed = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let mut next = async || -> Value {
-        let line = tokio::time::timeout(PATIENCE, printed.next_line()).await.expect("in time").expect("readable");
+        let line = tokio::time::timeout(WAIT_MAX, printed.next_line()).await.expect("in time").expect("readable");
         serde_json::from_str(&line.expect("a line")).expect("JSON")
     };
     let addresses = next().await;
     let url = format!("http://{}/a", addresses["listen"].as_str().expect("an address"));
-    Client::new(PATIENCE).json(Method::GET, &url, &[], &Value::Null).await.expect("an answer");
+    Client::new(WAIT_MAX).json(Method::GET, &url, &[], &Value::Null).await.expect("an answer");
     assert_eq!(next().await["target"], "/a");
     child.kill().await.expect("it could be killed");
 }

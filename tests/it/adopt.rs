@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::support::process::{Start, cli, output_text};
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until};
 
 /// Legacy, or the new side that the workflows write to.
 struct Orders {
@@ -192,7 +192,7 @@ impl Shop {
         let store = format!("sqlite:{}", dir.path().join("db").display());
         let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
         let pointsman = Pointsman::start(&start).await;
-        let shop = Self { pointsman, client: Client::new(PATIENCE), old, new, start, flags, _dir: dir };
+        let shop = Self { pointsman, client: Client::new(WAIT_MAX), old, new, start, flags, _dir: dir };
         for _ in 0..orders {
             assert_eq!(shop.send(Method::POST, "/orders").await.status, StatusCode::CREATED);
         }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, LOCAL, Metrics, PATIENCE, Pointsman, closed_port, until};
+use crate::support::{FlagsDir, LOCAL, Metrics, Pointsman, WAIT_MAX, closed_port, until};
 
 /// A legacy, a bank, and the binary between them. `POST /pay` asks the bank once for each request.
 struct TestSystem {
@@ -62,7 +62,7 @@ impl TestSystem {
         let log = dir.path().join("log");
         let start = Start { flags: flags.path().to_owned(), store: "memory:".into(), log, env: Vec::new() };
         let pointsman = Pointsman::start(&start).await;
-        Self { bank, flags, pointsman, client: Client::new(PATIENCE), _legacy: legacy, _dir: dir }
+        Self { bank, flags, pointsman, client: Client::new(WAIT_MAX), _legacy: legacy, _dir: dir }
     }
     async fn send(&self, path: &str) -> Reply {
         let url = format!("{}{path}", self.pointsman.url());

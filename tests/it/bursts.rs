@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 
 use crate::support::bulk_server::BulkServer;
 use crate::support::process::Start;
-use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until};
 
 /// Fewer than the files that a process may usually open.
 const CONNECTIONS: usize = 700;
@@ -24,7 +24,7 @@ async fn memory_goes_back_after_many_long_heads() {
     let mut warm = TcpStream::connect(pointsman.listen).await.expect("a connection");
     for _ in 0..20 {
         warm.write_all(b"GET /down/10 HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("a request is taken");
-        tokio::time::timeout(PATIENCE, warm.read(&mut [0; 4_096])).await.expect("in time").expect("an answer");
+        tokio::time::timeout(WAIT_MAX, warm.read(&mut [0; 4_096])).await.expect("in time").expect("an answer");
     }
     let before = pointsman.resident_kib();
     let head = format!("GET / HTTP/1.1\r\nhost: a\r\nx-long: {}", "x".repeat(HEAD_BYTES));

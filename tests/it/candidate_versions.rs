@@ -11,7 +11,7 @@ use crate::candidate::{candidate_evidence, cli, edit, in_live, row};
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
 use crate::support::test_system::{FAMILY, TestSystem, id};
-use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until};
 
 const NOTED: (&str, &str) = ("  confirm:\n", "  noted:\n    set: ${steps.total.output}\n  confirm:\n");
 const FORCED: [&str; 3] = ["--force", "--reason", "a drill"];
@@ -201,7 +201,7 @@ async fn a_candidate_that_takes_a_reply_of_bytes_from_its_control_is_skipped() {
     run(&["flip", "labels", "live", "--force", "--reason", "the test begins in live"]).await;
     flags.write("workflows/label.yaml", &workflow("legacy", "{ label: '${steps.print.output}' }"));
     run(&["reload"]).await;
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     let url = format!("{}/labels", pointsman.url());
     assert_eq!(client.json(Method::POST, &url, &[], &json!({})).await.expect("a reply").status, StatusCode::OK);
     let skipped = until("the candidate's outcome", || async {

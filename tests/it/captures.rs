@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::process::{Start, cli, output_text};
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until};
 
 /// The address of the egress listener; set once the process has started.
 type EgressAddress = Arc<OnceLock<SocketAddr>>;
@@ -47,7 +47,7 @@ async fn prices() -> Server {
 
 /// A legacy that charges through the egress listener and answers with what it was told.
 async fn legacy(egress: EgressAddress) -> Server {
-    let client = Arc::new(Client::new(PATIENCE));
+    let client = Arc::new(Client::new(WAIT_MAX));
     let handler = move |call: Call| {
         let (egress, client) = (egress.clone(), client.clone());
         async move {
@@ -129,7 +129,7 @@ impl Shop {
         let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env };
         let pointsman = Pointsman::start(&start).await;
         egress.set(pointsman.egress.expect("an egress listener")).expect("set once");
-        Self { pointsman, client: Client::new(PATIENCE), flags, start, servers, dir }
+        Self { pointsman, client: Client::new(WAIT_MAX), flags, start, servers, dir }
     }
 
     async fn order(&self, path: &str, headers: &[(&str, &str)], body: &Value) {

@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use crate::support::process::{BINARY, output_text};
 use crate::support::test_system::TestSystem;
-use crate::support::{FlagsDir, PATIENCE};
+use crate::support::{FlagsDir, WAIT_MAX};
 
 async fn run(arguments: &[&str], stdout: impl Into<Stdio>) -> Output {
     let command = Command::new(BINARY)
@@ -18,7 +18,7 @@ async fn run(arguments: &[&str], stdout: impl Into<Stdio>) -> Output {
         .kill_on_drop(true)
         .spawn()
         .expect("the binary starts");
-    tokio::time::timeout(PATIENCE, command.wait_with_output()).await.expect("the command ends").expect("its output")
+    tokio::time::timeout(WAIT_MAX, command.wait_with_output()).await.expect("the command ends").expect("its output")
 }
 
 /// A file on which every write fails because the disk is full.

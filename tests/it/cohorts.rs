@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
 use crate::support::step_service::StepService;
-use crate::support::{FlagsDir, PATIENCE, PROMOTE_WITH_EFFECTS, Pointsman, until};
+use crate::support::{FlagsDir, PROMOTE_WITH_EFFECTS, Pointsman, WAIT_MAX, until};
 
 /// The pairs that the gates of these tests want.
 const PAIRS: usize = 20;
@@ -56,7 +56,7 @@ impl Shop {
         let dir = tempfile::tempdir().expect("a directory");
         let start = Start::on_sqlite(flags.path(), dir.path());
         let pointsman = Pointsman::start(&start).await;
-        Self { pointsman, bank, legacy, flags, client: Client::new(PATIENCE), _dir: dir }
+        Self { pointsman, bank, legacy, flags, client: Client::new(WAIT_MAX), _dir: dir }
     }
 
     /// Sends an order; returns which arm answered.

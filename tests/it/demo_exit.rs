@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 
 /// The demo's bank is charged once more than the demo's orders: as if an order had been charged by both arms.
 #[tokio::test(flavor = "multi_thread")]
@@ -24,7 +24,7 @@ async fn a_charge_that_no_order_asked_for_ends_the_demo_with_1() {
             if let Some(at) = line.find("outside world with ledger ") {
                 let ledger = line[at..].rsplit(' ').next().expect("an address");
                 let charges = ledger.replace("/ledger", "/bank/charges");
-                let reply = Client::new(PATIENCE).json(Method::POST, &charges, &[], &json!({ "amount": 1 })).await;
+                let reply = Client::new(WAIT_MAX).json(Method::POST, &charges, &[], &json!({ "amount": 1 })).await;
                 assert!(reply.expect("a reply").status.is_success());
                 // It reports what it counted so far when it is interrupted.
                 let pid = demo.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).expect("a pid");
@@ -35,7 +35,7 @@ async fn a_charge_that_no_order_asked_for_ends_the_demo_with_1() {
         }
         demo.wait().await.expect("it ended")
     };
-    let ended = tokio::time::timeout(PATIENCE, charge_and_read_to_the_end).await.expect("it ends");
+    let ended = tokio::time::timeout(WAIT_MAX, charge_and_read_to_the_end).await.expect("it ends");
     assert_eq!(ended.code(), Some(1), "{printed}");
     let charges = printed.lines().find(|line| line.contains("charges") && line.contains("should be"));
     assert!(charges.is_some() && printed.contains("1 promise did not hold."), "{printed}");

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::support::test_system::{TestSystem, some_order};
-use crate::support::{Metrics, PATIENCE, checker, until, until_true};
+use crate::support::{Metrics, WAIT_MAX, checker, until, until_true};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_in_flight_are_answered() {
@@ -112,7 +112,7 @@ async fn every_begun_request_is_answered(state: &str) {
     };
     // In the last scrape before the end the sums have to agree, as in every other.
     let scraping = async {
-        let (api, url) = (Client::new(PATIENCE), format!("{}/metrics", system.pointsman.admin_url()));
+        let (api, url) = (Client::new(WAIT_MAX), format!("{}/metrics", system.pointsman.admin_url()));
         let mut scrapes = 0;
         while let Ok(reply) = api.json(Method::GET, &url, &[], &Value::Null).await {
             checker::check_balance(&Metrics::parse(&String::from_utf8_lossy(&reply.body)));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::seed::report_violations;
 use crate::support::test_system::{TestSystem, some_order};
-use crate::support::{PATIENCE, until_true};
+use crate::support::{WAIT_MAX, until_true};
 
 const KEY: [(&str, &str); 1] = [("idempotency-key", "the-one")];
 
@@ -112,7 +112,7 @@ async fn deliveries_repeated_after_a_kill_get_the_recovered_run() {
 async fn start_concurrently(system: &TestSystem, times: usize, input: &Value, wanted: StatusCode) -> Vec<Value> {
     let url = format!("{}/api/v2/orchestrate/run", system.pointsman.admin_url());
     let body = json!({ "workflow": "create-order", "input": input, "idempotency_key": "the-one" });
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     let replies = join_all((0..times).map(|_| client.json(Method::POST, &url, &[], &body))).await;
     let of = |reply: Result<Reply, _>| {
         let reply = reply.unwrap_or_else(|why| panic!("{why}\n{}", system.pointsman.log()));

@@ -13,7 +13,7 @@ use tokio::sync::Barrier;
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, LOCAL, PATIENCE, PROMOTE_WITH_EFFECTS, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, PROMOTE_WITH_EFFECTS, Pointsman, WAIT_MAX, until};
 
 /// How many requests of the kind `together` legacy waits for before it makes a call for any of them.
 const TOGETHER: usize = 3;
@@ -23,7 +23,7 @@ type EgressAddress = Arc<OnceLock<SocketAddr>>;
 
 /// A legacy whose charges for an order depend on its `kind`; its answer is the same for every kind.
 async fn legacy(egress: EgressAddress) -> Server {
-    let (client, all_there) = (Arc::new(Client::new(PATIENCE)), Arc::new(Barrier::new(TOGETHER)));
+    let (client, all_there) = (Arc::new(Client::new(WAIT_MAX)), Arc::new(Barrier::new(TOGETHER)));
     let handler = move |call: Call| {
         let (egress, client, all_there) = (egress.clone(), client.clone(), all_there.clone());
         async move {
@@ -118,7 +118,7 @@ impl Shop {
         let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
         let pointsman = Pointsman::start(&start).await;
         egress.set(pointsman.egress.expect("an egress listener")).expect("set once");
-        Self { pointsman, client: Client::new(PATIENCE), _legacy: legacy, bank, flags, _dir: dir }
+        Self { pointsman, client: Client::new(WAIT_MAX), _legacy: legacy, bank, flags, _dir: dir }
     }
 
     /// Sends an order; `number` keeps the references apart.

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until};
 
 /// The address of the egress listener; set once the process has started.
 type EgressAddress = Arc<OnceLock<SocketAddr>>;
@@ -73,7 +73,7 @@ respond: { status: 200, body: {} }
 
 /// A legacy whose calls for an order depend on its `kind`; its answer is the same for every kind.
 async fn legacy(egress: EgressAddress) -> Server {
-    let client = Arc::new(Client::new(PATIENCE));
+    let client = Arc::new(Client::new(WAIT_MAX));
     let handler = move |call: Call| {
         let (egress, client) = (egress.clone(), client.clone());
         async move {
@@ -136,7 +136,7 @@ impl Shop {
         let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
         let pointsman = Pointsman::start(&start).await;
         egress.set(pointsman.egress.expect("an egress listener")).expect("set once");
-        Self { pointsman, client: Client::new(PATIENCE), _legacy: legacy, world, flags, _dir: dir }
+        Self { pointsman, client: Client::new(WAIT_MAX), _legacy: legacy, world, flags, _dir: dir }
     }
 
     async fn order(&self, kind: &str, number: usize, parcels: usize) {

@@ -18,7 +18,7 @@ use crate::support::collector::Collector;
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
 use crate::support::raw_connection::{RawConnection, RawReply};
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until, until_true};
+use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until, until_true};
 
 /// A process with a bank that legacy calls.
 struct EgressSystem {
@@ -66,7 +66,7 @@ impl EgressSystem {
             .args(["--silent", "--show-error", "--noproxy", "", "--max-time", "30", "--proxy", &proxy])
             .args(arguments)
             .output();
-        let output = tokio::time::timeout(PATIENCE, output).await.expect("it ends").expect("curl is on this machine");
+        let output = tokio::time::timeout(WAIT_MAX, output).await.expect("it ends").expect("curl is on this machine");
         (output.status.code(), output_text(&output))
     }
     /// The line of the access log with this target.
@@ -122,7 +122,7 @@ async fn the_bytes_at_the_service_and_of_its_reply_are_those_of_a_direct_call() 
         stream.write_all(request.as_bytes()).await.expect("taken");
         let (mut reply, mut buffer) = (Vec::new(), [0; 4096]);
         while !reply.ends_with(b"\r\n\r\nok") {
-            let n = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.expect("in time").expect("a reply");
+            let n = tokio::time::timeout(WAIT_MAX, stream.read(&mut buffer)).await.expect("in time").expect("a reply");
             assert!(n > 0, "{}", String::from_utf8_lossy(&reply));
             reply.extend_from_slice(&buffer[..n]);
         }

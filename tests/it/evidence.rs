@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, Metrics, PATIENCE, PROMOTE, Pointsman, until};
+use crate::support::{FlagsDir, Metrics, PROMOTE, Pointsman, WAIT_MAX, until};
 
 /// Pairs that open a gate.
 const PAIRS: u64 = 20;
@@ -49,7 +49,7 @@ impl Orders {
         let dir = tempfile::tempdir().expect("a directory");
         let start = Start::on_sqlite(flags.path(), dir.path());
         let pointsman = Pointsman::start(&start).await;
-        Self { legacy, bank, flags, pointsman, client: Client::new(PATIENCE), start, _dir: dir }
+        Self { legacy, bank, flags, pointsman, client: Client::new(WAIT_MAX), start, _dir: dir }
     }
 
     async fn evidence(&self) -> Value {
@@ -467,7 +467,7 @@ async fn pairs_of_which_nothing_is_compared_are_no_evidence_although_calls_are_w
     );
     let dir = tempfile::tempdir().expect("a directory");
     let pointsman = Pointsman::start(&Start::in_memory(flags.path(), dir.path())).await;
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     for _ in 0..3 {
         let reply = client.json(Method::POST, &format!("{}/v", pointsman.url()), &[], &json!({})).await;
         assert_eq!(reply.expect("a reply").status, 200);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
-use crate::support::{FlagsDir, PATIENCE, Pointsman};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX};
 
 /// Legacy's reply, which has a header `pointsman-arm` of its own.
 const REPLY: &[u8] =
@@ -57,7 +57,7 @@ impl ExposeSystem {
         let (store, log) = ("memory:".to_owned(), dir.path().join("log"));
         let start = Start { flags: flags.path().to_owned(), store, log, env: Vec::new() };
         let pointsman = Pointsman::start(&start).await;
-        Self { pointsman, origin, flags, client: Client::new(PATIENCE), _dir: dir }
+        Self { pointsman, origin, flags, client: Client::new(WAIT_MAX), _dir: dir }
     }
     /// Every value of the header in the answer.
     async fn arms(&self, method: &str, path: &str) -> Vec<String> {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::metrics::Metrics;
 use crate::support::process::{Start, cli, output_text};
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman};
+use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX};
 
 /// A service that keeps orders: legacy, or the new side that the workflows write to. The two number their orders
 /// differently, and each remembers whether an order was cancelled.
@@ -139,7 +139,7 @@ impl Shop {
         let store = format!("sqlite:{}", dir.path().join("db").display());
         let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
         let pointsman = Pointsman::start(&start).await;
-        Self { pointsman, client: Client::new(PATIENCE), old, new, start, flags, _dir: dir }
+        Self { pointsman, client: Client::new(WAIT_MAX), old, new, start, flags, _dir: dir }
     }
 
     async fn send(&self, method: Method, path: &str, body: &Value) -> Reply {

@@ -156,7 +156,7 @@ async fn calls_that_wait_for_a_permit_are_not_sent() {
     let all: Vec<usize> = (0..CALLS).collect();
     let request = json!({ "workflow": "pay-all", "input": { "all": all } });
     let path = "/api/v2/orchestrate/run";
-    let client = pointsman::demo::http::Client::new(crate::support::PATIENCE);
+    let client = pointsman::demo::http::Client::new(crate::support::WAIT_MAX);
     let url = format!("{}{path}", system.pointsman.admin_url());
     let begun =
         client.json(Method::POST, &url, &[("prefer", "respond-async")], &request).await.expect("a reply").json();

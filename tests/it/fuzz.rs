@@ -14,7 +14,7 @@ use crate::support::origin::{Origin, OriginReply, ReceivedRequest};
 use crate::support::process::Start;
 use crate::support::raw_connection::RawConnection;
 use crate::support::raw_requests::raw_requests;
-use crate::support::{FlagsDir, PATIENCE, Pointsman, until_true};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until_true};
 
 /// After this many cases it is checked that other clients are served.
 const CHECKED_EVERY: u64 = 50;
@@ -61,7 +61,7 @@ impl FuzzSystem {
         };
         let mut answer = Vec::new();
         let both = async { tokio::join!(sending, reading.read_to_end(&mut answer)) };
-        tokio::time::timeout(PATIENCE, both).await.is_ok()
+        tokio::time::timeout(WAIT_MAX, both).await.is_ok()
     }
     async fn serves_others(&self, number: u64) {
         let request = format!("GET /marker-{number} HTTP/1.1\r\nhost: shop.test\r\n\r\n");
@@ -199,5 +199,5 @@ async fn mutated_frames_do_no_harm() {
         }
     }
     mutator.report("mutated_frames_do_no_harm");
-    tokio::time::timeout(PATIENCE + Duration::from_secs(1), system.finish()).await.expect("in time");
+    tokio::time::timeout(WAIT_MAX + Duration::from_secs(1), system.finish()).await.expect("in time");
 }

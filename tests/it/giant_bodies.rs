@@ -12,7 +12,7 @@ use pointsman::demo::http::Client;
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, Metrics, PATIENCE, Pointsman, checker};
+use crate::support::{FlagsDir, Metrics, Pointsman, WAIT_MAX, checker};
 
 const MIB: usize = 1 << 20;
 /// The size up to which a body is captured and compared.
@@ -129,7 +129,7 @@ async fn bodies_that_are_expensive_to_compare_cost_callers_nothing_and_memory_is
     let dir = tempfile::tempdir().expect("a directory");
     let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     let (mut wrong, mut offered) = (Vec::new(), 0.0);
     let kinds = kinds();
     for kind in &kinds {

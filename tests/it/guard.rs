@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
 use crate::support::step_service::{ScriptedReply, StepService};
-use crate::support::{FlagsDir, PATIENCE, PROMOTE, Pointsman, until};
+use crate::support::{FlagsDir, PROMOTE, Pointsman, WAIT_MAX, until};
 
 /// How many requests that all fail it takes to act.
 pub(super) const OUTAGE: usize = 5;
@@ -57,7 +57,7 @@ impl Orders {
         let dir = tempfile::tempdir().expect("a directory");
         let start = Start::on_sqlite(flags.path(), dir.path());
         let pointsman = Pointsman::start(&start).await;
-        Self { legacy, bank, ops, flags, pointsman, client: Client::new(PATIENCE), start, _dir: dir }
+        Self { legacy, bank, ops, flags, pointsman, client: Client::new(WAIT_MAX), start, _dir: dir }
     }
 
     pub(super) fn fail_rates(&self, fail: bool) {

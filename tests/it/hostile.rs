@@ -12,7 +12,7 @@ use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
 use crate::support::raw_connection::RawConnection;
 use crate::support::test_system::{TestSystem, id, some_order};
-use crate::support::{FlagsDir, PATIENCE, Pointsman, checker};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX, checker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ambiguous_requests_never_reach_legacy() {
@@ -212,7 +212,7 @@ async fn oversized_and_hostile_bodies_are_answered_by_legacy_and_counted() {
         ("just over the capture cap", vec![b' '; (1 << 20) + 1], None),
         ("8 MiB", vec![b'x'; 8 << 20], None),
     ];
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     for (what, body, encoding) in bodies {
         let mut request = Request::builder()
             .method(Method::POST)

@@ -7,11 +7,11 @@ use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 use crate::support::test_system::{TestSystem, some_order};
 
 async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} takes too long"))
+    tokio::time::timeout(WAIT_MAX, future).await.unwrap_or_else(|_| panic!("{what} takes too long"))
 }
 
 /// A client's connection.

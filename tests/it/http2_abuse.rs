@@ -16,7 +16,7 @@ use crate::support::http2::peer;
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
 use crate::support::test_system::short_pause;
-use crate::support::{FlagsDir, PATIENCE, Pointsman};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX};
 
 /// Connections with the same abuse at once.
 const CONNECTIONS: usize = 4;
@@ -100,12 +100,12 @@ async fn abuse(to: std::net::SocketAddr, kind: &Abuse) -> u32 {
     let mut answers = vec![0; 64 << 10];
     let reading = async { while reading.read(&mut answers).await.is_ok_and(|count| count > 0) {} };
     let both = async { tokio::join!(sending, reading).0 };
-    tokio::time::timeout(PATIENCE, both).await.expect("the connection is ended in time")
+    tokio::time::timeout(WAIT_MAX, both).await.expect("the connection is ended in time")
 }
 
 /// Sends requests on its own connection until `is_over`; each has to be answered. Returns how many were.
 async fn healthy(url: &str, is_over: &AtomicBool) -> u32 {
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     let mut answered = 0;
     while !is_over.load(Ordering::SeqCst) || answered < HEALTHY_MIN {
         let reply = client.json(Method::GET, url, &[], &Value::Null).await.expect("an answer");
@@ -126,7 +126,7 @@ async fn healthy_http2(pointsman: &Pointsman, is_over: &AtomicBool) -> u32 {
         let request = http::Request::get("http://shop.test/healthy").body(()).expect("a request");
         let mut requests = requests.clone().ready().await.expect("the connection stays open");
         let (reply, _) = requests.send_request(request, true).expect("a stream");
-        let reply = tokio::time::timeout(PATIENCE, reply).await.expect("in time").expect("an answer");
+        let reply = tokio::time::timeout(WAIT_MAX, reply).await.expect("in time").expect("an answer");
         assert_eq!(reply.status(), 200);
         answered += 1;
         short_pause().await;
@@ -215,7 +215,7 @@ async fn heads_that_unfold_to_many_times_their_size_are_refused_in_constant_memo
                 // An error means that the other side reset the connection, which is a valid end too.
                 let _end = reading.read_to_end(&mut answers).await;
             };
-            tokio::time::timeout(PATIENCE, async { tokio::join!(sending, reading) }).await.expect("it ends in time");
+            tokio::time::timeout(WAIT_MAX, async { tokio::join!(sending, reading) }).await.expect("it ends in time");
             outcomes.push(peer::describe(&peer::all(&answers)));
         }
         is_over.store(true, Ordering::SeqCst);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::process::Start;
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until};
 
 /// Legacy, or the new side that the workflows write to: it numbers its orders, and answers a create with `location`;
 /// an action names its order in its body.
@@ -117,7 +117,7 @@ impl Shop {
         let store = format!("sqlite:{}", dir.path().join("db").display());
         let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
         let pointsman = Pointsman::start(&start).await;
-        Self { pointsman, client: Client::new(PATIENCE), old, new, start, _flags: flags, _dir: dir }
+        Self { pointsman, client: Client::new(WAIT_MAX), old, new, start, _flags: flags, _dir: dir }
     }
 
     async fn send(&self, method: Method, path: &str, body: Value) -> Reply {

@@ -9,7 +9,7 @@ use pointsman::demo::http::{Call, Client, Server, json};
 use serde_json::{Value, json};
 
 use crate::support::process::Start;
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until};
 
 const WORKFLOW: &str = "
 workflow: draw
@@ -55,7 +55,7 @@ async fn evidence(threshold: &str) -> Value {
     let dir = tempfile::tempdir().expect("a directory");
     let start = Start::on_sqlite(flags.path(), dir.path());
     let pointsman = Pointsman::start(&start).await;
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     for _ in 0..20 {
         let url = format!("{}/draw", pointsman.url());
         assert_eq!(client.json(Method::POST, &url, &[], &json!({})).await.expect("a reply").status, StatusCode::OK);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, LOCAL, Metrics, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, Metrics, Pointsman, WAIT_MAX, until};
 
 /// A service that keeps orders: legacy, or the new side that the workflows write to.
 struct Orders {
@@ -157,7 +157,7 @@ impl Shop {
         let env = vec![("SHOP_KEY".to_owned(), "the key".to_owned())];
         let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env };
         let pointsman = Pointsman::start(&start).await;
-        Self { pointsman, client: Client::new(PATIENCE), old, new, start, flags, _dir: dir }
+        Self { pointsman, client: Client::new(WAIT_MAX), old, new, start, flags, _dir: dir }
     }
 
     async fn send_with(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Reply {

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
 use crate::support::step_service::{ScriptedReply, StepService};
-use crate::support::{FlagsDir, PATIENCE, PROMOTE, Pointsman, until};
+use crate::support::{FlagsDir, PROMOTE, Pointsman, WAIT_MAX, until};
 
 /// Charges, once more if the request says so, and by an invoice if the bank certainly did nothing.
 const CREATE: &str = r#"workflow: create
@@ -69,7 +69,7 @@ impl Shop {
         let dir = tempfile::tempdir().expect("a directory");
         let start = Start::on_sqlite(flags.path(), dir.path());
         let pointsman = Pointsman::start(&start).await;
-        Self { pointsman, legacy, bank, client: Client::new(PATIENCE), start, _flags: flags, _dir: dir }
+        Self { pointsman, legacy, bank, client: Client::new(WAIT_MAX), start, _flags: flags, _dir: dir }
     }
 
     async fn orders(keys: &str) -> Self {

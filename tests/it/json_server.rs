@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, PATIENCE, PROMOTE, Pointsman, checker};
+use crate::support::{FlagsDir, PROMOTE, Pointsman, WAIT_MAX, checker};
 
 const SERVER: &str = "const s = require('json-server'), app = s.create(); app.use(s.defaults({ logger: false })); \
     app.use(s.router({ posts: [], entries: [] })); \
@@ -40,7 +40,7 @@ async fn json_server() -> (Child, String) {
         .expect("node starts");
     let mut lines = BufReader::new(node.stdout.take().expect("a pipe")).lines();
     let port =
-        tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("text").expect("a port");
+        tokio::time::timeout(WAIT_MAX, lines.next_line()).await.expect("in time").expect("text").expect("a port");
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     (node, format!("http://127.0.0.1:{port}"))
 }
@@ -164,7 +164,7 @@ async fn all_five_states_up_and_down() {
         env: vec![],
     };
     let pointsman = Pointsman::start(&start).await;
-    let mut system = JsonServerSystem { pointsman, legacy, client: Client::new(PATIENCE), made: Vec::new() };
+    let mut system = JsonServerSystem { pointsman, legacy, client: Client::new(WAIT_MAX), made: Vec::new() };
 
     let mut by_state = Vec::new();
     for state in ["off", "shadow", "dark", "live", "only"] {

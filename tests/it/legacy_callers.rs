@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until};
 
 const ROUTES: &str = "routes:\n  - id: orders\n    match: { method: GET, path: '/orders/{id}' }\n    legacy: shop\n    \
                       workflow: look\n    compare: { ignore: [$.at] }\n  \
@@ -49,7 +49,7 @@ impl System {
         let dir = tempfile::tempdir().expect("a directory");
         let start = Start::on_sqlite(flags.path(), dir.path());
         let pointsman = Pointsman::start(&start).await;
-        Self { _origins: origins, _flags: flags, pointsman, client: Client::new(PATIENCE), start, _dir: dir }
+        Self { _origins: origins, _flags: flags, pointsman, client: Client::new(WAIT_MAX), start, _dir: dir }
     }
 
     async fn callers(&self, service: &str) -> Value {
@@ -191,7 +191,7 @@ async fn plans_in_force_and_of_runs_that_have_not_ended_may_call_what_the_files_
     flip("orders", "live").await;
     flip("slow", "live").await;
     let url = format!("{}/slow", pointsman.url());
-    let reply = Client::new(PATIENCE).json(Method::POST, &url, &[], &json!({})).await.expect("an answer");
+    let reply = Client::new(WAIT_MAX).json(Method::POST, &url, &[], &json!({})).await.expect("an answer");
     assert_eq!(reply.status, 202);
     flip("slow", "off").await;
     let may_call = async || pointsman.get("/api/v2/services/old/callers").await["may_call"].clone();

@@ -11,7 +11,7 @@ use crate::support::certificates::{Authority, Issued, Subject};
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, cli, output_text};
 use crate::support::raw_connection::RawConnection;
-use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until};
 
 struct ListenerSystem {
     flags: FlagsDir,
@@ -68,7 +68,7 @@ impl ListenerSystem {
             .args(more)
             .arg(format!("https://{host}:{port}/hello"))
             .output();
-        let output = tokio::time::timeout(PATIENCE, output).await.expect("it ends").expect("curl is on this machine");
+        let output = tokio::time::timeout(WAIT_MAX, output).await.expect("it ends").expect("curl is on this machine");
         (output.status.code(), output_text(&output))
     }
     /// Connects with openssl under a host name. Returns its output, with the subject of the certificate and whether the
@@ -80,7 +80,7 @@ impl ListenerSystem {
             .stdin(Stdio::null())
             .output();
         let output =
-            tokio::time::timeout(PATIENCE, output).await.expect("it ends").expect("openssl is on this machine");
+            tokio::time::timeout(WAIT_MAX, output).await.expect("it ends").expect("openssl is on this machine");
         output_text(&output)
     }
     async fn last_error(&self) -> Option<String> {
@@ -231,7 +231,7 @@ impl OpenSession {
         let mut seen = Vec::new();
         while !seen.ends_with(b"{}") {
             let mut some = [0; 1_024];
-            let read = tokio::time::timeout(PATIENCE, output.read(&mut some)).await.expect("in time").expect("a reply");
+            let read = tokio::time::timeout(WAIT_MAX, output.read(&mut some)).await.expect("in time").expect("a reply");
             assert!(read > 0, "the connection was closed: {}", String::from_utf8_lossy(&seen));
             seen.extend_from_slice(&some[..read]);
         }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::support::seed::{report_violations, seed};
 use crate::support::test_system::{TestSystem, some_order};
-use crate::support::{PATIENCE, until};
+use crate::support::{WAIT_MAX, until};
 
 const ORDERS: u64 = 24;
 /// Calls of each operation that may meet a fault.
@@ -61,12 +61,12 @@ fn faults(random: &mut fastrand::Rng) -> BTreeMap<&'static str, Vec<Fault>> {
 async fn send_until_confirmed(system: &TestSystem, number: u64, mut random: fastrand::Rng) -> u64 {
     let (key, order) = (format!("key-{number}"), some_order(number));
     let headers = [("idempotency-key", key.as_str())];
-    let (mut times_sent, deadline) = (0, tokio::time::Instant::now() + PATIENCE);
+    let (mut times_sent, deadline) = (0, tokio::time::Instant::now() + WAIT_MAX);
     loop {
         times_sent += 1;
         let sent = system.send_with(Method::POST, "/orders", &headers, &order);
         // Some callers hang up before they are answered.
-        let patience = if random.u8(0..4) == 0 { Duration::from_millis(random.u64(1..80)) } else { PATIENCE };
+        let patience = if random.u8(0..4) == 0 { Duration::from_millis(random.u64(1..80)) } else { WAIT_MAX };
         if let Ok(Ok(reply)) = tokio::time::timeout(patience, sent).await {
             let status = reply.status.as_u16();
             assert!(matches!(status, 201 | 409 | 503 | 504), "{status}: {}\n{}", reply.json(), system.pointsman.log());

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
 use crate::support::test_system::short_pause;
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until, until_true};
+use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until, until_true};
 
 /// Requests that meet each kind of answer at once.
 const REQUESTS_OF_EACH: usize = 6;
@@ -160,7 +160,7 @@ async fn ask(to: SocketAddr, expected: &Expected) -> Result<Duration, String> {
     stream.write_all(request).await.expect("a head is taken");
     let mut answer = Vec::new();
     // An error means that the connection was reset, which is one way to cut an answer.
-    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    let read = tokio::time::timeout(WAIT_MAX, stream.read_to_end(&mut answer)).await;
     let was_reset = read.map_err(|_| "it does not end")?.is_err();
     let took = begun.elapsed();
     let text = String::from_utf8_lossy(&answer).into_owned();
@@ -199,7 +199,7 @@ async fn start(shop: SocketAddr, good: &Origin) -> (FlagsDir, tempfile::TempDir,
 
 /// Sends requests to the good service until `is_over`; each has to be answered. Returns their number and p99.
 async fn ask_good_service(pointsman: &Pointsman, is_over: &AtomicBool) -> (usize, Duration) {
-    let (client, url) = (Client::new(PATIENCE), format!("{}/good", pointsman.url()));
+    let (client, url) = (Client::new(WAIT_MAX), format!("{}/good", pointsman.url()));
     let mut times = Vec::new();
     while !is_over.load(Ordering::SeqCst) {
         let begun = Instant::now();
@@ -285,7 +285,7 @@ async fn a_legacy_that_comes_and_goes_fails_within_bounds_and_is_used_again() {
         is_over.store(true, Ordering::SeqCst);
     };
     let asking = async {
-        let (client, url) = (Client::new(PATIENCE), format!("{}/flapping", pointsman.url()));
+        let (client, url) = (Client::new(WAIT_MAX), format!("{}/flapping", pointsman.url()));
         while !is_over.load(Ordering::SeqCst) {
             let reply = client.json(Method::GET, &url, &[], &Value::Null).await.expect("an answer, ours or legacy's");
             match reply.status.as_u16() {
@@ -313,7 +313,7 @@ async fn a_name_that_does_not_resolve_is_a_502_and_counted_while_others_go_on() 
         assert!(text.contains(&old), "{text}");
         text.replacen(&old, "  shop: http://no-such-name.invalid:9000\n", 1)
     });
-    let (client, url) = (Client::new(PATIENCE), pointsman.url());
+    let (client, url) = (Client::new(WAIT_MAX), pointsman.url());
     let ask = async |path: &str| {
         client.json(Method::GET, &format!("{url}{path}"), &[], &Value::Null).await.expect("an answer")
     };

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until};
 
 /// What legacy saw.
 #[derive(Default)]
@@ -28,7 +28,7 @@ struct Seen {
 
 /// Whose price has a time that always differs, and a stock that differs in three of ten requests.
 async fn legacy(seen: Arc<Seen>) -> Server {
-    let (client, random) = (Arc::new(Client::new(PATIENCE)), seeded(1));
+    let (client, random) = (Arc::new(Client::new(WAIT_MAX)), seeded(1));
     let handler = move |call: Call| {
         let (seen, client, random) = (seen.clone(), client.clone(), random.clone());
         async move {
@@ -124,7 +124,7 @@ impl Shop {
         if let Some(egress) = pointsman.egress {
             seen.egress.set(egress).expect("set once");
         }
-        let client = Client::new(PATIENCE);
+        let client = Client::new(WAIT_MAX);
         Self { pointsman, client, seen, defect, flags, start, _servers: servers, _dir: dir }
     }
 

@@ -11,7 +11,7 @@ use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
 use crate::support::seed::{report_violations, seed};
 use crate::support::test_system::{FAMILY, TestSystem};
-use crate::support::{FlagsDir, Metrics, PATIENCE, Pointsman, checker, until};
+use crate::support::{FlagsDir, Metrics, Pointsman, WAIT_MAX, checker, until};
 
 fn small_queue(flags: &crate::support::FlagsDir) {
     flags.edit("pointsman.yaml", |text| {
@@ -254,7 +254,7 @@ async fn routes_whose_runs_hang_lose_comparisons_and_others_do_not() {
     let dir = tempfile::tempdir().expect("a directory");
     let start = Start::in_memory(flags.path(), dir.path());
     let pointsman = Pointsman::start(&start).await;
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     let send = async |path: &str| {
         let url = format!("{}/{path}", pointsman.url());
         let reply = client.json(Method::POST, &url, &[], &serde_json::json!({})).await.expect("an answer");

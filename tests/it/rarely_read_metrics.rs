@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
 use crate::support::step_service::{ScriptedReply, StepService};
-use crate::support::{FlagsDir, Metrics, PATIENCE, Pointsman};
+use crate::support::{FlagsDir, Metrics, Pointsman, WAIT_MAX};
 
 const ROUTE: [(&str, &str); 1] = [("route", "orders")];
 
@@ -45,7 +45,7 @@ async fn what_requests_lack_and_what_is_tried_again_is_counted_and_gauges_say_wh
     prices.set_default("GET /quotes", ScriptedReply::Done(200, json!({ "total": 7 })));
     // Twice nothing, then the price: two more attempts.
     prices.script("GET /quotes", ScriptedReply::Refuse(503), 2);
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     let url = format!("{}/orders", pointsman.url());
     let tenant = ("x-tenant", "acme");
     // Of these four, one has no value of the key, and the rule of the cohort fails for two.

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, LOCAL, PATIENCE, PROMOTE_WITH_EFFECTS, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, PROMOTE_WITH_EFFECTS, Pointsman, WAIT_MAX, until};
 
 /// The address of the egress listener; set once the process has started.
 type EgressAddress = Arc<OnceLock<SocketAddr>>;
@@ -39,7 +39,7 @@ async fn bank(charges: Arc<AtomicU64>) -> Server {
 /// A legacy whose charges for an order depend on its `kind`. One of kind `late` is charged after the reply, once
 /// `may_charge` was notified.
 async fn legacy(egress: EgressAddress, may_charge: Arc<Notify>) -> Server {
-    let client = Arc::new(Client::new(PATIENCE));
+    let client = Arc::new(Client::new(WAIT_MAX));
     let handler = move |call: Call| {
         let (egress, client, may_charge) = (egress.clone(), client.clone(), may_charge.clone());
         async move {
@@ -134,7 +134,7 @@ impl Shop {
         let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
         let pointsman = Pointsman::start(&start).await;
         egress.set(pointsman.egress.expect("an egress listener")).expect("set once");
-        let client = Client::new(PATIENCE);
+        let client = Client::new(WAIT_MAX);
         Self { pointsman, client, may_charge, charges, flags, _servers: [legacy, bank], _dir: dir }
     }
 

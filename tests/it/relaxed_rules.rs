@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until};
 
 const WORKFLOW: &str = "workflow: create\nsteps:\n  a: { set: 1 }\nrespond: { status: 200, body: { note: engine, total: \
                         '${request.body.total}' } }\n";
@@ -37,7 +37,7 @@ impl Orders {
 
     async fn order(&self, total: u64) {
         let url = format!("{}/orders", self.pointsman.url());
-        let client = Client::new(PATIENCE);
+        let client = Client::new(WAIT_MAX);
         let reply = client.json(Method::POST, &url, &[], &json!({ "total": total })).await.expect("a reply");
         assert_eq!(reply.status, StatusCode::OK);
     }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::sync::{Barrier, Notify};
 
 use crate::support::process::{Start, cli, output_text};
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until};
 
 /// An account with a balance, how often it was read, and how often the rates were.
 #[derive(Default)]
@@ -49,7 +49,7 @@ async fn bank(account: Arc<Account>) -> Server {
 
 /// A legacy that reads the balance, adds to it, and answers what it was before.
 async fn legacy(egress: Arc<OnceLock<SocketAddr>>) -> Server {
-    let client = Arc::new(Client::new(PATIENCE));
+    let client = Arc::new(Client::new(WAIT_MAX));
     let handler = move |call: Call| {
         let (egress, client) = (egress.clone(), client.clone());
         async move {
@@ -94,7 +94,7 @@ async fn a_read_gets_what_legacy_read_before_it_acted() {
     let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
     let mut pointsman = Pointsman::start(&start).await;
     egress.set(pointsman.egress.expect("an egress listener")).expect("set once");
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     let pairs = async |count: u64| {
         let url = format!("{}/pay", pointsman.url());
         let reply = client.json(Method::POST, &url, &[], &json!({})).await.expect("a reply");
@@ -165,7 +165,7 @@ async fn ticket_office(tickets: Arc<Tickets>, takes: Duration) -> Server {
 /// A legacy that draws a ticket for each request. On `/together` it draws the tickets of several requests at once; on
 /// `/early` it knows the number, and answers while the ticket is still being drawn; on `/lost` it hands on no trace.
 async fn ticket_legacy(egress: Arc<OnceLock<SocketAddr>>, tickets: Arc<Tickets>) -> Server {
-    let (client, all_there) = (Arc::new(Client::new(PATIENCE)), Arc::new(Barrier::new(TOGETHER)));
+    let (client, all_there) = (Arc::new(Client::new(WAIT_MAX)), Arc::new(Barrier::new(TOGETHER)));
     let answered = Arc::new(AtomicU64::new(0));
     let handler = move |call: Call| {
         let (egress, client, all_there) = (egress.clone(), client.clone(), all_there.clone());
@@ -242,7 +242,7 @@ impl TicketShop {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_of_legacy_that_is_under_way_when_it_answers_is_waited_for() {
     let shop = TicketShop::start(Duration::from_millis(400)).await;
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     for count in 1..=2 {
         let url = format!("{}/early", shop.pointsman.url());
         let reply = client.json(Method::POST, &url, &[], &json!({})).await.expect("a reply");
@@ -257,7 +257,7 @@ async fn a_read_of_legacy_that_is_under_way_when_it_answers_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_legacys_reads_are_not_known_the_pair_is_skipped() {
     let shop = TicketShop::start(Duration::ZERO).await;
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     // The client sends both in one trace, and legacy hands on the field that both have.
     let trace = [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
     let (url, body) = (format!("{}/together", shop.pointsman.url()), json!({}));
@@ -278,7 +278,7 @@ async fn where_legacys_reads_are_not_known_the_pair_is_skipped() {
 async fn where_no_read_of_legacy_is_attributed_the_evidence_says_so() {
     let shop = TicketShop::start(Duration::ZERO).await;
     let url = format!("{}/lost", shop.pointsman.url());
-    let reply = Client::new(PATIENCE).json(Method::POST, &url, &[], &json!({})).await.expect("a reply");
+    let reply = Client::new(WAIT_MAX).json(Method::POST, &url, &[], &json!({})).await.expect("a reply");
     assert_eq!(reply.status, StatusCode::OK);
     let evidence = shop.settled(1).await;
     assert_eq!(shop.tickets.drawn.load(SeqCst), 2, "by both: {evidence}");

@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use crate::support::certificates::{Authority, Issued};
 use crate::support::process::Start;
 use crate::support::test_system::short_pause;
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until, until_true};
+use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until, until_true};
 
 const ROTATIONS: usize = 12;
 /// Clients of each kind.
@@ -186,7 +186,7 @@ impl Load {
                 stream.write_all(&sent).await?;
                 stream.read_exact(&mut got).await
             };
-            let round = tokio::time::timeout(PATIENCE, round).await.expect("in time");
+            let round = tokio::time::timeout(WAIT_MAX, round).await.expect("in time");
             if round.is_err() || got != sent {
                 return self
                     .fail(format!("a tunnel: {round:?} {got:?} after {messages}, {while_draining} in the drain"));
@@ -206,7 +206,7 @@ async fn ask(stream: &mut Box<dyn Io>) -> Result<bool, (usize, io::Error)> {
     stream.write_all(request).await.map_err(|error| (0, error))?;
     let mut seen = Vec::new();
     while !seen.ends_with(b"\r\n\r\n{}") {
-        let read = tokio::time::timeout(PATIENCE, stream.read_buf(&mut seen)).await.expect("in time");
+        let read = tokio::time::timeout(WAIT_MAX, stream.read_buf(&mut seen)).await.expect("in time");
         match read {
             Ok(0) => return Err((seen.len(), io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => {}

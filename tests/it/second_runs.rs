@@ -9,7 +9,7 @@ use pointsman::demo::http::{Call, Client, Server, json};
 use serde_json::{Value, json};
 
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, LOCAL, Metrics, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, Metrics, Pointsman, WAIT_MAX, until};
 
 const REQUESTS: u64 = 10;
 
@@ -60,7 +60,7 @@ async fn what_the_engine_draws_itself_is_found_without_reading_or_sending_anythi
     let dir = tempfile::tempdir().expect("a directory");
     let start = Start::on_sqlite(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     for _ in 0..REQUESTS {
         let url = format!("{}/orders", pointsman.url());
         assert_eq!(client.json(Method::POST, &url, &[], &json!({})).await.expect("a reply").status, StatusCode::OK);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until};
 
 /// The row of a service.
 async fn row(pointsman: &Pointsman, service: &str) -> Value {
@@ -49,7 +49,7 @@ default_legacy: shop
     let before = row(&pointsman, "shop").await;
     assert_eq!(before["addresses"][0]["state"], "available", "no call has been made yet: {before}");
     assert_eq!(before["addresses"][0]["last_failure"], Value::Null);
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     let get = async |path: &str| {
         let url = format!("{}{path}", pointsman.url());
         client.json(Method::GET, &url, &[], &json!(null)).await.expect("an answer").status.as_u16()
@@ -109,7 +109,7 @@ async fn requests_in_flight_are_counted_by_address() {
     let dir = tempfile::tempdir().expect("a directory");
     let (store, log) = ("memory:".into(), dir.path().join("log"));
     let pointsman = Pointsman::start(&Start { flags: flags.path().to_owned(), store, log, env: vec![] }).await;
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     let url = pointsman.url();
     let waiting = [(); 3].map(|()| {
         let (client, url) = (client.clone(), url.clone());

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
-use crate::support::{FlagsDir, LOCAL, Metrics, PATIENCE, Pointsman};
+use crate::support::{FlagsDir, LOCAL, Metrics, Pointsman, WAIT_MAX};
 
 /// A service over HTTP/2 that refuses every request.
 async fn refusing() -> SocketAddr {
@@ -40,7 +40,7 @@ async fn refused_streams_are_counted_and_a_removed_service_has_no_addresses() {
     let dir = tempfile::tempdir().expect("a directory");
     let (store, log) = ("memory:".into(), dir.path().join("log"));
     let mut pointsman = Pointsman::start(&Start { flags: flags.path().to_owned(), store, log, env: vec![] }).await;
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     let url = format!("http://{}/charges", pointsman.listen);
     let refused = client.json(Method::POST, &url, &[], &json!({})).await.expect("an answer");
     assert_eq!(refused.status, 503);

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use crate::support::bulk_server::BulkServer;
 use crate::support::process::Start;
 use crate::support::test_system::short_pause;
-use crate::support::{FlagsDir, PATIENCE, Pointsman, until, until_true};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until, until_true};
 
 /// Clients of each kind.
 const CLIENTS_OF_EACH_KIND: usize = 60;
@@ -93,7 +93,7 @@ async fn time_until_closed(to: SocketAddr, kind: &Kind) -> Duration {
     tokio::select! {
         () = cut => {}
         () = dribble => {}
-        () = tokio::time::sleep(PATIENCE) => panic!("a client that {} was never cut", kind.what),
+        () = tokio::time::sleep(WAIT_MAX) => panic!("a client that {} was never cut", kind.what),
     }
     begun.elapsed()
 }
@@ -106,7 +106,7 @@ async fn slow_clients_are_disconnected_in_time_and_others_are_served() {
     let dir = tempfile::tempdir().expect("a directory");
     let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
-    let (client, url) = (Client::new(PATIENCE), format!("{}/down/1000", pointsman.url()));
+    let (client, url) = (Client::new(WAIT_MAX), format!("{}/down/1000", pointsman.url()));
     client.json(Method::GET, &url, &[], &Value::Null).await.expect("an answer");
     let files = pointsman.open_files();
     let base = pointsman.reset_peak();
@@ -175,7 +175,7 @@ async fn idle_connections_to_the_api_make_room_and_are_counted() {
     for _ in 0..3 {
         others.push(TcpStream::connect(pointsman.admin).await.expect("a connection"));
     }
-    let end = tokio::time::timeout(PATIENCE, idle.read(&mut [0; 1])).await.expect("the oldest is closed");
+    let end = tokio::time::timeout(WAIT_MAX, idle.read(&mut [0; 1])).await.expect("the oldest is closed");
     assert_eq!(end.unwrap_or(0), 0);
     let closed = [("outcome", "closed")];
     let what = "a closed connection to be counted";
@@ -207,7 +207,7 @@ async fn the_kill_switch_can_be_set_when_idle_connections_to_the_other_listener_
     let pid = Pid::from_raw(pointsman.pid().try_into().expect("a pid"));
     prlimit(pid, Resource::Nofile, all_used).expect("the limit is set");
     let body = serde_json::json!({ "on": true, "reason": "a drill" });
-    let reply = tokio::time::timeout(PATIENCE, pointsman.api(Method::POST, "/api/v2/freeze", body)).await;
+    let reply = tokio::time::timeout(WAIT_MAX, pointsman.api(Method::POST, "/api/v2/freeze", body)).await;
     assert_eq!(reply.expect("it is answered").status, 200);
     assert!(pointsman.log().contains("could not accept a connection"), "{}", pointsman.log());
     assert_eq!(pointsman.stop().await, Some(0));

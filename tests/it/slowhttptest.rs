@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use crate::support::bulk_server::BulkServer;
 use crate::support::process::{Start, output_text};
 use crate::support::test_system::short_pause;
-use crate::support::{FlagsDir, PATIENCE, Pointsman, until_true};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until_true};
 
 /// Connections of each mode.
 const CONNECTIONS: usize = 200;
@@ -37,7 +37,7 @@ fn slowhttptest(url: &str, mode: &[&str]) -> Child {
 
 /// Waits until slowhttptest has ended, and requires that it had no connection left.
 async fn ends(mode: &str, child: Child) {
-    let output = tokio::time::timeout(2 * PATIENCE, child.wait_with_output()).await.expect("it ends");
+    let output = tokio::time::timeout(2 * WAIT_MAX, child.wait_with_output()).await.expect("it ends");
     let text = output_text(&output.expect("its output"));
     assert!(text.contains("No open connections left"), "{mode}: clients were not cut: {text}");
     eprintln!("{mode}: {}", text.lines().find(|line| line.contains("Test ended")).unwrap_or_default().trim());
@@ -51,7 +51,7 @@ async fn slowhttptest_is_cut_in_each_of_three_modes_while_others_are_served() {
     let dir = tempfile::tempdir().expect("a directory");
     let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
-    let (client, url) = (Client::new(PATIENCE), format!("{}/down/1000", pointsman.url()));
+    let (client, url) = (Client::new(WAIT_MAX), format!("{}/down/1000", pointsman.url()));
     client.json(Method::GET, &url, &[], &Value::Null).await.expect("an answer");
     let (files, base) = (pointsman.open_files(), pointsman.reset_peak());
 

@@ -14,7 +14,7 @@ use crate::support::continuous_load::ContinuousLoad;
 use crate::support::process::Start;
 use crate::support::strace::Strace;
 use crate::support::test_system::{TestSystem, id, some_order};
-use crate::support::{LOCAL, PATIENCE, Pointsman, until_true};
+use crate::support::{LOCAL, Pointsman, WAIT_MAX, until_true};
 
 /// The arguments of a successor: those of the system, with a log of its own.
 fn successor(system: &TestSystem) -> Start {
@@ -60,7 +60,7 @@ async fn echo_service() -> std::net::SocketAddr {
 async fn echo(tunnel: &mut TcpStream, text: &[u8]) {
     tunnel.write_all(text).await.expect("the tunnel is open");
     let mut echoed = vec![0; text.len()];
-    let read = tokio::time::timeout(PATIENCE, tunnel.read_exact(&mut echoed)).await;
+    let read = tokio::time::timeout(WAIT_MAX, tunnel.read_exact(&mut echoed)).await;
     read.expect("an echo in time").expect("an echo");
     assert_eq!(echoed, text);
 }
@@ -107,7 +107,7 @@ async fn a_restart_under_load_fails_no_request_and_refuses_no_connection() {
     let slow = {
         let (url, body) = (format!("{}/orders", system.pointsman.url()), some_order(1));
         tokio::spawn(async move {
-            let client = pointsman::demo::http::Client::new(PATIENCE);
+            let client = pointsman::demo::http::Client::new(WAIT_MAX);
             client.json(Method::POST, &url, &[("x-tenant", "tenant-1")], &body).await
         })
     };
@@ -119,7 +119,7 @@ async fn a_restart_under_load_fails_no_request_and_refuses_no_connection() {
         until_true("the hand-over", || system.pointsman.log().contains("handing over")).await;
         let asked = Instant::now();
         // On a new connection: the old process still serves the open ones.
-        let client = pointsman::demo::http::Client::new(PATIENCE);
+        let client = pointsman::demo::http::Client::new(WAIT_MAX);
         let (url, tenant) = (format!("{}/orders", system.pointsman.url()), [("x-tenant", "tenant-1")]);
         let reply = client.json(Method::POST, &url, &tenant, &some_order(2)).await.expect("an answer");
         (reply, asked.elapsed())
@@ -175,7 +175,7 @@ async fn a_websocket_that_outlasts_the_hand_over_is_cut_at_its_bound() {
     let handed_over = Instant::now();
     echo(&mut tunnel, b"after").await;
     let mut byte = [0];
-    let end = tokio::time::timeout(PATIENCE, tunnel.read(&mut byte)).await.expect("it ends");
+    let end = tokio::time::timeout(WAIT_MAX, tunnel.read(&mut byte)).await.expect("it ends");
     assert!(matches!(end, Ok(0) | Err(_)), "no byte comes");
     assert_eq!(old.wait_for_exit().await, Some(0), "{}", old.log());
     // The bound begins when the store has been handed over, shortly before the successor says that it is ready.
@@ -221,7 +221,7 @@ async fn orders_stay_with_the_engine_while_a_process_with_other_files_takes_over
     let start = Start { flags: flags.path().to_owned(), ..successor(&system) };
     let (url, is_over) = (format!("{}/orders", system.pointsman.url()), AtomicBool::new(false));
     let place = async |number: u64| {
-        let client = pointsman::demo::http::Client::new(PATIENCE);
+        let client = pointsman::demo::http::Client::new(WAIT_MAX);
         let (tenant, key) = (format!("tenant-{}", number % 7), format!("orders-{number}"));
         let headers = [("x-tenant", tenant.as_str()), ("idempotency-key", &key)];
         let reply = client.json(Method::POST, &url, &headers, &some_order(number)).await.expect("an answer");
@@ -268,7 +268,7 @@ async fn begin_slow_order(system: &TestSystem) -> tokio::task::JoinHandle<Option
     system.world.fault("charge", Fault::Delay(Duration::from_secs(5)), 1);
     let (url, body) = (format!("{}/orders", system.pointsman.url()), some_order(1));
     let order = tokio::spawn(async move {
-        let client = pointsman::demo::http::Client::new(PATIENCE);
+        let client = pointsman::demo::http::Client::new(WAIT_MAX);
         let reply = client.json(Method::POST, &url, &[("x-tenant", "tenant-1")], &body).await.ok()?;
         (reply.status == StatusCode::CREATED).then(|| reply.json())
     });

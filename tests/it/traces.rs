@@ -15,7 +15,7 @@ use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
 use crate::support::step_service::{ScriptedReply, StepService};
 use crate::support::tls_front::TlsFront;
-use crate::support::{FlagsDir, Metrics, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, Metrics, Pointsman, WAIT_MAX, until};
 
 const WORKFLOW: &str = "workflow: create-order
 steps:
@@ -75,7 +75,7 @@ impl TraceSystem {
         let store = format!("sqlite:{}", dir.path().join("db").display());
         let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
         let pointsman = Pointsman::start(&start).await;
-        Self { pointsman, start, origin, steps, client: Client::new(PATIENCE), _flags: flags, _dir: dir }
+        Self { pointsman, start, origin, steps, client: Client::new(WAIT_MAX), _flags: flags, _dir: dir }
     }
     async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Option<u16> {
         let secrets = [("authorization", SECRET), ("cookie", SECRET)];

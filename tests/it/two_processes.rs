@@ -215,7 +215,7 @@ async fn a_key_that_another_process_took_is_known_below_live() {
             assert!(reply.status.is_success(), "{} {}", reply.status, reply.json());
         }
     }
-    let client = Client::new(support::PATIENCE);
+    let client = Client::new(support::WAIT_MAX);
     let order = async |at: usize| {
         let url = format!("{}/orders", two.processes[at].url());
         client.json(Method::POST, &url, &[("idempotency-key", "one")], &some_order(1)).await.expect("a reply").json()
@@ -260,7 +260,7 @@ async fn a_request_that_another_process_performed_is_not_given_back_to_legacy() 
             }
         }
     }
-    let client = Client::new(support::PATIENCE);
+    let client = Client::new(support::WAIT_MAX);
     let mut wrong = Vec::new();
     for number in 0..ORDERS {
         let key = format!("key-{number}");

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::legacy_keys::{charges, force, send_keyed};
 use crate::support::process::{cli, output_text};
 use crate::support::test_system::{TestSystem, some_order};
-use crate::support::{PATIENCE, until, until_true};
+use crate::support::{WAIT_MAX, until, until_true};
 
 /// A file system of some MiB, until it is dropped.
 struct SmallDisk(TempDir);
@@ -67,7 +67,7 @@ impl Drop for SmallDisk {
 /// Begins an order in the engine whose charge stays in flight; then all routes go to `off`.
 async fn leave_a_run_in_flight(system: &TestSystem) {
     force(system, "live").await;
-    system.world.fault("charge", Fault::DelayReply(PATIENCE), 1);
+    system.world.fault("charge", Fault::DelayReply(WAIT_MAX), 1);
     let began = async {
         until_true("the charge to be sent", || system.world.arrived("charge") == 1).await;
     };

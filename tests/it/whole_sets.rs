@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_text};
-use crate::support::{PATIENCE, Pointsman, until};
+use crate::support::{Pointsman, WAIT_MAX, until};
 
 /// The number of swaps under load.
 const SWAPS: usize = 12;
@@ -62,7 +62,7 @@ async fn no_request_sees_two_sets() {
         let flipped = pointsman.cli(&["flip", "things", state, "--force", "--reason", "files are what matters"]).await;
         assert!(flipped.status.success(), "{}", output_text(&flipped));
     }
-    let (client, url) = (Client::new(PATIENCE), format!("{}/things", pointsman.url()));
+    let (client, url) = (Client::new(WAIT_MAX), format!("{}/things", pointsman.url()));
     let get = || async {
         let reply = client.json(Method::GET, &url, &[], &Value::Null).await.expect("a reply");
         assert_eq!(reply.status, 200, "{}", reply.json());

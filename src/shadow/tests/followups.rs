@@ -138,7 +138,7 @@ impl Rig {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let waited = tokio::time::timeout(PATIENCE, all).await;
+        let waited = tokio::time::timeout(WAIT_MAX, all).await;
         assert!(waited.is_ok(), "{what}: {:?} {:?}", self.ran(), self.test.evidence.of(&id()));
     }
     fn ran(&self) -> Vec<String> {
@@ -359,7 +359,7 @@ async fn marks_that_the_store_refuses_do_not_hold_up_a_stop() {
     ids.iter().for_each(|id| drop(rig.begin("cancel", id, Some(true), 20)));
     rig.until("a mark was refused", |rig| !rig.marked().is_empty()).await;
     let before = rig.marked().len();
-    tokio::time::timeout(PATIENCE, rig.test.shadow.drain(Duration::from_millis(50))).await.expect("it ends");
+    tokio::time::timeout(WAIT_MAX, rig.test.shadow.drain(Duration::from_millis(50))).await.expect("it ends");
     let last = rig.marked().split_off(before);
     assert!(ids.iter().all(|id| last.contains(&(*id).to_owned())), "each is tried once more: {last:?}");
 }

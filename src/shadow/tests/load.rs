@@ -27,7 +27,7 @@ async fn a_queue_that_is_full_by_entries_or_by_bytes_skips_at_once() {
         assert_eq!(seen.skipped.get("queue_full"), Some(&(200 - taken)));
         assert_eq!(seen.dark_without_twin, 200, "no durable run was made");
         assert!(rig.shadow.has_room(&id()));
-        rig.shadow.drain(PATIENCE).await;
+        rig.shadow.drain(WAIT_MAX).await;
         assert_eq!(rig.shadow.load(), Load::default());
     }
 }
@@ -40,7 +40,7 @@ async fn draining_finishes_the_queue_and_accepts_no_more_entries() {
         rig.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
     }
     open.notify_one();
-    rig.shadow.drain(PATIENCE).await;
+    rig.shadow.drain(WAIT_MAX).await;
     rig.offer(answered(Mode::Rehearse, &json!({"ok": true}), 0));
     let seen = rig.settled(101).await;
     assert_eq!((seen.matched, seen.skipped.get("shutting_down")), (100, Some(&1)));
@@ -73,7 +73,7 @@ async fn dropping_the_executor_settles_every_ticket() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, all).await.expect("every ticket is settled");
+    tokio::time::timeout(WAIT_MAX, all).await.expect("every ticket is settled");
 }
 
 #[cfg(target_os = "linux")]
@@ -142,7 +142,7 @@ async fn offered_equals_the_sum_of_outcomes_at_every_scrape_under_load() {
     let scraper = std::thread::spawn(move || {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
-        let (mut scrapes, end) = (0, Instant::now() + PATIENCE);
+        let (mut scrapes, end) = (0, Instant::now() + WAIT_MAX);
         metrics::with_local_recorder(&recorder, || {
             loop {
                 let (offered, outcomes) = scraped(&evidence.scrape(|| handle.render()));
@@ -157,7 +157,7 @@ async fn offered_equals_the_sum_of_outcomes_at_every_scrape_under_load() {
     for sender in senders {
         sender.await.unwrap();
     }
-    rig.shadow.drain(PATIENCE).await;
+    rig.shadow.drain(WAIT_MAX).await;
     let scraper = tokio::task::spawn_blocking(move || scraper.join()).await.unwrap();
     let (offered, scrapes) = scraper.expect("both sums are equal at every scrape");
     assert_eq!(offered, 4 * EACH, "after {scrapes} scrapes");
@@ -181,12 +181,12 @@ async fn pairs_that_wait_for_calls_of_legacy_have_a_budget_of_their_own() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, all_run).await.expect("all are run");
+    tokio::time::timeout(WAIT_MAX, all_run).await.expect("all are run");
     let waiting = rig.shadow.waiting.entries();
     assert!((1..=3).contains(&waiting), "{waiting}");
     assert!((8_000 * waiting..=30_000).contains(&rig.shadow.waiting.used()));
     assert_eq!(rig.shadow.budget.used(), 0, "requests that the engine has not run yet have all the room");
-    rig.shadow.drain(PATIENCE).await;
+    rig.shadow.drain(WAIT_MAX).await;
     let seen = rig.settled(10).await;
     assert_eq!(seen.skipped.get("shutting_down"), Some(&waiting));
     assert_eq!((rig.shadow.waiting.entries(), rig.shadow.waiting.used()), (0, 0));

@@ -36,7 +36,7 @@ use crate::problem::{Problems, Site};
 use crate::secret::RedactionKey;
 use crate::workflow::RunStatus;
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const WAIT_MAX: Duration = Duration::from_secs(20);
 
 pub fn id() -> RouteId {
     RouteId::new("orders.create")
@@ -187,7 +187,7 @@ impl TestShadow {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, all).await.expect("every ticket is settled in time");
+        tokio::time::timeout(WAIT_MAX, all).await.expect("every ticket is settled in time");
         assert_eq!(testing::sums(&self.evidence, &id()), (count, count));
         self.evidence.of(&id())
     }

@@ -17,7 +17,7 @@ use super::{dashboards, read};
 use crate::support::process::BINARY;
 
 /// The longest time until all queries have data: the whole demo, and a margin for a busy machine.
-const PATIENCE: Duration = Duration::from_secs(150);
+const WAIT_MAX: Duration = Duration::from_secs(150);
 /// How often the demo is started: on a very busy machine it gives up when one of its gates stays shut for too long.
 const ATTEMPTS: usize = 3;
 /// Queries that are asked at the same time.
@@ -132,7 +132,7 @@ async fn terminate(mut demo: Child) {
     let pid = demo.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
     let Some(pid) = pid else { return };
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the signal is sent");
-    tokio::time::timeout(PATIENCE, demo.wait()).await.expect("it ends").expect("it ended");
+    tokio::time::timeout(WAIT_MAX, demo.wait()).await.expect("it ends").expect("it ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +159,7 @@ async fn climb() -> Option<BTreeSet<String>> {
     let (required, mut states) = (missing.len(), BTreeSet::new());
     assert!(required > 150, "the queries were found: {required}");
     let every_state: BTreeSet<String> = (0..5).map(|rank: u8| rank.to_string()).collect();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_MAX;
     let expected = loop {
         states.extend(state(&prometheus).await);
         for query in with_data(&prometheus, &all).await {

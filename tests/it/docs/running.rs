@@ -18,7 +18,7 @@ async fn the_calls_of_the_api_work() {
     assert!(script.contains(&test.pointsman.admin_url()));
     let script = format!("set -eu\n{script}\ncurl -sf $api/run/$run\n");
     let bash = tokio::process::Command::new("bash").args(["-c", &script]).kill_on_drop(true).output();
-    let done = tokio::time::timeout(crate::support::PATIENCE, bash).await.expect("in time").expect("bash starts");
+    let done = tokio::time::timeout(crate::support::WAIT_MAX, bash).await.expect("in time").expect("bash starts");
     let printed = output_text(&done);
     assert!(done.status.success(), "{printed}\n{}", test.pointsman.log());
     assert!(printed.contains("event: end") && printed.contains("\"refunded\":15"), "{printed}");

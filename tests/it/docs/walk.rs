@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Document, document, shown_file};
 use crate::support::process::{BINARY, Start, output_text};
-use crate::support::{FlagsDir, LOCAL, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until};
 
 /// The shop and the bank of the README: answers quotes, charges and orders, and counts orders and charges.
 #[derive(Clone, Default)]
@@ -68,7 +68,7 @@ async fn shell(script: &str, dir: &std::path::Path, admin: &str) -> Output {
         .current_dir(dir)
         .kill_on_drop(true)
         .output();
-    tokio::time::timeout(PATIENCE, run).await.expect("in time").expect("bash starts")
+    tokio::time::timeout(WAIT_MAX, run).await.expect("in time").expect("bash starts")
 }
 
 async fn run_script(script: &str, dir: &std::path::Path, pointsman: &Pointsman) -> String {

@@ -61,7 +61,7 @@ use tempfile::TempDir;
 use crate::support::checker::{self, Allowed};
 use crate::support::process::{Start, output_text};
 use crate::support::step_service::StepService;
-use crate::support::{FlagsDir, PATIENCE, PROMOTE, Pointsman, until};
+use crate::support::{FlagsDir, PROMOTE, Pointsman, WAIT_MAX, until};
 
 const RUN: &str = "/api/v2/orchestrate/run";
 
@@ -109,7 +109,7 @@ impl EngineTest {
         let pointsman = Pointsman::start(&start).await;
         // These tests do not record their runs as orders, so the checker must tolerate effects of unknown orders.
         let allowed = Allowed { unacknowledged: true, ..Allowed::default() };
-        Self { step_service, flags, pointsman, allowed, start, client: Client::new(PATIENCE), dir, finished: false }
+        Self { step_service, flags, pointsman, allowed, start, client: Client::new(WAIT_MAX), dir, finished: false }
     }
     async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
         let url = format!("{}{path}", self.pointsman.admin_url());

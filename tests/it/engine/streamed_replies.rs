@@ -12,7 +12,7 @@ use crate::support::bulk_server::{BulkServer, CHUNK, discard, read_head};
 use crate::support::raw_connection::RawConnection;
 use crate::support::raw_service::{RawCall, RawService};
 use crate::support::step_service::ScriptedReply;
-use crate::support::{LOCAL, PATIENCE};
+use crate::support::{LOCAL, WAIT_MAX};
 
 pub const DOWNLOAD: &str = "
 workflow: download
@@ -68,7 +68,7 @@ pub async fn get_over_http2(test: &EngineTest) -> http::Response<h2::RecvStream>
     let request = Request::get("http://a/files/1").header("te", "trailers").body(()).expect("a request");
     let mut requests = requests.ready().await.expect("room for a stream");
     let (response, _) = requests.send_request(request, true).expect("a stream");
-    tokio::time::timeout(PATIENCE, response).await.expect("a reply in time").expect("a reply")
+    tokio::time::timeout(WAIT_MAX, response).await.expect("a reply in time").expect("a reply")
 }
 
 /// The rest of a body and its trailers; an error where it is cut.
@@ -82,7 +82,7 @@ pub async fn rest_of(body: &mut h2::RecvStream) -> Result<(Vec<u8>, HeaderMap), 
         }
         Ok((all, body.trailers().await?.unwrap_or_default()))
     };
-    tokio::time::timeout(PATIENCE, reading).await.expect("an end in time")
+    tokio::time::timeout(WAIT_MAX, reading).await.expect("an end in time")
 }
 
 impl EngineTest {
@@ -128,7 +128,7 @@ async fn a_reply_reaches_the_caller_while_the_service_sends_it_and_its_connectio
     assert_eq!(asked.headers()["content-type"], "application/json");
     assert_eq!(asked.headers()["content-length"], "9");
     let mut body = asked.into_body();
-    let begun = tokio::time::timeout(PATIENCE, body.data()).await.expect("in time").expect("data").expect("data");
+    let begun = tokio::time::timeout(WAIT_MAX, body.data()).await.expect("in time").expect("data").expect("data");
     assert_eq!(begun, "{ \"a\"");
     call.send(":1 }").await;
     assert_eq!(rest_of(&mut body).await.expect("a whole body").0, b":1 }");
@@ -205,7 +205,7 @@ async fn a_service_that_speaks_http2_streams_too() {
         let (asked, send) = tokio::join!(get_over_http2(&test), streams.recv());
         assert_eq!(asked.headers()["content-type"], "text/csv");
         let mut body = asked.into_body();
-        let begun = tokio::time::timeout(PATIENCE, body.data()).await.expect("in time").expect("data").expect("data");
+        let begun = tokio::time::timeout(WAIT_MAX, body.data()).await.expect("in time").expect("data").expect("data");
         assert_eq!(&begun[..], b"a,b\n");
         (body, send.expect("a call"))
     };
@@ -219,7 +219,7 @@ async fn a_service_that_speaks_http2_streams_too() {
     assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR), "{error}");
     let (body, mut send) = get().await;
     drop(body);
-    let reset = tokio::time::timeout(PATIENCE, std::future::poll_fn(|cx| send.poll_reset(cx))).await;
+    let reset = tokio::time::timeout(WAIT_MAX, std::future::poll_fn(|cx| send.poll_reset(cx))).await;
     assert_eq!(reset.expect("a reset in time").expect("the connection is open"), h2::Reason::CANCEL);
     let (mut body, mut send) = get().await;
     send.send_data(Bytes::new(), true).expect("an open stream");

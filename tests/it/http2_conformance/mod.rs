@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
-use crate::support::{FlagsDir, PATIENCE, Pointsman};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX};
 use case::{Case, Kept};
 
 /// The body of each of legacy's answers.
@@ -50,7 +50,7 @@ async fn each_case_of_the_rfcs_has_an_allowed_outcome() {
     let dir = tempfile::tempdir().expect("a directory");
     let start = Start::in_memory(flags.path(), dir.path());
     let mut pointsman = Pointsman::start(&start).await;
-    let (other, url) = (Client::new(PATIENCE), format!("{}/other", pointsman.url()));
+    let (other, url) = (Client::new(WAIT_MAX), format!("{}/other", pointsman.url()));
     let cases = cases();
     let (count, mut failures, mut kept) = (cases.len(), Vec::new(), Vec::new());
     for case in cases {

@@ -7,7 +7,7 @@ use pointsman::demo::http::Client;
 use serde_json::{Value, json};
 
 use super::{BankTest, RUN};
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 
 /// Two tokens, and a listener for applications.
 async fn start_with_tokens() -> BankTest {
@@ -53,7 +53,7 @@ async fn a_token_determines_the_recorded_name_and_the_permitted_actions() {
 async fn applications_have_a_listener_of_their_own() {
     let test = start_with_tokens().await;
     let api: SocketAddr = test.pointsman.api.expect("it says where applications come in");
-    let client = Client::new(PATIENCE);
+    let client = Client::new(WAIT_MAX);
     let call = async |method: Method, path: &str, headers: &[(&str, &str)], body: Value| {
         client.json(method, &format!("http://{api}{path}"), headers, &body).await.expect("an answer")
     };

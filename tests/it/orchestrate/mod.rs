@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::Start;
-use crate::support::{FlagsDir, PATIENCE, Pointsman, until};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until};
 
 const RUN: &str = "/api/v2/orchestrate/run";
 
@@ -91,7 +91,7 @@ impl BankTest {
         let dir = tempfile::tempdir().expect("a directory");
         let start = Start::on_sqlite(flags.path(), dir.path());
         let pointsman = Pointsman::start(&start).await;
-        let client = Client::new(PATIENCE);
+        let client = Client::new(WAIT_MAX);
         Self { bank, flags, pointsman, start, client, numbers: AtomicU64::new(0), _dir: dir }
     }
     /// Sends a request with headers.

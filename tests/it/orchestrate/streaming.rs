@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{BankTest, RUN};
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 use crate::support::origin::OriginReply;
 
 /// `(id, name)` of each frame.
@@ -40,7 +40,7 @@ async fn read_until(test: &BankTest, path: &str, after: u64, until: &str) -> Str
             text.push_str(&String::from_utf8_lossy(&chunk[..n]));
         }
     };
-    tokio::time::timeout(PATIENCE, read).await.expect("in time");
+    tokio::time::timeout(WAIT_MAX, read).await.expect("in time");
     text
 }
 

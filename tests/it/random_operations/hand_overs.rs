@@ -12,7 +12,7 @@ use serde_json::json;
 use super::Walk;
 use super::flips::STATES;
 use crate::support::process::{Start, cli, output_text};
-use crate::support::{PATIENCE, Pointsman, until};
+use crate::support::{Pointsman, WAIT_MAX, until};
 
 /// What happens at some moment of a hand-over.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,7 +70,7 @@ impl Walk {
                 Meanwhile::Flip => {
                     let url = format!("{}/api/v2/routes/{creator}/flip", walk.system.pointsman.admin_url());
                     let body = json!({ "to": to, "reason": "a test", "acknowledge": true });
-                    let reply = Client::new(PATIENCE).json(Method::POST, &url, &[], &body).await;
+                    let reply = Client::new(WAIT_MAX).json(Method::POST, &url, &[], &body).await;
                     eprintln!("{creator} to {to}: {:?}", reply.map(|reply| reply.status));
                 }
                 Meanwhile::KillOld => kill(old),
@@ -80,7 +80,7 @@ impl Walk {
         let send = async {
             let mut replies = Vec::new();
             for (picked, on_new_connections) in &rounds {
-                let client = on_new_connections.then(|| Client::new(PATIENCE));
+                let client = on_new_connections.then(|| Client::new(WAIT_MAX));
                 replies.push(walk.send_by(client.as_ref(), picked).await);
                 tokio::time::sleep(moment / 8).await; // so that some are sent after the event
             }

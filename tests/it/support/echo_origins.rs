@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::task::AbortHandle;
 
-use super::{LOCAL, PATIENCE, until};
+use super::{LOCAL, WAIT_MAX, until};
 
 /// An origin; dropping it stops it.
 pub struct EchoOrigin {
@@ -122,7 +122,7 @@ async fn script(name: &'static str, program: &Path, args: &[&str]) -> EchoOrigin
         .spawn()
         .unwrap_or_else(|why| panic!("{name} does not start: {why}"));
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    let port = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("text");
+    let port = tokio::time::timeout(WAIT_MAX, lines.next_line()).await.expect("in time").expect("text");
     let url = format!("http://127.0.0.1:{}", port.unwrap_or_else(|| panic!("{name} has no port")));
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     EchoOrigin { name, url, reads_body: true, _child: Some((child, None)), task: None }

@@ -25,7 +25,7 @@ use tower::ServiceExt;
 
 use super::checker::check_run;
 use super::test_system::some_order;
-use super::{FlagsDir, LOCAL, PATIENCE, until};
+use super::{FlagsDir, LOCAL, WAIT_MAX, until};
 
 /// The operations of the sample world.
 pub const OPERATIONS: [&str; 14] = [
@@ -198,7 +198,7 @@ impl WorkflowRun<'_> {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, tasks_have_ended).await.expect("the engine's tasks end");
+        tokio::time::timeout(WAIT_MAX, tasks_have_ended).await.expect("the engine's tasks end");
         self.engine = Some(self.rig.engine(&self.store).await);
     }
     /// The summary of the run, if one was stored.

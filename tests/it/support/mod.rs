@@ -44,7 +44,7 @@ pub use process::Pointsman;
 pub const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The usual bound of a wait in a test: generous, since all tests run at once.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A port on which nothing listens, so that connections are refused, as long as the socket exists.
 pub fn closed_port() -> tokio::net::TcpSocket {
@@ -53,18 +53,18 @@ pub fn closed_port() -> tokio::net::TcpSocket {
     socket
 }
 
-/// Polls until `look` returns something; fails the test with `what` when that takes longer than `PATIENCE`.
+/// Polls until `look` returns something; fails the test with `what` when that takes longer than `WAIT_MAX`.
 pub async fn until<T, F, Fut>(what: &str, mut look: F) -> T
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Option<T>>,
 {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + WAIT_MAX;
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(tokio::time::Instant::now() < deadline, "waited {PATIENCE:?} for: {what}");
+        assert!(tokio::time::Instant::now() < deadline, "waited {WAIT_MAX:?} for: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use super::{Metrics, PATIENCE, until};
+use super::{Metrics, WAIT_MAX, until};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_pointsman");
 
@@ -110,7 +110,7 @@ impl Pointsman {
             .expect("the binary starts");
         meanwhile(child.id().expect("it runs")).await;
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let first = tokio::time::timeout(PATIENCE, async {
+        let first = tokio::time::timeout(WAIT_MAX, async {
             while let Ok(Some(line)) = lines.next_line().await {
                 if let Ok(value) = serde_json::from_str::<Value>(&line)
                     && value["listen"].is_string()
@@ -244,7 +244,7 @@ impl Pointsman {
     }
     /// Waits until the process ends; returns the exit code.
     pub async fn wait_for_exit(&mut self) -> Option<i32> {
-        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        let ended = tokio::time::timeout(WAIT_MAX, self.child.wait()).await;
         let status = ended.unwrap_or_else(|_| panic!("it did not end:\n{}", read(&self.log)));
         status.expect("it could be waited for").code()
     }
@@ -272,7 +272,7 @@ pub async fn cli(arguments: &[&str], env: &[(&str, &str)]) -> Output {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    tokio::time::timeout(PATIENCE, command).await.expect("the command ends").expect("the binary starts")
+    tokio::time::timeout(WAIT_MAX, command).await.expect("the command ends").expect("the binary starts")
 }
 
 /// The output of a command, both streams.

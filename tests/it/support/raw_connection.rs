@@ -29,7 +29,7 @@ impl RawConnection {
         let mut all = String::new();
         let mut buffer = vec![0; 64 << 10];
         while !all.contains(part) {
-            let read = tokio::time::timeout(super::PATIENCE, self.0.read(&mut buffer)).await;
+            let read = tokio::time::timeout(super::WAIT_MAX, self.0.read(&mut buffer)).await;
             let n = read.unwrap_or_else(|_| panic!("`{part}` does not come: {all}")).unwrap_or(0);
             assert!(n > 0, "the connection ended before `{part}`: {all}");
             all.push_str(&String::from_utf8_lossy(&buffer[..n]));
@@ -57,7 +57,7 @@ impl RawConnection {
             if let Some(reply) = RawReply::parse(&all) {
                 return reply;
             }
-            let read = tokio::time::timeout(super::PATIENCE, self.0.read(&mut buffer)).await;
+            let read = tokio::time::timeout(super::WAIT_MAX, self.0.read(&mut buffer)).await;
             let n = read.expect("a reply in time").unwrap_or(0);
             if n == 0 {
                 return RawReply::parse_closed(&all);

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{LOCAL, PATIENCE};
+use super::{LOCAL, WAIT_MAX};
 
 /// The service.
 pub struct RawService(TcpListener);
@@ -26,7 +26,7 @@ impl RawService {
     }
     /// The next call, which comes over a new connection.
     pub async fn call(&self) -> RawCall {
-        let accepted = tokio::time::timeout(PATIENCE, self.0.accept()).await;
+        let accepted = tokio::time::timeout(WAIT_MAX, self.0.accept()).await;
         let (stream, _) = accepted.expect("a call in time").expect("a connection");
         stream.set_nodelay(true).expect("a connection");
         let mut call = RawCall { stream, head: String::new() };
@@ -40,7 +40,7 @@ impl RawCall {
     pub async fn next(&mut self) {
         self.head.clear();
         while !self.head.ends_with("\r\n\r\n") {
-            let read = tokio::time::timeout(PATIENCE, self.stream.read_u8()).await;
+            let read = tokio::time::timeout(WAIT_MAX, self.stream.read_u8()).await;
             self.head.push(char::from(read.expect("a call in time").expect("the connection is open")));
         }
     }
@@ -50,7 +50,7 @@ impl RawCall {
     }
     /// Waits until the other side closes; it sends nothing before.
     pub async fn closed(&mut self) {
-        let read = tokio::time::timeout(PATIENCE, self.stream.read(&mut [0])).await;
+        let read = tokio::time::timeout(WAIT_MAX, self.stream.read(&mut [0])).await;
         assert_eq!(read.expect("it closes in time").unwrap_or(0), 0);
     }
 }

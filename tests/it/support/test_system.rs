@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::checker::{self, Allowed};
 use super::process::{self, Start};
-use super::{FlagsDir, LOCAL, PATIENCE, Pointsman};
+use super::{FlagsDir, LOCAL, Pointsman, WAIT_MAX};
 
 /// The family of the example set, in the order in which its routes are raised.
 pub const FAMILY: [&str; 3] = ["orders.get", "orders.cancel", "orders.create"];
@@ -73,7 +73,7 @@ impl TestSystem {
             allowed: Allowed::default(),
             start,
             _dir: dir,
-            client: Client::new(PATIENCE),
+            client: Client::new(WAIT_MAX),
             placed: Mutex::default(),
             requests: AtomicU64::new(0),
             finished: false,
@@ -224,7 +224,7 @@ impl TestSystem {
     }
     /// Moves one route up to a rung. Does nothing if it is on that rung already, or on a higher one.
     async fn raise(&self, route: &str, rung: &str) {
-        let deadline = tokio::time::Instant::now() + 2 * PATIENCE;
+        let deadline = tokio::time::Instant::now() + 2 * WAIT_MAX;
         let rank = |state: &str| ["off", "shadow", "dark", "live", "only"].iter().position(|s| *s == state);
         let row = self.pointsman.get(&format!("/api/v2/routes/{route}")).await;
         if rank(row["row"]["requested"].as_str().unwrap_or_default()) >= rank(rung) {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::frames::{self, ACK, GOAWAY, PING, SETTINGS};
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 
 /// The longest wait for a frame.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -79,7 +79,7 @@ impl FramePeer {
     }
     /// Sends; an error where the other side has closed.
     pub async fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        tokio::time::timeout(PATIENCE, self.stream.write_all(bytes)).await.expect("the bytes are taken in time")
+        tokio::time::timeout(WAIT_MAX, self.stream.write_all(bytes)).await.expect("the bytes are taken in time")
     }
     /// The next frame; nothing where the connection has ended, or is silent.
     pub async fn next(&mut self) -> Option<ReceivedFrame> {

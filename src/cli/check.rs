@@ -17,7 +17,8 @@ pub(crate) fn check(dir: &Path, no_secrets: bool, format: Formatter) -> Output {
     let over = Overrides { secrets_may_be_absent: no_secrets, ..Overrides::default() };
     // For each route with a workflow: its id, and how its retry keys are scoped by caller.
     let mut scopes: Vec<(String, String)> = Vec::new();
-    // For each route whose runs send calls beside legacy's that only their declaration calls reads: these calls.
+    // For each route whose runs in `shadow` and `dark` send calls in addition to legacy's, because their steps say
+    // `effect: read`: these calls.
     let mut sent: Vec<(String, Vec<String>)> = Vec::new();
     let (findings, counts) = match config::read(dir, &over) {
         Ok(loaded) => {
@@ -48,7 +49,10 @@ pub(crate) fn check(dir: &Path, no_secrets: bool, format: Formatter) -> Output {
     }
     for (route, calls) in &sent {
         let calls = calls.join(", ");
-        text.push_str(&format!("{route}: `shadow` and `dark` send, as `effect: read` and beside legacy's: {calls}\n"));
+        text.push_str(&format!(
+            "{route}: in `shadow` and `dark` these calls are sent in addition to legacy's, because their steps say \
+             `effect: read`: {calls}\n"
+        ));
     }
     let sent: serde_json::Map<_, _> = sent.into_iter().map(|(route, calls)| (route, json!(calls))).collect();
     let scopes: serde_json::Map<_, _> = scopes.into_iter().map(|(route, scope)| (route, json!(scope))).collect();

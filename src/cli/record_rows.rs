@@ -144,7 +144,7 @@ fn changed_key(key: &Value) -> String {
             false => verb.to_owned(),
         })
         .collect();
-    if said.is_empty() { format!("{name}: another order") } else { format!("{name}: {}", said.join(", ")) }
+    if said.is_empty() { format!("{name}: order changed") } else { format!("{name}: {}", said.join(", ")) }
 }
 
 /// From what to what a value changed; `None` where that is too long for a row.
@@ -220,7 +220,7 @@ mod tests {
         for (shown, expected) in [
             (of_key("ignore", list(&["$.at"]), list(&["$.at", "$.total"])), "ignore: added $.total"),
             (of_key("ignore", list(&["$.at"]), Value::Null), "ignore: removed $.at"),
-            (of_key("ignore", list(&["$.a", "$.b"]), list(&["$.b", "$.a"])), "ignore: another order"),
+            (of_key("ignore", list(&["$.a", "$.b"]), list(&["$.b", "$.a"])), "ignore: order changed"),
             (of_key("ids", Value::Null, list(&[&"$.a".repeat(40)])), "ids: added …"),
             (of_key("tolerance.$.total", json!(1), json!("5s")), "tolerance.$.total: 1 to 5s"),
             (of_key("text", json!({ "ignore": "x".repeat(80) }), Value::Null), "text"),

@@ -1,7 +1,7 @@
 //! Calls that a step declares `effect: read` although their method is not safe.
 //!
-//! Such a call is sent in `shadow` and `dark`, beside legacy's own. That it changes nothing is the file's word alone;
-//! what can be checked is that no other step of the set says otherwise.
+//! Such a call is sent in `shadow` and `dark`, in addition to legacy's own. That it changes nothing is the file's word
+//! alone; what can be checked is that no other step of the set says otherwise.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub(super) fn warn(workflows: &Workflows, problems: &mut Problems) {
             let Some(other) = effects.get(&address) else { continue };
             let message = format!(
                 "`{step}` makes the call `{address}` as `effect: read`, and {other} makes it as an effect: a read is sent \
-                 in `shadow` and `dark` too, beside legacy's"
+                 in `shadow` and `dark` too, in addition to legacy's"
             );
             problems.warn(&site.key("steps").key(step), message).hint(
                 "if it changes something, leave `effect: read` out; if what it does depends on its body, compare what it \

@@ -197,8 +197,8 @@ async fn a_call_to_where_a_step_reads_is_no_read_because_of_its_address() {
     let found = (&difference["path"], &difference["kind"]);
     assert_eq!(found, (&json!("effects.bank POST /charges"), &json!("effect_missing")), "{diffs:#}");
     let shown = shop.cli(&["check", &shop.flags.path().display().to_string()]).await;
-    let sent =
-        "orders: `shadow` and `dark` send, as `effect: read` and beside legacy's: POST bank/charges (step `charge`)";
+    let sent = "orders: in `shadow` and `dark` these calls are sent in addition to legacy's, because their steps say \
+         `effect: read`: POST bank/charges (step `charge`)";
     assert!(shown.contains(sent), "{shown}");
     // Legacy was seen to make the call, so that a charge that is called a read is made twice.
     let refused = shop.cli(&["flip", "orders", "dark"]).await;

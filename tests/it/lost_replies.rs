@@ -66,8 +66,8 @@ async fn send_until_confirmed(system: &TestSystem, number: u64, mut random: fast
         times_sent += 1;
         let sent = system.send_with(Method::POST, "/orders", &headers, &order);
         // Some callers hang up before they are answered.
-        let patience = if random.u8(0..4) == 0 { Duration::from_millis(random.u64(1..80)) } else { WAIT_MAX };
-        if let Ok(Ok(reply)) = tokio::time::timeout(patience, sent).await {
+        let wait_max = if random.u8(0..4) == 0 { Duration::from_millis(random.u64(1..80)) } else { WAIT_MAX };
+        if let Ok(Ok(reply)) = tokio::time::timeout(wait_max, sent).await {
             let status = reply.status.as_u16();
             assert!(matches!(status, 201 | 409 | 503 | 504), "{status}: {}\n{}", reply.json(), system.pointsman.log());
             if status == 201 {

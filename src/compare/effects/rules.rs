@@ -373,7 +373,10 @@ fn check_made_by_both(step: &str, reason: &str, template: Option<&CallTemplate>,
         problems
             .error(
                 site,
-                format!("the step `{step}` is neither private nor a read that is sent, so the engine does not make its call beside legacy"),
+                format!(
+                    "the step `{step}` is neither private nor a read that is sent, so the engine does not make its call in \
+                     addition to legacy's"
+                ),
             )
             .hint("leave `made_by_both` out");
     }

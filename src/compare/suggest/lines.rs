@@ -28,7 +28,7 @@ struct Line<'a> {
 /// Why there is none.
 pub(super) fn propose(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<Proposed>, String> {
     if judged.context.in_force.text.is_none() {
-        return Err("of texts only digests are kept: with `text: {}` in the rules their lines are".into());
+        return Err("samples hold only digests of texts; add `text: {}` to the rules to keep their lines".into());
     }
     enough(place)?;
     let mut lines: Vec<Line<'_>> = Vec::new();
@@ -50,7 +50,7 @@ pub(super) fn propose(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<P
         }
     }
     let found: Vec<Proposed> = lines.iter().filter_map(|line| of_line(line)).collect();
-    if found.is_empty() { Err("nothing tells that its lines are drawn anew".into()) } else { Ok(found) }
+    if found.is_empty() { Err("no line looks like an id, a time or a random value".into()) } else { Ok(found) }
 }
 
 fn of_line(Line { label, values }: &Line<'_>) -> Option<Proposed> {

@@ -18,8 +18,8 @@ fn guard_of(set: &Set) -> Option<Guard> {
 #[test]
 fn a_guard_that_cannot_act_is_refused_with_its_place() {
     for (guard, place, message, hint) in [
-        ("{ errors: 100% }", "errors: 100%", "it would never act", "a lower rate"),
-        ("{ errors: 1%, over: 3 }", "errors: 1%", "it would never act", "over: 5 at least"),
+        ("{ errors: 100% }", "errors: 100%", "the guard would never act", "lower the rate"),
+        ("{ errors: 1%, over: 3 }", "errors: 1%", "the guard would never act", "over: 5 at least"),
         ("{ over: 100 }", "guard:", "has no condition", "errors: 1%"),
         ("{ errors: 1%, over: 20000 }", "20000", "between 1 and 10000", ""),
         ("{ errors: 1%, release: never }", "never", "`never`", "evidence"),

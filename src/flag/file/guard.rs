@@ -125,12 +125,13 @@ fn check_reachable(key: &str, rate: Option<f64>, guard: &Guard, site: &Site, pro
         return;
     }
     let needed = GuardRule::new(rate, GUARD_WINDOW_REQUESTS_MAX, *at_least).outage();
-    let message =
-        format!("it would never act: the last {over} requests are too few for it, even if all of them are bad");
+    let message = format!(
+        "the guard would never act: {over} requests cannot exceed this rate with certainty, even if all are bad"
+    );
     let problem = problems.error(&site.key(key), message);
     match needed {
         Some(needed) => problem.hint(format!("over: {needed} at least, or a lower rate")),
-        None => problem.hint("a lower rate: that of requests that may fail, such as 1%"),
+        None => problem.hint("lower the rate, for example to 1%"),
     };
 }
 

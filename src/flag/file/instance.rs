@@ -241,7 +241,7 @@ fn key_source(
         },
         Some(("body", path)) if !path.is_empty() => body_path(path, site, problems).map(InstanceKeySource::Body),
         _ => {
-            problems.error(site, format!("`{key}` is no place of a request")).hint(example);
+            problems.error(site, format!("`{key}` does not say where a request has the instance's id")).hint(example);
             None
         }
     }

@@ -28,7 +28,7 @@ impl Check<'_> {
                 self.problems
                     .error(
                         &at.key("release").at_key(),
-                        format!("`{name}` tells legacy, and `legacy_passive` says that nobody need"),
+                        format!("`{name}` has `release: true`, and `legacy_passive` says that legacy need not be told"),
                     )
                     .hint("keep one of the two");
                 return None;
@@ -73,13 +73,18 @@ impl Check<'_> {
         };
         if let Some((key, message)) = wrong {
             self.problems.error(&at.key(key).at_key(), message).hint(
-                "while an instance is moved nobody answers for it: leave in what reads it, and one `release: true`",
+                "while an instance is moved nobody answers for it: keep only steps that read, and one step with \
+                 `release: true`",
             );
         }
         let pauses = |setting: Option<PauseOrFail>| setting == Some(PauseOrFail::Pause);
         let asks = step.risk.as_deref().is_some_and(|risk| risk != "low");
         let keys = [
-            ("undo", step.undo.is_some(), "what legacy let go of is not handed back by a machine: a person decides"),
+            (
+                "undo",
+                step.undo.is_some(),
+                "an instance that legacy released is not returned automatically: a person decides",
+            ),
             ("fallback", step.fallback.is_some(), "one call tells legacy, or none: the instance stays legacy's"),
             ("for_each", step.release && step.for_each.is_some(), "one call tells legacy"),
             ("if", step.release && step.condition.is_some(), "end the run with a `fail` step where it must not happen"),

@@ -210,7 +210,8 @@ impl Check<'_> {
     fn warn_of_unusual_settings(&mut self, site: &Site, draft: &StepDraft, call: &Call) {
         let writes = matches!(call.method, Method::PUT | Method::PATCH | Method::DELETE);
         if call.effect == EffectClass::Read && writes {
-            let message = format!("a {} that is declared `read` is sent in shadow, beside legacy's own", call.method);
+            let message =
+                format!("a {} that is declared `read` is sent in shadow, in addition to legacy's own", call.method);
             self.problems.warn(&site.key("effect"), message).hint("`read` means that it changes nothing at all");
         }
         // A step with a probe is tried again where the probe says that nothing was done.

@@ -162,7 +162,7 @@ fn what_is_allowed_but_probably_unintended_is_a_warning() {
     assert_step_problems(
         "a: { call: 'DELETE ${services.bank}/x', effect: read }",
         &[
-            "warning: w.steps.a.effect: a DELETE that is declared `read` is sent in shadow, beside legacy's own (`read` means that it changes nothing at all)",
+            "warning: w.steps.a.effect: a DELETE that is declared `read` is sent in shadow, in addition to legacy's own (`read` means that it changes nothing at all)",
         ],
     );
     assert_step_problems(

@@ -50,7 +50,7 @@ impl<'r> Names<'r> {
         match body {
             ParsedBody::Json(value, _) => self.code(value, DEPTH_MAX),
             ParsedBody::Text(text) | ParsedBody::NotJson(text) => {
-                text.lines().next().map(|line| self.removed_from(line))
+                text.lines().next().map(|line| self.without_names(line))
             }
             ParsedBody::Empty | ParsedBody::Bytes(_) => None,
         }
@@ -61,7 +61,7 @@ impl<'r> Names<'r> {
         match value {
             Value::Object(members) => self.of_members(members, depth),
             Value::Array(items) => items.first().and_then(|item| self.code(item, depth)),
-            Value::String(text) => Some(self.removed_from(text)),
+            Value::String(text) => Some(self.without_names(text)),
             Value::Number(number) => Some(number.to_string()),
             Value::Null | Value::Bool(_) => None,
         }
@@ -75,9 +75,9 @@ impl<'r> Names<'r> {
         CODES.iter().find_map(code_of).or_else(|| members.get("errors").and_then(|errors| self.code(errors, depth)))
     }
 
-    /// A text without what it quotes, and without words that have digits or that a sentence has from the request:
-    /// those name the things that it is about.
-    fn removed_from(&self, text: &str) -> String {
+    /// Removes quoted texts, words with digits and, of a sentence, words of the request: they name what the refusal is
+    /// about.
+    fn without_names(&self, text: &str) -> String {
         let mut out = String::new();
         let mut quote = None;
         let mut word = String::new();

@@ -9,7 +9,7 @@ const XML_NAMESPACES_MAX: usize = 256;
 
 /// Whether a text is a table (RFC 4180): a quote stands at the begin and the end of a field, or doubled within quotes;
 /// the last quoted field ends; no line is blank. With tabs, a quote within a field is a character like any other. A
-/// parser that reads on makes the same of a table that was cut off and of a whole one.
+/// lenient parser gives the same result for a truncated table as for a whole one.
 pub(super) fn is_table(text: &str, delimiter: u8) -> bool {
     #[derive(PartialEq)]
     enum At {

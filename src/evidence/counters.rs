@@ -283,7 +283,7 @@ impl Counters {
         verdict
     }
 
-    /// Whether a pair may differ by noise of legacy that is not known again yet.
+    /// Whether a pair differs only where noise was seen under an earlier basis and is not yet confirmed under this one.
     pub(super) fn was_noise(&self, comparison: &Comparison) -> bool {
         self.noise.was_noise(&DifferingPlaces::of(comparison), &self.evidence.noise.places)
     }

@@ -66,9 +66,9 @@ pub struct GuardWindowView {
     pub of: u64,
     /// How many of these are bad.
     pub bad: u64,
-    /// How many bad ones in a row it takes to act.
+    /// The guard acts after this many bad ones in a row.
     pub acts_after: Option<u64>,
-    /// How many bad ones of the last `over` it takes in any case.
+    /// The guard acts once this many of the last `over` are bad, however spread.
     pub acts_at: Option<u64>,
 }
 
@@ -189,7 +189,7 @@ impl RouteGuard {
 
     /// Counts how the engine served a caller. Returns whether more went wrong than is accepted.
     pub(super) fn count_answer(&mut self, answer: &EngineAnswer) -> bool {
-        // What it answers elsewhere, for instances that it owns, goes on however low the route is.
+        // Answers for instances that the engine owns do not count: lowering the route does not stop them.
         if answer.rung < State::Live {
             return false;
         }
@@ -313,8 +313,8 @@ impl RouteGuard {
                 accepted: is_known.then_some(counts.accepted),
                 of: counts.of,
                 bad: counts.bad,
-                acts_after: counts.outage,
-                acts_at: counts.at_most,
+                acts_after: counts.consecutive_bad_to_act,
+                acts_at: counts.bad_in_window_to_act,
             })
         });
         views.collect()

@@ -38,10 +38,10 @@ pub(super) struct WindowCounts {
     pub of: u64,
     /// How many of these are bad, as far as they are remembered.
     pub bad: u64,
-    /// How many requests in a row that are all bad it takes to act.
-    pub outage: Option<u64>,
-    /// How many bad ones of the last `over` it takes in any case.
-    pub at_most: Option<u64>,
+    /// The guard acts after this many bad requests in a row.
+    pub consecutive_bad_to_act: Option<u64>,
+    /// The guard acts once this many of the last `over` are bad, however spread.
+    pub bad_in_window_to_act: Option<u64>,
 }
 
 impl GuardWindow {
@@ -104,8 +104,8 @@ impl GuardWindow {
             accepted: self.accepted,
             of: self.seen - oldest,
             bad,
-            outage: self.rule.outage(),
-            at_most: self.rule.at_most(),
+            consecutive_bad_to_act: self.rule.consecutive_bad_to_act(),
+            bad_in_window_to_act: self.rule.bad_in_window_to_act(),
         }
     }
 }
@@ -140,7 +140,7 @@ mod tests {
         for accepted in [0.001, 0.01, 0.1] {
             let mut window = GuardWindow::new(accepted, 500, 5);
             assert!(!(0..100_000).any(|n| window.count(accepted > 0.05 && n % 20 == 0)));
-            let named = window.counts().outage.unwrap();
+            let named = window.counts().consecutive_bad_to_act.unwrap();
             let after = (1..=named).find(|_| window.count(true));
             assert!(after.is_some(), "{accepted}: not within {named}");
             let Crossing { bad, of, .. } = window.take_crossing().unwrap();

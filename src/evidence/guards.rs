@@ -16,7 +16,7 @@ impl Evidence {
             let shared = self.counters(route);
             let legacy = LegacyRates::of(&shared.lock().evidence);
             let mut guard = shared.lock_guard();
-            // What is posted where is no setting of what is counted.
+            // `notify` does not affect the counts, so its change keeps them.
             let counts = |settings: &Guard| Guard { notify: None, ..settings.clone() };
             if guard.as_ref().map(|guard| counts(guard.settings())) != settings.map(counts) {
                 *guard = settings.map(|settings| Box::new(RouteGuard::new(settings.clone(), legacy)));

@@ -71,8 +71,9 @@ pub(super) struct NoiseOfLegacy {
     pub(super) unlisted: u64,
     /// A call by legacy that may have changed something: no request of the route is repeated any more.
     pub(super) write: Option<LegacyWrite>,
-    /// During how many reverse requests legacy made writing calls of no known request.
-    pub(super) reverse_doubts: u32,
+    /// During how many reverse requests legacy made unattributed writing calls.
+    #[serde(rename = "reverse_doubts")]
+    pub(super) reverse_unattributed_writes: u32,
     /// A hash of what it depends on apart from the rules; empty if an earlier version stored it.
     pub(super) apart_from_rules: String,
     /// The places of noise before the rules or legacy's address last changed.
@@ -202,8 +203,8 @@ impl NoiseOfLegacy {
                 };
                 let known = std::mem::take(&mut self.places).into_keys();
                 let earlier_places = earlier_places.into_iter().chain(known).take(PLACES_MAX).collect();
-                let reverse_doubts = if noise.is_empty() { 0 } else { self.reverse_doubts };
-                *self = Self { write, earlier_places, reverse_doubts, ..Self::default() };
+                let reverse_unattributed_writes = if noise.is_empty() { 0 } else { self.reverse_unattributed_writes };
+                *self = Self { write, earlier_places, reverse_unattributed_writes, ..Self::default() };
             }
             self.basis.clone_from(noise);
         }

@@ -15,8 +15,8 @@ use crate::flag::State;
 use crate::names::RouteId;
 use crate::store::route_of_candidate;
 
-/// No more reverse requests of a route are sent once legacy has made writing calls of no known request during so many.
-const REVERSE_DOUBTS_MAX: u32 = 3;
+/// After this many reverse requests during which legacy made unattributed writing calls, the route gets no more.
+const REVERSE_UNATTRIBUTED_WRITES_MAX: u32 = 3;
 
 impl Evidence {
     /// Counts a pair, before its ticket is settled. A pair of an earlier generation counts in the totals only. Returns
@@ -115,18 +115,19 @@ impl Evidence {
         }
     }
 
-    /// During a reverse request of this route legacy made writing calls of no known request. After
-    /// `REVERSE_DOUBTS_MAX` of them that counts as a call that may have changed something.
-    pub fn note_reverse_doubt(&self, route: &RouteId) {
+    /// Notes that legacy made unattributed writing calls during a reverse request of this route. After
+    /// `REVERSE_UNATTRIBUTED_WRITES_MAX` such requests that counts as a call that may have changed something.
+    pub fn note_reverse_unattributed_writes(&self, route: &RouteId) {
         let is_last = {
             let shared = self.counters(route);
             let mut counters = shared.lock();
-            counters.noise.reverse_doubts += 1;
+            counters.noise.reverse_unattributed_writes += 1;
             counters.dirty = true;
-            counters.noise.reverse_doubts >= REVERSE_DOUBTS_MAX
+            counters.noise.reverse_unattributed_writes >= REVERSE_UNATTRIBUTED_WRITES_MAX
         };
         if is_last {
-            let call = format!("calls of no known request during {REVERSE_DOUBTS_MAX} reverse comparisons");
+            let call =
+                format!("calls of no known request during {REVERSE_UNATTRIBUTED_WRITES_MAX} reverse comparisons");
             self.record_legacy_write(route, &call);
         }
     }

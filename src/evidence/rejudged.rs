@@ -47,7 +47,7 @@ impl Evidence {
     }
 
     /// Counts pairs as what they were judged to be, by their fingerprint; those that are missing could not be judged.
-    /// `samples` are those that are kept from now on. `None`: the pairs that began to wait `since` do so no more.
+    /// `samples` are those that are kept from now on. `None`: the pairs that began to wait `since` no longer wait.
     pub fn set_rejudged(
         &self,
         route: &RouteId,

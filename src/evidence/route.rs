@@ -233,8 +233,8 @@ impl RouteEvidence {
         let needed = || bound::clean_pairs_after(restarts, rate).saturating_sub(self.pairs_without_error());
         (self.mismatched == 0).then(needed)
     }
-    /// How often the evidence was started from zero by a change of the rules although pairs differed, since a change
-    /// of something else alone answered differences.
+    /// The number of latest restarts after differences that included a rule change, back to the first without one: that
+    /// one corrected the workflow instead.
     pub(super) fn rule_changes_after_differences(&self) -> u32 {
         let after_differences = self.earlier.iter().rev().filter(|earlier| earlier.mismatched > 0);
         let by_rules = after_differences.take_while(|earlier| earlier.changed.iter().any(|part| part == RULES));

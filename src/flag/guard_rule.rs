@@ -47,14 +47,14 @@ impl GuardRule {
         Self { over, within }
     }
 
-    /// How many requests that are all bad it takes; `None` if the guard never acts.
-    pub fn outage(&self) -> Option<u64> {
+    /// The guard acts after this many bad requests in a row; `None` if it never acts.
+    pub fn consecutive_bad_to_act(&self) -> Option<u64> {
         let first = self.within.iter().position(|within| *within > 0)?;
         u64::try_from(first + 1).ok()
     }
 
-    /// How many bad ones of the last `over` it takes in any case, however they are spread; `None` if more than all.
-    pub fn at_most(&self) -> Option<u64> {
+    /// The guard acts once this many of the last `over` are bad, however spread; `None` if it takes more than all.
+    pub fn bad_in_window_to_act(&self) -> Option<u64> {
         let last = self.within.last().filter(|within| **within >= self.over)?;
         debug_assert!(*last > 0);
         u64::try_from(self.within.len()).ok()
@@ -83,25 +83,29 @@ impl GuardRule {
 mod tests {
     use super::*;
 
-    fn outage(rate: f64) -> Option<u64> {
-        GuardRule::new(rate, 500, 5).outage()
+    fn consecutive_bad(rate: f64) -> Option<u64> {
+        GuardRule::new(rate, 500, 5).consecutive_bad_to_act()
     }
 
     /// The numbers in the documentation.
     #[test]
     fn an_outage_is_acted_on_within_a_named_number_of_requests() {
-        assert_eq!([0.0, 0.001, 0.01, 0.05, 0.1, 0.2].map(outage), [5, 5, 5, 5, 6, 9].map(Some));
+        assert_eq!([0.0, 0.001, 0.01, 0.05, 0.1, 0.2].map(consecutive_bad), [5, 5, 5, 5, 6, 9].map(Some));
         let rule = GuardRule::new(0.01, 500, 5);
-        assert_eq!((rule.within[3], rule.within[4], rule.at_most()), (0, 17, Some(22)));
-        let at_most = |rate: f64| GuardRule::new(rate, 500, 5).at_most();
-        assert_eq!([0.001, 0.1].map(at_most), [9, 90].map(Some));
+        assert_eq!((rule.within[3], rule.within[4], rule.bad_in_window_to_act()), (0, 17, Some(22)));
+        let bad_in_window = |rate: f64| GuardRule::new(rate, 500, 5).bad_in_window_to_act();
+        assert_eq!([0.001, 0.1].map(bad_in_window), [9, 90].map(Some));
     }
 
     #[test]
     fn a_rate_that_cannot_be_exceeded_is_never_acted_on() {
-        assert_eq!((outage(1.0), GuardRule::new(0.9, 20, 1).outage()), (None, None));
-        assert_eq!(GuardRule::new(0.5, 10, 1).outage(), None, "ten requests say too little against 50 %");
-        assert_eq!(GuardRule::new(0.01, 4, 5).outage(), None, "fewer requests than it takes bad ones");
+        assert_eq!((consecutive_bad(1.0), GuardRule::new(0.9, 20, 1).consecutive_bad_to_act()), (None, None));
+        assert_eq!(
+            GuardRule::new(0.5, 10, 1).consecutive_bad_to_act(),
+            None,
+            "ten requests say too little against 50 %"
+        );
+        assert_eq!(GuardRule::new(0.01, 4, 5).consecutive_bad_to_act(), None, "fewer requests than it takes bad ones");
     }
 
     #[test]
@@ -110,8 +114,12 @@ mod tests {
             let rule = GuardRule::new(rate, 500, 5);
             assert!(rule.within.windows(2).all(|pair| pair[0] <= pair[1]), "{rate}: {rule:?}");
             let higher = GuardRule::new(rate + 0.05, 500, 5);
-            assert!(higher.outage() >= rule.outage() && higher.remembered() >= rule.remembered(), "{rate}");
+            assert!(
+                higher.consecutive_bad_to_act() >= rule.consecutive_bad_to_act()
+                    && higher.remembered() >= rule.remembered(),
+                "{rate}"
+            );
         }
-        assert_eq!(GuardRule::new(0.0, 500, 1).at_most(), Some(1), "no bad one is accepted");
+        assert_eq!(GuardRule::new(0.0, 500, 1).bad_in_window_to_act(), Some(1), "no bad one is accepted");
     }
 }

@@ -287,7 +287,7 @@ where
             let drain = shared.drain.load(Acquire);
             if drain == drain::NOT_DRAINING {
                 drain_since = None;
-            } else if drain == drain::CUT || (shared.cuts_workflows.load(Acquire) && wait.uses_workflow()) {
+            } else if drain == drain::CUT || (shared.cuts_workflows.load(Acquire) && wait.may_use_store()) {
                 return Poll::Ready(DriveResult::Cut(CutReason::Drain));
             } else if !closing {
                 let since = *drain_since.get_or_insert_with(now);

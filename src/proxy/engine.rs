@@ -317,7 +317,7 @@ fn respond(
             let reply = streamed.take()?;
             proxied.client.record.note(|record| record.service = Some(reply.service));
             wait.set_limits(proxied.entry.limits.with_idle(reply.idle));
-            wait.leaves_workflow();
+            wait.clear_may_use_store();
             relay::note_slow_kinds(wait, &headers);
             headers.extend(reply.fields);
             ReplyBody::streamed(reply.body, wait.clone(), answered)

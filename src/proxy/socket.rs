@@ -236,7 +236,7 @@ impl AsyncRead for ClientIo {
             0 => self.wait.on_fin(),
             count => {
                 let filled = buf.filled();
-                self.wait.on_client_bytes(ends_message(&filled[filled.len() - count..]));
+                self.wait.on_client_bytes(may_end_message(&filled[filled.len() - count..]));
             }
         }
         Poll::Ready(Ok(()))
@@ -245,7 +245,7 @@ impl AsyncRead for ClientIo {
 
 /// Whether a message may end with these bytes: a head or a chunked body ends with an empty line. Fewer than four bytes
 /// may be the rest of such a line.
-fn ends_message(bytes: &[u8]) -> bool {
+fn may_end_message(bytes: &[u8]) -> bool {
     let tail = &bytes[bytes.len().saturating_sub(4)..];
     tail.ends_with(b"\r\n\r\n") || tail.ends_with(b"\n\n") || bytes.len() < 4
 }

@@ -176,7 +176,7 @@ async fn answer(
             let entered = client.shared.workflow_gate.enter();
             let entered = entered.map_err(|why| proxied.refused(found.flag.effective.state, Failure::NoStore(why)))?;
             in_progress = Some(entered);
-            client.wait.set_uses_workflow();
+            client.wait.set_may_use_store();
             // Boxed: the future is large, and without the box that of every request would have room for it.
             let decided = decide_flagged(proxied, found, respelled_from, head, &mut *upload);
             Box::pin(decided).await?

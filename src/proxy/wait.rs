@@ -70,9 +70,9 @@ pub(super) struct ConnectionWait {
     is_sent: AtomicBool,
     /// Whether the request has no body.
     has_no_body: AtomicBool,
-    /// Whether the last bytes that were read may end a message. If they do not, and the request has no body, they may
+    /// Whether the last bytes that were read may end a message. If not, and the request has no body, they may
     /// contain the beginning of the next request.
-    ends_message: AtomicBool,
+    may_end_message: AtomicBool,
     /// Whether the client has sent anything.
     has_client_bytes: AtomicBool,
     waits_for_client: AtomicBool,
@@ -84,7 +84,7 @@ pub(super) struct ConnectionWait {
     fin: AtomicU64,
     overdue_reported: AtomicU8,
     /// Whether the exchange may use the store.
-    uses_workflow: AtomicBool,
+    may_use_store: AtomicBool,
     /// Whether the connection is to close if it is idle.
     close_requested: AtomicBool,
     /// A [`Parkable`].
@@ -136,9 +136,10 @@ impl ConnectionWait {
     pub(super) fn progress(&self) {
         self.since.store(recent(), Relaxed);
     }
-    /// Records that bytes arrived from the client; `ends_message`: whether a head or a chunked body may end with them.
-    pub(super) fn on_client_bytes(&self, ends_message: bool) {
-        self.ends_message.store(ends_message, Relaxed);
+    /// Records that bytes arrived from the client; `may_end_message`: whether a head or a chunked body may end with
+    /// them.
+    pub(super) fn on_client_bytes(&self, may_end_message: bool) {
+        self.may_end_message.store(may_end_message, Relaxed);
         self.has_client_bytes.store(true, Relaxed);
         if self.phase() == Phase::Idle {
             self.enter(Phase::Head);
@@ -164,7 +165,7 @@ impl ConnectionWait {
         self.waits_for_legacy.store(false, Relaxed);
         self.request_bytes.store(0, Relaxed);
         self.overdue_reported.store(0, Relaxed);
-        self.uses_workflow.store(false, Relaxed);
+        self.may_use_store.store(false, Relaxed);
         self.since.store(at, Relaxed);
         self.phase.store(Phase::OwnDeadline as u8, Relaxed);
         (exchange_number, at)
@@ -196,16 +197,16 @@ impl ConnectionWait {
         self.exchange_number.load(Relaxed)
     }
     /// Records that the exchange may use the store from now on.
-    pub(super) fn set_uses_workflow(&self) {
-        self.uses_workflow.store(true, Relaxed);
+    pub(super) fn set_may_use_store(&self) {
+        self.may_use_store.store(true, Relaxed);
     }
-    /// Records that the exchange uses the store no more: what is left of it is a body that a service sends.
-    pub(super) fn leaves_workflow(&self) {
-        self.uses_workflow.store(false, Relaxed);
+    /// Records that the exchange does not use the store any more: what is left of it is a body that a service sends.
+    pub(super) fn clear_may_use_store(&self) {
+        self.may_use_store.store(false, Relaxed);
     }
     /// Whether the current exchange, or else the last one, may use the store.
-    pub(super) fn uses_workflow(&self) -> bool {
-        self.uses_workflow.load(Relaxed)
+    pub(super) fn may_use_store(&self) -> bool {
+        self.may_use_store.load(Relaxed)
     }
     /// Records that the request is sent to legacy from this time on, which is the present time.
     pub(super) fn start_sending(&self, at: u64) {
@@ -335,7 +336,7 @@ impl ConnectionWait {
             && self.phase() != Phase::Tunnel
         {
             // The reader may already have a part of the next head; then the connection is not idle.
-            let has_part_of_next = self.has_no_body.load(Relaxed) && !self.ends_message.load(Relaxed);
+            let has_part_of_next = self.has_no_body.load(Relaxed) && !self.may_end_message.load(Relaxed);
             self.enter(if has_part_of_next { Phase::Head } else { Phase::Idle });
         }
     }

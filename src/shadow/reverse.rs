@@ -93,7 +93,7 @@ impl Runner {
         }
         if let Some(effects) = &effects {
             tokio::time::sleep(effects.window()).await;
-            self.note_doubts(answered, effects);
+            self.note_unattributed_writes(answered, effects);
         }
         let reply = match reply {
             Ok(reply) => reply.map_err(NotRepeated::as_str),
@@ -106,11 +106,11 @@ impl Runner {
     }
 
     /// Notes if legacy changed something for the request, or may have.
-    fn note_doubts(&self, answered: &EngineAnswered, effects: &RequestEffects) {
+    fn note_unattributed_writes(&self, answered: &EngineAnswered, effects: &RequestEffects) {
         let route = &answered.flag.route.id;
         self.note_legacy_calls(&answered.flag.route, effects);
         if !effects.unattributed_writes().is_empty() {
-            self.evidence.note_reverse_doubt(route);
+            self.evidence.note_reverse_unattributed_writes(route);
         }
     }
 

@@ -671,7 +671,7 @@ respond: { status: 200, body: '${steps.order.output}' }
         (
             ADOPT,
             good.replace("steps:\n", "legacy_passive: { reason: x }\nsteps:\n"),
-            "`legacy_passive` says that nobody need",
+            "`legacy_passive` says that legacy need not be told",
         ),
         (
             ADOPT,

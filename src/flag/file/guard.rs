@@ -12,7 +12,7 @@ use crate::problem::{Problems, Site};
 
 /// How many of the last requests count, if `over` is not given.
 const OVER_DEFAULT: u64 = 500;
-/// How many bad ones of them it takes at least, if `at_least` is not given.
+/// The fewest bad ones of them after which a guard acts, if `at_least` is not given.
 const AT_LEAST_DEFAULT: u64 = 5;
 
 /// When a route is lowered automatically. What is left out here is as `guard:` of pointsman.yaml says, and else the
@@ -114,17 +114,18 @@ pub fn guard<'s>(
     Some(guard)
 }
 
-/// The accepted rate of answers that are slower than `p99_ratio` allows: of a 99th percentile.
+/// The accepted rate of answers that are slower than `p99_ratio` allows: by definition 1 % of answers are slower than
+/// the 99th percentile.
 pub const SLOW_RATE: f64 = 0.01;
 
 /// Refuses a rate that is never acted on: too few requests count for it.
 fn check_reachable(key: &str, rate: Option<f64>, guard: &Guard, site: &Site, problems: &mut Problems) {
     let Some(rate) = rate else { return };
     let Guard { over, at_least, .. } = guard;
-    if GuardRule::new(rate, *over, *at_least).outage().is_some() {
+    if GuardRule::new(rate, *over, *at_least).consecutive_bad_to_act().is_some() {
         return;
     }
-    let needed = GuardRule::new(rate, GUARD_WINDOW_REQUESTS_MAX, *at_least).outage();
+    let needed = GuardRule::new(rate, GUARD_WINDOW_REQUESTS_MAX, *at_least).consecutive_bad_to_act();
     let message = format!(
         "the guard would never act: {over} requests cannot exceed this rate with certainty, even if all are bad"
     );

@@ -168,7 +168,7 @@ where
                 drain::HAND_OVER => {
                     self.close();
                     if self.shared.cuts_workflows.load(Acquire) {
-                        let streams = self.open.values().filter(|stream| stream.wait.uses_workflow());
+                        let streams = self.open.values().filter(|stream| stream.wait.may_use_store());
                         streams.for_each(|stream| stream.cut(CutReason::Drain));
                     }
                 }

@@ -2,12 +2,13 @@
 
 use serde_json::json;
 
-use crate::ladder::{ForcedFile, Ladder, RouteStatus};
+use crate::ladder::{ForcedFileState, Ladder, RouteStatus};
 use crate::record::{BY_FILE, RecordWriter, RefusedMove};
 
-/// Enters what is so now. Called at a start and after each change of the files.
+/// Adds an entry for each forced state and each refused request that has none. Called at a start and after each change
+/// of the files.
 pub(super) fn record(ladder: &Ladder, recorder: &RecordWriter) {
-    for ForcedFile { route, forced, rung, shares, evidence } in ladder.forced_files() {
+    for ForcedFileState { route, forced, rung, shares, evidence } in ladder.forced_files() {
         let body = json!({
             "state": forced.state,
             "in_force": rung,

@@ -102,13 +102,13 @@ impl RehearsalFiles {
     pub fn rehearse<E: From<std::io::Error>>(
         &self,
         captures: impl Iterator<Item = Result<Capture, E>>,
-        only: Option<&RouteId>,
+        route_filter: Option<&RouteId>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<RehearsalReport, E> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let rehearsing = Rehearsing::start(self).await?;
-            let report = rehearsing.run(captures, only, progress).await;
+            let report = rehearsing.run(captures, route_filter, progress).await;
             rehearsing.shadow.drain(Duration::from_secs(1)).await;
             report
         })
@@ -174,7 +174,7 @@ impl<'a> Rehearsing<'a> {
     async fn run<E: From<std::io::Error>>(
         &self,
         captures: impl Iterator<Item = Result<Capture, E>>,
-        only: Option<&RouteId>,
+        route_filter: Option<&RouteId>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<RehearsalReport, E> {
         let mut report = RehearsalReport::default();
@@ -183,7 +183,7 @@ impl<'a> Rehearsing<'a> {
         for capture in captures {
             let capture = capture?;
             report.captures += 1;
-            let route = match self.answered(&capture, only) {
+            let route = match self.answered(&capture, route_filter) {
                 Ok(Some(answered)) => self.offer(answered).await,
                 Ok(None) => {
                     *report.left_out.entry("other_route").or_default() += 1;
@@ -209,7 +209,7 @@ impl<'a> Rehearsing<'a> {
             let found = self.found(&route).await.map_err(|error| std::io::Error::other(error.to_string()))?;
             report.routes.insert(route, found);
         }
-        // Also of a route without any other: it was not compared, and the result must not be read as if it was.
+        // A route may have only left-out captures: it is listed, so that its absence is not read as equality.
         for (route, reasons) in left_out {
             report.routes.entry(route).or_default().left_out = reasons;
         }
@@ -227,15 +227,15 @@ impl<'a> Rehearsing<'a> {
     ///
     /// # Errors
     /// Why it cannot be rehearsed.
-    fn answered(&self, capture: &Capture, only: Option<&RouteId>) -> Result<Option<Answered>, &'static str> {
+    fn answered(&self, capture: &Capture, route_filter: Option<&RouteId>) -> Result<Option<Answered>, &'static str> {
         let flags = &self.files.flags;
         let is_of = |flag: &&Arc<RouteFlag>| flag.route.ids().any(|id| *id == capture.route);
         let found = flags.routes.iter().find(is_of);
-        if found.is_none() && only.is_some_and(|only| *only != capture.route) {
+        if found.is_none() && route_filter.is_some_and(|wanted| *wanted != capture.route) {
             return Ok(None);
         }
         let flag = found.ok_or("no_route")?;
-        if only.is_some_and(|only| *only != flag.route.id && *only != capture.route) {
+        if route_filter.is_some_and(|wanted| *wanted != flag.route.id && *wanted != capture.route) {
             return Ok(None);
         }
         if flag.route.workflow.is_none() {

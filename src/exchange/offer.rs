@@ -76,8 +76,8 @@ pub trait TicketCounter: Send + Sync {
         let _ = request;
     }
     /// The value under which a request is counted that has this declared value (`promote.strata_by`): its own, or the
-    /// one of all beyond a bound; `None` if the files have another key by now. Called at most once for each ticket,
-    /// after legacy's reply.
+    /// shared value for all values beyond the bound; `None` if the files have another key by now. Called at most once
+    /// for each ticket, after legacy's reply.
     fn counted_value(&self, request: &OfferedRequest, value: StratumValue) -> Option<StratumValue> {
         let _ = request;
         Some(value)

@@ -62,12 +62,12 @@ impl RehearsedEvents {
         self.children.push(ChildEvents { run, events: own, redaction });
         self.children.extend(children);
         self.children_not_kept += children_not_kept;
-        self.bounded();
+        self.truncate_to_bounds();
     }
 
     /// Drops and counts what the bounds leave no room for: the events of the run itself come first, then those of the
     /// runs that ended first.
-    pub fn bounded(&mut self) {
+    pub fn truncate_to_bounds(&mut self) {
         let over = self.children.len().saturating_sub(REHEARSED_CHILDREN_MAX);
         self.children.truncate(REHEARSED_CHILDREN_MAX);
         self.children_not_kept += over as u64;
@@ -111,13 +111,13 @@ mod tests {
         assert_eq!(kept(&parent), [(1, 60, 0), (2, 80, 0), (3, 50, 40)]);
         // The run itself goes on: it needs the room.
         (0..245).for_each(|_| parent.push(Timestamp::UNIX_EPOCH, Event::Ending(EndingEvent::Completed {})));
-        parent.bounded();
+        parent.truncate_to_bounds();
         assert_eq!((parent.own.first.len(), parent.own.not_kept), (REHEARSED_EVENTS_MAX, 55));
         assert_eq!(kept(&parent), [(1, 0, 60), (2, 0, 80), (3, 0, 90)]);
     }
 
     #[test]
-    fn so_many_runs_below_a_rehearsal_are_kept() {
+    fn at_most_the_bound_of_child_runs_is_kept() {
         let mut parent = events(1);
         for n in 0..REHEARSED_CHILDREN_MAX + 7 {
             parent.add_child(run(n), events(1), None);

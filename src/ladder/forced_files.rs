@@ -13,9 +13,9 @@ use crate::flag::{Shares, State};
 use crate::names::RouteId;
 use crate::store::{FileState, ForcedState};
 
-/// A state that a file put in force without a flip, or that such a route has since its file says no `force` any more.
+/// A state put in force by a file's `force` without a flip; or the state after that `force` was removed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ForcedFile {
+pub struct ForcedFileState {
     /// The route.
     pub route: RouteId,
     /// The state, its reason, and the source of its entry.

@@ -112,7 +112,7 @@ pub use cohort_gate::CohortBelow;
 pub use cohort_listener::{CohortAhead, CohortListener, CohortMove};
 pub use command::FlipCommand;
 pub use declared_plans::{CandidateMove, DeclaredPlans};
-pub use forced_files::ForcedFile;
+pub use forced_files::ForcedFileState;
 pub use guard_types::{GuardActed, GuardListener, GuardRelease, GuardReleased, GuardStatus};
 pub use plans::{CandidateStatus, KeptPlans, stored_plans_in_force};
 pub use status::RouteStatus;

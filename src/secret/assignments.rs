@@ -19,10 +19,11 @@ const SECRET_CHARS_MIN: usize = 16;
 /// So much of a line is read to tell a value from the rest of a sentence.
 const SENTENCE_BYTES_MAX: usize = 256;
 /// The first words of a remark about a field, which is followed by no value: `password: must not be empty`.
-const SENTENCES: [&str; 14] =
+const REMARK_FIRST_WORDS: [&str; 14] =
     ["must", "is", "are", "may", "should", "shall", "can", "cannot", "can't", "has", "was", "not", "too", "needs"];
 /// Remarks of one word: `token: expired`.
-const REMARKS: [&str; 8] = ["required", "invalid", "missing", "expired", "empty", "optional", "unknown", "none"];
+const ONE_WORD_REMARKS: [&str; 8] =
+    ["required", "invalid", "missing", "expired", "empty", "optional", "unknown", "none"];
 /// Words that follow the name of a secret and name its value.
 const LABELS: [&str; 9] = ["number", "no", "id", "key", "code", "value", "is", "was", "hash"];
 /// The most bytes that the quote before a value has, with the backslashes that escape it.
@@ -147,18 +148,18 @@ impl<'t> Iterator for Assignments<'t, '_> {
 
 /// The name and delimiter at the end of a text that may belong to a value in the next text, such as the next element:
 /// `Your password:`.
-pub(super) fn lead(text: &str, is_secret: &dyn Fn(&str) -> bool) -> Option<String> {
+pub(super) fn trailing_name(text: &str, is_secret: &dyn Fn(&str) -> bool) -> Option<String> {
     let text = text.trim_end();
     if !text.ends_with([':', '=', '>', '→']) {
         return None;
     }
     let line = text.rsplit(['\n', '\r']).next().unwrap_or_default();
-    let lead = &line[line.ceil_char_boundary(line.len().saturating_sub(2 * NAME_CHARS_MAX))..];
-    value_behind(lead, "1", is_secret).is_some().then(|| lead.to_owned())
+    let name = &line[line.ceil_char_boundary(line.len().saturating_sub(2 * NAME_CHARS_MAX))..];
+    value_behind(name, "1", is_secret).is_some().then(|| name.to_owned())
 }
 
 /// A value at the beginning of a text for which the end of the text before it has the name.
-pub(super) struct LedValue {
+pub(super) struct ValueAfterName {
     pub name: String,
     pub place: Range<usize>,
     /// The value without its encoding.
@@ -168,13 +169,17 @@ pub(super) struct LedValue {
 }
 
 /// The value with which a text begins if it follows this name and delimiter.
-pub(super) fn value_behind(lead: &str, text: &str, is_secret: &dyn Fn(&str) -> bool) -> Option<LedValue> {
+pub(super) fn value_behind(
+    trailing_name: &str,
+    text: &str,
+    is_secret: &dyn Fn(&str) -> bool,
+) -> Option<ValueAfterName> {
     let value = text.trim_start();
-    let joined = format!("{lead} {value}");
-    let (in_joined, in_text) = (lead.len() + 1, text.len() - value.len());
-    let found = Assignments::of(&joined, is_secret).find(|found| found.value.start >= lead.len())?;
+    let joined = format!("{trailing_name} {value}");
+    let (in_joined, in_text) = (trailing_name.len() + 1, text.len() - value.len());
+    let found = Assignments::of(&joined, is_secret).find(|found| found.value.start >= trailing_name.len())?;
     let place = found.value.start + in_text - in_joined..found.value.end + in_text - in_joined;
-    (found.value.start <= in_joined + QUOTE_BYTES_MAX).then(|| LedValue {
+    (found.value.start <= in_joined + QUOTE_BYTES_MAX).then(|| ValueAfterName {
         plain: found.plain(&joined),
         is_line: found.is_line(),
         name: found.name.into_owned(),
@@ -263,7 +268,7 @@ fn unquoted_value(
     let sentence = beginning.lines().next().unwrap_or_default();
     let word = first.trim_end_matches(['.', ',', ';', '!']);
     let is_one_of = |words: &[&str]| words.iter().any(|other| word.eq_ignore_ascii_case(other));
-    let is_remark = is_one_of(&REMARKS) || is_one_of(&SENTENCES) && sentence.trim() != first;
+    let is_remark = is_one_of(&ONE_WORD_REMARKS) || is_one_of(&REMARK_FIRST_WORDS) && sentence.trim() != first;
     if is_remark && !has_digit(sentence) {
         return None;
     }

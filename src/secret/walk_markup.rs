@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::assignments::{Assignments, lead, value_behind};
+use super::assignments::{Assignments, trailing_name, value_behind};
 use super::markup::{Piece, PieceKind, content, escaped, unescaped};
 use super::walk::{Edited, SecretWalk};
 
@@ -14,7 +14,7 @@ use super::walk::{Edited, SecretWalk};
 impl SecretWalk<'_, '_> {
     pub(super) fn markup(&mut self, text: &str, pieces: &[Piece<'_>]) -> Option<String> {
         let mut edited = Edited::of(text);
-        let (mut read, mut last_lead) = (0, None);
+        let (mut read, mut last_name) = (0, None);
         for (n, piece) in pieces.iter().enumerate().map(|(n, piece)| (n + 1, piece)) {
             if piece.place.end <= read {
                 continue;
@@ -23,12 +23,12 @@ impl SecretWalk<'_, '_> {
                 PieceKind::Secret(name) => {
                     let shown = self.found(name, &content(&text[piece.place.clone()]), false);
                     shown.into_iter().for_each(|shown| edited.replace(piece.place.clone(), &shown));
-                    last_lead = None;
+                    last_name = None;
                 }
                 PieceKind::InTag => self.part(&mut edited, piece.place.clone(), piece.kind),
                 PieceKind::Escaped | PieceKind::Verbatim => {
                     let place = read.max(piece.place.start)..piece.place.end;
-                    read = self.text_piece(&mut edited, place, piece, &pieces[n..], &mut last_lead);
+                    read = self.text_piece(&mut edited, place, piece, &pieces[n..], &mut last_name);
                 }
             }
         }
@@ -43,14 +43,14 @@ impl SecretWalk<'_, '_> {
         mut place: Range<usize>,
         piece: &Piece<'_>,
         later: &[Piece<'_>],
-        last_lead: &mut Option<String>,
+        last_name: &mut Option<String>,
     ) -> usize {
         let text = edited.text();
         while !text[place.clone()].trim().is_empty() {
             let part = &text[place.clone()];
-            let led = last_lead.take().and_then(|lead| value_behind(&lead, part, self.is_secret));
-            let (name, plain, value, is_line) = if let Some(led) = led {
-                (led.name, Some(led.plain), led.place, led.is_line)
+            let after_name = last_name.take().and_then(|name| value_behind(&name, part, self.is_secret));
+            let (name, plain, value, is_line) = if let Some(found) = after_name {
+                (found.name, Some(found.plain), found.place, found.is_line)
             } else if let Some(last) = Assignments::of(part, self.is_secret)
                 .last()
                 .filter(|last| last.value.end == part.len() && continued(text, piece, later).is_some())
@@ -59,7 +59,7 @@ impl SecretWalk<'_, '_> {
                 (last.name.into_owned(), None, last.value, is_line)
             } else {
                 self.part(edited, place.clone(), piece.kind);
-                *last_lead = lead(part, self.is_secret);
+                *last_name = trailing_name(part, self.is_secret);
                 return place.end;
             };
             self.part(edited, place.start..place.start + value.start, piece.kind);

@@ -1,11 +1,10 @@
 //! Asks legacy what it would have answered to a request that the engine has answered, and compares (a reverse
 //! comparison).
 //!
-//! Always true: only requests of routes that are declared safe to repeat are asked, and none of a route for which
-//! legacy was seen to change something. Where legacy's calls are watched, those of such a request are too. At most
-//! [`REPEATS_IN_FLIGHT_MAX`](super::repeat::REPEATS_IN_FLIGHT_MAX) are under way, until their calls are known, those
-//! included that are sent a second time; a request that finds no room is not asked. Such a pair counts as one of
-//! `shadow`.
+//! Always true: only requests of routes that are declared safe to repeat are sent to legacy, and none of a route for
+//! which legacy was seen to change something. Where legacy's calls are watched, those of such a request are too. At
+//! most [`REPEATS_IN_FLIGHT_MAX`](super::repeat::REPEATS_IN_FLIGHT_MAX) are in flight, until their calls are known,
+//! requests of `repeat` included; a request that finds no room is not sent. Such a pair counts as one of `shadow`.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -277,8 +277,8 @@ pub struct CommandRecord {
 pub struct LockRow {
     /// The lock.
     pub name: String,
-    /// The position, ascending over all locks: first come, first served.
-    pub place: u64,
+    /// Ascending over all locks: first come, first served.
+    pub position: u64,
     /// The run.
     pub run: RunId,
     /// The step.

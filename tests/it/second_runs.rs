@@ -43,7 +43,7 @@ async fn services(rates: Arc<AtomicU64>, charges: Arc<AtomicU64>) -> Server {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_engine_draws_itself_is_found_without_reading_or_sending_anything_again() {
+async fn random_values_of_the_engine_are_found_without_reading_or_sending_anything_again() {
     let (rates, charges) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let server = services(rates.clone(), charges.clone()).await;
     let flags = FlagsDir::empty();

@@ -287,8 +287,14 @@ mod tests {
     #[test]
     fn a_lock_is_held_since_it_was_taken_and_not_since_its_step_joined_the_queue() {
         let (step, item, name) = (StepId::from("use"), Some(2), "sku:a".to_owned());
-        let row =
-            |n: u64| LockRow { name: name.clone(), place: n, run: run_id(n), step: step.clone(), item, since: at(0) };
+        let row = |n: u64| LockRow {
+            name: name.clone(),
+            position: n,
+            run: run_id(n),
+            step: step.clone(),
+            item,
+            since: at(0),
+        };
         let rows = [row(1), row(2), row(3)];
         let queued = Event::Lock(LockEvent::Queued { step: step.clone(), item, name: name.clone() });
         let taken = Event::Lock(LockEvent::Taken { step: step.clone(), item, name: name.clone() });

@@ -73,7 +73,7 @@ pub(in crate::engine) async fn prepare(
         return not_started("plan_not_runnable", "The runs of the plan in force have to be kept");
     }
     let family = request.creates.as_ref().map(|(family, _)| family);
-    // In `only` it gets a run nevertheless: legacy does not create any there, and the collision has raised an alert.
+    // In `only` the request gets a run: legacy creates no instances there, and the collision has raised an alert.
     let is_below_only = may_fall_back || request.mode == Mode::Real && request.may_begin != MayBegin::Always;
     if is_below_only && family.is_some_and(|family| core.ports.affinity.collided(family)) {
         return not_started("pin_collision", "Both arms have created an instance with the same id");

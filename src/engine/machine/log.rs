@@ -147,7 +147,7 @@ impl Log {
     /// The kept events, which are kept no longer.
     pub fn take_events(&mut self) -> RehearsedEvents {
         let mut kept = self.rehearsed.take().unwrap_or_default();
-        kept.bounded();
+        kept.truncate_to_bounds();
         kept
     }
     /// Adds a message to a webhook, stored with the pending events.

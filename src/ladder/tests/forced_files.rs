@@ -2,11 +2,11 @@
 
 use super::files::forcing;
 use super::*;
-use crate::ladder::ForcedFile;
+use crate::ladder::ForcedFileState;
 
 /// The states that files put in force without a flip, with their reasons and the sources of their entries.
 fn forced_files(fixture: &Fixture) -> Vec<(State, Option<String>, String)> {
-    let shown = |file: ForcedFile| (file.forced.state, file.forced.reason, file.forced.source);
+    let shown = |file: ForcedFileState| (file.forced.state, file.forced.reason, file.forced.source);
     fixture.ladder.forced_files().into_iter().map(shown).collect()
 }
 

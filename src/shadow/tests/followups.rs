@@ -366,7 +366,7 @@ async fn marks_that_the_store_refuses_do_not_hold_up_a_stop() {
 
 /// Its run has done what it does, only not from what legacy read.
 #[tokio::test]
-async fn a_write_is_skipped_whose_reads_by_legacy_are_not_known_and_its_twin_lacks_nothing() {
+async fn a_write_with_unknown_legacy_reads_is_skipped_and_marks_no_twin() {
     let rig = Rig::new(limits()).await;
     rig.create("create", "1", 0, 10);
     assert_eq!(rig.test.settled(1).await.matched, 1);

@@ -1,4 +1,4 @@
-//! What is kept of a pair whose time is over before everything secret in it is hidden.
+//! What is kept of a pair whose deadline passed before everything secret in it is hidden.
 
 use std::cell::Cell;
 
@@ -18,12 +18,12 @@ fn quoting(texts: usize, is_one: bool, by: &str) -> Value {
     json!({ "secrets": secrets, "said": said })
 }
 
-/// What became of a pair whose time was over after so many checks.
+/// What became of a pair whose deadline passed after so many checks.
 struct ExpiredSample {
     sample: Sample,
     kept: PairRecord,
     was_over: bool,
-    /// How often it was checked whether the time was over.
+    /// How often it was checked whether the deadline had passed.
     checked: u64,
     /// How long it went on after that, with the longest time between two checks before.
     went_on: Duration,
@@ -98,7 +98,7 @@ fn made_until(checks: u64, texts: usize, is_one: bool) -> ExpiredSample {
 /// Replies of 1 MiB that quote 200 secrets. To make all that is kept of such a pair takes a hundred times as long as to
 /// compare it, so it is cut short: from the start, among the secrets and the differences, and within the first body.
 #[test]
-fn what_is_kept_of_the_worst_pair_ends_soon_after_the_time_is_over() {
+fn sampling_stops_soon_after_the_deadline() {
     for (texts, is_one, checks) in
         [(15_000, false, &[0, 1_000, 40_000, 60_000, 85_000][..]), (20_000, true, &[0, 10, 1_000][..])]
     {
@@ -124,9 +124,9 @@ fn all_of_a_pair_is_kept_if_there_is_time() {
     assert!(!text.contains("token-of-") && !text.contains("the time for the pair"), "{}", &text[..2_000]);
 }
 
-/// The time is over in each part of what is kept: the differences, the bodies and events of the sample, and the pair.
+/// The deadline passes in each part of what is kept: the differences, the bodies and events of the sample, and the pair.
 #[test]
-fn nothing_secret_is_kept_wherever_the_time_is_over() {
+fn nothing_secret_is_kept_wherever_the_deadline_passes() {
     let all = made_until(u64::MAX, 600, false).checked;
     for part in 0..16 {
         let ExpiredSample { sample, kept, was_over, .. } = made_until(all * part / 16, 600, false);

@@ -38,8 +38,8 @@ impl CoordinationTables {
                         |row: &LockRow| row.run == run && row.name == name && row.step == step && row.item == item;
                     if !self.locks.iter().any(is_queued) {
                         self.last_position += 1;
-                        let place = self.last_position;
-                        self.locks.push(LockRow { name, place, run, step, item, since });
+                        let position = self.last_position;
+                        self.locks.push(LockRow { name, position, run, step, item, since });
                     }
                 }
                 LockChange::Leave { name, step, item } => {

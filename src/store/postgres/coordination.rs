@@ -134,7 +134,7 @@ impl PostgresStore {
         let row = |row: &PgRow| {
             Ok(LockRow {
                 name: utf8_text(column(row, 0)?)?,
-                place: column::<i64>(row, 1)?.cast_unsigned(),
+                position: column::<i64>(row, 1)?.cast_unsigned(),
                 run: run_id(column(row, 2)?)?,
                 step: StepId::new(unescape(column(row, 3)?)),
                 item: u32::try_from(column::<i64>(row, 4)?).ok(),

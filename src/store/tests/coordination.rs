@@ -42,7 +42,7 @@ fn leave(name: &str, step: &str, item: Option<u32>) -> LockChange {
 
 async fn rows(store: &StoreHandle, name: &str) -> Vec<(RunId, String, Option<u32>)> {
     let rows = store.locks(Some(vec![name.to_owned()]), 99).await.unwrap();
-    assert!(rows.is_sorted_by_key(|row| row.place) && rows.iter().all(|row| row.name == name));
+    assert!(rows.is_sorted_by_key(|row| row.position) && rows.iter().all(|row| row.name == name));
     rows.into_iter().map(|row| (row.run, row.step.as_str().to_owned(), row.item)).collect()
 }
 
@@ -134,11 +134,18 @@ async fn a_lock_is_granted_in_the_order_of_requests(which: StoreKind) {
     assert_eq!(rows(store, "a").await, expected);
     assert_eq!(rows(store, "c").await, []);
     let all = store.locks(None, 99).await.unwrap();
-    assert!(all.is_sorted_by_key(|row| row.place));
+    assert!(all.is_sorted_by_key(|row| row.position));
     assert_eq!(all.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["a", "a", "a", "b", "a"]);
     assert_eq!(
         all[0],
-        LockRow { place: all[0].place, name: "a".into(), run: run_id(3), step: "x".into(), item: None, since: at(1) }
+        LockRow {
+            position: all[0].position,
+            name: "a".into(),
+            run: run_id(3),
+            step: "x".into(),
+            item: None,
+            since: at(1)
+        }
     );
     assert_eq!(store.locks(None, 2).await.unwrap(), all[..2]);
     let both = store.locks(Some(vec!["b".into(), "a".into()]), 99).await.unwrap();

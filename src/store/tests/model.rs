@@ -176,7 +176,7 @@ async fn contents(store: &StoreHandle) -> String {
     text += &format!("{:?}\n", store.pending_runs(99).await);
     text += &format!("{:?}\n", store.due_times(99).await);
     let locks = store.locks(None, 99).await.unwrap();
-    text += &format!("{:?}\n", locks.into_iter().map(|row| LockRow { place: 0, ..row }).collect::<Vec<_>>());
+    text += &format!("{:?}\n", locks.into_iter().map(|row| LockRow { position: 0, ..row }).collect::<Vec<_>>());
     let webhook_messages = store.webhook_messages(0, 99).await.unwrap();
     text += &format!(
         "{:?}\n",

@@ -61,10 +61,10 @@ pub(in crate::store::sqlite) async fn locks(
     query.push(" ORDER BY place LIMIT ").push_bind(sql_limit(limit));
     type Row = (i64, Vec<u8>, String, String, i64, i64);
     let found: Vec<Row> = query.build_query_as().fetch_all(readers.pool()?).await.map_err(read_error)?;
-    let row = |(place, run, name, step, item, since): Row| {
+    let row = |(position, run, name, step, item, since): Row| {
         Ok(LockRow {
             name,
-            place: place.cast_unsigned(),
+            position: position.cast_unsigned(),
             run: parse_run_id(run)?,
             step: StepId::new(step),
             item: u32::try_from(item).ok(),

@@ -163,6 +163,13 @@ mod tests {
     }
 
     #[test]
+    fn the_earlier_name_of_a_limit_is_read() {
+        let limits = |name: &str| set_with(name, 7_000).read().map(|loaded| loaded.setup.limits.clone());
+        assert!(limits("egress_bystanders_max").is_ok_and(|limits| limits.egress_uncompared_requests_max == 7_000));
+        assert!(limits("order_wait_ms").is_ok_and(|limits| limits.command_wait_ms == 7_000));
+    }
+
+    #[test]
     fn each_limit_with_a_smallest_value_refuses_a_smaller_one() {
         for (name, min, needed_by) in MIN_VALUES {
             let (smaller, smallest) = (set_with(name, min - 1), set_with(name, min));

@@ -45,13 +45,13 @@ pub struct RequestsAtLegacyByInstance {
 #[derive(Default)]
 struct Table {
     next: u64,
-    requests: BTreeMap<u64, Counted>,
+    requests: BTreeMap<u64, CountedRequest>,
     instances: HashMap<PinKey, InstanceEntry>,
     /// By the oldest id of a family: until when legacy may go on with creates, or with requests of unknown ids.
     unsettled: HashMap<RouteId, Instant>,
 }
 
-struct Counted {
+struct CountedRequest {
     access: InstanceAccess<RouteId, PinKey>,
     is_write: bool,
     settles: Duration,
@@ -153,14 +153,14 @@ impl RequestsAtLegacyByInstance {
         }
         let number = table.next;
         table.next += 1;
-        table.requests.insert(number, Counted { access, is_write, settles });
+        table.requests.insert(number, CountedRequest { access, is_write, settles });
         LegacyAdmission::AtLegacy(Some(RequestAtLegacy::new(this, number)))
     }
 
     /// Marks an instance as moving: from now on no request of it is counted.
     ///
     /// # Errors
-    /// It moves already; the future resolves when it does so no more.
+    /// It moves already; the future resolves when that move has ended.
     pub fn begin(self: &Arc<Self>, key: &InstanceKey) -> Result<InstanceMoveMark, BoxFuture<'static, ()>> {
         let key = key.stored_key();
         let mut table = self.table();
@@ -238,7 +238,7 @@ impl InFlightAtLegacyCounter for RequestsAtLegacyByInstance {
     fn leave(&self, number: u64, may_go_on: bool) {
         let now = Instant::now();
         let mut table = self.table();
-        let Some(Counted { access, is_write, settles }) = table.requests.remove(&number) else { return };
+        let Some(CountedRequest { access, is_write, settles }) = table.requests.remove(&number) else { return };
         let until = now.checked_add(settles).filter(|_| may_go_on && is_write && !settles.is_zero());
         match (access, until) {
             (InstanceAccess::Creates(family), Some(until)) => note(&mut table.unsettled, family, until),
@@ -335,7 +335,7 @@ mod tests {
         };
         drop(mark);
         moved.await;
-        assert!(admit(&requests, InstanceAccess::FollowsUp(&one), true).is_some(), "it moves no more");
+        assert!(admit(&requests, InstanceAccess::FollowsUp(&one), true).is_some(), "its move has ended");
     }
 
     #[tokio::test(start_paused = true)]

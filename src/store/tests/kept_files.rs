@@ -61,7 +61,7 @@ async fn reading_leaves_the_files_beside_the_database_as_they_were() {
     // The files as a kill leaves them: the log has the only copy of a run.
     let (killed, store) = (tempfile::tempdir().unwrap(), open(alone.path()).await.unwrap());
     store.append(append(run_id(2), 1, 1).into()).await.unwrap();
-    for name in ["test.db", LOG_AND_INDEX[0], BESIDE[1]] {
+    for name in ["test.db", LOG_AND_INDEX[0], LOG_AND_INDEX[1]] {
         std::fs::copy(alone.path().join(name), killed.path().join(name)).unwrap();
     }
     store.close().await;

@@ -297,8 +297,7 @@ pub struct Limits {
     /// Requests to which legacy's calls can be attributed: those that legacy handles, and those that ended within
     /// `egress.window`. If there are more, requests are left out and counted, the oldest ended ones first.
     pub egress_requests_max: u64,
-    /// The same for requests that are not compared. They are watched too, so that calls by legacy for them
-    /// are not attributed to a request that is compared.
+    /// The same for requests that are not compared, so that no compared request gets the calls by legacy for them.
     #[serde(alias = "egress_bystanders_max")] // the earlier name
     pub egress_uncompared_requests_max: u64,
     /// Bytes of legacy's calls that are kept until they are compared, and of the bodies of ended requests whose value

@@ -123,11 +123,9 @@ pub(super) struct StoredEvidence {
     pub(super) rules: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rejudging: Option<Rejudging>,
-    /// Answers of the engine that were not judged yet.
-    #[serde(default, rename = "checks_under_way")]
+    #[serde(default, rename = "checks_under_way")] // answers of the engine that were not judged yet
     pub(super) checks_in_flight: u64,
-    /// Requests that were not settled yet.
-    #[serde(default, rename = "under_way", skip_serializing_if = "PairsByKind::is_empty")]
+    #[serde(default, rename = "under_way", skip_serializing_if = "PairsByKind::is_empty")] // not settled yet
     pub(super) in_flight: PairsByKind,
 }
 

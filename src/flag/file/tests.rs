@@ -321,11 +321,7 @@ fn each_field_is_checked() {
         (json!({ "workflow": null, "instance": { "creates": "$.a[0,1]" } }), ".instance.creates", "may select several"),
         (json!({ "instance": {} }), ".instance", "exactly one of `creates` and `follows`"),
         (json!({ "instance": { "follows": "x" } }), ".instance.follows", "needs a `key`"),
-        (
-            json!({ "instance": { "follows": "x", "key": "reply.id" } }),
-            ".instance.key",
-            "does not say where a request has",
-        ),
+        (json!({ "instance": { "follows": "x", "key": "reply.id" } }), ".instance.key", "does not say where"),
         (json!({ "instance": { "follows": "x", "key": "path.idd" } }), ".instance.key", "did you mean `id`?"),
         (json!({ "instance": { "follows": "x", "key": "path.id" } }), ".instance.follows", "no route is called `x`"),
         (json!({ "caller": ["a b"] }), ".caller[0]", "is not a header name"),

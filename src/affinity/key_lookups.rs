@@ -60,7 +60,8 @@ impl KeyLookups {
         look_up.await
     }
 
-    /// Returns whether a run claimed any key in this range, according to the store. Waits like [`KeyLookups::first_try`].
+    /// Returns whether a run claimed any key in this range, according to the store. Waits like
+    /// [`KeyLookups::first_try`].
     pub(super) async fn engine_took_any(
         &self,
         store: &StoreHandle,

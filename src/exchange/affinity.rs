@@ -182,8 +182,8 @@ pub trait Affinity: Send + Sync {
         None
     }
     /// Moves an instance from legacy to the engine, if that is possible now. The caller must not hold a request at
-    /// legacy of that instance ([`Affinity::admit_to_legacy`]). Waits for a bounded time; the move goes on if the caller
-    /// does not wait for it.
+    /// legacy of that instance ([`Affinity::admit_to_legacy`]). Waits for a bounded time; the move goes on if the
+    /// caller does not wait for it.
     fn adopt(&self, request: AdoptionRequest) -> BoxFuture<'_, AdoptionAnswer> {
         let _ = request;
         Box::pin(std::future::ready(AdoptionAnswer::AtLegacy))

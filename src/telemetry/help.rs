@@ -41,7 +41,7 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_succession_requests_total",
-        "Requests of routes with a workflow that waited until this process had taken over the store from its \
+        "Requests of routes with a workflow that waited until this process had taken over the store of its \
          predecessor, by outcome: `served`, `refused` (`succession_wait_ms`, `succession_waiting_max`).",
     ),
     (
@@ -331,11 +331,11 @@ const GAUGES: MetricDescriptions = &[
     ("pointsman_record_entries", "The number of the newest entry of the record of moves."),
     (
         "pointsman_succession_requests_waiting",
-        "Requests of routes with a workflow that wait until this process has taken over the store from its predecessor.",
+        "Requests of routes with a workflow that wait until this process has taken over the store of its predecessor.",
     ),
     (
         "pointsman_succession_store_wait_seconds",
-        "How long this process waited until it had taken over the store from its predecessor and had started.",
+        "How long this process waited until it had taken over the store of its predecessor and had started.",
     ),
     ("pointsman_client_connections", "Open client connections."),
     (

@@ -374,8 +374,8 @@ fn check_made_by_both(step: &str, reason: &str, template: Option<&CallTemplate>,
             .error(
                 site,
                 format!(
-                    "the step `{step}` is neither private nor a read that is sent, so the engine does not make its call in \
-                     addition to legacy's"
+                    "the step `{step}` is neither private nor a read that is sent, so the engine does not make its \
+                     call in addition to legacy's"
                 ),
             )
             .hint("leave `made_by_both` out");

@@ -161,7 +161,10 @@ async fn add_stored_intents(core: &Core, report: &mut RunReport, plan: &Plan, de
     match timeout_at(deadline - READ_MARGIN, run_tree::intents_below(core, run)).await {
         Ok(Ok(below)) => add_intents_below(report, below, plan),
         Ok(Err(error)) => {
-            tracing::debug!(%run, %error, "the intents of a dark run's child runs cannot be read, nor the branches that they took");
+            tracing::debug!(
+                %run, %error,
+                "the intents of a dark run's child runs cannot be read, nor the branches that they took"
+            );
             report.lacks_intents = true;
         }
         Err(_) => report.lacks_intents = true,

@@ -124,7 +124,8 @@ fn all_of_a_pair_is_kept_if_there_is_time() {
     assert!(!text.contains("token-of-") && !text.contains("the time for the pair"), "{}", &text[..2_000]);
 }
 
-/// The deadline passes in each part of what is kept: the differences, the bodies and events of the sample, and the pair.
+/// The deadline passes in each part of what is kept: the differences, the bodies and events of the sample, and the
+/// pair.
 #[test]
 fn nothing_secret_is_kept_wherever_the_deadline_passes() {
     let all = made_until(u64::MAX, 600, false).checked;

@@ -4,10 +4,13 @@
 //! client holds a lock only to insert a request, and now and then to remove requests that are over.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::late_calls::{EarlierRequest, REQUESTS_MAX};
+use super::late_calls::REQUESTS_MAX;
 use super::watched::WatchedRequest;
 use crate::names::RouteId;
 
@@ -27,6 +30,8 @@ pub(super) struct RequestCounts {
 /// Requests that were announced and that the index does not have yet.
 pub(super) struct Announced {
     lists: [Mutex<List>; LISTS],
+    /// Whether something was added since the last call of `take`.
+    is_any: AtomicBool,
     bounds: RequestCounts,
     /// Compared requests that are here or in the index.
     compared: AtomicUsize,
@@ -44,8 +49,8 @@ struct List {
     swept_at: u64,
     /// Compared requests that were removed because they were over, by route.
     over: HashMap<RouteId, u64>,
-    /// The last ones of these.
-    earlier: VecDeque<EarlierRequest>,
+    /// The last requests that were removed because they were over.
+    earlier: VecDeque<Arc<WatchedRequest>>,
 }
 
 /// What the index gets.
@@ -54,14 +59,15 @@ pub(super) struct NewRequests {
     pub requests: Vec<Arc<WatchedRequest>>,
     /// For each route, how many compared requests were over before the index took them: no call came for them.
     pub over: Vec<(RouteId, u64)>,
-    /// The last ones of these.
-    pub earlier: Vec<EarlierRequest>,
+    /// The last requests that were over before the index took them.
+    pub earlier: Vec<Arc<WatchedRequest>>,
 }
 
 impl Announced {
     pub(super) fn new(bounds: RequestCounts) -> Self {
         Self {
             lists: Default::default(),
+            is_any: AtomicBool::new(false),
             bounds,
             compared: AtomicUsize::new(0),
             last_compared_us: AtomicU64::new(0),
@@ -74,6 +80,7 @@ impl Announced {
     pub(super) fn add(&self, watched: Arc<WatchedRequest>, now_us: u64) -> bool {
         let is_compared = watched.is_compared();
         let is_added = self.try_add(watched, now_us);
+        self.is_any.store(true, SeqCst);
         if is_compared {
             self.last_compared_us.fetch_max(now_us.max(1), Relaxed);
         }
@@ -96,15 +103,15 @@ impl Announced {
             true => (compared, self.bounds.compared),
             false => (uncompared, self.bounds.uncompared),
         };
-        let mut remove = |one: &WatchedRequest| {
+        let mut remove = |one: &Arc<WatchedRequest>| {
             if let Some(route) = &one.route {
                 *over.entry(route.clone()).or_default() += 1;
                 self.forget_compared(1);
-                if earlier.len() >= REQUESTS_MAX / LISTS {
-                    earlier.pop_front();
-                }
-                earlier.extend(EarlierRequest::of(one));
             }
+            if earlier.len() >= REQUESTS_MAX / LISTS {
+                earlier.pop_front();
+            }
+            earlier.push_back(one.clone());
         };
         // Needed while no request is settled and legacy makes no call: then nothing calls `take`.
         for _ in 0..2 {
@@ -133,6 +140,10 @@ impl Announced {
     /// Takes all of them out.
     pub(super) fn take(&self) -> NewRequests {
         let mut all = NewRequests::default();
+        // Most calls find nothing new, and take none of the locks.
+        if !self.is_any.swap(false, SeqCst) {
+            return all;
+        }
         for list in &self.lists {
             let list = &mut *list.lock().unwrap_or_else(PoisonError::into_inner);
             all.requests.extend(std::mem::take(&mut list.compared));

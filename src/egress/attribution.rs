@@ -11,7 +11,7 @@ use super::announced::{Announced, NewRequests, RequestCounts};
 use super::byte_budget::ByteBudget;
 use super::counts::{Counts, EffectOutcome, EgressReport};
 use super::index::{AttributedTo, Index};
-use super::late_calls::{EarlierRequest, EarlierRequests};
+use super::late_calls::EarlierRequests;
 use super::open_calls::{OpenCall, OpenCalls};
 use super::rule::{AttributionSettings, Correlate};
 use super::tunnels::Tunnels;
@@ -151,8 +151,11 @@ impl Inner {
         let settings = self.settings.load_full();
         let State { index, counts, late } = &mut *guard;
         let NewRequests { requests, over, earlier } = self.announced.take();
-        let is_in_force = |request: &EarlierRequest| Arc::ptr_eq(&request.settings, &settings);
-        earlier.into_iter().filter(is_in_force).for_each(|request| late.add(request));
+        let is_in_force = |watched: &&Arc<WatchedRequest>| Arc::ptr_eq(&watched.settings, &settings);
+        for watched in earlier.iter().filter(is_in_force) {
+            watched.value_key(); // read only now: this thread serves no client
+            late.add(watched);
+        }
         for route in requests.iter().filter_map(|watched| watched.route.as_ref()) {
             counts.route(route).requests += 1;
         }
@@ -172,12 +175,15 @@ impl Inner {
             let of_it = open.iter().filter(|call| call.may_be_of(watched));
             of_it.for_each(|_| watched.effects.add_gap());
         }
-        for (watched, route) in removed.over.iter().filter_map(|watched| Some((watched, watched.route.as_ref()?))) {
+        for watched in removed.over.iter().filter(is_in_force) {
+            late.add(watched);
+        }
+        for watched in &removed.over {
+            let Some(route) = &watched.route else { continue };
             let calls = counts.route(route);
             calls.closed += 1;
             calls.without_call += u64::from(watched.effects.is_empty() && watched.effects.gaps() == 0);
             compared += 1;
-            EarlierRequest::of(watched).into_iter().filter(is_in_force).for_each(|request| late.add(request));
         }
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         for (outcomes, evicted) in
@@ -261,7 +267,7 @@ impl Inner {
         let mut guard = self.updated();
         let State { index, counts, late } = &mut *guard;
         let now_us = (self.now_us)();
-        match index.find(&effect, now_us, before, &self.unwatched) {
+        match index.find(&effect, now_us, before, &self.unwatched, late) {
             AttributedTo::One(watched, by) => match &watched.route {
                 Some(route) => {
                     counts.count(&effect, EffectOutcome::Attributed(by), Some(route));
@@ -278,11 +284,7 @@ impl Inner {
             }
             AttributedTo::None => {
                 if !effect.method.is_safe() {
-                    let key = self.settings.load().correlate.header_key(&effect.headers);
-                    let routes = match late.routes_of(&effect, key) {
-                        [] => index.over_in_trace(&effect, now_us).map(std::slice::from_ref).unwrap_or_default(),
-                        routes => routes,
-                    };
+                    let routes = index.late_routes(&effect, now_us, late);
                     routes.iter().for_each(|route| counts.count_late(route, CallTarget::of(&effect)));
                     self.unattributed_writes.note(&Arc::new(CallTarget::of(&effect)), (self.now_us)());
                 }

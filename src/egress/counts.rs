@@ -1,11 +1,13 @@
 //! What is counted and listed of the calls that legacy makes.
 //!
-//! Always true: what is listed of a call was redacted when it came; the list is bounded.
+//! Always true: what is returned of a call is redacted; the list is bounded. It is redacted when it is read, because
+//! calls may come much more often than somebody reads the list, which is never stored.
 
 use std::collections::{HashMap, VecDeque};
 
+use http::Method;
 use jiff::Timestamp;
-use metrics::counter;
+use metrics::{Counter, counter};
 
 use super::late_calls::LateCalls;
 use super::tunnels::TunnelCounts;
@@ -146,8 +148,32 @@ pub struct EgressReport {
 pub(super) struct Counts {
     routes: HashMap<RouteId, RouteCalls>,
     pub(super) total: TotalCalls,
-    listed: VecDeque<ListedCall>,
+    last: VecDeque<LastCall>,
     late: HashMap<RouteId, LateCalls>,
+    /// The counters of `pointsman_effects_total` that were used, by service.
+    counters: HashMap<Option<ServiceName>, Vec<(EffectOutcome, Counter)>>,
+}
+
+/// A call that was attributed to no request, before redaction.
+struct LastCall {
+    at: Timestamp,
+    service: Option<ServiceName>,
+    method: Method,
+    url: String,
+    outcome: EffectOutcome,
+}
+
+impl LastCall {
+    fn redacted(&self) -> ListedCall {
+        let max = LengthMax::Bytes(EGRESS_LISTED_URL_BYTES_MAX);
+        ListedCall {
+            at: self.at,
+            service: self.service.clone(),
+            method: self.method.to_string(),
+            url: masked_and_cut(&url_without_values(&self.url), redact_line, max),
+            outcome: self.outcome,
+        }
+    }
 }
 
 impl Counts {
@@ -175,16 +201,12 @@ impl Counts {
     }
 
     pub(super) fn listed(&self) -> Vec<ListedCall> {
-        self.listed.iter().rev().cloned().collect()
+        self.last.iter().rev().map(LastCall::redacted).collect()
     }
 
     /// Counts a call, and lists it if it belongs to no request.
     pub(super) fn count(&mut self, effect: &Effect, outcome: EffectOutcome, route: Option<&RouteId>) {
-        let service = effect.service.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
-        counter!(
-            "pointsman_effects_total", "service" => service, "outcome" => outcome.as_str(), "by" => outcome.by()
-        )
-        .increment(1);
+        self.increment(&effect.service, outcome);
         match outcome {
             EffectOutcome::Attributed(by) => {
                 self.total.attributed += 1;
@@ -209,20 +231,25 @@ impl Counts {
         }
     }
 
-    fn list(&mut self, effect: &Effect, outcome: EffectOutcome) {
-        if self.listed.len() >= EGRESS_LISTED_CALLS_MAX {
-            self.listed.pop_front();
+    /// Counts one call. The counters are kept, because a lookup of one by its labels takes longer than all else here.
+    fn increment(&mut self, service: &Option<ServiceName>, outcome: EffectOutcome) {
+        let counters = self.counters.entry(service.clone()).or_default();
+        if let Some((_, counter)) = counters.iter().find(|(of, _)| *of == outcome) {
+            return counter.increment(1);
         }
-        self.listed.push_back(ListedCall {
-            at: clock::now(),
-            service: effect.service.clone(),
-            method: effect.method.to_string(),
-            url: masked_and_cut(
-                &url_without_values(&effect.url),
-                redact_line,
-                LengthMax::Bytes(EGRESS_LISTED_URL_BYTES_MAX),
-            ),
-            outcome,
-        });
+        let name = service.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+        let (label, by) = (outcome.as_str(), outcome.by());
+        let counter = counter!("pointsman_effects_total", "service" => name, "outcome" => label, "by" => by);
+        counter.increment(1);
+        counters.push((outcome, counter));
+    }
+
+    fn list(&mut self, effect: &Effect, outcome: EffectOutcome) {
+        if self.last.len() >= EGRESS_LISTED_CALLS_MAX {
+            self.last.pop_front();
+        }
+        let (at, service) = (clock::now(), effect.service.clone());
+        let (method, url) = (effect.method.clone(), effect.url.clone());
+        self.last.push_back(LastCall { at, service, method, url, outcome });
     }
 }

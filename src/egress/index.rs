@@ -4,7 +4,8 @@
 //! calls.
 //!
 //! Always true: a current request whose key is not known counts as one that could have caused any call whose request is
-//! looked up by the rule; so does each request that had to be left out (`unwatched_requests`).
+//! looked up by the rule; so does each request that had to be left out (`unwatched_requests`). A request that is not
+//! current any more gets no call, and keeps a call that it may have caused from being given to another one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use super::announced::RequestCounts;
 use super::counts::AttributedBy;
 use super::key::Key;
+use super::late_calls::{EarlierInTrace, EarlierRequests};
 use super::rule::{AttributionSettings, CallKey, Correlate};
 use super::unwatched_requests::UnwatchedRequests;
 use super::watched::{ValueKey, WatchedRequest};
@@ -22,6 +24,10 @@ use crate::traces::TraceContext;
 
 /// How often requests that are not current any more are removed, at most; more often while there is no room.
 const SWEEP_PAUSE_US: u64 = 250_000;
+
+/// For how many windows after its own a request counts as a possible cause of the calls that have its value: a later
+/// request about the same thing often has the same value.
+const VALUE_WINDOWS: u64 = 9;
 
 /// The watched requests.
 #[derive(Default)]
@@ -53,6 +59,21 @@ pub(super) enum AttributedTo {
     Several(Vec<Arc<WatchedRequest>>),
     /// For none that is watched.
     None,
+}
+
+/// The requests that could have caused a call by the rule.
+#[derive(Default)]
+struct CandidatesByRule<'a> {
+    /// The current ones that have the call's key.
+    known: Vec<&'a Arc<WatchedRequest>>,
+    /// The current ones whose key is not known.
+    unknown: Vec<&'a Arc<WatchedRequest>>,
+    /// Whether one whose window is over had the call's key: the call may be late.
+    has_earlier: bool,
+}
+
+fn trace_of(effect: &Effect) -> Option<TraceContext> {
+    effect.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()))
 }
 
 /// What a sweep removed.
@@ -126,70 +147,116 @@ impl Index {
         !Arc::ptr_eq(&self.settings, settings) || !self.unknown.is_empty() || self.by_key.contains_key(key)
     }
 
-    /// The route of a compared request in the trace of a call whose window is over, and that was not removed yet.
-    pub(super) fn over_in_trace(&self, effect: &Effect, now_us: u64) -> Option<&RouteId> {
-        let sent = TraceContext::parse(effect.headers.get("traceparent")?.as_bytes())?;
-        let requests = self.by_trace.get(&sent.trace_id)?.iter().filter_map(|number| self.requests.get(number));
-        let over = requests.filter(|entry| !entry.watched.accepts_calls(now_us));
-        over.filter_map(|entry| entry.watched.route.as_ref()).next_back()
-    }
-
     /// Finds the request that a call is for, among those with a number below `before`: later ones were announced after
-    /// the call had begun. Requests that were left out count as possible causes.
+    /// the call had begun. Requests that were left out, and `earlier` ones, count as possible causes.
     pub(super) fn find(
         &self,
         effect: &Effect,
         now_us: u64,
         before: u64,
         unwatched: &UnwatchedRequests,
+        earlier: &EarlierRequests,
     ) -> AttributedTo {
         let current = |numbers: &BTreeSet<u64>| self.current(numbers.range(..before), now_us);
-        let sent = effect.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
+        let sent = trace_of(effect);
         let traced = sent.and_then(|sent| self.by_trace.get(&sent.trace_id)).map(current).unwrap_or_default();
         let same_span =
             |one: &&&Arc<WatchedRequest>| one.trace.map(|trace| trace.span_id) == sent.map(|sent| sent.span_id);
+        let in_trace = sent.map_or(EarlierInTrace::None, |sent| self.earlier_in_trace(sent, now_us, earlier));
         // A client may send several requests of one trace. Legacy then tells them apart only if it hands on the very
         // field that it got.
-        let traced = match traced.iter().filter(same_span).count() {
-            1 if traced.len() > 1 => traced.iter().filter(same_span).copied().collect(),
-            _ => traced,
+        let (traced, is_told) = match (traced.iter().filter(same_span).count(), in_trace) {
+            // It is late, for a request whose window is over.
+            (0, EarlierInTrace::Named) => return AttributedTo::None,
+            (0, EarlierInTrace::Possible) => (traced, false),
+            (0, EarlierInTrace::None) => (traced, true),
+            (1, EarlierInTrace::Possible | EarlierInTrace::None) => {
+                (traced.iter().filter(same_span).copied().collect(), true)
+            }
+            // Several requests had the same field.
+            (_, _) => (traced, false),
         };
-        if let [only] = traced[..] {
+        if let [only] = traced[..]
+            && is_told
+        {
             return match self.contradicts(only, effect) {
                 false => AttributedTo::One(only.clone(), AttributedBy::Traceparent),
+                // Nothing is certain of the one that its trace names.
                 true => AttributedTo::Several(vec![only.clone()]),
             };
         }
-        let (known, unknown) = self.by_rule(effect, now_us, before);
+        let CandidatesByRule { known, unknown, has_earlier } = self.by_rule(effect, now_us, before, earlier);
         let is_traced =
             |one: &&Arc<WatchedRequest>| traced.is_empty() || traced.iter().any(|other| Arc::ptr_eq(one, other));
         let known: Vec<_> = known.into_iter().filter(is_traced).collect();
         let unknown: Vec<_> = unknown.into_iter().filter(is_traced).collect();
         // A call in a trace that is known is attributed among the requests that are known.
-        let has_unwatched = traced.is_empty() && unwatched.any(now_us);
+        let has_others = has_earlier || traced.is_empty() && unwatched.any(now_us);
         match (&known[..], &unknown[..]) {
-            ([one], []) if !has_unwatched => AttributedTo::One((*one).clone(), self.rule_label()),
+            ([one], []) if !has_others => AttributedTo::One((*one).clone(), self.rule_label()),
             ([], []) if traced.is_empty() => AttributedTo::None,
             ([], []) => AttributedTo::Several(traced.into_iter().cloned().collect()),
             _ => AttributedTo::Several(known.into_iter().chain(unknown).cloned().collect()),
         }
     }
 
-    /// The current requests that have the call's key, and those whose key is not known.
-    fn by_rule(
-        &self,
-        effect: &Effect,
-        now_us: u64,
-        before: u64,
-    ) -> (Vec<&Arc<WatchedRequest>>, Vec<&Arc<WatchedRequest>>) {
+    /// What the `traceparent` of a call says of requests whose window is over, removed from here or not yet.
+    fn earlier_in_trace(&self, sent: TraceContext, now_us: u64, earlier: &EarlierRequests) -> EarlierInTrace {
+        let of_trace = self.by_trace.get(&sent.trace_id).into_iter().flatten();
+        let over = of_trace.filter_map(|number| self.requests.get(number)).map(|entry| &entry.watched);
+        let mut over = over.filter(|watched| !watched.accepts_calls(now_us)).peekable();
+        let is_any = over.peek().is_some();
+        let is_named = over.any(|watched| watched.trace.is_some_and(|trace| trace.span_id == sent.span_id));
+        match (is_named, is_any, earlier.in_trace(sent)) {
+            (true, _, _) | (_, _, EarlierInTrace::Named) => EarlierInTrace::Named,
+            (_, true, _) | (_, _, EarlierInTrace::Possible) => EarlierInTrace::Possible,
+            (_, _, EarlierInTrace::None) => EarlierInTrace::None,
+        }
+    }
+
+    /// The routes of compared requests whose window is over and that a call may be for.
+    pub(super) fn late_routes(&self, effect: &Effect, now_us: u64, earlier: &EarlierRequests) -> Vec<RouteId> {
+        let sent = trace_of(effect);
+        let key = match self.settings.correlate.call_key(effect) {
+            CallKey::Is(key) => Some(key),
+            CallKey::None | CallKey::Unreadable => None,
+        };
+        let routes = earlier.routes_of(sent, key);
+        if !routes.is_empty() {
+            return routes.to_vec();
+        }
+        let of_key = key.and_then(|key| self.by_key.get(&key));
+        let numbers = of_key.or_else(|| self.by_trace.get(&sent?.trace_id)).into_iter().flatten();
+        let over = numbers.filter_map(|number| self.requests.get(number)).map(|entry| &entry.watched);
+        let over = over.filter(|watched| !watched.accepts_calls(now_us));
+        over.filter_map(|watched| watched.route.clone()).last().into_iter().collect()
+    }
+
+    /// The requests that could have caused a call by the rule.
+    fn by_rule(&self, effect: &Effect, now_us: u64, before: u64, earlier: &EarlierRequests) -> CandidatesByRule<'_> {
         match self.settings.correlate.call_key(effect) {
             CallKey::Is(key) => {
-                let known = self.by_key.get(&key).map(|numbers| self.current(numbers.range(..before), now_us));
-                (known.unwrap_or_default(), self.current(self.unknown.range(..before), now_us))
+                let of_key = self.by_key.get(&key);
+                let known = of_key.map(|numbers| self.current(numbers.range(..before), now_us)).unwrap_or_default();
+                let unknown = self.current(self.unknown.range(..before), now_us);
+                let since_us = match self.settings.correlate {
+                    Correlate::Trace | Correlate::Header(_) => 0,
+                    Correlate::Value { .. } => {
+                        let window = u64::try_from(self.settings.window.as_micros()).unwrap_or(u64::MAX);
+                        now_us.saturating_sub(window.saturating_mul(VALUE_WINDOWS))
+                    }
+                };
+                let over = |number: &u64| {
+                    let watched = self.requests.get(number).map(|entry| &entry.watched);
+                    watched.is_some_and(|watched| !watched.accepts_calls(now_us))
+                };
+                let has_earlier = earlier.had_key(&key, since_us) || of_key.into_iter().flatten().any(over);
+                CandidatesByRule { known, unknown, has_earlier }
             }
-            CallKey::None => (Vec::new(), Vec::new()),
+            CallKey::None => CandidatesByRule::default(),
             CallKey::Unreadable => {
-                (Vec::new(), self.current(self.requests.range(..before).map(|(number, _)| number), now_us))
+                let unknown = self.current(self.requests.range(..before).map(|(number, _)| number), now_us);
+                CandidatesByRule { unknown, ..CandidatesByRule::default() }
             }
         }
     }

@@ -1,8 +1,9 @@
-//! Calls that legacy makes for a request after its window is over: too late to be compared with what the engine would
-//! send.
+//! Requests whose window is over, and the calls that legacy makes for them: too late to be compared with what the engine
+//! would send.
 //!
 //! A queue that is slower than `egress.window` makes such calls. No pair shows them, so that a workflow without them
-//! would look right; the gate has to know that there are some.
+//! would look right; the gate has to know that there are some. And a later request may be in the same trace, or have
+//! the same key: such a call is not given to it.
 //!
 //! Always true: what is remembered of requests and of calls is bounded.
 
@@ -13,15 +14,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::key::Key;
-use super::rule::AttributionSettings;
 use super::watched::WatchedRequest;
 use crate::clock;
-use crate::compare::Effect;
 use crate::exchange::CallTarget;
 use crate::names::RouteId;
 use crate::traces::TraceContext;
 
-/// The most requests of which it is remembered, after their window, for which route they were.
+/// The most requests of which it is remembered, after their window, that they were: so many that were compared, and so
+/// many that were not.
 pub(super) const REQUESTS_MAX: usize = 32_768;
 /// The most routes of one trace.
 const ROUTES_MAX: usize = 4;
@@ -31,75 +31,103 @@ const TARGETS_MAX: usize = 16;
 /// The requests whose window is over, the last ones.
 #[derive(Default)]
 pub(super) struct EarlierRequests {
-    by_trace: HashMap<u128, RoutesOfKey>,
-    by_key: HashMap<Key, RoutesOfKey>,
-    /// The numbers of the requests, and what they are found by, the oldest first.
-    order: VecDeque<(u64, Option<u128>, Option<Key>)>,
+    by_trace: HashMap<u128, RequestsOfKey>,
+    by_span: HashMap<(u128, u64), RequestsOfKey>,
+    by_key: HashMap<Key, RequestsOfKey>,
+    compared: Order,
+    uncompared: Order,
     added: u64,
 }
 
-/// The routes of the requests in one trace, or with one key.
-struct RoutesOfKey {
+/// The numbers of requests, and what they are found by, the oldest first.
+type Order = VecDeque<(u64, Option<TraceContext>, Option<Key>)>;
+
+/// The requests in one trace, of one span, or with one key.
+struct RequestsOfKey {
+    /// The routes of those that were compared.
     routes: Vec<RouteId>,
-    /// The number of the newest request among them.
+    /// The number of the newest one.
     last: u64,
+    /// When the window of the newest one was over, in microseconds.
+    over_at: u64,
 }
 
-fn add<K: Eq + Hash>(map: &mut HashMap<K, RoutesOfKey>, key: Option<K>, route: &RouteId, number: u64) {
+/// What the `traceparent` of a call says of requests whose window is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EarlierInTrace {
+    /// One of them had this very field.
+    Named,
+    /// One of them was in this trace.
+    Possible,
+    /// None of them was in this trace.
+    None,
+}
+
+fn add<K: Eq + Hash>(map: &mut HashMap<K, RequestsOfKey>, key: Option<K>, one: &WatchedRequest, number: u64) {
     let Some(key) = key else { return };
-    let found = map.entry(key).or_insert(RoutesOfKey { routes: Vec::new(), last: number });
-    found.last = number;
-    if !found.routes.contains(route) && found.routes.len() < ROUTES_MAX {
+    let found = map.entry(key).or_insert(RequestsOfKey { routes: Vec::new(), last: number, over_at: 0 });
+    (found.last, found.over_at) = (number, found.over_at.max(one.over_at()));
+    if let Some(route) = &one.route
+        && !found.routes.contains(route)
+        && found.routes.len() < ROUTES_MAX
+    {
         found.routes.push(route.clone());
     }
 }
 
-fn forget<K: Eq + Hash>(map: &mut HashMap<K, RoutesOfKey>, key: Option<K>, number: u64) {
+fn forget<K: Eq + Hash>(map: &mut HashMap<K, RequestsOfKey>, key: Option<K>, number: u64) {
     if let Some(key) = key.filter(|key| map.get(key).is_some_and(|found| found.last == number)) {
         map.remove(&key);
     }
 }
 
-/// A compared request whose window is over.
-pub(super) struct EarlierRequest {
-    route: RouteId,
-    trace: Option<u128>,
-    key: Option<Key>,
-    /// The rule and the window under which it was watched.
-    pub(super) settings: Arc<AttributionSettings>,
-}
-
-impl EarlierRequest {
-    /// `None` for a request that is not compared, or that nothing identifies but its value.
-    pub(super) fn of(watched: &WatchedRequest) -> Option<Self> {
-        let (trace, key) = (watched.trace.map(|trace| trace.trace_id), watched.header);
-        let is_identified = trace.is_some() || key.is_some();
-        let settings = watched.settings.clone();
-        Some(Self { route: watched.route.clone().filter(|_| is_identified)?, trace, key, settings })
-    }
+fn span_of(trace: TraceContext) -> (u128, u64) {
+    (trace.trace_id, trace.span_id)
 }
 
 impl EarlierRequests {
-    pub(super) fn add(&mut self, EarlierRequest { route, trace, key, settings: _ }: EarlierRequest) {
-        if self.order.len() >= REQUESTS_MAX
-            && let Some((number, trace, key)) = self.order.pop_front()
+    /// Adds a request whose window is over, unless nothing identifies it.
+    pub(super) fn add(&mut self, one: &WatchedRequest) {
+        let (trace, key) = (one.trace, one.known_key());
+        if trace.is_none() && key.is_none() {
+            return;
+        }
+        let order = if one.is_compared() { &mut self.compared } else { &mut self.uncompared };
+        if order.len() >= REQUESTS_MAX
+            && let Some((number, trace, key)) = order.pop_front()
         {
-            forget(&mut self.by_trace, trace, number);
+            forget(&mut self.by_trace, trace.map(|trace| trace.trace_id), number);
+            forget(&mut self.by_span, trace.map(span_of), number);
             forget(&mut self.by_key, key, number);
         }
         self.added += 1;
-        add(&mut self.by_trace, trace, &route, self.added);
-        add(&mut self.by_key, key, &route, self.added);
-        self.order.push_back((self.added, trace, key));
+        order.push_back((self.added, trace, key));
+        add(&mut self.by_trace, trace.map(|trace| trace.trace_id), one, self.added);
+        add(&mut self.by_span, trace.map(span_of), one, self.added);
+        add(&mut self.by_key, key, one, self.added);
     }
 
-    /// The routes of the requests that a call may be for, by the declared header (`key`), else by its trace. In one
-    /// trace there may be requests of several routes: then it is not known which of them is meant.
-    pub(super) fn routes_of(&self, effect: &Effect, key: Option<Key>) -> &[RouteId] {
-        let sent = effect.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
-        let by_key = key.and_then(|key| self.by_key.get(&key));
-        let found = by_key.or_else(|| self.by_trace.get(&sent?.trace_id));
+    /// The routes of the requests that a call may be for: by its key, else by the very `traceparent`, else by the
+    /// trace. In one trace there may be requests of several routes: then it is not known which of them is meant.
+    pub(super) fn routes_of(&self, trace: Option<TraceContext>, key: Option<Key>) -> &[RouteId] {
+        let by_span = || self.by_span.get(&span_of(trace?));
+        let by_trace = || self.by_trace.get(&trace?.trace_id);
+        let found = key.and_then(|key| self.by_key.get(&key)).or_else(by_span).or_else(by_trace);
         found.map_or(&[], |found| &found.routes)
+    }
+
+    /// What the `traceparent` of a call says of these requests.
+    pub(super) fn in_trace(&self, sent: TraceContext) -> EarlierInTrace {
+        match (self.by_span.contains_key(&span_of(sent)), self.by_trace.contains_key(&sent.trace_id)) {
+            (true, _) => EarlierInTrace::Named,
+            (false, true) => EarlierInTrace::Possible,
+            (false, false) => EarlierInTrace::None,
+        }
+    }
+
+    /// Whether one of them had this key, and its window was over after this time, in microseconds.
+    pub(super) fn had_key(&self, key: &Key, after_us: u64) -> bool {
+        self.by_key.get(key).is_some_and(|found| found.over_at >= after_us)
     }
 }
 
@@ -145,6 +173,7 @@ mod tests {
     use http::Method;
 
     use super::*;
+    use crate::egress::AttributionSettings;
 
     fn target(path: &str) -> CallTarget {
         CallTarget { service: None, authority: "bank".to_owned(), method: Method::POST, path: path.to_owned() }
@@ -170,9 +199,12 @@ mod tests {
         let settings = Arc::new(AttributionSettings::default());
         let route = RouteId::new("orders");
         for n in 0..=REQUESTS_MAX as u128 {
-            earlier.add(EarlierRequest { route: route.clone(), trace: Some(n), key: None, settings: settings.clone() });
+            let trace = Some(TraceContext { trace_id: n, span_id: 7, is_sampled: true });
+            earlier.add(&WatchedRequest::new(0, Some(route.clone()), trace, settings.clone(), None, None));
         }
-        assert_eq!((earlier.order.len(), earlier.by_trace.len()), (REQUESTS_MAX, REQUESTS_MAX));
-        assert!(!earlier.by_trace.contains_key(&0) && earlier.by_trace.contains_key(&1));
+        let in_trace = |n, span_id| earlier.in_trace(TraceContext { trace_id: n, span_id, is_sampled: false });
+        assert_eq!((earlier.compared.len(), earlier.by_trace.len()), (REQUESTS_MAX, REQUESTS_MAX));
+        assert_eq!((in_trace(0, 7), in_trace(1, 7)), (EarlierInTrace::None, EarlierInTrace::Named));
+        assert_eq!(in_trace(1, 8), EarlierInTrace::Possible);
     }
 }

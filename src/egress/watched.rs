@@ -139,6 +139,14 @@ impl WatchedRequest {
         }
     }
 
+    /// When its window is over, in microseconds; the largest number while its exchange has not ended.
+    pub(super) fn over_at(&self) -> u64 {
+        match self.ended_at.load(Relaxed) {
+            0 => u64::MAX,
+            ended => ended.saturating_add(self.window_us()),
+        }
+    }
+
     /// What identifies it by the rule, as far as that has been read.
     pub(super) fn known_value(&self) -> KnownValue {
         let known = match self.settings.correlate {
@@ -150,6 +158,14 @@ impl WatchedRequest {
             Some(Some(key)) => KnownValue::Is(key),
             Some(None) => KnownValue::None,
             None => KnownValue::Unknown,
+        }
+    }
+
+    /// What identifies it by the rule; `None` also if that has not been read.
+    pub(super) fn known_key(&self) -> Option<Key> {
+        match self.known_value() {
+            KnownValue::Is(key) => Some(key),
+            KnownValue::None | KnownValue::Unknown => None,
         }
     }
 

@@ -77,8 +77,8 @@ impl CopiedCall {
     }
 
     /// Records the head of the call's reply.
-    pub(super) fn on_reply_head(&mut self, status: StatusCode, headers: &HeaderMap) {
-        self.reply_head = Some((status, headers.clone()));
+    pub(super) fn on_reply_head(&mut self, status: StatusCode, headers: HeaderMap) {
+        self.reply_head = Some((status, headers));
         if let Some(effect) = &mut self.effect {
             effect.replied_before = Some(self.next_number.load(Relaxed));
         }
@@ -96,20 +96,11 @@ impl CopiedCall {
 
     /// Ends a call whose reply is complete. `skip`: legacy did not take the whole reply, or there is no room for the
     /// bodies.
-    pub(super) fn end(
-        mut self: Box<Self>,
-        status: StatusCode,
-        headers: HeaderMap,
-        body: Option<Bytes>,
-        skip: Option<SkipReason>,
-    ) {
+    pub(super) fn end(mut self: Box<Self>, body: Option<Bytes>, skip: Option<SkipReason>) {
         let has_room = skip != Some(SkipReason::QueueFull);
-        if has_room && skip.is_some() {
-            self.reply_head = Some((status, headers));
-            return self.tell(None, true);
-        }
-        let body = body.filter(|_| has_room).map_or(Body::TooLarge, Body::Whole);
-        self.tell(Some(EffectReply::new(status, headers, body)), has_room);
+        let body = body.filter(|_| skip.is_none()).map_or(Body::TooLarge, Body::Whole);
+        let reply = self.reply_head.take().map(|(status, headers)| EffectReply::new(status, headers, body));
+        self.tell(reply, has_room);
     }
 
     fn tell(&mut self, reply: Option<EffectReply>, has_room: bool) {
@@ -209,12 +200,15 @@ mod tests {
         let (body, reply) = (Body::Whole(Bytes::from_static(b"body")), Bytes::from_static(b"reply"));
         let end = |skip| {
             let reply = reply.clone();
-            move |call: Box<CopiedCall>| call.end(StatusCode::OK, HeaderMap::new(), Some(reply), skip)
+            move |mut call: Box<CopiedCall>| {
+                call.on_reply_head(StatusCode::OK, HeaderMap::new());
+                call.end(Some(reply), skip);
+            }
         };
         assert_eq!(told(copy(Some(1)), end(None)), (body.clone(), Some(Body::Whole(reply.clone()))));
         // Legacy closed before it had all of the reply, but the service has answered.
         assert_eq!(told(copy(Some(1)), end(Some(SkipReason::ClientWentAway))), (body.clone(), Some(Body::TooLarge)));
-        let cut = |mut call: Box<CopiedCall>| call.on_reply_head(StatusCode::CREATED, &HeaderMap::new());
+        let cut = |mut call: Box<CopiedCall>| call.on_reply_head(StatusCode::CREATED, HeaderMap::new());
         assert_eq!(told(copy(Some(1)), cut), (body.clone(), Some(Body::TooLarge)));
         // Without room for bodies the observer is still told that there was a call.
         assert_eq!(told(copy(Some(1)), end(Some(SkipReason::QueueFull))), (Body::TooLarge, Some(Body::TooLarge)));

@@ -221,6 +221,7 @@ impl CopiedExchange {
 pub(super) struct CopiedReply {
     copied: CopiedExchange,
     status: StatusCode,
+    /// Empty for a call that legacy makes: [`CopiedCall`] has them.
     headers: HeaderMap,
     /// `None` once it is larger than `bytes_max`.
     bytes: Option<BytesMut>,
@@ -238,11 +239,12 @@ impl CopiedReply {
         bytes_max: usize,
     ) -> Box<Self> {
         let (length, mut copied) = (length.unwrap_or(0), copied);
+        let mut headers = headers.clone();
         if let CopiedExchange::Call(call) = &mut copied {
-            call.on_reply_head(status, headers);
+            call.on_reply_head(status, std::mem::take(&mut headers));
         }
         let bytes = (length <= bytes_max as u64).then(|| BytesMut::with_capacity(length.min(64 << 10) as usize));
-        Box::new(Self { copied, status, headers: headers.clone(), bytes, bytes_max, ended: 0 })
+        Box::new(Self { copied, status, headers, bytes, bytes_max, ended: 0 })
     }
 
     /// Copies a frame that was passed on.
@@ -293,7 +295,7 @@ impl CopiedReply {
         let reply = bytes.map(BytesMut::freeze);
         let mut copied = match copied {
             CopiedExchange::Request(request) => request,
-            CopiedExchange::Call(call) => return call.end(status, headers, reply, skip),
+            CopiedExchange::Call(call) => return call.end(reply, skip),
             CopiedExchange::Skipped(_) => return,
         };
         // Not with a reason to skip: then this may be the thread that serves the client, which must not wait.

@@ -8,17 +8,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use http::{Method, Uri};
 use metrics::counter;
 
-use super::egress_targets::service_of;
+use super::egress_targets::{EgressTarget, service_of};
 use super::line_limit::LineLimit;
 use super::monotonic::now;
 use super::own_sockets::OwnSockets;
-use crate::exchange::EffectObserver;
+use super::route_entry::RouteEntry;
+use super::table::Table;
+use crate::compare::authority_of_url;
+use crate::exchange::{CallTarget, EffectObserver};
 use crate::flag::Service;
 use crate::limits::Limits;
 use crate::listener::{Destination, EgressListener};
-use crate::names::ServiceName;
 
 static REFUSED_LINES: LineLimit = LineLimit::new();
 
@@ -30,6 +33,25 @@ pub struct EgressParts {
     pub own: OwnSockets,
     /// The observer that is told of the calls.
     pub observer: Arc<dyn EffectObserver>,
+}
+
+/// How a call became a tunnel.
+#[derive(Clone, Copy)]
+pub(super) enum TunnelKind {
+    /// By CONNECT.
+    Connect,
+    /// By a switch to another protocol.
+    Upgrade,
+}
+
+impl TunnelKind {
+    /// Its name in metrics.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "tunnel",
+            Self::Upgrade => "upgrade",
+        }
+    }
 }
 
 /// The egress parts as the proxy uses them.
@@ -83,8 +105,18 @@ impl Egress {
         self.numbers.fetch_add(1, Relaxed)
     }
 
-    /// Counts a call whose content no comparison can see, by its target.
-    pub(super) fn count_unseen(target: &ServiceName, kind: &'static str) {
-        counter!("pointsman_egress_unseen_total", "target" => target.to_string(), "kind" => kind).increment(1);
+    /// A call has become a tunnel, until the returned value is dropped: no comparison sees what passes through it.
+    /// `authority`: its host and port.
+    pub(super) fn tunnel(&self, target: &EgressTarget, authority: String, kind: TunnelKind) -> Box<dyn Send> {
+        let label = target.name.to_string();
+        counter!("pointsman_egress_unseen_total", "target" => label, "kind" => kind.as_str()).increment(1);
+        let service = target.service.clone();
+        self.observer.tunnel(CallTarget { service, authority, method: Method::CONNECT, path: String::new() })
+    }
+
+    /// A call to this target has switched to another protocol (101): it is a tunnel from now on.
+    pub(super) fn switched(&self, table: &Table, entry: &Arc<RouteEntry>) -> Option<Box<dyn Send>> {
+        let target = table.egress.as_ref()?.of_entry(entry)?;
+        Some(self.tunnel(target, authority_of_url(&target.url(&Uri::default())), TunnelKind::Upgrade))
     }
 }

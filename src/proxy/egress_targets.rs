@@ -133,6 +133,12 @@ impl EgressTargets {
         target.ok_or(EgressRefusal::NotListed)
     }
 
+    /// The target that has this entry.
+    pub(super) fn of_entry(&self, entry: &Arc<RouteEntry>) -> Option<&Arc<EgressTarget>> {
+        let targets = self.by_name.values().chain(self.listed.iter().map(|(_, target)| target));
+        targets.into_iter().find(|target| Arc::ptr_eq(&target.entry, entry))
+    }
+
     /// Calls that were answered since the start.
     pub(super) fn calls(&self) -> u64 {
         let targets = self.by_name.values().chain(self.listed.iter().map(|(_, target)| target));

@@ -6,13 +6,13 @@
 use std::net::SocketAddr;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{Method, Response, StatusCode, request};
+use http::{Response, StatusCode, request};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::admission::Admission;
 use super::client_upgrade::{ClientUpgrade, on_upgrade};
-use super::egress::Egress;
+use super::egress::{Egress, TunnelKind};
 use super::egress_refusal::EgressRefusal;
 use super::egress_targets::EgressTargets;
 use super::failure::{Failure, WaitedFor};
@@ -25,7 +25,6 @@ use super::respond::Refused;
 use super::table::Table;
 use super::wait::Phase;
 use crate::clock;
-use crate::exchange::CallTarget;
 use crate::flag::State;
 use crate::limits::Limits;
 use crate::listener::bare_host;
@@ -71,7 +70,7 @@ pub(super) async fn open(
     let ClientUpgrade::Connection(upgrade) = on_upgrade(head) else {
         return Err(ambiguous("the target of CONNECT is not a host and port"));
     };
-    Egress::count_unseen(&target.name, "tunnel");
+    let unseen = egress.tunnel(target, named, TunnelKind::Connect);
     client.record.note(|record| record.service = Some(target.name.clone()));
     let answered = proxied.answered(State::Off, client.shared.forwarded_to(), StatusCode::OK);
     // Before the tunnel's task, which says that it is one.
@@ -80,9 +79,7 @@ pub(super) async fn open(
     let caller =
         Caller { source: "egress".to_owned(), client: client_text(client.peer, None), path: "CONNECT".to_owned() };
     callers.note(caller, clock::now());
-    let to =
-        CallTarget { service: target.service.clone(), authority: named, method: Method::CONNECT, path: String::new() };
-    let held = ((callers.tunnel(), egress.observer.tunnel(to)), client.shared.open_connections.count());
+    let held = ((callers.tunnel(), unseen), client.shared.open_connections.count());
     relay::tunnel(client, StatusCode::OK, relay::switched(upgrade), async { Some(stream) }, held);
     Ok(Response::new(ReplyBody::full(bytes::Bytes::new(), wait.clone(), Some(answered))))
 }

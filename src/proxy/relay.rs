@@ -18,7 +18,6 @@ use tokio::sync::oneshot;
 use super::client_upgrade::{ClientUpgrade, StreamIo};
 use super::copied_exchange::{CopiedExchange, NotCopied};
 use super::cut_reason::CutReason;
-use super::egress::Egress;
 use super::failure::{Failure, WaitedFor};
 use super::headers::strip_reply;
 use super::interim_replies::InterimReplies;
@@ -207,11 +206,10 @@ pub(super) async fn answer_from_legacy(
                 return Err(proxied.refused(rung, failure));
             }
             if switching && let Some(upgrade) = proxied.upgrade.take() {
-                if is_egress {
-                    Egress::count_unseen(&entry.upstream.service.name, "upgrade");
-                }
                 let legacy = on_upgrade_reply(&mut parts);
-                let open = entry.upstream.callers().tunnel();
+                let egress = client.shared.egress.as_ref();
+                let unseen = egress.and_then(|egress| egress.switched(proxied.table, entry));
+                let open = (entry.upstream.callers().tunnel(), unseen);
                 let (held, code) = ((connection.turn.take(), proxied.admission.take(), open), parts.status);
                 match upgrade {
                     ClientUpgrade::Connection(upgrade) => {

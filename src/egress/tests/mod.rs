@@ -207,6 +207,38 @@ fn calls_are_attributed_until_the_window_after_the_end_is_over() {
     assert!(!test.attribution.is_watching(), "nobody is left whose call it could be");
 }
 
+/// A queue of legacy is slower than the window, and the next request is in the same trace, or has the same key.
+#[test]
+fn a_late_call_is_not_given_to_a_later_request() {
+    let trace = TraceContext::random(true);
+    let next_span = TraceContext { span_id: trace.span_id ^ 4, ..trace };
+    for correlate in ["", "header.x-id", "${call.headers[\"x-id\"] == request.headers[\"x-id\"]}"] {
+        let test = TestAttribution::new(correlate);
+        let [sent, next] = [trace, next_span].map(value);
+        drop(test.watch(&[("traceparent", &sent), ("x-id", "a")], None).unwrap());
+        test.pass(Duration::from_secs(11));
+        let later = test.watch(&[("traceparent", &next), ("x-id", "a")], None).unwrap();
+        let late = || test.attribution.report(&ROUTE.into()).late.calls();
+        test.call(&[("traceparent", &sent)], "it hands on the field of the first request");
+        assert_eq!((later.effects().len(), later.effects().gaps(), late()), (0, 0, 1), "{correlate}");
+        test.call(&[("traceparent", &child(trace))], "of either");
+        assert_eq!((later.effects().len(), later.effects().gaps(), late()), (0, 1, 1), "{correlate}");
+        test.call(&[("traceparent", &next)], "it hands on the field of the later request");
+        assert_eq!((later.effects().len(), later.effects().gaps(), late()), (1, 1, 1), "{correlate}");
+        if !correlate.is_empty() {
+            test.call(&[("x-id", "a")], "of either");
+            assert_eq!((later.effects().len(), later.effects().gaps(), late()), (1, 2, 1), "{correlate}");
+        }
+    }
+    // By value a request counts for nine windows after its own: a follow-up often has the value of what it follows.
+    let test = TestAttribution::new("${call.headers[\"x-id\"] == request.headers[\"x-id\"]}");
+    drop(test.watch(&[("x-id", "a")], None).unwrap());
+    test.pass(Duration::from_secs(101));
+    let later = test.watch(&[("x-id", "a")], None).unwrap();
+    test.call(&[("x-id", "a")], "");
+    assert_eq!((later.effects().len(), later.effects().gaps()), (1, 0));
+}
+
 /// A queue of legacy is slower than the window.
 #[test]
 fn a_call_that_names_a_request_whose_window_is_over_counts_as_late_for_its_route() {

@@ -43,7 +43,8 @@ fn a_call_that_is_under_way_when_the_window_is_over_counts_as_open() {
     assert_eq!((effects.so_far().open, test.outcomes()), (0, (0, 0, 1)), "too late");
     assert_eq!((effects.gaps(), of_other.gaps()), (1, 0), "its calls are not all known, whenever they are asked for");
     // One that ends in time is attributed, and not open any more.
-    let watch = test.traced(trace);
+    let trace = TraceContext::random(true);
+    let (watch, sent) = (test.traced(trace), child(trace));
     let number = test.begin(&[("traceparent", &sent)], None);
     assert_eq!(watch.effects().so_far().open, 1);
     test.end(number, &[("traceparent", &sent)], "");

@@ -22,7 +22,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => (0..6_u8, 0..3_u8, id(), prop::bool::weighted(0.7))
             .prop_map(|(trace, span, id, is_compared)| Operation::Begin { trace, span, id, is_compared }),
         2 => any::<prop::sample::Index>().prop_map(Operation::End),
-        1 => (0..8_000_u16).prop_map(Operation::Pass),
+        1 => (0..40_000_u16).prop_map(Operation::Pass),
         4 => (prop::option::of(0..8_u8), 0..4_u8, id()).prop_map(|(trace, span, id)| Operation::Call { trace, span, id }),
     ]
 }
@@ -96,26 +96,42 @@ fn check_against_model(operations: Vec<Operation>, rule: Rule) {
                 assert!(got.len() <= 1, "one call for two requests");
                 let is_current = |known: &&Known| known.ended.is_none_or(|ended| now - ended <= 10_000);
                 let current: Vec<&Known> = all.iter().filter(is_current).collect();
-                let of_trace: Vec<_> = current.iter().filter(|known| Some(known.trace) == of).collect();
-                let of_span: Vec<_> = of_trace.iter().filter(|known| known.span == span).collect();
-                let of_id = |known: &&&&Known| id.is_some() && known.id == id;
-                // The requests of the call's trace or, if it has none, of its id. Among several requests of one trace
-                // the span decides, or else the id.
-                let candidates: Vec<&Known> = match (of_trace.len(), of_span.len()) {
-                    (0, _) => current.iter().copied().filter(|known| of_id(&&known)).collect(),
-                    (1, _) => of_trace.iter().map(|known| **known).collect(),
-                    (_, 1) => of_span.iter().map(|known| ***known).collect(),
-                    _ => of_trace.iter().filter(|known| of_id(known)).map(|known| **known).collect(),
+                let of_trace: Vec<&Known> = current.iter().copied().filter(|known| Some(known.trace) == of).collect();
+                let of_span: Vec<&Known> = of_trace.iter().copied().filter(|known| known.span == span).collect();
+                let over: Vec<&Known> = all.iter().filter(|known| !is_current(known)).collect();
+                let in_trace = over.iter().any(|known| Some(known.trace) == of);
+                let is_late =
+                    of_span.is_empty() && over.iter().any(|known| Some(known.trace) == of && known.span == span);
+                let is_recent = |known: &Known| match rule {
+                    Rule::Header => true,
+                    Rule::Value => known.ended.is_none_or(|ended| now - ended <= 100_000),
                 };
-                let only = match (of_trace.len(), of_span.len()) {
-                    (0 | 1, _) => of_trace.first().copied(),
-                    (_, 1) => of_span.first().map(|known| **known),
-                    _ => None,
+                let has_earlier = over.iter().any(|known| id.is_some() && known.id == id && is_recent(known));
+                // The span decides, if one request has it. So does the trace, if one request ever was in it. Else the
+                // id decides, among the requests of the trace or, if there are none, among all.
+                let is_named = of_span.len() == 1 && !over.iter().any(|k| Some(k.trace) == of && k.span == span);
+                let is_alone = of_span.is_empty() && of_trace.len() == 1 && !in_trace;
+                let pool = if of_trace.is_empty() { current.clone() } else { of_trace.clone() };
+                let of_id: Vec<_> = pool.into_iter().filter(|known| id.is_some() && known.id == id).collect();
+                let only = match (is_named, is_alone) {
+                    (true, _) => Some(of_span[0]),
+                    (_, true) => Some(of_trace[0]),
+                    (false, false) => None,
                 };
                 let contradicts = matches!(rule, Rule::Header)
                     && only.is_some_and(|known| id.is_some() && known.id.is_some() && known.id != id);
-                let expected = matches!(candidates[..], [only] if only.is_compared && !contradicts);
-                assert_eq!(got.len(), usize::from(expected), "{} candidates", candidates.len());
+                let expected = match (only, &of_id[..]) {
+                    (Some(only), _) => only.is_compared && !contradicts,
+                    (None, [only]) => only.is_compared && !is_late && !has_earlier,
+                    (None, _) => false,
+                };
+                assert_eq!(
+                    got.len(),
+                    usize::from(expected),
+                    "{} in the trace, {} with the id",
+                    of_trace.len(),
+                    of_id.len()
+                );
                 if let [got] = got[..] {
                     assert!(current.iter().any(|known| std::ptr::eq(*known, &all[got])), "it is not current any more");
                 }

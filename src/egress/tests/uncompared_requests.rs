@@ -31,8 +31,12 @@ fn a_call_that_an_uncompared_request_of_the_same_trace_could_have_caused_is_ambi
     assert_eq!((test.outcomes(), test.not_compared(), compared.effects().len()), ((1, 1, 0), 1, 1));
     drop(uncompared);
     test.pass(Duration::from_secs(11));
-    test.call(&[("traceparent", &child(trace))], "");
-    assert_eq!((test.outcomes(), compared.effects().len()), ((2, 1, 0), 2), "the uncompared request is over");
+    test.call(&[("traceparent", &child(trace))], "of either, late");
+    assert_eq!((test.outcomes(), compared.effects().len()), ((1, 2, 0), 1), "the uncompared request is over");
+    test.call(&[("traceparent", &value(other_span))], "late");
+    assert_eq!((test.outcomes(), compared.effects().len()), ((1, 2, 1), 1));
+    test.call(&[("traceparent", &value(trace))], "of the compared one");
+    assert_eq!((test.outcomes(), compared.effects().len()), ((2, 2, 1), 2));
 }
 
 #[test]

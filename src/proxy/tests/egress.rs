@@ -1,5 +1,7 @@
 //! Calls that legacy makes: passed on unchanged, and reported to the observer once each.
 
+mod tunnels;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -109,6 +111,7 @@ async fn a_call_is_forwarded_unchanged_without_the_service_name_and_hop_by_hop_f
     assert_eq!((seen.head.as_str(), seen.text().as_str()), (expected.as_str(), "body"));
     assert_eq!(reply.head.lines().next(), Some("HTTP/1.1 201 Done"));
     assert_eq!((reply.field("x-reply"), reply.field("keep-alive"), reply.field("via")), (Some("1"), None, None));
+    assert_eq!(reply.field("date"), None, "nothing is added");
     assert_eq!(reply.text(), "ok");
 }
 
@@ -172,40 +175,6 @@ async fn the_host_of_a_service_that_has_one_is_sent() {
     let rig = Rig::new(&origin, Setup { service: Some(service), ..setup(&Arc::default(), &[], &[]) }).await;
     assert_eq!(rig.ask("GET /shop/x HTTP/1.1\r\nHost: a\r\n\r\n").await.status(), 200);
     assert_eq!(origin.only_request().field("host"), Some("bank.test"));
-}
-
-#[tokio::test]
-async fn a_tunnel_leads_where_calls_may_go_and_is_not_looked_into() {
-    let origin = Origin::script(|mut wire, _| async move {
-        while let Some(line) = wire.until("\n").await {
-            wire.send(line.to_uppercase()).await;
-        }
-    })
-    .await;
-    let observer = Observer::watching();
-    let listed = Origin::always_answers(OK).await;
-    let rig = Rig::new(&origin, setup(&observer, &[&listed.address.to_string()], &[])).await;
-    let open = async |to: SocketAddr| {
-        let mut client = rig.connect().await;
-        client.send(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n")).await;
-        let head = client.head().await.expect("an answer");
-        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && !head.to_lowercase().contains("content-length"), "{head}");
-        client
-    };
-    let (to_listed, mut client) = (open(listed.address).await, open(origin.address).await);
-    client.send("hello\n").await;
-    assert_eq!(client.until("\n").await.as_deref(), Some("HELLO\n"));
-    drop((client, to_listed));
-    let tunnels = observer.tunnels.lock().unwrap().clone();
-    let services: Vec<_> = tunnels.iter().map(|to| to.service.as_ref().map(|name| name.as_str())).collect();
-    assert_eq!(services, [None, Some("shop")]);
-    for target in ["127.0.0.1:1", "bank.test:443"] {
-        let reply = rig.ask(&format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n")).await;
-        assert_eq!(reply.status(), 403, "{target}");
-    }
-    rig.shutdown.cancel();
-    bounded("the drain", rig.serving).await.unwrap();
-    assert!(observer.effects.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

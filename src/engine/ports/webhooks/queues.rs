@@ -3,8 +3,9 @@
 //!
 //! Always true: a destination has at most one message in flight, and its messages are sent in the order in which they
 //! were recorded (one that is left to another process for now is passed over, so that it may be sent after later ones);
-//! a destination that is slow or fails delays no other one. After a failure the same message is sent again, after a
-//! pause that doubles with each failure.
+//! a destination that is slow or fails delays no other one, and all that failed together leave a quarter of the
+//! deliveries in flight to the others. After a failure the same message is sent again, after a pause that doubles with
+//! each failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -132,6 +133,7 @@ impl Queues {
 
     /// The messages that are due, at most one for each destination; they are in flight from now on.
     pub(super) fn start_due(&mut self, now: Instant) -> Vec<Arc<WebhookMessage>> {
+        let mut failed_left = self.failed_left();
         let mut due: Vec<(Instant, u64, &mut Queue)> = self
             .by_destination
             .values_mut()
@@ -142,7 +144,12 @@ impl Queues {
         // If not all can be sent, those that have been due the longest go first.
         due.sort_by_key(|(due, number, _)| (*due, *number));
         let free = self.bounds.in_flight_max.saturating_sub(self.sending);
-        let started = due.into_iter().take(free).filter_map(|(_, number, queue)| {
+        let may_start = due.into_iter().filter(|(_, _, queue)| {
+            let is_left = queue.failures == 0 || failed_left > 0;
+            failed_left = failed_left.saturating_sub(usize::from(queue.failures > 0));
+            is_left
+        });
+        let started = may_start.take(free).filter_map(|(_, number, queue)| {
             queue.sending = Some(number);
             Some(queue.waiting.get(&number)?.message.clone())
         });
@@ -167,7 +174,17 @@ impl Queues {
         if self.sending >= self.bounds.in_flight_max {
             return None;
         }
-        self.by_destination.values().filter_map(|queue| queue.next(now).map(|(due, _)| due)).min()
+        let failed_left = self.failed_left();
+        let may_start = |queue: &&Queue| queue.failures == 0 || failed_left > 0;
+        let due = |queue: &Queue| queue.next(now).map(|(due, _)| due);
+        self.by_destination.values().filter(may_start).filter_map(due).min()
+    }
+
+    /// How many more destinations that failed may have a message in flight: they may take their time to fail again.
+    fn failed_left(&self) -> usize {
+        let max = self.bounds.in_flight_max;
+        let failed = self.by_destination.values().filter(|queue| queue.sending.is_some() && queue.failures > 0);
+        (max - max / 4).saturating_sub(failed.count())
     }
 
     /// Records the result of a message in flight. `time` is the present time, for the ages of messages.

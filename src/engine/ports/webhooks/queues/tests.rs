@@ -58,6 +58,29 @@ fn a_destination_gets_its_messages_one_by_one_and_in_order() {
     assert!(queues.waiting().is_empty());
 }
 
+/// Failures may take long: a receiver that accepts a connection and does not answer.
+#[test]
+fn destinations_that_failed_leave_room_for_the_others() {
+    let bounds = QueueBounds { in_flight_max: 8, ..bounds() };
+    let (mut queues, begun) = (Queues::new(bounds), Instant::now());
+    for number in 1..=8 {
+        queues.add(message(number, &format!("hangs {number}")), begun);
+    }
+    let started = queues.start_due(begun);
+    assert_eq!(started.len(), 8, "nothing is known of them yet");
+    for message in &started {
+        queues.settle(message, &failed(), begun, time(0));
+    }
+    let now = begun + s(1);
+    assert_eq!(queues.start_due(now).len(), 6);
+    assert_eq!(queues.next_due(now), None, "the others that failed wait for a place");
+    queues.add(message(9, "alive"), now);
+    assert_eq!(queues.next_due(now), Some(now));
+    assert_eq!(numbers(&queues.start_due(now)), [9]);
+    queues.settle(&started[0], &failed(), now, time(0));
+    assert_eq!(queues.start_due(now).len(), 1, "a place is free again");
+}
+
 #[test]
 fn a_dead_destination_delays_no_other_and_is_tried_less_and_less_often() {
     let (mut queues, begun) = (Queues::new(bounds()), Instant::now());

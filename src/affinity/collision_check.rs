@@ -1,4 +1,4 @@
-//! Checks in the background whether the engine owns an id that legacy gave out (a pin collision).
+//! Checks in the background whether both arms gave out the same id (a pin collision), whichever was first.
 //!
 //! Always true: no request waits for a check; the queue is bounded. An id for which the queue has no room is not
 //! checked, and the log says so. While the store does not answer, the ids wait.
@@ -6,11 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+use super::instances::Instances;
 use super::pin_counts::PinCountsById;
 use crate::flag::{Arm, PinKey};
-use crate::store::StoreHandle;
+use crate::names::RunId;
+use crate::store::{StoreError, StoreHandle};
 
 /// The most checks that wait in the queue.
 const QUEUE_MAX: usize = 16_384;
@@ -26,6 +29,8 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(super) enum CheckMessage {
     /// Legacy created an instance in a family of which the engine owns some.
     Instance(PinKey),
+    /// This run of the engine has pinned an instance.
+    Pinned(PinKey, RunId),
     /// Replies when all messages before this one are processed.
     Flush(oneshot::Sender<()>),
 }
@@ -36,9 +41,9 @@ pub(super) struct CollisionChecks {
 }
 
 impl CollisionChecks {
-    pub(super) fn start(store: StoreHandle, families: Arc<PinCountsById>) -> Self {
+    pub(super) fn start(store: StoreHandle, families: Arc<PinCountsById>, instances: Arc<Instances>) -> Self {
         let (queue, received) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(run(received, store, families));
+        tokio::spawn(run(received, Checker { store, families, instances }));
         Self { queue }
     }
 
@@ -46,7 +51,7 @@ impl CollisionChecks {
         if self.queue.try_send(message).is_err() {
             tracing::warn!(
                 queue = QUEUE_MAX,
-                "an id that legacy gave out is not checked for a pin collision: too many checks wait"
+                "an id that an arm gave out is not checked for a pin collision: too many checks wait"
             );
         }
     }
@@ -61,49 +66,75 @@ impl CollisionChecks {
 }
 
 /// Runs until the sending end is dropped.
-async fn run(mut received: mpsc::Receiver<CheckMessage>, store: StoreHandle, families: Arc<PinCountsById>) {
+async fn run(mut received: mpsc::Receiver<CheckMessage>, checker: Checker) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while received.recv_many(&mut batch, BATCH_MAX).await > 0 {
         for message in batch.drain(..) {
             match message {
-                CheckMessage::Instance(key) => check(&store, &families, key).await,
+                CheckMessage::Instance(key) => checker.check(&key, None).await,
+                CheckMessage::Pinned(key, run) => checker.check(&key, Some(run)).await,
                 CheckMessage::Flush(done) => drop(done.send(())),
             }
         }
     }
 }
 
-/// Asks until the store answers. Must not give up while the store is down: during that time the engine falls back, so
-/// legacy creates most instances, and their ids have to be checked.
-async fn check(store: &StoreHandle, families: &PinCountsById, key: PinKey) {
-    let (mut pause, mut tries) = (RETRY_PAUSE_MIN, 0);
-    loop {
-        match store.pin(key.clone()).await {
-            // Legacy itself gave out the id of an instance that was adopted.
-            Ok(Some(pin)) if pin.arm == Arm::Engine && pin.adoption.is_none() => {
-                families.record_collision(&key, pin.run);
-                return;
-            }
-            Ok(Some(_) | None) => return,
-            Err(error) => {
-                // A row that cannot be read must not keep all other ids from being checked.
-                tries = if store.healthy() { tries + 1 } else { 0 };
-                if tries >= TRIES_MAX {
-                    tracing::error!(
-                        %error, route = %key.family, id = %key.id,
-                        "whether the engine owns this id cannot be read: a pin collision may go unnoticed"
-                    );
-                    return;
+struct Checker {
+    store: StoreHandle,
+    families: Arc<PinCountsById>,
+    instances: Arc<Instances>,
+}
+
+impl Checker {
+    /// Checks an id that legacy gave out, or that a run gave out. Asks until the store answers. Must not give up while
+    /// the store is down: during that time the engine falls back, so legacy creates most instances, and their ids have
+    /// to be checked.
+    async fn check(&self, key: &PinKey, new: Option<RunId>) {
+        let (mut pause, mut tries) = (RETRY_PAUSE_MIN, 0);
+        loop {
+            match self.collision(key, new).await {
+                Ok(Some(run)) => return self.families.record_collision(key, run),
+                Ok(None) => return,
+                Err(error) => {
+                    // A row that cannot be read must not keep all other ids from being checked.
+                    tries = if self.store.healthy() { tries + 1 } else { 0 };
+                    if tries >= TRIES_MAX {
+                        tracing::error!(
+                            %error, route = %key.family, id = %key.id,
+                            "whether both arms gave out this id cannot be read: a pin collision may go unnoticed"
+                        );
+                        return;
+                    }
+                    if pause == RETRY_PAUSE_MIN {
+                        tracing::warn!(
+                            %error, route = %key.family, id = %key.id,
+                            "whether both arms gave out this id is not known; the store is asked again"
+                        );
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
                 }
-                if pause == RETRY_PAUSE_MIN {
-                    tracing::warn!(
-                        %error, route = %key.family, id = %key.id,
-                        "whether the engine owns this id is not known; the store is asked again"
-                    );
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_PAUSE_MAX);
             }
         }
     }
+
+    /// The run that pinned the id for the engine, if both arms gave it out.
+    async fn collision(&self, key: &PinKey, new: Option<RunId>) -> Result<Option<Option<RunId>>, StoreError> {
+        if let Some(run) = new
+            && !self.instances.legacy_had(key, began(run)).await?
+        {
+            return Ok(None);
+        }
+        // Legacy itself gave out the id of an instance that was adopted.
+        let pin = self.store.pin(key.clone()).await?;
+        let pin = pin.filter(|pin| pin.arm == Arm::Engine && pin.adoption.is_none());
+        Ok(pin.filter(|pin| new.is_none() || pin.run == new).map(|pin| pin.run))
+    }
+}
+
+/// When a run began, by its id (UUIDv7).
+fn began(run: RunId) -> Timestamp {
+    let (seconds, nanos) = run.0.get_timestamp().map_or((0, 0), |time| time.to_unix());
+    let nanos = i32::try_from(nanos).unwrap_or(0);
+    Timestamp::new(seconds.cast_signed(), nanos).unwrap_or(Timestamp::MIN)
 }

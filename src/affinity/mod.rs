@@ -139,7 +139,8 @@ impl StoreAffinity {
     /// The store does not answer.
     pub async fn open(store: StoreHandle, limits: &Limits, keys: Arc<KeyLog>) -> Result<Arc<Self>, StoreError> {
         let families = Arc::new(PinCountsById::new(store.pin_counts().await?, store.pin_collisions().await?));
-        let collision_checks = CollisionChecks::start(store.clone(), families.clone());
+        let instances = Instances::new(store.clone());
+        let collision_checks = CollisionChecks::start(store.clone(), families.clone(), instances.clone());
         let collision_records = CollisionRecords::new(store.clone(), families.clone());
         let tries = Arc::new(Tries::new(Duration::from_secs(limits.retry_window_s), limits.retry_keys_max));
         for (key, at) in keys.waiting() {
@@ -147,7 +148,6 @@ impl StoreAffinity {
         }
         tokio::spawn(keys.clone().move_to_store(store.clone()));
         let sets = Arc::new(Sets::new(limits, Instant::now()));
-        let instances = Instances::new(store.clone());
         let maintenance = [
             tokio::spawn(sets.clone().maintain(store.clone(), tries.clone())).abort_handle(),
             tokio::spawn(instances.clone().maintain()).abort_handle(),

@@ -4,6 +4,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready, try_join_all};
 
 use super::cache::PinsVersion;
+use super::collision_check::CheckMessage;
 use super::{LOOK_UP_MAX, StoreAffinity};
 use crate::exchange::ArmUnknown;
 use crate::flag::{Arm, InstanceKey, Owner, PinKey};
@@ -46,6 +47,9 @@ impl StoreAffinity {
         if self.cache.add_pin(&pin.key, pin.arm, Some(run), before) {
             self.families.count(&pin.key.family, pin.arm);
             self.instances.count_soon();
+            if pin.arm == Arm::Engine {
+                self.collision_checks.send(CheckMessage::Pinned(pin.key.clone(), run));
+            }
         }
     }
 

@@ -39,6 +39,11 @@ impl Recorded {
         is_new
     }
 
+    /// Whether it was recorded recently.
+    pub(super) fn contains(&self, report: &Report) -> bool {
+        self.young.contains(report) || self.old.contains(report)
+    }
+
     /// A report will be recorded again.
     pub(super) fn forget(&mut self, report: &Report) {
         self.young.remove(report);

@@ -1,7 +1,8 @@
 //! Pin collisions, which a background task finds and stores.
 
 use super::*;
-use crate::store::{PinCollision, PinCollisionStore};
+use crate::exchange::NotedInstance;
+use crate::store::{InstanceChange, InstanceStore, PinCollision, PinCollisionStore};
 
 impl PinCollisionStore for CountingStore {
     fn put_pin_collisions(&self, collisions: Vec<PinCollision>) -> BoxFuture<'_, Stored<()>> {
@@ -62,6 +63,47 @@ async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
     store.is_gone.store(false, Ordering::Relaxed);
     affinity.finish_collision_checks().await;
     assert!(affinity.collided(&family), "found when the store answers again");
+}
+
+/// Both arms count on their own, and legacy was first: in `shadow`, or in a fallback.
+#[tokio::test]
+async fn an_id_from_the_engine_that_legacy_gave_out_before_is_a_collision() {
+    let family = family();
+    let store = Arc::new(crate::store::MemoryStore::new());
+    let pinned = async |affinity: &StoreAffinity, id: &str, run: RunId| {
+        let new = pin(id, Arm::Engine);
+        store.append(Arc::new(Append { pins: vec![new.clone()], ..append(run, 1, 1) })).await.unwrap();
+        affinity.record_pin(&new, run, affinity.pins_version());
+        affinity.finish_collision_checks().await;
+        affinity.collided(&family)
+    };
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let by_legacy = |id: &str| NotedInstance {
+        key: pin(id, Arm::Legacy).key.into(),
+        arm: Arm::Legacy,
+        run: None,
+        is_created: true,
+        has_ended: false,
+    };
+    affinity.note_instance(by_legacy("17"));
+    let next = || RunId(uuid::Uuid::now_v7());
+    assert!(!pinned(&affinity, "18", next()).await);
+    assert!(pinned(&affinity, "17", next()).await, "reported by this process");
+    affinity.accept_collisions(&family, clock::now());
+    affinity.finish_collision_checks().await;
+
+    affinity.note_instance(by_legacy("19"));
+    affinity.instances().refresh(None).await.unwrap();
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let earlier = RunId(uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 1_000, 0)));
+    assert!(!pinned(&affinity, "20", next()).await);
+    assert!(pinned(&affinity, "19", next()).await, "found in the store");
+    affinity.accept_collisions(&family, clock::now());
+    affinity.finish_collision_checks().await;
+    // What legacy shows first while the run is under way may be the run's own work there.
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    store.change_instances(vec![InstanceChange::LegacyListed(pin("21", Arm::Legacy).key, clock::now())]).await.unwrap();
+    assert!(!pinned(&affinity, "21", earlier).await);
 }
 
 /// The wait itself has no bound; a stop bounds it by `drain_ms`.

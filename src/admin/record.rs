@@ -24,6 +24,8 @@ const ROWS: usize = 100;
 pub(super) async fn record(admin: Admin, QueryParams(query): QueryParams<RecordQuery>) -> JsonResult<RecordPage> {
     let RecordQuery { after, limit } = query;
     let store = &admin.parts.store;
+    // Before the entries, because another process may add one meanwhile.
+    let head = store.chain_head().await?;
     let newest = store.newest_record_row().await?;
     let rows = store.record_rows(after.unwrap_or(0), admin.rows(limit, ROWS)).await?;
     let entries = readable(rows).map_err(|row| ApiError::unreadable("Entry", row))?;
@@ -32,7 +34,7 @@ pub(super) async fn record(admin: Admin, QueryParams(query): QueryParams<RecordQ
         Some(Ok(entry)) => (entry.number, entry.hash),
         Some(Err(unreadable)) => (u64::try_from(unreadable.number).unwrap_or(0), String::new()),
     };
-    Ok(Json(RecordPage { entries, newest, newest_hash, read_at: crate::clock::now() }))
+    Ok(Json(RecordPage { entries, newest, newest_hash, head, read_at: crate::clock::now() }))
 }
 
 /// The flips in the store as they are, the oldest first, to be compared with the record.

@@ -63,7 +63,7 @@ pub use orchestration::{
     RunPart, SentRequest, StepRow, UndoRow, UndoState,
 };
 pub use process::{Build, EgressStatus, Flags, ShadowLoad, Status, StuckRun};
-pub use record::{RecordEntry, RecordPage};
+pub use record::{ChainHead, RecordEntry, RecordPage};
 pub use reload::{
     CandidateOfRoute, ChangedRoute, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse, RestartedRoute,
 };

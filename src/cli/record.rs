@@ -12,7 +12,7 @@ use super::client::{CallError, Client};
 use super::format::{Formatter, Tone, ago, counted, duration_text, escape_control};
 use super::output::Output;
 use super::record_rows::{HASH_SHOWN, delay, is_late, row};
-use crate::admin::types::{RecordEntry, RecordPage};
+use crate::admin::types::{ChainHead, RecordEntry, RecordPage};
 use crate::record::{BrokenChain, ChainCheck, LATE_ENTRY_AFTER};
 
 /// How many entries are read at a time.
@@ -68,6 +68,10 @@ struct RecordCheck {
     broken: Option<BrokenChain>,
     /// The entries of flips, by the number of the flip.
     flips: BTreeMap<u64, Value>,
+    /// What the store noted as the newest entry before the entries were read.
+    head: Option<ChainHead>,
+    /// The hash of the entry with the number of the head.
+    of_head: Option<String>,
     /// Whether an entry has the hash that was asked for.
     has_hash: bool,
     /// How many entries were written long after their flips.
@@ -82,6 +86,9 @@ impl RecordCheck {
             && let Err(broken) = self.chain.next(entry)
         {
             self.broken = Some(broken);
+        }
+        if self.head.as_ref().is_some_and(|head| head.number == entry.number) {
+            self.of_head = Some(entry.hash.clone());
         }
         self.has_hash |= self.broken.is_none() && hash.is_some_and(|hash| entry.hash.starts_with(hash));
         if let Some(late) = delay(entry) {
@@ -99,6 +106,15 @@ impl RecordCheck {
         let number = u64::try_from(number).unwrap_or(0);
         let broken = BrokenChain { number, why: format!("cannot be read: {}", escape_control(why)) };
         self.broken.get_or_insert(broken);
+    }
+
+    /// All entries were read.
+    fn check_head(&mut self) {
+        if self.broken.is_none()
+            && let Some(head) = &self.head
+        {
+            self.broken = self.chain.ends_at(head, self.of_head.as_deref()).err();
+        }
     }
 
     /// What is said of entries that are later than their flips.
@@ -152,7 +168,11 @@ impl RecordCheck {
 }
 
 pub(crate) fn verify(client: &Client, hash: Option<&str>, format: Formatter) -> Result<Output, CallError> {
-    let (hash, mut found, mut recorded) = (hash.map(noted_hash).transpose()?, RecordCheck::default(), 0);
+    let (hash, mut recorded) = (hash.map(noted_hash).transpose()?, 0);
+    // Before the entries are read, because some may be added meanwhile. No entry is read for it.
+    let without_entries = format!("/api/v2/record?after={}&limit=1", i64::MAX);
+    let (page, _) = client.get::<RecordPage>(&without_entries)?;
+    let mut found = RecordCheck { head: page.head, ..RecordCheck::default() };
     let whole = read(client, 0, |entry| {
         recorded = recorded.max(entry.flips);
         found.add(&entry, hash.as_deref());
@@ -162,10 +182,11 @@ pub(crate) fn verify(client: &Client, hash: Option<&str>, format: Formatter) -> 
         let (number, why) = unreadable_row(error)?;
         found.add_unreadable(number, &why);
     }
+    found.check_head();
     let is_empty = found.chain.number == 0 && found.broken.is_none();
     let recorded = (!is_empty).then_some(recorded);
-    // Not this machine's clock, which may differ from the one by which flips are dated. No entry is read for it.
-    let (page, _) = client.get::<RecordPage>(&format!("/api/v2/record?after={}&limit=1", i64::MAX))?;
+    // Not this machine's clock, which may differ from the one by which flips are dated.
+    let (page, _) = client.get::<RecordPage>(&without_entries)?;
     let other = compare_flips(client, std::mem::take(&mut found.flips), recorded, page.read_at)?;
     Ok(found.output(hash.as_deref(), other, format))
 }

@@ -3,14 +3,14 @@
 //! Always true: the hash of an entry covers everything in it, its number and the hash of the entry before, so that an
 //! entry that is changed, removed or inserted later breaks the chain at that entry, unless all entries after it are
 //! written anew, which changes the newest hash. Removing the newest entries breaks nothing: only a hash that was noted
-//! elsewhere shows it.
+//! elsewhere shows it, such as the one that the store notes outside the table of entries ([`ChainCheck::ends_at`]).
 
 use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::store::RecordEntry;
+use crate::store::{ChainHead, RecordEntry};
 
 /// The hash of an entry, from its other fields.
 pub fn hash_of(entry: &RecordEntry) -> String {
@@ -66,7 +66,11 @@ impl ChainCheck {
         let expected = self.number + 1;
         let broken = |number, why: String| Err(BrokenChain { number, why });
         if entry.number != expected {
-            return broken(expected, format!("is missing: entry {} follows entry {}", entry.number, self.number));
+            let why = match self.number {
+                0 => format!("is missing: the first one is entry {}", entry.number),
+                number => format!("is missing: entry {} follows entry {number}", entry.number),
+            };
+            return broken(expected, why);
         }
         if entry.previous != self.hash {
             return broken(expected, format!("does not follow entry {}, which has another hash", self.number));
@@ -77,6 +81,20 @@ impl ChainCheck {
         self.number = entry.number;
         self.hash.clone_from(&entry.hash);
         Ok(())
+    }
+
+    /// Checks that the chain, of which all entries were checked, has the entry that the store notes as the newest.
+    /// `of_head` is the hash of the entry with that number, if there is one.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn ends_at(&self, head: &ChainHead, of_head: Option<&str>) -> Result<(), BrokenChain> {
+        let noted = format!("the store notes entry {} with the hash {} as the newest", head.number, head.hash);
+        match of_head {
+            Some(hash) if hash == head.hash => Ok(()),
+            Some(_) => Err(BrokenChain { number: head.number, why: format!("was written anew: {noted}") }),
+            None => Err(BrokenChain { number: self.number + 1, why: format!("is missing: {noted}") }),
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! The question it answers: "who moved what, when, why, with what evidence, and was anything of it altered later?"
 //!
 //! Always true: entries are numbered without a gap, and each carries the hash of the one before ([`chain`]). Every flip
-//! in the store gets exactly one entry, also if the process ends in between: the next one adds it.
+//! in the store gets exactly one entry, also if the process ends in between: the next one adds it. The transaction of
+//! an entry notes it as the head of the chain outside the table of entries, so that it shows if the newest are removed.
 //!
 //! Entries are written in the background, as soon as there is something to write: no move waits for them. While the
 //! store accepts no writes, they wait. If the process ends before the store takes them, the next one makes those of
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 mod basis_entry;
 mod chain;
+mod chain_end;
+mod pending_entry;
 mod record_writer;
 
 /// A flip gets its entry within about a minute, if a process runs and the store accepts writes. One that is older than

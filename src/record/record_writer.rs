@@ -1,6 +1,7 @@
 //! Adds entries to the record.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,11 +10,13 @@ use tokio::sync::{Notify, watch};
 
 use super::basis_entry;
 use super::chain::hash_of;
+use super::chain_end::ChainEnd;
+use super::pending_entry::PendingEntry;
 use crate::clock;
 use crate::evidence::{BasisChange, RejudgedOutcome, RouteEvidence};
 use crate::flag::{Arm, Percent};
 use crate::names::RouteId;
-use crate::store::{FlipRecord, RecordEntry, RepeatedFailures, StoreError, StoreHandle, route_of_candidate};
+use crate::store::{RecordEntry, RepeatedFailures, StoreError, StoreHandle, route_of_candidate};
 
 /// How often the record is brought up to the store's flips although nothing happened in this process: another process
 /// that shares the store may have ended before it added the entry of its flip.
@@ -35,6 +38,8 @@ pub struct RecordWriter {
     last_forced: Mutex<BTreeMap<RouteId, String>>,
     /// Notified when an entry begins to wait.
     added: Notify,
+    /// The number of the last head of the chain that was found to be gone; 0 for none.
+    lost_head: AtomicU64,
     /// Held while entries are written, so that one task writes at a time.
     writing: tokio::sync::Mutex<()>,
 }
@@ -57,15 +62,6 @@ pub struct RefusedMove {
     pub reason: Option<String>,
 }
 
-/// An entry that is not written yet, and has no number.
-#[derive(Clone)]
-struct PendingEntry {
-    kind: &'static str,
-    route: Option<RouteId>,
-    source: String,
-    body: Value,
-}
-
 impl RecordWriter {
     /// For the record in this store.
     pub fn new(store: StoreHandle) -> Self {
@@ -75,6 +71,7 @@ impl RecordWriter {
             last_refused: Mutex::default(),
             last_forced: Mutex::default(),
             added: Notify::new(),
+            lost_head: AtomicU64::new(0),
             writing: tokio::sync::Mutex::default(),
         }
     }
@@ -203,7 +200,7 @@ impl RecordWriter {
     /// The store does not answer. Nothing is lost: the next call goes on.
     pub async fn catch_up(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.writing.lock().await;
-        let mut newest = self.store.newest_record_entry().await?;
+        let mut newest = self.end_of_chain().await?;
         loop {
             let after = newest.as_ref().map_or(0, |entry| entry.flips);
             let flips = self.store.flips_after(after, FLIPS_AT_A_TIME).await?;
@@ -211,7 +208,7 @@ impl RecordWriter {
                 break;
             }
             for flip in flips {
-                newest = self.put(newest, flip.number, of_flip(&flip)).await?;
+                newest = self.put(newest, flip.number, PendingEntry::of_flip(&flip)).await?;
                 if newest.as_ref().is_none_or(|entry| entry.flips != flip.number) {
                     // Another process added entries meanwhile.
                     break;
@@ -245,14 +242,31 @@ impl RecordWriter {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).retain(|waiting| waiting.source != source);
     }
 
+    /// The end of the chain; logs once that entries are gone.
+    async fn end_of_chain(&self) -> Result<Option<ChainEnd>, StoreError> {
+        let end = ChainEnd::read(&self.store).await?;
+        if let Some(ChainEnd { number, lost: Some(head), .. }) = &end
+            && self.lost_head.swap(head.number, Ordering::Relaxed) != head.number
+        {
+            tracing::error!(
+                entry = head.number,
+                hash = head.hash,
+                next_entry = number + 1,
+                "the newest entry of the record is gone or another one: entries were removed or written anew outside of \
+                 pointsman; `pointsman record verify` names the first bad one"
+            );
+        }
+        Ok(end)
+    }
+
     /// Appends an entry after the newest one, and returns the newest entry afterwards: another one, if another process
     /// was faster.
     async fn put(
         &self,
-        newest: Option<RecordEntry>,
+        newest: Option<ChainEnd>,
         flips: u64,
         PendingEntry { kind, route, source, body }: PendingEntry,
-    ) -> Result<Option<RecordEntry>, StoreError> {
+    ) -> Result<Option<ChainEnd>, StoreError> {
         let (number, previous) = newest.map_or((0, String::new()), |newest| (newest.number, newest.hash));
         let mut entry = RecordEntry {
             number: number + 1,
@@ -267,22 +281,7 @@ impl RecordWriter {
         };
         entry.hash = hash_of(&entry);
         self.store.put_record_entry(entry).await?;
-        self.store.newest_record_entry().await
-    }
-}
-
-fn of_flip(flip: &FlipRecord) -> PendingEntry {
-    let (kind, route) = match (&flip.guard, &flip.candidate, &flip.route) {
-        (Some(guard), ..) => ("guard", Some(&guard.route)),
-        (None, Some(candidate), _) => ("candidate", Some(&candidate.route)),
-        (None, None, Some(route)) => ("flip", Some(route)),
-        (None, None, None) => ("freeze", None),
-    };
-    PendingEntry {
-        kind,
-        route: route.cloned(),
-        source: format!("flip {}", flip.number),
-        body: serde_json::to_value(flip).unwrap_or_default(),
+        self.end_of_chain().await
     }
 }
 

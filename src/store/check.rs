@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::record_log::{CheckedRow, UnreadableRow};
 use super::summary::decode_summary;
-use super::{FlipRecord, RecordEntry, RunSnapshot, StoreError};
+use super::{ChainHead, FlipRecord, RecordEntry, RunSnapshot, StoreError};
 use crate::names::{PlanId, RunId};
 use crate::secret::{SEALED, STARS};
 use crate::workflow::{Event, FOLD, Run, RunSummary, fold};
@@ -88,10 +88,44 @@ pub(super) fn check_flip(row: CheckedRow<FlipRecord>, checked: &mut StoreChecked
     }
 }
 
-/// Checks a row of the record.
-pub(super) fn check_entry(row: CheckedRow<RecordEntry>, checked: &mut StoreChecked) {
-    if let Err(UnreadableRow { number, why }) = row {
-        checked.add_finding(None, format!("entry {number} of the record cannot be read: {why}"), RESTORE);
+/// Checks the record.
+pub(super) struct RecordCheck {
+    /// What the store noted as the newest entry before the entries were read.
+    head: Option<Result<ChainHead, StoreError>>,
+    has_head: bool,
+    are_readable: bool,
+}
+
+impl RecordCheck {
+    /// Begins a check; `head` is the value of the row [`CHAIN_HEAD`](super::record_log::CHAIN_HEAD).
+    pub(super) fn new(head: Option<&[u8]>) -> Self {
+        Self { head: head.map(ChainHead::read), has_head: false, are_readable: true }
+    }
+
+    /// Checks a row.
+    pub(super) fn entry(&mut self, row: CheckedRow<RecordEntry>, checked: &mut StoreChecked) {
+        match row {
+            Ok(entry) => self.has_head |= self.head.as_ref() == Some(&Ok(ChainHead::of(&entry))),
+            Err(UnreadableRow { number, why }) => {
+                self.are_readable = false;
+                checked.add_finding(None, format!("entry {number} of the record cannot be read: {why}"), RESTORE);
+            }
+        }
+    }
+
+    /// All rows were checked.
+    pub(super) fn end(self, checked: &mut StoreChecked) {
+        match self.head {
+            Some(Ok(ChainHead { number, hash })) if self.are_readable && !self.has_head => {
+                let what = format!(
+                    "entry {number} of the record, which the store notes as its newest (hash {hash}), is missing or \
+                     another one: entries were removed or written anew"
+                );
+                checked.add_finding(None, what, RESTORE);
+            }
+            Some(Err(error)) => checked.add_finding(None, error.0, RESTORE),
+            Some(Ok(_)) | None => {}
+        }
     }
 }
 

@@ -81,7 +81,7 @@ pub use open_plans::{OpenPlans, child_plans_of, plans_of_open_runs};
 pub use pin_collisions::{PinCollision, PinCollisionStore};
 pub use postgres::PostgresStore;
 pub use put_flips::PutFlips;
-pub use record_log::{CheckedRow, RecordEntry, RecordLog, UnreadableRow};
+pub use record_log::{ChainHead, CheckedRow, RecordEntry, RecordLog, UnreadableRow};
 pub use records::{
     Append, Claim, CommandRecord, EventsSize, EvidenceRecord, FlipRecord, LockChange, LockRow, NewPin, OutboxRow,
     Overridden, PinRecord, Priority, RunSnapshot, StoredEvent, WebhookMessage,

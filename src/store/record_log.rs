@@ -3,7 +3,11 @@
 //!
 //! Always true: a row is returned only if its content can be read and its columns say the same as its content, because
 //! some statements select by the columns and what is in force is taken from the content. Any other row is unreadable,
-//! and is named.
+//! and is named. The row of an entry has exactly the bytes that were written: what the hash of the entry does not cover
+//! (further fields, a key that is there twice) is in no row that can be read.
+//!
+//! Beside the entries the store has the head of the chain ([`ChainHead`]), which shows that the newest entries were
+//! removed: the entries before them make a chain that holds.
 
 use std::collections::BTreeMap;
 
@@ -41,6 +45,31 @@ pub struct RecordEntry {
     pub hash: String,
 }
 
+/// The entry that was added last, as the transaction that added it noted it outside the table of entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChainHead {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: String,
+}
+
+impl ChainHead {
+    pub(super) fn of(entry: &RecordEntry) -> Self {
+        Self { number: entry.number, hash: entry.hash.clone() }
+    }
+
+    /// The head in this value of the row [`CHAIN_HEAD`].
+    pub(super) fn read(value: &[u8]) -> Result<Self, StoreError> {
+        let unreadable =
+            |error| StoreError(format!("the row `{CHAIN_HEAD}` of the table `meta` cannot be read: {error}"));
+        serde_json::from_slice(value).map_err(unreadable)
+    }
+}
+
+/// The row of the table `meta` with the [`ChainHead`].
+pub(super) const CHAIN_HEAD: &str = "record_head";
+
 /// A row that cannot be used: its content cannot be read, or its columns contradict it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadableRow {
@@ -70,7 +99,8 @@ const ROWS_AT_A_TIME: usize = 500;
 
 /// Keeps the record. Entries are never changed or removed.
 pub trait RecordLog: Send + Sync {
-    /// Adds an entry, unless there is one with its number or its source: then nothing is changed.
+    /// Adds an entry, unless there is one with its number or its source: then nothing is changed. The same transaction
+    /// notes the entry as the head of the chain.
     fn put_record_entry(&self, _entry: RecordEntry) -> BoxFuture<'_, Result<(), StoreError>> {
         std::future::ready(Ok(())).boxed()
     }
@@ -85,6 +115,10 @@ pub trait RecordLog: Send + Sync {
     }
     /// The newest entry.
     fn newest_record_row(&self) -> BoxFuture<'_, Result<Option<CheckedRow<RecordEntry>>, StoreError>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+    /// The head of the chain; `None` where no entry was added, or where an older version added all of them.
+    fn chain_head(&self) -> BoxFuture<'_, Result<Option<ChainHead>, StoreError>> {
         std::future::ready(Ok(None)).boxed()
     }
     /// Up to `limit` flips with a number above `after`, the oldest first; after 0 also those with a wrong number below.
@@ -158,6 +192,7 @@ pub(super) fn checked_entry(number: i64, source: &str, record: &[u8]) -> Checked
             unreadable(differs("number", Some(&known.to_string()), Some(&entry.number.to_string())))
         }
         Ok(_) if entry.source != source => unreadable(differs("source", Some(source), Some(&entry.source))),
+        Ok(_) if serde_json::to_vec(&entry).ok().as_deref() != Some(record) => unreadable(NOT_AS_WRITTEN.to_owned()),
         Ok(_) => Ok(entry),
     }
 }
@@ -187,6 +222,9 @@ pub(super) fn checked_record<T: serde::de::DeserializeOwned>(
 }
 
 const NO_NUMBER: &str = "numbers begin with 1; it was not written by pointsman";
+
+const NOT_AS_WRITTEN: &str = "it is not exactly as pointsman writes it: what was added to it or written in another \
+                              way is not covered by its hash";
 
 fn differs(column: &str, in_column: Option<&str>, in_record: Option<&str>) -> String {
     let shown = |value: Option<&str>| value.map_or_else(|| "empty".to_owned(), |value| format!("`{value}`"));

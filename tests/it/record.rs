@@ -133,9 +133,20 @@ async fn an_altered_flip_and_a_cut_record_are_found_out() {
     drop(database);
     system.restart().await;
     system.entries_with("flip 2").await;
-    assert!(system.verified(&[]).await.0, "the entry was written again, with another time");
+    let (holds, text) = system.verified(&[]).await;
+    assert!(!holds && text.contains("entry 2: is missing: entry 3 follows entry 1"), "it is written again: {text}");
     let (holds, text) = system.verified(&["--hash", "0198"]).await;
     assert!(!holds && text.contains("hexadecimal digits"), "{text}");
+
+    // Without the head, only a hash that was noted elsewhere shows it.
+    system.pointsman.stop().await;
+    let database = rusqlite::Connection::open(system.dir.path().join("db")).expect("the store");
+    let cut = "DELETE FROM record_entries WHERE number > 1; DELETE FROM meta WHERE key = 'record_head'";
+    database.execute_batch(cut).expect("the tables");
+    drop(database);
+    system.restart().await;
+    system.entries_with("flip 2").await;
+    assert!(system.verified(&[]).await.0, "the entry was written again, with another time");
     let (holds, text) = system.verified(&["--hash", &newest]).await;
     assert!(!holds && text.contains("rewritten or truncated"), "{text}");
 
@@ -157,10 +168,12 @@ async fn a_row_that_is_no_flip_or_entry_and_a_record_that_was_emptied_do_not_hol
     system.flip("off").await;
     system.entries_with("flip 2").await;
     let database = rusqlite::Connection::open(system.dir.path().join("db")).expect("the store");
-    let copy = "CREATE TEMP TABLE f AS SELECT * FROM flips; CREATE TEMP TABLE e AS SELECT * FROM record_entries";
+    let copy = "CREATE TEMP TABLE f AS SELECT * FROM flips; CREATE TEMP TABLE e AS SELECT * FROM record_entries; \
+                CREATE TEMP TABLE m AS SELECT * FROM meta WHERE key = 'record_head'";
     database.execute_batch(copy).expect("a copy");
     let old = "UPDATE flips SET record = CAST(json_set(CAST(record AS TEXT), '$.at', '2020-01-01T00:00:00Z') AS BLOB)";
-    let without_entry = format!("DELETE FROM record_entries WHERE number = 2; {old} WHERE number = 2");
+    let without_head = "DELETE FROM meta WHERE key = 'record_head'";
+    let without_entry = format!("DELETE FROM record_entries WHERE number = 2; {without_head}; {old} WHERE number = 2");
     let cases = [
         ("UPDATE flips SET route = 'other' WHERE number = 2", "flip 2 in the store cannot be read: its column `route`"),
         ("INSERT INTO flips SELECT 0, route, record FROM flips WHERE number = 1", "flip 0 in the store cannot be read"),
@@ -179,7 +192,22 @@ async fn a_row_that_is_no_flip_or_entry_and_a_record_that_was_emptied_do_not_hol
             "UPDATE record_entries SET source = 'flip 7' WHERE number = 2",
             "entry 2: cannot be read: its column `source`",
         ),
-        ("DELETE FROM record_entries", "it is empty, and flip 1 is in the store"),
+        (
+            r#"UPDATE record_entries SET number = 2, record =
+               CAST(replace(CAST(record AS TEXT), '"reason":', '"reason":"a drill","reason":') AS BLOB) WHERE number = 2"#,
+            "entry 2: cannot be read: it is not exactly as pointsman writes it",
+        ),
+        (
+            r#"UPDATE record_entries SET record = CAST('{"note":"forged",' || substr(CAST(record AS TEXT), 2) AS BLOB)
+               WHERE number = 1"#,
+            "entry 1: cannot be read: it is not exactly as pointsman writes it",
+        ),
+        ("DELETE FROM record_entries", "entry 1: is missing: the store notes entry 2 with the hash"),
+        ("DELETE FROM record_entries WHERE number = 2", "entry 2: is missing: the store notes entry 2 with the hash"),
+        (
+            "DELETE FROM record_entries; DELETE FROM meta WHERE key = 'record_head'",
+            "it is empty, and flip 1 is in the store",
+        ),
         (without_entry.as_str(), "flip 2 in the store has no entry in the record, and was made"),
     ];
     for (change, why) in cases {
@@ -187,15 +215,24 @@ async fn a_row_that_is_no_flip_or_entry_and_a_record_that_was_emptied_do_not_hol
         let (holds, text) = system.verified(&[]).await;
         assert!(!holds && text.contains(why), "{change}: {text}");
         let again = "DELETE FROM flips; INSERT INTO flips SELECT * FROM f; DELETE FROM record_entries; \
-                     INSERT INTO record_entries SELECT * FROM e";
+                     INSERT INTO record_entries SELECT * FROM e; INSERT OR REPLACE INTO meta SELECT * FROM m";
         database.execute_batch(again).expect("the rows as they were");
         let (holds, text) = system.verified(&[]).await;
         assert!(holds && !text.contains("written later"), "{text}");
     }
 
-    // The next start writes entries for all flips, which shows.
+    // The next start writes entries for all flips, after a gap.
     system.pointsman.stop().await;
     database.execute_batch(&format!("DELETE FROM record_entries; {old}")).expect("the tables");
+    system.restart().await;
+    system.entries_with("flip 2").await;
+    let (holds, text) = system.verified(&[]).await;
+    assert!(!holds && text.contains("entry 1: is missing: the first one is entry 3"), "{text}");
+    assert!(text.contains("2 entries were written later than 5 min after the flip, first entry 3"), "{text}");
+
+    // A store of an earlier version has no head: then only the late entries show it.
+    system.pointsman.stop().await;
+    database.execute_batch(&format!("DELETE FROM record_entries; {without_head}")).expect("the tables");
     system.restart().await;
     system.entries_with("flip 2").await;
     let (holds, text) = system.verified(&[]).await;
@@ -375,7 +412,8 @@ async fn a_state_that_a_file_forces_without_a_flip_has_one_entry() {
     // The process ends before the entry is written: the next one makes it.
     system.pointsman.stop().await;
     let database = rusqlite::Connection::open(system.dir.path().join("db")).expect("the store");
-    database.execute_batch("DELETE FROM record_entries WHERE number >= 1").expect("the table");
+    let cut = "DELETE FROM record_entries WHERE number >= 1; DELETE FROM meta WHERE key = 'record_head'";
+    database.execute_batch(cut).expect("the table");
     drop(database);
     system.restart().await;
     declared(&system, 1).await;

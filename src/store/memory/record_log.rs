@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 
 use super::MemoryStore;
 use crate::store::record_log::CheckedRow;
-use crate::store::{FlipRecord, RecordEntry, RecordLog, StoreError};
+use crate::store::{ChainHead, FlipRecord, RecordEntry, RecordLog, StoreError};
 
 impl RecordLog for MemoryStore {
     fn put_record_entry(&self, entry: RecordEntry) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -25,6 +25,10 @@ impl RecordLog for MemoryStore {
 
     fn newest_record_row(&self) -> BoxFuture<'_, Result<Option<CheckedRow<RecordEntry>>, StoreError>> {
         self.with(|tables| tables.record.last().cloned().map(Ok))
+    }
+
+    fn chain_head(&self) -> BoxFuture<'_, Result<Option<ChainHead>, StoreError>> {
+        self.with(|tables| tables.record.last().map(ChainHead::of))
     }
 
     fn flip_rows(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<CheckedRow<FlipRecord>>, StoreError>> {

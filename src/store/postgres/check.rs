@@ -15,9 +15,9 @@ use super::{open, read};
 use crate::names::{PlanId, RunId};
 use crate::store::append_row::{AppendRow, PayloadsBySeq};
 use crate::store::check::{
-    EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, check_entry, check_flip, check_record, check_run, check_secret,
+    EventRow, HARMLESS, RESTORE, RecordCheck, RunRows, StoreChecked, check_flip, check_record, check_run, check_secret,
 };
-use crate::store::record_log::{checked_entry, checked_flip, checked_record};
+use crate::store::record_log::{CHAIN_HEAD, checked_entry, checked_flip, checked_record};
 use crate::store::{DeclaredState, EvidenceRecord, StoreError, codec};
 
 /// Runs that are read in one transaction.
@@ -66,11 +66,16 @@ async fn check_records(conn: &mut PgConnection, checked: &mut StoreChecked) -> s
     }
     drop(flips);
     let text = "SELECT number, source, record FROM record_entries ORDER BY number";
+    // The head is read before the entries: another process may be adding to both.
+    let of_meta = sqlx::query("SELECT value FROM meta WHERE key = $1").bind(CHAIN_HEAD);
+    let head = of_meta.fetch_optional(&mut *conn).await?;
+    let mut record = RecordCheck::new(head.as_ref().map(|row| row.try_get(0)).transpose()?);
     let mut entries = sqlx::query(text).fetch(&mut *conn);
     while let Some(row) = entries.try_next().await? {
-        check_entry(checked_entry(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?), checked);
+        record.entry(checked_entry(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?), checked);
     }
     drop(entries);
+    record.end(checked);
     for row in &sqlx::query("SELECT route, record FROM declared").fetch_all(&mut *conn).await? {
         let (route, record) = (row.try_get(0)?, row.try_get(1)?);
         check_record(checked_record("declared", route, record, |state: &DeclaredState| &state.route), checked);

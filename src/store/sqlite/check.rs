@@ -19,9 +19,9 @@ use super::{SqliteStore, codec, file_lock, open, read, read_only, run_snapshots}
 use crate::names::{PlanId, RunId};
 use crate::store::append_row::PayloadsBySeq;
 use crate::store::check::{
-    EventRow, HARMLESS, RESTORE, RunRows, StoreChecked, check_entry, check_flip, check_record, check_run, check_secret,
+    EventRow, HARMLESS, RESTORE, RecordCheck, RunRows, StoreChecked, check_flip, check_record, check_run, check_secret,
 };
-use crate::store::record_log::{checked_entry, checked_flip, checked_record};
+use crate::store::record_log::{CHAIN_HEAD, checked_entry, checked_flip, checked_record};
 use crate::store::{DeclaredState, EvidenceRecord, StoreError};
 
 /// Runs that are read in one transaction.
@@ -166,11 +166,17 @@ async fn check_records(conn: &mut SqliteConnection, checked: &mut StoreChecked) 
     }
     drop(flips);
     let text = "SELECT number, CAST(source AS TEXT), CAST(record AS BLOB) FROM record_entries ORDER BY number";
+    let head: Option<(Vec<u8>,)> = sqlx::query_as("SELECT CAST(value AS BLOB) FROM meta WHERE key = ?")
+        .bind(CHAIN_HEAD)
+        .fetch_optional(&mut *conn)
+        .await?;
+    let mut record = RecordCheck::new(head.as_ref().map(|(value,)| value.as_slice()));
     let mut entries = sqlx::query_as::<_, (i64, String, Vec<u8>)>(text).fetch(&mut *conn);
-    while let Some((number, source, record)) = entries.try_next().await? {
-        check_entry(checked_entry(number, &source, &record), checked);
+    while let Some((number, source, content)) = entries.try_next().await? {
+        record.entry(checked_entry(number, &source, &content), checked);
     }
     drop(entries);
+    record.end(checked);
     type Row = (String, Vec<u8>);
     let declared: Vec<Row> =
         sqlx::query_as("SELECT route, CAST(record AS BLOB) FROM declared").fetch_all(&mut *conn).await?;

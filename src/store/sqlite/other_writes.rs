@@ -26,9 +26,10 @@ use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
 use crate::store::bound_keys::is_bound;
 use crate::store::key_files::key_file_row;
+use crate::store::record_log::CHAIN_HEAD;
 use crate::store::write_error::WriteError;
 use crate::store::{
-    CaptureBounds, CaptureRecord, DeclaredState, EvidenceRecord, FlipRecord, InstanceChange, KeyFileRecord,
+    CaptureBounds, CaptureRecord, ChainHead, DeclaredState, EvidenceRecord, FlipRecord, InstanceChange, KeyFileRecord,
     NewAdoption, PinCollision, PutFlips, RecordEntry, SampleRecord, ServiceCaller, SettledAdoption, StoreError,
     StoreNotification, WatchedTime,
 };
@@ -271,7 +272,11 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
         }
         RecordWrite::RecordEntry(entry) => {
             let text = "INSERT INTO record_entries (number, source, record) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
-            conn.execute(text, params![entry.number.cast_signed(), entry.source, json(entry)?])?;
+            let added = conn.execute(text, params![entry.number.cast_signed(), entry.source, json(entry)?])?;
+            if added > 0 {
+                let text = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)";
+                conn.execute(text, params![CHAIN_HEAD, json(&ChainHead::of(entry))?])?;
+            }
         }
         RecordWrite::ServiceCallers(callers, watched) => service_caller_writes::write(conn, callers, watched)?,
         RecordWrite::KeyFiles { put, remove } => {

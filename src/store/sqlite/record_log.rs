@@ -5,8 +5,8 @@ use futures_util::future::{BoxFuture, FutureExt};
 use super::SqliteStore;
 use super::other_writes::RecordWrite;
 use super::read;
-use crate::store::record_log::{CheckedRow, checked_entry};
-use crate::store::{FlipRecord, RecordEntry, RecordLog, StoreError};
+use crate::store::record_log::{CHAIN_HEAD, CheckedRow, checked_entry};
+use crate::store::{ChainHead, FlipRecord, RecordEntry, RecordLog, StoreError};
 
 impl RecordLog for SqliteStore {
     fn put_record_entry(&self, entry: RecordEntry) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -29,6 +29,14 @@ impl RecordLog for SqliteStore {
                         ORDER BY number DESC LIMIT ?";
             let found = read::rows_after::<(i64, String, Vec<u8>)>(&self.readers, text, 0, 1).await?;
             Ok(found.first().map(|(number, source, record)| checked_entry(*number, source, record)))
+        }
+        .boxed()
+    }
+
+    fn chain_head(&self) -> BoxFuture<'_, Result<Option<ChainHead>, StoreError>> {
+        async move {
+            let value = read::meta_value(self.readers.pool()?, CHAIN_HEAD).await?;
+            value.as_deref().map(ChainHead::read).transpose()
         }
         .boxed()
     }

@@ -2,11 +2,12 @@
 //! are named, and none is taken for another.
 
 use super::*;
-use crate::store::{DeclaredState, EvidenceRecord, FlipRecord, PutFlips, RecordEntry, StoreError};
+use crate::store::{ChainHead, DeclaredState, EvidenceRecord, FlipRecord, PutFlips, RecordEntry, StoreError};
 
 on_every_store! {
     a_flip_whose_row_contradicts_itself_is_named,
     an_entry_that_cannot_be_read_is_named,
+    a_record_without_its_newest_entry_is_named,
     what_is_kept_of_a_route_is_not_taken_for_another_routes,
 }
 
@@ -95,15 +96,21 @@ async fn an_entry_that_cannot_be_read_is_named(which: StoreKind) {
         route: None,
         source: format!("flip {number}"),
         flips: number,
-        body: json!({}),
+        body: json!({ "to": "off" }),
         previous: String::new(),
-        hash: String::new(),
+        hash: format!("h{number}"),
     };
+    let written = serde_json::to_string(&entry(2)).unwrap();
+    let put = |text: String| format!("UPDATE record_entries SET record = '{text}' WHERE number = 2");
+    let added_key = &*put(written.replacen('{', r#"{"note":"x","#, 1));
+    let twice = &*put(written.replace(r#"{"to":"#, r#"{"to":"only","to":"#));
     let cases = [
         ("UPDATE record_entries SET source = 'flip 7' WHERE number = 2", 2, "its column `source` is `flip 7`"),
         ("UPDATE record_entries SET number = 9 WHERE number = 3", 9, "its column `number` is `9`"),
         ("UPDATE record_entries SET number = 0 WHERE number = 1", 0, "numbers begin with 1"),
         ("UPDATE record_entries SET record = '' WHERE number = 3", 3, "EOF"),
+        (added_key, 2, "it is not exactly as pointsman writes it"),
+        (twice, 2, "it is not exactly as pointsman writes it"),
         (
             r#"UPDATE record_entries SET record = '{"kind":"a","kind":"b"}' WHERE number = 2"#,
             2,
@@ -129,6 +136,43 @@ async fn an_entry_that_cannot_be_read_is_named(which: StoreKind) {
         assert_eq!(newest.is_err(), number >= 3, "{newest:?}");
         assert_eq!(findings(&fixture).await, [found]);
     }
+}
+
+async fn a_record_without_its_newest_entry_is_named(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let entry = |number: u64| RecordEntry {
+        number,
+        at: at(1),
+        kind: "refused".into(),
+        route: None,
+        source: format!("refused {number}"),
+        flips: 0,
+        body: json!({}),
+        previous: String::new(),
+        hash: format!("h{number}"),
+    };
+    let store = &fixture.store;
+    assert_eq!(store.chain_head().await.unwrap(), None);
+    for number in [1, 2, 3, 3] {
+        store.put_record_entry(entry(number)).await.unwrap();
+    }
+    // One that is not added is not noted.
+    store.put_record_entry(RecordEntry { hash: "other".into(), ..entry(3) }).await.unwrap();
+    let head = ChainHead { number: 3, hash: "h3".into() };
+    assert_eq!(store.chain_head().await.unwrap().as_ref(), Some(&head));
+    assert_eq!(findings(&fixture).await, [""; 0]);
+    for change in ["DELETE FROM record_entries WHERE number = 3", "DELETE FROM record_entries"] {
+        if !fixture.edit(change).await {
+            return;
+        }
+        assert_eq!(fixture.store.chain_head().await.unwrap().as_ref(), Some(&head), "{change}");
+        let found = findings(&fixture).await;
+        assert!(found.len() == 1 && found[0].contains("entry 3 of the record, which the store notes"), "{found:?}");
+    }
+    assert!(fixture.edit("UPDATE meta SET value = 'x' WHERE key = 'record_head'").await);
+    let found = text(fixture.store.chain_head().await);
+    assert!(found.contains("the row `record_head` of the table `meta` cannot be read"), "{found}");
+    assert_eq!(findings(&fixture).await, [found]);
 }
 
 async fn what_is_kept_of_a_route_is_not_taken_for_another_routes(which: StoreKind) {

@@ -94,10 +94,15 @@ pub(super) const RUNNING_TIMES: &str = "running_times";
 
 /// When processes of this store ran; empty in a store of an older version.
 pub(super) async fn running_times(conn: impl SqliteExecutor<'_>) -> Result<RunningTimes> {
-    let text = "SELECT value FROM meta WHERE key = ?";
-    let row: Option<(Vec<u8>,)> =
-        sqlx::query_as(text).bind(RUNNING_TIMES).fetch_optional(conn).await.map_err(read_error)?;
-    row.map_or_else(|| Ok(RunningTimes::default()), |(row,)| parse(&row))
+    let row = meta_value(conn, RUNNING_TIMES).await?;
+    row.map_or_else(|| Ok(RunningTimes::default()), |row| parse(&row))
+}
+
+/// The value of a row of the table `meta`.
+pub(super) async fn meta_value(conn: impl SqliteExecutor<'_>, key: &str) -> Result<Option<Vec<u8>>> {
+    let text = "SELECT CAST(value AS BLOB) FROM meta WHERE key = ?";
+    let row: Option<(Vec<u8>,)> = sqlx::query_as(text).bind(key).fetch_optional(conn).await.map_err(read_error)?;
+    Ok(row.map(|(value,)| value))
 }
 
 /// The events of a run; `None` if a payload is missing.

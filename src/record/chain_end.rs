@@ -1,0 +1,49 @@
+//! Which entry the next one follows.
+//!
+//! Always true: where the entry that the store notes as the head of the chain is not in the chain any more, the next
+//! entry has the number after that head and its hash. The chain then has a gap for ever, which shows that entries were
+//! removed or written anew, although the head is noted anew with that next entry.
+
+use crate::store::{ChainHead, RecordEntry, StoreError, StoreHandle};
+
+/// What the next entry follows.
+pub(super) struct ChainEnd {
+    /// The number of the newest entry.
+    pub(super) number: u64,
+    /// Its hash.
+    pub(super) hash: String,
+    /// [`RecordEntry::flips`] of the newest entry that is there.
+    pub(super) flips: u64,
+    /// Its source.
+    pub(super) source: String,
+    /// The head of the chain, if it is not in the chain any more.
+    pub(super) lost: Option<ChainHead>,
+}
+
+impl ChainEnd {
+    /// Reads the end of the store's chain; `None` if there is no entry, and none was noted.
+    pub(super) async fn read(store: &StoreHandle) -> Result<Option<Self>, StoreError> {
+        // Before the newest entry, because another process may add one meanwhile.
+        let head = store.chain_head().await?;
+        let newest = store.newest_record_entry().await?;
+        let Some(head) = head else { return Ok(newest.map(Self::of)) };
+        let of_head = match &newest {
+            Some(entry) if entry.number > head.number => {
+                store.record_entries(head.number.saturating_sub(1), 1).await?.pop()
+            }
+            Some(_) | None => newest.clone(),
+        };
+        if of_head.is_some_and(|entry| entry.number == head.number && entry.hash == head.hash) {
+            return Ok(newest.map(Self::of));
+        }
+        let (number, flips, source) =
+            newest.map_or_else(|| (0, 0, String::new()), |entry| (entry.number, entry.flips, entry.source));
+        let number = number.max(head.number);
+        Ok(Some(Self { number, hash: head.hash.clone(), flips, source, lost: Some(head) }))
+    }
+
+    fn of(entry: RecordEntry) -> Self {
+        let RecordEntry { number, hash, flips, source, .. } = entry;
+        Self { number, hash, flips, source, lost: None }
+    }
+}

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::client::{CallError, Client};
 use super::format::{Formatter, Tone, ago, counted, duration_text, escape_control};
 use super::output::Output;
-use super::record_rows::{HASH_SHOWN, delay, is_late, row};
+use super::record_rows::{HASH_SHOWN, delay, is_late, list};
 use crate::admin::types::{ChainHead, RecordEntry, RecordPage};
 use crate::record::{BrokenChain, ChainCheck, LATE_ENTRY_AFTER};
 
@@ -56,9 +56,8 @@ pub(crate) fn show(client: &Client, route: Option<&str>, limit: usize, format: F
         return Ok(Output { text: "the record has no such entry\n".to_owned(), json, is_ok: true });
     }
     let now = Timestamp::now();
-    let header = ["#", "WHEN", "ROUTE", "WHAT", "BY", "WHY", "HASH"];
-    let rows = shown.iter().map(|entry| row(entry, now)).collect();
-    Ok(Output { text: format.table(&header, &[0], rows), json, is_ok: true })
+    let shown: Vec<&RecordEntry> = shown.iter().collect();
+    Ok(Output { text: list(&shown, now, format), json, is_ok: true })
 }
 
 /// What a check of the whole record has found.

@@ -1,10 +1,11 @@
-//! The entries of the record as the rows of a table.
+//! The entries of the record as text: a line for each with what happened, and below it, indented, who did it and why.
+//! No line is wider than [`COLUMNS_MAX`] columns, unless one word is.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::flip::force_text;
-use super::format::{TableCell, Tone, ago, counted, duration_text, escape_control, plain};
+use super::format::{COLUMNS_MAX, Formatter, Tone, ago, counted, duration_text, escape_control, wrapped};
 use crate::admin::types::{FlipRow, RecordEntry};
 use crate::record::LATE_ENTRY_AFTER;
 
@@ -15,8 +16,50 @@ const CHANGES_SHOWN: usize = 4;
 /// How long a value may be that is shown in a row.
 const VALUE_SHOWN: usize = 60;
 
-/// The row of an entry.
-pub(super) fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
+/// By how much the lines below the first one of an entry are indented.
+const INDENT: usize = 4;
+
+/// The texts of an entry.
+struct EntryTexts {
+    /// Number, time, hash and route, in columns.
+    columns: [String; 4],
+    route_tone: Tone,
+    what: String,
+    by_and_why: String,
+}
+
+/// The list of these entries.
+pub(super) fn list(entries: &[&RecordEntry], now: Timestamp, format: Formatter) -> String {
+    const HEADER: [&str; 4] = ["#", "WHEN", "HASH", "ROUTE"];
+    let entries: Vec<EntryTexts> = entries.iter().map(|entry| texts(entry, now)).collect();
+    let mut widths = HEADER.map(str::len);
+    for entry in &entries {
+        for (width, text) in widths.iter_mut().zip(&entry.columns) {
+            *width = text.chars().count().max(*width);
+        }
+    }
+    let [number, when, hash, route] = widths;
+    let what_at = widths.iter().map(|width| width + 2).sum::<usize>();
+    let header = format!("{:>number$}  {:when$}  {:hash$}  {:route$}  WHAT", "#", HEADER[1], HEADER[2], HEADER[3]);
+    let mut out = format.tone(header, Tone::Faint) + "\n";
+    for EntryTexts { columns: [of_entry, at, short_hash, id], route_tone, what, by_and_why } in entries {
+        let fits = what_at + what.chars().count() <= COLUMNS_MAX;
+        let id = match fits {
+            true => format!("{id:route$}"),
+            false => id,
+        };
+        let short_hash = format.tone(format!("{short_hash:hash$}"), Tone::Faint);
+        out.push_str(&format!("{of_entry:>number$}  {at:when$}  {short_hash}  {}", format.tone(id, route_tone)));
+        match fits {
+            true => out.push_str(&format!("  {what}\n")),
+            false => out.push_str(&format!("\n{}", wrapped(&what, INDENT))),
+        }
+        out.push_str(&wrapped(&by_and_why, INDENT));
+    }
+    out
+}
+
+fn texts(entry: &RecordEntry, now: Timestamp) -> EntryTexts {
     let text = |name: &str| entry.body[name].as_str().map(escape_control).unwrap_or_default();
     let what = match entry.kind.as_str() {
         "basis" => {
@@ -55,22 +98,23 @@ pub(super) fn row(entry: &RecordEntry, now: Timestamp) -> Vec<TableCell> {
     };
     let changes = changes(&entry.body["changes"]);
     let late = delay(entry).map(|late| format!(" (entered {} later)", duration_text(late))).unwrap_or_default();
-    vec![
-        plain(entry.number),
-        plain(ago(entry.at, now)),
-        match &entry.route {
-            Some(route) => (route.to_string(), Tone::Strong),
-            None => ("(kill switch)".to_owned(), Tone::Bad),
+    let (by, why) =
+        (text("by"), format!("{}{forced}{changes}{late}", text("reason")) + &refused_because(&entry.body["why"]));
+    let (route, route_tone) = match &entry.route {
+        Some(route) => (escape_control(route.as_str()), Tone::Strong),
+        None => ("(kill switch)".to_owned(), Tone::Bad),
+    };
+    let hash = entry.hash.chars().take(HASH_SHOWN).collect();
+    EntryTexts {
+        columns: [entry.number.to_string(), ago(entry.at, now), hash, route],
+        route_tone,
+        what,
+        by_and_why: match (by.as_str(), why.trim()) {
+            ("", why) => why.to_owned(),
+            (by, "") => format!("by {by}"),
+            (by, why) => format!("by {by}: {why}"),
         },
-        plain(what),
-        plain(text("by")),
-        plain(
-            (format!("{}{forced}{changes}{late}", text("reason")) + &refused_because(&entry.body["why"]))
-                .trim()
-                .to_owned(),
-        ),
-        (entry.hash.chars().take(HASH_SHOWN).collect(), Tone::Faint),
-    ]
+    }
 }
 
 /// A state that the `force` in a file put in force without a flip.
@@ -191,6 +235,45 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_list_of_entries_with_long_texts_is_at_most_120_columns_wide() {
+        let entry = |number: u64, kind: &str, body: Value| RecordEntry {
+            number,
+            at: Timestamp::UNIX_EPOCH,
+            kind: kind.into(),
+            route: (number != 3).then(|| "orders.create".into()),
+            source: format!("{kind} {number}"),
+            flips: 0,
+            body,
+            previous: String::new(),
+            hash: "0123456789abcdef".into(),
+        };
+        let reasons = ["96 of 20 requests were compared".repeat(9), "more".into()];
+        let all = [
+            entry(1, "flip", json!({ "from": "off", "to": "shadow", "by": "ada (unverified)", "reason": "a test" })),
+            entry(9, "refused", json!({ "to": "live", "percent": "5%", "by": "bob", "why": reasons })),
+            entry(3, "freeze", json!({ "from": "no", "to": "effects" })),
+            entry(
+                10,
+                "basis",
+                json!({ "changed": "the workflow `create`, ".repeat(9), "evidence": "starts from zero" }),
+            ),
+        ];
+        let at = Timestamp::from_second(7).unwrap();
+        let shown = list(&all.each_ref(), at, Formatter(false));
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines.iter().all(|line| line.chars().count() <= 120), "{shown}");
+        let columns = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(columns(lines[0]), "# WHEN HASH ROUTE WHAT");
+        assert_eq!(lines[1], " 1  7 s ago  0123456789ab  orders.create  flip: off to shadow");
+        assert_eq!(lines[2], "    by ada (unverified): a test");
+        assert_eq!(lines[3], " 9  7 s ago  0123456789ab  orders.create  refused: to live 5%");
+        let one_line = columns(&shown);
+        assert!(one_line.contains(&format!("by bob: ({}; and 1 more reason)", reasons[0])), "{shown}");
+        assert!(lines.contains(&" 3  7 s ago  0123456789ab  (kill switch)  freeze: no to effects"), "{shown}");
+        assert!(one_line.ends_with("`create`, : the evidence starts from zero") && lines.len() > 10, "{shown}");
+    }
 
     #[test]
     fn a_row_says_what_became_of_a_candidate() {

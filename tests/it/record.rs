@@ -322,6 +322,7 @@ async fn a_move_that_the_gate_refuses_has_an_entry_with_the_reasons_once() {
     assert!(entries.iter().all(|body| body["evidence"]["shadow_pairs"] == 0), "{entries:#?}");
     let shown = output_text(&system.pointsman.cli(&["record", "show", "orders"]).await);
     assert!(shown.contains("refused: to live") && shown.contains("too early ("), "{shown}");
+    assert!(shown.lines().all(|line| line.chars().count() <= 120), "{shown}");
     assert!(system.verified(&[]).await.0);
 }
 

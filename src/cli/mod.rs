@@ -108,8 +108,12 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
             Ok(done) => Ok(done),
             Err(error) => return exit_code(&globals, Err(error)),
         },
-        CliCommand::Status { watch, server } if watch && !globals.json => return status::watch(&globals, &server, out),
-        CliCommand::Status { server, .. } => with_client(&server, |client| status::show(client, out)),
+        CliCommand::Status { watch: true, warnings, server } if !globals.json => {
+            return status::watch(&globals, &server, warnings, out);
+        }
+        CliCommand::Status { server, warnings, .. } => {
+            with_client(&server, |client| status::show(client, warnings, out))
+        }
         CliCommand::Flip { route, candidate: Some(to), plan, percent, reason, force, server, .. } => {
             let options = candidates::CandidateOptions { route, to, percent, plan, reason, force };
             with_client(&server, |client| candidates::flip(client, &server, options, out))

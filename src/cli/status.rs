@@ -16,15 +16,17 @@ use crate::flag::{Arm, EffectiveReason, Freeze, State};
 /// For how many seconds a restart of a route's evidence is shown.
 const RESTART_SHOWN_S: i64 = 86_400;
 
-pub(crate) fn show(client: &Client, format: Formatter) -> Result<Output, CallError> {
+/// Each warning about the files is shown only if that is asked for (`warnings`): they stay the same until the files are
+/// changed, which shows them (`check`, `reload`, the log), and would hide what is new in a text that is read often.
+pub(crate) fn show(client: &Client, warnings: bool, format: Formatter) -> Result<Output, CallError> {
     let (status, json) = client.get::<Status>("/api/v2/status")?;
-    Ok(Output { text: text(&status, format), json, is_ok: true })
+    Ok(Output { text: text(&status, warnings, format), json, is_ok: true })
 }
 
 /// Refreshes until it is interrupted or the server cannot be reached.
-pub(crate) fn watch(globals: &Globals, server: &Server, format: Formatter) -> ExitCode {
+pub(crate) fn watch(globals: &Globals, server: &Server, warnings: bool, format: Formatter) -> ExitCode {
     loop {
-        match Client::new(server).and_then(|client| show(&client, format)) {
+        match Client::new(server).and_then(|client| show(&client, warnings, format)) {
             Ok(done) => {
                 let clear = if format.0 { "\u{1b}[2J\u{1b}[H" } else { "" };
                 match print(&format!("{clear}{}", done.text), globals.color) {
@@ -38,7 +40,7 @@ pub(crate) fn watch(globals: &Globals, server: &Server, format: Formatter) -> Ex
     }
 }
 
-pub(crate) fn text(status: &Status, format: Formatter) -> String {
+pub(crate) fn text(status: &Status, warnings: bool, format: Formatter) -> String {
     let mut out = String::new();
     let build = format!("pointsman {}", escape_control(&status.build.version));
     out.push_str(&format!(
@@ -187,13 +189,25 @@ pub(crate) fn text(status: &Status, format: Formatter) -> String {
             escape_control(error).trim_end()
         ));
     }
-    for warning in &status.flags.warnings {
-        out.push_str(&format!("\n{} {}", format.tone("warning:", Tone::Warn), escape_control(warning)));
-    }
-    if !status.flags.warnings.is_empty() {
-        out.push('\n');
-    }
+    out.push_str(&warnings_of_files(&status.flags.warnings, warnings, format));
     out
+}
+
+/// The warnings about the files in force: each (`all`), or how many there are.
+fn warnings_of_files(warnings: &[String], all: bool, format: Formatter) -> String {
+    let label = format.tone("warning:", Tone::Warn);
+    match warnings {
+        [] => String::new(),
+        _ if all => {
+            let lines = warnings.iter().map(|warning| format!("\n{label} {}", escape_control(warning)));
+            lines.collect::<String>() + "\n"
+        }
+        [_] => format!("\n{label} there is one about the files: `pointsman status --warnings` shows it\n"),
+        many => {
+            let number = count(many.len() as u64);
+            format!("\n{label} there are {number} about the files: `pointsman status --warnings` shows them\n")
+        }
+    }
 }
 
 /// For a day: which routes' evidence was started from zero, one line each.

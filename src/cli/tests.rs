@@ -84,7 +84,7 @@ fn a_status() -> Value {
 
 #[test]
 fn status_shows_one_row_for_each_route() {
-    let text = status::text(&read::<Status>(a_status()), Formatter(false));
+    let text = status::text(&read::<Status>(a_status()), false, Formatter(false));
     assert_eq!(
         text,
         "\
@@ -103,7 +103,7 @@ fn status_warns_of_a_route_that_was_changed_in_live() {
     let why = "`orders.get` is in `live`, and its workflow was changed";
     value["routes"][1]["effective"] = json!({ "state": "live", "why": "unproven" });
     value["routes"][1]["changed_since_evidence"] = json!(why);
-    let text = status::text(&read::<Status>(value), Formatter(false));
+    let text = status::text(&read::<Status>(value), false, Formatter(false));
     for part in ["live       changed since its evidence", &format!("\n\nwarning: {why}\n")] {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }
@@ -115,7 +115,7 @@ fn status_calls_only_what_needs_a_proof_unproven() {
     for (state, shown) in [("shadow", "from the file  "), ("dark", "from the file, unproven")] {
         let mut value = a_status();
         value["routes"][1]["effective"] = json!({ "state": state, "why": "unproven" });
-        let text = status::text(&read::<Status>(value), Formatter(false));
+        let text = status::text(&read::<Status>(value), false, Formatter(false));
         assert!(text.contains(shown), "{state}:\n{text}");
     }
 }
@@ -135,7 +135,7 @@ fn status_shows_everything_that_is_wrong() {
     value["stuck_more"] = json!(1_203);
     value["flags"]["last_error"] = json!("error: unknown key `percnt`\n --> flags/routes/orders.yaml:7:5");
     value["flags"]["warnings"] = json!(["flags/x:1:1: look"]);
-    let text = status::text(&read::<Status>(value), Formatter(false));
+    let text = status::text(&read::<Status>(value), true, Formatter(false));
     for part in [
         "FROZEN",
         "instances: legacy creates instances of `orders.create`",
@@ -158,7 +158,7 @@ fn status_shows_a_store_that_does_not_answer() {
     let mut value = a_status();
     value["runs"] = Value::Null;
     value["store_trouble"] = json!("the store did not answer within 500 ms");
-    let text = status::text(&read::<Status>(value), Formatter(false));
+    let text = status::text(&read::<Status>(value), false, Formatter(false));
     let line = "the store: the store did not answer within 500 ms; how many runs are open is not known\n";
     assert!(text.contains(line), "{text}");
     assert!(text.contains("orders.create"), "{text}");
@@ -171,7 +171,7 @@ fn status_says_of_the_store_only_what_the_store_reported() {
     value["engine_healthy"] = json!(false);
     value["runs"] = json!({ "paused": 1 });
     value["store_trouble"] = json!("database or disk is full");
-    let shown = |value: &Value| status::text(&read::<Status>(value.clone()), Formatter(false));
+    let shown = |value: &Value| status::text(&read::<Status>(value.clone()), false, Formatter(false));
     let text = shown(&value);
     let lines = "the engine takes no new runs: its store is in trouble\nthe store: database or disk is full\n";
     assert!(text.contains(lines), "{text}");
@@ -186,14 +186,14 @@ fn status_says_of_the_store_only_what_the_store_reported() {
 
 #[test]
 fn colour_adds_no_text() {
-    let coloured = status::text(&read::<Status>(a_status()), Formatter(true));
+    let coloured = status::text(&read::<Status>(a_status()), false, Formatter(true));
     let mut plain = String::new();
     let mut parts = coloured.split('\u{1b}');
     plain.push_str(parts.next().unwrap_or(""));
     for part in parts {
         plain.push_str(part.split_once('m').map_or("", |(_, rest)| rest));
     }
-    let expected = status::text(&read::<Status>(a_status()), Formatter(false));
+    let expected = status::text(&read::<Status>(a_status()), false, Formatter(false));
     let trimmed = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
     assert_eq!(trimmed(&plain), trimmed(&expected));
     assert!(coloured.contains('\u{1b}'));

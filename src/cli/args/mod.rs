@@ -66,6 +66,9 @@ pub(crate) enum CliCommand {
         /// Refresh every two seconds.
         #[arg(long)]
         watch: bool,
+        /// Show each warning about the files, not only how many there are; `--json` always has them.
+        #[arg(short = 'v', long)]
+        warnings: bool,
         #[command(flatten)]
         server: Server,
     },

@@ -9,7 +9,7 @@ fn status_shows_a_drain_and_the_runs_that_have_not_ended() {
     let mut value = a_status();
     value["runs"] = json!({ "running": 0, "paused": 2, "waiting_signal": 1_204 });
     value["stopping"] = json!(true);
-    let text = status::text(&read::<Status>(value.clone()), Formatter(false));
+    let text = status::text(&read::<Status>(value.clone()), false, Formatter(false));
     for part in [
         "\nSTOPPING: ",
         "`drain_ms`",
@@ -18,8 +18,30 @@ fn status_shows_a_drain_and_the_runs_that_have_not_ended() {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }
     value["runs"] = json!({ "running": 0 });
-    let text = status::text(&read::<Status>(value), Formatter(false));
+    let text = status::text(&read::<Status>(value), false, Formatter(false));
     assert!(!text.contains("have not ended"), "{text}");
+}
+
+/// They stay the same from one look to the next.
+#[test]
+fn status_counts_the_warnings_about_the_files_unless_it_is_asked_for_them() {
+    let mut value = a_status();
+    let shown = |value: &Value, all: bool| status::text(&read::<Status>(value.clone()), all, Formatter(false));
+    assert_eq!(shown(&value, false), shown(&value, true));
+    value["flags"]["warnings"] = json!(["flags/x:1:1: look"]);
+    assert!(
+        shown(&value, false)
+            .ends_with("\n\nwarning: there is one about the files: `pointsman status --warnings` shows it\n")
+    );
+    value["flags"]["warnings"] = json!(["flags/x:1:1: look", "flags/y:2:2: there"]);
+    let text = shown(&value, false);
+    assert!(
+        text.ends_with("\n\nwarning: there are 2 about the files: `pointsman status --warnings` shows them\n"),
+        "{text}"
+    );
+    assert!(!text.contains("flags/x"), "{text}");
+    let text = shown(&value, true);
+    assert!(text.ends_with("\n\nwarning: flags/x:1:1: look\nwarning: flags/y:2:2: there\n"), "{text}");
 }
 
 #[test]
@@ -30,7 +52,7 @@ fn a_restart_of_evidence_is_shown_with_its_reason() {
         |at: Timestamp| json!({ "at": at, "changed": ["the workflow `w`", "`match:`"], "pairs_before": 1_204 });
     value["routes"][0]["evidence_restarted"] = restart(at);
     value["routes"][1]["evidence_restarted"] = restart(at - Duration::from_secs(90_000));
-    let text = status::text(&read::<Status>(value), Formatter(false));
+    let text = status::text(&read::<Status>(value), false, Formatter(false));
     let line = format!("counted from zero since {at:.0} (1,204 pairs before): the workflow `w`, `match:` changed\n");
     assert!(text.contains(&format!("\norders.create: evidence {line}")), "{text}");
     assert!(!text.contains("orders.get: evidence"), "only for a day: {text}");

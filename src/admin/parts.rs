@@ -179,6 +179,8 @@ pub struct ProcessStatus {
     pub flags_error: Option<String>,
     /// The warnings of `check` about the files in force.
     pub warnings: Vec<String>,
+    /// The settings of the files in force that take effect at the next start.
+    pub needs_restart: Vec<&'static str>,
     /// Whether the engine and its store take new runs.
     pub engine_healthy: bool,
     /// What is wrong with the store; `None` if it reports nothing.

@@ -36,6 +36,7 @@ pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
             age_s: process.flags_age.as_secs_f64(),
             last_error: process.flags_error,
             warnings: process.warnings,
+            needs_restart: process.needs_restart.into_iter().map(str::to_owned).collect(),
         },
         engine_healthy: process.engine_healthy,
         store_trouble: process.store_trouble.or_else(|| runs.as_ref().err().cloned()),

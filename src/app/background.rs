@@ -96,10 +96,10 @@ pub(super) async fn reload(
                     listeners.replace(&loaded.setup.settings);
                     let before = files.swap(Arc::new((*loaded).clone()));
                     let Loaded { setup, warnings, hash, .. } = *loaded;
-                    reload_status.record_accepted(warnings.clone());
-                    tracing::info!("a new set of flag files is in force");
                     let mut needs_restart = started_with.settings.settings_needing_restart(&setup.settings);
                     needs_restart.extend((started_with.limits != setup.limits).then_some("limits"));
+                    reload_status.record_accepted(warnings.clone(), needs_restart.clone());
+                    tracing::info!("a new set of flag files is in force");
                     if !needs_restart.is_empty() {
                         let keys = needs_restart.join(", ");
                         tracing::warn!(keys, "changed settings take effect only after a restart");

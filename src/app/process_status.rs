@@ -30,6 +30,7 @@ pub(super) fn of(
         flags_age: reload_status.age(),
         flags_error: reload_status.last_error(),
         warnings: reload_status.warnings(),
+        needs_restart: reload_status.needs_restart(),
         engine_healthy: background::is_engine_healthy(parts),
         store_trouble: parts.store.write_failure(),
         recovery_trouble: parts.engine.why_unresumed(),

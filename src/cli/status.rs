@@ -189,6 +189,11 @@ pub(crate) fn text(status: &Status, warnings: bool, format: Formatter) -> String
             escape_control(error).trim_end()
         ));
     }
+    if !status.flags.needs_restart.is_empty() {
+        let keys = escape_control(&status.flags.needs_restart.join(", "));
+        let line = format!("changed in the files, and takes effect only after a restart: {keys}\n");
+        out.push_str(&format!("\n{}", format.tone(line, Tone::Warn)));
+    }
     out.push_str(&warnings_of_files(&status.flags.warnings, warnings, format));
     out
 }

@@ -11,22 +11,30 @@ use super::render::{CheckFailed, Findings};
 
 /// What `status` and the metrics show about the files in force.
 pub struct ReloadStatus {
-    in_force_since: ArcSwap<(Instant, Findings)>,
+    in_force: ArcSwap<InForce>,
     error: ArcSwapOption<String>,
 }
 
+/// The set in force.
+struct InForce {
+    since: Instant,
+    warnings: Findings,
+    needs_restart: Vec<&'static str>,
+}
+
 impl ReloadStatus {
-    /// The status after a set with these warnings was put in force.
+    /// The status of the set with which the process starts, which has these warnings.
     pub fn new(warnings: Findings) -> Self {
-        let status =
-            Self { in_force_since: ArcSwap::from_pointee((Instant::now(), warnings)), error: ArcSwapOption::empty() };
+        let in_force = InForce { since: Instant::now(), warnings, needs_restart: Vec::new() };
+        let status = Self { in_force: ArcSwap::from_pointee(in_force), error: ArcSwapOption::empty() };
         metrics::counter!("pointsman_flags_reload_failures_total").absolute(0);
         status.publish();
         status
     }
-    /// Notes that a valid set was put in force.
-    pub fn record_accepted(&self, warnings: Findings) {
-        self.in_force_since.store(Arc::new((Instant::now(), warnings)));
+    /// Notes that a valid set was put in force. `needs_restart`: its settings that differ from those with which the
+    /// process was started, and take effect at the next start.
+    pub fn record_accepted(&self, warnings: Findings, needs_restart: Vec<&'static str>) {
+        self.in_force.store(Arc::new(InForce { since: Instant::now(), warnings, needs_restart }));
         self.error.store(None);
         self.publish();
     }
@@ -42,7 +50,7 @@ impl ReloadStatus {
     }
     /// How long the set has been in force.
     pub fn age(&self) -> Duration {
-        self.in_force_since.load().0.elapsed()
+        self.in_force.load().since.elapsed()
     }
     /// The whole text of the last refusal or failure, until a valid set is put in force.
     pub fn last_error(&self) -> Option<String> {
@@ -50,12 +58,17 @@ impl ReloadStatus {
     }
     /// The warnings about the set in force, one line each, without the word "warning".
     pub fn warnings(&self) -> Vec<String> {
-        self.in_force_since.load().1.0.iter().map(super::render::Finding::without_severity).collect()
+        self.in_force.load().warnings.0.iter().map(super::render::Finding::without_severity).collect()
+    }
+    /// The settings of the set in force that take effect at the next start.
+    pub fn needs_restart(&self) -> Vec<&'static str> {
+        self.in_force.load().needs_restart.clone()
     }
     /// Sets the metrics of the age and of the last reading; called before each scrape.
     pub fn publish(&self) {
         metrics::gauge!("pointsman_flags_age_seconds").set(self.age().as_secs_f64());
         let is_in_force = self.error.load().is_none();
+        metrics::gauge!("pointsman_flags_need_restart").set(self.in_force.load().needs_restart.len() as f64);
         metrics::gauge!("pointsman_flags_last_reload_successful").set(f64::from(is_in_force));
     }
 }

@@ -419,6 +419,7 @@ const GAUGES: MetricDescriptions = &[
         "How long the present commit of the store has been under way; 0 without one.",
     ),
     ("pointsman_flags_age_seconds", "The time since the flag files in force were loaded."),
+    ("pointsman_flags_need_restart", "Changed settings of the files in force that wait for a restart of the process."),
     (
         "pointsman_flags_last_reload_successful",
         "1 while the flag files as they were last read are in force, 0 while older ones are.",

@@ -20,6 +20,10 @@ async fn reload(system: &TestSystem) -> (Option<i32>, Value) {
     (output.status.code(), json)
 }
 
+fn close(value: f64, expected: f64) -> bool {
+    (value - expected).abs() < 1e-9
+}
+
 /// Replaces a file by a link to one in another directory, which is not watched: a change there is noticed only when the
 /// process looks at its files by itself, every few seconds. Returns that file.
 fn outside(system: &TestSystem, dir: &tempfile::TempDir, name: &str) -> PathBuf {
@@ -77,6 +81,21 @@ async fn a_reload_names_what_the_gate_and_a_restart_hold_back() {
     let text = output_text(&system.pointsman.cli(&["reload"]).await);
     assert!(text.contains("not what a flip or its file asks for (its file says live):\n  - "), "{text}");
     assert!(text.contains("takes effect only after a restart: api.maestro"), "{text}");
+    // It stays visible, until the files say again what the process was started with.
+    let in_status = async || {
+        let text = output_text(&system.pointsman.cli(&["status"]).await);
+        (system.pointsman.get("/api/v2/status").await["flags"]["needs_restart"].clone(), text)
+    };
+    let (keys, text) = in_status().await;
+    assert_eq!(keys, json!(["api.maestro"]));
+    assert!(text.contains("\nchanged in the files, and takes effect only after a restart: api.maestro\n"), "{text}");
+    assert!(close(system.pointsman.metrics().await.sum("pointsman_flags_need_restart", &[]), 1.0));
+    system.flags.edit("pointsman.yaml", |text| text.replace("api: { maestro: false }\n", ""));
+    let (code, shown) = reload(&system).await;
+    assert_eq!((code, &shown["needs_restart"]), (Some(0), &json!([])), "{shown}");
+    let (keys, text) = in_status().await;
+    assert!(keys == json!([]) && !text.contains("restart"), "{keys}: {text}");
+    assert!(close(system.pointsman.metrics().await.sum("pointsman_flags_need_restart", &[]), 0.0));
     system.finish().await;
 }
 

@@ -109,6 +109,10 @@ pub struct Flags {
     pub last_error: Option<String>,
     /// The warnings of `check` about the files in force.
     pub warnings: Vec<String>,
+    /// The settings of the files in force that differ from those with which the process was started, and take effect
+    /// only after a restart, such as `listen`.
+    #[serde(default)]
+    pub needs_restart: Vec<String>,
 }
 
 /// The load of the shadow executor.

@@ -45,6 +45,18 @@ fn status_counts_the_warnings_about_the_files_unless_it_is_asked_for_them() {
 }
 
 #[test]
+fn status_names_the_settings_that_wait_for_a_restart() {
+    let mut value = a_status();
+    assert!(!status::text(&read::<Status>(value.clone()), false, Formatter(false)).contains("restart"));
+    value["flags"]["needs_restart"] = json!(["listen", "limits"]);
+    let text = status::text(&read::<Status>(value), false, Formatter(false));
+    assert!(
+        text.ends_with("\n\nchanged in the files, and takes effect only after a restart: listen, limits\n"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_restart_of_evidence_is_shown_with_its_reason() {
     let at = Timestamp::now();
     let mut value = a_status();

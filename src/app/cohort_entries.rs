@@ -11,7 +11,8 @@ use crate::record::RecordWriter;
 pub(super) struct CohortEntries(pub Arc<RecordWriter>);
 
 impl CohortListener for CohortEntries {
-    fn moved(&self, CohortMove { route, cohort, from, to, cause, forced, evidence }: CohortMove) {
+    fn moved(&self, moved: CohortMove) {
+        let CohortMove { route, cohort, from, to, cause, forced, source, is_repeated: _, evidence } = moved;
         let body = json!({
             "cohort": cohort,
             "from": from.map(|state| state.as_str()),
@@ -21,6 +22,6 @@ impl CohortListener for CohortEntries {
             "reason": forced,
             "evidence": evidence,
         });
-        self.0.cohort_moved(&route, body);
+        self.0.cohort_moved(&route, source, body);
     }
 }

@@ -21,6 +21,11 @@ pub struct CohortMove {
     pub cause: CohortMoveCause,
     /// The reason that the cohort's `force` gives.
     pub forced: Option<String>,
+    /// The source of its entry in the record, if that reason is new or is told again: no second entry is made. `None`
+    /// where each such move gets an entry.
+    pub source: Option<String>,
+    /// Whether earlier files had the same reason, so that this was told before, unless the process ended in between.
+    pub is_repeated: bool,
     /// The evidence of the route at that moment.
     pub evidence: serde_json::Value,
 }

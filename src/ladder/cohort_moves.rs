@@ -14,14 +14,14 @@ pub(super) fn moves(before: &Positions, after: &Positions) -> Vec<CohortMove> {
     let mut moves = Vec::new();
     for (id, position) in &after.routes {
         let was = position.route.ids().find_map(|id| before.routes.get(id));
-        moves.extend(moves_of_route(id, was, position));
+        moves.extend(moves_of_route(id, (before, was), (after, position)));
     }
     moves
 }
 
-/// The cohorts that `force` puts ahead of their routes, with a reason that the files had not when the store was
-/// written.
-pub(super) fn new_at_start(before: &Positions, after: &Positions) -> Vec<CohortMove> {
+/// The cohorts that `force` puts ahead of their routes. Those whose reason the files had when the store was written are
+/// repeated: the process may have ended before their entry was in the record.
+pub(super) fn forced_at_start(before: &Positions, after: &Positions) -> Vec<CohortMove> {
     let of_route = |(id, position): (&RouteId, &RoutePosition)| {
         let known: Vec<_> =
             position.route.ids().filter_map(|id| before.scopes.get(id)?.forced_cohorts.as_ref()).collect();
@@ -29,22 +29,42 @@ pub(super) fn new_at_start(before: &Positions, after: &Positions) -> Vec<CohortM
             let mut reasons = known.iter().filter_map(|cohorts| cohorts.get(&ahead.name));
             reasons.any(|known| Some(&known.reason) == ahead.forced.as_ref())
         };
-        let new = position.cohorts_ahead().into_iter().filter(|ahead| ahead.forced.is_some() && !is_known(ahead));
-        let moved = |CohortAhead { name, rung, forced }: CohortAhead| CohortMove {
-            route: id.clone(),
-            cohort: name,
-            from: None,
-            to: Some(rung),
-            cause: CohortMoveCause::File,
-            forced,
-            evidence: serde_json::Value::Null,
+        let moved = |ahead: CohortAhead| {
+            let (is_repeated, source) = (is_known(&ahead), source_of_entry(after, [id], &ahead.name));
+            // Nothing is known of an entry that an earlier version made.
+            let CohortAhead { name, rung, forced: Some(reason) } = ahead else { return None };
+            (source.is_some() || !is_repeated).then(|| CohortMove {
+                route: id.clone(),
+                cohort: name,
+                from: None,
+                to: Some(rung),
+                cause: CohortMoveCause::File,
+                forced: Some(reason),
+                source,
+                is_repeated,
+                evidence: serde_json::Value::Null,
+            })
         };
-        new.map(moved).collect::<Vec<_>>()
+        position.cohorts_ahead().into_iter().filter_map(moved).collect::<Vec<_>>()
     };
     after.routes.iter().flat_map(of_route).collect()
 }
 
-fn moves_of_route(id: &RouteId, was: Option<&RoutePosition>, is: &RoutePosition) -> Vec<CohortMove> {
+/// The source of the entry about a cohort with the reason that its `force` gives.
+fn source_of_entry<'a>(
+    positions: &Positions,
+    ids: impl IntoIterator<Item = &'a RouteId>,
+    cohort: &str,
+) -> Option<String> {
+    let mut of_ids = ids.into_iter().filter_map(|id| positions.scopes.get(id)?.forced_cohorts.as_ref()?.get(cohort));
+    of_ids.find_map(|forced| forced.source.clone())
+}
+
+fn moves_of_route(
+    id: &RouteId,
+    (before_all, was): (&Positions, Option<&RoutePosition>),
+    (after_all, is): (&Positions, &RoutePosition),
+) -> Vec<CohortMove> {
     let before = was.map(RoutePosition::cohort_rungs).unwrap_or_default();
     let after = is.cohort_rungs();
     let rules = |position: &RoutePosition| position.route.cohort_rules();
@@ -77,6 +97,9 @@ fn moves_of_route(id: &RouteId, was: Option<&RoutePosition>, is: &RoutePosition)
                 to: after.get(name).copied(),
                 cause,
                 forced: forced(is, name).and_then(|(_, force)| force),
+                source: source_of_entry(after_all, [id], name)
+                    .filter(|new| source_of_entry(before_all, is.route.ids(), name).as_ref() != Some(new)),
+                is_repeated: false,
                 evidence: serde_json::Value::Null,
             }
         })

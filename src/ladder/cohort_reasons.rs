@@ -4,7 +4,7 @@
 //!
 //! Always true: a reason that a route's cohorts had before keeps its time when the cohort is renamed, and when the
 //! reason was left out of the files for a while. A reason that was left out is dropped once every cause of a hold from
-//! before that is over.
+//! before that is over. A cohort has the same source of its entry in the record as long as its reason stays the same.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,12 @@ pub(super) fn set(scopes: &mut RetryScopes, route: &Route, own: &[RetryScopes], 
         let reason = cohort.force.clone()?;
         let first = if is_unknown { Timestamp::UNIX_EPOCH } else { now };
         let since = known.get(reason.as_str()).map_or(first, |known| known.since);
-        Some((cohort.name.clone(), ForcedCohort { reason, since }))
+        let mut of_name = own.iter().filter_map(|was| was.forced_cohorts.as_ref()?.get(&cohort.name));
+        let source = match of_name.find(|was| was.reason == reason) {
+            Some(was) => was.source.clone(),
+            None => Some(format!("cohort {} {} {now}", route.id, cohort.name)),
+        };
+        Some((cohort.name.clone(), ForcedCohort { reason, since, source }))
     };
     let forced: BTreeMap<String, ForcedCohort> = route.cohorts.iter().filter_map(forced).collect();
     known.retain(|reason, _| !forced.values().any(|forced| forced.reason == *reason));

@@ -87,7 +87,7 @@ impl Mover {
         }
         let in_force = InForce::new(before.clone(), GuardLatches::from_store(guards), before.freeze, secret, flags);
         let (move_lock, connected, guard_listeners, larger_shares, auto_shares) = Default::default();
-        let cohort_listeners = Mutex::new(CohortListeners::of_start(cohort_moves::new_at_start(&before, &after)));
+        let cohort_listeners = Mutex::new(CohortListeners::of_start(cohort_moves::forced_at_start(&before, &after)));
         let kill_switch = FreezeRecords::new();
         let mover = Self {
             store,

@@ -1,7 +1,7 @@
 //! Tells the listeners of the moves of cohorts.
 //!
-//! Always true: a listener is told of what is in force; the first one also of the cohorts whose `force` is new at the
-//! start.
+//! Always true: a listener is told of what is in force; the first one also of the cohorts that `force` puts ahead of
+//! their routes at the start.
 
 use std::sync::Arc;
 
@@ -24,11 +24,13 @@ impl Mover {
                 let evidence = self.gate().evidence_of(after, position);
                 moved.evidence = serde_json::to_value(evidence).unwrap_or_default();
             }
-            let CohortMove { route, cohort, from, to, cause, forced, evidence: _ } = &moved;
+            let CohortMove { route, cohort, from, to, cause, forced, source: _, is_repeated, evidence: _ } = &moved;
             let shown = |state: &Option<State>| state.map_or("none", State::as_str);
             let (from, to, why) = (shown(from), shown(to), cause.as_str());
             let what = if from == to { "a cohort has other callers" } else { "a cohort is on another rung" };
-            tracing::warn!(%route, cohort, from, to, why, forced, "{what}");
+            if !is_repeated {
+                tracing::warn!(%route, cohort, from, to, why, forced, "{what}");
+            }
             listeners.iter().for_each(|listener| listener.moved(moved.clone()));
         }
     }

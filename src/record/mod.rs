@@ -9,7 +9,7 @@
 //!
 //! Entries are written in the background, as soon as there is something to write: no move waits for them. While the
 //! store accepts no writes, they wait. If the process ends before the store takes them, the next one makes those of
-//! flips and of states that files force; the others are lost.
+//! flips, and of states and cohorts that files force; the others are lost.
 
 use std::time::Duration;
 

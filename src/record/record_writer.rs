@@ -144,9 +144,13 @@ impl RecordWriter {
         }
     }
 
-    /// Adds an entry for a cohort of a route that moved to another rung; `body` says from where to where, and why.
-    pub fn cohort_moved(&self, route: &RouteId, body: Value) {
-        self.add("cohort", route, body);
+    /// Adds an entry for a cohort of a route that moved to another rung; `body` says from where to where, and why. With
+    /// a source: unless the record has one with this source.
+    pub fn cohort_moved(&self, route: &RouteId, source: Option<String>, body: Value) {
+        match source {
+            Some(source) => self.add_from(source, "cohort", route, body),
+            None => self.add("cohort", route, body),
+        }
     }
 
     /// Adds an entry for the decision of a person about an instance whose adoption has an unknown outcome.

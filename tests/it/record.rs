@@ -364,6 +364,15 @@ async fn a_cohort_that_a_file_forces_has_an_entry_and_so_has_a_change_of_who_is_
     system.flip("shadow").await;
     system.entries_with("flip 2").await;
     entries(&system, 1).await; // neither a start nor a kill makes another one
+    // The process ends before the entry is written: the next one makes it.
+    system.pointsman.stop().await;
+    let database = rusqlite::Connection::open(system.dir.path().join("db")).expect("the store");
+    let cut = "DELETE FROM record_entries; DELETE FROM meta WHERE key = 'record_head'";
+    database.execute_batch(cut).expect("the tables");
+    drop(database);
+    system.restart().await;
+    let [entry] = entries(&system, 1).await.try_into().expect("one entry");
+    assert_eq!((&entry["body"]["from"], &entry["body"]["reason"]), (&Value::Null, &json!("audit")), "{entry}");
     flags(&system, "!=");
     let all = entries(&system, 2).await;
     let last = &all[1]["body"];

@@ -213,6 +213,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
     let at = Timestamp::from_second(7).unwrap();
     let earlier = vec![ReplacedScope { scope: scope("x-b"), at }];
     let paths = PathConventions::of(Framework::Express);
+    let forced = ForcedCohort { reason: "own people".into(), since: at, source: Some("cohort a staff".into()) };
     let retry = |present| {
         let (earlier, matches) = (earlier.clone(), Some("POST /a".into()));
         Some(RetryScopes {
@@ -228,7 +229,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             since_because: Some(UnrecordedBecause::MatchChanged),
             harmful_since: Some(at),
             accepted: Some(at),
-            forced_cohorts: Some([("staff".into(), ForcedCohort { reason: "own people".into(), since: at })].into()),
+            forced_cohorts: Some([("staff".into(), forced.clone())].into()),
             dropped_reasons: [("a pilot".into(), DroppedReason { since: at, at })].into(),
             reassigned: vec![ReplacedMatch { matches: "POST /b".into(), paths, scope: scope("x-c"), at }],
         })

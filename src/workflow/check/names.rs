@@ -8,6 +8,7 @@ use super::context::Check;
 use crate::expression::{EFFECTS, Expression, ExpressionError, ReadPath, Template};
 use crate::problem::{Site, nearest};
 use crate::workflow::CREDENTIALS;
+use crate::workflow::definition::{FailuresDraft, StepDraft};
 
 /// The members of `request`.
 const REQUEST: [&str; 7] = ["method", "path", "params", "query", "headers", "body", "raw"];
@@ -217,7 +218,7 @@ impl Check<'_> {
             "by" if step.fallback.is_none() && step.checkpoint.is_none() => {
                 format!("`{name}` has no `fallback`, and so no `by`")
             }
-            "errors" if step.failures != Some(crate::workflow::definition::FailuresDraft::Collect) => {
+            "errors" if step.failures != Some(FailuresDraft::Collect) => {
                 format!("`{name}` does not collect what fails (`failures: collect`) and has no `errors`")
             }
             _ if step.fail.is_some() => format!("`{name}` ends the run and has no `{part}`"),
@@ -228,7 +229,8 @@ impl Check<'_> {
                 format!("`{name}` is neither a `call` nor a `run` and has no `struck`")
             }
             "status" | "headers" if step.for_each.is_some() => {
-                format!("`{name}` is many calls (`for_each`) and has no `{part}` of its own")
+                let message = format!("`{name}` is many calls (`for_each`) and has no `{part}` of its own");
+                return Some((message, Some(items_hint(name, step))));
             }
             "output" => return self.streamed_output(name, step),
             _ => return None,
@@ -311,6 +313,22 @@ impl Check<'_> {
 
 pub(super) fn did_you_mean(name: &str) -> String {
     format!("did you mean `{name}`?")
+}
+
+/// What a `for_each` of calls has instead of one `status` and one `headers`.
+fn items_hint(name: &str, step: &StepDraft) -> String {
+    let path = match name.contains('-') {
+        true => format!("steps[\"{name}\"]"),
+        false => format!("steps.{name}"),
+    };
+    let collect = match step.failures {
+        Some(FailuresDraft::Collect) => "",
+        Some(FailuresDraft::FailFast) | None => "with `failures: collect` ",
+    };
+    format!(
+        "{path}.output is the list of what its items were answered, such as {path}.output[0]; {collect}{path}.errors has \
+         the `index`, `status` and `message` of each item that failed"
+    )
 }
 
 fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {

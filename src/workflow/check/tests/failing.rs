@@ -112,9 +112,20 @@ fn only_for_each_steps_and_fallbacks_of_items_read_item() {
         &[
             "w.steps.b.body+2: `item` exists only in a step with `for_each`, and in the fallback of one",
             "w.steps.h.set+2: `g` has no `fallback`, and so no `by`",
-            "w.steps.h.set+16: `c` is many calls (`for_each`) and has no `status` of its own",
+            "w.steps.h.set+16: `c` is many calls (`for_each`) and has no `status` of its own (steps.c.output is the list of what its items were answered, such as steps.c.output[0]; with `failures: collect` steps.c.errors has the `index`, `status` and `message` of each item that failed)",
             "w.steps.c.fallback: `d` would take the place of single items of a `for_each`: only a `call`, a `set` or a `run` can",
             "w.steps.e.fallback: `f` would take the place of single items of a `for_each`: only a `call`, a `set` or a `run` can",
+        ],
+    );
+}
+
+#[test]
+fn the_hint_for_the_status_of_many_calls_says_what_can_be_read() {
+    let call = "for_each: [1], call: 'POST ${services.stock}/x', failures: collect";
+    assert_step_problems(
+        &format!("a-b: {{ {call} }}\nc: {{ set: '${{steps[\"a-b\"].headers[0]}}' }}"),
+        &[
+            "w.steps.c.set+2: `a-b` is many calls (`for_each`) and has no `headers` of its own (steps[\"a-b\"].output is the list of what its items were answered, such as steps[\"a-b\"].output[0]; steps[\"a-b\"].errors has the `index`, `status` and `message` of each item that failed)",
         ],
     );
 }

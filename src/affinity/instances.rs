@@ -133,6 +133,14 @@ impl Instances {
         self.count_soon();
     }
 
+    /// The family whose creator has this id in the files in force, or had it; else the one of a creator with this id
+    /// alone.
+    pub fn family_of(&self, creator: &RouteId) -> Family {
+        let families = self.families.load();
+        let found = families.iter().map(|tracked| &tracked.family).find(|family| family.ids().any(|id| id == creator));
+        found.cloned().unwrap_or_else(|| Family::from(creator.clone()))
+    }
+
     /// Records what a reply shows of an instance.
     pub(super) fn note(&self, noted: NotedInstance) {
         let NotedInstance { key, arm, run, is_created, has_ended } = noted;

@@ -23,7 +23,7 @@ use crate::engine::scheduler::copied_runs;
 use crate::engine::scheduler::load::{self, LoadError};
 use crate::engine::scheduler::stored_run::ReadFrom;
 use crate::engine::scheduler::successors;
-use crate::flag::{Family, RetryKey};
+use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, StepId};
 use crate::store::Claim;
 use crate::workflow::{
@@ -123,15 +123,18 @@ async fn check_newest(core: &Core, of: RunId, job: JobId) -> Result<(), StartErr
 }
 
 /// Refuses a run whose answer creates an instance of a family of which both arms have given out one id: a person has to
-/// accept that first, as for new requests.
+/// accept that first, as for new requests. The run has an id that the creator of the family had when the run began; the
+/// collision may have been found under another one.
 fn check_no_collision(core: &Core, run: &Run) -> Result<(), StartError> {
     let Some(Creates::Engine { family, .. }) = run.started().creates.as_ref().filter(|_| run.mode() == Mode::Real)
     else {
         return Ok(());
     };
-    if !core.ports.affinity.collided(&Family::from(family.clone())) {
+    let family = core.ports.affinity.instances().family_of(family);
+    if !core.ports.affinity.collided(&family) {
         return Ok(());
     }
+    let family = family.id();
     Err(StartError::Invalid(format!(
         "its answer creates an instance of `{family}`, and both arms have given out the same id there: let them give out \
          different ids, and accept the collision by a forced flip of `{family}` (`pointsman help ladder`)"

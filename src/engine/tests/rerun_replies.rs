@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::harness::{Harness, ServiceReply, StepService, answer, checked_plan, refused, request};
-use crate::flag::{InstanceId, PinKey, RetryKey};
+use crate::affinity::TrackedFamily;
+use crate::flag::{Family, InstanceId, PinKey, RetryKey};
 use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::workflow::testing::PlanBuilder;
@@ -99,7 +100,16 @@ async fn a_run_that_created_an_instance_is_not_rerun_after_a_pin_collision() {
     let error = harness.engine.rerun(run, "charge".into(), "ann".into()).await.unwrap_err();
     assert!(error.to_string().contains("both arms have given out the same id"), "{error}");
     assert_eq!(step_service.paths(), ["POST /charges"]);
-    affinity.accept_collisions(&family.into(), crate::clock::now());
+    affinity.accept_collisions(&family.clone().into(), crate::clock::now());
+
+    // The creator got another id, and the collision was found under a third one, which it had before.
+    let other_ids = [family, RouteId::from("orders.place")];
+    let renamed = Family::new("orders.make".into(), other_ids.to_vec().into());
+    affinity.instances().set_families(vec![TrackedFamily { family: renamed.clone(), ends_after: None }]);
+    affinity.record_collision(&PinKey { family: "orders.place".into(), id: "17".into() }, run);
+    let error = harness.engine.rerun(run, "charge".into(), "ann".into()).await.unwrap_err();
+    assert!(error.to_string().contains("accept the collision by a forced flip of `orders.make`"), "{error}");
+    affinity.accept_collisions(&renamed, crate::clock::now());
     let successor = harness.engine.rerun(run, "charge".into(), "ann".into()).await.unwrap().run;
     assert_eq!(harness.wait_until_ended_or_awaits_input(successor).await.status, RunStatus::Completed);
     assert_eq!(step_service.paths(), ["POST /charges", "POST /charges"]);

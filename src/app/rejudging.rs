@@ -73,8 +73,8 @@ async fn rejudge_route(
         }
         RejudgedOutcome::FromZero => tracing::warn!(
             route = %key,
-            "not all differences under the earlier rules could be judged again, because no sample of them is kept or it \
-             is incomplete: the evidence starts from zero"
+            "not all differences under the earlier rules could be judged again, because no sample of them is kept, it is \
+             incomplete, or the new rules compare nothing of it: the evidence starts from zero"
         ),
     }
     parts.recorder.rejudged(key, outcome, (rules_before, rules_after), &evidence_before);
@@ -113,7 +113,7 @@ impl Work {
         (found, kept)
     }
 
-    /// `None` if a sample cannot be judged.
+    /// `None` if a sample cannot be judged, or nothing of it is compared under the new rules.
     fn judge_group(
         &self,
         fingerprint: &str,
@@ -138,6 +138,14 @@ impl Work {
         let rules = rules.into_iter().cloned().collect();
         // Of a list that was cut, it is not known that nothing else differs.
         let is_equal = |judged: &Rejudged| judged.comparison.differences.is_empty() && !judged.comparison.truncated;
+        // Had it been compared under these rules, it would have counted as skipped.
+        let says_nothing = |judged: &Rejudged| {
+            let compares_calls = judged.comparison.effects.is_some() && self.after.compare_calls();
+            is_equal(judged) && !judged.comparison.compares_replies && !compares_calls
+        };
+        if judged.iter().any(says_nothing) {
+            return None;
+        }
         if judged.iter().all(is_equal) {
             return Some((RejudgedPairs { before, after: None, rules }, Vec::new()));
         }

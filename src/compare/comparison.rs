@@ -72,6 +72,7 @@ fn compared(
             (comparison, ids) = other;
         }
     }
+    comparison.compares_replies = !rules.compare_no_reply_of(pair);
     comparison.intents = intent_counts(pair, rules, comparison.effects.as_ref());
     Ok((comparison, ids))
 }

@@ -378,6 +378,7 @@ impl<'a> ComparisonFindings<'a> {
             differences: self.differences,
             truncated: self.truncated,
             ignored_by,
+            compares_replies: false,
             fingerprint,
             effects: self.effects,
             intents: BTreeMap::new(),

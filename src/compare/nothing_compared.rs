@@ -8,7 +8,7 @@ use super::{assert, rule_conditions};
 impl Rules {
     /// Whether nothing of the replies of a pair is compared: only the class of the status, no header that one of them
     /// has, no `assert`, and a body that is ignored or that neither of them has.
-    pub fn compare_no_reply_of(&self, pair: &Pair<'_>) -> bool {
+    pub(super) fn compare_no_reply_of(&self, pair: &Pair<'_>) -> bool {
         matches!(self.status, Status::Class { .. })
             && !self.compare_a_header_of(pair)
             && (self.ignore_the_body_of(pair) || [pair.legacy, pair.engine].into_iter().all(has_no_body))

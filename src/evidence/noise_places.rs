@@ -148,6 +148,7 @@ mod tests {
             differences: kinds.iter().map(difference).collect(),
             truncated,
             ignored_by: Vec::new(),
+            compares_replies: true,
             fingerprint: String::new(),
             effects: None,
             intents: Default::default(),

@@ -293,6 +293,7 @@ pub(super) fn comparison(places: &[(DifferenceKind, &str)]) -> Comparison {
         differences: differences.collect(),
         truncated: false,
         ignored_by: Vec::new(),
+        compares_replies: true,
         fingerprint: places.iter().map(|(_, path)| *path).collect(),
         effects: None,
         intents: BTreeMap::new(),

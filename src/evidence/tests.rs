@@ -39,6 +39,7 @@ fn comparison(verdict: Verdict) -> Comparison {
         differences: if verdict == Verdict::Mismatch { vec![difference] } else { Vec::new() },
         truncated: false,
         ignored_by: if verdict == Verdict::Ignored { vec![("ignore $.at".into(), 2)] } else { Vec::new() },
+        compares_replies: true,
         fingerprint: "f".into(),
         effects: None,
         intents: Default::default(),

@@ -326,7 +326,7 @@ impl Runner {
         };
         // Where the workflow makes no calls that are compared either, that the pair is equal says nothing.
         let compares_calls = effects.is_some() && rules.compare_calls();
-        if !compares_calls && comparison.verdict != Verdict::Mismatch && rules.compare_no_reply_of(&pair) {
+        if !compares_calls && comparison.verdict != Verdict::Mismatch && !comparison.compares_replies {
             return ComparisonOutcome::Skipped(SkipReason::NothingCompared);
         }
         // A call that legacy did not make is a difference, whatever the run would have done after it.

@@ -99,6 +99,23 @@ async fn an_added_tolerance_says_nothing_of_pairs_without_a_sample() {
     assert!(shown.contains("starts from zero"), "{shown}");
 }
 
+/// A pair that the new rules compare by nothing is not equal under them: had it come later, it would be skipped.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_that_compare_nothing_of_a_kept_pair_do_not_make_it_equal() {
+    let orders = Orders::start().await;
+    let rules = "status: class, headers: [x-none]";
+    compare(&orders.flags, &format!("{rules}, ignore: [$.note]"));
+    for pairs in 1..=2 {
+        orders.order(8).await;
+        orders.until_counts(0, pairs).await;
+    }
+    until("the samples", || async { (orders.diffs().await == [["$.total"]]).then_some(()) }).await;
+    compare(&orders.flags, &format!("{rules}, ignore: [$.note, $]"));
+    orders.until_counts(0, 0).await;
+    let shown = output_text(&orders.pointsman.cli(&["record", "show", "orders"]).await);
+    assert!(shown.contains("starts from zero"), "{shown}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_added_ignore_judges_the_kept_samples_again() {
     let mut orders = Orders::start().await;

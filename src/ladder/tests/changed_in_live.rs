@@ -51,6 +51,7 @@ impl Fixture {
             differences: Vec::new(),
             truncated: false,
             ignored_by: Vec::new(),
+            compares_replies: true,
             fingerprint: "one".into(),
             effects: None,
             intents: Default::default(),

@@ -235,6 +235,7 @@ impl Fixture {
             differences: Vec::new(),
             truncated: false,
             ignored_by: Vec::new(),
+            compares_replies: true,
             fingerprint: String::new(),
             effects: None,
             intents: Default::default(),

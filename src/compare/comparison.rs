@@ -72,7 +72,6 @@ fn compared(
             (comparison, ids) = other;
         }
     }
-    comparison.compares_replies = !rules.compare_no_reply_of(pair);
     comparison.intents = intent_counts(pair, rules, comparison.effects.as_ref());
     Ok((comparison, ids))
 }
@@ -140,7 +139,8 @@ fn compare_parts(
         return compare_calls_so_far(pair, rules, bounds, ids, findings);
     }
     let same_class = compare_status(pair, rules, findings);
-    let (legacy, engine) = match equal_body(pair, rules, bounds) {
+    let compares_beside = rules.compare_beside_the_bodies_of(pair);
+    let (legacy, engine) = match equal_body(pair, rules, bounds, compares_beside) {
         Some(body) => (ComparedBody::unread(body.clone()), ComparedBody::unread(body.clone())),
         None => (ComparedBody::of(pair.legacy, bounds)?, ComparedBody::of(pair.engine, bounds)?),
     };
@@ -207,7 +207,8 @@ fn compare_parts(
                 Walk::report(context, "$", *a, *b)
             }
             None => {
-                let context = TextContext { rules: rules.text.as_ref(), ids, renaming: rules.body.renaming };
+                let (renaming, needs_compared_line) = (rules.body.renaming, !compares_beside);
+                let context = TextContext { rules: rules.text.as_ref(), ids, renaming, needs_compared_line };
                 let names = [legacy.type_name(), engine.type_name()];
                 let compared = match &texts {
                     Some([a, b]) => text::compare(a, b, context, findings),
@@ -229,6 +230,8 @@ fn compare_parts(
             add_cause(findings);
         }
         compared?;
+        let compares_bodies = findings.compared.take_value() || findings.found() > found_before;
+        findings.compared.replies = compares_beside || compares_bodies;
     }
     if let Some(calls) = &calls {
         calls.report(RunExtent::WholeRun, ids, findings)?;
@@ -258,8 +261,17 @@ fn bind_headers(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings: &Comp
 }
 
 /// The body of both replies if it is the same, byte for byte, and nothing depends on what is in it: no rule binds ids
-/// in it, and no assert reads it. Parsing it twice would take most of the comparison's time.
-fn equal_body<'p>(pair: &Pair<'p>, rules: &Rules, bounds: &CompareBounds) -> Option<&'p Bytes> {
+/// in it, no assert reads it, and it need not be known whether a value of it is compared: something else of the replies
+/// is, or no rule ignores a part of it. Parsing it twice would take most of the comparison's time.
+fn equal_body<'p>(
+    pair: &Pair<'p>,
+    rules: &Rules,
+    bounds: &CompareBounds,
+    compares_beside: bool,
+) -> Option<&'p Bytes> {
+    if !compares_beside && rules.may_ignore_parts_of_bodies() {
+        return None;
+    }
     let (legacy, engine) = (pair.legacy, pair.engine);
     let (Body::Whole(body), Body::Whole(other)) = (legacy.body(), engine.body()) else { return None };
     let is_same_type = [CONTENT_TYPE, CONTENT_ENCODING]

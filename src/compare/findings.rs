@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::body_rules::RuleId;
 use super::bounds::BoundExceeded;
+use super::compared_parts::ComparedParts;
 use super::effects::EffectCoverage;
 use super::fingerprint::fingerprint;
 use super::id_map::FoundIds;
@@ -40,6 +41,7 @@ pub(super) struct ComparisonFindings<'a> {
     notes: RuleUses,
     /// The rules whose condition does not hold for this pair.
     turned_off: Vec<RuleId>,
+    pub(super) compared: ComparedParts,
     /// Units of work since the time was checked.
     work: u32,
     expired: &'a dyn Fn() -> bool,
@@ -79,6 +81,7 @@ impl<'a> ComparisonFindings<'a> {
             uses: RuleUses::default(),
             notes: RuleUses::default(),
             turned_off: Vec::new(),
+            compared: ComparedParts::default(),
             work: 0,
             expired,
             sensitive,
@@ -378,7 +381,7 @@ impl<'a> ComparisonFindings<'a> {
             differences: self.differences,
             truncated: self.truncated,
             ignored_by,
-            compares_replies: false,
+            compares_replies: self.compared.replies,
             fingerprint,
             effects: self.effects,
             intents: BTreeMap::new(),

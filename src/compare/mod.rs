@@ -28,6 +28,7 @@ mod bounds;
 mod capture;
 mod cause;
 mod compared_body;
+mod compared_parts;
 mod comparison;
 mod condition;
 mod context;

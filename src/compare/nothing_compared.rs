@@ -1,23 +1,24 @@
 //! Whether a pair was compared by anything of its replies. If not, their being equal says nothing.
+//!
+//! Here is what beside the bodies is compared. Whether a value of the bodies is, the comparison of them notes.
 
-use super::observation::{Body, Observation};
 use super::pair::Pair;
 use super::rules::{Rules, Status, holds_arms_together};
 use super::{assert, rule_conditions};
 
 impl Rules {
-    /// Whether nothing of the replies of a pair is compared: only the class of the status, no header that one of them
-    /// has, no `assert`, and a body that is ignored or that neither of them has.
-    pub(super) fn compare_no_reply_of(&self, pair: &Pair<'_>) -> bool {
-        matches!(self.status, Status::Class { .. })
-            && !self.compare_a_header_of(pair)
-            && (self.ignore_the_body_of(pair) || [pair.legacy, pair.engine].into_iter().all(has_no_body))
-            && !self.asserts.iter().any(|one| holds_arms_together(&one.expression) && assert::applies(one, pair))
+    /// Whether more than the class of the status and the bodies is compared of a pair: the exact status, a header that
+    /// one of the replies has, or an `assert` on both arms.
+    pub(super) fn compare_beside_the_bodies_of(&self, pair: &Pair<'_>) -> bool {
+        matches!(self.status, Status::Exact)
+            || self.compare_a_header_of(pair)
+            || self.asserts.iter().any(|one| holds_arms_together(&one.expression) && assert::applies(one, pair))
     }
 
-    fn ignore_the_body_of(&self, pair: &Pair<'_>) -> bool {
-        let ignored = &self.whole_body_ignored;
-        ignored.always || ignored.when.iter().any(|when| rule_conditions::holds(when, pair) == Ok(true))
+    /// Whether a rule ignores parts of bodies, or lines of texts, at least of some.
+    pub(super) fn may_ignore_parts_of_bodies(&self) -> bool {
+        let draft = self.draft();
+        !draft.ignore.is_empty() || draft.text.as_ref().is_some_and(|text| !text.ignore.is_empty())
     }
 
     fn compare_a_header_of(&self, pair: &Pair<'_>) -> bool {
@@ -36,29 +37,17 @@ impl Rules {
     }
 }
 
-fn has_no_body(reply: &Observation) -> bool {
-    matches!(reply.body(), Body::Whole(bytes) if bytes.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
-    use super::*;
-    use crate::compare::tests::{json_reply, reply, rules};
+    use crate::compare::tests::{compared, json_reply, reply, rules};
+    use crate::compare::{Observation, Verdict};
 
     fn compares_nothing(draft: Value, [legacy, engine]: [&Observation; 2]) -> bool {
-        let request = json!({"headers": {}});
-        let pair = Pair {
-            legacy,
-            engine,
-            request: &request,
-            effects: None,
-            stale_reads: false,
-            instance: None,
-            sensitive: None,
-        };
-        rules(draft).compare_no_reply_of(&pair)
+        let comparison = compared(legacy, engine, &rules(draft)).unwrap();
+        assert!(comparison.compares_replies || comparison.verdict != Verdict::Mismatch, "{comparison:?}");
+        !comparison.compares_replies
     }
 
     #[test]
@@ -87,5 +76,45 @@ mod tests {
         let empty = reply(204, &[], "");
         assert!(compares_nothing(json!({"headers": [], "status": "class"}), [&empty, &empty]));
         assert!(!compares_nothing(json!({"headers": [], "status": "class"}), [&empty, &a]));
+    }
+
+    /// However the rules are spelled that leave nothing of a body.
+    #[test]
+    fn bodies_of_which_no_value_is_compared_compare_nothing() {
+        let (a, b) = (json_reply(&json!({"id": 1, "lines": [{"n": 1}]})), json_reply(&json!({"id": 2, "lines": []})));
+        let ignoring = |paths: &[&str]| json!({"ignore": paths, "headers": [], "status": "class"});
+        for paths in [
+            &["$"][..],
+            &["$.*"],
+            &["$..*"],
+            &["$..[*]"],
+            &["$[*]"],
+            &["$['id']", "$.lines"],
+            &["$.id", "$.lines[*]"],
+            &["$[?@ != null]"],
+        ] {
+            assert!(compares_nothing(ignoring(paths), [&a, &b]), "{paths:?}");
+            // Equal byte for byte.
+            let other = if paths.contains(&"$.lines[*]") { &a } else { &b };
+            assert!(compares_nothing(ignoring(paths), [other, other]), "{paths:?}");
+        }
+        assert!(!compares_nothing(ignoring(&["$.id"]), [&a, &a]));
+        assert!(!compares_nothing(ignoring(&["$.id"]), [&b, &b]), "the list is empty in both");
+        assert!(!compares_nothing(ignoring(&[]), [&a, &a]));
+        let ids = json!({"ignore": ["$.lines"], "ids": ["$.id"], "headers": [], "status": "class"});
+        assert!(!compares_nothing(ids, [&a, &b]));
+        let tolerance = json!({"ignore": ["$.lines"], "tolerance": {"$.id": 1}, "headers": [], "status": "class"});
+        assert!(!compares_nothing(tolerance, [&a, &b]));
+    }
+
+    #[test]
+    fn texts_of_which_no_line_is_compared_compare_nothing() {
+        let [a, b] = ["made at 1\nmade at 2\n", "made at 3\n"].map(|body| reply(200, &[("content-type", "text/plain")], body));
+        let ignoring = |pattern: &str| json!({"text": {"ignore": [pattern]}, "headers": [], "status": "class"});
+        assert!(compares_nothing(ignoring("^made"), [&a, &b]) && compares_nothing(ignoring("^made"), [&a, &a]));
+        assert!(!compares_nothing(ignoring("1$"), [&a, &a]));
+        // The whole body is ignored as a document, and a text has none.
+        let whole = json!({"ignore": ["$"], "headers": [], "status": "class"});
+        assert!(!compares_nothing(whole, [&a, &a]));
     }
 }

@@ -21,6 +21,9 @@ pub(super) fn compare(
     match (legacy, engine) {
         (ParsedBody::Empty, ParsedBody::Empty) => {}
         (ParsedBody::Bytes(legacy), ParsedBody::Bytes(engine)) => {
+            if !legacy.is_empty() {
+                findings.compared.note_value();
+            }
             if legacy != engine {
                 findings.add_text("body", DifferenceKind::Value, Some(&digest(legacy)), Some(&digest(engine)));
             }

@@ -54,6 +54,11 @@ fn rules_that_cannot_do_what_they_are_written_for_are_warned_of() {
         let said = said(draft.clone());
         assert!(said.len() == 1 && said[0].contains(part), "{draft}: {said:?}");
     }
+    let nothing = "under these rules nothing of the replies is compared";
+    for path in ["$", "$.*", "$[*]", "$..*", "$..[*]"] {
+        let said = said(json!({"ignore": [path], "status": "class", "headers": []}));
+        assert!(said.iter().any(|said| said.contains(nothing)), "{path}: {said:?}");
+    }
     for good in [
         json!({"ignore": ["$"]}),
         json!({"ids": ["$[*]", {"header.location": "/a/{id}"}], "ignore": ["header.location"]}),

@@ -10,7 +10,7 @@ use super::rule_path::RulePath;
 use crate::problem::{Problems, Site};
 
 /// Paths that name every value of a body.
-const EVERY_VALUE: [&str; 3] = ["$.*", "$..*", "$..[*]"];
+const EVERY_VALUE: [&str; 4] = ["$.*", "$[*]", "$..*", "$..[*]"];
 /// Endings of names of times, in lower case.
 const TIMES: [&str; 5] = ["_at", "_time", "timestamp", "datetime", "_on"];
 

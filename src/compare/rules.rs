@@ -36,7 +36,7 @@ pub struct Rules {
     pub(super) text: Option<TextRules>,
     pub(super) effects: EffectRules,
     pub(super) asserts: Vec<Assert>,
-    pub(super) whole_body_ignored: WholeBodyIgnored,
+    whole_body_ignored: WholeBodyIgnored,
     hash: String,
     draft: Arc<RulesDraft>,
 }
@@ -99,7 +99,7 @@ impl Rules {
         problems: &mut Problems,
     ) -> Option<Rules> {
         let errors_before = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
-        let whole_body_ignored = WholeBodyIgnored::of(&draft.ignore, site);
+        let whole_body_ignored = WholeBodyIgnored::of(&draft.ignore);
         let own = Arc::new(draft.clone());
         let mut rules = Rules { hash: hash_of(draft), whole_body_ignored, draft: own, ..Rules::default() };
         // Before the rules, of which the first may name a kind that a later one declares.
@@ -160,16 +160,19 @@ impl Rules {
         if rules.compare_no_reply() {
             let message = "under these rules nothing of the replies is compared, so no pair counts as evidence";
             problems.warn(site, message).hint(hint);
-        } else if rules.may_compare_only_the_body() && rules.whole_body_ignored.has_conditions() {
-            let message = "where the condition of `ignore: $` holds, nothing of the replies is compared, so that such a \
-                           pair does not count as evidence";
+        } else if rules.may_compare_only_the_body() && rules.whole_body_ignored.on_condition {
+            let message = "where the condition of an `ignore` of the whole body holds, nothing of the replies is compared, \
+                           so that such a pair does not count as evidence";
             problems.warn(site, message).hint(hint);
         }
         let errors_after = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
         (errors_after == errors_before).then_some(rules)
     }
 
-    /// Whether nothing of the replies is compared: not the body, only the class of the status, no header, no `assert`.
+    /// Whether the rules say that nothing of the replies is compared, whatever they are: not the body, only the class of
+    /// the status, no header, no `assert`. Whether anything of a pair was, [`Comparison::compares_replies`] says.
+    ///
+    /// [`Comparison::compares_replies`]: super::Comparison::compares_replies
     pub fn compare_no_reply(&self) -> bool {
         self.whole_body_ignored.always && self.may_compare_only_the_body()
     }

@@ -34,6 +34,8 @@ pub(super) struct TextContext<'a> {
     pub(super) ids: &'a IdMap,
     /// The rule that is counted if two lines are equal only because their ids correspond.
     pub(super) renaming: Option<RuleId>,
+    /// Whether it has to be known of equal texts if a line of them is compared: nothing else of the replies is.
+    pub(super) needs_compared_line: bool,
 }
 
 /// Binds the ids in lines that correspond.
@@ -76,8 +78,12 @@ pub(super) fn compare(
     context: TextContext<'_>,
     findings: &mut ComparisonFindings<'_>,
 ) -> Result<(), BoundExceeded> {
-    let TextContext { rules, ids, renaming } = context;
-    if legacy == engine && ids.is_empty() {
+    let TextContext { rules, ids, renaming, needs_compared_line } = context;
+    let ignores_lines = || rules.is_some_and(|rules| rules.ignore_rules().next().is_some());
+    if legacy == engine && ids.is_empty() && !(needs_compared_line && ignores_lines()) {
+        if !legacy.is_empty() {
+            findings.compared.note_value();
+        }
         return Ok(());
     }
     let (left, right) = (Lines::of(legacy, rules, findings)?, Lines::of(engine, rules, findings)?);
@@ -91,6 +97,9 @@ pub(super) fn compare(
         findings.count_use(rule);
     }
     let (a, b) = (left.counted, right.counted);
+    if !(a.is_empty() && b.is_empty()) {
+        findings.compared.note_value();
+    }
     let Some(alignment) = align(&a, &b, Some(ids), findings)? else {
         let shown = |text: &str| digest(text.as_bytes());
         findings.add_text(PATH, DifferenceKind::Value, Some(&shown(legacy)), Some(&shown(engine)));

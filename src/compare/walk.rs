@@ -19,6 +19,7 @@ use super::repeated_report;
 use super::value_path::ValuePath;
 use super::verdict::DifferenceKind;
 
+mod compared_values;
 mod sets;
 
 /// What a difference says of two numbers that are equal and not written alike.
@@ -123,12 +124,14 @@ impl<'a, 'f> Walk<'a, 'f> {
         if let Some(ids) = covered.id
             && self.bind_or_compare_ids(path, ids, legacy, engine)
         {
+            self.note_compared_value();
             return Ok(());
         }
         if let Some((_, rule, by)) = covered.tolerance.and_then(|n| self.context.rules.tolerance.get(n))
             && (within(legacy, engine, by, self.context.findings)?
                 || self.is_same_but_for_times(path, legacy, engine, by)?)
         {
+            self.note_compared_value();
             if self.is_report() && !same(legacy, engine, self.context.rules.number_form, self.context.findings)? {
                 self.context.findings.count_use(*rule);
             }
@@ -136,6 +139,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         }
         let same = match (legacy.kind(), engine.kind()) {
             (Kind::Object(a), Kind::Object(b)) => {
+                self.note_if_empty(a.len(), b.len());
                 let repeats_keys = !self.context.rules_by_node.repeated().is_empty();
                 if self.is_report() && repeats_keys && covered.keys.is_none() {
                     repeated_report::report(&mut self.context, path, (legacy, a), (engine, b), is_same)?;
@@ -151,6 +155,7 @@ impl<'a, 'f> Walk<'a, 'f> {
                 };
             }
             (Kind::Array(a), Kind::Array(b)) => {
+                self.note_if_empty(a.len(), b.len());
                 return match covered.unordered.and_then(|n| self.context.rules.unordered.get(n)) {
                     Some((_, rule, how)) => self.compare_unordered(path, &a.list(), &b.list(), *rule, how),
                     None => self.compare_ordered(path, (legacy, engine), a, b),
@@ -176,6 +181,7 @@ impl<'a, 'f> Walk<'a, 'f> {
                 return Ok(());
             }
         };
+        self.note_compared_value();
         if !same {
             let WalkContext { ids, findings, .. } = &mut self.context;
             let texts = legacy.as_str().zip(engine.as_str());

@@ -1,43 +1,39 @@
-//! Whether a route's rules ignore the whole body.
+//! Whether a route's rules ignore the whole body, as far as their paths alone say so.
 
-use serde_json::Value;
-
-use super::condition;
 use super::rule_drafts::IgnoreDraft;
-use crate::expression::Expression;
-use crate::problem::{Problems, Site};
+use super::rule_path::RulePath;
 
-/// The paths that name all of a body.
-const WHOLE: [&str; 4] = ["$", "$.*", "$..*", "$[*]"];
-
-/// The rules of a route that ignore the whole body.
-#[derive(Clone, Default)]
+/// Whether rules of a route ignore the whole body.
+#[derive(Clone, Copy, Default)]
 pub(super) struct WholeBodyIgnored {
     /// Whether one of them has no condition.
     pub always: bool,
-    /// The conditions of the others.
-    pub when: Vec<Expression>,
+    /// Whether one of them has a condition.
+    pub on_condition: bool,
 }
 
 impl WholeBodyIgnored {
     /// Of these rules, whose problems are reported elsewhere.
-    pub fn of(ignore: &[IgnoreDraft], site: &Site) -> Self {
+    pub fn of(ignore: &[IgnoreDraft]) -> Self {
         let mut found = Self::default();
         for rule in ignore {
             let path = rule.0.get("path").unwrap_or(&rule.0);
-            if !path.as_str().is_some_and(|path| WHOLE.contains(&path.trim())) {
-                continue;
-            }
-            match rule.0.get("when").and_then(Value::as_str) {
-                None => found.always = true,
-                Some(when) => found.when.extend(condition::when(Some(&(when, site.clone())), &mut Problems::default())),
+            if path.as_str().is_some_and(|path| names_all(path.trim())) {
+                let has_condition = rule.0.get("when").is_some();
+                found.always |= !has_condition;
+                found.on_condition |= has_condition;
             }
         }
         found
     }
+}
 
-    /// Whether some of them have a condition.
-    pub fn has_conditions(&self) -> bool {
-        !self.when.is_empty()
-    }
+/// Whether a path names all of a body: `$`, or all that is directly in it, or at any depth.
+fn names_all(path: &str) -> bool {
+    let path = RulePath::parse(path).ok();
+    path.as_ref().and_then(RulePath::steps).is_some_and(|steps| match steps {
+        [] => true,
+        [step] => step.name.is_none(),
+        [_, _, ..] => false,
+    })
 }

@@ -273,9 +273,6 @@ impl Runner {
         if !engine.has_stopped() && (lacks_intents || report.open_steps.as_ref().is_some_and(reads_missing)) {
             return ComparisonOutcome::Skipped(SkipReason::MayStillRecordIntents);
         }
-        if effects.is_none() && rules.compare_no_reply() {
-            return ComparisonOutcome::Skipped(SkipReason::NothingCompared);
-        }
         let request = if rules.read_the_request() { request_value(&answered.request) } else { Value::Null };
         let bounds = CompareBounds::of(&self.limits);
         let start = Instant::now();
@@ -324,15 +321,15 @@ impl Runner {
                 return ComparisonOutcome::Skipped(SkipReason::OverBudget);
             }
         };
-        // Where the workflow makes no calls that are compared either, that the pair is equal says nothing.
-        let compares_calls = effects.is_some() && rules.compare_calls();
-        if !compares_calls && comparison.verdict != Verdict::Mismatch && !comparison.compares_replies {
-            return ComparisonOutcome::Skipped(SkipReason::NothingCompared);
-        }
         // A call that legacy did not make is a difference, whatever the run would have done after it.
         if engine.has_stopped() && comparison.verdict != Verdict::Mismatch {
             self.count_unresolved(answered, generation, not_known, &report);
             return not_known;
+        }
+        // Where the workflow makes no calls that are compared either, that the pair is equal says nothing.
+        let compares_calls = effects.is_some() && rules.compare_calls();
+        if !compares_calls && comparison.verdict != Verdict::Mismatch && !comparison.compares_replies {
+            return ComparisonOutcome::Skipped(SkipReason::NothingCompared);
         }
         if let Some(instance) = instance.filter(|_| comparison.verdict != Verdict::Mismatch) {
             created.iter().for_each(|created| self.given_ids.note_kind(family, created, &bound));

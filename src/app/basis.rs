@@ -27,9 +27,9 @@ use super::basis_hasher::{BasisHasher, addresses, cut, joined};
 use super::plans::{PlansInForce, services_of};
 use crate::compare::Rules;
 use crate::config::Setup;
-use crate::evidence::{BasisParts, EvidenceBasis, RULES};
+use crate::evidence::{BasisParts, EvidenceBasis, RULES, WantedPairs};
 use crate::expression::DIALECT;
-use crate::flag::{Instance, Route, RouteMatch};
+use crate::flag::{Instance, Promote, Route, RouteMatch};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::store::candidate_key;
@@ -158,7 +158,9 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
         false => (noise(setup, route, true), noise(setup, route, false)),
     };
     let rules = rules_of_route.filter(|rules| !rules.compare_no_reply()).map(text_of_rules).unwrap_or_default();
-    EvidenceBasis { hash: basis.hash(), parts, plan, noise, noise_apart_from_rules, rules }
+    let Promote { pairs, mismatch_below, .. } = route.promote;
+    let wanted = WantedPairs { pairs, mismatch_below };
+    EvidenceBasis { hash: basis.hash(), parts, plan, noise, noise_apart_from_rules, rules, wanted }
 }
 
 /// What legacy's replies and their comparison depend on, or all of it but the rules; empty if no request of the route

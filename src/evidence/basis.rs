@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::names::PlanId;
 
 /// What the evidence of a route depends on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct EvidenceBasis {
     /// A hash of all of it.
     pub hash: String,
@@ -22,6 +22,17 @@ pub struct EvidenceBasis {
     pub noise_apart_from_rules: String,
     /// The rules as JSON; empty if they compare nothing of the replies.
     pub rules: String,
+    /// What the gates of the route ask for. Not part of the hash: it decides no verdict on a pair.
+    pub wanted: WantedPairs,
+}
+
+/// How many pairs the gates of a route ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct WantedPairs {
+    /// [`crate::flag::Promote::pairs`].
+    pub pairs: u64,
+    /// [`crate::flag::Promote::mismatch_below`].
+    pub mismatch_below: f64,
 }
 
 /// The parts of a basis, by name as [`changed`](super::EvidenceRestart::changed) lists them.

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::basis::{BasisParts, EvidenceBasis};
 use super::counters::Counters;
 use super::rejudging::Rejudging;
+use super::rule_changes::{self, RuleChanges};
 use super::route::{EarlierEvidence, EvidenceRestart, KeptEvidence, RULES, RouteEvidence};
 use super::uncompared_headers::UncomparedHeaders;
 use crate::compare::{Allowances, RulesDraft};
@@ -116,6 +117,8 @@ impl Counters {
         let parts = differing.iter().map(part_change).collect();
         let (text, evidence_before) = (changed.join(", "), self.evidence.clone());
         let (pairs, mismatched) = (self.evidence.pairs(), self.evidence.mismatched);
+        let is_answered = self.evidence.answers_differences(basis.wanted);
+        let has_open_difference = RuleChanges::of(&self.evidence.earlier).has_open_difference && !is_answered;
         let is_only_of_rules = changed == [RULES];
         let taken_back = self.kept.iter().position(|kept| kept.basis == basis.hash);
         let again = taken_back.map(|index| self.kept.remove(index).evidence);
@@ -135,7 +138,7 @@ impl Counters {
         let mut earlier = std::mem::take(&mut old.earlier);
         let mut restarted = old.restarted.clone();
         // Nothing was compared since the last change: both answer what was found before.
-        let joins_last = pairs == 0 && next == NextEvidence::FromZero && restarted.is_some();
+        let joins_last = pairs == 0 && next != NextEvidence::Earlier && restarted.is_some();
         if joins_last {
             let lists = restarted.iter_mut().map(|last| &mut last.changed);
             for list in lists.chain(earlier.last_mut().map(|last| &mut last.changed)) {
@@ -144,10 +147,11 @@ impl Counters {
             }
         }
         if old.rank() > 0 {
-            if !joins_last && (next != NextEvidence::GoesOn || mismatched > 0) {
-                let (basis, changed) = (left.clone(), changed.clone());
-                earlier.push(EarlierEvidence { until: now, changed, pairs, mismatched, basis });
-                earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
+            // Where the evidence goes on, a change of the rules counts only after a difference.
+            if !joins_last && (next != NextEvidence::GoesOn || mismatched > 0 || has_open_difference) {
+                let (basis, changed, answered) = (left.clone(), changed.clone(), is_answered);
+                earlier.push(EarlierEvidence { until: now, changed, pairs, mismatched, basis, answered });
+                rule_changes::prune(&mut earlier, EARLIER_MAX);
             }
             // Samples are cleared at a change of the basis, so the groups of differences are not kept either: all of
             // this is written again with each change of the present evidence.
@@ -175,7 +179,7 @@ impl Counters {
                 self.rejudging = (differing > 0).then_some(Rejudging { rules, since: now, differing, pairs, seen });
                 // The new rules may ignore some of these by name.
                 let uncompared_headers = UncomparedHeaders::default();
-                RouteEvidence { earlier, uncompared_headers, ..old }
+                RouteEvidence { restarted, earlier, uncompared_headers, ..old }
             }
             (None, _) => RouteEvidence { restarted, earlier, ..RouteEvidence::default() },
         };
@@ -221,7 +225,10 @@ fn value_of(name: &str, parts: &BasisParts, rules: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::evidence::WantedPairs;
     use crate::evidence::route::RULES;
 
     fn basis(workflow: &str, rules: &str) -> EvidenceBasis {
@@ -266,8 +273,50 @@ mod tests {
         assert_eq!(changes(&basis("1", "b"), 1), 1);
         assert_eq!(changes(&basis("2", "c"), 0), 2, "together with the workflow");
         assert_eq!(changes(&basis("3", "c"), 0), 2, "nothing differed: the workflow was not mended");
-        assert_eq!(changes(&basis("3", "d"), 1), 2);
+        assert_eq!(changes(&basis("3", "d"), 1), 3, "the difference before was not answered");
         assert_eq!(changes(&basis("4", "d"), 0), 0, "the workflow was changed after a difference");
+    }
+
+    /// Another workflow and some equal pairs come between a difference and each change of the rules.
+    #[test]
+    fn a_change_of_the_rules_counts_until_the_difference_before_it_is_answered() {
+        for pairs_between in [0, 1, 19] {
+            let ignored = |n: usize| json!({ "ignore": (0..n).map(|n| format!("$.{n}")).collect::<Vec<_>>() }).to_string();
+            // Ignored parts are added, or replaced by another one.
+            for rules in [&ignored as &dyn Fn(usize) -> String, &|n| json!({ "ignore": [format!("$.{n}")] }).to_string()] {
+                let mut counters = Counters::default();
+                let wanted = WantedPairs { pairs: 20, mismatch_below: 0.2 };
+                let basis = |workflow: usize, n: usize| {
+                    EvidenceBasis { rules: rules(n), wanted, ..basis(&workflow.to_string(), &rules(n)) }
+                };
+                for n in 0..3 {
+                    counted(&mut counters, &basis(n, n), 1, 1);
+                    counted(&mut counters, &basis(n + 1, n), pairs_between, 0);
+                    counted(&mut counters, &basis(n + 1, n + 1), 0, 0);
+                    let counted = counters.evidence.rule_changes_after_differences() as usize;
+                    assert_eq!(counted, n + 1, "{pairs_between} {} {:#?}", rules(n), counters.evidence.earlier);
+                }
+                // Needs more pairs than 20 by now.
+                counted(&mut counters, &basis(4, 3), 25, 0);
+                counted(&mut counters, &basis(4, 4), 100, 0);
+                assert_eq!(counters.evidence.rule_changes_after_differences(), 4);
+                counted(&mut counters, &basis(5, 4), 0, 0);
+                counted(&mut counters, &basis(5, 5), 0, 0);
+                assert_eq!(counters.evidence.rule_changes_after_differences(), 0, "it was answered by 100 pairs");
+            }
+        }
+    }
+
+    #[test]
+    fn many_changes_of_the_workflow_do_not_make_a_difference_forgotten() {
+        let mut counters = Counters::default();
+        counted(&mut counters, &basis("0", "a"), 1, 1);
+        for n in 1..=EARLIER_MAX + 2 {
+            counted(&mut counters, &basis(&n.to_string(), "a"), 1, 0);
+        }
+        counted(&mut counters, &basis("1", "b"), 1, 0);
+        assert_eq!(counters.evidence.rule_changes_after_differences(), 1);
+        assert_eq!(counters.evidence.earlier.len(), EARLIER_MAX);
     }
 
     #[test]

@@ -63,6 +63,7 @@ mod rejudged;
 mod rejudging;
 mod route;
 mod route_lookup;
+mod rule_changes;
 mod rung;
 mod samples;
 mod second_runs;
@@ -107,7 +108,7 @@ pub use self::gate_of_cohort::cohort_conditions;
 /// A comparison that is kept for people to read.
 pub use crate::store::{RehearsedChild, RehearsedEvent, SampleRecord as Sample};
 pub use answers::{AnswersByHour, HourOfAnswers};
-pub use basis::{BasisParts, EvidenceBasis};
+pub use basis::{BasisParts, EvidenceBasis, WantedPairs};
 pub use basis_change::{BasisChange, NextEvidence, PartChange};
 pub use branches::{BranchCounts, BranchOutcome, BranchRunCounts};
 pub use captures::{

@@ -108,8 +108,8 @@ impl Counters {
             if differ > 0 {
                 let pairs = self.evidence.pairs().saturating_sub(*pairs);
                 let basis = self.basis.clone().unwrap_or_default();
-                let new = EarlierEvidence { until: now, changed: changed.clone(), pairs, mismatched: differ, basis };
-                earlier.push(new);
+                let (changed, mismatched, answered) = (changed.clone(), differ, false);
+                earlier.push(EarlierEvidence { until: now, changed, pairs, mismatched, basis, answered });
             }
             let restarted = Some(EvidenceRestart { at: now, changed, pairs_before: *pairs });
             self.evidence = RouteEvidence { restarted, earlier, ..RouteEvidence::default() };

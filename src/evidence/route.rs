@@ -176,6 +176,10 @@ pub struct EarlierEvidence {
     /// The basis that it had; empty if an earlier version stored it.
     #[serde(default)]
     pub basis: String,
+    /// Whether no pair differed, and there were as many as the gates asked for: a difference that was seen before has
+    /// been answered.
+    #[serde(default)]
+    pub answered: bool,
 }
 
 /// The evidence of an earlier basis.
@@ -232,13 +236,6 @@ impl RouteEvidence {
         let restarts = self.rule_changes_after_differences();
         let needed = || bound::clean_pairs_after(restarts, rate).saturating_sub(self.pairs_without_error());
         (self.mismatched == 0).then(needed)
-    }
-    /// The number of latest restarts after differences that included a rule change, back to the first without one: that
-    /// one corrected the workflow instead.
-    pub(super) fn rule_changes_after_differences(&self) -> u32 {
-        let after_differences = self.earlier.iter().rev().filter(|earlier| earlier.mismatched > 0);
-        let by_rules = after_differences.take_while(|earlier| earlier.changed.iter().any(|part| part == RULES));
-        by_rules.count().try_into().unwrap_or(u32::MAX)
     }
     /// What counts for the gate above a rung: for `shadow` all pairs, for `dark` those made there.
     pub(super) fn counts_at(&self, rung: State) -> &RungCounts {

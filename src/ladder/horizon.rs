@@ -15,15 +15,59 @@ use crate::store::{AdoptionCount, AdoptionState, StoreError};
 /// How long a flip down waits for the number of the engine's instances.
 const READ_WITHIN: Duration = Duration::from_secs(1);
 
-/// The horizon of a flip down from `live` or `only`, as sentences; none where the engine owns nothing of the family.
-/// Of the engine's instances, `adopted` were legacy's.
-pub(super) fn sentences(
-    positions: &Positions,
-    position: &RoutePosition,
-    engine_owns: u64,
-    adopted: u64,
-) -> Vec<String> {
-    let Some(family) = creator(&position.route).filter(|_| engine_owns > 0) else { return Vec::new() };
+/// The engine's instances of a family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct OwnedInstances {
+    /// Those that are pinned to the engine, without those whose adoption is undecided.
+    pub owned: u64,
+    /// Of these, those that were legacy's.
+    pub adopted: u64,
+    /// Those that are being adopted.
+    pub moving: u64,
+    /// Those of which it is not known whether legacy let go of them.
+    pub unknown: u64,
+}
+
+impl OwnedInstances {
+    /// Of the instances that are pinned to the engine and of the adoptions, of one family. An instance that is being
+    /// adopted is pinned to the engine before it is the engine's.
+    fn of(pinned: u64, adoptions: impl Iterator<Item = (AdoptionState, u64)>) -> Self {
+        let mut found = Self::default();
+        for (state, count) in adoptions {
+            match state {
+                AdoptionState::Adopted => found.adopted += count,
+                AdoptionState::Moving => found.moving += count,
+                AdoptionState::Unknown => found.unknown += count,
+                AdoptionState::GivenBack => {}
+            }
+        }
+        Self { owned: pinned.saturating_sub(found.moving).saturating_sub(found.unknown), ..found }
+    }
+}
+
+/// The horizon of a flip down from `live` or `only`, as sentences; none where the engine has nothing of the family.
+pub(super) fn sentences(positions: &Positions, position: &RoutePosition, instances: OwnedInstances) -> Vec<String> {
+    let Some(family) = creator(&position.route) else { return Vec::new() };
+    let OwnedInstances { owned, adopted, moving, unknown } = instances;
+    let mut sentences = if owned > 0 { owned_sentences(positions, family, owned, adopted) } else { Vec::new() };
+    let counted = |count: u64| format!("{count} more {}", if count == 1 { "instance" } else { "instances" });
+    if unknown > 0 {
+        sentences.push(format!(
+            "of {} of `{family}` it is not known whether legacy has let go: say whose they are (`pointsman adopt {family}` \
+             lists them)",
+            counted(unknown)
+        ));
+    }
+    if moving > 0 {
+        sentences.push(format!(
+            "the engine is adopting {} of `{family}`: each ends as the engine's or as legacy's",
+            counted(moving)
+        ));
+    }
+    sentences
+}
+
+fn owned_sentences(positions: &Positions, family: &RouteId, engine_owns: u64, adopted: u64) -> Vec<String> {
     let (noun, stays) = if engine_owns == 1 { ("instance", "it stays") } else { ("instances", "they stay") };
     let which = match adopted {
         0 => "that legacy does not know".to_owned(),
@@ -100,11 +144,11 @@ impl Mover {
         let Some(family) = family(&position.route, &positions.declared.routes) else { return Ok(Vec::new()) };
         let counts = self.store.pin_counts().await?;
         let is_its_own = |id: &RouteId| family.ids().any(|own| own == id);
-        let owned = counts.iter().filter(|(id, arm, _)| is_its_own(id) && *arm == Arm::Engine).map(|(_, _, n)| n).sum();
-        let of_family = |(id, state, _): &&AdoptionCount| is_its_own(id) && *state == AdoptionState::Adopted;
+        let pinned = counts.iter().filter(|(id, arm, _)| is_its_own(id) && *arm == Arm::Engine).map(|(_, _, n)| n).sum();
         let adoptions = self.store.adoption_counts().await?;
-        let adopted = adoptions.iter().filter(of_family).map(|(.., count)| *count).sum();
+        let of_family = |(id, state, count): &AdoptionCount| is_its_own(id).then_some((*state, *count));
+        let instances = OwnedInstances::of(pinned, adoptions.iter().filter_map(of_family));
         let left = left_in_only(positions, position).into_iter();
-        Ok(left.chain(sentences(positions, position, owned, adopted)).collect())
+        Ok(left.chain(sentences(positions, position, instances)).collect())
     }
 }

@@ -37,6 +37,8 @@ pub struct FailingStore {
     pub fail_pin_counts: AtomicBool,
     /// The engine owns no instances.
     pub owns_none: AtomicBool,
+    /// The adoptions that are counted.
+    pub adoptions: Mutex<Vec<AdoptionCount>>,
     /// The events of this run cannot be read.
     pub unreadable: Mutex<Option<RunId>>,
     /// A listing of open runs says when it has begun, and waits.
@@ -80,7 +82,11 @@ impl crate::store::InstanceStore for FailingStore {}
 impl crate::store::RecordLog for FailingStore {}
 impl crate::store::CaptureStore for FailingStore {}
 
-impl crate::store::AdoptionStore for FailingStore {}
+impl crate::store::AdoptionStore for FailingStore {
+    fn adoption_counts(&self) -> StoreFuture<'_, Vec<AdoptionCount>> {
+        ready(Ok(self.adoptions.lock().unwrap().clone())).boxed()
+    }
+}
 impl crate::store::ServiceCallerStore for FailingStore {}
 
 impl Store for FailingStore {

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::store::AdoptionState;
 
 /// What was forced for a few callers is not proven for the others.
 #[tokio::test]
@@ -227,6 +228,25 @@ async fn impossible_moves_are_refused_also_with_force() {
     }
     let error = fixture.flip("plian", to(State::Shadow)).await.unwrap_err();
     assert!(matches!(error, FlipError::UnknownRoute(_, Some(near)) if near == "plain"));
+}
+
+/// An adopted instance is pinned to the engine from the claim on; whose it is, is decided later.
+#[tokio::test]
+async fn the_horizon_leaves_out_instances_whose_adoption_is_undecided() {
+    let fixture = Fixture::open(files(&[])).await;
+    let count = |state| (RouteId::from("create"), state, 1);
+    let states = [AdoptionState::Adopted, AdoptionState::Unknown, AdoptionState::GivenBack];
+    *fixture.store.adoptions.lock().unwrap() = states.map(count).into();
+    // The store counts two pins of the engine.
+    let horizon = fixture.ladder.horizon(&"create".into()).await.unwrap();
+    assert!(horizon[0].starts_with("the engine owns 1 instance of `create` that it adopted from legacy;"), "{horizon:?}");
+    let unknown = "of 1 more instance of `create` it is not known whether legacy has let go";
+    assert!(horizon.last().unwrap().starts_with(unknown), "{horizon:?}");
+    // All of them are undecided.
+    *fixture.store.adoptions.lock().unwrap() = [AdoptionState::Moving, AdoptionState::Unknown].map(count).into();
+    let horizon = fixture.ladder.horizon(&"create".into()).await.unwrap();
+    assert_eq!(horizon.len(), 2, "{horizon:?}");
+    assert!(horizon[0].starts_with(unknown) && horizon[1].starts_with("the engine is adopting 1 more"), "{horizon:?}");
 }
 
 #[tokio::test]

@@ -12,7 +12,11 @@ pub(super) struct CohortEntries(pub Arc<RecordWriter>);
 
 impl CohortListener for CohortEntries {
     fn moved(&self, moved: CohortMove) {
-        let CohortMove { route, cohort, from, to, cause, forced, source, is_repeated: _, evidence } = moved;
+        let CohortMove { route, cohort, from, to, when_before, when, cause, forced, source, is_repeated: _, evidence } =
+            moved;
+        // Who is in it may also have changed by the rules of the cohorts before it.
+        let is_changed = when_before != when;
+        let changes = is_changed.then(|| json!({ "part": "`when:`", "before": &when_before, "after": &when }));
         let body = json!({
             "cohort": cohort,
             "from": from.map(|state| state.as_str()),
@@ -20,6 +24,9 @@ impl CohortListener for CohortEntries {
             "by": cause.as_str(),
             "forced": forced.is_some(),
             "reason": forced,
+            "when_before": when_before,
+            "when": when,
+            "changes": changes.into_iter().collect::<Vec<_>>(),
             "evidence": evidence,
         });
         self.0.cohort_moved(&route, source, body);

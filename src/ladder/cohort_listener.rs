@@ -17,6 +17,10 @@ pub struct CohortMove {
     /// The rung now, which is the same if only the rule is another one; `None` if the files do not have the cohort any
     /// more.
     pub to: Option<State>,
+    /// The condition of its rule before, without secrets; `None` if the cohort is new, or that is not known.
+    pub when_before: Option<String>,
+    /// The condition of its rule now; `None` if the files do not have the cohort any more.
+    pub when: Option<String>,
     /// Why.
     pub cause: CohortMoveCause,
     /// The reason that the cohort's `force` gives.

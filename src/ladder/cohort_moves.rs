@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::cohort_listener::{CohortAhead, CohortMove, CohortMoveCause};
+use super::cohort_rules;
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX};
 use crate::flag::{Cohort, State};
 use crate::names::RouteId;
@@ -19,25 +20,34 @@ pub(super) fn moves(before: &Positions, after: &Positions) -> Vec<CohortMove> {
     moves
 }
 
-/// The cohorts that `force` puts ahead of their routes. Those whose reason the files had when the store was written are
-/// repeated: the process may have ended before their entry was in the record.
+/// The cohorts that `force` puts ahead of their routes. Those whose reason and rule the files had when the store was
+/// written are repeated: the process may have ended before their entry was in the record.
 pub(super) fn forced_at_start(before: &Positions, after: &Positions) -> Vec<CohortMove> {
     let of_route = |(id, position): (&RouteId, &RoutePosition)| {
         let known: Vec<_> =
             position.route.ids().filter_map(|id| before.scopes.get(id)?.forced_cohorts.as_ref()).collect();
-        let is_known = |ahead: &CohortAhead| {
-            let mut reasons = known.iter().filter_map(|cohorts| cohorts.get(&ahead.name));
-            reasons.any(|known| Some(&known.reason) == ahead.forced.as_ref())
-        };
-        let moved = |ahead: CohortAhead| {
-            let (is_repeated, source) = (is_known(&ahead), source_of_entry(after, [id], &ahead.name));
+        let mut rules = cohort_rules::of(&position.route);
+        let moved = |CohortAhead { name, rung, forced }: CohortAhead| {
+            let reason = forced?;
+            let same_name = || known.iter().filter_map(|cohorts| cohorts.get(&name));
+            let same_reason = same_name().find(|known| known.reason == reason);
+            let rule = rules.remove(&name);
+            let is_repeated = same_reason.is_some_and(|known| known.has_rule(rule.as_ref()));
+            let source = source_of_entry(after, [id], &name);
             // Nothing is known of an entry that an earlier version made.
-            let CohortAhead { name, rung, forced: Some(reason) } = ahead else { return None };
-            (source.is_some() || !is_repeated).then(|| CohortMove {
+            if is_repeated && source.is_none() {
+                return None;
+            }
+            let rule_before = same_reason.or(same_name().next()).and_then(|known| known.rule.as_ref());
+            let rule_before = rule_before.filter(|_| !is_repeated);
+            Some(CohortMove {
                 route: id.clone(),
-                cohort: name,
-                from: None,
+                // Where it would have been without a hold.
+                from: rule_before.filter(|_| same_reason.is_some()).map(|rule| rule.state),
                 to: Some(rung),
+                when_before: rule_before.map(|rule| rule.when.clone()),
+                when: rule.map(|rule| rule.when),
+                cohort: name,
                 cause: CohortMoveCause::File,
                 forced: Some(reason),
                 source,
@@ -69,6 +79,7 @@ fn moves_of_route(
     let after = is.cohort_rungs();
     let rules = |position: &RoutePosition| position.route.cohort_rules();
     let (rules_before, rules_after) = (was.map(rules).unwrap_or_default(), rules(is));
+    let when = |position: &RoutePosition, name: &str| Some(cohort_rules::of(&position.route).remove(name)?.when);
     let names: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let forced = |position: &RoutePosition, name: &str| {
         let cohort = position.route.cohorts.iter().find(|cohort| cohort.name == name)?;
@@ -95,6 +106,8 @@ fn moves_of_route(
                 cohort: name.clone(),
                 from: before.get(name).copied(),
                 to: after.get(name).copied(),
+                when_before: was.and_then(|was| when(was, name)),
+                when: when(is, name),
                 cause,
                 forced: forced(is, name).and_then(|(_, force)| force),
                 source: source_of_entry(after_all, [id], name)

@@ -4,12 +4,14 @@
 //!
 //! Always true: a reason that a route's cohorts had before keeps its time when the cohort is renamed, and when the
 //! reason was left out of the files for a while. A reason that was left out is dropped once every cause of a hold from
-//! before that is over. A cohort has the same source of its entry in the record as long as its reason stays the same.
+//! before that is over. A cohort has the same source of its entry in the record as long as its reason
+//! and its rule stay the same.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::cohort_rules;
 use crate::flag::{Cohort, Route, State};
 use crate::limits::COHORT_REASONS_MAX;
 use crate::names::RouteId;
@@ -24,16 +26,18 @@ pub(super) fn set(scopes: &mut RetryScopes, route: &Route, own: &[RetryScopes], 
         let known = known.entry(reason).or_insert(DroppedReason { since, at });
         *known = DroppedReason { since: known.since.min(since), at: known.at.max(at) };
     }
+    let mut rules = cohort_rules::of(route);
     let forced = |cohort: &Cohort| {
+        let rule = rules.remove(&cohort.name);
         let reason = cohort.force.clone()?;
         let first = if is_unknown { Timestamp::UNIX_EPOCH } else { now };
         let since = known.get(reason.as_str()).map_or(first, |known| known.since);
         let mut of_name = own.iter().filter_map(|was| was.forced_cohorts.as_ref()?.get(&cohort.name));
-        let source = match of_name.find(|was| was.reason == reason) {
+        let source = match of_name.find(|was| was.reason == reason && was.has_rule(rule.as_ref())) {
             Some(was) => was.source.clone(),
             None => Some(format!("cohort {} {} {now}", route.id, cohort.name)),
         };
-        Some((cohort.name.clone(), ForcedCohort { reason, since, source }))
+        Some((cohort.name.clone(), ForcedCohort { reason, since, source, rule }))
     };
     let forced: BTreeMap<String, ForcedCohort> = route.cohorts.iter().filter_map(forced).collect();
     known.retain(|reason, _| !forced.values().any(|forced| forced.reason == *reason));

@@ -40,6 +40,7 @@ mod cohort_gate;
 mod cohort_listener;
 mod cohort_moves;
 mod cohort_reasons;
+mod cohort_rules;
 mod command;
 mod declared_plans;
 mod declared_rows;

@@ -24,7 +24,7 @@ impl Mover {
                 let evidence = self.gate().evidence_of(after, position);
                 moved.evidence = serde_json::to_value(evidence).unwrap_or_default();
             }
-            let CohortMove { route, cohort, from, to, cause, forced, source: _, is_repeated, evidence: _ } = &moved;
+            let CohortMove { route, cohort, from, to, cause, forced, is_repeated, .. } = &moved;
             let shown = |state: &Option<State>| state.map_or("none", State::as_str);
             let (from, to, why) = (shown(from), shown(to), cause.as_str());
             let what = if from == to { "a cohort has other callers" } else { "a cohort is on another rung" };

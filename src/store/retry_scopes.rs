@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::flag::{PathConventions, RetryScope};
+use crate::flag::{PathConventions, RetryScope, State};
 
 /// The scope of a route's retry keys, and the scopes before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -91,10 +91,35 @@ pub struct ForcedCohort {
     pub reason: String,
     /// When files were first read that had it.
     pub since: Timestamp,
-    /// The [`source`](super::RecordEntry::source) of the entry of the record about the cohort with this reason; `None`
-    /// if an earlier version read the files, which stored none.
+    /// The [`source`](super::RecordEntry::source) of the entry of the record about the cohort with this reason and rule;
+    /// `None` if an earlier version read the files, which stored none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// The rule of the cohort; `None` if an earlier version stored this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<CohortRule>,
+}
+
+impl ForcedCohort {
+    /// Whether it had this rule, as far as is known.
+    pub fn has_rule(&self, now: Option<&CohortRule>) -> bool {
+        match (&self.rule, now) {
+            (Some(CohortRule { hash, when: _, state }), Some(now)) => (hash, state) == (&now.hash, &now.state),
+            // An earlier version stored no rules.
+            (None, _) | (_, None) => true,
+        }
+    }
+}
+
+/// The rule of a cohort.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CohortRule {
+    /// A hash of what decides who is in it: its condition and those of the cohorts before it.
+    pub hash: String,
+    /// Its condition, without secrets, and cut if it is long.
+    pub when: String,
+    /// Its state.
+    pub state: State,
 }
 
 /// A reason that the files do not have any more.

@@ -1,8 +1,12 @@
 //! States that files force without a flip: what is entered of them.
 
+use std::sync::Mutex;
+
 use super::files::forcing;
+use super::held_cohorts::with_staff;
 use super::*;
-use crate::ladder::ForcedFileState;
+use crate::expression::Expression;
+use crate::ladder::{CohortListener, CohortMove, ForcedFileState};
 
 /// The states that files put in force without a flip, with their reasons and the sources of their entries.
 fn forced_files(fixture: &Fixture) -> Vec<(State, Option<String>, String)> {
@@ -45,4 +49,50 @@ async fn a_state_that_a_file_forces_without_a_flip_has_one_entry_until_state_or_
     assert_eq!(forced_files(&fixture), [], "the flip supports its state");
     let shadow = fixture.restart(forcing(&[("plain", State::Shadow)], &["plain"])).await;
     assert_eq!(forced_files(&shadow), [], "a file needs no `force` for that");
+}
+
+/// The moves of cohorts that a listener was told.
+#[derive(Default)]
+struct Told(Mutex<Vec<CohortMove>>);
+
+impl CohortListener for Told {
+    fn moved(&self, cohort_move: CohortMove) {
+        self.0.lock().unwrap().push(cohort_move);
+    }
+}
+
+/// The files were changed while no process ran.
+#[tokio::test]
+async fn a_start_tells_of_a_forced_cohort_whose_rule_is_another_one_for_the_same_reason() {
+    let with = |when: &str, state: State| {
+        edited(with_staff(files(&[]), "our own people"), "bare", |route| {
+            route.cohorts[0].when = Expression::parse(when).unwrap();
+            route.cohorts[0].state = state;
+        })
+    };
+    let told = |fixture: &Fixture| {
+        let told = Arc::new(Told::default());
+        fixture.ladder.connect_to_cohorts(told.clone());
+        std::mem::take(&mut *told.0.lock().unwrap())
+    };
+    let (few, all) = ("request.headers[\"x-staff\"] == \"1\"", "request.method == \"POST\"");
+    let fixture = Fixture::open(with(few, State::Dark)).await;
+    assert_eq!(told(&fixture).len(), 1, "a first start");
+    let fixture = fixture.restart(with(few, State::Dark)).await;
+    assert_eq!(told(&fixture), []);
+    let fixture = fixture.restart(with(all, State::Dark)).await;
+    let [moved] = told(&fixture).try_into().unwrap();
+    assert_eq!((moved.from, moved.to), (Some(State::Dark), Some(State::Dark)));
+    assert_eq!((moved.when_before.as_deref(), moved.when.as_deref()), (Some(few), Some(all)));
+    let fixture = fixture.restart(with(all, State::Live)).await;
+    let [moved] = told(&fixture).try_into().unwrap();
+    assert_eq!((moved.from, moved.to), (Some(State::Dark), Some(State::Live)));
+    let fixture = fixture.restart(with(all, State::Live)).await;
+    assert_eq!(told(&fixture), []);
+    // By a reload, both rules are told too.
+    let listener = Arc::new(Told::default());
+    fixture.ladder.connect_to_cohorts(listener.clone());
+    fixture.ladder.reload(with(few, State::Live), || {}).await.unwrap();
+    let [moved] = std::mem::take(&mut *listener.0.lock().unwrap()).try_into().unwrap();
+    assert_eq!((moved.when_before.as_deref(), moved.when.as_deref()), (Some(all), Some(few)));
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::flag::{Framework, GuardCondition, PathConventions, Percent, RetryScope, Shares, State, TokenSource};
 use crate::names::PlanSet;
 use crate::store::{
-    DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, ForcedState,
+    CohortRule, DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, ForcedState,
     GuardAction, GuardRecord, KeyFileRecord, LiveBasis, Overridden, PutFlips, RecordEntry, ReplacedMatch,
     ReplacedScope, RetryScopes, UnreadKeyFile, UnrecordedBecause, guard_key,
 };
@@ -213,7 +213,8 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
     let at = Timestamp::from_second(7).unwrap();
     let earlier = vec![ReplacedScope { scope: scope("x-b"), at }];
     let paths = PathConventions::of(Framework::Express);
-    let forced = ForcedCohort { reason: "own people".into(), since: at, source: Some("cohort a staff".into()) };
+    let rule = CohortRule { hash: "0a".into(), when: "request.method == \"POST\"".into(), state: State::Live };
+    let staff = ForcedCohort { reason: "own people".into(), since: at, source: Some("cohort a staff".into()), rule: Some(rule) };
     let retry = |present| {
         let (earlier, matches) = (earlier.clone(), Some("POST /a".into()));
         Some(RetryScopes {
@@ -229,7 +230,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             since_because: Some(UnrecordedBecause::MatchChanged),
             harmful_since: Some(at),
             accepted: Some(at),
-            forced_cohorts: Some([("staff".into(), forced.clone())].into()),
+            forced_cohorts: Some([("staff".into(), staff.clone())].into()),
             dropped_reasons: [("a pilot".into(), DroppedReason { since: at, at })].into(),
             reassigned: vec![ReplacedMatch { matches: "POST /b".into(), paths, scope: scope("x-c"), at }],
         })

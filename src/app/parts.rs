@@ -234,9 +234,10 @@ impl Parts {
                 parts.family_gate.set_files(&setup, &routes);
                 parts.caller_notes.set_services(&setup.services);
                 set_renames(&parts.evidence, &routes);
-                for (route, change) in parts.evidence.set_basis(files_version, &bases(&setup, &plans)) {
-                    parts.recorder.basis_changed(&route, &change);
-                }
+                let bases = bases(&setup, &plans);
+                parts.evidence.set_basis_and_tell(files_version, &bases, &mut |route, change| {
+                    parts.recorder.basis_changed(route, change);
+                });
                 set_declared(&parts.evidence, &setup);
                 zero_counters::publish(&setup.routes);
             }

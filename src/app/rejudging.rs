@@ -73,8 +73,8 @@ async fn rejudge_route(
         }
         RejudgedOutcome::FromZero => tracing::warn!(
             route = %key,
-            "not all differences under the earlier rules could be judged again, because no sample of them is kept, it is \
-             incomplete, or the new rules compare nothing of it: the evidence starts from zero"
+            "not all differences under the earlier rules could be judged again, because no sample of them is kept, it \
+             is incomplete, or the new rules compare nothing of it: the evidence starts from zero"
         ),
     }
     parts.recorder.rejudged(key, outcome, (rules_before, rules_after), &evidence_before);

@@ -263,12 +263,7 @@ fn bind_headers(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings: &Comp
 /// The body of both replies if it is the same, byte for byte, and nothing depends on what is in it: no rule binds ids
 /// in it, no assert reads it, and it need not be known whether a value of it is compared: something else of the replies
 /// is, or no rule ignores a part of it. Parsing it twice would take most of the comparison's time.
-fn equal_body<'p>(
-    pair: &Pair<'p>,
-    rules: &Rules,
-    bounds: &CompareBounds,
-    compares_beside: bool,
-) -> Option<&'p Bytes> {
+fn equal_body<'p>(pair: &Pair<'p>, rules: &Rules, bounds: &CompareBounds, compares_beside: bool) -> Option<&'p Bytes> {
     if !compares_beside && rules.may_ignore_parts_of_bodies() {
         return None;
     }

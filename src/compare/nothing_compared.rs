@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn texts_of_which_no_line_is_compared_compare_nothing() {
-        let [a, b] = ["made at 1\nmade at 2\n", "made at 3\n"].map(|body| reply(200, &[("content-type", "text/plain")], body));
+        let [a, b] =
+            ["made at 1\nmade at 2\n", "made at 3\n"].map(|body| reply(200, &[("content-type", "text/plain")], body));
         let ignoring = |pattern: &str| json!({"text": {"ignore": [pattern]}, "headers": [], "status": "class"});
         assert!(compares_nothing(ignoring("^made"), [&a, &b]) && compares_nothing(ignoring("^made"), [&a, &a]));
         assert!(!compares_nothing(ignoring("1$"), [&a, &a]));

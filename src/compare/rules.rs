@@ -161,16 +161,16 @@ impl Rules {
             let message = "under these rules nothing of the replies is compared, so no pair counts as evidence";
             problems.warn(site, message).hint(hint);
         } else if rules.may_compare_only_the_body() && rules.whole_body_ignored.on_condition {
-            let message = "where the condition of an `ignore` of the whole body holds, nothing of the replies is compared, \
-                           so that such a pair does not count as evidence";
+            let message = "where the condition of an `ignore` of the whole body holds, nothing of the replies is \
+                           compared, so that such a pair does not count as evidence";
             problems.warn(site, message).hint(hint);
         }
         let errors_after = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
         (errors_after == errors_before).then_some(rules)
     }
 
-    /// Whether the rules say that nothing of the replies is compared, whatever they are: not the body, only the class of
-    /// the status, no header, no `assert`. Whether anything of a pair was, [`Comparison::compares_replies`] says.
+    /// Whether the rules say that nothing of the replies is compared, whatever they are: not the body, only the class
+    /// of the status, no header, no `assert`. Whether anything of a pair was, [`Comparison::compares_replies`] says.
     ///
     /// [`Comparison::compares_replies`]: super::Comparison::compares_replies
     pub fn compare_no_reply(&self) -> bool {

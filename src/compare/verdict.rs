@@ -182,8 +182,8 @@ pub struct Comparison {
     /// How often each rule made two values equal, by the rule's text, and how often its condition could not be
     /// evaluated.
     pub ignored_by: Vec<(String, u32)>,
-    /// Whether anything of the replies was compared: the exact status, a header that one of them has, their bodies, or an
-    /// `assert` on both. If not, their being equal says nothing.
+    /// Whether anything of the replies was compared: the exact status, a header that one of them has, a value or line
+    /// of their bodies, or an `assert` on both. If not, their being equal says nothing.
     #[serde(skip)]
     pub compares_replies: bool,
     /// A hash of the paths and kinds of the differences, and, where the replies tell it, of their cause: what a refusal

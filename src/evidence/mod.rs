@@ -253,28 +253,6 @@ impl Evidence {
         }
     }
 
-    /// Sets each route's basis. If it changed, the evidence starts from zero: requests that were decided by an earlier
-    /// version of the files do not count. Call it once the new plans and rules are in force. Returns what changed.
-    pub fn set_basis(&self, files_version: u64, bases: &[(RouteId, EvidenceBasis)]) -> Vec<(RouteId, BasisChange)> {
-        let mut changes = Vec::new();
-        for (route, basis) in bases {
-            let change = self.counters(route).lock().set_basis(files_version, basis, clock::now());
-            let Some(change) = change else { continue };
-            let next = change.next.as_str();
-            tracing::info!(
-                %route, changed = change.changed,
-                "the basis of the route's evidence changed: the evidence {next}"
-            );
-            match change.next {
-                NextEvidence::FromZero | NextEvidence::Earlier => self.pending().clear(route),
-                NextEvidence::GoesOn => self.rejudging_signal.notify_one(),
-            }
-            self.restart_guard(route);
-            changes.push((route.clone(), change));
-        }
-        changes
-    }
-
     /// Returns the generation of evidence in which a request counts that was decided by this version of the files and
     /// is offered now.
     pub fn generation(&self, route: &RouteId, files_version: u64) -> EvidenceGeneration {

@@ -9,7 +9,7 @@ use super::noise_places::DifferingPlaces;
 use super::noise_tests::{comparison, replied};
 use super::route::RULES;
 use super::testing::{Memory, sample, samples};
-use super::{Evidence, EvidenceBasis, NextEvidence, PairClass, RejudgedOutcome, RejudgedPairs};
+use super::{Evidence, EvidenceBasis, NextEvidence, PairClass, RejudgedOutcome, RejudgedPairs, WantedPairs};
 use crate::compare::{Comparison, DifferenceKind, UncomparedHeader, Verdict};
 use crate::exchange::{ComparisonOutcome, OfferedRequest};
 use crate::flag::State;
@@ -31,6 +31,7 @@ fn basis(workflow: &str, ignore: &[&str]) -> EvidenceBasis {
         noise: format!("shop {rules}"),
         noise_apart_from_rules: "shop".to_owned(),
         rules,
+        wanted: WantedPairs::default(),
     }
 }
 
@@ -198,6 +199,28 @@ async fn what_differed_counts_until_it_was_judged_again_also_over_a_restart() {
     let kept = samples(&rig.evidence, &rig.store, &route()).await;
     assert!(!kept.is_empty() && kept.iter().all(|sample| sample.fingerprint == "$.total"));
     assert!(rig.evidence.to_rejudge().is_empty());
+}
+
+/// The record has the entry of the change before that of what became of the pairs.
+#[tokio::test]
+async fn a_change_is_told_before_its_pairs_can_be_judged_again() {
+    let mut rig = Rig::new().await;
+    rig.set(basis("1", &[]));
+    rig.pair(&["$.note"]);
+    let (evidence, told) = (rig.evidence.clone(), Arc::new(std::sync::Mutex::new(Vec::new())));
+    let (judging, log) = (rig.evidence.clone(), told.clone());
+    let judge = std::thread::spawn(move || {
+        while judging.to_rejudge().is_empty() {
+            std::thread::yield_now();
+        }
+        log.lock().unwrap().push("judged");
+    });
+    evidence.set_basis_and_tell(2, &[(route(), basis("1", &["$.note"]))], &mut |_, _| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        told.lock().unwrap().push("changed");
+    });
+    judge.join().unwrap();
+    assert_eq!(*told.lock().unwrap(), ["changed", "judged"]);
 }
 
 #[tokio::test]

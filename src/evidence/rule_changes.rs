@@ -1,10 +1,10 @@
 //! How often the rules were changed after a difference: somebody who does so until no pair happens to differ proves
 //! nothing, so each time it takes stronger evidence ([`bound`](super::bound)).
 //!
-//! Always true: a difference is answered once so many pairs were compared without one, under the same files, as the gates
-//! ask for. Until then each change of the rules counts, whatever else was changed in between, or together with them. A
-//! change of something else alone, after a difference, forgives the changes before it; but they count again if the rules
-//! are changed before the difference is answered.
+//! Always true: a difference is answered once so many pairs were compared without one, under the same files, as the
+//! gates ask for. Until then each change of the rules counts, whatever else was changed in between, or together with
+//! them. A change of something else alone, after a difference, forgives the changes before it; but they count again if
+//! the rules are changed before the difference is answered.
 
 use super::basis::WantedPairs;
 use super::bound;

@@ -53,8 +53,8 @@ pub(super) fn sentences(positions: &Positions, position: &RoutePosition, instanc
     let counted = |count: u64| format!("{count} more {}", if count == 1 { "instance" } else { "instances" });
     if unknown > 0 {
         sentences.push(format!(
-            "of {} of `{family}` it is not known whether legacy has let go: say whose they are (`pointsman adopt {family}` \
-             lists them)",
+            "of {} of `{family}` it is not known whether legacy has let go: say whose they are (`pointsman adopt \
+             {family}` lists them)",
             counted(unknown)
         ));
     }
@@ -144,7 +144,8 @@ impl Mover {
         let Some(family) = family(&position.route, &positions.declared.routes) else { return Ok(Vec::new()) };
         let counts = self.store.pin_counts().await?;
         let is_its_own = |id: &RouteId| family.ids().any(|own| own == id);
-        let pinned = counts.iter().filter(|(id, arm, _)| is_its_own(id) && *arm == Arm::Engine).map(|(_, _, n)| n).sum();
+        let pinned =
+            counts.iter().filter(|(id, arm, _)| is_its_own(id) && *arm == Arm::Engine).map(|(_, _, n)| n).sum();
         let adoptions = self.store.adoption_counts().await?;
         let of_family = |(id, state, count): &AdoptionCount| is_its_own(id).then_some((*state, *count));
         let instances = OwnedInstances::of(pinned, adoptions.iter().filter_map(of_family));

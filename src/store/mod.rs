@@ -87,7 +87,9 @@ pub use records::{
     Overridden, PinRecord, Priority, RunSnapshot, StoredEvent, WebhookMessage,
 };
 pub use repeated_failures::RepeatedFailures;
-pub use retry_scopes::{CohortRule, DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes, UnrecordedBecause};
+pub use retry_scopes::{
+    CohortRule, DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes, UnrecordedBecause,
+};
 pub use run_filter::RunFilter;
 pub use run_version::run_began_with;
 pub use sample_record::{RehearsedChild, RehearsedEvent, SampleRecord};

@@ -385,7 +385,11 @@ async fn a_cohort_that_a_file_forces_has_an_entry_and_so_has_a_change_of_who_is_
     system.restart().await;
     let all = entries(&system, 3).await;
     let last = &all[2]["body"];
-    assert_eq!((&last["from"], &last["to"], &last["reason"]), (&json!("live"), &json!("live"), &json!("audit")), "{last}");
+    assert_eq!(
+        (&last["from"], &last["to"], &last["reason"]),
+        (&json!("live"), &json!("live"), &json!("audit")),
+        "{last}"
+    );
     let says = |name: &str, when: &str| last[name].as_str().is_some_and(|text| text.contains(when));
     let (before, now) = (r#"request.headers["x-staff"] != "1""#, r#"request.headers["x-staff"] == "1""#);
     assert!(says("when_before", before) && says("when", now), "{last}");

@@ -140,7 +140,8 @@ fn report_body(
                 by.into_iter().for_each(|rule| findings.count_use(rule));
                 return Ok(());
             }
-            let texts = TextContext { rules: step.rules.text.as_ref(), ids, renaming: step.rules.body.renaming };
+            let (rules, renaming) = (step.rules.text.as_ref(), step.rules.body.renaming);
+            let texts = TextContext { rules, ids, renaming, needs_compared_line: false };
             other_bodies::compare((a, a.name()), (b, b.name()), texts, findings)
         }
     }

@@ -239,7 +239,10 @@ async fn the_horizon_leaves_out_instances_whose_adoption_is_undecided() {
     *fixture.store.adoptions.lock().unwrap() = states.map(count).into();
     // The store counts two pins of the engine.
     let horizon = fixture.ladder.horizon(&"create".into()).await.unwrap();
-    assert!(horizon[0].starts_with("the engine owns 1 instance of `create` that it adopted from legacy;"), "{horizon:?}");
+    assert!(
+        horizon[0].starts_with("the engine owns 1 instance of `create` that it adopted from legacy;"),
+        "{horizon:?}"
+    );
     let unknown = "of 1 more instance of `create` it is not known whether legacy has let go";
     assert!(horizon.last().unwrap().starts_with(unknown), "{horizon:?}");
     // All of them are undecided.

@@ -4,8 +4,8 @@ use super::*;
 use crate::flag::{Framework, GuardCondition, PathConventions, Percent, RetryScope, Shares, State, TokenSource};
 use crate::names::PlanSet;
 use crate::store::{
-    CohortRule, DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort, ForcedState,
-    GuardAction, GuardRecord, KeyFileRecord, LiveBasis, Overridden, PutFlips, RecordEntry, ReplacedMatch,
+    CohortRule, DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort,
+    ForcedState, GuardAction, GuardRecord, KeyFileRecord, LiveBasis, Overridden, PutFlips, RecordEntry, ReplacedMatch,
     ReplacedScope, RetryScopes, UnreadKeyFile, UnrecordedBecause, guard_key,
 };
 

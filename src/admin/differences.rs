@@ -42,14 +42,21 @@ pub(super) async fn diffs(
     let show = move || {
         let (bounds, end) = (CompareBounds::of(&limits), Instant::now() + SHOW_TIME_MAX);
         let calls = |kept: &KeptPair| kept.calls(&rules, &bounds, &|| Instant::now() >= end);
-        let noise = &of_route.evidence.noise;
-        let is_noise = |group: &SampleGroup<'_>| noise.ignores(&group.newest.differences);
-        let second_runs = &of_route.evidence.second_runs;
-        let groups = of_route.groups().take(groups_max).map(|group| {
-            let differed_from_itself = second_runs.at(&group.newest.differences);
-            DiffGroup { differed_from_itself, ..shown(&group, is_noise(&group), calls) }
-        });
-        let groups: Vec<DiffGroup> = groups.collect();
+        let (noise, second_runs) = (&of_route.evidence.noise, &of_route.evidence.second_runs);
+        let listed: Vec<SampleGroup<'_>> = of_route.groups().take(groups_max).collect();
+        let mut groups: Vec<DiffGroup> = listed
+            .iter()
+            .map(|group| DiffGroup {
+                is_noise: noise.ignores(&group.shown.differences),
+                differed_from_itself: second_runs.at(&group.shown.differences),
+                ..shown(group, calls)
+            })
+            .collect();
+        // Last, so that the time lasts for one sample of each group.
+        for (shown, group) in groups.iter_mut().zip(&listed) {
+            let others = group.samples.iter().filter(|sample| !std::ptr::eq(**sample, group.shown));
+            shown.other_samples = others.map(|other| shown_sample(other, calls)).collect();
+        }
         (of_route, groups)
     };
     let shown = tokio::task::spawn_blocking(show).await;
@@ -65,24 +72,30 @@ pub(super) async fn diffs(
     }))
 }
 
-/// A group with its newest sample, as the API shows it.
-fn shown(group: &SampleGroup<'_>, is_noise: bool, calls: impl Fn(&KeptPair) -> Vec<CallPair>) -> DiffGroup {
-    let SampleRecord { at, run, legacy, engine, request, differences, kept, children, .. } = group.newest.clone();
-    let child_runs = children.iter().map(|child| child.run.to_string()).collect();
-    let calls = match &kept {
-        Some(PairRecord::Pair(kept)) if kept.has_calls() => calls(kept).into_iter().map(SampleCall::from).collect(),
-        Some(PairRecord::Pair(_) | PairRecord::Not(_)) | None => Vec::new(),
-    };
+/// A group with one of its samples, as the API shows it.
+fn shown(group: &SampleGroup<'_>, calls: impl Fn(&KeptPair) -> Vec<CallPair>) -> DiffGroup {
+    let sample = shown_sample(group.shown, calls);
     DiffGroup {
         fingerprint: group.fingerprint.to_owned(),
         count: group.pairs,
         first_seen: group.first_seen,
         last_seen: group.last_seen,
-        differences,
-        is_noise,
+        differences: sample.differences.clone(),
+        is_noise: false,
         differed_from_itself: 0,
-        sample: Sample { at, run: run.map(|run| run.to_string()), child_runs, request, legacy, engine, calls },
+        sample,
+        other_samples: Vec::new(),
     }
+}
+
+fn shown_sample(sample: &SampleRecord, calls: impl Fn(&KeptPair) -> Vec<CallPair>) -> Sample {
+    let SampleRecord { at, run, legacy, engine, request, differences, kept, children, .. } = sample.clone();
+    let child_runs = children.iter().map(|child| child.run.to_string()).collect();
+    let calls = match &kept {
+        Some(PairRecord::Pair(kept)) if kept.has_calls() => calls(kept).into_iter().map(SampleCall::from).collect(),
+        Some(PairRecord::Pair(_) | PairRecord::Not(_)) | None => Vec::new(),
+    };
+    Sample { at, run: run.map(|run| run.to_string()), child_runs, differences, request, legacy, engine, calls }
 }
 
 pub(super) async fn evidence(

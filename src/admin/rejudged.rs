@@ -120,14 +120,16 @@ fn of_group(
     group
 }
 
-/// Adds the differences at places that are not listed yet. What is kept of a pair has nothing secret in it; the values
-/// are cut.
+/// Adds the differences at places that are not listed yet, and those whose numbers are further apart than the listed
+/// ones. What is kept of a pair has nothing secret in it; the values are cut.
 fn add(listed: &mut Vec<Difference>, found: Vec<Difference>) {
     for mut difference in found {
-        let is_listed = listed.iter().any(|other| (&other.path, other.kind) == (&difference.path, difference.kind));
-        if !is_listed && listed.len() < DIFFERENCES_MAX {
-            difference.mask_and_cut(str::to_owned);
-            listed.push(difference);
+        difference.mask_and_cut(str::to_owned);
+        let is_here = |other: &Difference| (&other.path, other.kind) == (&difference.path, difference.kind);
+        match listed.iter().position(is_here) {
+            Some(index) if difference.distance() > listed[index].distance() => listed[index] = difference,
+            None if listed.len() < DIFFERENCES_MAX => listed.push(difference),
+            Some(_) | None => {}
         }
     }
 }

@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::route_lookup::find;
 use super::state::ApiState;
 use super::types::EventRow;
+use crate::compare::largest_distance;
 use crate::evidence::RouteEvidence;
 use crate::exchange::{REHEARSED_CHILDREN_MAX, REHEARSED_EVENTS_MAX};
 use crate::names::{RouteId, RunId};
@@ -68,7 +69,8 @@ pub(super) struct SampleGroup<'a> {
     pub(super) pairs: u64,
     pub(super) first_seen: Timestamp,
     pub(super) last_seen: Timestamp,
-    pub(super) newest: &'a SampleRecord,
+    /// The one whose numbers are furthest apart; the newest, if it is the same for all.
+    pub(super) shown: &'a SampleRecord,
     /// All of them, newest first.
     pub(super) samples: Vec<&'a SampleRecord>,
 }
@@ -110,7 +112,12 @@ impl SamplesOfRoute {
             }
             group_of.insert(fingerprint, groups.len());
             let samples = vec![sample];
-            groups.push(SampleGroup { fingerprint, pairs: 1, first_seen: at, last_seen: at, newest: sample, samples });
+            groups.push(SampleGroup { fingerprint, pairs: 1, first_seen: at, last_seen: at, shown: sample, samples });
+        }
+        for group in &mut groups {
+            let distance = |sample: &SampleRecord| largest_distance(&sample.differences);
+            let furthest = group.samples.iter().rev().max_by(|a, b| distance(a).total_cmp(&distance(b)));
+            group.shown = furthest.copied().unwrap_or(group.shown);
         }
         // Only some of the differing pairs are kept as samples; the evidence counted all of them.
         for group in &mut groups {

@@ -43,7 +43,7 @@ pub use crate::evidence::{ErrorTable, Interval, NoiseView, NoisyPlace, RatioInte
 pub use crate::evidence::{UncomparedHeaderCounts, UncomparedHeaders};
 use crate::flag::Freeze;
 use crate::names::{RouteId, StepId};
-pub use crate::store::{AdoptionState, CandidateAction, GuardAction};
+pub use crate::store::{AdoptionState, CandidateAction, GuardAction, UNDER_WAY};
 pub use crate::workflow::{Mode, RunStatus, StepPart};
 pub use adoptions::{AdoptRequest, AdoptionDecisionRequest, AdoptionRow, AdoptionsView, BulkRow};
 pub use auto::AutoRow;
@@ -152,7 +152,7 @@ pub struct DiffGroup {
     pub first_seen: Timestamp,
     /// When the last was seen.
     pub last_seen: Timestamp,
-    /// Where the arms differ.
+    /// Where the arms differ in the sample that is shown.
     pub differences: Vec<Difference>,
     /// Whether these pairs count as equal, because legacy differs from itself in all these places (`noise`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -160,8 +160,11 @@ pub struct DiffGroup {
     /// In how many of the second runs the engine differed from itself at one of these places: the most for one place.
     #[serde(default)]
     pub differed_from_itself: u64,
-    /// The newest sample.
+    /// The sample whose numbers are furthest apart; the newest, if it is the same for all.
     pub sample: Sample,
+    /// The other samples that are kept, the newest first.
+    #[serde(default)]
+    pub other_samples: Vec<Sample>,
 }
 
 /// A comparison that was kept as a sample, redacted before it was stored.
@@ -174,6 +177,9 @@ pub struct Sample {
     /// The runs below it (`run:`) of which events are kept, if it is a rehearsal: `runs events` shows them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub child_runs: Vec<String>,
+    /// Where the arms differ in this sample.
+    #[serde(default)]
+    pub differences: Vec<Difference>,
     /// The request's line and redacted body.
     pub request: String,
     /// Legacy's reply, redacted and shortened.

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::Setup;
 use crate::flag::{FlagSet, Service, State};
 use crate::names::{ServiceName, WorkflowName};
-use crate::store::{DECLARED, RepeatedFailures, ServiceCaller, StoreError, StoreHandle, WatchedTime};
+use crate::store::{DECLARED, RepeatedFailures, ServiceCaller, StoreError, StoreHandle, UNDER_WAY, WatchedTime};
 use crate::transport::{AddressRegistry, Caller, CallerLog, NotedCalls};
 use crate::workflow::{Plan, StepPart};
 
@@ -24,8 +24,6 @@ use crate::workflow::{Plan, StepPart};
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
 /// How often the store is told that the process still notes all calls, while there are none.
 const WATCH_EVERY: Duration = Duration::from_secs(60);
-/// The source of exchanges that have not ended: requests, replies, WebSockets and tunnels.
-const UNDER_WAY: &str = "under way";
 
 /// Stores the notes of this process.
 pub(super) struct CallerNotes {

@@ -8,7 +8,7 @@ use jiff::{Span, SpanRelativeTo, Timestamp, Unit};
 use super::client::{CallError, Client, component};
 use super::format::{Formatter, TableCell, Tone, ago, counted, duration_text, escape_control, plain};
 use super::output::Output;
-use crate::admin::types::{ServiceCallerRow, ServiceCallers};
+use crate::admin::types::{ServiceCallerRow, ServiceCallers, UNDER_WAY};
 
 /// How long another process that uses the store is waited for: it says each minute up to when its calls are stored, and
 /// counts as gone if it has not done so for 150 s.
@@ -123,12 +123,16 @@ pub(crate) fn text(view: &ServiceCallers, unused_for: Option<Duration>, format: 
 
 fn row(caller: &ServiceCallerRow, now: Timestamp) -> Vec<TableCell> {
     let client = if caller.client.is_empty() { "-".to_owned() } else { escape_control(&caller.client) };
+    let path = match caller.source == UNDER_WAY {
+        true => "not ended: client and path are noted at its end".to_owned(),
+        false => escape_control(&caller.path),
+    };
     vec![
         plain(ago(caller.last, now)),
         plain(ago(caller.first, now)),
         (escape_control(&caller.source), Tone::Strong),
         plain(client),
-        plain(escape_control(&caller.path)),
+        plain(path),
     ]
 }
 
@@ -176,5 +180,21 @@ mod tests {
         assert!(shown.contains("no call for 24 h; the last one that is known was"), "{shown}");
         assert!(shown.contains("unused for 24 h: yes"), "{shown}");
         assert!(shown.contains("  route orders (dark)\n"), "{shown}");
+    }
+
+    #[test]
+    fn a_row_without_client_and_path_says_why() {
+        let caller = |source: &str| ServiceCallerRow {
+            source: source.to_owned(),
+            client: String::new(),
+            path: String::new(),
+            first: at(1_000),
+            last: at(2_000),
+        };
+        let callers = vec![caller(UNDER_WAY), caller("step w.charge")];
+        let shown = text(&ServiceCallers { callers, ..view(Some(2_000), Some(2_000)) }, None, Formatter(false));
+        let line = |source: &str| shown.lines().find(|line| line.contains(source)).unwrap().trim_end().to_owned();
+        assert!(line("under way").ends_with("not ended: client and path are noted at its end"), "{shown}");
+        assert!(line("step w.charge").ends_with('-'), "{shown}");
     }
 }

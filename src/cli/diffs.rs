@@ -38,7 +38,12 @@ pub(crate) fn show(
     let (diffs, json) = client.get::<Diffs>(&path)?;
     let mut text = text(&diffs, Timestamp::now(), format);
     if candidate {
+        // The calls of both plans are the engine's own: all of them are known.
         text.insert_str(0, "`legacy` is what the plan in force did, `engine` what the candidate did\n");
+    } else if differs_in_calls(&diffs) {
+        let route = escape_control(route);
+        let _ =
+            writeln!(text, "\nwhich of legacy's calls were attributed to requests, and how: pointsman egress {route}");
     } else if diffs.groups.is_empty() && has_candidate(client, route) {
         let _ = writeln!(
             text,
@@ -83,13 +88,13 @@ pub(crate) fn text(diffs: &Diffs, now: Timestamp, format: Formatter) -> String {
              the route has `text:` rules: `compare: { text: {} }`; those of a call, if `effects: { STEP: { text: {} } }` has\n",
         );
     }
-    let is_about_calls = |difference: &Difference| difference.kind.as_str().starts_with("effect_");
-    if diffs.groups.iter().flat_map(|group| &group.differences).any(is_about_calls) {
-        let route = escape_control(diffs.route.as_str());
-        let _ =
-            writeln!(out, "\nwhich of legacy's calls were attributed to requests, and how: pointsman egress {route}");
-    }
     out
+}
+
+/// Whether calls to other services differ.
+fn differs_in_calls(diffs: &Diffs) -> bool {
+    let is_about_calls = |difference: &Difference| difference.kind.as_str().starts_with("effect_");
+    diffs.groups.iter().flat_map(|group| &group.differences).any(is_about_calls)
 }
 
 /// Whether a difference of two texts shows digests in place of their lines.
@@ -133,6 +138,10 @@ fn group(out: &mut String, n: usize, group: &DiffGroup, (runs, now): (u64, Times
     }
     if sample.child_runs.len() > CHILD_RUNS_MAX {
         let _ = writeln!(out, "    {}", format.tone("... the rest is in --json", Tone::Faint));
+    }
+    if !group.other_samples.is_empty() {
+        let others = counted(group.other_samples.len() as u64, "other sample");
+        let _ = writeln!(out, "    {}", format.tone(format!("{others} in --json"), Tone::Faint));
     }
     out.push_str(&request_lines(&sample.request, format));
     let _ = writeln!(out, "  {} / {}", format.tone("- legacy", Tone::Bad), format.tone("+ engine", Tone::Good));
@@ -184,13 +193,15 @@ pub(super) fn shown_difference(difference: &Difference, format: Formatter) -> St
         let _ = writeln!(out, "  {path}: {}", format.tone(value(&difference.engine), Tone::Bad));
         return out;
     }
+    let apart = difference.distance().map_or(String::new(), |distance| format!("  ({})", apart(distance)));
     let _ = writeln!(
         out,
-        "  {} {}  legacy {}  engine {}",
+        "  {} {}  legacy {}  engine {}{}",
         format.tone(escape_control(&difference.path), Tone::Strong),
         difference.kind.as_str(),
         format.tone(value(&difference.legacy), Tone::Bad),
         format.tone(value(&difference.engine), Tone::Good),
+        format.tone(apart, Tone::Faint),
     );
     for EarlierPairing { path, legacy, engine } in &difference.contradicts {
         let (path, legacy, engine) = (escape_control(path), escape_control(legacy), escape_control(engine));
@@ -198,6 +209,17 @@ pub(super) fn shown_difference(difference: &Difference, format: Formatter) -> St
         let _ = writeln!(out, "    {}", format.tone(why, Tone::Warn));
     }
     out
+}
+
+/// How far two numbers are apart, of which this is the share of the larger one.
+fn apart(distance: f64) -> String {
+    match distance * 100.0 {
+        percent if percent < 0.000_1 => "less than 0.0001 % apart".to_owned(),
+        percent if percent < 0.01 => format!("{percent:.4} % apart"),
+        percent if percent < 1.0 => format!("{percent:.2} % apart"),
+        percent if percent < 10.0 => format!("{percent:.1} % apart"),
+        percent => format!("{percent:.0} % apart"),
+    }
 }
 
 /// How many lines of a request are shown.
@@ -315,6 +337,8 @@ pub(super) fn inline_diff(legacy: &str, engine: &str, format: Formatter) -> Stri
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -323,5 +347,26 @@ mod tests {
         assert_eq!((&*legacy, &*engine), ("200\na\n", "200\na\n(no line break at the end)\n"));
         let (legacy, engine) = sides("200\n{\"a\":1}", "200\n{\"a\":2}");
         assert!(!legacy.contains("line break") && !engine.contains("line break"));
+    }
+
+    #[test]
+    fn two_numbers_that_differ_show_how_far_they_are_apart() {
+        let shown = |legacy: &str, engine: &str| {
+            let difference = json!({ "path": "$.total", "kind": "value", "legacy": legacy, "engine": engine });
+            shown_difference(&serde_json::from_value(difference).unwrap(), Formatter(false))
+        };
+        let total = |apart: &str, (legacy, engine): (&str, &str)| {
+            format!("  $.total value  legacy {legacy}  engine {engine}{apart}\n")
+        };
+        for (apart, of) in [
+            ("  (less than 0.0001 % apart)", ("139.3", "139.29999999999998")),
+            ("  (0.06 % apart)", ("17.5", "17.51")),
+            ("  (10 % apart)", ("87.84", "97.6")),
+            ("  (150 % apart)", ("-1", "2")),
+            ("", ("\"4012\"", "\"4013\"")),
+            ("", ("***", "***")),
+        ] {
+            assert_eq!(shown(of.0, of.1), total(apart, of));
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::candidates;
 use super::client::{CallError, Client, component};
-use super::format::{Formatter, TableCell, Tone, count, counted, escape_control, plain};
+use super::format::{Formatter, TableCell, Tone, count, counted, escape_control, fitted, plain};
 use super::guard;
 use super::output::Output;
 use super::statistics;
@@ -21,7 +21,7 @@ pub(crate) fn show(client: &Client, route: &str, candidate: bool, format: Format
         let text = format!("{} has no candidate\n", format.tone(&view.route, Tone::Strong));
         return Ok(Output { text, json, is_ok: true });
     }
-    Ok(Output { text: text(&view, format), json, is_ok: true })
+    Ok(Output { text: fitted(&text(&view, format)), json, is_ok: true })
 }
 
 pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
@@ -70,7 +70,7 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
         out.push_str(&format.tone(format!("{}\n", restarted(restart)), Tone::Warn));
     }
     out.push('\n');
-    out.push_str(&format.table(&["SINCE THE LAST CHANGE", "COUNT"], &[1], rows));
+    out.push_str(&format.table_with_broken(&["SINCE THE LAST CHANGE", "COUNT"], &[1], rows, 0));
     if evidence.pairs() > 0 {
         out.push_str(&format!("\n{}\n", upper_bound_text(view)));
     }
@@ -174,7 +174,7 @@ fn invariants_text(view: &EvidenceView, format: Formatter) -> String {
         vec![plain(name), plain(count(counts.held)), broken, plain(not_judged.join(", ")), plain(last)]
     });
     let header = ["INVARIANT", "HELD", "BROKEN", "NOT JUDGED", "LAST BROKEN"];
-    format!("\n{}", format.table(&header, &[1, 2], rows.collect()))
+    format!("\n{}", format.table_with_broken(&header, &[1, 2], rows.collect(), 4))
 }
 
 /// What the route's guard counts, and what it did.
@@ -221,7 +221,7 @@ fn conditions_text(conditions: &[Condition], format: Formatter) -> String {
         };
         vec![plain(condition.name.as_str()), (condition.verdict.as_str().to_owned(), tone), plain(&found)]
     });
-    format!("\n{}", format.table(&["CONDITION", "VERDICT", "FOUND"], &[], rows.collect()))
+    format!("\n{}", format.table_with_broken(&["CONDITION", "VERDICT", "FOUND"], &[], rows.collect(), 2))
 }
 
 /// How many of the times at which the evidence was started from zero are shown; the API has all that are kept.

@@ -111,6 +111,98 @@ impl Formatter {
         }
         table.trim_fmt() + "\n"
     }
+    /// As [`Formatter::table`], with the texts of one column broken at their spaces, so that the table has at most
+    /// [`COLUMNS_MAX`] columns, if that is possible.
+    pub fn table_with_broken(
+        self,
+        header: &[&str],
+        right: &[usize],
+        mut rows: Vec<Vec<TableCell>>,
+        broken: usize,
+    ) -> String {
+        let widest = |(n, name): (usize, &&str)| {
+            let cells = rows.iter().filter_map(|row| row.get(n)).flat_map(|(text, _)| text.lines());
+            cells.map(|line| line.chars().count()).max().unwrap_or_default().max(name.chars().count())
+        };
+        let widths: Vec<usize> = header.iter().enumerate().map(widest).collect();
+        let others: usize = widths.iter().enumerate().filter(|(n, _)| *n != broken).map(|(_, width)| width + 2).sum();
+        let room = COLUMNS_MAX.saturating_sub(others).max(BROKEN_MIN);
+        if widths.get(broken).is_some_and(|width| *width > room) {
+            for (text, _) in rows.iter_mut().filter_map(|row| row.get_mut(broken)) {
+                let indent = COLUMNS_MAX - room;
+                let lines = wrapped(text, indent);
+                *text = lines.lines().map(str::trim_start).collect::<Vec<_>>().join("\n");
+            }
+        }
+        self.table(header, right, rows)
+    }
+}
+
+/// The columns that a list of long texts takes at most.
+pub(crate) const COLUMNS_MAX: usize = 120;
+
+/// Breaks a text at its spaces into lines of at most [`COLUMNS_MAX`], each after `indent` spaces. A longer word is not
+/// broken, because it may be an id or a path that somebody copies.
+pub(crate) fn wrapped(text: &str, indent: usize) -> String {
+    let (mut out, mut column) = (String::new(), 0);
+    for word in text.split_whitespace() {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width <= COLUMNS_MAX {
+            out.push(' ');
+            column += 1 + width;
+        } else {
+            if column > 0 {
+                out.push('\n');
+            }
+            out.extend(std::iter::repeat_n(' ', indent));
+            column = indent + width;
+        }
+        out.push_str(word);
+    }
+    if column > 0 {
+        out.push('\n');
+    }
+    out
+}
+
+/// The fewest columns that a column of a table with broken texts gets.
+const BROKEN_MIN: usize = 12;
+
+/// Breaks those lines of a text that are wider than [`COLUMNS_MAX`] at their spaces; what follows is indented by two
+/// more than the line. A longer word is not broken.
+pub(crate) fn fitted(text: &str) -> String {
+    text.split_inclusive('\n').map(fitted_line).collect()
+}
+
+fn fitted_line(line: &str) -> String {
+    let content = line.trim_end_matches(['\n', ' ']);
+    if width_of(content) <= COLUMNS_MAX {
+        return line.to_owned();
+    }
+    let text = content.trim_start_matches(' ');
+    let own = content.len() - text.len();
+    let (mut out, mut column) = (" ".repeat(own), own);
+    for (n, word) in text.split_inclusive(' ').enumerate() {
+        if n > 0 && column + width_of(word.trim_end()) > COLUMNS_MAX {
+            out.truncate(out.trim_end_matches(' ').len());
+            out.push('\n');
+            out.push_str(&" ".repeat(own + 2));
+            column = own + 2;
+        }
+        out.push_str(word);
+        column += width_of(word);
+    }
+    if line.ends_with('\n') {
+        out.push('\n');
+    }
+    out
+}
+
+/// How many columns a text takes, without the sequences that colour it.
+fn width_of(text: &str) -> usize {
+    let mut parts = text.split('\u{1b}');
+    let plain = parts.next().unwrap_or_default().chars().count();
+    plain + parts.map(|part| part.split_once('m').map_or(0, |(_, rest)| rest.chars().count())).sum::<usize>()
 }
 
 /// The columns that a list of long texts takes at most.
@@ -219,4 +311,36 @@ pub(crate) fn count(number: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_lines_are_broken_at_spaces_and_colours_take_no_columns() {
+        let words = "needs more pairs ".repeat(20);
+        let text = format!("short\n  - {words}\n\nlast");
+        let shown = fitted(&text);
+        assert!(shown.lines().all(|line| line.chars().count() <= COLUMNS_MAX), "{shown}");
+        assert!(shown.starts_with("short\n  - needs") && shown.ends_with("\n\nlast"), "{shown}");
+        assert!(shown.contains("\n    "), "{shown}");
+        let joined = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(joined(&shown), joined(&text));
+        let coloured = Formatter(true).tone("x".repeat(COLUMNS_MAX), Tone::Bad);
+        assert!(coloured.len() > COLUMNS_MAX && fitted(&coloured) == coloured);
+        let word = "w".repeat(COLUMNS_MAX + 1);
+        assert_eq!(fitted(&word), word);
+    }
+
+    #[test]
+    fn a_table_breaks_the_texts_of_one_column() {
+        let rows = vec![vec![plain("errors_not_worse_by"), plain("pass"), plain("a long text ".repeat(30))]];
+        let header = ["CONDITION", "VERDICT", "FOUND"];
+        let table = Formatter(false).table_with_broken(&header, &[], rows.clone(), 2);
+        assert!(table.lines().count() > 3 && table.lines().all(|line| line.chars().count() <= COLUMNS_MAX), "{table}");
+        let short = vec![vec![plain("a"), plain("pass"), plain("b c")]];
+        let same = Formatter(false).table(&header, &[], short.clone());
+        assert_eq!(Formatter(false).table_with_broken(&header, &[], short, 2), same);
+    }
 }

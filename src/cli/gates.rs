@@ -1,6 +1,6 @@
 //! What routes still need for their next rung, as `status` shows it.
 
-use super::format::{Formatter, Tone, count, counted, escape_control};
+use super::format::{Formatter, Tone, count, counted, escape_control, fitted};
 use crate::admin::types::{GateRow, RouteRow};
 
 /// Of more routes than these, only the number is shown.
@@ -30,7 +30,7 @@ fn line(route: &str, gate: &GateRow, format: Formatter) -> String {
         0 => String::new(),
         more => format!(" (and {} more: `pointsman evidence {route}`)", count(*more)),
     };
-    format!("{route} to {to}: {}{more}\n", escape_control(needs))
+    fitted(&format!("{route} to {to}: {}{more}\n", escape_control(needs)))
 }
 
 #[cfg(test)]

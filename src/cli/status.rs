@@ -7,7 +7,9 @@ use jiff::Timestamp;
 
 use super::args::{Globals, Server};
 use super::client::{CallError, Client};
-use super::format::{Formatter, TableCell, Tone, count, counted, duration_text, escape_control, plain, why};
+use super::format::{
+    COLUMNS_MAX, Formatter, TableCell, Tone, count, counted, duration_text, escape_control, fitted, plain, why,
+};
 use super::output::{Output, Printed, print, report_error};
 use super::{auto, candidates, evidence, gates, guard};
 use crate::admin::types::{CohortAheadRow, InstancesRow, RouteRow, RunStatus, Status};
@@ -44,7 +46,7 @@ pub(crate) fn text(status: &Status, warnings: bool, format: Formatter) -> String
     let mut out = String::new();
     let build = format!("pointsman {}", escape_control(&status.build.version));
     out.push_str(&format!(
-        "{}  proxy on {}  flags {} old, flag set number {}  {} in flight  shadow {} waiting, {} in flight\n",
+        "{}  proxy on {}  flags {} old, flag set {}  {} in flight  shadow {} waiting, {} in flight\n",
         format.tone(build, Tone::Strong),
         escape_control(&status.listen),
         duration_text(status.flags.age_s),
@@ -126,10 +128,8 @@ pub(crate) fn text(status: &Status, warnings: bool, format: Formatter) -> String
         out.push_str(&format.tone(line, Tone::Bad));
     }
     out.push('\n');
-    let header =
-        ["ROUTE", "MATCHES", "REQUESTED", "EFFECTIVE", "WHY", "SHARE", "PAIRS", "MISMATCH", "REQUESTS", "OVERHEAD"];
     if !status.routes.is_empty() {
-        out.push_str(&format.table(&header, &[5, 6, 7, 8, 9], status.routes.iter().map(row).collect()));
+        out.push_str(&table(&status.routes, format));
     }
     let gates = gates::lines(&status.routes, format);
     if !gates.is_empty() {
@@ -139,36 +139,36 @@ pub(crate) fn text(status: &Status, warnings: bool, format: Formatter) -> String
         status.routes.iter().filter_map(|route| Some(guard::line(route.id.as_str(), route.guard.as_ref()?, format)));
     let guarded: String = guarded.collect();
     if !guarded.is_empty() {
-        out.push_str(&format!("\n{guarded}"));
+        out.push_str(&fitted(&format!("\n{guarded}")));
     }
     let growing = status.routes.iter();
     let growing: String =
         growing.filter_map(|route| Some(auto::line(route.id.as_str(), route.auto.as_ref()?, format))).collect();
     if !growing.is_empty() {
-        out.push_str(&format!("\n{growing}"));
+        out.push_str(&fitted(&format!("\n{growing}")));
     }
     let candidates = status.routes.iter().filter_map(|route| {
         Some(candidates::lines(route.id.as_str(), route.plan.as_deref(), route.candidate.as_ref()?, format))
     });
     let candidates: String = candidates.collect();
     if !candidates.is_empty() {
-        out.push_str(&format!("\n{candidates}"));
+        out.push_str(&fitted(&format!("\n{candidates}")));
     }
     let troubles: String = status.routes.iter().filter_map(|route| candidates::trouble(route, format)).collect();
     if !troubles.is_empty() {
-        out.push_str(&format!("\n{troubles}"));
+        out.push_str(&fitted(&format!("\n{troubles}")));
     }
     let instances: String = status.routes.iter().map(|route| instances(route, Timestamp::now())).collect();
     if !instances.is_empty() {
-        out.push_str(&format!("\n{instances}"));
+        out.push_str(&fitted(&format!("\n{instances}")));
     }
     let restarted = restarts(status, Timestamp::now()).concat();
     if !restarted.is_empty() {
-        out.push_str(&format!("\n{restarted}"));
+        out.push_str(&fitted(&format!("\n{restarted}")));
     }
     let ahead: String = status.routes.iter().map(|route| cohorts_ahead(route, format)).collect();
     if !ahead.is_empty() {
-        out.push_str(&format!("\n{ahead}"));
+        out.push_str(&fitted(&format!("\n{ahead}")));
     }
     for (route, why) in status.routes.iter().filter_map(|route| Some((&route.id, route.to_accept.as_ref()?))) {
         let line = format!("{}: {}", escape_control(route.as_str()), escape_control(why));
@@ -299,6 +299,25 @@ fn reason(route: &RouteRow) -> (String, Tone) {
         true => (format!("{}; flip not recorded yet", reason.0), Tone::Warn),
         false => reason,
     }
+}
+
+/// One row for each route. If that is too wide, what a route matches is below its name, and its reason is broken.
+fn table(routes: &[RouteRow], format: Formatter) -> String {
+    const HEADER: [&str; 10] =
+        ["ROUTE", "MATCHES", "REQUESTED", "EFFECTIVE", "WHY", "SHARE", "PAIRS", "MISMATCH", "REQUESTS", "OVERHEAD"];
+    let mut rows: Vec<Vec<TableCell>> = routes.iter().map(row).collect();
+    let plain = Formatter(false).table(&HEADER, &[5, 6, 7, 8, 9], rows.clone());
+    if plain.lines().all(|line| line.chars().count() <= COLUMNS_MAX) {
+        return format.table(&HEADER, &[5, 6, 7, 8, 9], rows);
+    }
+    for row in &mut rows {
+        let (matches, _) = row.remove(1);
+        if let Some((id, _)) = row.first_mut() {
+            id.push_str(&format!("\n  {matches}"));
+        }
+    }
+    let header: Vec<&str> = HEADER.into_iter().filter(|name| *name != "MATCHES").collect();
+    format.table_with_broken(&header, &[4, 5, 6, 7, 8], rows, 3)
 }
 
 fn row(route: &RouteRow) -> Vec<TableCell> {

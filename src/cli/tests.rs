@@ -8,6 +8,7 @@ mod open_runs;
 mod run_commands;
 mod status_notes;
 mod store_check;
+mod widths;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -88,7 +89,7 @@ fn status_shows_one_row_for_each_route() {
     assert_eq!(
         text,
         "\
-pointsman 0.1.0  proxy on 127.0.0.1:8080  flags 62 s old, flag set number 3  1 run in flight  shadow 0 waiting, 2 in flight
+pointsman 0.1.0  proxy on 127.0.0.1:8080  flags 62 s old, flag set 3  1 run in flight  shadow 0 waiting, 2 in flight
 
 ROUTE          MATCHES       REQUESTED  EFFECTIVE  WHY                   SHARE  PAIRS   MISMATCH  REQUESTS  OVERHEAD
 orders.create  POST /orders  live       shadow     lowered by the guard    50%  1,204  3 (0.25%)    12,345     38 µs
@@ -222,7 +223,7 @@ fn diffs_show_a_sample_line_by_line() {
 orders.create  40 pairs, 12 differ
 
 #1  12 times  first 2 min ago, last 2 s ago  f1
-  $.total value  legacy 10.35  engine 10.34
+  $.total value  legacy 10.35  engine 10.34  (0.10 % apart)
   a sample, 2 s ago
     POST /orders
     {\"items\":1}\\u{1b}[2J

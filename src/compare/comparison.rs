@@ -53,6 +53,8 @@ pub fn compare_in_instance(
     Ok((comparison, earlier_ids::bound_by(pair, rules, &ids)))
 }
 
+/// The comparison with the ids of headers bound first. If ids contradict each other there, it is made once more with
+/// those of the body bound first, and the one with fewer differences counts.
 fn compared(
     pair: &Pair<'_>,
     earlier: &[EarlierIds],
@@ -61,8 +63,8 @@ fn compared(
     expired: &dyn Fn() -> bool,
 ) -> Result<(Comparison, IdMap), BoundExceeded> {
     let (mut comparison, mut ids) = compare_from(FirstIds::OfHeaders, (pair, earlier), rules, bounds, expired)?;
-    // Which of two places names the wrong thing is not known: the order of binding that leaves fewer differences is
-    // taken, which one with a single difference has already.
+    // Of two places that name different things, it is not known which one is wrong: a wrong id that is bound first
+    // makes all right ones differ. A comparison with a single difference cannot be improved.
     if ids.are_contradicted() && !rules.body.header_ids.is_empty() && comparison.differences.len() > 1 {
         let other = compare_from(FirstIds::OfBody, (pair, earlier), rules, bounds, expired).ok();
         let has_fewer = |other: &Comparison| {
@@ -103,7 +105,9 @@ fn compare_from(
     Ok((findings.finish(rules), ids))
 }
 
-/// Counts, by step, how many of the engine's intents were compared with a call by legacy, or by an assert.
+/// Counts, by step, how many of the engine's intents were compared with a call by legacy, or by an assert. Calls of
+/// steps that only read are no intents; those that legacy makes too are counted as if they were, because the gates ask
+/// for them by step (`sent_reads`).
 fn intent_counts(pair: &Pair<'_>, rules: &Rules, effects: Option<&EffectCoverage>) -> BTreeMap<StepId, IntentCounts> {
     let mut counts: BTreeMap<StepId, IntentCounts> = BTreeMap::new();
     for intent in pair.engine.intents() {

@@ -10,6 +10,7 @@ use super::compared_parts::ComparedParts;
 use super::effects::EffectCoverage;
 use super::fingerprint::fingerprint;
 use super::id_map::FoundIds;
+use super::magnitude::{Apart, DistancesSavepoint, NumberDistances};
 use super::node::Node;
 use super::pair::HidesSensitive;
 use super::redact;
@@ -55,6 +56,7 @@ pub(super) struct ComparisonFindings<'a> {
     unparsable: Vec<UnparsableBody>,
     /// Why the statuses, or two texts, differ, as far as the replies say so; see [`Self::add_cause`].
     cause: Option<String>,
+    distances: NumberDistances,
 }
 
 /// The findings at one moment, to which they are rolled back if one difference is to replace several.
@@ -65,6 +67,7 @@ pub(super) struct Savepoint {
     uses: UsesSavepoint,
     /// The length of what was known of causes.
     cause: Option<usize>,
+    distances: DistancesSavepoint,
 }
 
 impl<'a> ComparisonFindings<'a> {
@@ -92,6 +95,7 @@ impl<'a> ComparisonFindings<'a> {
             orders_not_kept: Vec::new(),
             unparsable: Vec::new(),
             cause: None,
+            distances: NumberDistances::default(),
         }
     }
 
@@ -131,17 +135,14 @@ impl<'a> ComparisonFindings<'a> {
     pub(super) fn count_use(&mut self, rule: RuleId) {
         self.uses.add(rule);
     }
-
     /// Counts what happened to a rule, and made no two values equal.
     pub(super) fn count_note(&mut self, note: RuleId) {
         self.notes.add(note);
     }
-
     /// Turns off a rule for this pair.
     pub(super) fn turn_off(&mut self, rule: RuleId) {
         self.turned_off.push(rule);
     }
-
     /// Whether a rule applies to this pair.
     pub(super) fn applies(&self, rule: RuleId) -> bool {
         !self.turned_off.contains(&rule)
@@ -151,7 +152,6 @@ impl<'a> ComparisonFindings<'a> {
     pub(super) fn report_as(&mut self, report_as: ReportAs) {
         self.report_as = report_as;
     }
-
     /// Sets the text that is put in front of the paths of the following differences.
     pub(super) fn set_prefix(&mut self, prefix: String) {
         self.prefix = prefix;
@@ -214,12 +214,16 @@ impl<'a> ComparisonFindings<'a> {
         legacy: Option<Node<'_>>,
         engine: Option<Node<'_>>,
     ) {
-        self.add_shown(path, kind, |findings| {
-            (
-                legacy.map(|value| findings.shown_value(path, value)),
-                engine.map(|value| findings.shown_value(path, value)),
-            )
-        });
+        let shown =
+            |findings: &Self| [legacy, engine].map(|value| value.map(|value| findings.shown_value(path, value)));
+        let before = self.differences.len();
+        self.add_shown(path, kind, |findings| shown(findings).into());
+        let numbers = legacy.zip(engine).filter(|_| kind == DifferenceKind::Value);
+        let Some(apart) = numbers.and_then(|(legacy, engine)| Apart::of(legacy, engine)) else { return };
+        let (place, kind) = (format!("{}{}", self.prefix, path.text()), self.report_as.kind_of(kind));
+        let further = self.distances.note(apart, &self.differences, before, (place.as_str(), kind));
+        let texts = further.map(|index| (index, shown(self)));
+        texts.into_iter().for_each(|(index, texts)| self.distances.replace(&mut self.differences, index, apart, texts));
     }
 
     /// Adds a difference of two values whose texts `show` makes, unless it is listed already.
@@ -262,7 +266,8 @@ impl<'a> ComparisonFindings<'a> {
         contradicted: &[&FoundIds],
     ) {
         let before = self.differences.len();
-        self.add_values(path, DifferenceKind::Value, Some(legacy), Some(engine));
+        let shown = |findings: &Self| [legacy, engine].map(|id| Some(findings.shown_value(path, id))).into();
+        self.add_shown(path, DifferenceKind::Value, shown);
         self.add_contradicted(before, contradicted);
     }
 
@@ -348,6 +353,7 @@ impl<'a> ComparisonFindings<'a> {
             truncated: self.truncated,
             uses: self.uses.savepoint(),
             cause: self.cause.as_ref().map(String::len),
+            distances: self.distances.savepoint(),
         }
     }
 
@@ -358,6 +364,7 @@ impl<'a> ComparisonFindings<'a> {
 
     pub(super) fn roll_back_to(&mut self, savepoint: Savepoint) {
         self.differences.truncate(savepoint.differences);
+        self.distances.roll_back_to(&savepoint.distances, &mut self.differences);
         self.found = savepoint.found;
         self.truncated = savepoint.truncated;
         self.uses.roll_back_to(savepoint.uses);
@@ -375,7 +382,7 @@ impl<'a> ComparisonFindings<'a> {
             (false, _) => Verdict::Mismatch,
         };
         ignored_by.extend(self.notes.counted(&rules.texts));
-        let fingerprint = fingerprint(&self.differences, self.cause.as_deref());
+        let fingerprint = fingerprint(&self.differences, self.cause.as_deref(), self.distances.largest());
         Comparison {
             verdict,
             differences: self.differences,

@@ -1,19 +1,20 @@
 //! The fingerprint of a comparison: equal for pairs that differ in the same way.
 
+use super::magnitude::Magnitude;
 use super::verdict::Difference;
 
 /// That of pairs without a difference, which most are.
 const OF_NONE: &str = "af1349b9f5f9a1a6";
 
-/// A hash of the set of paths and kinds, and of the cause.
-pub(super) fn fingerprint(differences: &[Difference], cause: Option<&str>) -> String {
+/// A hash of the set of paths and kinds, of the cause, and of how far the numbers that differ are apart.
+pub(super) fn fingerprint(differences: &[Difference], cause: Option<&str>, largest: Option<Magnitude>) -> String {
     if differences.is_empty() && cause.is_none() {
         return OF_NONE.to_owned();
     }
-    hash_of(differences, cause)
+    hash_of(differences, cause, largest)
 }
 
-fn hash_of(differences: &[Difference], cause: Option<&str>) -> String {
+fn hash_of(differences: &[Difference], cause: Option<&str>, largest: Option<Magnitude>) -> String {
     let mut set: Vec<(&str, &str)> = differences.iter().map(|d| (d.path.as_str(), d.kind.as_str())).collect();
     set.sort_unstable();
     let mut hasher = blake3::Hasher::new();
@@ -22,6 +23,15 @@ fn hash_of(differences: &[Difference], cause: Option<&str>) -> String {
     }
     if let Some(cause) = cause {
         hasher.update(cause.as_bytes());
+    }
+    let numbers: Option<&[u8]> = match largest {
+        Some(Magnitude::Rounding) => Some(b"\0numbers differ by rounding"),
+        Some(Magnitude::Near) => Some(b"\0numbers are near each other"),
+        // The fingerprints that earlier versions stored.
+        Some(Magnitude::Far) | None => None,
+    };
+    if let Some(numbers) = numbers {
+        hasher.update(numbers);
     }
     hasher.finalize().to_hex()[..16].to_owned()
 }
@@ -32,6 +42,6 @@ mod tests {
 
     #[test]
     fn without_differences_it_is_that_of_the_empty_set() {
-        assert_eq!(hash_of(&[], None), OF_NONE);
+        assert_eq!(hash_of(&[], None, None), OF_NONE);
     }
 }

@@ -75,9 +75,10 @@ impl IdMap {
     pub(super) fn bind(&mut self, name: Option<&str>, legacy: &str, engine: &str, found: impl FnOnce() -> FoundIds) {
         self.bind_as(IdKind::ANY, name, legacy, engine, found);
     }
-    /// The ids that are a word of legacy's id of a kind, and whose counterparts are not in the engine's: legacy's
-    /// `BK-40121` for the order 40121 names that order, and the engine's has to name the order that it made.
-    fn lost_references<'m>(
+    /// Ids may be made of others. If a word of legacy's id is an id that is bound, the engine's id has to have the
+    /// bound one in it: legacy's `BK-40121` names its order 40121, so the engine's has to name the order that it made.
+    /// Returns the bindings for which it does not, each with legacy's word.
+    fn bindings_not_followed<'m>(
         &'m self,
         kind: IdKind,
         legacy: &'m str,
@@ -112,7 +113,10 @@ impl IdMap {
         let (to_engine, to_legacy) = (self.to_engine.get(legacy, kind), self.to_legacy.get(engine, kind));
         let is_bound = to_engine.is_some() || to_legacy.is_some();
         self.are_contradicted |= is_bound && to_engine.is_none_or(|bound| bound.id != engine);
-        if !is_bound && may_correspond(legacy, engine) && self.lost_references(kind, legacy, engine).next().is_none() {
+        if !is_bound
+            && may_correspond(legacy, engine)
+            && self.bindings_not_followed(kind, legacy, engine).next().is_none()
+        {
             self.to_engine.add(legacy, kind, engine);
             self.to_legacy.add(engine, kind, legacy);
             self.found.insert((kind, legacy.to_owned()), found());
@@ -127,7 +131,7 @@ impl IdMap {
         let of_legacy = self.to_engine.get(legacy, kind).map(|bound| (bound.kind, legacy));
         let of_engine = self.to_legacy.get(engine, kind).map(|bound| (bound.kind, bound.id.as_str()));
         let bound = [of_legacy, of_engine.filter(|found| Some(*found) != of_legacy)];
-        let named = self.lost_references(kind, legacy, engine).map(|(bound, word)| (bound.kind, word));
+        let named = self.bindings_not_followed(kind, legacy, engine).map(|(bound, word)| (bound.kind, word));
         bound.into_iter().flatten().chain(named).filter_map(|(kind, legacy)| self.found_at(kind, legacy)).collect()
     }
     fn found_at(&self, kind: IdKind, legacy: &str) -> Option<&FoundIds> {
@@ -160,7 +164,7 @@ impl IdMap {
         let mut bound = bound.filter(|bound| bound.id == engine && (kind == IdKind::ANY || bound.kind == kind));
         match bound.next() {
             // An id that it names may have been bound later.
-            Some(_) if self.lost_references(kind, legacy, engine).next().is_some() => false,
+            Some(_) if self.bindings_not_followed(kind, legacy, engine).next().is_some() => false,
             Some(bound) => {
                 self.confirm(bound.kind, legacy);
                 true

@@ -55,6 +55,7 @@ mod json_reader;
 mod json_tree;
 mod kept;
 mod line_secrets;
+mod magnitude;
 mod multipart;
 mod node;
 mod nothing_compared;
@@ -149,6 +150,7 @@ pub use kept::{
     CallPair, CallText, ComparedTo, KeepContext, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, PairRecord,
     Rejudged, SensitiveParts, keep, rejudge,
 };
+pub use magnitude::largest_distance;
 pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, InstanceIds, Pair};

@@ -40,6 +40,28 @@ pub(crate) struct MainFile {
     pub guard: Option<Guard>,
 }
 
+impl MainFile {
+    /// What is known of a file that is no YAML: each word before a colon may be the name of a service or of a secret,
+    /// so that no use of such a name is an error too.
+    pub(super) fn of_unparsed(text: &str) -> Self {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        let words = text.match_indices(':').filter_map(|(at, _)| {
+            let before = text[..at].trim_end_matches([' ', '"', '\'']);
+            let start = before
+                .rfind(|c| !is_part(c))
+                .map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
+            Some(&before[start..]).filter(|word| !word.is_empty())
+        });
+        let words: BTreeSet<&str> = words.collect();
+        Self {
+            services: words.iter().map(|word| (ServiceName::from(*word), None)).collect(),
+            secrets: words.into_iter().map(str::to_owned).collect(),
+            store_key: true,
+            ..Self::default()
+        }
+    }
+}
+
 /// All routes of all files, with the comparison rules of each.
 pub(crate) struct Routes {
     pub routes: Vec<PlacedRoute>,

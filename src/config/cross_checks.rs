@@ -74,8 +74,8 @@ fn reaches(uri: &Uri, listener: SocketAddr) -> bool {
     }
 }
 
-/// Checks each route together with its workflow.
-pub(crate) fn check_routes(routes: &[PlacedRoute], workflows: &Workflows, problems: &mut Problems) {
+/// Checks each route together with its workflow. `has_egress`: legacy's calls are seen.
+pub(crate) fn check_routes(routes: &[PlacedRoute], workflows: &Workflows, has_egress: bool, problems: &mut Problems) {
     let mut warned = BTreeSet::new();
     for (site, route) in routes {
         invariants::warn_if_idle(site, route, problems);
@@ -84,7 +84,9 @@ pub(crate) fn check_routes(routes: &[PlacedRoute], workflows: &Workflows, proble
         let Some(name) = &route.workflow else { continue };
         for (file, plan) in rehearsed_workflows(name, workflows) {
             if warned.insert(&plan.workflow) {
-                warn_missing_rehearse(file, plan, route, problems);
+                // The steps of a workflow that another one runs cannot take their outputs from legacy's calls.
+                let may_take_replies = has_egress && plan.workflow == *name;
+                warn_missing_rehearse(file, plan, route, may_take_replies, problems);
             }
         }
         let Some((_, Some(plan))) = workflows.get(name) else { continue };
@@ -296,7 +298,7 @@ fn rehearsed_workflows<'a>(top: &'a WorkflowName, workflows: &'a Workflows) -> V
 }
 
 /// Warns of steps that a rehearsal neither sends nor has an output for.
-fn warn_missing_rehearse(file: &Site, plan: &Plan, route: &Route, problems: &mut Problems) {
+fn warn_missing_rehearse(file: &Site, plan: &Plan, route: &Route, may_take_replies: bool, problems: &mut Problems) {
     for step in &plan.steps {
         let asks = match &step.kind {
             StepKind::Checkpoint(question) if question.rehearse.is_none() => Some("asks a person"),
@@ -329,11 +331,18 @@ fn warn_missing_rehearse(file: &Site, plan: &Plan, route: &Route, problems: &mut
             "the {effect} step `{id}` has no `rehearse:`, and the route `{}` rehearses it in {rungs}",
             route.id
         );
-        problems.warn(&site, message).hint(if is_read {
-            "its output is read, so each comparison would end as skipped: say what its output would be, \
-             for example `rehearse: { id: \"${legacy.body.id}\" }`"
-        } else {
-            "nothing reads its output yet; `rehearse: {}` says that none is needed"
+        // Of a private step legacy makes no call.
+        let takes_reply = may_take_replies && call.effect == EffectClass::Shared;
+        problems.warn(&site, message).hint(match is_read {
+            true if takes_reply => {
+                "its output is read, so each comparison would end as skipped: `rehearse: legacy` takes the reply that \
+                 legacy's own call gets"
+            }
+            true => {
+                "its output is read, so each comparison would end as skipped: say what its output would be, \
+                 for example `rehearse: { id: \"${legacy.body.id}\" }`"
+            }
+            false => "nothing reads its output yet; `rehearse: {}` says that none is needed",
         });
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::checked_files::MainFile;
 use super::files::{FileKind, Files};
 use super::parse::parse;
 use super::referenced_files::ReferencedFiles;
@@ -126,12 +127,19 @@ impl SetBuilder {
     /// Builds the set; checks as much as possible even if the set cannot be built.
     fn build(&mut self, dir: &Path, overrides: &Overrides) -> Option<Setup> {
         let mut problems = Problems::default();
-        let Some((main_site, node)) = self.trees_of(FileKind::Pointsman).next() else {
-            // Without services every name would be unknown; the missing or invalid file has been reported.
-            return None;
-        };
         let mut referenced_files = ReferencedFiles::default();
-        let main = check_files::main(node, &main_site, dir, overrides, &mut referenced_files, &mut problems);
+        let (main_site, main) = match self.trees_of(FileKind::Pointsman).next() {
+            Some((site, node)) => {
+                let main = check_files::main(node, &site, dir, overrides, &mut referenced_files, &mut problems);
+                (site, main)
+            }
+            // The other files are checked all the same, so that the error in this one does not hide theirs.
+            None => {
+                let (_, source) = self.sources.iter().find(|(kind, _)| *kind == FileKind::Pointsman)?;
+                (Site::file(source.file.clone()), MainFile::of_unparsed(&source.text))
+            }
+        };
+        let is_parsed = self.trees_of(FileKind::Pointsman).next().is_some();
         let mut workflows = check_files::workflows(self.trees_of(FileKind::Workflow), &main, &mut problems);
         for (_, source) in self.sources.iter().filter(|(kind, _)| *kind == FileKind::Workflow) {
             if source.root.as_ref().and_then(|root| root.get("workflow")).and_then(Node::text).is_none() {
@@ -155,8 +163,13 @@ impl SetBuilder {
         cross_checks::check_sub_runs(&workflows, &mut problems);
         child_undo::check(&workflows, &mut problems);
         adoption::check(&routes.routes, &workflows, &mut problems);
-        cross_checks::check_routes(&routes.routes, &workflows, &mut problems);
+        let has_egress = main.settings.as_ref().is_some_and(|settings| settings.egress.is_some());
+        cross_checks::check_routes(&routes.routes, &workflows, has_egress, &mut problems);
         other_spellings::warn_bypassing_spellings(&routes.routes, &mut problems);
+        if !is_parsed {
+            // A warning may be about what the file says.
+            problems.retain(|problem| problem.severity == Severity::Error);
+        }
         self.problems = problems;
         self.referenced_files = referenced_files;
         let services: Option<BTreeMap<_, _>> =

@@ -42,14 +42,30 @@ pub(super) fn describe_found(node: &Node) -> String {
     }
 }
 
-/// How a value is written whose alternatives do not show in their types.
+/// How a value is written whose form its type does not show.
 pub(super) fn form_hint(site: &Site) -> Option<String> {
-    let [.., Segment::Key(parent), Segment::Key(key)] = site.path.as_slice() else { return None };
-    ((&**parent, &**key) == ("instance", "creates")).then(|| {
-        "one id: `creates: $.id`, or `$.orders[0].id` in a list, or `header.location`, or `{ header.location: \
-         \"/orders/{id}\" }`"
-            .to_owned()
-    })
+    let (parent, key) = match site.path.as_slice() {
+        [.., Segment::Key(parent), Segment::Key(key)] => (&**parent, &**key),
+        // Rules alone, without `compare:` (`diffs --try`).
+        [Segment::Key(key)] => ("compare", &**key),
+        _ => return None,
+    };
+    let form = match (parent, key) {
+        ("instance", "creates") => {
+            "one id: `creates: $.id`, or `$.orders[0].id` in a list, or `header.location`, or `{ header.location: \
+             \"/orders/{id}\" }`"
+        }
+        ("compare", "unordered") => {
+            "each array with the field by which its elements are paired, or with `set`: `unordered: { $.items: sku, \
+             $.tags: set }`"
+        }
+        ("compare", "tolerance") => {
+            "each value with how much it may differ: `tolerance: { $.total: 0.01, $.created_at: 2s }`"
+        }
+        ("compare", "effects") => "the rules of each step's calls: `effects: { charge: { ignore: [$.note] } }`",
+        _ => return None,
+    };
+    Some(form.to_owned())
 }
 
 /// A hint to add or remove quotes, if that would give the expected type.

@@ -72,7 +72,8 @@ impl SchemaWalk<'_> {
         if !accepts(schema, node) {
             let expected = describe_expected(schema);
             let problem = result.error(site, format!("expected {expected}, found {}", describe_found(node)));
-            if let Some(hint) = unit_hint(node, schema, site).or_else(|| quotes_hint(node, &expected)) {
+            let hint = unit_hint(node, schema, site).or_else(|| quotes_hint(node, &expected));
+            if let Some(hint) = hint.or_else(|| form_hint(site)) {
                 problem.hint(hint);
             }
             return;

@@ -55,6 +55,8 @@ pub enum ConditionName {
     SentReads,
     /// `errors_not_worse_by`.
     ErrorsNotWorseBy,
+    /// `errors_not_worse_by`, of what a candidate answered callers itself.
+    CandidateErrors,
     /// `noise_not_worse_by`.
     NoiseNotWorseBy,
     /// `p99_ratio_below`.
@@ -89,6 +91,7 @@ impl ConditionName {
             Self::PrivateSteps => "private_steps",
             Self::SentReads => "sent_reads",
             Self::ErrorsNotWorseBy => "errors_not_worse_by",
+            Self::CandidateErrors => "candidate_errors",
             Self::NoiseNotWorseBy => "noise_not_worse_by",
             Self::P99RatioBelow => "p99_ratio_below",
             Self::AgeAtMost => "age_at_most",

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::bound;
 use super::branches::OTHER_BRANCHES;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, nothing_yet, pass};
-use super::gate_text::{ComparedWith, NAMES_SHOWN, duration_text, elapsed, first_of};
+use super::gate_text::{ComparedWith, NAMES_SHOWN, elapsed, first_of, duration_text, more_needed};
 use super::route::RouteEvidence;
 use super::rung::RungCounts;
 use super::strata::too_rarely_compared;
@@ -195,52 +195,57 @@ impl JudgedRoute<'_> {
         if share >= wanted {
             return pass(Name::CoverageAtLeast, found);
         }
-        let detail = format!("{found}; at least {} % have to be{}", wanted * 100.0, self.most_skipped());
+        let more = more_needed((compared, all), wanted).map_or_else(String::new, |more| {
+            let requests = if more == 1 { "request" } else { "requests" };
+            format!(": needs {more} more {requests} if all of them are compared")
+        });
+        let detail = format!("{found}; at least {} % have to be{more}{}", wanted * 100.0, self.most_skipped());
         Condition { name: Name::CoverageAtLeast, verdict: Verdict::Fail, detail }
     }
 
+    /// Whether each kind of request and each way through the workflow was compared often enough. In `shadow` the pairs
+    /// of both rungs count. In `dark` only those made there do; of what came in `shadow` and not in `dark`, it is
+    /// enough that it was compared in `shadow`.
     fn strata(&self, rung: State) -> Condition {
         let wanted = self.promote.strata_at_least;
         let RungCounts { strata, branches, .. } = self.evidence.counts_at(rung);
         // Kinds that are counted together may hide one that was not compared.
-        let is_thin = |name: &str, compared: u64, all: u64| {
+        let lacks_pairs = |name: &str, compared: u64, all: u64| {
             let are_several = are_several_kinds(name) || name == OTHER_BRANCHES;
             compared < wanted || (wanted > 0 && are_several && compared < all)
         };
         let share = self.promote.coverage_at_least;
-        let thin_strata = strata.iter().filter_map(|(name, of)| match is_thin(name, of.compared, of.served) {
+        let kinds = strata.iter().filter_map(|(name, of)| match lacks_pairs(name, of.compared, of.served) {
             true => Some(format!("`{name}` ({} of {} served)", of.compared, of.served)),
             false => too_rarely_compared(name, of, share).filter(|_| wanted > 0),
         });
-        let thin_branches = branches
+        let of_branches = branches
             .branches
             .iter()
-            .filter(|(name, of)| is_thin(name, of.compared, of.runs))
+            .filter(|(name, of)| lacks_pairs(name, of.compared, of.runs))
             .map(|(name, of)| format!("runs with {name} ({} of {} runs)", of.compared, of.runs));
-        let unfinished = branches
+        // Steps that were reached only by runs that could not be compared.
+        let steps = branches
             .only_unfinished()
             .filter(|_| wanted > 0)
             .map(|(step, runs)| format!("runs with `{step}` ({runs} could not be compared)"));
-        // A kind that only came in `shadow`, and was not compared there either.
-        let before = (rung >= State::Dark).then_some(&self.evidence.all);
-        let thin_before = before
+        let of_both_rungs = (rung >= State::Dark).then_some(&self.evidence.all);
+        let kinds_of_shadow = of_both_rungs
             .into_iter()
             .flat_map(|all| &all.strata)
-            .filter(|(name, of)| !strata.contains_key(*name) && is_thin(name, of.compared, of.served));
-        let thin_before =
-            thin_before.map(|(name, of)| format!("`{name}` ({} of {} served in `shadow`)", of.compared, of.served));
-        let branches_before = before
+            .filter(|(name, of)| !strata.contains_key(*name) && lacks_pairs(name, of.compared, of.served))
+            .map(|(name, of)| format!("`{name}` ({} of {} served in `shadow`)", of.compared, of.served));
+        let branches_of_shadow = of_both_rungs
             .into_iter()
             .flat_map(|all| &all.branches.branches)
-            .filter(|(name, of)| !branches.branches.contains_key(*name) && is_thin(name, of.compared, of.runs));
-        let branches_before = branches_before
+            .filter(|(name, of)| !branches.branches.contains_key(*name) && lacks_pairs(name, of.compared, of.runs))
             .map(|(name, of)| format!("runs with {name} ({} of {} runs in `shadow`)", of.compared, of.runs));
-        let thin: Vec<String> =
-            thin_strata.chain(thin_branches).chain(unfinished).chain(thin_before).chain(branches_before).collect();
+        let lacking: Vec<String> =
+            kinds.chain(of_branches).chain(steps).chain(kinds_of_shadow).chain(branches_of_shadow).collect();
         if strata.is_empty() && wanted > 0 {
             return nothing_yet(Name::StrataAtLeast, "no kind of request was noted yet");
         }
-        if thin.is_empty() {
+        if lacking.is_empty() {
             let kinds = strata.len() + branches.branches.len();
             let never: Vec<String> = branches.never_taken().map(|step| format!("`{step}`")).collect();
             let never = match never.is_empty() {
@@ -256,9 +261,9 @@ impl JudgedRoute<'_> {
             "needs {wanted} compared {} or more, and the share that coverage wants, of each kind of request that legacy \
              served and of each branch of the workflow: {}",
             if wanted == 1 { "pair" } else { "pairs" },
-            first_of(&thin, ", "),
+            first_of(&lacking, ", "),
         );
-        let is_too_large = thin.iter().any(|name| name.contains(TOO_LARGE));
+        let is_too_large = lacking.iter().any(|name| name.contains(TOO_LARGE));
         let detail = match is_too_large {
             true => {
                 let why = "what is too large to be compared is a kind of its own (`body_capture_bytes_max`, \
@@ -347,8 +352,13 @@ impl JudgedRoute<'_> {
             true => String::new(),
             false => {
                 let some = reasons.iter().take(NAMES_SHOWN).map(|(reason, count)| format!("`{reason}` {count}"));
+                let is_unresolved = reasons.iter().any(|(reason, _)| *reason == SkipReason::UnresolvedEffect.as_str());
+                let legacy_calls = match is_unresolved && self.evidence.all.legacy_calls.watched > 0 {
+                    true => ", and which calls by legacy belong to no request: `pointsman egress ROUTE`",
+                    false => "",
+                };
                 format!(
-                    ". Requests were skipped or failed as {}: see `pointsman help compare`",
+                    ". Requests were skipped or failed as {}: see `pointsman help compare`{legacy_calls}",
                     some.collect::<Vec<_>>().join(", ")
                 )
             }

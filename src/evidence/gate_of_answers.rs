@@ -6,14 +6,14 @@ use super::answers::AnswerSums;
 use super::bound;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
 use super::gate::JudgedRoute;
-use super::gate_text::{duration_text, elapsed};
+use super::gate_text::{AnswersOf, elapsed, duration_text, more_needed};
 
 impl JudgedRoute<'_> {
     /// The conditions for `only`.
     pub(super) fn of_answers(&self) -> Vec<Condition> {
         let sums = self.evidence.answers.over(self.promote.window, self.now);
         let mut conditions = vec![self.share(), self.answers(sums), self.window()];
-        conditions.extend(self.errors_of_answers(sums));
+        conditions.extend(self.errors_of_answers(sums, AnswersOf::Route));
         conditions.extend(self.client_errors(sums));
         conditions.extend(self.invariants());
         conditions.extend(self.age("answer of the engine without an error", self.evidence.last_answer, false));
@@ -54,7 +54,16 @@ impl JudgedRoute<'_> {
         Condition { name: Name::Window, verdict: Verdict::Inconclusive, detail }
     }
 
-    pub(super) fn errors_of_answers(&self, AnswerSums { answers, errors, .. }: AnswerSums) -> Option<Condition> {
+    pub(super) fn errors_of_answers(
+        &self,
+        AnswerSums { answers, errors, .. }: AnswerSums,
+        whose: AnswersOf,
+    ) -> Option<Condition> {
+        let (name, what) = match whose {
+            AnswersOf::Route => (Name::ErrorsNotWorseBy, "requests"),
+            // The pairs of a candidate, which are rehearsals, have a condition with the other name.
+            AnswersOf::Candidate => (Name::CandidateErrors, "requests that the candidate answered"),
+        };
         let e = self.evidence;
         let all = answers + errors;
         // No traffic is no `pass`: then `answers` holds the gate.
@@ -63,18 +72,24 @@ impl JudgedRoute<'_> {
         }
         let of_legacy = share(e.legacy_5xx, e.legacy_replies);
         let found = format!(
-            "{:.2} % of requests ended with an error, a fallback or an unknown outcome ({errors} of {all}); of legacy's \
+            "{:.2} % of {what} ended with an error, a fallback or an unknown outcome ({errors} of {all}); of legacy's \
              replies {:.2} % were 5xx ({} of {})",
             share(errors, all) * 100.0,
             of_legacy * 100.0,
             e.legacy_5xx,
             e.legacy_replies,
         );
-        if share(errors, all) <= of_legacy + self.promote.errors_not_worse_by {
-            return Some(pass(Name::ErrorsNotWorseBy, found));
+        let allowed = of_legacy + self.promote.errors_not_worse_by;
+        if share(errors, all) <= allowed {
+            return Some(pass(name, found));
         }
-        let detail = format!("{found}; at most {} % more are allowed", self.promote.errors_not_worse_by * 100.0);
-        Some(Condition { name: Name::ErrorsNotWorseBy, verdict: Verdict::Fail, detail })
+        let more = more_needed((answers, all), 1.0 - allowed).map_or_else(String::new, |more| {
+            let noun = if more == 1 { "answer" } else { "answers" };
+            let window = duration_text(self.promote.window);
+            format!(": needs {more} more {noun} without an error, or none with one for {window}")
+        });
+        let detail = format!("{found}; at most {} % more are allowed{more}", self.promote.errors_not_worse_by * 100.0);
+        Some(Condition { name, verdict: Verdict::Fail, detail })
     }
 
     /// A 4xx is the caller's error only as far as legacy answers as many.

@@ -149,7 +149,12 @@ fn coverage_is_that_of_the_rung_and_names_the_reasons() {
     e.not_compared = Some(NotCompared { shadow: 4, dark: 0 });
     let detail = only_missing(&e, &small(), State::Dark, Name::CoverageAtLeast, GateVerdict::Fail);
     assert!(detail.starts_with("93.8 % of requests were compared (60 of 64)"), "{detail}");
-    assert!(detail.contains("`queue_full` 4"), "{detail}");
+    assert!(detail.contains("have to be: needs 16 more requests if all of them are compared. "), "{detail}");
+    assert!(detail.contains("`queue_full` 4") && !detail.contains("pointsman egress"), "{detail}");
+    e.skipped.insert("unresolved_effect".into(), 1);
+    e.all.legacy_calls.watched = 1;
+    let detail = only_missing(&e, &small(), State::Dark, Name::CoverageAtLeast, GateVerdict::Fail);
+    assert!(detail.ends_with("calls by legacy belong to no request: `pointsman egress ROUTE`"), "{detail}");
     assert_eq!(missing(&e, &small(), State::Dark, State::Live), [], "in dark all were compared");
     e.not_compared = Some(NotCompared { shadow: 0, dark: 2 });
     let detail = only_missing(&e, &small(), State::Live, Name::CoverageAtLeast, GateVerdict::Fail);
@@ -292,6 +297,10 @@ fn errors_in_live_are_held_against_those_of_legacy() {
     let e = RouteEvidence { answers: answers(999, 0, 2), ..good() };
     let detail = only_missing(&e, &small(), State::Only, Name::ErrorsNotWorseBy, GateVerdict::Fail);
     assert!(detail.starts_with("0.20 % of requests ended with an error"), "{detail}");
+    assert!(
+        detail.contains("more are allowed: needs 999 more answers without an error, or none with one for"),
+        "{detail}"
+    );
     let one = RouteEvidence { answers: answers(999, 0, 1), ..good() };
     assert_eq!(missing(&one, &small(), State::Live, State::Only), [], "0.1 % is not more than 0.1 %");
     let legacy_fails_too = RouteEvidence { legacy_5xx: 1, legacy_replies: 1_000, ..e };
@@ -358,6 +367,12 @@ fn a_candidate_whose_own_answers_fail_or_whose_child_calls_nobody_compares_does_
         |e: &RouteEvidence, uncompared: &[String]| overall(&candidate_conditions(&judged(e, &small(), uncompared)));
     assert_eq!(verdict(&good(), &[]), GateVerdict::Pass);
     assert_eq!(verdict(&RouteEvidence { answers: answers(30, 0, 20), ..good() }, &[]), GateVerdict::Fail);
+    let failing = RouteEvidence { answers: answers(30, 0, 20), ..good() };
+    let all = candidate_conditions(&judged(&failing, &small(), &[]));
+    let about_errors: Vec<_> = all.iter().filter(|found| found.name.as_str().contains("errors")).collect();
+    let [of_pairs, own] = about_errors.as_slice() else { panic!("{about_errors:?}") };
+    assert_eq!((of_pairs.name.as_str(), own.name.as_str()), ("errors_not_worse_by", "candidate_errors"));
+    assert!(own.detail.contains("of requests that the candidate answered ended with an error"), "{own:?}");
     assert_eq!(verdict(&RouteEvidence { answers: answers(0, 0, 0), ..good() }, &[]), GateVerdict::Pass, "no share yet");
     assert_eq!(verdict(&good(), &["`pay/charge`".to_owned()]), GateVerdict::Inconclusive);
 }

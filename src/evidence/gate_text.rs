@@ -16,6 +16,19 @@ pub(super) fn first_of(names: &[String], separator: &str) -> String {
     }
 }
 
+/// How many more cases, all of them good, bring the share of good ones up to this one (0 to 1): `None` if none do, or
+/// if it is as large already.
+pub(super) fn more_needed((good, all): (u64, u64), share: f64) -> Option<u64> {
+    let bad = all.saturating_sub(good) as f64;
+    let allowed = 1.0 - share;
+    if allowed <= 0.0 || bad <= allowed * all as f64 {
+        return None;
+    }
+    // Without what a division of floating-point numbers adds to a whole number.
+    let wanted = (bad / allowed - 1e-6).ceil() as u64;
+    Some(wanted.saturating_sub(all)).filter(|more| *more > 0)
+}
+
 /// The time from `since` to `now`; zero if the clock was set back.
 pub(super) fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(since)).unwrap_or(Duration::ZERO)
@@ -32,6 +45,15 @@ pub(super) fn duration_text(time: Duration) -> String {
         _ => (seconds, "seconds"),
     };
     format!("{count} {unit}")
+}
+
+/// Whose answers to callers are judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum AnswersOf {
+    /// Those of the engine on a route.
+    Route,
+    /// Those of the candidate of a route.
+    Candidate,
 }
 
 /// With whose calls those of the workflow are compared.

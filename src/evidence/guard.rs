@@ -21,6 +21,7 @@ use crate::exchange::{ComparisonOutcome, EngineAnswer, OfferedRequest, Served};
 use crate::flag::file::SLOW_RATE;
 use crate::flag::{Guard, GuardCondition, State};
 use crate::names::{RouteId, RunId};
+use crate::store::route_of_candidate;
 
 /// Legacy's own rates count once there were so many replies by it, and its latency once there were so many pairs.
 const LEGACY_REPLIES_MIN: u64 = 100;
@@ -270,7 +271,11 @@ impl RouteGuard {
         let Self { mismatched, errors, refused, slow, failed_in_dark, broken, settings, .. } = self;
         let slower_than = settings.p99_ratio.and_then(|ratio| Some(legacy.p99?.mul_f64(ratio)));
         let slower_than = format!("were slower than {:.1?}", slower_than.unwrap_or_default());
-        let of_live = (State::Live, "requests that the engine answered");
+        let answered = match route_of_candidate(route) {
+            None => "requests that the engine answered",
+            Some(_) => "requests that the candidate answered",
+        };
+        let of_live = (State::Live, answered);
         let windows = [
             (mismatched, GuardCondition::Mismatch, (State::Shadow, "compared pairs"), "differ"),
             (errors, GuardCondition::Errors, of_live, "ended with an error, a fallback or an unknown outcome"),
@@ -318,5 +323,38 @@ impl RouteGuard {
             })
         });
         views.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flag::GuardRelease;
+    use crate::store::candidate_key;
+
+    #[test]
+    fn of_a_candidate_the_guard_says_that_the_candidate_answered() {
+        let settings = Guard {
+            mismatch: None,
+            errors: Some(0.01),
+            p99_ratio: None,
+            over: 500,
+            at_least: 5,
+            in_dark: false,
+            release: GuardRelease::Hand,
+            notify: None,
+        };
+        let found = |route: &RouteId| {
+            let mut guard = RouteGuard::new(settings.clone(), LegacyRates::default());
+            let failed =
+                EngineAnswer { files_version: 1, rung: State::Live, served: Served::Error, took: None, run: None };
+            for _ in 0..9 {
+                guard.count_answer(&failed);
+            }
+            guard.take_crossings(route).remove(0).detail
+        };
+        let route = RouteId::from("orders");
+        assert!(found(&route).contains("requests that the engine answered ended with an error"));
+        assert!(found(&candidate_key(&route)).contains("requests that the candidate answered ended with an error"));
     }
 }

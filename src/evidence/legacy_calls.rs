@@ -56,13 +56,13 @@ impl LegacyCallsStatus {
         }
         let mut unattributed = effects.unattributed_writes();
         unattributed.calls.retain(|to| !is_ignored(to));
-        match effects.is_empty() {
-            _ if unattributed.may_have_others || unattributed.calls.iter().any(|to| !is_expected(to)) => {
-                Self::Unexpected
-            }
-            false => Self::Known,
-            true if unattributed.is_empty() => Self::None,
-            true => Self::OnlyUnattributed,
+        // One that the workflow does not make may be the request's, whatever is known beside it.
+        let has_unexpected = unattributed.may_have_others || unattributed.calls.iter().any(|to| !is_expected(to));
+        match (has_unexpected, effects.is_empty(), unattributed.is_empty()) {
+            (true, _, _) => Self::Unexpected,
+            (false, false, _) => Self::Known,
+            (false, true, true) => Self::None,
+            (false, true, false) => Self::OnlyUnattributed,
         }
     }
 }

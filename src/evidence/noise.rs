@@ -186,9 +186,10 @@ impl NoiseOfLegacy {
     pub(super) fn may_repeat(&self) -> bool {
         !self.basis.is_empty() && self.write.is_none()
     }
-    /// Starts anew under another basis; or goes on, if that differs only in rules that leave more out of the
-    /// comparison. Returns whether the basis changed. That legacy was seen to write stays known as long as the route is
-    /// declared safe to repeat.
+    /// Sets the basis, and returns whether it changed. What is known of legacy's noise goes on if only the rules
+    /// changed, and leave more out of the comparison than before (`rules_leave_more_out`). Otherwise it starts from
+    /// zero, and only this stays: that legacy was seen to write, and doubts by reverse comparisons, while the route is
+    /// declared safe to repeat (`noise` of the basis is not empty); and the places, as earlier ones.
     pub(super) fn set_basis(&mut self, basis: &EvidenceBasis, rules_leave_more_out: bool) -> bool {
         let EvidenceBasis { noise, noise_apart_from_rules: apart_from_rules, .. } = basis;
         let changed = self.basis != *noise;

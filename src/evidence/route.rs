@@ -237,7 +237,8 @@ impl RouteEvidence {
         let needed = || bound::clean_pairs_after(restarts, rate).saturating_sub(self.pairs_without_error());
         (self.mismatched == 0).then(needed)
     }
-    /// What counts for the gate above a rung: for `shadow` all pairs, for `dark` those made there.
+    /// What counts for the gate above a rung: for the one from `shadow` to `dark` the pairs of both rungs, for the one
+    /// from `dark` to `live` those made in `dark`.
     pub(super) fn counts_at(&self, rung: State) -> &RungCounts {
         if rung >= State::Dark { &self.dark } else { &self.all }
     }

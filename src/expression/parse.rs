@@ -43,9 +43,16 @@ fn syntax(source: &str, errors: &cel::ParseErrors) -> ExpressionError {
     // The list of all tokens that the parser would have accepted is left out: it is long, and does not help.
     let message =
         message.split(" expecting ").next().unwrap_or(message).replace("mismatched input '<EOF>'", "it ends too early");
-    let message = match error.msg.contains("invalid argument to has() macro") {
-        true => "has() takes a member: has(a.b); for a key in quotes write \"b\" in a".to_owned(),
-        false => format!("not a CEL expression: {message}"),
+    let is_token =
+        |token: char| message.strip_prefix("token recognition error at: '").is_some_and(|at| at.starts_with(token));
+    let message = match () {
+        () if error.msg.contains("invalid argument to has() macro") => {
+            "has() takes a member: has(a.b); for a key in quotes write \"b\" in a".to_owned()
+        }
+        () if is_token('=') => "not a CEL expression: two values are compared by `==`, not by `=`".to_owned(),
+        () if is_token('&') => "not a CEL expression: write `&&` for \"and\"".to_owned(),
+        () if is_token('|') => "not a CEL expression: write `||` for \"or\"".to_owned(),
+        () => format!("not a CEL expression: {message}"),
     };
     let line = usize::try_from(error.pos.0).unwrap_or(1).max(1) - 1;
     let before: usize = source.split_inclusive('\n').take(line).map(|l| l.chars().count()).sum();

@@ -57,8 +57,8 @@ pub(super) struct AllowedMove {
 }
 
 impl Gate {
-    /// Judges a move. The acknowledgement on the way down from `only` is checked by the mover, because it needs the
-    /// horizon.
+    /// Judges a move: whether it is possible, which conditions of gates do not hold, which gates force overrides. The
+    /// acknowledgement on the way down from `only` is checked by the mover, because it needs the horizon.
     pub fn judge(
         &self,
         positions: &Positions,
@@ -73,7 +73,7 @@ impl Gate {
         }
         let stays = requested.to == position.rung();
         let is_raised = |rung: State| position.reached(rung).is_some_and(|reached| requested.shares.of(rung) > reached);
-        // An overridden gate stays recorded as such while the route is above it, until it is open without force.
+        // What an earlier move overrode, and is still shut: it stays recorded while the route is above that gate.
         let earlier = self.overridden(positions, position, requested.to);
         // More callers on a rung pass its gate again, also on the way down to it: it may have been forced, or the
         // evidence may have turned bad since.
@@ -94,16 +94,16 @@ impl Gate {
                 false => Err(MoveRefusal::GateShut(unmet)),
             };
         };
-        // The rung below the lowest gate that force overrides: on the way up the present rung; for a larger share of
-        // this or a lower rung, the one below that rung; `shadow` if the gate of `dark` is shut too. A change in `live`
-        // that evidence does not support, and what waits for a person, count as an override of the gate to `live`.
+        // The rung below the lowest gate that this move overrides. A change in `live` that evidence does not support,
+        // and what waits for a person to accept it, count as an override of the gate from `dark` to `live`.
         let accepts_change = requested.to >= State::Live && self.is_changed_since_evidence(positions, position);
         let accepts = accepts_change || self.awaits_acceptance(position, requested.to, requested.source);
-        let below = match requested.to > position.rung() {
-            _ if is_dark_shut => State::Shadow,
-            _ if accepts_change => State::Dark,
-            true => position.rung(),
-            false => requested.to.below().unwrap_or(State::Off),
+        let below = match (is_dark_shut, accepts_change) {
+            (true, _) => State::Shadow,
+            (false, true) => State::Dark,
+            (false, false) if requested.to > position.rung() => position.rung(),
+            // A larger share of this rung, or of a lower one.
+            (false, false) => requested.to.below().unwrap_or(State::Off),
         };
         // A flip by force to the state that only the file had set overrides every gate below that state.
         let overridden_now = if position.inputs.has_no_flip && stays {
@@ -144,9 +144,9 @@ impl Gate {
         overridden.or_else(by_file)
     }
 
-    /// The lowest gate up to a rung that was overridden on the way to the present state and is still shut. Conditions
-    /// that are known to have failed only after the override do not count. The last flip or one before it overrode that
-    /// gate, or the file did if the route has no flip.
+    /// The lowest gate, up to a rung, that force overrode on the way to the present state and that is still shut. The
+    /// last flip says so of earlier flips too; without a flip the file may have done it. A condition that is known to
+    /// have failed only after the override does not count: nobody overrode it.
     pub(super) fn overridden(
         &self,
         positions: &Positions,

@@ -86,7 +86,6 @@ impl Mover {
             );
         }
         let in_force = InForce::new(before.clone(), GuardLatches::from_store(guards), before.freeze, secret, flags);
-        let (move_lock, connected, guard_listeners, larger_shares, auto_shares) = Default::default();
         let cohort_listeners = Mutex::new(CohortListeners::of_start(cohort_moves::forced_at_start(&before, &after)));
         let kill_switch = FreezeRecords::new();
         let mover = Self {
@@ -95,12 +94,12 @@ impl Mover {
             gate,
             in_force,
             kill_switch,
-            larger_shares,
-            move_lock,
-            connected,
-            guard_listeners,
+            larger_shares: Default::default(),
+            move_lock: Default::default(),
+            connected: Default::default(),
+            guard_listeners: Default::default(),
             cohort_listeners,
-            auto_shares,
+            auto_shares: Default::default(),
         };
         mover.record_and_apply(&before, after, moves, Ok(()), || {}).await?;
         Ok(mover)

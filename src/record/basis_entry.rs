@@ -116,19 +116,19 @@ fn add_differing(key: &str, before: &Value, after: &Value, found: &mut Vec<(Stri
         let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
         let side = |map: &serde_json::Map<String, Value>| map.get(name).cloned().unwrap_or_default();
         let (before, after) = (side(before), side(after));
-        // What is absent on one side is as good as empty: `ignore: []`.
-        if !(is_empty(&before) && is_empty(&after)) {
+        // What is absent on one side is as good as empty or off there: `ignore: []`, `reads: false`.
+        if !(is_unset(&before) && is_unset(&after)) {
             add_differing(&key, &before, &after, found);
         }
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+fn is_unset(value: &Value) -> bool {
     match value {
-        Value::Null => true,
+        Value::Null | Value::Bool(false) => true,
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.is_empty(),
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        Value::Bool(true) | Value::Number(_) | Value::String(_) => false,
     }
 }
 
@@ -184,6 +184,17 @@ mod tests {
         // The route had no rules that are known, or an earlier version stored its evidence.
         let expected = json!({ "part": RULES, "keys": [{ "key": "ignore", "before": null, "after": ["$.total"] }] });
         assert_eq!(of_rules("", r#"{"ignore":["$.total"],"ids":[],"unordered":{}}"#), expected);
+        // The rules of a step's calls that are new: each has all its keys.
+        let step = |ids: &str| {
+            let keys = r#""ignore":[],"unordered":{},"any_order":false,"reads":false"#;
+            format!(r#"{{"effects":{{"charge":{{{keys},"ids":{ids}}}}}}}"#)
+        };
+        let expected = json!({ "part": RULES, "keys": [
+            { "key": "effects.charge.ids", "before": null, "after": ["$.ref"] },
+        ] });
+        assert_eq!(of_rules(r#"{"effects":{}}"#, &step(r#"["$.ref"]"#)), expected);
+        let turned_off = of_rules(r#"{"effects":{"a":{"reads":true}}}"#, r#"{"effects":{"a":{"reads":false}}}"#);
+        assert_eq!(turned_off["keys"][0]["after"], false, "{turned_off}");
         let workflow = PartChange {
             part: "the workflow `w`".to_owned(),
             before: Some("plan_1".to_owned()),

@@ -83,7 +83,8 @@ impl Runner {
         let route = &answered.flag.route.id;
         let rules = self.rules_of(answered.compared_as());
         let effects = answered.effects.as_ref().filter(|_| rules.takes_replies())?;
-        Some(Arc::new(CallsOfRequest::new(route.clone(), rules, effects, &self.limits, is_counted)))
+        let of_candidate = answered.candidate.is_some();
+        Some(Arc::new(CallsOfRequest::new(route.clone(), rules, effects, &self.limits, is_counted, of_candidate)))
     }
 
     fn result_of(&self, reply: ArmReply, latency: Duration) -> EngineResult {

@@ -27,6 +27,8 @@ pub(super) struct CallsOfRequest {
     is_incomplete: bool,
     /// Whether what steps take is counted: not of a run that repeats one.
     is_counted: bool,
+    /// Whether the run is a candidate's: the calls are then those of the plan in force.
+    of_candidate: bool,
 }
 
 impl CallsOfRequest {
@@ -36,6 +38,7 @@ impl CallsOfRequest {
         effects: &RequestEffects,
         limits: &Limits,
         is_counted: bool,
+        of_candidate: bool,
     ) -> Self {
         let so_far = effects.so_far();
         Self {
@@ -46,13 +49,23 @@ impl CallsOfRequest {
             calls: so_far.calls.into_iter().map(Arc::new).collect(),
             is_incomplete: so_far.gaps > 0,
             is_counted,
+            of_candidate,
+        }
+    }
+
+    /// Where to look if a call is not known to be the request's. Those of a plan in force, with which a candidate is
+    /// compared, are all known.
+    fn where_to_look(&self) -> String {
+        match self.of_candidate {
+            true => String::new(),
+            false => format!(": `pointsman egress {}` shows which calls belong to no request", self.route),
         }
     }
 
     fn find(&self, intent: &Intent, assigned: &BTreeSet<u64>) -> (&'static str, ReadReplyLookup) {
         if self.is_incomplete {
             let why = "some calls could be this request's or another's, or were not kept";
-            return ("incomplete", Err(why.to_owned()));
+            return ("incomplete", Err(format!("{why}{}", self.where_to_look())));
         }
         let end = Instant::now() + self.within;
         let expired = || Instant::now() >= end;
@@ -66,7 +79,8 @@ impl CallsOfRequest {
                 ("none", Err(format!("no call by legacy corresponds; the nearest is `{nearest}`")))
             }
             Ok(CorrespondingCall::None { nearest: None }) => {
-                ("none", Err("no call by legacy was seen for this request".to_owned()))
+                let why = "no call by legacy is known to be for this request";
+                ("none", Err(format!("{why}{}", self.where_to_look())))
             }
             Err(exceeded) => ("over_budget", Err(exceeded.to_string())),
         }
@@ -98,5 +112,39 @@ pub(super) async fn wait_for_calls(effects: &RequestEffects, rules: &Rules, end:
         }
         tokio::time::sleep_until(end.min(tokio::time::Instant::now() + pause)).await;
         pause = PAUSES.1.min(pause * 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::StepId;
+
+    #[test]
+    fn where_no_call_is_known_the_reason_names_the_command_that_shows_those_of_no_request() {
+        let found = |of_candidate: bool, has_gap: bool| {
+            let effects = RequestEffects::new(Duration::from_secs(1));
+            if has_gap {
+                effects.add_gap();
+            }
+            let (rules, limits) = (Arc::new(Rules::default()), Limits::default());
+            let calls = CallsOfRequest::new("orders".into(), rules, &effects, &limits, false, of_candidate);
+            let intent = Intent {
+                step: StepId::from("charge"),
+                item: None,
+                method: http::Method::POST,
+                url: "http://bank.test/charges".to_owned(),
+                headers: Vec::new(),
+                body: serde_json::Value::Null,
+                service: None,
+                bytes: None,
+                taken_from: None,
+            };
+            calls.corresponding(&intent, &BTreeSet::new()).err().unwrap_or_default()
+        };
+        for has_gap in [true, false] {
+            assert!(found(false, has_gap).contains(": `pointsman egress orders` shows"), "{}", found(false, has_gap));
+            assert!(!found(true, has_gap).contains("pointsman egress"), "{}", found(true, has_gap));
+        }
     }
 }

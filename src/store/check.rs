@@ -241,7 +241,7 @@ pub(super) fn check_run(rows: RunRows<'_>, plans: &BTreeSet<PlanId>, checked: &m
         if folded.holds_sensitive() && are_notes_equal_but_for_hidden(&summary.note, &expected.note) {
             expected.note.clone_from(&summary.note);
         }
-        if folded.is_final() && are_notes_equal_but_for_reasons(&summary.note, &expected.note) {
+        if are_notes_equal_but_for_reasons(&summary.note, &expected.note) {
             expected.note.clone_from(&summary.note);
         }
         if summary != expected {
@@ -272,8 +272,8 @@ fn are_notes_equal_but_for_hidden(stored: &Option<String>, expected: &Option<Str
     }
 }
 
-/// Whether two notes are equal but for what is in brackets: older versions gave fewer reasons in the notes of runs that
-/// have ended, and such notes are not written anew.
+/// Whether two notes are equal but for what is in brackets: older versions gave fewer reasons, and the note of a run is
+/// written anew only when the run goes on.
 fn are_notes_equal_but_for_reasons(stored: &Option<String>, expected: &Option<String>) -> bool {
     fn without_reasons(note: &str) -> String {
         let (mut text, mut depth) = (String::new(), 0_usize);
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_in_the_note_of_a_run_that_has_ended_are_not_compared() {
+    fn reasons_in_the_note_of_a_run_are_not_compared() {
         let agree = |stored: &str, expected: &str| {
             are_notes_equal_but_for_reasons(&Some(stored.to_owned()), &Some(expected.to_owned()))
         };

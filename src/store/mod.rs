@@ -93,7 +93,7 @@ pub use retry_scopes::{
 pub use run_filter::RunFilter;
 pub use run_version::run_began_with;
 pub use sample_record::{RehearsedChild, RehearsedEvent, SampleRecord};
-pub use service_callers::{DECLARED, ServiceCaller, ServiceCallerStore, WatchedTime};
+pub use service_callers::{DECLARED, ServiceCaller, ServiceCallerStore, UNDER_WAY, WatchedTime};
 pub use sqlite::{Copied, SqliteStore};
 
 use crate::clock::RunningTimes;

@@ -14,6 +14,10 @@ pub(crate) const SERVICE_CALLERS_MAX: usize = 1_024;
 /// that are in [`ServiceCaller::path`].
 pub const DECLARED: &str = "declared";
 
+/// The [`ServiceCaller::source`] of exchanges that have not ended: requests, replies, WebSockets and tunnels. Their
+/// clients and paths are noted when they end.
+pub const UNDER_WAY: &str = "under way";
+
 /// One caller of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceCaller {

@@ -191,10 +191,14 @@ impl Run {
 }
 
 /// The reason that is shown with a call that was left as it is: for a child run, what is known of its effects; for a
-/// call that may have been undone, that this is unknown. `None` for all other calls.
+/// call that may have been undone, that this is unknown; for one that the service refused, its status, because there
+/// may be nothing to undo. `None` for all other calls.
 fn reason_text(done: &DoneCall, call: Option<&UndoCall>, undone: &UndoStatus) -> Option<String> {
     match undone {
         UndoStatus::Left(why) if done.child.is_some() || call.is_some_and(|call| call.is_unknown) => Some(why.clone()),
-        _ => None,
+        UndoStatus::Left(_) => {
+            done.status.filter(|status| *status >= 400).map(|status| format!("its reply was {status}"))
+        }
+        UndoStatus::NotYet | UndoStatus::Undone | UndoStatus::Rehearsed => None,
     }
 }

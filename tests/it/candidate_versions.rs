@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::candidate::{candidate_evidence, cli, edit, in_live, row};
 use crate::support::origin::{Origin, OriginReply};
-use crate::support::process::{Start, output_text};
+use crate::support::process::{Start, one_line, output_text};
 use crate::support::test_system::{FAMILY, TestSystem, id};
 use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until};
 
@@ -212,7 +212,7 @@ async fn a_candidate_that_takes_a_reply_of_bytes_from_its_control_is_skipped() {
     })
     .await;
     assert_eq!(skipped["skipped"], json!({ "unresolved_effect": 1 }), "{skipped}");
-    let shown = run(&["evidence", "labels", "--candidate"]).await;
+    let shown = one_line(&run(&["evidence", "labels", "--candidate"]).await);
     assert!(shown.contains("its body, which is bytes"), "{shown}");
     assert_eq!(printer.count(), 1, "by the control alone");
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::origin::{Origin, OriginReply};
-use crate::support::process::{Start, output_text};
+use crate::support::process::{Start, output_line, output_text};
 use crate::support::step_service::StepService;
 use crate::support::{FlagsDir, PROMOTE_WITH_EFFECTS, Pointsman, WAIT_MAX, until};
 
@@ -99,7 +99,7 @@ async fn a_cohort_goes_ahead_of_its_route_by_its_own_evidence() {
     let shop = Shop::start().await;
     shop.compared(PAIRS - 1, 3).await;
     shop.reload().await;
-    let shown = output_text(&shop.pointsman.cli(&["evidence", "orders"]).await);
+    let shown = output_line(&shop.pointsman.cli(&["evidence", "orders"]).await);
     assert!(shown.contains("the cohort staff is for live, and its requests are at most in shadow"), "{shown}");
     assert!(shown.contains("needs 1 more compared pair of `staff` (19 of 20)"), "{shown}");
 

@@ -10,8 +10,8 @@ use pointsman::demo::http::{Call, Client, Server, empty, json};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until};
+use crate::support::process::{Start, output_line, output_text};
+use crate::support::{FlagsDir, LOCAL, WAIT_MAX, Pointsman, until};
 
 /// What legacy saw.
 #[derive(Default)]
@@ -269,7 +269,7 @@ async fn a_legacy_that_writes_is_never_asked_twice() {
     assert_eq!(shop.seen.repeated.load(SeqCst), 0, "no request was repeated, not even the first one");
     assert_eq!(shop.seen.charges.load(SeqCst), 10, "each audit once");
     assert_eq!(evidence["noise"]["legacy_write"]["call"], "POST to bank", "{evidence}");
-    let shown = output_text(&shop.pointsman.cli(&["evidence", "products.show"]).await);
+    let shown = output_line(&shop.pointsman.cli(&["evidence", "products.show"]).await);
     assert!(shown.contains("legacy made a call that may change something (POST to bank)"), "{shown}");
     assert!(shop.pointsman.log().contains("Take `replay_safe` out"));
     // Of a call that ends late, less is known.

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
-use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, LOCAL, PROMOTE_WITH_EFFECTS, Pointsman, WAIT_MAX, until};
+use crate::support::process::{Start, one_line, output_text};
+use crate::support::{FlagsDir, LOCAL, WAIT_MAX, PROMOTE_WITH_EFFECTS, Pointsman, until};
 
 /// The address of the egress listener; set once the process has started.
 type EgressAddress = Arc<OnceLock<SocketAddr>>;
@@ -202,7 +202,7 @@ async fn where_several_calls_correspond_the_pair_is_skipped_and_where_none_does_
     shop.order("ambiguous", 20).await;
     let evidence = shop.settled(1).await;
     assert_eq!(evidence["skipped"], json!({ "unresolved_effect": 1 }), "{evidence}");
-    let shown = shop.cli(&["evidence", "orders"]).await;
+    let shown = one_line(&shop.cli(&["evidence", "orders"]).await);
     assert!(shown.contains("2 calls by legacy fit equally"), "{shown}");
     shop.order("missing", 20).await;
     let evidence = shop.settled(2).await;

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::origin::{Origin, OriginReply};
-use crate::support::process::{Start, output_text};
-use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until};
+use crate::support::process::{Start, output_line, output_text};
+use crate::support::{FlagsDir, WAIT_MAX, Pointsman, until};
 
 const WORKFLOW: &str = "workflow: create\nsteps:\n  a: { set: 1 }\nrespond: { status: 200, body: { note: engine, total: \
                         '${request.body.total}' } }\n";
@@ -146,7 +146,7 @@ async fn an_added_ignore_judges_the_kept_samples_again() {
     assert!(orders.diffs().await.is_empty());
     let evidence = orders.pointsman.get("/api/v2/routes/orders/evidence").await;
     assert_eq!(evidence["evidence"]["shadow_pairs"], 6);
-    let gate = output_text(&orders.pointsman.cli(&["evidence", "orders"]).await);
+    let gate = output_line(&orders.pointsman.cli(&["evidence", "orders"]).await);
     assert!(gate.contains("the rules were changed after a difference 2 times"), "{gate}");
 
     // Taken back: the evidence of then goes on.

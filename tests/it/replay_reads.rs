@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{Barrier, Notify};
 
-use crate::support::process::{Start, cli, output_text};
-use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until};
+use crate::support::process::{Start, cli, output_line, output_text};
+use crate::support::{FlagsDir, LOCAL, WAIT_MAX, Pointsman, until};
 
 /// An account with a balance, how often it was read, and how often the rates were.
 #[derive(Default)]
@@ -269,7 +269,7 @@ async fn where_legacys_reads_are_not_known_the_pair_is_skipped() {
     assert_eq!(evidence["skipped"], json!({ "unresolved_effect": TOGETHER }), "{evidence}");
     assert_eq!((&evidence["mismatched"], &evidence["matched"]), (&json!(0), &json!(0)), "{evidence}");
     assert_eq!(shop.tickets.drawn.load(SeqCst), 2 * TOGETHER as u64, "the engine reads too, but nothing is said of it");
-    let shown = output_text(&shop.pointsman.cli(&["evidence", "tickets"]).await);
+    let shown = output_line(&shop.pointsman.cli(&["evidence", "tickets"]).await);
     assert!(shown.contains("what legacy read is not known (`replay_reads`)"), "{shown}");
 }
 
@@ -288,6 +288,6 @@ async fn where_no_read_of_legacy_is_attributed_the_evidence_says_so() {
     })
     .await;
     assert!(found.contains("is over: 1)") && found.contains("one of several: 1."), "{found}");
-    let shown = output_text(&shop.pointsman.cli(&["evidence", "tickets"]).await);
+    let shown = output_line(&shop.pointsman.cli(&["evidence", "tickets"]).await);
     assert!(shown.contains("`replay_reads` finds no read of legacy"), "{shown}");
 }

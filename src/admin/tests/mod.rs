@@ -216,6 +216,8 @@ async fn differences_are_grouped_by_fingerprint() {
         groups.iter().map(|g| (g["fingerprint"].as_str().unwrap(), g["count"].as_u64().unwrap())).collect();
     assert_eq!(seen, [("b", 2), ("c", 1), ("a", 1)]);
     assert_eq!(groups[0]["sample"]["legacy"], "legacy 3", "the newest");
+    assert_eq!(groups[0]["other_samples"][0]["legacy"], "legacy 2");
+    assert_eq!(groups[1]["other_samples"], json!([]));
     let diffs = api.call(get("/api/v2/routes/orders.create/diffs?limit=1")).await;
     assert_eq!(diffs.kind, "application/json");
     assert_eq!(diffs.json()["groups"].as_array().unwrap().len(), 1);

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use super::test_api::{TestApi, get, post};
-use crate::admin::types::{SuggestedRules, TriedRules};
+use crate::admin::types::{Diffs, SuggestedRules, TriedRules};
 use crate::compare::{Body, CompareBounds, KeepContext, Observation, Pair, Rules, compare, keep};
 use crate::limits::Limits;
 use crate::store::SampleRecord;
@@ -136,4 +136,29 @@ async fn rules_are_proposed_and_judged_before_they_are_shown() {
     assert_eq!((left.path.as_str(), left.samples), ("$.total", 1));
     let tried = api.call(post(TRY, &json!({ "rules": suggested.rules }))).await.json();
     assert_eq!(tried["samples"], serde_json::to_value(suggested.samples).unwrap());
+}
+
+#[tokio::test]
+async fn of_equal_places_the_numbers_that_are_furthest_apart_are_shown_and_all_samples_are_there() {
+    let api = TestApi::new().await;
+    let of = |legacy: f64, engine: f64, n: i64| {
+        sample(&json!({ "body": n }), &json!({ "total": legacy }), &json!({ "total": engine }), n)
+    };
+    let samples = vec![
+        of(87.84, 97.6, 1),
+        of(87.84, 90.1, 2),
+        of(139.3, 139.299_999_999_999_98, 3),
+        of(0.3, 0.300_000_000_000_000_04, 4),
+    ];
+    api.store.put_samples(samples, 9, 9).await.unwrap();
+    let diffs = api.call(get("/api/v2/routes/orders.create/diffs")).await.json();
+    let diffs: Diffs = serde_json::from_value(diffs).unwrap();
+    let shown: Vec<_> = diffs.groups.iter().map(|group| group.differences[0].engine.as_deref().unwrap()).collect();
+    assert_eq!(shown, ["139.29999999999998", "97.6"], "rounding is a group of its own");
+    let [other] = diffs.groups[1].other_samples.as_slice() else { panic!("{:?}", diffs.groups[1]) };
+    assert_eq!(other.differences[0].engine.as_deref(), Some("90.1"));
+    let tried = api.call(post(TRY, &json!({ "rules": "tolerance: { $.total: 0.1 }" }))).await.json();
+    let tried: TriedRules = serde_json::from_value(tried).unwrap();
+    let still: Vec<_> = tried.groups.iter().flat_map(|group| &group.still).map(|d| d.engine.as_deref()).collect();
+    assert_eq!(still, [Some("97.6")], "not the nearer ones of the newest sample");
 }

@@ -6,7 +6,7 @@ use super::common::{elapsed, status_tone};
 use crate::admin::types::{RunList, RunRow};
 use crate::cli::args::ListArgs;
 use crate::cli::client::{CallError, Client, query};
-use crate::cli::format::{Formatter, TableCell, Tone, ago, escape_control, plain};
+use crate::cli::format::{COLUMNS_MAX, Formatter, TableCell, Tone, ago, escape_control, plain, wrapped};
 use crate::cli::output::Output;
 
 pub(crate) fn list(client: &Client, list: ListArgs, format: Formatter) -> Result<Output, CallError> {
@@ -44,7 +44,24 @@ pub(crate) fn table(runs: &[RunRow], now: Timestamp, format: Formatter) -> Strin
             row.insert(PARENT_COLUMN, plain(run.parent.as_deref().unwrap_or("-")));
         }
     }
-    format.table(&header, &[5], rows)
+    let shown = Formatter(false).table(&header, &[5], rows.clone());
+    if shown.lines().all(|line| line.chars().count() <= COLUMNS_MAX) {
+        return format.table(&header, &[5], rows);
+    }
+    // Too wide: parent and note are in lines of their own below the row.
+    let below = |row: &mut Vec<TableCell>, parent: Option<&str>| {
+        let note = row.pop();
+        row.truncate(PARENT_COLUMN);
+        let parent = parent.map(|parent| wrapped(&format!("below {parent}"), 4)).unwrap_or_default();
+        let note = note.map(|(note, tone)| format.tone(wrapped(&note, 4), tone)).unwrap_or_default();
+        parent + &note
+    };
+    let notes: Vec<String> = rows.iter_mut().zip(runs).map(|(row, run)| below(row, run.parent.as_deref())).collect();
+    header.truncate(PARENT_COLUMN);
+    let table = format.table(&header, &[5], rows);
+    let mut lines = table.lines();
+    let first = lines.next().map(|header| format!("{header}\n")).unwrap_or_default();
+    first + &lines.zip(notes).map(|(line, note)| format!("{line}\n{note}")).collect::<String>()
 }
 
 /// The index of the column for parents: before the note.

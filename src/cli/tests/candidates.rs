@@ -64,6 +64,22 @@ fn sent(named: Option<&str>, shown: Value) -> Value {
     read::<Value>(serde_json::from_str(body).expect("JSON"))["plan"].clone()
 }
 
+/// All calls of both plans are known: none has to be attributed.
+#[test]
+fn the_differences_of_a_candidate_do_not_end_with_how_calls_are_attributed() {
+    let shown = |candidate: bool| {
+        let mut diffs = some_diffs();
+        diffs["groups"][0]["differences"][0]["kind"] = json!("effect_differs");
+        let (server, served) = serve_each(vec![diffs]);
+        let client = Client::new(&server).expect("a client");
+        let text = diffs::show(&client, "a", 9, candidate, Formatter(false)).expect("shown").text;
+        served.join().expect("served");
+        text
+    };
+    assert!(shown(false).ends_with("and how: pointsman egress a\n"), "{}", shown(false));
+    assert!(!shown(true).contains("pointsman egress"), "{}", shown(true));
+}
+
 #[test]
 fn the_plan_that_was_shown_is_named_or_the_one_that_was_asked_for() {
     let candidate = json!({

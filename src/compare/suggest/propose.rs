@@ -8,7 +8,9 @@ use super::judged::{JudgedSample, JudgedSamples, Occurrence, Place};
 use super::noise::{Values, enough, legacy_differs_from_itself};
 use super::references::lost_reference;
 use super::rule::{Proposed, Subject};
-use super::values::{IdForm, clock_tolerance, id_form, id_text_form, names_an_id, rounding_tolerance, words};
+use super::values::{
+    IdForm, clock_tolerance, differ_by_rounding, id_form, id_text_form, names_an_id, rounding_tolerance, words,
+};
 use super::{arrays, lines};
 use crate::compare::kept::is_masked;
 use crate::compare::observation::Observation;
@@ -98,7 +100,9 @@ fn of_scalar(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<Proposed>,
     if let Some(by) = clock_tolerance(compared) {
         return Ok(vec![Proposed::Tolerance { of, path, by: by.into() }]);
     }
-    if let Some(by) = rounding_tolerance(values.iter().map(|v| (&v.legacy, &v.engine))) {
+    // Only of those that differ by rounding: a wrong amount at the same place stays a difference.
+    let rounded = values.iter().map(|v| (&v.legacy, &v.engine)).filter(|(a, b)| differ_by_rounding(a, b));
+    if let Some(by) = rounding_tolerance(rounded) {
         return Ok(vec![Proposed::Tolerance { of, path, by }]);
     }
     enough(place)?;

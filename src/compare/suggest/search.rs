@@ -193,13 +193,23 @@ impl Search<'_> {
                 if at == hides.len() {
                     hides.push(HiddenValues { path: difference.path.clone(), examples: Vec::new() });
                 }
-                if let Some(hidden) = hides.get_mut(at).filter(|hidden| hidden.examples.len() < EXAMPLES_MAX) {
+                if let Some(hidden) = hides.get_mut(at) {
                     hidden.examples.push(difference.clone());
                 }
             }
         }
+        // Those whose numbers are furthest apart: what is hidden may be more than rounding.
+        for HiddenValues { examples, .. } in &mut hides {
+            examples.sort_by(|a, b| distance(b).total_cmp(&distance(a)));
+            examples.truncate(EXAMPLES_MAX);
+        }
         SuggestedRule { rule: rule.alone(), hides, samples, pairs: pairs.round() as u64, warning: rule.warning() }
     }
+}
+
+/// How far the numbers of a difference are apart; 0 if it has none.
+fn distance(difference: &Difference) -> f64 {
+    difference.distance().unwrap_or_default()
 }
 
 fn unexplained(left: &Evaluation, judged: &JudgedSamples<'_>) -> Vec<Unexplained> {
@@ -211,9 +221,10 @@ fn unexplained(left: &Evaluation, judged: &JudgedSamples<'_>) -> Vec<Unexplained
             Err(why) => why,
         };
         let of_sample = |n: usize| left.differences.get(n).into_iter().flatten();
-        let first = place.occurrences.first().map(|occurrence| occurrence.sample);
-        let example =
-            first.and_then(|n| of_sample(n).find(|d| (&d.path, d.kind) == (&place.path, place.kind)).cloned());
+        let of_place = |n: usize| of_sample(n).find(|d| (&d.path, d.kind) == (&place.path, place.kind));
+        // The first of those whose numbers are furthest apart.
+        let found = place.occurrences.iter().rev().filter_map(|occurrence| of_place(occurrence.sample));
+        let example = found.max_by(|a, b| distance(a).total_cmp(&distance(b))).cloned();
         let (samples, pairs) = (place.occurrences.len() as u64, place.pairs.round() as u64);
         Unexplained { path: place.path, kind: place.kind, samples, pairs, why, example }
     };

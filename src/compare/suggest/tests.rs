@@ -414,6 +414,22 @@ fn rules_in_force_are_kept_and_rounding_is_tolerated() {
 }
 
 #[test]
+fn rounding_is_tolerated_and_a_wrong_amount_at_the_same_place_is_shown() {
+    let mut route = Route::new(json!({}));
+    for n in 0..40 {
+        let of = |total: f64| json_reply(&json!({ "total": total }));
+        let total = 87.84 + n as f64;
+        route.compare(n, &json!({"body": n}), of(total), of(if n == 7 { total * 1.1 } else { total + 1e-13 }));
+    }
+    let suggestions = route.suggest();
+    assert!(added(&suggestions)[0]["tolerance"]["$.total"].as_f64().is_some_and(|by| by < 1e-11));
+    let [Unexplained { samples: 1, pairs: 1, example: Some(example), .. }] = suggestions.unexplained.as_slice() else {
+        panic!("{:?}", suggestions.unexplained)
+    };
+    assert!(example.legacy.as_deref().is_some_and(|legacy| legacy.starts_with("94.84")), "{example:?}");
+}
+
+#[test]
 fn a_tolerance_in_force_that_is_too_small_is_widened() {
     let mut route = Route::new(json!({"tolerance": {"$.share": 1e-13, "$.at": "1s", "$.total": 0.01}}));
     for n in 0..6 {

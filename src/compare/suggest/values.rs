@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::compare::magnitude::{Magnitude, magnitude_of};
+use crate::compare::node::Node;
 use crate::compare::number::Decimal;
 use crate::compare::times::{self, TimeForm};
 
@@ -24,8 +26,6 @@ const TIME_TOLERANCES: [(&str, i128); 9] = [
 /// How many times larger a proposed tolerance is than the largest difference of the samples: other pairs may differ
 /// more.
 const MARGIN: i128 = 4;
-/// By which share of their size two numbers may differ and still be the same, rounded differently.
-const ROUNDING_MAX: f64 = 1e-6;
 /// The fewest characters of an id that nothing but its form shows.
 const OPAQUE_CHARS_MIN: usize = 12;
 
@@ -117,22 +117,16 @@ fn clock_reading(value: &Value, compared: i128) -> Option<(i128, TimeForm)> {
     ((at - compared).abs() <= CLOCK_WINDOW_NS).then_some((at, form))
 }
 
-/// The tolerance under which all these pairs of numbers are equal, if they differ by rounding alone.
+/// Whether two values are numbers that differ by rounding alone.
+pub(super) fn differ_by_rounding(legacy: &Value, engine: &Value) -> bool {
+    let (Value::Number(_), Value::Number(_)) = (legacy, engine) else { return false };
+    magnitude_of(Node::from(legacy), Node::from(engine)) == Some(Magnitude::Rounding)
+}
+
+/// The tolerance under which all these pairs of numbers, which differ by rounding, are equal; `None` if there are none.
 pub(super) fn rounding_tolerance<'a>(pairs: impl Iterator<Item = (&'a Value, &'a Value)>) -> Option<Value> {
-    let mut largest = 0.0f64;
-    for (legacy, engine) in pairs {
-        let (Value::Number(a), Value::Number(b)) = (legacy, engine) else { return None };
-        let is_whole = |text: &str| !text.contains(['.', 'e', 'E']);
-        if is_whole(a.as_str()) && is_whole(b.as_str()) {
-            return None;
-        }
-        let (a, b) = (a.as_f64()?, b.as_f64()?);
-        let difference = (a - b).abs();
-        if difference > ROUNDING_MAX * a.abs().max(b.abs()) {
-            return None;
-        }
-        largest = largest.max(difference);
-    }
+    let distance = |(legacy, engine): (&Value, &Value)| Some((legacy.as_f64()? - engine.as_f64()?).abs());
+    let largest = pairs.filter_map(distance).max_by(f64::total_cmp)?;
     let text = (1..=18).rev().map(|zeros| format!("0.{}1", "0".repeat(zeros - 1)));
     let mut fitting = text.filter(|text| text.parse::<f64>().is_ok_and(|by| by >= largest * MARGIN as f64));
     let text = fitting.next().filter(|text| Decimal::parse(text).is_some())?;
@@ -182,7 +176,8 @@ mod tests {
         assert_eq!(of(json!(17), json!(18)), None);
         let of = |a: &str, b: &str| {
             let (a, b): (Value, Value) = (serde_json::from_str(a).unwrap(), serde_json::from_str(b).unwrap());
-            rounding_tolerance([(&a, &b)].into_iter()).map(|by| by.to_string())
+            let rounded = Some((&a, &b)).filter(|(a, b)| differ_by_rounding(a, b));
+            rounding_tolerance(rounded.into_iter()).map(|by| by.to_string())
         };
         assert!(of("0.30000000000000004", "0.3").is_some());
         assert_eq!((of("17.50", "17.51"), of("1000000", "1000001"), of("10.00", "10.01")), (None, None, None));

@@ -42,6 +42,31 @@ fn steps_of_child_workflows_cause_the_same_warnings_as_the_routes_own_steps() {
     assert!(!shown.contains("the shared step `mail` has"), "no run of it is begun in a rehearsal\n{shown}");
 }
 
+/// With the egress listener, legacy's own reply is at hand.
+#[test]
+fn a_step_without_rehearse_is_told_how_to_take_legacys_reply() {
+    let steps = "charge: { call: 'POST ${services.bank}/charges' }";
+    let text = format!(
+        "workflow: create-order\nsteps: {{ {steps} }}\n\
+         respond: {{ status: 201, body: '${{steps.charge.output.id}}' }}\n"
+    );
+    let set = Set::valid().put("workflows/create-order.yaml", text);
+    assert!(set.shown().contains("`rehearse: { id: \"${legacy.body.id}\" }`"), "{}", set.shown());
+    let egress = "egress: { listen: 127.0.0.1:8090 }\nlisten: 127.0.0.1:8080";
+    let shown = set.edit("pointsman.yaml", "listen: 127.0.0.1:8080", egress).shown();
+    assert!(shown.contains("`rehearse: legacy` takes the reply") && !shown.contains("legacy.body.id"), "{shown}");
+}
+
+#[test]
+fn an_error_in_the_yaml_of_one_file_does_not_hide_errors_in_the_others() {
+    let set =
+        Set::valid().edit("routes/orders.yaml", "${intents.charge.body.amount == ", "${intents.charge.body.amount = ");
+    let alone = set.shown();
+    let shown = set.edit("pointsman.yaml", "listen: 127.0.0.1:8080", "listen: [127.0.0.1:8080").shown();
+    assert!(shown.contains("error: not YAML") && shown.contains("by `==`, not by `=`"), "{shown}");
+    assert_eq!(shown.matches("error: ").count(), alone.matches("error: ").count() + 1, "{shown}");
+}
+
 #[test]
 fn replayed_reads_of_a_route_that_reads_nothing_cause_a_warning() {
     let replaying = |set: Set| {

@@ -229,6 +229,11 @@ fn errors_have_an_offset() {
     };
     assert_eq!(error(" ").0, "the expression is empty");
     assert_eq!(error("1 +"), ("not a CEL expression: it ends too early".into(), Some(3)));
+    for (text, hint, at) in [("a = 402", "`==`", 2), ("a=b", "`==`", 1), ("a & b", "`&&`", 2), ("a | b", "`||`", 2)] {
+        let (message, offset) = error(text);
+        assert!(message.contains(hint), "{text}: {message}");
+        assert_eq!(offset, Some(at), "{text}");
+    }
     assert_eq!(error("(1"), ("`(` is not closed".into(), Some(2)));
     assert_eq!(error("é + 1)"), ("`)` closes nothing".into(), Some(5)));
     assert_eq!(error("'abc"), ("a string is not closed".into(), Some(0)));

@@ -8,7 +8,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use super::bounds::{BoundExceeded, CompareBounds};
 use super::compared_body::ComparedBody;
 use super::context::WalkContext;
-use super::earlier_ids::{self, EarlierIds};
+use super::earlier_ids::{self, BoundIds, EarlierIds};
 use super::effects::{EffectCoverage, IntentCounts, PairedCalls, RunExtent};
 use super::findings::{ComparisonFindings, ReportAs};
 use super::id_map::{FoundIds, IdMap};
@@ -42,15 +42,15 @@ pub fn compare(
 ///
 /// # Errors
 /// As [`compare`].
-pub fn compare_in_instance(
-    pair: &Pair<'_>,
+pub fn compare_in_instance<'p>(
+    pair: &'p Pair<'p>,
     earlier: &[EarlierIds],
-    rules: &Rules,
+    rules: &'p Rules,
     bounds: &CompareBounds,
     expired: &dyn Fn() -> bool,
-) -> Result<(Comparison, Vec<EarlierIds>), BoundExceeded> {
+) -> Result<(Comparison, BoundIds<'p>), BoundExceeded> {
     let (comparison, ids) = compared(pair, earlier, rules, bounds, expired)?;
-    Ok((comparison, earlier_ids::bound_by(pair, rules, &ids)))
+    Ok((comparison, BoundIds::of(pair, rules, ids)))
 }
 
 /// The comparison with the ids of headers bound first. If ids contradict each other there, it is made once more with

@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use super::findings::{ComparisonFindings, ReportAs};
 use super::id_form::is_no_id;
 use super::id_map::{FoundIds, IdMap, id_text};
-use super::pair::{HidesSensitive, Pair};
+use super::pair::{HidesSensitive, InstanceIds, Pair};
 use super::redact::ShownAs;
 use super::rule_texts::IdKind;
 use super::rules::Rules;
 use super::verdict::DifferenceKind;
 
-/// The most ids of one pair that are remembered.
+/// The most ids of one pair that are remembered, and the most that are reported as those of another instance.
 const IDS_OF_PAIR_MAX: usize = 64;
 /// The longest id that is remembered.
 const ID_BYTES_MAX: usize = 256;
@@ -47,13 +47,24 @@ pub enum IdsOf {
     Kind(String),
     /// The name under which they are: `payment_id`, `payments.id`.
     Name(String),
+    /// The place without a name where they are, a header or a text. What they are the ids of is not known, so they are
+    /// held only against the ids of instances, never against what an earlier pair bound at the same place.
+    Place(String),
 }
 
 impl IdsOf {
-    fn found(kind: IdKind, path: &str, kinds: &[String]) -> Option<Self> {
+    fn found(kind: IdKind, path: &str, kinds: &[String]) -> Self {
         match kinds.get(kind.index()).filter(|_| kind != IdKind::ANY) {
-            Some(kind) => Some(Self::Kind(kind.clone())),
-            None => name_of(path).map(Self::Name),
+            Some(kind) => Self::Kind(kind.clone()),
+            None => name_of(path).map_or_else(|| Self::Place(path.to_owned()), Self::Name),
+        }
+    }
+
+    /// Whether such ids are held against those of later pairs of the instance.
+    fn are_remembered(&self) -> bool {
+        match self {
+            Self::Kind(_) | Self::Name(_) => true,
+            Self::Place(_) => false,
         }
     }
 }
@@ -72,27 +83,105 @@ fn name_of(path: &str) -> Option<String> {
     }
 }
 
-/// The ids that a pair has bound under rules, the most that are remembered.
-pub(super) fn bound_by(pair: &Pair<'_>, rules: &Rules, ids: &IdMap) -> Vec<EarlierIds> {
-    let is_hidden = |id: &str, hides: &dyn HidesSensitive| hides.hide_in_text(id) != id;
-    let found = ids.found_by_rules().filter_map(|(kind, legacy, found)| {
-        let engine = id_text(&found.engine)?;
-        let is_kept = |id: &str| id.len() <= ID_BYTES_MAX && !is_no_id(id);
-        let of = IdsOf::found(kind, &found.path, rules.texts.kinds()).filter(|_| is_kept(legacy) && is_kept(engine))?;
-        let is_sensitive = pair.sensitive.is_some_and(|hides| is_hidden(legacy, hides) || is_hidden(engine, hides));
-        let is_secret = found.shown_as != ShownAs::UnderKey || is_sensitive;
-        Some(EarlierIds {
+/// The ids that the comparison of a pair bound under rules.
+pub struct BoundIds<'p> {
+    pair: &'p Pair<'p>,
+    rules: &'p Rules,
+    ids: IdMap,
+}
+
+impl<'p> BoundIds<'p> {
+    pub(super) fn of(pair: &'p Pair<'p>, rules: &'p Rules, ids: IdMap) -> Self {
+        Self { pair, rules, ids }
+    }
+
+    /// The ids as those of later pairs of the instance are held against them, the most that are remembered. Of each
+    /// kind or name the first ones: many ids of the lines of an order must not displace the one of its payment.
+    pub fn to_remember(&self) -> Vec<EarlierIds> {
+        let mut all: Vec<_> = self.found().map(|found| (self.of_found(found), found)).collect();
+        all.retain(|(of, _)| of.are_remembered());
+        all.sort_by(|(of, found), (of_other, other)| (of, place(*found)).cmp(&(of_other, place(*other))));
+        let mut of_before = (None, 0);
+        let mut ranked: Vec<(usize, _)> = Vec::with_capacity(all.len());
+        for (of, found) in &all {
+            of_before = if of_before.0 == Some(of) { (Some(of), of_before.1 + 1) } else { (Some(of), 0) };
+            ranked.push((of_before.1, *found));
+        }
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.truncate(IDS_OF_PAIR_MAX);
+        ranked.into_iter().map(|(_, found)| self.earlier(found)).collect()
+    }
+
+    /// The ids that contradict what is known of instances, with the ids of the instance in place of their own.
+    /// `instance_of` says, by the declared kind, legacy's id and the engine's, which instance they contradict. All ids
+    /// of the pair are asked for; of those that contradict, enough are returned for the pair to differ.
+    pub fn contradicting(
+        &self,
+        instance_of: impl Fn(Option<&str>, &str, &str) -> Option<InstanceIds>,
+    ) -> Vec<EarlierIds> {
+        let contradicting = self.found().filter_map(|found| {
+            let (kind, legacy, of_engine) = found;
+            Some((found, instance_of(self.kind(kind), legacy, id_text(&of_engine.engine)?)?))
+        });
+        let mut contradicting: Vec<_> = contradicting.collect();
+        contradicting.sort_by(|(found, _), (other, _)| place(*found).cmp(&place(*other)));
+        contradicting.truncate(IDS_OF_PAIR_MAX);
+        let of_instance = |(found, InstanceIds { legacy, engine })| EarlierIds {
+            path: "instance.id".to_owned(),
+            legacy,
+            engine,
+            ..self.earlier(found)
+        };
+        contradicting.into_iter().map(of_instance).collect()
+    }
+
+    /// The kind that the rules declare for these two ids, if they were bound.
+    pub fn kind_of(&self, InstanceIds { legacy, engine }: &InstanceIds) -> Option<&'p str> {
+        let mut found = self
+            .found()
+            .filter(|(_, of_legacy, found)| *of_legacy == *legacy && id_text(&found.engine) == Some(engine.as_str()));
+        found.find_map(|(kind, ..)| self.kind(kind))
+    }
+
+    /// All that can be told from other values.
+    fn found(&self) -> impl Iterator<Item = Found<'_>> {
+        let ids = self.ids.found_by_rules();
+        ids.filter(|(_, legacy, found)| is_kept(legacy) && id_text(&found.engine).is_some_and(is_kept))
+    }
+
+    fn kind(&self, kind: IdKind) -> Option<&'p str> {
+        self.rules.texts.kinds().get(kind.index()).filter(|_| kind != IdKind::ANY).map(String::as_str)
+    }
+
+    fn of_found(&self, (kind, _, found): Found<'_>) -> IdsOf {
+        IdsOf::found(kind, &found.path, self.rules.texts.kinds())
+    }
+
+    fn earlier(&self, found: Found<'_>) -> EarlierIds {
+        let (of, (_, legacy, found)) = (self.of_found(found), found);
+        let engine = id_text(&found.engine).unwrap_or_default();
+        let is_hidden = |id: &str, hides: &dyn HidesSensitive| hides.hide_in_text(id) != id;
+        let is_sensitive = self.pair.sensitive.is_some_and(|by| is_hidden(legacy, by) || is_hidden(engine, by));
+        EarlierIds {
             of,
             path: found.path.clone(),
             legacy: legacy.to_owned(),
             engine: engine.to_owned(),
-            is_secret,
-        })
-    });
-    let mut bound: Vec<EarlierIds> = found.collect();
-    bound.sort();
-    bound.truncate(IDS_OF_PAIR_MAX);
-    bound
+            is_secret: found.shown_as != ShownAs::UnderKey || is_sensitive,
+        }
+    }
+}
+
+fn is_kept(id: &str) -> bool {
+    id.len() <= ID_BYTES_MAX && !is_no_id(id)
+}
+
+/// A kind, legacy's id, and where it was found.
+type Found<'m> = (IdKind, &'m str, &'m FoundIds);
+
+/// By what ids that were found are ordered.
+fn place<'m>((_, legacy, found): Found<'m>) -> (&'m str, &'m str) {
+    (found.path.as_str(), legacy)
 }
 
 /// Reports the ids of a pair of which one was bound to another id by an earlier pair of the instance.
@@ -109,10 +198,8 @@ pub(super) fn report_contradictions(
     let mut found: Vec<_> = ids.found_by_rules().collect();
     found.sort_by_key(|(kind, legacy, found)| (*kind, *legacy, found.path.clone()));
     for (kind, legacy, found) in found {
-        let (Some(of), Some(engine)) = (IdsOf::found(kind, &found.path, rules.texts.kinds()), id_text(&found.engine))
-        else {
-            continue;
-        };
+        let Some(engine) = id_text(&found.engine) else { continue };
+        let of = IdsOf::found(kind, &found.path, rules.texts.kinds());
         let is_contradicted = |ids: &&EarlierIds| ids.of == of && (ids.legacy == legacy) != (ids.engine == engine);
         let contradicted: Vec<FoundIds> = earlier.iter().filter(is_contradicted).map(EarlierIds::as_found).collect();
         if contradicted.is_empty() {
@@ -157,8 +244,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::compare::id_tests::with_location;
     use crate::compare::tests::{BOUNDS, found, json_reply, rules};
-    use crate::compare::{Comparison, InstanceIds, Verdict, compare_in_instance};
+    use crate::compare::{Comparison, Verdict, compare_in_instance};
 
     /// Compares two replies after earlier pairs.
     fn follow_up(
@@ -178,7 +266,9 @@ mod tests {
             instance: Some(&instance),
             sensitive: None,
         };
-        compare_in_instance(&pair, earlier, &rules(draft.clone()), &BOUNDS, &|| false).unwrap()
+        let rules = rules(draft.clone());
+        let (comparison, bound) = compare_in_instance(&pair, earlier, &rules, &BOUNDS, &|| false).unwrap();
+        (comparison, bound.to_remember())
     }
 
     #[test]
@@ -209,6 +299,45 @@ mod tests {
         // The engine's id of one object for another one of legacy.
         let other = follow_up(&order("17", "p-2", 4), &order("run-1", "q-1", 9), &draft, &earlier).0;
         assert_eq!(found(&other), [("$.payment_id", DifferenceKind::Value)]);
+    }
+
+    #[test]
+    fn many_ids_of_one_name_do_not_displace_the_one_of_another() {
+        let draft = json!({"ids": ["$.lines[*].id", "$.payment_id"]});
+        let order = |payment: &str, first: usize| {
+            let lines: Vec<Value> = (first..first + 70).map(|line| json!({"id": line})).collect();
+            json!({"payment_id": payment, "lines": lines})
+        };
+        let (_, earlier) = follow_up(&order("p-1", 100), &order("q-1", 300), &draft, &[]);
+        assert_eq!(earlier.len(), IDS_OF_PAIR_MAX);
+        let wrong = follow_up(&order("p-1", 100), &order("q-2", 300), &draft, &earlier).0;
+        assert_eq!(found(&wrong), [("$.payment_id", DifferenceKind::Value)]);
+    }
+
+    #[test]
+    fn ids_in_headers_are_not_held_against_those_of_earlier_pairs() {
+        let rules = rules(json!({"ids": [{"header.location": "/orders/{id}"}]}));
+        let of = |id: &str| with_location(&format!("/orders/{id}"), &json!({}));
+        let (legacy, engine) = (of("17"), of("e-1"));
+        let pair = Pair {
+            legacy: &legacy,
+            engine: &engine,
+            effects: None,
+            stale_reads: false,
+            request: &Value::Null,
+            instance: None,
+            sensitive: None,
+        };
+        let (_, bound) = compare_in_instance(&pair, &[], &rules, &BOUNDS, &|| false).unwrap();
+        assert_eq!(bound.to_remember(), []);
+        let all = bound.contradicting(|kind, legacy, engine| {
+            assert_eq!((kind, legacy, engine), (None, "17", "e-1"));
+            Some(InstanceIds { legacy: "18".to_owned(), engine: "e-1".to_owned() })
+        });
+        let of = IdsOf::Place("headers.location".to_owned());
+        let path = "instance.id".to_owned();
+        let ids = EarlierIds { of, path, legacy: "18".to_owned(), engine: "e-1".to_owned(), is_secret: false };
+        assert_eq!(all, [ids]);
     }
 
     #[test]

@@ -71,10 +71,10 @@ pub(crate) fn main(
         };
     }
     let settings = settings::check(&draft, site, dir, overrides, referenced_files, problems);
-    let strata_by = check_strata_key(&draft.promote, &[], &site.key("promote"), problems);
+    let redact = settings.as_ref().map(|settings| settings.redact.clone()).unwrap_or_default();
+    let strata_by = check_strata_key(&draft.promote, &[], &redact, &site.key("promote"), problems);
     let promote = promote(&draft.promote, &Promote::default(), strata_by, &site.key("promote"), problems);
     let guard = guard_by_default(draft.guard.as_ref(), services.keys(), &site.key("guard"), problems);
-    let redact = settings.as_ref().map(|settings| settings.redact.clone()).unwrap_or_default();
     let secrets = draft.secrets.keys().cloned().collect();
     MainFile {
         settings,

@@ -8,10 +8,13 @@ use std::sync::Arc;
 
 use super::RequestFacts;
 use super::facts::scope;
-use crate::expression::{ExpressionError, Template};
+use crate::expression::{ExpressionError, ReadPath, Template};
+use crate::secret::RedactRules;
 
 /// The longest value, before it is escaped; what is longer is cut.
 const VALUE_BYTES_MAX: usize = 64;
+/// Shown in place of each value that holds a secret. No other value is shown so: they are in quotation marks.
+const SECRET_VALUE: &str = "(redacted)";
 
 /// A checked `strata_by:`. Two are equal if their texts are.
 #[derive(Clone)]
@@ -30,14 +33,23 @@ impl StratumKey {
     pub fn text(&self) -> &str {
         &self.text
     }
-    /// The value of a request; `None` if it is null or empty.
+    /// The value of a request; `None` if it is null or empty. All values in which `redact` finds a secret are one,
+    /// because values are stored and shown.
     ///
     /// # Errors
     /// The key cannot be evaluated. The request then has no value.
-    pub fn value_of(&self, facts: &RequestFacts<'_>) -> Result<Option<StratumValue>, ExpressionError> {
+    pub fn value_of(
+        &self,
+        facts: &RequestFacts<'_>,
+        redact: &RedactRules,
+    ) -> Result<Option<StratumValue>, ExpressionError> {
         let value = self.template.evaluate_text_or_null(&scope(self.template.reads(), facts))?;
         let value = value.filter(|value| !value.is_empty());
-        Ok(value.map(|value| StratumValue { key: Arc::clone(&self.text), shown: shown(&value).into() }))
+        Ok(value.map(|value| StratumValue { key: Arc::clone(&self.text), shown: shown(&value, redact).into() }))
+    }
+    /// What the key reads of a request.
+    pub fn reads(&self) -> &[ReadPath] {
+        self.template.reads()
     }
 }
 
@@ -58,11 +70,15 @@ impl fmt::Debug for StratumKey {
 pub struct StratumValue {
     /// The key, as it was written.
     pub key: Arc<str>,
-    /// The value as the name of a kind of request shows it: cut, escaped and in quotation marks.
+    /// The value as the name of a kind of request shows it: cut, escaped and in quotation marks, or `(redacted)`.
     pub shown: Arc<str>,
 }
 
-fn shown(value: &str) -> String {
+fn shown(value: &str, redact: &RedactRules) -> String {
+    // Before it is cut: a part of a secret is not recognised.
+    if redact.finds_secret_in(value) {
+        return SECRET_VALUE.to_owned();
+    }
     let end = value.floor_char_boundary(VALUE_BYTES_MAX);
     format!("{:?}", value.get(..end).unwrap_or_default())
 }
@@ -70,6 +86,22 @@ fn shown(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Detectors;
+
+    fn shown(value: &str) -> String {
+        super::shown(value, &RedactRules::default())
+    }
+
+    #[test]
+    fn all_values_that_hold_a_secret_are_one() {
+        let email = RedactRules::new([], Vec::new(), Detectors { email: true });
+        let long = format!("{} 4111111111111111", "x".repeat(VALUE_BYTES_MAX));
+        let jwt = "eyJhbGciOi.eyJzdWIiOi.c2lnbmF0dXJl";
+        for secret in ["4111111111111111", "Bearer sk12345secret9", jwt, long.as_str(), "jane@example.com"] {
+            assert_eq!(super::shown(secret, &email), SECRET_VALUE, "{secret}");
+        }
+        assert_eq!((&*shown("jane@example.com"), &*shown("(redacted)")), ("\"jane@example.com\"", "\"(redacted)\""));
+    }
 
     #[test]
     fn a_value_is_cut_and_escaped() {

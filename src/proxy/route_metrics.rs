@@ -155,7 +155,7 @@ impl RouteMetrics {
     /// request then has no value. Rare, so the series is looked up by name.
     pub(super) fn stratum_value(&self, flag: &RouteFlag, facts: &RequestFacts<'_>) -> Option<StratumValue> {
         let key = flag.route.promote.strata_by.as_ref()?;
-        key.value_of(facts).unwrap_or_else(|_| {
+        key.value_of(facts, &flag.route.redact).unwrap_or_else(|_| {
             counter!("pointsman_stratum_errors_total", "route" => self.label()).increment(1);
             None
         })

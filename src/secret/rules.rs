@@ -4,8 +4,9 @@ use serde_json::Value;
 use serde_json_path::JsonPath;
 
 use super::detect::Detectors;
-use super::names::{has_declared, plain_name};
-use super::redact::STARS;
+use super::names::{has_declared, is_secret, plain_name};
+use super::redact::{STARS, is_hidden};
+use super::walk::{FoundSecret, replace_secrets};
 
 /// What is redacted in addition to secrets that are known by their names.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,6 +43,21 @@ impl RedactRules {
     /// Whether the value under this name is declared as secret.
     pub fn has_name(&self, name: &str) -> bool {
         has_declared(&self.names, name)
+    }
+    /// Whether the value under this name is secret, declared or not.
+    pub fn is_secret(&self, name: &str) -> bool {
+        is_secret(name) || self.has_name(name)
+    }
+    /// Whether a text has a secret in it: a credential, one that a detector finds, or the value of a secret name that
+    /// the text has too.
+    pub fn finds_secret_in(&self, text: &str) -> bool {
+        let mut is_found = false;
+        let mut note = |found: FoundSecret<'_>| {
+            is_found |= !is_hidden(found.value);
+            None
+        };
+        replace_secrets(text, &|name| self.is_secret(name), self.detectors, &mut note);
+        is_found
     }
     /// Which detectors search.
     pub fn detectors(&self) -> Detectors {
@@ -86,6 +102,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn secrets_in_a_text_are_found() {
+        let rules = RedactRules::new(["customer_ref".to_owned()], Vec::new(), Detectors::default());
+        let email = rules.and(&RedactRules::new([], Vec::new(), Detectors { email: true }));
+        for text in [
+            "4111111111111111",
+            "4111 1111 1111 1111 (web)",
+            "Bearer sk12345secret9",
+            "Basic dXNlcjpwYXNz",
+            "eyJhbGciOi.eyJzdWIiOi.c2lnbmF0dXJl",
+            "web; password=hunter2",
+            "customerRef=7",
+            r#"{"token": "hunter2"}"#,
+        ] {
+            assert!(rules.finds_secret_in(text), "{text}");
+        }
+        for text in ["", "web", "order-4111111111111111a", "web; version=2", "password=***"] {
+            assert!(!rules.finds_secret_in(text), "{text}");
+        }
+        assert!(email.finds_secret_in("jane@example.com") && !rules.finds_secret_in("jane@example.com"));
+        assert!(rules.is_secret("x-api-key") && rules.is_secret("Customer-Ref") && !rules.is_secret("x-channel"));
+    }
 
     #[test]
     fn names_are_compared_without_their_punctuation() {

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use http::HeaderMap;
 use serde_json::Value;
 
-use crate::compare::{Body, BoundExceeded, Comparison, EarlierIds, IdsOf, InstanceIds, Observation, decoded_body};
+use crate::compare::{Body, BoundExceeded, BoundIds, Comparison, EarlierIds, InstanceIds, Observation, decoded_body};
 use crate::evidence::EvidenceGeneration;
 use crate::exchange::Answered;
 use crate::flag::Instance;
@@ -82,58 +82,30 @@ impl GivenIds {
 
     /// Notes the kind of ids that the rules declare for the instances of a family, so far as the ids that the pair of a
     /// create bound say so.
-    pub(super) fn note_kind(&self, family: &RouteId, created: &InstanceIds, bound: &[EarlierIds]) {
-        let kind = bound.iter().find_map(|ids| match &ids.of {
-            IdsOf::Kind(kind) if ids.legacy == created.legacy && ids.engine == created.engine => Some(kind),
-            IdsOf::Kind(_) | IdsOf::Name(_) => None,
-        });
+    pub(super) fn note_kind(&self, family: &RouteId, created: &InstanceIds, bound: &BoundIds<'_>) {
+        let Some(kind) = bound.kind_of(created) else { return };
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kind) = kind.filter(|kind| recent.kinds.get(family) != Some(kind)) {
-            recent.kinds.insert(family.clone(), kind.clone());
+        if recent.kinds.get(family).map(String::as_str) != Some(kind) {
+            recent.kinds.insert(family.clone(), kind.to_owned());
         }
     }
 
-    /// Of the ids that a pair of the family bound: which of them are those of two different instances, with the ids
-    /// that one of these instances and its twin have.
-    ///
-    /// An id may be the number of something else. So only ids of the kind that is declared for the instances count, and
-    /// ids that are no short numbers.
-    pub(super) fn of_other_instances(&self, family: &RouteId, bound: &[EarlierIds]) -> Vec<EarlierIds> {
-        let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let kind = recent.kinds.get(family);
-        let contradiction = |ids: &EarlierIds| {
-            let is_declared = matches!(&ids.of, IdsOf::Kind(of) if Some(of) == kind);
-            let known = |by: &HashMap<(RouteId, Box<str>), Box<str>>, id: &str| {
-                let found = by.get(&(family.clone(), id.into()))?;
-                (is_declared || !is_short_number(id)).then(|| found.to_string())
-            };
-            let twin = known(&recent.twins, &ids.legacy).filter(|twin| *twin != ids.engine);
-            let instance = known(&recent.instances, &ids.engine).filter(|instance| *instance != ids.legacy);
-            let (legacy, engine) = match (twin, instance) {
-                (Some(twin), _) => (ids.legacy.clone(), twin),
-                (None, Some(instance)) => (instance, ids.engine.clone()),
-                (None, None) => return None,
-            };
-            Some(EarlierIds { path: "instance.id".to_owned(), legacy, engine, ..ids.clone() })
-        };
-        bound.iter().filter_map(contradiction).collect()
-    }
-}
-
-impl GivenIds {
     /// Compares a pair of an instance; where it binds ids of two different instances of the family, once more, with the
     /// ids that show that among the earlier ones.
     ///
     /// # Errors
     /// As `compare`.
-    pub(super) fn compared(
+    pub(super) fn compared<'p>(
         &self,
         family: &RouteId,
         earlier: &mut Vec<EarlierIds>,
-        compare: impl Fn(&[EarlierIds]) -> Result<(Comparison, Vec<EarlierIds>), BoundExceeded>,
-    ) -> Result<(Comparison, Vec<EarlierIds>), BoundExceeded> {
+        compare: impl Fn(&[EarlierIds]) -> Result<(Comparison, BoundIds<'p>), BoundExceeded>,
+    ) -> Result<(Comparison, BoundIds<'p>), BoundExceeded> {
         let (comparison, bound) = compare(earlier)?;
-        let of_others = self.of_other_instances(family, &bound);
+        let of_others = {
+            let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            bound.contradicting(|kind, legacy, engine| recent.contradicted(family, kind, legacy, engine))
+        };
         if of_others.is_empty() {
             return Ok((comparison, bound));
         }
@@ -148,6 +120,30 @@ fn is_short_number(id: &str) -> bool {
 }
 
 impl Recent {
+    /// Of two ids that a pair of the family bound, and of their declared kind: whether they are those of two different
+    /// instances; then the ids that one of these instances and its twin have.
+    ///
+    /// An id may be the number of something else. So only ids of the kind that is declared for the instances count, and
+    /// ids that are no short numbers.
+    fn contradicted(
+        &self,
+        family: &RouteId,
+        kind: Option<&str>,
+        of_legacy: &str,
+        of_engine: &str,
+    ) -> Option<InstanceIds> {
+        let is_declared = kind.is_some() && kind == self.kinds.get(family).map(String::as_str);
+        let known = |by: &HashMap<(RouteId, Box<str>), Box<str>>, id: &str| {
+            let found = by.get(&(family.clone(), id.into()))?;
+            (is_declared || !is_short_number(id)).then(|| found.to_string())
+        };
+        if let Some(engine) = known(&self.twins, of_legacy).filter(|twin| twin != of_engine) {
+            return Some(InstanceIds { legacy: of_legacy.to_owned(), engine });
+        }
+        let legacy = known(&self.instances, of_engine).filter(|instance| instance != of_legacy)?;
+        Some(InstanceIds { legacy, engine: of_engine.to_owned() })
+    }
+
     fn forget(&mut self, (family, _, engine): GivenId, legacy: Box<str>) {
         let (of_legacy, of_engine) = ((family.clone(), legacy), (family, engine));
         if self.twins.get(&of_legacy) == Some(&of_engine.1) {
@@ -209,30 +205,25 @@ mod tests {
         assert_eq!(given.note(&orders, next, ids("5", "a")), None, "another workflow begins anew");
     }
 
-    fn bound(of: IdsOf, legacy: &str, engine: &str) -> EarlierIds {
-        let path = "$.parent".to_owned();
-        EarlierIds { of, path, legacy: legacy.to_owned(), engine: engine.to_owned(), is_secret: false }
-    }
-
     #[test]
     fn a_reference_to_the_twin_of_another_instance_is_found() {
         let (given, orders) = (GivenIds::default(), RouteId::new("orders.create"));
         let (a, b) = ("0198c0de-aaaa", "0198c0de-bbbb");
         given.note(&orders, GENERATION, ids("17", a));
         given.note(&orders, GENERATION, ids("18", b));
-        let (order, name) = (|| IdsOf::Kind("order".to_owned()), || IdsOf::Name("parent".to_owned()));
-        let contradicted = |of: IdsOf, legacy: &str, engine: &str| {
-            let found = given.of_other_instances(&orders, &[bound(of, legacy, engine)]);
-            found.into_iter().map(|ids| (ids.legacy, ids.engine)).next()
+        let contradicted = |family: &RouteId, kind: Option<&str>, legacy: &str, engine: &str| {
+            given.0.lock().unwrap().contradicted(family, kind, legacy, engine)
         };
-        assert_eq!(contradicted(name(), "17", a), None);
-        assert_eq!(contradicted(name(), "17", b), Some(("18".to_owned(), b.to_owned())));
-        assert_eq!(contradicted(name(), "17", "new"), None, "17 may be the number of a payment");
-        assert_eq!(contradicted(order(), "17", "new"), None, "nothing says that instances are of this kind");
-        given.note_kind(&orders, &ids("17", a), &[bound(order(), "17", a)]);
-        assert_eq!(contradicted(order(), "17", "new"), Some(("17".to_owned(), a.to_owned())));
-        assert_eq!(contradicted(order(), "17", a), None);
-        assert_eq!(given.of_other_instances(&RouteId::new("carts.create"), &[bound(name(), "17", b)]), []);
+        let order = Some("order");
+        assert_eq!(contradicted(&orders, None, "17", a), None);
+        assert_eq!(contradicted(&orders, None, "17", b), Some(ids("18", b)));
+        assert_eq!(contradicted(&orders, None, "17", "new"), None, "17 may be the number of a payment");
+        assert_eq!(contradicted(&orders, order, "17", "new"), None, "nothing says that instances are of this kind");
+        given.0.lock().unwrap().kinds.insert(orders.clone(), "order".to_owned());
+        assert_eq!(contradicted(&orders, order, "17", "new"), Some(ids("17", a)));
+        assert_eq!(contradicted(&orders, Some("customer"), "17", "new"), None);
+        assert_eq!(contradicted(&orders, order, "17", a), None);
+        assert_eq!(contradicted(&RouteId::new("carts.create"), None, "17", b), None);
     }
 
     #[test]

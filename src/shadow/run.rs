@@ -309,10 +309,12 @@ impl Runner {
         let comparing_within = compare_within * COMPARING_PERCENT / 100;
         let is_over = || start.elapsed() >= comparing_within;
         let compared = match instance {
-            None => compare(&pair, &rules, &bounds, &is_over).map(|comparison| (comparison, Vec::new())),
-            Some(_) => self.given_ids.compared(family, &mut earlier, |earlier| {
-                compare_in_instance(&pair, earlier, &rules, &bounds, &is_over)
-            }),
+            None => compare(&pair, &rules, &bounds, &is_over).map(|comparison| (comparison, None)),
+            Some(_) => {
+                let compare = |earlier: &[_]| compare_in_instance(&pair, earlier, &rules, &bounds, &is_over);
+                let compared = self.given_ids.compared(family, &mut earlier, compare);
+                compared.map(|(comparison, bound)| (comparison, Some(bound)))
+            }
         };
         let (comparison, bound) = match compared {
             Ok(compared) => compared,
@@ -331,9 +333,10 @@ impl Runner {
         if !compares_calls && comparison.verdict != Verdict::Mismatch && !comparison.compares_replies {
             return ComparisonOutcome::Skipped(SkipReason::NothingCompared);
         }
-        if let Some(instance) = instance.filter(|_| comparison.verdict != Verdict::Mismatch) {
+        if let (Some(instance), Some(bound), Verdict::Match | Verdict::Ignored) = (instance, bound, comparison.verdict)
+        {
             created.iter().for_each(|created| self.given_ids.note_kind(family, created, &bound));
-            self.ids_of_instances.note(family, &instance, bound);
+            self.ids_of_instances.note(family, &instance, bound.to_remember());
         }
         let lacks_calls = comparison.lacks_calls_of(engine.unattributed_steps());
         if lacks_calls {

@@ -110,7 +110,8 @@ impl ReadPair {
         bounds: &CompareBounds,
         expired: &dyn Fn() -> bool,
     ) -> Result<Comparison, NotJudged> {
-        let compared = compare_in_instance(&self.pair(), &self.earlier_ids, rules, bounds, expired);
+        let pair = self.pair();
+        let compared = compare_in_instance(&pair, &self.earlier_ids, rules, bounds, expired);
         compared.map(|(comparison, _)| comparison).map_err(NotJudged::Bound)
     }
 

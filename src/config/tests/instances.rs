@@ -67,6 +67,30 @@ fn a_follower_has_the_id_in_its_path_in_the_query_in_a_header_or_in_its_body() {
     }
 }
 
+#[test]
+fn an_id_of_an_instance_is_nothing_that_redact_names() {
+    let listen = "listen: 127.0.0.1:8080";
+    let redact = format!("redact: {{ names: [order_ref, order] }}\n{listen}");
+    let declaring = |set: Set| set.edit("pointsman.yaml", listen, &redact);
+    for key in ["header.x-order-id", "body.order.id"] {
+        let shown = declaring(following_by(&format!("\"{key}\""))).shown();
+        assert!(!shown.contains("is a secret"), "{shown}");
+    }
+    for (key, name) in [
+        ("header.Order-Ref", "Order-Ref"),
+        ("query.order[order_ref]", "order[order_ref]"),
+        ("query.order", "order"),
+        ("body.ids.order_ref", "order_ref"),
+    ] {
+        let shown = declaring(following_by(&format!("\"{key}\""))).shown();
+        assert!(shown.contains(&format!("`{name}` is a secret, and ids of instances are stored and shown")), "{shown}");
+    }
+    for (creates, name) in [("header.order-ref", "order-ref"), ("$.order", "order")] {
+        let shown = declaring(creating_in(creates)).shown();
+        assert!(shown.contains(&format!("`{name}` is a secret, and ids of instances are stored and shown")), "{shown}");
+    }
+}
+
 /// The creator has the id of a new order elsewhere than in `$.id`.
 fn creating_in(creates: &str) -> Set {
     with_alive("shop").edit("routes/orders.yaml", "creates: $.id", &format!("creates: {creates}"))

@@ -10,7 +10,7 @@ use serde_json_path::JsonPath;
 use crate::expression::{CreatedIdSource, IdHeader, last_name, parse_json_path};
 use crate::flag::HOP_BY_HOP_HEADERS;
 use crate::problem::{Problems, Site};
-use crate::secret::is_secret;
+use crate::secret::RedactRules;
 
 const EXAMPLE: &str = "for example `creates: header.location`, or with a pattern of its value: `creates: { \
                        header.location: \"/orders/{id}\" }`";
@@ -26,11 +26,16 @@ pub enum CreatesDraft {
 }
 
 /// Checks where the reply has the id of a new instance.
-pub(super) fn created_id_source(draft: &CreatesDraft, site: &Site, problems: &mut Problems) -> Option<CreatedIdSource> {
+pub(super) fn created_id_source(
+    draft: &CreatesDraft,
+    redact: &RedactRules,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<CreatedIdSource> {
     match draft {
         CreatesDraft::Text(text) => match text.strip_prefix("header.") {
-            Some(name) => in_header(name, None, site, site, problems),
-            None => in_body(text, site, problems),
+            Some(name) => in_header((name, None), redact, site, site, problems),
+            None => in_body(text, redact, site, problems),
         },
         CreatesDraft::Header(map) => {
             let mut entries = map.iter();
@@ -43,12 +48,12 @@ pub(super) fn created_id_source(draft: &CreatesDraft, site: &Site, problems: &mu
                 problems.error(&of_pattern.at_key(), format!("`{key}` is no header of a reply")).hint(EXAMPLE);
                 return None;
             };
-            in_header(name, Some(pattern), &of_pattern.clone().at_key(), &of_pattern, problems)
+            in_header((name, Some(pattern)), redact, &of_pattern.clone().at_key(), &of_pattern, problems)
         }
     }
 }
 
-fn in_body(path: &str, site: &Site, problems: &mut Problems) -> Option<CreatedIdSource> {
+fn in_body(path: &str, redact: &RedactRules, site: &Site, problems: &mut Problems) -> Option<CreatedIdSource> {
     match parse_json_path(path) {
         Ok(_) if !selects_one_value(path) => {
             let message = format!("`{path}` may select several values, and a reply creates one instance");
@@ -56,7 +61,7 @@ fn in_body(path: &str, site: &Site, problems: &mut Problems) -> Option<CreatedId
             None
         }
         Ok(id) => {
-            refuse_secret(&id, site, "for example $.id, or header.location", problems)?;
+            refuse_secret(&id, redact, site, "for example $.id, or header.location", problems)?;
             Some(CreatedIdSource::Body(id))
         }
         Err(error) => {
@@ -69,8 +74,8 @@ fn in_body(path: &str, site: &Site, problems: &mut Problems) -> Option<CreatedId
 }
 
 fn in_header(
-    name: &str,
-    pattern: Option<&str>,
+    (name, pattern): (&str, Option<&str>),
+    redact: &RedactRules,
     of_name: &Site,
     of_pattern: &Site,
     problems: &mut Problems,
@@ -81,7 +86,7 @@ fn in_header(
     };
     let why = match header.as_str() {
         name if HOP_BY_HOP_HEADERS.contains(&name) => "concerns one connection (hop-by-hop), and callers do not get it",
-        name if is_secret(name) => "is a secret, and ids of instances are stored and shown",
+        name if redact.is_secret(name) => "is a secret, and ids of instances are stored and shown",
         _ => {
             return match IdHeader::new(header, pattern) {
                 Ok(header) => Some(CreatedIdSource::Header(header)),
@@ -97,8 +102,14 @@ fn in_header(
 }
 
 /// Refuses an id whose last name in the path says that it is a secret.
-pub(super) fn refuse_secret(path: &JsonPath, site: &Site, example: &str, problems: &mut Problems) -> Option<()> {
-    let Some(name) = last_name(path).filter(|name| is_secret(name)) else { return Some(()) };
+pub(super) fn refuse_secret(
+    path: &JsonPath,
+    redact: &RedactRules,
+    site: &Site,
+    example: &str,
+    problems: &mut Problems,
+) -> Option<()> {
+    let Some(name) = last_name(path).filter(|name| redact.is_secret(name)) else { return Some(()) };
     problems.error(site, format!("`{name}` is a secret, and ids of instances are stored and shown")).hint(example);
     None
 }

@@ -17,7 +17,7 @@ use crate::flag::{
     AliveCall, Instance, InstanceEnd, InstanceKeySource, InstanceLifetime, REPLY_PARTS, RouteMatch, UnknownInstance,
 };
 use crate::problem::{Problems, Site};
-use crate::secret::is_secret;
+use crate::secret::RedactRules;
 
 /// The longest life of an instance that may be declared: 100 years.
 const AGE_MAX: Duration = Duration::from_secs(36_500 * 24 * 3_600);
@@ -26,6 +26,7 @@ const AGE_MAX: Duration = Duration::from_secs(36_500 * 24 * 3_600);
 pub fn lifetime(
     draft: &InstanceDraft,
     params: &[&str],
+    redact: &RedactRules,
     known: &KnownNames<'_>,
     site: &Site,
     problems: &mut Problems,
@@ -51,7 +52,10 @@ pub fn lifetime(
     InstanceLifetime {
         ends: ends.as_ref().and_then(|text| end(text, params, &site.key("ends"), problems)),
         ends_after,
-        alive: alive.as_ref().and_then(|draft| alive_call(draft, known, &site.key("alive"), problems)).map(Arc::new),
+        alive: alive
+            .as_ref()
+            .and_then(|draft| alive_call(draft, redact, known, &site.key("alive"), problems))
+            .map(Arc::new),
         unknown: match unknown {
             None => UnknownInstance::NotDeclared,
             Some(UnknownDraft::Workflow) => UnknownInstance::Workflow,
@@ -87,10 +91,16 @@ fn end(text: &str, params: &[&str], site: &Site, problems: &mut Problems) -> Opt
 }
 
 /// Checks a call by which legacy lists its instances.
-fn alive_call(draft: &AliveDraft, known: &KnownNames<'_>, site: &Site, problems: &mut Problems) -> Option<AliveCall> {
+fn alive_call(
+    draft: &AliveDraft,
+    redact: &RedactRules,
+    known: &KnownNames<'_>,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<AliveCall> {
     let AliveDraft { call, ids, headers } = draft;
     let headers = alive_headers(headers, &site.key("headers"), problems);
-    let ids = alive_ids(ids, &site.key("ids"), problems);
+    let ids = alive_ids(ids, redact, &site.key("ids"), problems);
     let site = site.key("call");
     let example = "for example GET ${services.shop}/orders?open=1";
     let Some(url) = call.strip_prefix("GET ").map(str::trim) else {
@@ -126,7 +136,7 @@ fn alive_call(draft: &AliveDraft, known: &KnownNames<'_>, site: &Site, problems:
 }
 
 /// Checks where the ids are: one in each element of one list. Returns the path of the list, and that of the ids.
-fn alive_ids(text: &str, site: &Site, problems: &mut Problems) -> Option<(JsonPath, JsonPath)> {
+fn alive_ids(text: &str, redact: &RedactRules, site: &Site, problems: &mut Problems) -> Option<(JsonPath, JsonPath)> {
     let ids = match parse_json_path(text) {
         Ok(ids) => ids,
         Err(error) => {
@@ -135,7 +145,7 @@ fn alive_ids(text: &str, site: &Site, problems: &mut Problems) -> Option<(JsonPa
             return None;
         }
     };
-    refuse_secret(&ids, site, "for example $.items[*].id", problems)?;
+    refuse_secret(&ids, redact, site, "for example $.items[*].id", problems)?;
     let parts = text.split_once("[*]").filter(|(list, id)| selects_one_value(list) && selects_one_value(id));
     let Some(list) = parts.and_then(|(list, _)| parse_json_path(list).ok()) else {
         problems
@@ -179,8 +189,15 @@ fn alive_headers(
     headers
 }
 
-/// Checks what a route does with instances. Whether the creator exists is checked once all routes are known.
-pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &mut Problems) -> Option<Instance> {
+/// Checks what a route does with instances. Whether the creator exists is checked once all routes are known. `redact`:
+/// what is declared as secret, which no id of an instance may be.
+pub fn instance(
+    draft: &InstanceDraft,
+    params: &[&str],
+    redact: &RedactRules,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<Instance> {
     let InstanceDraft { creates, follows, key, .. } = draft;
     match (creates, follows) {
         (Some(draft), None) => {
@@ -188,7 +205,7 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
                 let site = site.key("key").at_key();
                 problems.error(&site, "a creator must not have a `key`").hint("`key` goes with `follows`");
             }
-            let id = created_id_source(draft, &site.key("creates"), problems)?;
+            let id = created_id_source(draft, redact, &site.key("creates"), problems)?;
             Some(Instance::Creates { id })
         }
         (None, Some(creator)) => {
@@ -199,7 +216,7 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
                 return None;
             };
             let site = site.key("key");
-            let key = key_source(key, params, example, &site, problems)?;
+            let key = key_source(key, (params, redact), example, &site, problems)?;
             Some(Instance::Follows { creator: creator.as_str().into(), key })
         }
         (Some(_), Some(_)) | (None, None) => {
@@ -214,23 +231,25 @@ pub fn instance(draft: &InstanceDraft, params: &[&str], site: &Site, problems: &
 /// Where a follower finds the id of the instance.
 fn key_source(
     key: &str,
-    params: &[&str],
+    (params, redact): (&[&str], &RedactRules),
     example: &str,
     site: &Site,
     problems: &mut Problems,
 ) -> Option<InstanceKeySource> {
+    let mut secret = |name: &str| {
+        let message = format!("`{name}` is a secret, and ids of instances are stored and shown");
+        problems.error(site, message).hint(example);
+        None
+    };
     match key.split_once('.') {
+        Some(("path", name)) if redact.has_name(name) => secret(name),
         Some(("path", param)) if params.contains(&param) => Some(InstanceKeySource::Path(param.to_owned())),
         Some(("path", param)) => {
             let hint = suggest(param, params.iter().copied());
             problems.error(site, format!("the path has no parameter `{param}`")).hint(hint);
             None
         }
-        Some(("query" | "header", name)) if is_secret(name) => {
-            let message = format!("`{name}` is a secret, and ids of instances are stored and shown");
-            problems.error(site, message).hint(example);
-            None
-        }
+        Some(("query" | "header", name)) if redact.is_secret(name) => secret(name),
         Some(("query", name)) if !name.is_empty() => Some(InstanceKeySource::Query(name.to_owned())),
         Some(("header", name)) => match HeaderName::try_from(name) {
             Ok(name) => check_end_to_end(name.as_str(), site, problems).then_some(InstanceKeySource::Header(name)),
@@ -239,7 +258,9 @@ fn key_source(
                 None
             }
         },
-        Some(("body", path)) if !path.is_empty() => body_path(path, site, problems).map(InstanceKeySource::Body),
+        Some(("body", path)) if !path.is_empty() => {
+            body_path(path, redact, site, problems).map(InstanceKeySource::Body)
+        }
         _ => {
             problems.error(site, format!("`{key}` does not say where a request has the instance's id")).hint(example);
             None
@@ -259,7 +280,7 @@ pub fn check_has_body(instance: Option<&Instance>, matches: Option<&RouteMatch>,
 }
 
 /// The path of an id in the body of a request: `order.id` is short for `$.order.id`.
-fn body_path(text: &str, site: &Site, problems: &mut Problems) -> Option<JsonPath> {
+fn body_path(text: &str, redact: &RedactRules, site: &Site, problems: &mut Problems) -> Option<JsonPath> {
     let path = if text.starts_with('$') { text.to_owned() } else { format!("$.{text}") };
     let example = "for example `key: body.order.id`, or `key: body.$['order-id']`";
     match parse_json_path(&path) {
@@ -268,7 +289,7 @@ fn body_path(text: &str, site: &Site, problems: &mut Problems) -> Option<JsonPat
             problems.error(site, message).hint(example);
             None
         }
-        Ok(path) => refuse_secret(&path, site, example, problems).map(|()| path),
+        Ok(path) => refuse_secret(&path, redact, site, example, problems).map(|()| path),
         Err(error) => {
             problems.error(site, format!("`{path}` is not a JSONPath: {error}")).hint(example);
             None

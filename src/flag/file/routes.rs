@@ -84,6 +84,7 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
             "leave out one that no record uses any more, but not the last: a hash of it chooses the callers in a share",
         );
     }
+    let redact = known.redact.and(&redact::redact_rules(redact_draft, &at("redact"), problems));
     let matches = matching::check_match(matches, &at("match"), problems);
     let legacy = service(legacy, known, &at("legacy"), problems);
     let workflow_facts = workflow.as_ref().and_then(|name| workflow_facts(name, known, &at("workflow"), problems));
@@ -97,10 +98,11 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     };
     let key = key.as_ref().and_then(|text| parts::template(text, &path_params, &at("key"), problems));
     let cohorts = parts::cohorts(cohorts, &path_params, &at("cohorts"), problems);
-    let lifetime =
-        instance.as_ref().map(|draft| instance::lifetime(draft, &path_params, known, &at("instance"), problems));
+    let lifetime = instance
+        .as_ref()
+        .map(|draft| instance::lifetime(draft, &path_params, &redact, known, &at("instance"), problems));
     let instance =
-        instance.as_ref().and_then(|draft| instance::instance(draft, &path_params, &at("instance"), problems));
+        instance.as_ref().and_then(|draft| instance::instance(draft, &path_params, &redact, &at("instance"), problems));
     instance::check_has_body(instance.as_ref(), matches.as_ref(), &at("instance"), problems);
     let retry = retry_key.as_ref().and_then(|text| parts::retry_key(text, &path_params, &at("retry_key"), problems));
     let caller = caller_scope(caller.as_ref(), known, &at("caller"), problems);
@@ -110,11 +112,15 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
     if *requests_max == Some(0) {
         problems.error(&at("requests_max"), "with 0 no request could ever be answered").hint("at least 1");
     }
+    let own_strata_by = promote.as_ref().and_then(|draft| {
+        draft.strata_by.as_ref()?;
+        Some(super::check_strata_key(draft, &path_params, &redact, &at("promote"), problems))
+    });
+    if let (None, Some(key), Some(_)) = (&own_strata_by, &known.promote.strata_by, workflow) {
+        super::strata_key::check_inherited_key(key, &path_params, &redact, &at("id"), problems);
+    }
     let promote = match promote {
-        Some(draft) => {
-            let strata_by = super::check_strata_key(draft, &path_params, &at("promote"), problems);
-            super::promote(draft, known.promote, strata_by, &at("promote"), problems)
-        }
+        Some(draft) => super::promote(draft, known.promote, own_strata_by.flatten(), &at("promote"), problems),
         None => known.promote.clone(),
     };
     let guard = match guard {
@@ -134,7 +140,6 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         Some(text) => share_of_compared(text, "rehearse_twice", problems),
         None => repeats::twice_by_default(workflow.is_some()),
     };
-    let redact = known.redact.and(&redact::redact_rules(redact_draft, &at("redact"), problems));
     let invariants = invariants.as_ref().map(|draft| super::invariants::invariants(draft, &at("invariants"), problems));
 
     let keeps_runs = keep::keeps_runs(draft, workflow_facts, site, problems);

@@ -14,7 +14,7 @@ use crate::problem::{Problems, Severity, Site};
 type Services = BTreeMap<ServiceName, Option<Arc<Service>>>;
 type Workflows = BTreeMap<WorkflowName, Option<WorkflowFacts>>;
 
-fn known_names() -> (Services, Workflows) {
+pub(super) fn known_names() -> (Services, Workflows) {
     let shop = crate::flag::tests::service("shop");
     let services = [("shop".into(), Some(shop)), ("broken".into(), None)].into();
     let workflows = [
@@ -89,7 +89,7 @@ fn check(routes: Value) -> (Vec<Route>, Vec<String>) {
     (routes, messages(&problems))
 }
 
-fn messages(problems: &Problems) -> Vec<String> {
+pub(super) fn messages(problems: &Problems) -> Vec<String> {
     let messages = problems.iter().map(|p| {
         let severity = if p.severity == Severity::Error { "error" } else { "warning" };
         let hint = p.hint.as_ref().map_or(String::new(), |hint| format!(" [{hint}]"));
@@ -99,7 +99,7 @@ fn messages(problems: &Problems) -> Vec<String> {
 }
 
 /// A correct route, changed by a patch.
-fn with(patch: Value) -> Value {
+pub(super) fn with(patch: Value) -> Value {
     let mut route = json!({ "id": "orders.get", "match": { "method": "GET", "path": "/orders/{id}" },
         "legacy": "shop", "workflow": "read-order" });
     for (key, value) in patch.as_object().unwrap() {

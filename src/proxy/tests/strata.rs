@@ -3,6 +3,7 @@
 use super::rig::{OK, Origin, Rig, Setup};
 use crate::expression::Template;
 use crate::flag::{Percent, Route, Shares, State, StratumKey};
+use crate::secret::{Detectors, RedactRules};
 
 const KEY: &str = "${request.headers[\"x-channel\"]}";
 
@@ -12,6 +13,24 @@ fn with_key(route: &mut Route) {
 
 fn order(channel: &str) -> String {
     format!("POST /orders HTTP/1.1\r\nHost: shop\r\n{channel}Content-Length: 2\r\n\r\n{{}}")
+}
+
+#[tokio::test]
+async fn a_value_with_a_secret_is_not_shown() {
+    let origin = Origin::always_answers(OK).await;
+    let edit_route = |route: &mut Route| {
+        with_key(route);
+        route.redact = RedactRules::new([], Vec::new(), Detectors { email: true });
+    };
+    let rig = Rig::new(&origin, Setup { state: State::Shadow, edit_route, ..Setup::default() }).await;
+    for value in ["4111111111111111", "Bearer sk12345secret9", "jane@example.com", "web"] {
+        assert_eq!(rig.ask(&order(&format!("X-Channel: {value}\r\n"))).await.status(), 200);
+    }
+    let all = |fakes: &super::rig::Fakes| Some(fakes.strata.lock().unwrap().clone()).filter(|all| all.len() == 4);
+    let mut found: Vec<_> = rig.fakes.until("four tickets", all).await.into_iter().flatten().collect();
+    found.sort();
+    let redacted = "POST 2xx (redacted)";
+    assert_eq!(found, ["POST 2xx \"web\"", redacted, redacted, redacted]);
 }
 
 #[tokio::test]

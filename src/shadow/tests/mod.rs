@@ -2,6 +2,7 @@
 
 mod followups;
 mod load;
+mod references;
 mod runs;
 mod sample_time;
 mod samples;

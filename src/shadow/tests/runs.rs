@@ -216,6 +216,21 @@ async fn whatever_the_engine_does_ends_in_one_outcome() {
     assert_eq!((seen.matched, seen.mismatched), (1, 1), "a refusal of the workflow is what the caller would get");
 }
 
+/// The path of what is absent has a value of the request as a key.
+#[tokio::test]
+async fn why_a_run_could_not_go_on_quotes_no_secret_of_the_request() {
+    let reply = |_| async {
+        let why = "`charge`: `legacy.body[\"hunter2\"].id` is absent".to_owned();
+        let unresolved = Some((SkipReason::UnresolvedEffect, why));
+        answer(&json!({}), RunReport { unresolved, ..RunReport::default() })
+    };
+    let rig = TestShadow::new(engine(reply), limits(), json!({})).await;
+    rig.offer(answered(Mode::Rehearse, &json!({}), 0));
+    let seen = rig.settled(1).await;
+    let why: Vec<_> = seen.unresolved.keys().collect();
+    assert_eq!(why, ["`charge`: `legacy.body[\"***\"].id` is absent"]);
+}
+
 #[tokio::test]
 async fn an_assert_that_cannot_be_evaluated_is_a_mismatch_and_asserts_can_read_the_request() {
     let reply = |_| async { answer(&json!({}), RunReport::default()) };

@@ -70,17 +70,17 @@ pub const EGRESS_LISTED_CALLS_MAX: usize = 20;
 pub const EGRESS_UNATTRIBUTED_WRITES_MAX: usize = 256;
 /// The URL of such a call; longer ones are cut off.
 pub const EGRESS_LISTED_URL_BYTES_MAX: usize = 512;
+/// Pages of the list by which legacy says which instances it still has (`alive:`).
+pub const ALIVE_PAGES_MAX: usize = 100;
 /// The value of one header field that tells who a client is by its certificate.
 pub const IDENTITY_BYTES_MAX: usize = 8 << 10;
 /// TLS sessions that each listener keeps in memory, so that clients without session tickets can resume them.
 pub const TLS_SESSIONS_MAX: usize = 1_024;
 /// The header of the PROXY protocol, version 2; one of version 1 has at most 107 bytes.
 pub const PROXY_HEADER_BYTES_MAX: usize = 4_096;
-/// Requests in flight on one HTTP/2 connection to a service, if the service accepts as many. Beyond this number, one
-/// more connection costs less than requests that wait for each other.
+/// Requests in flight on one HTTP/2 connection to a service. Beyond this, another connection costs less than waiting.
 pub const SERVICE_HTTP2_STREAMS_MAX: usize = 100;
-/// HTTP/2 connections to one address of a service. When all are full, they carry more requests than there may be client
-/// connections by default (`client_connections_max`).
+/// HTTP/2 connections to one address of a service: when full, they carry more than `client_connections_max` requests.
 pub const SERVICE_HTTP2_CONNECTIONS_MAX: usize = 128;
 /// How much a service may send on one stream before it is read. The window of the connection is as large as those of
 /// all its streams together, so that a client that does not read delays no other client.

@@ -170,6 +170,8 @@ fn noise(setup: &Setup, route: &Route, with_rules: bool) -> String {
         return String::new();
     }
     let mut basis = BasisHasher(blake3::Hasher::new_derive_key("pointsman 2026 basis of the noise of a route"));
+    // Earlier versions did not count the elements of lists.
+    basis.add("elements are counted");
     basis.add(&DIALECT.to_string());
     if with_rules {
         basis.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash()));

@@ -13,32 +13,28 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::{BoxFuture, FutureExt};
-use http::header::{CONTENT_RANGE, LINK};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout};
 
+use super::alive_list::listed_ids;
 use crate::affinity::{FamilyInstances, StoreAffinity, TrackedFamily};
 use crate::clock;
-use crate::compare::decoded_body;
 use crate::config::Setup;
-use crate::expression::id_text;
-use crate::expression::{Scope, parse_json};
+use crate::expression::Scope;
 use crate::flag::{AliveCall, Family, Instance, InstanceKey, PinKey, Route};
 use crate::ladder::{GateCondition, InstancesAtLegacy};
 use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::secret::Secret;
 use crate::store::{InstanceChange, StoreError, StoreHandle};
-use crate::transport::{AddressRegistry, Caller, WholeReply, get_once, path_pattern};
+use crate::transport::{AddressRegistry, Caller, get_once, path_pattern};
 
 /// How long the store is waited for.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long legacy is waited for.
+/// How long legacy is waited for, for all pages of its list together.
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest list that legacy may send.
-const ALIVE_BYTES_MAX: usize = 16 << 20;
 /// How long an answer counts.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(60);
 /// How many stored instances are compared with the list at a time.
@@ -122,8 +118,17 @@ impl FamilyGate {
         let path = path_pattern(&Method::GET, call.path.split('?').next().unwrap_or_default());
         let caller = Caller { source: format!("gate {}", family.id()), client: String::new(), path };
         addresses.callers().note(caller, clock::now());
-        let reply = get_once(&addresses, &call.path, headers, ALIVE_BYTES_MAX, ALIVE_TIMEOUT).await?;
-        listed_ids(call, &reply)
+        let until = Instant::now() + ALIVE_TIMEOUT;
+        let get = |path: String, bytes_max: usize| {
+            let (addresses, headers) = (&addresses, headers.clone());
+            async move {
+                let within = until.saturating_duration_since(Instant::now());
+                let late = || format!("not all pages came within {} ms", ALIVE_TIMEOUT.as_millis());
+                let reply = timeout(within, get_once(addresses, &path, headers, bytes_max, ALIVE_TIMEOUT)).await;
+                reply.unwrap_or_else(|_| Err(late()))
+            }
+        };
+        listed_ids(call, get).await
     }
 
     /// Records what legacy has listed.
@@ -194,92 +199,4 @@ impl GateCondition for FamilyGate {
 fn revealed(secrets: &BTreeMap<String, Secret>) -> Value {
     let value = |secret: &Secret| Value::String(secret.reveal().to_owned());
     Value::Object(secrets.iter().map(|(name, secret)| (name.clone(), value(secret))).collect::<Map<_, _>>())
-}
-
-/// The ids in a reply; an error says why it does not list all instances.
-fn listed_ids(call: &AliveCall, reply: &WholeReply) -> Result<HashSet<String>, String> {
-    let WholeReply { status, headers, body } = reply;
-    let path = &call.path;
-    if *status != StatusCode::OK {
-        return Err(format!("`GET {path}` was answered with {}", status.as_u16()));
-    }
-    let links = headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
-    let has_next = links.flat_map(|link| link.split([';', ','])).any(|part| {
-        // RFC 8288, section 3.3: `rel` has one or more relation types, with spaces between them.
-        let (name, types) = part.split_once('=').unwrap_or_default();
-        let is_rel = name.trim().eq_ignore_ascii_case("rel");
-        is_rel && types.split([' ', '\t', '"']).any(|kind| kind.eq_ignore_ascii_case("next"))
-    });
-    if has_next || headers.contains_key(CONTENT_RANGE) {
-        return Err(format!(
-            "the reply to `GET {path}` is one page of several, and `alive:` needs all instances in one"
-        ));
-    }
-    let body = decoded_body(headers, body, ALIVE_BYTES_MAX);
-    let json = body.and_then(|body| parse_json(&body).ok());
-    let json = json.ok_or_else(|| format!("the reply to `GET {path}` is not JSON"))?;
-    let Some(Value::Array(list)) = call.list.query(&json).first() else {
-        return Err(format!("the reply to `GET {path}` has no list at `{}`", call.list));
-    };
-    let found = call.ids.query(&json);
-    let ids: HashSet<String> = found.iter().filter_map(|id| id_text(id)).collect();
-    let count = found.iter().filter(|id| id_text(id).is_some()).count();
-    if count != list.len() {
-        let (all, without) = (list.len(), list.len().saturating_sub(count));
-        return Err(format!("of {all} elements that `GET {path}` lists, {without} have no id at `{}`", call.ids));
-    }
-    Ok(ids)
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use serde_json::json;
-
-    use super::*;
-    use crate::expression::parse_json_path;
-    use crate::flag::Service;
-
-    fn ids(status: u16, headers: &[(&'static str, &'static str)], body: &Value) -> Result<Vec<String>, String> {
-        let path = |text: &str| parse_json_path(text).unwrap();
-        let call = AliveCall {
-            service: Arc::new(Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9000")])),
-            path: "/orders".into(),
-            headers: Vec::new(),
-            list: path("$.items"),
-            ids: path("$.items[*].id"),
-        };
-        let fields = headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
-        let reply = WholeReply {
-            status: StatusCode::from_u16(status).unwrap(),
-            headers: fields.collect(),
-            body: Bytes::from(body.to_string()),
-        };
-        let mut found: Vec<_> = listed_ids(&call, &reply)?.into_iter().collect();
-        found.sort();
-        Ok(found)
-    }
-
-    #[test]
-    fn only_a_whole_list_of_the_declared_form_says_which_instances_legacy_has() {
-        let items = json!({ "items": [{ "id": 17.0 }, { "id": "a b" }] });
-        assert_eq!(ids(200, &[], &items), Ok(vec!["17".to_owned(), "a b".to_owned()]));
-        assert_eq!(ids(200, &[], &json!({ "items": [] })), Ok(Vec::new()));
-        for (status, headers, body, why) in [
-            (503, &[][..], &items, "answered with 503"),
-            (204, &[], &items, "answered with 204"),
-            (206, &[("content-range", "items 0-1/9")], &items, "answered with 206"),
-            (200, &[("content-range", "items 0-1/9")], &items, "one page of several"),
-            (200, &[("link", "</orders?page=2>; rel=\"next\"")], &items, "one page of several"),
-            (200, &[("link", "</orders?page=9>; rel=\"last next\"")], &items, "one page of several"),
-            (200, &[("link", "</a>; REL = prev, </b>;rel=Next;title=b")], &items, "one page of several"),
-            (200, &[], &json!({ "error": "no" }), "has no list at"),
-            (200, &[], &json!({ "items": { "id": 1 } }), "has no list at"),
-            (200, &[], &json!({ "items": [{ "id": 1 }, { "name": 2 }] }), "1 have no id"),
-            (200, &[], &json!({ "items": [{ "id": null }, { "id": "" }] }), "2 have no id"),
-        ] {
-            let found = ids(status, headers, body);
-            assert!(found.as_ref().is_err_and(|found| found.contains(why)), "{why}: {found:?}");
-        }
-    }
 }

@@ -17,6 +17,7 @@
 mod activation;
 mod adoptions;
 mod affinity_gate;
+mod alive_list;
 mod background;
 mod basis;
 mod basis_hasher;

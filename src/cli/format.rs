@@ -205,33 +205,6 @@ fn width_of(text: &str) -> usize {
     plain + parts.map(|part| part.split_once('m').map_or(0, |(_, rest)| rest.chars().count())).sum::<usize>()
 }
 
-/// The columns that a list of long texts takes at most.
-pub(crate) const COLUMNS_MAX: usize = 120;
-
-/// Breaks a text at its spaces into lines of at most [`COLUMNS_MAX`], each after `indent` spaces. A longer word is not
-/// broken, because it may be an id or a path that somebody copies.
-pub(crate) fn wrapped(text: &str, indent: usize) -> String {
-    let (mut out, mut column) = (String::new(), 0);
-    for word in text.split_whitespace() {
-        let width = word.chars().count();
-        if column > 0 && column + 1 + width <= COLUMNS_MAX {
-            out.push(' ');
-            column += 1 + width;
-        } else {
-            if column > 0 {
-                out.push('\n');
-            }
-            out.extend(std::iter::repeat_n(' ', indent));
-            column = indent + width;
-        }
-        out.push_str(word);
-    }
-    if column > 0 {
-        out.push('\n');
-    }
-    out
-}
-
 /// Escapes the characters that a terminal would interpret: control characters except line breaks, and those that change
 /// the direction of text.
 pub(crate) fn escape_control(text: &str) -> String {

@@ -90,13 +90,13 @@ fn noise(noise: &NoiseView, format: Formatter) -> String {
             let (at_least, at_most) = (percent(rate.at_least), percent(rate.at_most));
             plain(format!("{} of {}, {at_least} to {at_most}", count(differs), count(compared)))
         };
-        let counts = match (at.is_one_value, at.engine_differs_more, at.legacy_differs_more) {
+        let counts = match (at.may_be_noise, at.engine_differs_more, at.legacy_differs_more) {
             (false, ..) => ("stands for several values: counts".to_owned(), Tone::Warn),
             (true, true, _) => ("the engine differs more often: counts".to_owned(), Tone::Bad),
             (true, false, true) => ("legacy changes between the two: counts".to_owned(), Tone::Warn),
             (true, false, false) => {
                 let ignored = counted(at.ignored, "time");
-                match legacy_differs == legacy_compared {
+                match legacy_differs == legacy_compared && !at.is_in_list {
                     // Whatever the engine answers there, it differs as often as legacy does.
                     true => (format!("ignored {ignored}: always differs, so nothing is compared here"), Tone::Warn),
                     false => {

@@ -8,6 +8,7 @@ use super::body_rules::RuleId;
 use super::bounds::BoundExceeded;
 use super::compared_parts::ComparedParts;
 use super::effects::EffectCoverage;
+use super::element_counts::ElementCounts;
 use super::fingerprint::fingerprint;
 use super::id_map::FoundIds;
 use super::magnitude::{Apart, DistancesSavepoint, NumberDistances};
@@ -33,6 +34,7 @@ const CONTRADICTED_SHOWN_MAX: usize = 4;
 /// The differences so far, how often each rule was used, and the check of the time that the comparison may take.
 pub(super) struct ComparisonFindings<'a> {
     differences: Vec<Difference>,
+    elements: ElementCounts,
     differences_max: usize,
     /// How many differences were found, those with an earlier one's path and kind included.
     found: u64,
@@ -62,6 +64,7 @@ pub(super) struct ComparisonFindings<'a> {
 /// The findings at one moment, to which they are rolled back if one difference is to replace several.
 pub(super) struct Savepoint {
     differences: usize,
+    elements: ElementCounts,
     found: u64,
     truncated: bool,
     uses: UsesSavepoint,
@@ -78,6 +81,7 @@ impl<'a> ComparisonFindings<'a> {
     ) -> Self {
         Self {
             differences: Vec::new(),
+            elements: ElementCounts::default(),
             differences_max: differences_max.max(1),
             found: 0,
             truncated: false,
@@ -234,7 +238,7 @@ impl<'a> ComparisonFindings<'a> {
         show: impl FnOnce(&Self) -> (Option<String>, Option<String>),
     ) {
         let text = path.text();
-        let is_listed = self.is_listed(&text, self.report_as.kind_of(kind));
+        let is_listed = self.count_if_listed(&text, self.report_as.kind_of(kind));
         if is_listed || self.differences.len() >= self.differences_max {
             // Its texts are not made: they may be as large as the documents.
             self.truncated |= !is_listed;
@@ -322,7 +326,7 @@ impl<'a> ComparisonFindings<'a> {
     pub(super) fn add_text(&mut self, path: &str, kind: DifferenceKind, legacy: Option<&str>, engine: Option<&str>) {
         let kind = self.report_as.kind_of(kind);
         self.found = self.found.saturating_add(1);
-        if self.is_listed(path, kind) {
+        if self.count_if_listed(path, kind) {
             return;
         }
         if self.differences.len() >= self.differences_max {
@@ -335,10 +339,11 @@ impl<'a> ComparisonFindings<'a> {
     }
 
     /// Whether a difference with this path and kind is listed already: the same difference in another element of an
-    /// array has the same path.
-    fn is_listed(&self, path: &str, kind: DifferenceKind) -> bool {
+    /// array has the same path. It is counted then.
+    fn count_if_listed(&mut self, path: &str, kind: DifferenceKind) -> bool {
         let rest = |d: &Difference| d.path.strip_prefix(self.prefix.as_str()) == Some(path);
-        self.differences.iter().any(|d| d.kind == kind && rest(d))
+        let listed = self.differences.iter().position(|d| d.kind == kind && rest(d));
+        listed.inspect(|index| self.elements.add(*index)).is_some()
     }
 
     /// How many differences were found, those that are not listed included.
@@ -349,6 +354,7 @@ impl<'a> ComparisonFindings<'a> {
     pub(super) fn savepoint(&self) -> Savepoint {
         Savepoint {
             differences: self.differences.len(),
+            elements: self.elements.clone(),
             found: self.found,
             truncated: self.truncated,
             uses: self.uses.savepoint(),
@@ -365,6 +371,7 @@ impl<'a> ComparisonFindings<'a> {
     pub(super) fn roll_back_to(&mut self, savepoint: Savepoint) {
         self.differences.truncate(savepoint.differences);
         self.distances.roll_back_to(&savepoint.distances, &mut self.differences);
+        self.elements = savepoint.elements;
         self.found = savepoint.found;
         self.truncated = savepoint.truncated;
         self.uses.roll_back_to(savepoint.uses);
@@ -385,6 +392,7 @@ impl<'a> ComparisonFindings<'a> {
         let fingerprint = fingerprint(&self.differences, self.cause.as_deref(), self.distances.largest());
         Comparison {
             verdict,
+            elements: self.elements.by_place(&self.differences),
             differences: self.differences,
             truncated: self.truncated,
             ignored_by,

@@ -40,6 +40,7 @@ mod draft;
 mod earlier_ids;
 mod effect;
 mod effects;
+mod element_counts;
 mod equal;
 mod fast_hash;
 mod findings;

@@ -22,7 +22,7 @@ pub(super) const PATTERNS_MAX: usize = 64;
 /// of the line's length. A longer line is compared as it is.
 pub(super) const PATTERN_LINE_BYTES_MAX: usize = 16 << 10;
 /// Times as RFC 3339 and HTTP write them.
-const TIMES: [&str; 2] = [
+pub(super) const TIMES: [&str; 2] = [
     "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.][0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})?",
     "[A-Z][a-z]{2}, [0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} (?:GMT|UTC|[+-][0-9]{4})",
 ];
@@ -215,7 +215,8 @@ pub(super) fn time_patterns<'a>(draft: &'a Value, site: &Site, problems: &mut Pr
     declared.collect()
 }
 
-fn compiled(text: &str) -> Result<Regex, regex::Error> {
+/// Compiles a pattern within the bound on its size.
+pub(super) fn compiled(text: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(text).size_limit(PATTERN_COMPILED_BYTES_MAX).build()
 }
 

@@ -19,12 +19,14 @@ pub(super) fn are_within(legacy: &Value, engine: &Value, by: i128) -> bool {
 
 /// Whether two texts are times that differ by no more than this.
 pub(super) fn texts_are_within(a: &str, b: &str, by: i128) -> bool {
-    let value = |text: &str| {
-        let text = text.trim();
-        let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
-        number.map_or_else(|| Value::from(text), Value::from)
-    };
-    are_within(&value(a), &value(b), by)
+    are_within(&value_of_text(a), &value_of_text(b), by)
+}
+
+/// A part of a text as a value of which the time is read: a number if it has only digits.
+pub(super) fn value_of_text(text: &str) -> Value {
+    let text = text.trim();
+    let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+    number.map_or_else(|| Value::from(text), Value::from)
 }
 
 /// How a time is written.

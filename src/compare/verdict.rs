@@ -176,6 +176,9 @@ pub struct Comparison {
     /// The differences; their values are neither masked nor cut ([`Difference::mask_and_cut`]). Empty unless the
     /// verdict is a mismatch.
     pub differences: Vec<Difference>,
+    /// Where more than one element of a list differs, how many do, by the path and the kind of the difference.
+    #[serde(skip)]
+    pub elements: BTreeMap<(String, DifferenceKind), u32>,
     /// Whether there may be more differences than are listed: there were more than the limit, the time was used up, or
     /// two texts were too long to align.
     pub truncated: bool,

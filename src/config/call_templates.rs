@@ -23,14 +23,13 @@ pub(super) fn call_templates(plan: &Plan, services: &Services, workflows: &Workf
             let undo = step.undo.as_deref().map(|call| (format!("{}.undo", step.id), call));
             for (name, call) in own.into_iter().chain(undo) {
                 let is_effect = call.effect != EffectClass::Read;
-                let is_at_top = placed.step.is_none();
                 found.push(CallTemplate {
                     step: is_compared.then(|| placed.name(&name)),
                     service: call.service.clone(),
                     method: call.method.clone(),
                     path: path_of(call, services),
                     role: if is_compared { role_of(call) } else { CallRole::NotCompared { is_effect } },
-                    takes_reply: is_at_top && matches!(call.rehearse, Some(Rehearsal::FromLegacy)),
+                    takes_reply: is_compared && matches!(call.rehearse, Some(Rehearsal::FromLegacy)),
                     after: placed.ended_before(StepIndex(index)),
                     fan_out: placed.fan_out.clone(),
                 });

@@ -1,7 +1,6 @@
-//! Checks that steps which take their outputs from legacy's calls (`rehearse: legacy`) can get them: the calls are
-//! seen, and the step is one of a route's own workflow. Runs below it do not share which calls are taken. Checks too
-//! that legacy's reads are seen, and that there are reads to answer, where these are answered from them
-//! (`replay_reads: true`).
+//! Checks that steps which take their outputs from legacy's calls (`rehearse: legacy`), of a route's workflow or of one
+//! below it, can get them: the calls are seen. Checks too that legacy's reads are seen, and that there are reads to
+//! answer, where these are answered from them (`replay_reads: true`).
 
 use std::collections::BTreeSet;
 
@@ -27,35 +26,37 @@ pub(crate) fn check(has_egress: bool, routes: &Routes, workflows: &Workflows, pr
         if route.replay_reads && has_egress {
             warn_without_reads(site, route, workflows, problems);
         }
-        let Some((file, Some(plan))) = route.workflow.as_ref().and_then(|name| workflows.get(name)) else { continue };
-        for (step, call) in steps_from_legacy(plan) {
-            if !has_egress && reported.insert((&plan.workflow, step)) {
-                problems
-                    .error(&rehearse_of(file, step), "nothing sees legacy's own calls: there is no `egress:` in pointsman.yaml")
-                    .hint(format!(
-                        "add `egress: {{ listen: 127.0.0.1:8090 }}` there and let legacy call `http://127.0.0.1:8090/{}`, or \
-                         say here what the output would be",
-                        call.service
-                    ));
-            }
-            if routes.rules.get(&route.id).is_some_and(|rules| rules.is_unseen(step)) {
-                let site = site.key("compare").key("effects").key(step.as_str()).key("unseen");
-                problems
-                    .error(&site, format!("`{step}` takes its output from legacy's calls (`rehearse: legacy`)"))
-                    .hint(
-                        "let legacy make them through the egress listener, or say in the step what the output would be",
-                    );
-            }
-        }
-        for (file, child) in children(plan, workflows) {
-            for (step, _) in steps_from_legacy(child) {
-                if reported.insert((&child.workflow, step)) {
-                    let message = format!(
-                        "`{}` is run by another workflow: the steps of such a workflow cannot take legacy's replies",
-                        child.workflow
-                    );
-                    let hint = "say what the output would be, for example `rehearse: { id: \"${legacy.body.id}\" }`";
-                    problems.error(&rehearse_of(file, step), message).hint(hint);
+        let plan_of = |name: &WorkflowName| workflows.get(name).and_then(|(_, plan)| plan.as_deref());
+        let Some(plan) = route.workflow.as_ref().and_then(plan_of) else { continue };
+        // Where a step above says itself what its output is, no run below it is rehearsed.
+        let rehearsed = plans_below(plan, plan_of).into_iter().filter(|placed| placed.not_compared_below.is_none());
+        for placed in rehearsed {
+            let Some((file, _)) = workflows.get(&placed.plan.workflow) else { continue };
+            for (step, call) in steps_from_legacy(placed.plan) {
+                if !has_egress && reported.insert((&placed.plan.workflow, step)) {
+                    problems
+                        .error(
+                            &rehearse_of(file, step),
+                            "nothing sees legacy's own calls: there is no `egress:` in pointsman.yaml",
+                        )
+                        .hint(format!(
+                            "add `egress: {{ listen: 127.0.0.1:8090 }}` there and let legacy call \
+                             `http://127.0.0.1:8090/{}`, or say here what the output would be",
+                            call.service
+                        ));
+                }
+                let name = placed.name(step.as_str());
+                if let Some(rules) = routes.rules.get(&route.id).filter(|rules| rules.is_unseen(&name)) {
+                    // It may be declared at a step above.
+                    let mut names = std::iter::successors(Some(name.as_str()), |name| Some(name.rsplit_once('/')?.0));
+                    let declared = names.find(|name| rules.draft().effects.contains_key(*name)).unwrap_or_default();
+                    let site = site.key("compare").key("effects").key(declared).key("unseen");
+                    problems
+                        .error(&site, format!("`{name}` takes its output from legacy's calls (`rehearse: legacy`)"))
+                        .hint(
+                            "let legacy make them through the egress listener, or say in the step what the output \
+                             would be",
+                        );
                 }
             }
         }
@@ -95,20 +96,4 @@ fn steps_from_legacy(plan: &Plan) -> impl Iterator<Item = (&StepId, &Call)> {
         StepKind::Call(call) if matches!(call.rehearse, Some(Rehearsal::FromLegacy)) => Some((&step.id, &**call)),
         _ => None,
     })
-}
-
-/// The workflows that a workflow runs in a rehearsal, directly or through others.
-fn children<'a>(top: &'a Plan, workflows: &'a Workflows) -> Vec<(&'a Site, &'a Plan)> {
-    let (mut known, mut open, mut found) = (BTreeSet::new(), vec![top], Vec::new());
-    while let Some(plan) = open.pop() {
-        for step in &plan.steps {
-            let StepKind::Run(child) = &step.kind else { continue };
-            let is_new = child.rehearse.is_none() && known.insert(&child.workflow);
-            if let Some((file, Some(plan))) = workflows.get(&child.workflow).filter(|_| is_new) {
-                found.push((file, &**plan));
-                open.push(plan);
-            }
-        }
-    }
-    found
 }

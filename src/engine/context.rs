@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::affinity::StoreAffinity;
 use crate::clock::ProcessClock;
 use crate::engine::kill_switch::KillSwitch;
+use crate::engine::legacy_replies::OfLegacy;
 use crate::engine::machine::{AppendHeader, ChildSpec, ChildState, Ids};
 use crate::engine::ports::client::{Executor, RehearsingClient, SendingClient};
 use crate::engine::ports::event_sealer::EventSealer;
@@ -42,7 +43,7 @@ use crate::engine::scheduler::subscriptions::RunSubscriptions;
 use crate::engine::scheduler::timers::Timers;
 use crate::engine::scheduler::why_unresumed::WhyUnresumed;
 use crate::engine::snapshot::FilesSnapshot;
-use crate::exchange::{LateFailureObserver, Reads};
+use crate::exchange::LateFailureObserver;
 use crate::limits::Limits;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId, WorkflowName};
 use crate::store::{OwnedRun, Priority, StoreError, StoreHandle, StoredEvent};
@@ -75,7 +76,7 @@ pub(super) trait RunTasks: Send + Sync {
         spawn_policy: Arc<SpawnPolicyCell>,
         child: ChildSpec,
         depth: u64,
-        reads: Option<Arc<dyn Reads>>,
+        of_legacy: OfLegacy,
     ) -> BoxFuture<'static, ChildState>;
     /// Starts the supervisor, which wakes suspended runs, unless it was started before.
     fn supervise(&self, core: &Arc<Core>);

@@ -9,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::engine::api::{child, rerun};
 use crate::engine::context::{Core, RunTasks};
 use crate::engine::driver::{self, Driver};
+use crate::engine::legacy_replies::OfLegacy;
 use crate::engine::machine::{ChildSpec, ChildState};
 use crate::engine::scheduler::acquire;
 use crate::engine::scheduler::acquired_run::AcquiredRun;
@@ -16,7 +17,6 @@ use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::mailbox::ExecutionSlot;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::scheduler::supervisor;
-use crate::exchange::Reads;
 use crate::names::{RunId, StepId};
 use crate::store::OwnedRun;
 use crate::workflow::RunStarted;
@@ -52,9 +52,9 @@ impl RunTasks for Tasks {
         spawn_policy: Arc<SpawnPolicyCell>,
         spec: ChildSpec,
         depth: u64,
-        reads: Option<Arc<dyn Reads>>,
+        of_legacy: OfLegacy,
     ) -> BoxFuture<'static, ChildState> {
-        child::ensure_child(core, parent, spawn_policy, spec, depth, reads).boxed()
+        child::ensure_child(core, parent, spawn_policy, spec, depth, of_legacy).boxed()
     }
     fn supervise(&self, core: &Arc<Core>) {
         supervisor::start(core);

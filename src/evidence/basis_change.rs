@@ -176,6 +176,9 @@ impl Counters {
             self.basis_since = files_version;
             self.generation += 1;
         }
+        if !is_only_of_rules {
+            self.engine_generation += 1;
+        }
         let mut earlier = std::mem::take(&mut old.earlier);
         let mut restarted = old.restarted.clone();
         // Nothing was compared since the last change: both answer what was found before.
@@ -301,6 +304,20 @@ mod tests {
             assert!(!counted(&mut counters, &basis("2", &other.to_string()), 1, 0));
         }
         assert!(!counted(&mut counters, &basis("1", "a"), 0, 0), "it was dropped: the oldest");
+    }
+
+    #[test]
+    fn what_answers_is_another_one_after_any_change_but_one_of_the_rules() {
+        let mut counters = Counters::default();
+        let mut numbers = |workflow: &str, rules: &str| {
+            counted(&mut counters, &basis(workflow, rules), 10, 1);
+            (counters.generation, counters.engine_generation)
+        };
+        assert_eq!(numbers("1", "a"), (0, 0));
+        assert_eq!(numbers("1", "b"), (1, 0));
+        assert_eq!(numbers("2", "b"), (2, 1));
+        assert_eq!(numbers("2", "b"), (2, 1));
+        assert_eq!(numbers("3", "c"), (3, 2));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::basis::BasisParts;
 use super::fingerprints::{self, PairsByKind};
+use super::generation::EvidenceGeneration;
 use super::guard::RouteGuard;
 use super::lost::after_loss;
 use super::noise::NoiseOfLegacy;
@@ -29,19 +30,6 @@ use crate::names::{PlanId, RouteId};
 const FAILURES_MAX: usize = 32;
 /// Reasons for `unresolved_effect` that are counted separately.
 const UNRESOLVED_MAX: usize = 16;
-
-/// The generation of a route's evidence in which a comparison counts: it increases each time the basis changes. `None`
-/// if the request was decided by files with another basis: the comparison counts in no generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct EvidenceGeneration(pub(super) Option<u64>);
-
-#[cfg(test)]
-impl EvidenceGeneration {
-    /// A generation with this number.
-    pub(crate) const fn testing(number: u64) -> Self {
-        Self(Some(number))
-    }
-}
 
 /// The counters of one route, and what its guard counts, each behind a lock of its own. The lock of the counters is not
 /// taken while that of the guard is held.
@@ -69,6 +57,8 @@ pub(super) struct Counters {
     /// The first version of the files that has this basis.
     pub(super) basis_since: u64,
     pub(super) generation: u64,
+    /// The number of what answers, whatever the rules.
+    pub(super) engine_generation: u64,
     /// The evidence of the present basis.
     pub(super) evidence: RouteEvidence,
     /// How legacy differs from itself.
@@ -170,11 +160,6 @@ impl RouteCounters {
 }
 
 impl Counters {
-    /// Returns the generation in which a request counts that was decided by this version of the files.
-    pub(super) fn generation_of(&self, files_version: u64) -> EvidenceGeneration {
-        EvidenceGeneration(self.has_basis_of(files_version).then_some(self.generation))
-    }
-
     /// Whether requests that this version of the files decided count in the evidence.
     pub(super) fn has_basis_of(&self, files_version: u64) -> bool {
         files_version >= self.basis_since
@@ -225,6 +210,7 @@ impl Counters {
         self.rejudging = other.rejudging.take();
         self.basis_since = other.basis_since;
         self.generation = other.generation;
+        self.engine_generation = other.engine_generation;
         self.evidence = std::mem::take(&mut other.evidence);
         (self.dirty, other.dirty) = (true, true);
     }

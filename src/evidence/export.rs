@@ -12,7 +12,7 @@ use super::Evidence;
 use super::counters::{RouteCounters, Totals};
 use super::latency_ratio::RatioInterval;
 use super::noise::{NoiseOfLegacy, NoisePairs};
-use super::noise_places::is_one_value;
+use super::noise_places::may_be_noise_at;
 use super::route::RouteEvidence;
 use crate::names::RouteId;
 use crate::store::route_of_candidate;
@@ -116,7 +116,7 @@ fn publish_noise(route: &RouteId, noise: &NoiseOfLegacy, outcomes: &NoisePairs) 
         return;
     }
     let verdict = |place: &String| match outcomes.places.get(place) {
-        _ if !is_one_value(place) => "several_values",
+        _ if !may_be_noise_at(place) => "several_values",
         Some(of) if of.engine_differs_more => "engine_differs_more",
         Some(of) if of.legacy_differs_more => "legacy_differs_more",
         Some(_) | None => "noise",

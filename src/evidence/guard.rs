@@ -125,8 +125,14 @@ impl LegacyRates {
     pub(super) fn of(evidence: &RouteEvidence) -> Self {
         let replies = evidence.legacy_replies;
         let share = |part: u64| (replies >= LEGACY_REPLIES_MIN).then(|| rounded_up(part as f64 / replies as f64));
-        let latencies = &evidence.all.latencies.legacy;
-        let p99 = (latencies.total() >= LEGACY_REPLIES_MIN).then(|| latencies.percentile(1.0 - SLOW_RATE)).flatten();
+        let narrow = &evidence.all.narrow_latencies.legacy;
+        let wide = &evidence.all.latencies.legacy;
+        // Of pairs that an earlier version compared, only the wide buckets are known.
+        let p99 = match (narrow.total() >= LEGACY_REPLIES_MIN, wide.total() >= LEGACY_REPLIES_MIN) {
+            (true, _) => narrow.percentile(1.0 - SLOW_RATE),
+            (false, true) => wide.percentile(1.0 - SLOW_RATE),
+            (false, false) => None,
+        };
         Self { errors: share(evidence.legacy_5xx), client_errors: share(evidence.legacy_4xx), p99 }
     }
 }

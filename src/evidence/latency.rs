@@ -1,4 +1,5 @@
-//! Latencies in buckets of fixed bounds, for percentiles.
+//! Latencies in wide buckets of fixed bounds, for people and for pairs that an earlier version compared. What is judged
+//! by percentiles has narrow ones (`latency_quantile`).
 
 use std::time::Duration;
 

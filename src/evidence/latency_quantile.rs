@@ -11,7 +11,8 @@
 //! end for the engine, divided by the lower end for legacy. It is wrong only if one of the four ends is, each of which
 //! has a quarter of the error rate; that the two latencies of a pair depend on each other does no harm.
 //!
-//! Always true: what lies within a bucket counts at the edge that makes the interval wider.
+//! Always true: what lies within a bucket counts at the edge that makes the interval wider. Beside the interval there
+//! is an estimate of a percentile, for the guard, which cannot wait until an interval is narrow.
 
 use std::time::Duration;
 
@@ -90,6 +91,25 @@ impl NarrowLatencyCounts {
     /// The number of latencies.
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
+    }
+
+    /// The latency below which this share of all latencies lies; `None` if there are none. It is off by less than the
+    /// width of a bucket (4.4 %), and mostly by much less: within the bucket it is interpolated, as if the latencies
+    /// there were spread evenly on a logarithmic scale. Beyond the last edge it is that edge, about 20 s.
+    pub fn percentile(&self, share: f64) -> Option<Duration> {
+        let wanted = (self.total() as f64 * share).ceil().max(1.0);
+        let mut below = 0.0;
+        for (bucket, count) in self.0.iter().map(|count| *count as f64).enumerate() {
+            if count > 0.0 && below + count >= wanted {
+                // The rank stands for the middle of the part of the bucket that one latency has.
+                let part = ((wanted - below - 0.5) / count).clamp(0.0, 1.0);
+                let part = if bucket == BUCKETS - 1 { 0.0 } else { part };
+                let steps = bucket as f64 - 1.0 + part;
+                return Some(Duration::from_secs_f64(FIRST_S * (steps / PER_DOUBLING).exp2()));
+            }
+            below += count;
+        }
+        None
     }
 
     /// The interval of the percentile, in seconds, if there were `times` as many latencies, distributed as these are.
@@ -242,6 +262,29 @@ mod tests {
         (0..2_000).for_each(|_| latencies.count(ms(0.0), ms(60_000.0)));
         let RatioInterval { at_least, at_most } = latencies.p99_ratio(ALPHA).unwrap();
         assert!(at_least > 1e6 && at_most.is_none(), "{at_least} {at_most:?}");
+    }
+
+    #[test]
+    fn a_percentile_is_within_the_width_of_its_bucket_and_mostly_nearer() {
+        let mut random = fastrand::Rng::with_seed(85);
+        let (mut errors, mut counts) = (Vec::new(), NarrowLatencyCounts::default());
+        assert_eq!(counts.percentile(0.99), None);
+        for scale in [0.1, 1.0, 7.3, 40.0, 333.0, 2_500.0] {
+            counts = NarrowLatencyCounts::default();
+            let mut all: Vec<f64> = (0..5_000).map(|_| 0.05 + scale * latency(&mut random) / 20.0).collect();
+            all.iter().for_each(|at| counts.count(ms(*at)));
+            all.sort_by(f64::total_cmp);
+            for share in [0.5, 0.9, 0.99] {
+                let exact = all[(5_000.0 * share) as usize - 1];
+                errors.push((counts.percentile(share).unwrap().as_secs_f64() * 1e3 / exact - 1.0).abs());
+            }
+        }
+        let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+        assert!(errors.iter().all(|error| *error < 0.044) && mean < 0.01, "seed 85: {errors:?}");
+        // However many there are, they take the same memory.
+        counts.count(Duration::ZERO);
+        counts.count(Duration::from_secs(86_400));
+        assert_eq!((counts.0.len(), counts.percentile(1.0).map(|at| at.as_secs())), (BUCKETS, Some(20)));
     }
 
     /// 400 histories with a look after each of 20 blocks of 100 pairs, whose two latencies depend on each other.

@@ -39,7 +39,10 @@ mod gate_of_answers;
 mod gate_of_candidate;
 mod gate_of_cohort;
 mod gate_text;
+mod generation;
 mod guard;
+#[cfg(test)]
+mod guard_latency_tests;
 mod guard_window;
 mod guards;
 mod invariants;
@@ -80,6 +83,8 @@ mod gate_tests;
 #[cfg(test)]
 mod gate_text_tests;
 #[cfg(test)]
+mod noise_list_tests;
+#[cfg(test)]
 mod noise_tests;
 #[cfg(test)]
 mod noise_view_tests;
@@ -115,8 +120,8 @@ pub use captures::{
     CAPTURE_AGE_MAX, CAPTURE_BYTES_MAX, CAPTURED_BYTES_PER_ROUTE_MAX, CAPTURES_PER_ROUTE_MAX, CaptureDropped, Captures,
     is_sampled,
 };
-pub use counters::EvidenceGeneration;
 pub use fingerprints::{FingerprintCount, PairsByKind};
+pub use generation::{EngineGeneration, EvidenceGeneration};
 pub use guard::{CleanPairs, GuardCrossing, GuardWindowView};
 pub use invariants::{BrokenInvariant, GuardedAnswer, InvariantCounts, InvariantVerdict, JudgedAnswer};
 pub use latency::{LatencyCounts, PairedLatencies};
@@ -251,12 +256,6 @@ impl Evidence {
             self.pending().rename(old, route);
             tracing::info!(%route, was = %old, "a renamed route keeps its evidence");
         }
-    }
-
-    /// Returns the generation of evidence in which a request counts that was decided by this version of the files and
-    /// is offered now.
-    pub fn generation(&self, route: &RouteId, files_version: u64) -> EvidenceGeneration {
-        self.counters(route).lock().generation_of(files_version)
     }
 
     /// Whether there is room for another sample with this fingerprint. Callers ask before they build the sample.

@@ -8,9 +8,15 @@
 //! each place, from the first repeated request on, with the test of `paired` at d = 0 (a sign test on the pairs of
 //! outcomes that are not equal), so that it may be looked at after each request.
 //!
+//! A place in a list stands for all elements (`$.items[*].price`). There the outcome of a request is in how many
+//! elements each of the two differs from legacy's first reply: the engine differs "alone" if it does in more elements,
+//! legacy if it does in more. If the engine's reply and legacy's second one are exchangeable, neither number is larger
+//! more often than the other, so the test is the same; and an element that the engine has wrong beside noisy ones makes
+//! its number larger.
+//!
 //! Always true:
-//! - only a place at which legacy was seen to differ from itself is noise, and only if it is one value: a list or a
-//!   text has one place for all that it holds;
+//! - only a place at which legacy was seen to differ from itself is noise, and only if the values that it stands for
+//!   are counted: a text has one place for all that it holds;
 //! - it is noise only until the test says, with an error rate of [`ALPHA`] for each place and direction, that the
 //!   engine differs there more often, or less often: then legacy's second reply does not show what the first one might
 //!   have been (the state changed in between). From then on differences there count, until the basis changes;
@@ -32,7 +38,7 @@ use serde::{Deserialize, Serialize};
 
 use super::basis::EvidenceBasis;
 use super::fingerprints::PairsByKind;
-use super::noise_places::{DifferingPlaces, is_one_value, is_status, order_at};
+use super::noise_places::{DifferingPlaces, is_status, may_be_noise_at, order_at};
 use super::paired::PairedCounts;
 use crate::compare::Difference;
 
@@ -111,11 +117,11 @@ pub struct NoisePairs {
 /// In how many requests that legacy answered twice there was a difference at one place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlaceOutcomes {
-    /// Both the engine and legacy's second reply differ from legacy's first one.
+    /// Both the engine and legacy's second reply differ from legacy's first one, in a list in as many elements.
     pub both: u64,
-    /// Only the engine does.
+    /// Only the engine does, in a list in more elements.
     pub only_engine: u64,
-    /// Only legacy does.
+    /// Only legacy does, in a list in more elements.
     pub only_legacy: u64,
     /// Whether the test has said that the engine differs more often than legacy from itself.
     pub engine_differs_more: bool,
@@ -215,7 +221,7 @@ impl NoiseOfLegacy {
     /// Whether a pair may differ by noise that is not known again yet, since the rules or legacy's address changed.
     pub(super) fn was_noise(&self, found: &DifferingPlaces, outcomes: &BTreeMap<String, PlaceOutcomes>) -> bool {
         let is_rejected = |place: &String| outcomes.get(place).is_some_and(|outcomes| !outcomes.differ_equally());
-        let is_earlier = |place: &String| self.earlier_places.contains(place) && is_one_value(place);
+        let is_earlier = |place: &String| self.earlier_places.contains(place) && may_be_noise_at(place);
         let was_noise = |place: &String| !is_rejected(place) && (is_earlier(place) || self.is_noise(place, outcomes));
         let is_known = found.lists_all_differences && found.orders.is_empty() && !found.places.is_empty();
         is_known && self.repeats < EARLIER_NOISE_REPEATS && found.places.iter().all(was_noise)
@@ -228,7 +234,7 @@ impl NoiseOfLegacy {
         }
     }
     pub(super) fn is_noise(&self, place: &str, outcomes: &BTreeMap<String, PlaceOutcomes>) -> bool {
-        is_one_value(place)
+        may_be_noise_at(place)
             && self.places.contains_key(place)
             && outcomes.get(place).is_none_or(|outcomes| outcomes.differ_equally())
     }

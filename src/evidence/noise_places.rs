@@ -5,7 +5,7 @@
 //! statuses. A pair that differs in anything but the reply and the order of calls, or of which not all differences are
 //! known, is never noise.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::compare::{Comparison, Difference, DifferenceKind};
 
@@ -29,6 +29,8 @@ pub struct DifferingPlaces {
     pub(super) places: BTreeSet<String>,
     /// The differences in the order of calls, each as its path: `effects.charge, effects.mail`.
     pub(super) orders: BTreeSet<String>,
+    /// At how many elements of lists they differ at a place; one where nothing is said.
+    pub(super) elements: BTreeMap<String, u32>,
     /// Whether one is a call by legacy whose path has placeholders.
     pub(super) has_values: bool,
     /// Whether these are all differences of the pair.
@@ -41,6 +43,9 @@ impl DifferingPlaces {
     /// The places of a comparison.
     pub fn of(comparison: &Comparison) -> Self {
         let mut found = Self::of_differences(&comparison.differences);
+        let counts =
+            comparison.elements.iter().map(|((path, kind), count)| (format!("{} {path}", kind.as_str()), *count));
+        found.elements = counts.filter(|(place, _)| found.places.contains(place)).collect();
         found.lists_all_differences &= !comparison.truncated;
         found.lists_all_of_replies &= !comparison.truncated;
         found
@@ -80,6 +85,10 @@ impl DifferingPlaces {
     pub fn have_values(&self) -> bool {
         self.has_values
     }
+    /// How many elements of lists differ at a place; for one that stands in no list, one if it differs.
+    pub(super) fn elements_at(&self, place: &str) -> u32 {
+        if self.places.contains(place) { self.elements.get(place).copied().unwrap_or(1) } else { 0 }
+    }
     /// Whether the replies are equal.
     pub fn are_replies_equal(&self) -> bool {
         self.lists_all_of_replies && self.places.is_empty()
@@ -117,12 +126,17 @@ pub(super) fn name(Difference { path, kind, legacy, engine, .. }: &Difference) -
     }
 }
 
-/// Whether a place stands for one value of the replies. A place in a list (`$.items[*].price`) stands for all elements,
-/// a text or a body of bytes has one place for all of it, and so have all cookies: noise at one of them would hide a
-/// defect at another.
-pub(super) fn is_one_value(place: &str) -> bool {
+/// Whether differences at a place may be noise. A place in a list (`$.items[*].price`) stands for all elements, which
+/// are counted. A text or a body of bytes has one place for all of it, and so have all cookies, and what differs there
+/// is not counted: noise at one of them would hide a defect at another.
+pub(super) fn may_be_noise_at(place: &str) -> bool {
     let path = place.split_once(' ').map_or(place, |(_, path)| path);
-    !path.contains("[*]") && !matches!(path, "text" | "body" | "$" | "headers.set-cookie")
+    !matches!(path, "text" | "body" | "$" | "headers.set-cookie")
+}
+
+/// Whether a place stands for the elements of a list.
+pub(super) fn is_in_list(place: &str) -> bool {
+    place.contains("[*]")
 }
 
 /// Whether a place is a difference in status.
@@ -136,6 +150,10 @@ mod tests {
     use crate::compare::Verdict;
 
     fn places(kinds: &[(DifferenceKind, &str)], truncated: bool) -> DifferingPlaces {
+        DifferingPlaces::of(&compared(kinds, truncated))
+    }
+
+    fn compared(kinds: &[(DifferenceKind, &str)], truncated: bool) -> Comparison {
         let difference = |(kind, path): &(DifferenceKind, &str)| Difference {
             path: (*path).to_owned(),
             kind: *kind,
@@ -143,9 +161,10 @@ mod tests {
             engine: Some("500".into()),
             contradicts: Vec::new(),
         };
-        DifferingPlaces::of(&Comparison {
+        Comparison {
             verdict: Verdict::Mismatch,
             differences: kinds.iter().map(difference).collect(),
+            elements: Default::default(),
             truncated,
             ignored_by: Vec::new(),
             compares_replies: true,
@@ -155,7 +174,7 @@ mod tests {
             calls: Vec::new(),
             orders_not_kept: Vec::new(),
             unparsable: Vec::new(),
-        })
+        }
     }
 
     #[test]
@@ -171,22 +190,27 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_several_values_is_known_by_its_path() {
-        for one in
-            ["value $.at", "status 200 201", "header headers.etag", "missing $.a", "order $.items", "value $['a b'].c"]
-        {
-            assert!(is_one_value(one), "{one}");
+    fn what_stands_for_values_that_are_not_counted_is_known_by_its_path() {
+        for counted in ["value $.at", "status 200 201", "header headers.etag", "missing $.a", "order $.items"] {
+            assert!(may_be_noise_at(counted) && !is_in_list(counted), "{counted}");
         }
-        for several in [
-            "value $.items[*].price",
-            "extra $.items[*]",
-            "value text",
-            "value body",
-            "type $",
-            "header headers.set-cookie",
-        ] {
-            assert!(!is_one_value(several), "{several}");
+        for counted in ["value $.items[*].price", "extra $.items[*]"] {
+            assert!(may_be_noise_at(counted) && is_in_list(counted), "{counted}");
         }
+        for whole in ["value text", "value body", "type $", "header headers.set-cookie"] {
+            assert!(!may_be_noise_at(whole), "{whole}");
+        }
+    }
+
+    #[test]
+    fn elements_of_lists_are_counted_at_their_place() {
+        let at = "$.items[*].price";
+        let differences = [(DifferenceKind::Value, at), (DifferenceKind::Type, at), (DifferenceKind::Value, "$.at")];
+        let mut comparison = compared(&differences, false);
+        comparison.elements = [((at.to_owned(), DifferenceKind::Value), 3)].into();
+        let found = DifferingPlaces::of(&comparison);
+        let of = ["value $.items[*].price", "type $.items[*].price", "value $.at", "value $.b"];
+        assert_eq!(of.map(|place| found.elements_at(place)), [3, 1, 1, 0]);
     }
 
     #[test]

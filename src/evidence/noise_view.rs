@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bound::ALPHA;
 use super::noise::{LegacyWrite, NoiseOfLegacy};
-use super::noise_places::{is_one_value, is_status};
+use super::noise_places::{is_in_list, is_status, may_be_noise_at};
 use super::paired::PairedCounts;
 use super::route::RouteEvidence;
 
@@ -49,7 +49,7 @@ pub struct NoisyPlace {
     /// The share of these in which it does.
     pub rate: Interval,
     /// In how many of the repeated requests the engine differed from legacy's first reply, since the evidence last
-    /// started from zero.
+    /// started from zero; in a list, in at least as many elements as legacy's second reply.
     pub engine_differs: u64,
     /// Of so many repeated requests since then, as `legacy_compared`.
     pub engine_compared: u64,
@@ -67,8 +67,12 @@ pub struct NoisyPlace {
     /// Whether legacy differs from itself more often than the engine from legacy, so that its second reply says nothing
     /// of the first one, and differences here count.
     pub legacy_differs_more: bool,
-    /// Whether the place is one value. One in a list or a text stands for several: differences here count.
-    pub is_one_value: bool,
+    /// Whether differences here may be noise. A text, a body of bytes or all cookies stand for values that are not
+    /// counted: differences there count.
+    pub may_be_noise: bool,
+    /// Whether the place stands for the elements of a list (`[*]`). Then `only_engine` and `only_legacy` are the
+    /// requests in which the one differed in more elements than the other.
+    pub is_in_list: bool,
     /// The pairs that count as equal although they differ here.
     pub ignored: u64,
 }
@@ -111,7 +115,8 @@ pub(super) fn view(legacy: &NoiseOfLegacy, evidence: &RouteEvidence) -> Option<N
             excess: noise.excess(place, ALPHA).into(),
             engine_differs_more: outcomes.engine_differs_more,
             legacy_differs_more: outcomes.legacy_differs_more,
-            is_one_value: is_one_value(place),
+            may_be_noise: may_be_noise_at(place),
+            is_in_list: is_in_list(place),
             ignored: noise.ignored_at(place),
         }
     };

@@ -2,7 +2,7 @@
 
 use super::Evidence;
 use super::branches::BranchOutcome;
-use super::counters::EvidenceGeneration;
+use super::generation::EvidenceGeneration;
 use super::noise::LegacyWrite;
 use super::noise_places::DifferingPlaces;
 use super::noise_view::{self, NoiseView};

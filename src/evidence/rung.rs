@@ -49,8 +49,8 @@ pub struct RungCounts {
     pub latencies: PairedLatencies,
     /// How many such pairs there were, by the ratio of the engine's latency to legacy's.
     pub latency_ratios: LatencyRatios,
-    /// The latencies of both arms in narrow buckets, for `p99_ratio_below`; those of pairs that an earlier version
-    /// compared are not among them.
+    /// The latencies of both arms in narrow buckets, for `p99_ratio_below` and the guard's `p99_ratio`; those of pairs
+    /// that an earlier version compared are not among them.
     pub narrow_latencies: NarrowPairedLatencies,
     /// What is known of legacy's calls for these pairs.
     pub legacy_calls: LegacyCallCounts,

@@ -37,6 +37,7 @@ fn comparison(verdict: Verdict) -> Comparison {
     Comparison {
         verdict,
         differences: if verdict == Verdict::Mismatch { vec![difference] } else { Vec::new() },
+        elements: Default::default(),
         truncated: false,
         ignored_by: if verdict == Verdict::Ignored { vec![("ignore $.at".into(), 2)] } else { Vec::new() },
         compares_replies: true,

@@ -63,6 +63,8 @@ pub struct AliveCall {
     pub list: JsonPath,
     /// Where the ids are in the body of the reply: one in each element of the list.
     pub ids: JsonPath,
+    /// Where the address of the next page is in the body of the reply, if not in a `Link` field.
+    pub next: Option<JsonPath>,
 }
 
 /// Who answers, in `only`, a request about an id that neither arm is known to have given out.

@@ -14,7 +14,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use crate::compare::{Body, BoundExceeded, BoundIds, Comparison, EarlierIds, InstanceIds, Observation, decoded_body};
-use crate::evidence::EvidenceGeneration;
+use crate::evidence::EngineGeneration;
 use crate::exchange::Answered;
 use crate::flag::Instance;
 use crate::names::RouteId;
@@ -27,9 +27,9 @@ const SHORT_BYTES: usize = 9;
 /// The longest id that is remembered.
 const GIVEN_ID_BYTES_MAX: usize = 256;
 
-/// A family, the generation of its evidence (another workflow may begin with ids anew), and an id that the engine gave
-/// to one of its twins.
-type GivenId = (RouteId, EvidenceGeneration, Box<str>);
+/// A family, the number of what answers (another workflow, or another address of a service, may begin with ids anew;
+/// other rules do not), and an id that the engine gave to one of its twins.
+type GivenId = (RouteId, EngineGeneration, Box<str>);
 
 /// The ids that the engine gave to the twins of the last instances that legacy created.
 #[derive(Default)]
@@ -37,7 +37,7 @@ pub(super) struct GivenIds(Mutex<Recent>);
 
 #[derive(Default)]
 struct Recent {
-    /// Legacy's id of the instance, by the id of its twin, for each generation of the evidence.
+    /// Legacy's id of the instance, by the id of its twin, for each generation of the engine.
     legacy: HashMap<GivenId, Box<str>>,
     /// The id of the newest twin, by the family and legacy's id of the instance.
     twins: HashMap<(RouteId, Box<str>), Box<str>>,
@@ -55,7 +55,7 @@ impl GivenIds {
     pub(super) fn note(
         &self,
         family: &RouteId,
-        generation: EvidenceGeneration,
+        generation: EngineGeneration,
         InstanceIds { legacy, engine }: InstanceIds,
     ) -> Option<InstanceIds> {
         if legacy.len().max(engine.len()) > GIVEN_ID_BYTES_MAX {
@@ -177,7 +177,7 @@ fn created_id(instance: &Instance, headers: &HeaderMap, body: &Body, bytes_max: 
 mod tests {
     use super::*;
 
-    const GENERATION: EvidenceGeneration = EvidenceGeneration::testing(1);
+    const GENERATION: EngineGeneration = EngineGeneration::testing(1);
 
     fn ids(legacy: &str, engine: &str) -> InstanceIds {
         InstanceIds { legacy: legacy.to_owned(), engine: engine.to_owned() }
@@ -201,7 +201,7 @@ mod tests {
         );
         assert_eq!(given.note(&orders, GENERATION, ids("3", "a")), Some(ids("1", "a")));
         assert_eq!(given.note(&orders, GENERATION, ids("4", "a")), Some(ids("1", "a")), "it stays with the first");
-        let next = EvidenceGeneration::testing(2);
+        let next = EngineGeneration::testing(2);
         assert_eq!(given.note(&orders, next, ids("5", "a")), None, "another workflow begins anew");
     }
 

@@ -62,14 +62,18 @@ impl CallsOfRequest {
         }
     }
 
-    fn find(&self, intent: &Intent, assigned: &BTreeSet<u64>) -> (&'static str, ReadReplyLookup) {
+    fn find(
+        &self,
+        of: (&Intent, &dyn Fn() -> Vec<Intent>),
+        assigned: &BTreeSet<u64>,
+    ) -> (&'static str, ReadReplyLookup) {
         if self.is_incomplete {
             let why = "some calls could be this request's or another's, or were not kept";
             return ("incomplete", Err(format!("{why}{}", self.where_to_look())));
         }
         let end = Instant::now() + self.within;
         let expired = || Instant::now() >= end;
-        match corresponding_call(&self.rules, &self.calls, intent, assigned, &self.bounds, &expired) {
+        match corresponding_call(&self.rules, &self.calls, of, assigned, &self.bounds, &expired) {
             Ok(CorrespondingCall::One { number, reply }) => ("taken", Ok((number, reply))),
             Ok(CorrespondingCall::Ambiguous(1)) => {
                 ("ambiguous", Err("the only call by legacy that fits may be another step's".to_owned()))
@@ -90,8 +94,13 @@ impl CallsOfRequest {
 type ReadReplyLookup = Result<(u64, Option<EffectReply>), String>;
 
 impl LegacyCalls for CallsOfRequest {
-    fn corresponding(&self, intent: &Intent, assigned: &BTreeSet<u64>) -> ReadReplyLookup {
-        let (outcome, found) = self.find(intent, assigned);
+    fn corresponding(
+        &self,
+        intent: &Intent,
+        siblings: &dyn Fn() -> Vec<Intent>,
+        assigned: &BTreeSet<u64>,
+    ) -> ReadReplyLookup {
+        let (outcome, found) = self.find((intent, siblings), assigned);
         if self.is_counted {
             let route = self.route.to_string();
             metrics::counter!("pointsman_effects_rehearsed_total", "route" => route, "outcome" => outcome).increment(1);

@@ -303,7 +303,8 @@ impl Runner {
         // A rehearsal's ids are those of nothing that is kept.
         let instance = created.clone().or_else(|| report.instance.clone()).filter(|_| answered.mode == Mode::Dark);
         let mut earlier = instance.as_ref().map(|ids| self.ids_of_instances.of(family, ids)).unwrap_or_default();
-        let id_reused = created.clone().and_then(|ids| self.given_ids.note(family, generation, ids));
+        let engine_generation = || self.evidence.engine_generation(route, answered.flags.files_version);
+        let id_reused = created.clone().and_then(|ids| self.given_ids.note(family, engine_generation(), ids));
         let pair = Pair { instance: pair.instance.or(id_reused.as_ref()), ..pair };
         // A rest of the time is for what is kept of the pair.
         let comparing_within = compare_within * COMPARING_PERCENT / 100;

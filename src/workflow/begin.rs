@@ -22,6 +22,10 @@ use super::{
 use crate::expression::{ExpressionError, ReadPath, Template};
 use crate::names::{RunId, StepId};
 
+/// The most items of a step whose requests are built to find out which call by legacy is which item's: that is done
+/// anew for each item whose own request equals none of legacy's calls.
+const SIBLINGS_MAX: u32 = 64;
+
 pub(super) fn begin(
     run: &Run,
     plan: &Plan,
@@ -166,7 +170,8 @@ fn first_attempt(
         Err((reads, error)) => return failed(run, inputs, step, item, &reads, &error),
     };
     if !sent {
-        return rehearsed(run, step, call, inputs, request, item);
+        let siblings = || other_requests(run, inputs, call, step, item);
+        return rehearsed(run, step, call, inputs, (item, request), &siblings);
     }
     let key = (call.effect != EffectClass::Read).then(|| {
         let renewed = state.map_or(0, |state| state.renewed);
@@ -174,6 +179,23 @@ fn first_attempt(
     });
     let number = state.map_or(1, |state| state.attempt + 1);
     started(step, call, item, (number, key, Some(request)), new_deadline(step, state, now))
+}
+
+/// The requests of the items of a step that have not begun, but for this one; none if there are too many items. An item
+/// whose request cannot be built has none.
+fn other_requests(
+    run: &Run,
+    inputs: &DecisionInputs,
+    call: &Call,
+    step: &Step,
+    item: Option<u32>,
+) -> Vec<(u32, CallRecord)> {
+    let Some(StepState::Open(open)) = run.steps.get(&step.id) else { return Vec::new() };
+    let count = open.items.as_ref().map_or(0, |items| items.len());
+    let count = u32::try_from(count).ok().filter(|count| *count <= SIBLINGS_MAX).unwrap_or(0);
+    let others = (0..count).filter(|other| Some(*other) != item && may_begin_item(open, *other));
+    let request = |other| Some((other, first_request(run, inputs, call, step, Some(other), StepPart::Do).ok()?));
+    others.filter_map(request).collect()
 }
 
 /// The event of a later attempt of a call, under the same key; `request` is set where it differs from the first

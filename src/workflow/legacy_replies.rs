@@ -17,13 +17,19 @@ pub trait LegacyReplies: Send + Sync {
     /// # Errors
     /// There is no such call, or it is not known which one corresponds. The error says so, as a sentence without values
     /// of the calls.
-    fn reply_to(
-        &self,
-        step: &StepId,
-        item: Option<u32>,
-        intent: &CallRecord,
-        assigned: &BTreeSet<u64>,
-    ) -> Result<LegacyReply, String>;
+    fn reply_to(&self, call: &RehearsedCall<'_>, assigned: &BTreeSet<u64>) -> Result<LegacyReply, String>;
+}
+
+/// A call that is rehearsed.
+pub struct RehearsedCall<'a> {
+    /// The step.
+    pub step: &'a StepId,
+    /// Its item.
+    pub item: Option<u32>,
+    /// What would be sent.
+    pub intent: &'a CallRecord,
+    /// What the other items of the step would send that have not begun: calls by legacy that equal these are theirs.
+    pub siblings: &'a dyn Fn() -> Vec<(u32, CallRecord)>,
 }
 
 /// The reply to one call by legacy.

@@ -125,7 +125,7 @@ pub use facts::{
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind, Missing, MissingForRehearsal};
 pub use inject::{Inject, Injected};
 pub use least_approval::approval_above_child;
-pub use legacy_replies::{LegacyReplies, LegacyReply, LegacyResult};
+pub use legacy_replies::{LegacyReplies, LegacyReply, LegacyResult, RehearsedCall};
 pub use lock::HASHED_LOCK;
 pub use may_begin::{is_requested_repeat, is_to_be_withdrawn, sends};
 pub use mode::{EffectClass, Mode};

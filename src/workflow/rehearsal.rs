@@ -13,22 +13,23 @@ use super::decision_inputs::{call_scope, deeper_than};
 use super::step_events::{finished, schema_failure, too_deep};
 use super::{
     AttemptResult, Call, CallRecord, DecisionInputs, Event, Failure, FailureKind, LegacyReply, LegacyResult, Outcome,
-    PauseOrFail, Rehearsal, Run, Step, StepPart, TakenReply, missing,
+    PauseOrFail, Rehearsal, RehearsedCall, Run, Step, StepPart, TakenReply, missing,
 };
 use crate::expression::SharedJson;
 
-/// The event of a call that is rehearsed.
+/// The event of a call that is rehearsed. `siblings` returns what the other items of the step would send that have not
+/// begun.
 pub(super) fn rehearsed(
     run: &Run,
     step: &Step,
     call: &Call,
     inputs: &DecisionInputs,
-    intent: Arc<CallRecord>,
-    item: Option<u32>,
+    (item, intent): (Option<u32>, Arc<CallRecord>),
+    siblings: &dyn Fn() -> Vec<(u32, CallRecord)>,
 ) -> Event {
     let (output, note) = match &call.rehearse {
         None => (None, None),
-        Some(Rehearsal::FromLegacy) => return from_legacy(run, step, call, inputs, intent, item),
+        Some(Rehearsal::FromLegacy) => return from_legacy(run, step, call, inputs, (item, intent), siblings),
         Some(Rehearsal::Declared(template)) => {
             match template.evaluate(&call_scope(&inputs.plain(run), run, &step.id, item, StepPart::Do)) {
                 Ok(output) if deeper_than(&output, inputs.output_depth_max) => return too_deep(step, item, inputs),
@@ -53,11 +54,14 @@ fn from_legacy(
     step: &Step,
     call: &Call,
     inputs: &DecisionInputs,
-    intent: Arc<CallRecord>,
-    item: Option<u32>,
+    (item, intent): (Option<u32>, Arc<CallRecord>),
+    siblings: &dyn Fn() -> Vec<(u32, CallRecord)>,
 ) -> Event {
     let found = match &inputs.legacy_replies {
-        Some(replies) => replies.reply_to(&step.id, item, &intent, &run.assigned.values().copied().collect()),
+        Some(replies) => {
+            let call = RehearsedCall { step: &step.id, item, intent: &intent, siblings };
+            replies.reply_to(&call, &run.assigned.values().copied().collect())
+        }
         None => Err("legacy's calls for this request are not known (any more)".to_owned()),
     };
     let without_output = |intent, why: String| {

@@ -156,8 +156,8 @@ impl Shop {
         .await
     }
 
-    /// Waits until a sample with a difference of this kind is shown, and returns all differences of the route. A sample is
-    /// kept after its pair is counted.
+    /// Waits until a sample with a difference of this kind is shown, and returns all differences of the route. A sample
+    /// is kept after its pair is counted.
     async fn until_sample(&self, kind: &str) -> Value {
         until("the sample", || async {
             let diffs = self.pointsman.get("/api/v2/routes/orders/diffs").await;
@@ -288,7 +288,56 @@ async fn check_refuses_it_where_the_calls_are_not_seen() {
     refused("this step reads").await;
     flags.write("workflows/create.yaml", "workflow: create\nsteps:\n  pay: { run: pay }\nrespond: { status: 201 }\n");
     flags.write("workflows/pay.yaml", &workflow("pay", ""));
-    refused("is run by another workflow").await;
+    let (code, text) = check().await;
+    assert_eq!(code, Some(0), "{text}");
+    flags.write("routes/orders.yaml", &route(", compare: { effects: { pay: { unseen: 'over a queue' } } }"));
+    refused("`pay/charge` takes its output from legacy's calls").await;
+    flags.write("routes/orders.yaml", &route(""));
+    flags.write("pointsman.yaml", main);
+    refused("there is no `egress:`").await;
+}
+
+/// The charge is made by a workflow that the route's workflow runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_of_a_workflow_below_takes_the_reply_that_legacys_call_got() {
+    for state in ["shadow", "dark"] {
+        let shop = Shop::start("1s", WITH_ID).await;
+        shop.flags.write(
+            "workflows/create.yaml",
+            "workflow: create\nsteps:\n  pay:\n    run: pay\n    \
+             input: { ref: '${request.body.ref}', amount: '${request.body.amount}' }\n\
+             respond:\n  status: 201\n  \
+             body: { ref: '${request.body.ref}', payment: '${steps.pay.output.id}', fee: '${steps.pay.output.fee}' }\n",
+        );
+        shop.flags.write(
+            "workflows/pay.yaml",
+            "workflow: pay\nsteps:\n  charge:\n    call: POST ${services.bank}/charges\n    \
+             body: { order: '${request.body.ref}', amount: '${request.body.amount}' }\n    rehearse: legacy\n\
+             respond: { status: 200, body: '${steps.charge.output}' }\n",
+        );
+        let mut said = shop.cli(&["reload"]).await;
+        if state == "dark" {
+            said += &shop.cli(&["flip", "orders", "dark", "--force", "--reason", "a test"]).await;
+        }
+        for amount in 10..13 {
+            assert_eq!(shop.order("right", amount).await, StatusCode::CREATED);
+        }
+        let evidence = shop.settled(3).await;
+        assert_eq!((&evidence["matched"], &evidence["skipped"]), (&json!(3), &json!({})), "{state}: {evidence} {said}");
+        assert_eq!(
+            evidence["effects"]["pay/charge"],
+            json!({ "intents": 3, "compared": 3, "asserted": 0 }),
+            "{state}: {evidence}"
+        );
+        // A wrong amount differs, and does not copy legacy's value over itself.
+        shop.order("wrong", 20).await;
+        shop.settled(4).await;
+        let shown = shop.until_sample("effect_differs").await.to_string();
+        assert!(shown.contains("effects.pay/charge.body.amount") && !shown.contains("$.payment"), "{state}: {shown}");
+        let taken = [("route", "orders"), ("outcome", "taken")];
+        assert_eq!(shop.pointsman.metrics().await.sum("pointsman_effects_rehearsed_total", &taken), 4.0, "{state}");
+        assert_eq!(shop.charges.load(SeqCst), 4, "{state}: legacy made all charges, and the engine none");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

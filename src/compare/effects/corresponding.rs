@@ -5,6 +5,8 @@
 //! difference, and not to be replaced by legacy's. Ids that the two arms gave out are not known yet, and count as
 //! equal.
 //!
+//! A call that equals what another item of the step would send is that item's, whichever of them asks first.
+//!
 //! Always true: one call is chosen only if no other fits as well, save where equal calls have equal replies, or where
 //! the step makes one call only: then legacy made it more than once, which the comparison reports.
 
@@ -45,15 +47,16 @@ pub enum CorrespondingCall {
     },
 }
 
-/// Finds the call that corresponds to an intent, among those whose numbers are not in `assigned`. `expired` is called
-/// now and then and says whether the time is used up.
+/// Finds the call that corresponds to an intent, among those whose numbers are not in `assigned`. `siblings` returns
+/// what the other items of the step would send that have no call yet, and is only called where that matters. `expired`
+/// is called now and then and says whether the time is used up.
 ///
 /// # Errors
 /// The calls cannot be compared within the bounds.
 pub fn corresponding_call(
     rules: &Rules,
     effects: &[Arc<Effect>],
-    intent: &Intent,
+    (intent, siblings): (&Intent, &dyn Fn() -> Vec<Intent>),
     assigned: &BTreeSet<u64>,
     bounds: &CompareBounds,
     expired: &dyn Fn() -> bool,
@@ -69,9 +72,11 @@ pub fn corresponding_call(
         findings.check_time()?;
         legacy.push(Call::of_legacy(effect, bounds));
     }
-    let engine = [EngineCall::of(intent, rules.effects.template_of(&intent.step), bounds)];
+    let template = rules.effects.template_of(&intent.step);
+    let engine = [EngineCall::of(intent, template, bounds)];
     let (mut ids, [call]) = (IdMap::default(), &engine);
-    let steps = pairing::by_step(&legacy, &engine, &rules.effects, &ReadsByLegacy::none(), &ids, &mut findings)?;
+    let reads = ReadsByLegacy::none();
+    let steps = pairing::by_step(&legacy, &engine, &rules.effects, &reads, &ids, &mut findings)?;
     let step = steps.first().filter(|step| !step.legacy.is_empty());
     let Some(step) = step else { return Ok(CorrespondingCall::None { nearest: nearest(&all, call, &findings) }) };
     let is_contested = step.legacy.iter().any(|n| {
@@ -79,52 +84,114 @@ pub fn corresponding_call(
         let mut others = templates.filter(|template| template.step.as_ref() != Some(&intent.step));
         others.any(|other| legacy.service == Some(&other.service) && other.matches(legacy.method, &legacy.path))
     });
-    let mut search = Search { free: &free, legacy: &legacy, step, ids: &mut ids, findings: &mut findings };
-    let best = search.best(call, is_contested)?;
-    let makes_one_call = intent.item.is_none() && !is_contested;
-    Ok(match best[..] {
-        [] => CorrespondingCall::Ambiguous(step.legacy.len()),
-        [first, ref others @ ..] if others.is_empty() || search.are_interchangeable(&best, makes_one_call)? => {
-            CorrespondingCall::One { number: free[first].number, reply: free[first].reply.clone() }
-        }
-        _ => CorrespondingCall::Ambiguous(best.len()),
-    })
+    let of = Candidates { free: &free, legacy: &legacy, is_contested, makes_one_call: intent.item.is_none() };
+    let mut search = Search { of, step, candidates: step.legacy.clone(), ids: &mut ids, findings: &mut findings };
+    let equal = search.equal(call)?;
+    if !equal.is_empty() || step.legacy.len() == 1 {
+        return search.chosen(call, equal);
+    }
+    let siblings = siblings();
+    if siblings.is_empty() {
+        return search.chosen(call, equal);
+    }
+    // The rules of the step are looked up for the bodies of the siblings too.
+    let engine = std::iter::once(intent).chain(&siblings).map(|intent| EngineCall::of(intent, template, bounds));
+    let engine: Vec<EngineCall<'_>> = engine.collect();
+    let mut ids = IdMap::default();
+    let steps = pairing::by_step(&legacy, &engine, &rules.effects, &reads, &ids, &mut findings)?;
+    let (Some(step), [call, siblings @ ..]) = (steps.first(), &engine[..]) else {
+        return Ok(CorrespondingCall::Ambiguous(step.legacy.len()));
+    };
+    let mut search = Search { of, step, candidates: step.legacy.clone(), ids: &mut ids, findings: &mut findings };
+    search.leave_out_those_of(siblings)?;
+    if search.candidates.is_empty() {
+        return Ok(CorrespondingCall::None { nearest: nearest(&all, call, search.findings) });
+    }
+    search.chosen(call, Vec::new())
+}
+
+/// The calls by legacy that are not assigned, and how one of them is chosen.
+#[derive(Clone, Copy)]
+struct Candidates<'s, 'a> {
+    free: &'s [&'a Effect],
+    legacy: &'s [Call<'a>],
+    /// Whether another step of the workflow may make one of the calls that fit.
+    is_contested: bool,
+    makes_one_call: bool,
 }
 
 /// The search among the calls that go where the engine's call goes.
 struct Search<'s, 'f, 'a> {
-    free: &'s [&'a Effect],
-    legacy: &'s [Call<'a>],
+    of: Candidates<'s, 'a>,
     step: &'s StepCalls<'a>,
+    /// The indexes of the calls that may be chosen.
+    candidates: Vec<usize>,
     ids: &'s mut IdMap,
     findings: &'s mut ComparisonFindings<'f>,
 }
 
 impl Search<'_, '_, '_> {
-    /// The candidates that fit best. None where it is not known whether the only candidate is another step's.
-    fn best(&mut self, engine: &EngineCall<'_>, is_contested: bool) -> Result<Vec<usize>, BoundExceeded> {
-        let candidates = &self.step.legacy;
-        if candidates.len() == 1 && !is_contested {
-            return Ok(candidates.clone());
-        }
-        for equality in [Equality::EXACT, Equality::COARSE, Equality::COARSE_BODY] {
-            let wanted = self.step.hash(&engine.call, Side::Engine, equality, self.ids, self.findings)?;
-            let mut equal = Vec::new();
-            for n in candidates {
-                let hash = self.step.hash(&self.legacy[*n], Side::Legacy, equality, self.ids, self.findings)?;
-                equal.extend((hash == wanted).then_some(*n));
+    /// The call that is chosen: of those that are equal to the engine's, or of those that have the most in common.
+    fn chosen(mut self, engine: &EngineCall<'_>, equal: Vec<usize>) -> Result<CorrespondingCall, BoundExceeded> {
+        let best = if equal.is_empty() { self.most_alike(engine)? } else { equal };
+        let makes_one_call = self.of.makes_one_call && !self.of.is_contested;
+        Ok(match best[..] {
+            [] => CorrespondingCall::Ambiguous(self.candidates.len()),
+            [first, ref others @ ..] if others.is_empty() || self.are_interchangeable(&best, makes_one_call)? => {
+                let found = self.of.free[first];
+                CorrespondingCall::One { number: found.number, reply: found.reply.clone() }
             }
+            _ => CorrespondingCall::Ambiguous(best.len()),
+        })
+    }
+
+    /// The candidates that are equal to the engine's call, in the strictest sense in which one is.
+    fn equal(&mut self, engine: &EngineCall<'_>) -> Result<Vec<usize>, BoundExceeded> {
+        for equality in [Equality::EXACT, Equality::COARSE, Equality::COARSE_BODY] {
+            let equal = self.equal_by(engine, equality)?;
             if !equal.is_empty() {
                 return Ok(equal);
             }
         }
-        if candidates.len() == 1 {
-            return Ok(Vec::new());
+        Ok(Vec::new())
+    }
+
+    fn equal_by(&mut self, engine: &EngineCall<'_>, equality: Equality) -> Result<Vec<usize>, BoundExceeded> {
+        let wanted = self.step.hash(&engine.call, Side::Engine, equality, self.ids, self.findings)?;
+        let mut equal = Vec::new();
+        for n in &self.candidates {
+            let hash = self.step.hash(&self.of.legacy[*n], Side::Legacy, equality, self.ids, self.findings)?;
+            equal.extend((hash == wanted).then_some(*n));
+        }
+        Ok(equal)
+    }
+
+    /// Takes a call that is equal to it from the candidates for each of the siblings.
+    fn leave_out_those_of(&mut self, siblings: &[EngineCall<'_>]) -> Result<(), BoundExceeded> {
+        let mut without_call: Vec<&EngineCall<'_>> = siblings.iter().collect();
+        for equality in [Equality::EXACT, Equality::COARSE, Equality::COARSE_BODY] {
+            let mut still_without = Vec::new();
+            for sibling in without_call {
+                match self.equal_by(sibling, equality)?.first() {
+                    Some(taken) => self.candidates.retain(|n| n != taken),
+                    None => still_without.push(sibling),
+                }
+            }
+            without_call = still_without;
+        }
+        Ok(())
+    }
+
+    /// The candidates that have the most in common with the engine's call. None where it is not known whether the only
+    /// candidate is another step's.
+    fn most_alike(&mut self, engine: &EngineCall<'_>) -> Result<Vec<usize>, BoundExceeded> {
+        if self.candidates.len() == 1 {
+            return Ok(if self.of.is_contested { Vec::new() } else { self.candidates.clone() });
         }
         let wanted = self.step.values(&engine.call, Side::Engine, self.ids, self.findings)?;
         let mut scores = Vec::new();
-        for n in candidates {
-            let values = self.step.values(&self.legacy[*n], Side::Legacy, self.ids, self.findings)?;
+        for n in &self.candidates {
+            let values = self.step.values(&self.of.legacy[*n], Side::Legacy, self.ids, self.findings)?;
             scores.push((in_common(&values, &wanted), *n));
         }
         let highest = scores.iter().map(|(score, _)| *score).max();
@@ -136,10 +203,10 @@ impl Search<'_, '_, '_> {
     fn are_interchangeable(&mut self, calls: &[usize], makes_one_call: bool) -> Result<bool, BoundExceeded> {
         let mut hashes = BTreeSet::new();
         for n in calls {
-            let call = &self.legacy[*n];
+            let call = &self.of.legacy[*n];
             hashes.insert(self.step.hash(call, Side::Legacy, Equality::EXACT, self.ids, self.findings)?);
         }
-        let reply = |n: &usize| self.free[*n].reply.as_ref().map(|reply| (reply.status, &reply.body));
+        let reply = |n: &usize| self.of.free[*n].reply.as_ref().map(|reply| (reply.status, &reply.body));
         let has_same_replies = calls.windows(2).all(|pair| reply(&pair[0]) == reply(&pair[1]));
         Ok(hashes.len() == 1 && (makes_one_call || has_same_replies))
     }

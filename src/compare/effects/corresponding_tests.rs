@@ -26,9 +26,19 @@ fn calls(url: &str, bodies: &[Value]) -> Vec<Arc<Effect>> {
 
 /// The number of the call that was found, or why none was.
 fn found(calls: &[Arc<Effect>], intent: &Intent, assigned: &[u64], draft: Value) -> Result<u64, String> {
+    found_beside(calls, (intent, &[]), assigned, draft)
+}
+
+/// The same for an item of a step whose other items would send these calls.
+fn found_beside(
+    calls: &[Arc<Effect>],
+    (intent, siblings): (&Intent, &[Intent]),
+    assigned: &[u64],
+    draft: Value,
+) -> Result<u64, String> {
     let rules: Rules = checked(&draft).unwrap();
     let assigned: BTreeSet<u64> = assigned.iter().copied().collect();
-    match corresponding_call(&rules, calls, intent, &assigned, &BOUNDS, &|| false).unwrap() {
+    match corresponding_call(&rules, calls, (intent, &|| siblings.to_vec()), &assigned, &BOUNDS, &|| false).unwrap() {
         CorrespondingCall::One { number, reply } => {
             assert_eq!(reply.unwrap().body, Body::Whole(Bytes::from(number.to_string())));
             Ok(number)
@@ -64,6 +74,32 @@ fn equal_calls_come_first_and_then_those_with_most_in_common() {
     let calls =
         self::calls(RESERVATIONS, &[json!({"sku": "a", "qty": 5, "of": 1}), json!({"sku": "a", "qty": 2, "of": 1})]);
     assert_eq!(found(&calls, &item(0, "a", 2), &[], rules.clone()), Ok(1));
+}
+
+/// A wrong quantity that another item has: one call has the article in common, the other one the quantity.
+#[test]
+fn a_call_that_equals_that_of_another_item_is_left_to_it() {
+    let of = |sku: &str, qty: u64| json!({"sku": sku, "qty": qty, "of": 1});
+    let item = |n, sku: &str, qty: u64| intent("reserve", Some(n), "POST", RESERVATIONS, of(sku, qty));
+    let calls = calls(RESERVATIONS, &[of("a", 1), of("b", 2), of("c", 2), of("d", 4)]);
+    let wrong = item(0, "a", 2);
+    assert_eq!(found(&calls, &wrong, &[], json!({})), Err("3 fit".into()), "without the others it is not known");
+    let others = [item(1, "b", 2), item(2, "c", 2), item(3, "d", 4)];
+    let beside = |siblings: &[Intent], assigned: &[u64]| found_beside(&calls, (&wrong, siblings), assigned, json!({}));
+    assert_eq!(beside(&others, &[]), Ok(0));
+    assert_eq!(beside(&others[..2], &[3]), Ok(0), "the last one has its call");
+    assert_eq!(beside(&others[..1], &[3]), Err("2 fit".into()), "of the third one nothing is known");
+    assert_eq!(beside(&others, &[0]), Err("POST http://stock/reservations".into()), "legacy made three calls");
+    // A sibling that equals no call takes none.
+    assert_eq!(beside(&[item(1, "b", 7), others[1].clone(), others[2].clone()], &[]), Err("2 fit".into()));
+    // What a rule tolerates counts as equal, for the siblings too.
+    let rules = json!({"effects": {"reserve": {"ids": ["$.of"]}}});
+    let drawn = others.map(|other| {
+        let mut body = other.body.clone();
+        body["of"] = json!(9);
+        Intent { body, ..other }
+    });
+    assert_eq!(found_beside(&calls, (&wrong, &drawn), &[], rules), Ok(0));
 }
 
 #[test]
@@ -109,7 +145,8 @@ fn an_attempt_that_legacy_repeated_is_left_out_and_the_bounds_hold() {
     assert_eq!(found(&calls, &charge(json!({"amount": 12})), &[], json!({})), Ok(1));
     let rules = checked(&json!({})).unwrap();
     let search = |bounds, expired| {
-        corresponding_call(&rules, &calls, &charge(json!({})), &BTreeSet::new(), &bounds, &|| expired).map(|_| ())
+        let (intent, assigned) = (charge(json!({})), BTreeSet::new());
+        corresponding_call(&rules, &calls, (&intent, &Vec::new), &assigned, &bounds, &|| expired).map(|_| ())
     };
     assert_eq!(search(crate::compare::CompareBounds { effects: 1, ..BOUNDS }, false), Err(BoundExceeded::Effects));
     assert_eq!(search(BOUNDS, true), Err(BoundExceeded::Time));

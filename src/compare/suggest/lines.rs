@@ -5,9 +5,11 @@ use serde_json::Value;
 use super::judged::{JudgedSample, JudgedSamples, Place};
 use super::noise::{Values, enough, legacy_differs_from_itself};
 use super::rule::Proposed;
-use super::values::{IdForm, clock_tolerance, id_text_form};
+use super::times_within::{FoundTime, TimeFinder, TimeMark};
+use super::values::{IdForm, clock_tolerance, id_text_form, may_be_clock_readings};
 use crate::compare::kept::is_masked;
 use crate::compare::observation::Body;
+use crate::compare::text_rules::TimesDraft;
 
 /// The path of a difference between texts.
 pub(super) const PATH: &str = "text";
@@ -22,16 +24,23 @@ struct Line<'a> {
     values: Vec<Values<'a>>,
 }
 
+/// Times in lines, by what stands before them.
+struct Times<'a> {
+    mark: TimeMark<'a>,
+    values: Vec<Values<'a>>,
+}
+
 /// The rules that may explain the differences of texts.
 ///
 /// # Errors
 /// Why there is none.
 pub(super) fn propose(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<Proposed>, String> {
-    if judged.context.in_force.text.is_none() {
+    let Some(rules) = &judged.context.in_force.draft().text else {
         return Err("samples hold only digests of texts; add `text: {}` to the rules to keep their lines".into());
-    }
+    };
     enough(place)?;
-    let mut lines: Vec<Line<'_>> = Vec::new();
+    let finder = TimeFinder::new(rules.times.as_ref().map(|TimesDraft(times)| times));
+    let (mut lines, mut times): (Vec<Line<'_>>, Vec<Times<'_>>) = (Vec::new(), Vec::new());
     for occurrence in &place.occurrences {
         let Some(sample) = judged.samples.get(occurrence.sample) else { continue };
         let (Some(legacy), Some(engine)) = (text(sample, true), text(sample, false)) else { continue };
@@ -40,24 +49,50 @@ pub(super) fn propose(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<P
             continue;
         }
         for (a, b) in a.into_iter().zip(b).filter(|(a, b)| a != b && !is_masked(a) && !is_masked(b)) {
-            let Some(label) = label(a, b) else { continue };
-            let part = |line: &str| Value::from(&line[label.len()..]);
-            let values = Values { legacy: part(a), engine: part(b), sample };
+            let found = differing_times(&finder, a, b, sample.compared_ns);
+            let rest = if found.is_empty() {
+                (a.to_owned(), b.to_owned())
+            } else {
+                (finder.without_times(a), finder.without_times(b))
+            };
+            for FoundTime { mark, legacy, engine } in found {
+                let value = Values { legacy, engine, sample };
+                match times.iter_mut().find(|times| times.mark == mark) {
+                    Some(times) => times.values.push(value),
+                    None => times.push(Times { mark, values: vec![value] }),
+                }
+            }
+            let (a, b) = (rest.0.as_str(), rest.1.as_str());
+            let Some(label) = (a != b).then(|| label(a, b)).flatten() else { continue };
+            let (legacy, engine) = differing_part(&a[label.len()..], &b[label.len()..]);
+            let values = Values { legacy: legacy.into(), engine: engine.into(), sample };
             match lines.iter_mut().find(|line| line.label == label) {
                 Some(line) => line.values.push(values),
                 None => lines.push(Line { label: label.to_owned(), values: vec![values] }),
             }
         }
     }
-    let found: Vec<Proposed> = lines.iter().filter_map(|line| of_line(line)).collect();
+    let of_times = times.iter().filter_map(|times| of_times(times, finder.all_have_one_tolerance()));
+    let found: Vec<Proposed> = of_times.chain(lines.iter().filter_map(of_line)).collect();
     if found.is_empty() { Err("no line looks like an id, a time or a random value".into()) } else { Ok(found) }
+}
+
+/// The times that differ in a line; none if one of them is no clock reading.
+fn differing_times<'a>(finder: &TimeFinder<'a>, a: &str, b: &str, compared_ns: i128) -> Vec<FoundTime<'a>> {
+    let mut found = finder.find(a, b).unwrap_or_default();
+    found.retain(FoundTime::differs);
+    let is_reading = |time: &FoundTime<'_>| may_be_clock_readings(&time.legacy, &time.engine, compared_ns);
+    if found.iter().all(is_reading) { found } else { Vec::new() }
+}
+
+fn of_times(Times { mark, values }: &Times<'_>, all_have_one_tolerance: bool) -> Option<Proposed> {
+    let by = clock_tolerance(values.iter().map(|v| (&v.legacy, &v.engine, v.sample.compared_ns)))?;
+    let pattern = if all_have_one_tolerance { None } else { Some(mark.pattern()?) };
+    Some(Proposed::TextTimes { pattern, by: by.to_owned() })
 }
 
 fn of_line(Line { label, values }: &Line<'_>) -> Option<Proposed> {
     let escaped = regex::escape(label);
-    if let Some(by) = clock_tolerance(values.iter().map(|v| (&v.legacy, &v.engine, v.sample.compared_ns))) {
-        return Some(Proposed::TextTimes { pattern: format!("^{escaped}(.*)$"), by: by.to_owned() });
-    }
     let rest = |value: &Value| {
         value.as_str().map(|text| text.trim_end_matches(['.', ',', ';']).to_owned()).unwrap_or_default()
     };
@@ -68,6 +103,13 @@ fn of_line(Line { label, values }: &Line<'_>) -> Option<Proposed> {
         return Some(Proposed::TextIds { pattern: format!("^{escaped}([A-Za-z0-9._:/-]*[A-Za-z0-9])") });
     }
     legacy_differs_from_itself(values).then(|| Proposed::IgnoredLines { pattern: format!("^{escaped}.*") })
+}
+
+/// What differs of two texts: their first words, if the rest of both is equal.
+fn differing_part<'t>(a: &'t str, b: &'t str) -> (&'t str, &'t str) {
+    let split = |text: &'t str| text.split_at(text.find(' ').unwrap_or(text.len()));
+    let ((first_a, rest_a), (first_b, rest_b)) = (split(a), split(b));
+    if rest_a == rest_b { (first_a, first_b) } else { (a, b) }
 }
 
 fn is_number(text: &str) -> bool {

@@ -9,7 +9,8 @@
 //!
 //! - ids that each arm drew: in one-to-one correspondence over all samples, in nearly all pairs of their kind, not
 //!   given by the caller, and formed or named as ids are;
-//! - times that both arms read from their clocks: near the time of the comparison, and near each other;
+//! - times that both arms read from their clocks, alone or within texts: near the time of the comparison, and near each
+//!   other; and times that are computed from them;
 //! - numbers that differ by rounding alone;
 //! - the order of arrays that legacy neither sorts nor takes from the request;
 //! - a value in which legacy differs from itself, for equal requests.
@@ -28,6 +29,7 @@ mod references;
 mod rule;
 mod search;
 mod stricter;
+mod times_within;
 mod values;
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::judged::{JudgedSample, JudgedSamples, Occurrence, Place};
 use super::noise::{Values, enough, legacy_differs_from_itself};
 use super::references::lost_reference;
 use super::rule::{Proposed, Subject};
+use super::times_within::TimeFinder;
 use super::values::{
     IdForm, clock_tolerance, differ_by_rounding, id_form, id_text_form, names_an_id, rounding_tolerance, words,
 };
@@ -100,6 +101,10 @@ fn of_scalar(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<Proposed>,
     if let Some(by) = clock_tolerance(compared) {
         return Ok(vec![Proposed::Tolerance { of, path, by: by.into() }]);
     }
+    let within = times_in_force(&of, &path, judged);
+    if let Some(times) = TimeFinder::new(within).times(&values) {
+        return Ok(vec![Proposed::Tolerance { of, path, by: json!({ "times": times }) }]);
+    }
     // Only of those that differ by rounding: a wrong amount at the same place stays a difference.
     let rounded = values.iter().map(|v| (&v.legacy, &v.engine)).filter(|(a, b)| differ_by_rounding(a, b));
     if let Some(by) = rounding_tolerance(rounded) {
@@ -113,6 +118,16 @@ fn of_scalar(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<Proposed>,
         }
         Err(why) => Err(why),
     }
+}
+
+/// The times within texts that the rules in force tolerate at this path.
+fn times_in_force<'a>(of: &Subject, path: &str, judged: &JudgedSamples<'a>) -> Option<&'a Value> {
+    let draft = judged.context.in_force.draft();
+    let tolerance = match of {
+        Subject::Reply => &draft.tolerance,
+        Subject::Calls { step } => &draft.effects.get(step)?.tolerance,
+    };
+    tolerance.get(path)?.0.get("times")
 }
 
 /// The values of both sides; `None` if a side has none somewhere.

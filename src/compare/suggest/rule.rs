@@ -1,6 +1,6 @@
 //! A rule that is proposed.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::compare::draft::RulesDraft;
 use crate::compare::effects::EffectRulesDraft;
@@ -28,8 +28,8 @@ pub(super) enum Proposed {
     Keys { path: String },
     /// By how much numbers or times may differ.
     Tolerance { of: Subject, path: String, by: Value },
-    /// By how much times in lines may differ.
-    TextTimes { pattern: String, by: String },
+    /// By how much times in lines may differ: those that a pattern finds, or all in the known forms.
+    TextTimes { pattern: Option<String>, by: String },
     /// An array whose order does not matter.
     Unordered { path: String, by: String },
     /// A header that is not compared.
@@ -97,11 +97,11 @@ impl Proposed {
                     Subject::Reply => &mut draft.tolerance,
                     Subject::Calls { step } => &mut calls(draft, step).tolerance,
                 };
-                let is_wider = tolerance.get(path).is_none_or(|ToleranceDraft(now)| is_wider(by, now));
-                if is_wider {
-                    tolerance.insert(path.clone(), ToleranceDraft(by.clone()));
-                }
-                is_wider
+                let wider = tolerance.get(path).map_or(Some(by.clone()), |ToleranceDraft(now)| widened(by, now));
+                wider.is_some_and(|wider| {
+                    tolerance.insert(path.clone(), ToleranceDraft(wider));
+                    true
+                })
             }
             Self::Unordered { path, by } => {
                 let is_new = !draft.unordered.contains_key(path);
@@ -113,21 +113,13 @@ impl Proposed {
             Self::TextIds { pattern } => push(&mut text(draft).ids, pattern.clone()),
             Self::TextTimes { pattern, by } => {
                 let text = text(draft);
-                let mut times = match text.times.take() {
-                    None => Map::new(),
-                    Some(TimesDraft(Value::Object(times))) => times,
-                    Some(other) => {
-                        text.times = Some(other);
-                        return false;
-                    }
-                };
-                let by = Value::from(by.as_str());
-                let is_wider = times.get(pattern).is_none_or(|now| is_wider(&by, now));
-                if is_wider {
-                    times.insert(pattern.clone(), by);
-                }
-                text.times = Some(TimesDraft(Value::Object(times)));
-                is_wider
+                let by = pattern.as_ref().map_or_else(|| json!(by), |pattern| json!({ pattern.as_str(): by }));
+                let now = text.times.as_ref();
+                let wider = now.map_or(Some(by.clone()), |TimesDraft(now)| widened_times(&by, now));
+                wider.is_some_and(|wider| {
+                    text.times = Some(TimesDraft(wider));
+                    true
+                })
             }
             Self::IgnoredLines { pattern } => push(&mut text(draft).ignore, pattern.clone()),
             Self::IgnoredHeader { name } => push(&mut draft.ignore, IgnoreDraft(format!("header.{name}").into())),
@@ -143,12 +135,32 @@ impl Proposed {
     }
 }
 
-/// Whether a tolerance for numbers, or for times, is wider than another one of its kind.
-fn is_wider(by: &Value, than: &Value) -> bool {
-    match (by, than) {
-        (Value::Number(by), Value::Number(than)) => by.as_f64() > than.as_f64(),
-        (Value::String(by), Value::String(than)) => duration(by) > duration(than),
-        _ => false,
+/// The tolerance that covers what both cover; `None` if the one in force does already, or is of another kind.
+fn widened(by: &Value, now: &Value) -> Option<Value> {
+    match (by, now) {
+        (Value::Number(by), Value::Number(now)) => (by.as_f64() > now.as_f64()).then(|| by.clone().into()),
+        (Value::String(_), Value::String(_)) => widened_times(by, now),
+        // Not one with a condition: what is proposed holds for all pairs.
+        (Value::Object(by), Value::Object(now)) if by.len() == 1 && now.len() == 1 => {
+            Some(json!({ "times": widened_times(by.get("times")?, now.get("times")?)? }))
+        }
+        _ => None,
+    }
+}
+
+/// The same for a duration, or for patterns with durations.
+fn widened_times(by: &Value, now: &Value) -> Option<Value> {
+    match (by, now) {
+        (Value::String(text), Value::String(now)) => (duration(text) > duration(now)).then(|| by.clone()),
+        (Value::Object(by), Value::Object(now)) => {
+            let mut all = now.clone();
+            for (pattern, by) in by {
+                let wider = now.get(pattern).map_or_else(|| Some(by.clone()), |now| widened_times(by, now));
+                all.extend(wider.map(|wider| (pattern.clone(), wider)));
+            }
+            (all != *now).then_some(Value::Object(all))
+        }
+        _ => None,
     }
 }
 

@@ -15,6 +15,8 @@ use crate::compare::{
     compare, keep,
 };
 
+mod times;
+
 /// 2026-11-17T10:00:00Z.
 const START_S: i64 = 1_794_909_600;
 

@@ -5,12 +5,20 @@ use serde_json::Value;
 use crate::compare::magnitude::{Magnitude, magnitude_of};
 use crate::compare::node::Node;
 use crate::compare::number::Decimal;
-use crate::compare::times::{self, TimeForm};
+use crate::compare::times;
 
 /// How far a time may be from the comparison and still be a clock reading.
 const CLOCK_WINDOW_NS: i128 = 15 * 60 * 1_000_000_000;
 /// How much two clock readings of one request may differ.
 const CLOCK_DIFFERENCE_MAX_NS: i128 = 5 * 60 * 1_000_000_000;
+/// How much two times may differ that are computed from clock readings (a time of expiry). Less than between readings:
+/// a wrong duration differs too.
+const COMPUTED_DIFFERENCE_MAX_NS: i128 = 30 * 1_000_000_000;
+/// How far a computed time may be from the comparison: other numbers than times are mostly further away.
+const COMPUTED_WINDOW_NS: i128 = 10 * 365 * 86_400 * 1_000_000_000;
+/// The distances of computed times from their comparisons differ at most by this part of the time in which the samples
+/// were compared.
+const COMPUTED_SPREAD_PART: i128 = 4;
 /// The tolerances for times that are proposed, with their nanoseconds.
 const TIME_TOLERANCES: [(&str, i128); 9] = [
     ("1s", 1_000_000_000),
@@ -96,25 +104,55 @@ pub(super) fn id_text_form(text: &str) -> IdForm {
     }
 }
 
-/// The tolerance under which all these pairs of times are equal, if all are clock readings: both near the time at which
-/// they were compared, and near each other.
+/// The tolerance under which all these pairs of times are equal, if all are clock readings (both near the time at which
+/// they were compared, and near each other), or computed from clock readings. With each pair comes the time of its
+/// comparison.
 pub(super) fn clock_tolerance<'a>(pairs: impl Iterator<Item = (&'a Value, &'a Value, i128)>) -> Option<&'static str> {
-    let mut largest = None;
+    let mut readings = Vec::new();
     for (legacy, engine, compared) in pairs {
-        let ((a, form), (b, other)) = (clock_reading(legacy, compared)?, clock_reading(engine, compared)?);
+        let ((a, form), (b, other)) = (times::instant(legacy)?, times::instant(engine)?);
         // A tolerance applies to times of one form only.
         if form != other {
             return None;
         }
-        largest = largest.max(Some((a - b).abs()));
+        readings.push((a, b, compared));
     }
-    let largest = largest.filter(|largest| *largest <= CLOCK_DIFFERENCE_MAX_NS)?;
+    let largest = readings.iter().map(|(a, b, _)| (a - b).abs()).max()?;
+    let is_near = |at: i128, compared: i128| (at - compared).abs() <= CLOCK_WINDOW_NS;
+    let are_read = readings.iter().all(|(a, b, compared)| is_near(*a, *compared) && is_near(*b, *compared));
+    let limit = match are_read {
+        true => CLOCK_DIFFERENCE_MAX_NS,
+        false if follow_the_clock(&readings) => COMPUTED_DIFFERENCE_MAX_NS,
+        false => return None,
+    };
+    if largest > limit {
+        return None;
+    }
     TIME_TOLERANCES.iter().find(|(_, by)| *by >= largest * MARGIN).map(|(text, _)| *text)
 }
 
-fn clock_reading(value: &Value, compared: i128) -> Option<(i128, TimeForm)> {
-    let (at, form) = times::instant(value)?;
-    ((at - compared).abs() <= CLOCK_WINDOW_NS).then_some((at, form))
+/// Whether two values may be clock readings, or computed from them, by this pair alone.
+pub(super) fn may_be_clock_readings(legacy: &Value, engine: &Value, compared: i128) -> bool {
+    let (Some((a, form)), Some((b, other))) = (times::instant(legacy), times::instant(engine)) else { return false };
+    form == other && (a - b).abs() <= CLOCK_DIFFERENCE_MAX_NS && (a - compared).abs() <= COMPUTED_WINDOW_NS
+}
+
+/// The wider of two tolerances for times.
+pub(super) fn wider_tolerance(one: &'static str, other: &'static str) -> &'static str {
+    let nanos = |text| TIME_TOLERANCES.iter().position(|(known, _)| *known == text);
+    if nanos(one) < nanos(other) { other } else { one }
+}
+
+/// Whether legacy's times move on with those of the comparisons, at a constant distance: they are computed from clock
+/// readings.
+fn follow_the_clock(readings: &[(i128, i128, i128)]) -> bool {
+    let spread = |of: &dyn Fn(&(i128, i128, i128)) -> i128| {
+        let (least, most) = (readings.iter().map(of).min(), readings.iter().map(of).max());
+        most.zip(least).map_or(0, |(most, least)| most - least)
+    };
+    let compared = spread(&|(_, _, compared)| *compared);
+    let are_times = readings.iter().all(|(a, _, compared)| (a - compared).abs() <= COMPUTED_WINDOW_NS);
+    are_times && compared > 0 && spread(&|(a, _, compared)| a - compared) * COMPUTED_SPREAD_PART <= compared
 }
 
 /// Whether two values are numbers that differ by rounding alone.
@@ -174,6 +212,21 @@ mod tests {
         assert_eq!(of(json!("2026-11-17T10:00:00Z"), json!("2026-11-17T10:05:01Z")), None);
         assert_eq!(of(json!("2026-12-17T10:00:00Z"), json!("2026-12-17T10:00:01Z")), None, "a date that is computed");
         assert_eq!(of(json!(17), json!(18)), None);
+        // Times of expiry, at requests a minute apart.
+        let later = |legacy: [i64; 3], by: i64| {
+            let of = |at: i64| json!(jiff::Timestamp::from_second(at).unwrap().to_string());
+            let start = i64::try_from(at / 1_000_000_000).unwrap();
+            let pairs = legacy.map(|after| (of(start + after), of(start + after + by)));
+            clock_tolerance(pairs.iter().enumerate().map(|(n, (a, b))| (a, b, at + n as i128 * 60_000_000_000)))
+        };
+        let day = 86_400;
+        assert_eq!(later([day, day + 61, day + 119], 1), Some("5s"));
+        assert_eq!(later([day, day + 60, day + 120], 60), None, "a wrong duration");
+        assert_eq!(later([day, day, day], 1), None, "a date that is the same at all times");
+        assert_eq!(later([day, 3 * day, 2 * day], 1), None, "a date that is computed from something else");
+        let counters: Vec<(Value, Value)> = (0..3).map(|n| (json!(1_000 + n * 60), json!(1_001 + n * 60))).collect();
+        let counters = counters.iter().enumerate().map(|(n, (a, b))| (a, b, at + n as i128 * 60_000_000_000));
+        assert_eq!(clock_tolerance(counters), None, "a number that grows as fast as the clock");
         let of = |a: &str, b: &str| {
             let (a, b): (Value, Value) = (serde_json::from_str(a).unwrap(), serde_json::from_str(b).unwrap());
             let rounded = Some((&a, &b)).filter(|(a, b)| differ_by_rounding(a, b));

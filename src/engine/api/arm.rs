@@ -20,7 +20,7 @@ use crate::engine::api::run_tree;
 use crate::engine::context::Core;
 use crate::engine::driver::{self, Caller};
 use crate::engine::kill_switch::Operation;
-use crate::engine::legacy_replies::RepliesOfRun;
+use crate::engine::legacy_replies::{OfLegacy, RepliesOfRun};
 use crate::engine::machine::{CallerAnswer, add_intents_below, replies};
 use crate::engine::ports::decode::DecodeBounds;
 use crate::engine::scheduler::registry::Registration;
@@ -97,19 +97,15 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     if request.may_begin != MayBegin::Always && permit_to_begin.is_none() {
         return may_not_begin(&core, registration, may_fall_back, FROZEN, "New instances are frozen");
     }
-    let replies_of_run = |calls| RepliesOfRun {
-        calls,
-        plan: plan.clone(),
-        bounds: DecodeBounds::of(&core.files.limits, &core.files.key_secret),
-    };
+    let bounds = DecodeBounds::of(&core.files.limits, &core.files.key_secret);
+    let replies = |calls| Arc::new(RepliesOfRun::at_top(calls, &started, plan.clone(), bounds));
+    let of_legacy = OfLegacy { reads: request.reads.clone(), replies: request.legacy_calls.clone().map(replies) };
     let begins_others = plan.steps.iter().any(|step| matches!(step.kind, StepKind::Run(_)));
     let runs_others = (request.mode == Mode::Dark && begins_others).then(|| plan.clone());
-    let legacy_replies = request.legacy_calls.clone().map(|calls| Arc::new(replies_of_run(calls)) as _);
     let Ok(mut prepared) = PreparedRun::new(plan, started, snapshot.clone()) else {
         return unknown_outcome(run, "the run was not created");
     };
-    prepared.legacy_replies = legacy_replies;
-    prepared.reads = request.reads.clone();
+    prepared.of_legacy = of_legacy;
     let (answer_sender, answer) = oneshot::channel();
     // Some of the time is reserved for recording the answer that is given at the deadline.
     let recording_time = (request.deadline / 4).min(Duration::from_millis(250));

@@ -14,15 +14,15 @@ use tokio::sync::oneshot;
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
 use crate::engine::driver::{Caller, Driver, DriverParts};
+use crate::engine::legacy_replies::OfLegacy;
 use crate::engine::machine::StartAnswer;
 use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::scheduler::mailbox::ExecutionSlot;
 use crate::engine::scheduler::registry::Registration;
 use crate::engine::snapshot::FilesSnapshot;
-use crate::exchange::Reads;
 use crate::names::{Fence, Seq};
 use crate::store::Claim;
-use crate::workflow::{Event, EventMisfit, Knowledge, LegacyReplies, Mode, Plan, Run, RunStarted, evolve};
+use crate::workflow::{Event, EventMisfit, Knowledge, Mode, Plan, Run, RunStarted, evolve};
 
 /// The parts from which the driver of a new run is made.
 pub(in crate::engine) struct PreparedRun {
@@ -42,10 +42,8 @@ pub(in crate::engine) struct PreparedRun {
     pub slot: Option<ExecutionSlot>,
     /// How many ancestors the run has; counted only in rehearsals, whose runs are not in the store.
     pub depth: u64,
-    /// The replies that legacy got to its calls for the run's request.
-    pub legacy_replies: Option<Arc<dyn LegacyReplies>>,
-    /// Records or answers the reads of the run.
-    pub reads: Option<Arc<dyn Reads>>,
+    /// What is known of legacy's own calls and reads.
+    pub of_legacy: OfLegacy,
     /// Whether the run's events are stored. False for rehearsals, and for runs of a route with `keep: none`.
     pub keep: bool,
 }
@@ -69,7 +67,7 @@ impl PreparedRun {
         let first = Event::RunStarted(Arc::new(started));
         let mut run = evolve(None, &first)?;
         let knowledge = run.collect_sensitive(&plan, [&first]);
-        let (credentials, run_key, claim, registration, slot, depth, legacy_replies, reads) = Default::default();
+        let (credentials, run_key, claim, registration, slot, depth, of_legacy) = Default::default();
         let keep = run.mode() != Mode::Rehearse;
         Ok(Self {
             plan,
@@ -82,8 +80,7 @@ impl PreparedRun {
             registration,
             slot,
             depth,
-            legacy_replies,
-            reads,
+            of_legacy,
             keep,
         })
     }
@@ -101,8 +98,7 @@ impl PreparedRun {
             registration,
             slot,
             depth,
-            legacy_replies,
-            reads,
+            of_legacy,
             keep,
         } = self;
         let sealer = EventSealer::new(&core.ports.sealer, run.id(), knowledge);
@@ -128,8 +124,7 @@ impl PreparedRun {
             slot,
             starter,
             depth,
-            legacy_replies,
-            reads,
+            of_legacy,
         });
         driver.record_started();
         driver

@@ -32,8 +32,7 @@ impl Driver {
             slot: Some(slot),
             starter: None,
             depth: 0,
-            legacy_replies: None,
-            reads: None,
+            of_legacy: Default::default(),
         });
         driver.recover(pause);
         driver

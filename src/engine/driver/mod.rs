@@ -33,6 +33,7 @@ use streams::Streams;
 use crate::compare::AwaitedIntents;
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
+use crate::engine::legacy_replies::OfLegacy;
 use crate::engine::machine::{
     AppendHeader, CallId, CallerAnswer, CallerTerms, ChildState, CommandId, DriverEnd, Input, Machine, MachineParts,
     RecoveryPause, RehearsedRun, StartAnswer,
@@ -44,11 +45,10 @@ use crate::engine::scheduler::mailbox::{CommandReply, CommandRequest, ExecutionS
 use crate::engine::scheduler::registry::Registration;
 use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
 use crate::engine::snapshot::FilesSnapshot;
-use crate::exchange::Reads;
 use crate::names::Seq;
 use crate::priority;
 use crate::store::Claim;
-use crate::workflow::{AttemptResult, Event, LegacyReplies, Mode, Plan, Run};
+use crate::workflow::{AttemptResult, Event, Mode, Plan, Run};
 
 /// Who waits for a run's answer.
 pub(super) struct Caller {
@@ -85,10 +85,8 @@ pub(super) struct DriverParts {
     pub starter: Option<oneshot::Sender<StartAnswer>>,
     /// How many ancestors the run has; counted only in rehearsals, whose runs are not in the store.
     pub depth: u64,
-    /// The replies that legacy got to its calls for the run's request; not known to a later driver of a dark run.
-    pub legacy_replies: Option<Arc<dyn LegacyReplies>>,
-    /// Records or answers the reads of the run; not known to a later driver of a dark run.
-    pub reads: Option<Arc<dyn Reads>>,
+    /// What is known of legacy's own calls and reads; nothing to a later driver of a dark run.
+    pub of_legacy: OfLegacy,
 }
 
 pub(super) struct Driver {
@@ -107,7 +105,7 @@ pub(super) struct Driver {
     metrics: RunMetrics,
     spawn_policy: Arc<SpawnPolicyCell>,
     depth: u64,
-    reads: Option<Arc<dyn Reads>>,
+    of_legacy: OfLegacy,
     /// The senders of commands that wait for an answer.
     command_replies: HashMap<CommandId, oneshot::Sender<CommandReply>>,
     next_command_id: u64,
@@ -138,8 +136,7 @@ impl Driver {
             slot,
             starter,
             depth,
-            legacy_replies,
-            reads,
+            of_legacy,
         } = parts;
         let (writer, append_header) = writer.unzip();
         let terms = caller.as_ref().map(|caller| CallerTerms {
@@ -149,14 +146,14 @@ impl Driver {
             awaited_intents: caller.awaited_intents.clone(),
         });
         let shared = core.ports.store.is_shared().then(|| core.schedule.counted_runs.clone());
-        let is_replay = reads.as_ref().is_some_and(|reads| reads.is_replay());
+        let is_replay = of_legacy.reads.as_ref().is_some_and(|reads| reads.is_replay());
         let metrics = RunMetrics::new(&run, durable_seq > Seq(0), writer.is_some(), shared).of_replay(is_replay);
         let machine = Machine::new(MachineParts {
             run,
             plan,
-            decision_inputs: match legacy_replies {
+            decision_inputs: match of_legacy.replies.clone() {
                 None => snapshot.decision_inputs.clone(),
-                replies => Arc::new((*snapshot.decision_inputs).clone().with_legacy_replies(replies)),
+                Some(replies) => Arc::new((*snapshot.decision_inputs).clone().with_legacy_replies(Some(replies))),
             },
             durable_seq,
             append_header,
@@ -183,7 +180,7 @@ impl Driver {
             metrics,
             spawn_policy: Arc::default(),
             depth,
-            reads,
+            of_legacy,
             command_replies: HashMap::new(),
             next_command_id: 0,
             calls: FuturesUnordered::new(),

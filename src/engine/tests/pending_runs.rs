@@ -374,7 +374,7 @@ async fn ensuring_a_child_a_second_time_does_not_disturb_the_suspended_child() {
     let child = spec.child;
     let core = harness.engine.core.clone();
     let started = parent.started().clone();
-    let second = tokio::spawn(child::ensure_child(core, started, Arc::default(), spec, 0, None));
+    let second = tokio::spawn(child::ensure_child(core, started, Arc::default(), spec, 0, Default::default()));
     store.wait_for_reads(2).await;
     store.answer_reads(1);
     let suspended = async {

@@ -183,10 +183,13 @@ pub struct InstanceDraft {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AliveDraft {
-    /// `GET ${services.NAME}/path?query`. The reply has to list all instances.
+    /// `GET ${services.NAME}/path?query`. The reply, with the pages that follow it, has to list all instances.
     pub call: String,
     /// Where the ids are in the body of the reply: a JSONPath, such as `$.items[*].id`.
     pub ids: String,
+    /// Where the address of the next page is in the body of the reply: a JSONPath, such as `$.next`. The header `link`
+    /// with `rel=next` is followed without this.
+    pub next: Option<String>,
     /// Headers of the call; they may read `secrets`.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,

@@ -49,6 +49,7 @@ impl Fixture {
         let comparison = Comparison {
             verdict: Verdict::Mismatch,
             differences: Vec::new(),
+            elements: Default::default(),
             truncated: false,
             ignored_by: Vec::new(),
             compares_replies: true,

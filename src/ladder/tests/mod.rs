@@ -233,6 +233,7 @@ impl Fixture {
         let equal = Comparison {
             verdict: Verdict::Match,
             differences: Vec::new(),
+            elements: Default::default(),
             truncated: false,
             ignored_by: Vec::new(),
             compares_replies: true,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::compare::AwaitedIntents;
+use crate::evidence::{EvidenceBasis, RULES};
 
 #[tokio::test]
 async fn equal_replies_match_and_a_redacted_sample_is_kept_of_others() {
@@ -88,6 +89,25 @@ async fn an_id_that_the_engine_gave_to_another_instance_before_is_a_difference()
     // What a rehearsal answers is kept by nobody.
     rig.offer(answered(Mode::Rehearse, &json!({"id": "l-17003"}), 0));
     assert_eq!(rig.settled(4).await.mismatched, 1);
+}
+
+/// Other rules find no other engine: an id that it gave out before they changed is still that instance's.
+#[tokio::test]
+async fn an_id_that_the_engine_gave_out_under_other_rules_is_a_difference_and_under_another_workflow_is_none() {
+    let reply = |_: ArmRequest| async {
+        let run = Some(RunId("0190f5d3-0000-7000-8000-000000000000".parse().unwrap()));
+        answer(&json!({"id": "e-52001"}), RunReport { run, ..RunReport::default() })
+    };
+    let rig = TestShadow::new(engine(reply), limits(), json!({ "ids": ["$.id"] })).await;
+    let bases = [("1", "a", "l-17001", 0), ("1", "b", "l-17002", 1), ("2", "b", "l-17003", 0)];
+    for (count, (workflow, rules, legacy, mismatched)) in (1..).zip(bases) {
+        let parts = [("the workflow `w`", workflow), (RULES, rules)].map(|(name, hash)| (name.into(), hash.into()));
+        let hash = format!("{workflow} {rules}");
+        let basis = EvidenceBasis { hash, parts: parts.into(), ..EvidenceBasis::default() };
+        rig.evidence.set_basis(0, &[(id(), basis)]);
+        rig.offer(answered(Mode::Dark, &json!({ "id": legacy }), 0));
+        assert_eq!(rig.settled(count).await.mismatched, mismatched, "{workflow} {rules}");
+    }
 }
 
 /// The dark run has answered and goes on; its step `mail` has not ended.

@@ -4,7 +4,7 @@
 use super::harness::{breaker_open, plan};
 use super::*;
 use crate::expression::Template;
-use crate::workflow::{CallRecord, Injected, LegacyReplies, LegacyReply, LegacyResult};
+use crate::workflow::{Injected, LegacyReplies, LegacyReply, LegacyResult, RehearsedCall};
 
 /// Answers every attempt of `a` in the same way, at most 20 times. Returns the number of attempts.
 fn attempts(harness: &mut Harness<'_>, result: &dyn Fn() -> AttemptResult) -> usize {
@@ -149,13 +149,8 @@ fn a_declared_output_that_is_null_stays_declared_in_the_stored_events() {
 struct MadeByLegacy(Vec<(u64, LegacyResult)>);
 
 impl LegacyReplies for MadeByLegacy {
-    fn reply_to(
-        &self,
-        _: &StepId,
-        _: Option<u32>,
-        intent: &CallRecord,
-        assigned: &BTreeSet<u64>,
-    ) -> Result<LegacyReply, String> {
+    fn reply_to(&self, of: &RehearsedCall<'_>, assigned: &BTreeSet<u64>) -> Result<LegacyReply, String> {
+        let intent = of.intent;
         let free = self.0.iter().find(|(number, _)| !assigned.contains(number));
         let found = free.map(|(call, result)| LegacyReply { call: *call, result: result.clone() });
         found.ok_or_else(|| format!("legacy made no {} {}", intent.method, intent.url))
@@ -226,6 +221,42 @@ fn without_a_call_by_legacy_that_has_a_result_the_output_is_unresolved() {
     let mut harness = Harness::new(&plan, Mode::Dark, json!({}));
     harness.settle();
     assert!(harness.run.failure().unwrap().message.contains("not known (any more)"), "{:?}", harness.run.failure());
+}
+
+/// Notes the bodies that the other items of a step would send.
+#[derive(Default)]
+struct NotedSiblings(std::sync::Mutex<Vec<Vec<(u32, Value)>>>);
+
+impl LegacyReplies for NotedSiblings {
+    fn reply_to(&self, of: &RehearsedCall<'_>, assigned: &BTreeSet<u64>) -> Result<LegacyReply, String> {
+        let siblings = (of.siblings)().into_iter().map(|(item, call)| (item, call.body.value())).collect();
+        self.0.lock().unwrap().push(siblings);
+        Ok(LegacyReply { call: assigned.len() as u64, result: reply(201, json!({})) })
+    }
+}
+
+#[test]
+fn the_items_that_have_not_begun_are_told_to_whom_calls_by_legacy_are_assigned() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  reserve:
+    for_each: '${request.body.items}'
+    call: 'POST ${services.stock}/reservations'
+    body: { sku: '${item}' }
+    rehearse: legacy
+  charge: { needs: [reserve], call: 'POST ${services.bank}/charges', rehearse: legacy }
+respond: { status: 200, body: {} }
+",
+    );
+    let noted = Arc::new(NotedSiblings::default());
+    let mut harness = Harness::new(&plan, Mode::Rehearse, json!({"body": {"items": ["a", "b", "c"]}}));
+    harness.inputs.legacy_replies = Some(Arc::clone(&noted) as _);
+    harness.settle();
+    let [_, b, c] = ["a", "b", "c"].map(|sku| json!({ "sku": sku }));
+    let expected = [vec![(1, b), (2, c.clone())], vec![(2, c)], vec![], vec![]];
+    assert_eq!(*noted.0.lock().unwrap(), expected, "a step that makes one call has no items");
 }
 
 #[test]

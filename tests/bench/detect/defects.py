@@ -4,6 +4,9 @@
 in the calls that the engine would make, `workflow` in its steps, `read` in what the engine's service reads, `ids` in the
 ids that it draws, `legacy` in legacy. `kinds` and `path` (a pattern) are those of the difference that a right report has. The pairs that have
 the defect are those whose reply or plan it changed.
+
+Of two orders with one id (`order_id_reused`) the pair that is compared second differs, which need not be the second order;
+any pair of the route counts as found. The id may be that of an order made under the rules before.
 """
 import gzip, re
 from dataclasses import dataclass

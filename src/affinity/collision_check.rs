@@ -1,5 +1,9 @@
 //! Checks in the background whether both arms gave out the same id (a pin collision), whichever was first.
 //!
+//! The id of an adopted instance came from legacy, so a reply of legacy may have it without a collision: one that was
+//! given before the instance was claimed, or one to a client's retry. In any other reply legacy has given the id to a
+//! second instance, and requests about that one would reach the adopted one.
+//!
 //! Always true: no request waits for a check; the queue is bounded. An id for which the queue has no room is not
 //! checked, and the log says so. While the store does not answer, the ids wait.
 
@@ -27,8 +31,9 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// A message to the task that checks.
 pub(super) enum CheckMessage {
-    /// Legacy created an instance in a family of which the engine owns some.
-    Instance(PinKey),
+    /// Legacy created an instance in a family of which the engine owns some: the pin's key, when legacy's reply ended,
+    /// and whether that was the reply to a client's retry.
+    Instance { key: PinKey, replied_at: Timestamp, is_retry: bool },
     /// This run of the engine has pinned an instance.
     Pinned(PinKey, RunId),
     /// Replies when all messages before this one are processed.
@@ -71,12 +76,23 @@ async fn run(mut received: mpsc::Receiver<CheckMessage>, checker: Checker) {
     while received.recv_many(&mut batch, BATCH_MAX).await > 0 {
         for message in batch.drain(..) {
             match message {
-                CheckMessage::Instance(key) => checker.check(&key, None).await,
-                CheckMessage::Pinned(key, run) => checker.check(&key, Some(run)).await,
+                CheckMessage::Instance { key, replied_at, is_retry } => {
+                    checker.check(&key, GivenBy::Legacy { replied_at, is_retry }).await;
+                }
+                CheckMessage::Pinned(key, run) => checker.check(&key, GivenBy::Run(run)).await,
                 CheckMessage::Flush(done) => drop(done.send(())),
             }
         }
     }
+}
+
+/// Who gave out an id last.
+#[derive(Clone, Copy)]
+enum GivenBy {
+    /// Legacy, in a reply that ended at this time.
+    Legacy { replied_at: Timestamp, is_retry: bool },
+    /// This run of the engine.
+    Run(RunId),
 }
 
 struct Checker {
@@ -89,10 +105,10 @@ impl Checker {
     /// Checks an id that legacy gave out, or that a run gave out. Asks until the store answers. Must not give up while
     /// the store is down: during that time the engine falls back, so legacy creates most instances, and their ids have
     /// to be checked.
-    async fn check(&self, key: &PinKey, new: Option<RunId>) {
+    async fn check(&self, key: &PinKey, by: GivenBy) {
         let (mut pause, mut tries) = (RETRY_PAUSE_MIN, 0);
         loop {
-            match self.collision(key, new).await {
+            match self.collision(key, by).await {
                 Ok(Some(run)) => return self.families.record_collision(key, run),
                 Ok(None) => return,
                 Err(error) => {
@@ -119,16 +135,23 @@ impl Checker {
     }
 
     /// The run that pinned the id for the engine, if both arms gave it out.
-    async fn collision(&self, key: &PinKey, new: Option<RunId>) -> Result<Option<Option<RunId>>, StoreError> {
-        if let Some(run) = new
+    async fn collision(&self, key: &PinKey, by: GivenBy) -> Result<Option<Option<RunId>>, StoreError> {
+        if let GivenBy::Run(run) = by
             && !self.instances.legacy_had(key, began(run)).await?
         {
             return Ok(None);
         }
-        // Legacy itself gave out the id of an instance that was adopted.
-        let pin = self.store.pin(key.clone()).await?;
-        let pin = pin.filter(|pin| pin.arm == Arm::Engine && pin.adoption.is_none());
-        Ok(pin.filter(|pin| new.is_none() || pin.run == new).map(|pin| pin.run))
+        let Some(pin) = self.store.pin(key.clone()).await?.filter(|pin| pin.arm == Arm::Engine) else {
+            return Ok(None);
+        };
+        // Legacy itself gave out the id of an instance that was adopted, before that.
+        let is_collision = match by {
+            GivenBy::Legacy { replied_at, is_retry } => {
+                pin.adoption.is_none() || !is_retry && replied_at > pin.at
+            }
+            GivenBy::Run(run) => pin.adoption.is_none() && pin.run == Some(run),
+        };
+        Ok(is_collision.then_some(pin.run))
     }
 }
 

@@ -92,7 +92,7 @@ pub use self::unknown_keys::RequestsWithUnknownKeys;
 pub use self::writes_under_files::WritesUnderFiles;
 use crate::clock;
 use crate::exchange::{
-    AdoptionAnswer, AdoptionRequest, Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyAdmission,
+    AdoptionAnswer, AdoptionRequest, Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KnownBody, LegacyAdmission,
     LegacyAdmissionRequest, LegacyTake, NotedInstance, OpenWriteGuard, Remembered,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
@@ -294,16 +294,22 @@ impl Affinity for StoreAffinity {
         self.requests_at_legacy.adopt(request)
     }
 
-    fn record_legacy_instance(&self, key: InstanceKey) {
+    fn record_legacy_instance(&self, created: CreatedByLegacy) {
+        let CreatedByLegacy { key, replied_at, is_retry } = created;
         for key in key.pin_keys() {
             if !self.families.get(&key.family).is_some_and(|family| family.engine_owns()) {
                 continue;
             }
             match self.cache.get(&key) {
                 Some(Some((Owner::Engine, run))) => self.families.record_collision(&key, run),
-                // Legacy itself gave out the id of an instance that was adopted.
-                Some(Some(_) | None) => {}
-                None if self.engine_may_own(&key) => self.collision_checks.send(CheckMessage::Instance(key)),
+                // Of an adopted instance the store knows when it was adopted.
+                Some(Some((Owner::Adopted | Owner::Moving | Owner::AdoptionUnknown | Owner::Unknown, _))) => {
+                    self.collision_checks.send(CheckMessage::Instance { key, replied_at, is_retry });
+                }
+                Some(Some((Owner::NoPin | Owner::LegacyWithTwin, _)) | None) => {}
+                None if self.engine_may_own(&key) => {
+                    self.collision_checks.send(CheckMessage::Instance { key, replied_at, is_retry });
+                }
                 None => {}
             }
         }

@@ -105,7 +105,7 @@ impl PinCountsById {
                 let run = run.map(|run| run.to_string());
                 tracing::error!(
                     route = %key.family, id = %key.id, run = run.as_deref(),
-                    "pin collision: both arms gave out this id. {CONSEQUENCE}"
+                    "pin collision: this id was given out for two instances. {CONSEQUENCE}"
                 );
                 self.collisions_changed.notify_one();
             }

@@ -8,6 +8,7 @@ mod verified;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use self::collisions::created;
 use super::*;
 use crate::flag::PinKey;
 use crate::store::tests::{append, pin, run_id};
@@ -199,7 +200,7 @@ async fn without_the_store_an_answer_is_unknown_only_where_the_engine_may_own_or
     assert_eq!(owner(&affinity, "1").await, Ok((Owner::LegacyWithTwin, None)));
     assert_eq!(owner(&affinity, "2").await, Ok((Owner::NoPin, None)), "an order of legacy's");
     assert_eq!(affinity.remembered(&RetryKey([2; 32])), Remembered::NotEngine);
-    affinity.record_legacy_instance(pin("2", Arm::Legacy).key.into());
+    affinity.record_legacy_instance(created("2"));
     affinity.finish_collision_checks().await;
     assert_eq!(store.look_ups(), 0, "the store was not asked");
     assert_eq!(owner(&affinity, "3").await, Err(ArmUnknown));
@@ -299,7 +300,8 @@ async fn a_family_finds_its_pins_under_every_id_of_its_creator() {
         assert_eq!(owner("5").await, Ok((Owner::NoPin, None)), "another family's");
         assert!(affinity.engine_owns_any(&family) && !affinity.engine_owns_any(&other));
         assert!(!affinity.collided(&family));
-        affinity.record_legacy_instance(InstanceKey { family: family.clone(), id: "2".into() });
+        let key = InstanceKey { family: family.clone(), id: "2".into() };
+        affinity.record_legacy_instance(CreatedByLegacy { key, ..created("2") });
         affinity.flush().await;
         assert!(affinity.collided(&family) && !affinity.collided(&other), "legacy gave out an id of the engine's");
     }

@@ -13,9 +13,9 @@ use tower::util::BoxCloneSyncService;
 
 use crate::exchange::{
     AdoptionAnswer, AdoptionRequest, Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome,
-    ComparisonTicket, EarlierKeys, EngineAnswer, EngineAnswered, EngineArm, InstanceAccess, KnownBody, LegacyAdmission,
-    LegacyAdmissionRequest, LegacyTake, NotedInstance, Offer, OfferedRequest, OpenRequest, OpenWriteGuard,
-    ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
+    ComparisonTicket, CreatedByLegacy, EarlierKeys, EngineAnswer, EngineAnswered, EngineArm, InstanceAccess, KnownBody,
+    LegacyAdmission, LegacyAdmissionRequest, LegacyTake, NotedInstance, Offer, OfferedRequest, OpenRequest,
+    OpenWriteGuard, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{PlanSet, RouteId, RunId};
@@ -134,9 +134,9 @@ impl Affinity for LateParts {
         let later = || ready(AdoptionAnswer::AtLegacy).boxed();
         self.affinity().map_or_else(later, |affinity| affinity.adopt(request))
     }
-    fn record_legacy_instance(&self, key: InstanceKey) {
+    fn record_legacy_instance(&self, created: CreatedByLegacy) {
         if let Some(affinity) = self.affinity() {
-            affinity.record_legacy_instance(key);
+            affinity.record_legacy_instance(created);
         }
     }
 }

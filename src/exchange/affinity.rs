@@ -90,6 +90,18 @@ pub enum KnownBody {
     Digest([u8; 32]),
 }
 
+/// An instance whose id stands in legacy's reply to a request that creates instances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatedByLegacy {
+    /// The instance.
+    pub key: InstanceKey,
+    /// When the reply ended.
+    pub replied_at: Timestamp,
+    /// Whether the request was a client's retry: then legacy may have created the instance for the first try, before
+    /// `replied_at`.
+    pub is_retry: bool,
+}
+
 /// What a reply shows of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotedInstance {
@@ -189,6 +201,6 @@ pub trait Affinity: Send + Sync {
         Box::pin(std::future::ready(AdoptionAnswer::AtLegacy))
     }
     /// Records that legacy created an instance; a dark run may add its twin. Counts a collision if the engine owns the
-    /// id. Never waits.
-    fn record_legacy_instance(&self, key: InstanceKey);
+    /// id; if it owns the id by adoption, only where legacy gave the id out again after that. Never waits.
+    fn record_legacy_instance(&self, created: CreatedByLegacy);
 }

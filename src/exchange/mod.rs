@@ -29,7 +29,9 @@ pub use adoption::{
     Adopter, AdoptionAnswer, AdoptionRequest, InFlightAtLegacyCounter, LegacyAdmission, LegacyAdmissionRequest,
     OpenWriteCounter, OpenWriteGuard, RequestAtLegacy,
 };
-pub use affinity::{Affinity, ArmUnknown, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, NotedInstance, Remembered};
+pub use affinity::{
+    Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, NotedInstance, Remembered,
+};
 pub use answer_body::{AnswerBody, ServiceReply, StreamedBody};
 pub use answered::{Answered, ForCandidate, RequestCopy, RequestDigests};
 pub use arm::{

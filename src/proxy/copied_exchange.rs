@@ -10,15 +10,17 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
 
 use super::body_copy::{BodyCopy, copied_bytes};
 use super::copied_call::CopiedCall;
 use super::monotonic::now;
 use super::noted_instance::{FollowUpAtLegacy, created_id, has_ended, note_follow_up};
+use crate::clock;
 use crate::compare::{Body, Observation};
 use crate::exchange::{
-    Affinity, Answered, ComparisonTicket, EffectRegistry, EffectWatch, KeysOfLegacy, NotedInstance, Offer, OpenRequest,
-    RequestCopy, RequestToWatch, SentBody,
+    Affinity, Answered, ComparisonTicket, CreatedByLegacy, EffectRegistry, EffectWatch, KeysOfLegacy, NotedInstance,
+    Offer, OpenRequest, RequestCopy, RequestToWatch, SentBody,
 };
 use crate::flag::{Arm, FlagSet, Instance, InstanceId, InstanceKey, RouteFlag, SkipReason};
 use crate::workflow::{Mode, may_create_instance};
@@ -39,7 +41,7 @@ pub(super) struct CopiedRequest {
     /// If it was: the headers with which legacy gets it.
     pub sent: Option<Arc<HeaderMap>>,
     pub instance: Option<InstanceId>,
-    /// Whether legacy took an earlier request with its retry key.
+    /// Whether an arm took an earlier request with its retry key.
     pub is_retry: bool,
     pub legacy_keys: KeysOfLegacy,
     /// Set if the request concerns an instance that has a twin, or gets one.
@@ -112,7 +114,7 @@ impl CopiedRequest {
         match &self.instance {
             Some(instance) => note_follow_up(&*self.affinity, instance.key.clone(), status, false),
             // Its id may be in a header.
-            None => note_created(&self, status, headers, None, || false),
+            None => note_created(&self, status, headers, None, clock::now(), || false),
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             // A proxy before legacy may say so although legacy has the request: closed as one that may have an effect.
@@ -302,7 +304,7 @@ impl CopiedReply {
         if let (Some(watch), None) = (&copied.effects, skip) {
             watch.reply_passed_on();
         }
-        note_instance(&copied, status, &headers, reply.as_ref());
+        note_instance(&copied, status, &headers, reply.as_ref(), ended);
         if let Some(reason) = skip {
             return copied.skip(reason);
         }
@@ -344,13 +346,14 @@ impl CopiedReply {
     }
 }
 
-/// Records the instance that legacy created, or has.
-fn note_instance(copied: &CopiedRequest, status: StatusCode, headers: &HeaderMap, reply: Option<&Bytes>) {
+/// Records the instance that legacy created, or has. `ended`: when the reply ended.
+fn note_instance(copied: &CopiedRequest, status: StatusCode, headers: &HeaderMap, reply: Option<&Bytes>, ended: u64) {
     let has_ended = || has_ended(&copied.flag, &copied.request, status, headers, reply);
     if let Some(instance) = &copied.instance {
         return note_follow_up(&*copied.affinity, instance.key.clone(), status, has_ended());
     }
-    note_created(copied, status, headers, reply, has_ended);
+    let replied_at = clock::now() - Duration::from_micros(now().saturating_sub(ended));
+    note_created(copied, status, headers, reply, replied_at, has_ended);
 }
 
 /// Records the instance that legacy created; `reply` is `None` if the body was not copied.
@@ -359,6 +362,7 @@ fn note_created(
     status: StatusCode,
     headers: &HeaderMap,
     reply: Option<&Bytes>,
+    replied_at: Timestamp,
     has_ended: impl FnOnce() -> bool,
 ) {
     if !may_create_instance(status.as_u16()) {
@@ -369,9 +373,9 @@ fn note_created(
         if let Some(open) = &copied.open {
             open.created(key.clone());
         }
-        copied.affinity.record_legacy_instance(key.clone());
-        let has_ended = has_ended();
-        let is_created = !copied.is_retry;
+        let is_retry = copied.is_retry;
+        copied.affinity.record_legacy_instance(CreatedByLegacy { key: key.clone(), replied_at, is_retry });
+        let (has_ended, is_created) = (has_ended(), !is_retry);
         copied.affinity.note_instance(NotedInstance { key, arm: Arm::Legacy, run: None, is_created, has_ended });
     } else if reply.is_some() && matches!(copied.flag.route.instance, Some(Instance::Creates { .. })) {
         let route = copied.flag.route.id.to_string();

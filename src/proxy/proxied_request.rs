@@ -93,7 +93,7 @@ pub(super) struct FlaggedRequest {
     pub instance: Option<InstanceId>,
     /// Who owns that instance.
     pub owner: Owner,
-    /// Legacy took the first try: that one was run on the twin.
+    /// Whether an arm took an earlier request with its retry key. One that legacy took was run on the twin.
     pub is_retry: bool,
     /// Whether the engine may begin a run for it.
     pub may_begin: MayBegin,

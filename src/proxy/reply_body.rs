@@ -283,6 +283,9 @@ impl Drop for ReplyBody {
             let (reply_bytes, request_bytes) = (self.bytes, self.wait.request_bytes());
             record.note(|record| (record.reply_bytes, record.request_bytes) = (reply_bytes, request_bytes));
         }
+        // Dropped if the reply was cut. Its end is noted before the instance may move: if that is adopted later, this
+        // reply has not given out its id again.
+        let copied = self.copied_reply.take().filter(|_| whole).map(CopiedReply::ended);
         // Given up before the client has the reply: it may send the next request of the instance then.
         let admission =
             self.answered.as_mut().and_then(|answered| Some((answered.status, answered.admission.as_mut()?)));
@@ -294,8 +297,6 @@ impl Drop for ReplyBody {
         {
             at_legacy.ended();
         }
-        // Dropped if the reply was cut.
-        let copied = self.copied_reply.take().filter(|_| whole).map(CopiedReply::ended);
         let completion = Completion::new(self.wait.exchange_count(), copied, self.answered.take());
         self.wait.unflushed.push(completion);
     }

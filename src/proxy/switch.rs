@@ -280,8 +280,9 @@ async fn decide_flagged<'a>(
     client.record.note(|record| record.set_decision(&decision));
     let flag = flag.clone();
     let earlier = first_try.earlier_keys(table.set.files_version);
-    let KnownFirstTry { keys: retry_keys, is_unknown, .. } = first_try;
-    let is_retry = matches!(decision, Decision::Legacy { engine_work: EngineWork::Skip(SkipReason::Retried), .. });
+    let KnownFirstTry { keys: retry_keys, is_unknown, arm: first_arm, .. } = first_try;
+    let is_skipped = matches!(decision, Decision::Legacy { engine_work: EngineWork::Skip(SkipReason::Retried), .. });
+    let is_retry = is_skipped || first_arm.is_some();
     let (owner, cohort) = (facts.owner, diagnostics.cohort);
     let by_instance = version_by_instance(&table.set, &flag, instance.as_ref(), &decision, &*shared.affinity).await;
     let candidate = CandidateOfRoute::of(&table.set, &flag, &facts, follows.as_ref(), &decision, by_instance);

@@ -219,7 +219,7 @@ const COUNTERS: MetricDescriptions = &[
     ),
     ("pointsman_candidate_guard_actions_total", "How often the guard of a route set the share of its candidate to 0."),
     ("pointsman_differences_total", "Differences found between answers, by kind."),
-    ("pointsman_pin_collisions_total", "Ids for which both arms had created an instance."),
+    ("pointsman_pin_collisions_total", "Ids that were given out for two instances, by route."),
     (
         "pointsman_instances_adopted_total",
         "Instances of legacy that were moved to the engine, by the route that creates them and outcome: `adopted`; \

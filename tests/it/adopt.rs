@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::support::process::{Start, cli, output_text};
-use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until};
+use crate::support::{FlagsDir, LOCAL, Metrics, Pointsman, WAIT_MAX, until};
 
 /// Legacy, or the new side that the workflows write to.
 struct Orders {
@@ -606,6 +606,24 @@ async fn legacy_gets_no_retry_for_an_adopted_order_unless_it_recognises_retries(
     );
     assert_eq!((shop.old.count("POST /orders/1/cancel"), shop.new.count("POST /orders/1/cancel")), before);
     assert_eq!(shop.cancel(1).await, NEW_SIDE, "a new request is the engine's");
+    shop.finish().await;
+}
+
+/// Legacy's counter starts anew, as after a restart or with a restored backup. Requests about the new order 1 would reach
+/// the old one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_of_an_adopted_order_that_legacy_gives_out_again_is_a_pin_collision() {
+    let shop = Shop::start(3, "").await;
+    let adopted = shop.pointsman.cli(&["adopt", "orders.create", "--all"]).await;
+    assert!(adopted.status.success(), "{}", output_text(&adopted));
+    shop.flip("orders.create", "dark", false).await.expect("down");
+    let collisions = |metrics: &Metrics| metrics.sum("pointsman_pin_collisions_total", &[("route", "orders.create")]);
+    assert_eq!(shop.send(Method::POST, "/orders").await.json()["id"], 4);
+    shop.old.state().orders.clear();
+    assert_eq!(shop.send(Method::POST, "/orders").await.json()["id"], 1);
+    shop.pointsman.until_metric("the collision", |metrics| collisions(metrics) == 1.0).await;
+    let refused = shop.flip("orders.create", "live", false).await.expect_err("the engine creates no orders now");
+    assert!(refused.contains("the same id"), "{refused}");
     shop.finish().await;
 }
 

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::exchange::NotedInstance;
-use crate::store::{InstanceChange, InstanceStore, PinCollision, PinCollisionStore};
+use crate::store::{
+    AdoptionClaim, AdoptionState, AdoptionStore, InstanceChange, InstanceStore, NewAdoption, PinCollision,
+    PinCollisionStore, SettledAdoption,
+};
 
 impl PinCollisionStore for CountingStore {
     fn put_pin_collisions(&self, collisions: Vec<PinCollision>) -> BoxFuture<'_, Stored<()>> {
@@ -22,6 +25,11 @@ fn family() -> Family {
     Family::from(RouteId::new("orders.create"))
 }
 
+/// What a reply of legacy shows that came just now: it created the instance with this id.
+pub(super) fn created(id: &str) -> CreatedByLegacy {
+    CreatedByLegacy { key: pin(id, Arm::Legacy).key.into(), replied_at: clock::now(), is_retry: false }
+}
+
 /// When the stored collision of the family was found and accepted.
 async fn stored(store: &CountingStore) -> Option<(Timestamp, Option<Timestamp>)> {
     let stored = store.inner.pin_collisions().await.unwrap();
@@ -35,17 +43,17 @@ async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     let family = family();
     create(&store, &affinity, 1, pin("17", Arm::Engine)).await;
-    affinity.record_legacy_instance(pin("18", Arm::Legacy).key.into());
+    affinity.record_legacy_instance(created("18"));
     affinity.finish_collision_checks().await;
     assert!(!affinity.collided(&family));
-    affinity.record_legacy_instance(pin("17", Arm::Legacy).key.into());
+    affinity.record_legacy_instance(created("17"));
     assert!(affinity.collided(&family));
 
     // Without the collision that the first process found.
     let store = CountingStore::new();
     store.append(Arc::new(Append { pins: vec![pin("17", Arm::Engine)], ..append(run_id(1), 1, 1) })).await.unwrap();
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    affinity.record_legacy_instance(pin("17", Arm::Legacy).key.into());
+    affinity.record_legacy_instance(created("17"));
     affinity.finish_collision_checks().await;
     assert!(affinity.collided(&family), "found in the store");
     assert!(!affinity.collided(&RouteId::new("other").into()));
@@ -55,7 +63,7 @@ async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
     let affinity = affinity_with_built_sets(&store).await;
     store.is_gone.store(true, Ordering::Relaxed);
     let before = store.look_ups();
-    affinity.record_legacy_instance(pin("17", Arm::Legacy).key.into());
+    affinity.record_legacy_instance(created("17"));
     while store.look_ups() == before {
         tokio::task::yield_now().await;
     }
@@ -115,7 +123,7 @@ async fn the_end_of_a_process_waits_for_collision_checks_until_an_outage_is_over
     create(&store, &affinity, 1, pin("17", Arm::Engine)).await;
     let affinity = affinity_with_built_sets(&store).await;
     store.is_gone.store(true, Ordering::Relaxed);
-    affinity.record_legacy_instance(pin("17", Arm::Legacy).key.into());
+    affinity.record_legacy_instance(created("17"));
     let ended = tokio::spawn({
         let affinity = affinity.clone();
         async move { affinity.finish_collision_checks().await }
@@ -164,7 +172,7 @@ async fn a_collision_and_its_acceptance_are_stored_once_the_store_answers_again(
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     create(&store, &affinity, 1, pin("17", Arm::Engine)).await;
     store.is_gone.store(true, Ordering::Relaxed);
-    affinity.record_legacy_instance(pin("17", Arm::Legacy).key.into());
+    affinity.record_legacy_instance(created("17"));
     let since = affinity.collided_since(&family()).expect("known at once");
     let wait = tokio::time::timeout(std::time::Duration::from_secs(60), affinity.finish_collision_checks());
     assert!(wait.await.is_err(), "the end of the process waits until its own bound");
@@ -192,4 +200,52 @@ async fn a_collision_in_a_family_without_known_pins_counts() {
     let affinity = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
     affinity.record_collision(&pin("17", Arm::Engine).key, run_id(1));
     assert!(affinity.collided(&family()));
+}
+
+/// Adopted by a run: claimed, and recorded in this process, in the store as it was after the claim.
+async fn adopt(store: &CountingStore, affinity: &StoreAffinity, id: &str, run: RunId, state: AdoptionState) {
+    let key = pin(id, Arm::Legacy).key;
+    let claim = NewAdoption {
+        key: key.clone(),
+        id: id.into(),
+        pins: vec![key.clone()],
+        twins: vec![key.clone()],
+        run,
+        workflow: "adopt".into(),
+        by: "a test".into(),
+        at: clock::now(),
+        worker: crate::names::WorkerId(uuid::Uuid::from_u128(1)),
+        settles_s: 0,
+    };
+    assert_eq!(store.inner.claim_adoption(claim).await.unwrap(), AdoptionClaim::Claimed);
+    affinity.record_adoption(std::slice::from_ref(&key), None);
+    if state == AdoptionState::Moving {
+        return;
+    }
+    let settled = SettledAdoption { key: key.clone(), run, state, reason: None, by: None, at: clock::now() };
+    assert!(store.inner.settle_adoption(settled).await.unwrap());
+    affinity.record_adoption(&[key], Some(run));
+}
+
+/// Legacy's counter may start anew, after a restart or with a restored backup.
+#[tokio::test]
+async fn an_adopted_id_that_legacy_gives_out_again_is_a_collision() {
+    for state in [AdoptionState::Adopted, AdoptionState::Moving] {
+        let store = CountingStore::new();
+        let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+        let first_reply = created("17");
+        adopt(&store, &affinity, "17", run_id(1), state).await;
+        let restarted = affinity_with_built_sets(&store).await;
+        for affinity in [affinity, restarted] {
+            affinity.record_legacy_instance(first_reply.clone());
+            affinity.record_legacy_instance(CreatedByLegacy { is_retry: true, ..created("17") });
+            affinity.finish_collision_checks().await;
+            assert!(!affinity.collided(&family()), "{state:?}: it is the order that was adopted");
+            affinity.record_legacy_instance(created("17"));
+            affinity.finish_collision_checks().await;
+            assert!(affinity.collided(&family()), "{state:?}: another order has its id");
+            affinity.accept_collisions(&family(), clock::now());
+            affinity.finish_collision_checks().await;
+        }
+    }
 }

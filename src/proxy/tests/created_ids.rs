@@ -1,8 +1,9 @@
 //! Which id in a reply of legacy is the created instance's id.
 
-use super::rig::{Origin, Rig, Setup, post};
+use super::rig::{OK, Origin, Rig, Setup, post};
+use crate::clock;
 use crate::expression::CreatedIdSource;
-use crate::flag::{Instance, Route, State};
+use crate::flag::{Arm, Instance, Route, State};
 use crate::limits::Limits;
 
 /// The same holds for the engine: its instance is pinned under the first of several ids.
@@ -17,7 +18,7 @@ async fn of_several_ids_in_a_reply_of_legacy_the_first_counts() {
     let rig = Rig::new(&origin, Setup { edit_route, state: State::Shadow, ..Setup::default() }).await;
     assert_eq!(rig.ask(&post("/orders", "{}")).await.status(), 200);
     let created = rig.fakes.until("the id", |fakes| fakes.created.lock().unwrap().pop()).await;
-    assert_eq!(&*created.id, "a-1");
+    assert_eq!(&*created.key.id, "a-1");
 }
 
 #[tokio::test]
@@ -38,7 +39,7 @@ async fn a_redirect_of_legacy_creates_an_instance_and_an_error_does_not() {
         rig.ask(&post("/orders", "{}")).await;
         // The reply is offered for comparison after it was searched for the id.
         rig.fakes.outcome().await;
-        let created: Vec<_> = rig.fakes.created.lock().unwrap().iter().map(|key| key.id.to_string()).collect();
+        let created: Vec<_> = rig.fakes.created.lock().unwrap().iter().map(|of| of.key.id.to_string()).collect();
         assert_eq!(created, if creates { vec!["r-1"] } else { vec![] }, "{status}");
     }
 }
@@ -78,7 +79,24 @@ async fn an_id_in_a_header_of_legacys_reply_counts_whatever_its_body_is() {
         rig.ask(&post("/orders", "{}")).await;
         // The ticket is settled after the reply was searched for the id.
         rig.fakes.outcome().await;
-        let created: Vec<_> = rig.fakes.created.lock().unwrap().iter().map(|key| key.id.to_string()).collect();
+        let created: Vec<_> = rig.fakes.created.lock().unwrap().iter().map(|of| of.key.id.to_string()).collect();
         assert_eq!(created, expected.map(str::to_owned).into_iter().collect::<Vec<_>>(), "{status} {location}");
+    }
+}
+
+/// Legacy's reply to a retry has the id of the instance that it created before, which may be adopted by now.
+#[tokio::test]
+async fn an_id_of_legacy_is_reported_with_the_time_of_its_reply_and_whether_that_is_to_a_retry() {
+    let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k-1\r\nContent-Length: 2\r\n\r\n{}";
+    let origin = Origin::always_answers(OK).await;
+    for (state, is_retry) in [(State::Shadow, false), (State::Live, true)] {
+        let rig = Rig::new(&origin, Setup { state, ..Setup::default() }).await;
+        *rig.fakes.first_try.lock().unwrap() = is_retry.then_some(Ok(Some(Arm::Legacy)));
+        let before = clock::now();
+        assert_eq!(rig.ask(keyed).await.status(), 200);
+        let after = clock::now();
+        let created = rig.fakes.until("the id", |fakes| fakes.created.lock().unwrap().pop()).await;
+        assert_eq!(created.is_retry, is_retry, "{state}");
+        assert!(before <= created.replied_at && created.replied_at <= after, "{created:?}");
     }
 }

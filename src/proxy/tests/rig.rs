@@ -20,8 +20,8 @@ pub use super::origin::Origin;
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
     Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket,
-    EarlierKeys, EffectRegistry, KnownBody, LegacyTake, Offer, OfferedRequest, ProblemDocument, Remembered, RunReport,
-    Served, ServedObserver, Source, TicketCounter,
+    CreatedByLegacy, EarlierKeys, EffectRegistry, KnownBody, LegacyTake, Offer, OfferedRequest, ProblemDocument,
+    Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{
     Arm, Family, FlagSet, Freeze, Instance, InstanceKey, InstanceKeySource, Owner, RetryKey, RetryKeys, Route,
@@ -60,7 +60,7 @@ pub struct Fakes {
     pub served_unnoted: AtomicU64,
     /// Whether the store fails to say if a key was noted earlier.
     pub store_is_silent: AtomicBool,
-    pub created: Mutex<Vec<InstanceKey>>,
+    pub created: Mutex<Vec<CreatedByLegacy>>,
     pub queue_full: AtomicBool,
     pub changed: tokio::sync::Notify,
 }
@@ -198,8 +198,8 @@ impl Affinity for Fakes {
         self.served_unnoted.fetch_add(1, SeqCst);
         Box::pin(async {})
     }
-    fn record_legacy_instance(&self, key: InstanceKey) {
-        self.created.lock().unwrap().push(key);
+    fn record_legacy_instance(&self, created: CreatedByLegacy) {
+        self.created.lock().unwrap().push(created);
         self.changed.notify_waiters();
     }
 }

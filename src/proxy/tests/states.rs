@@ -59,7 +59,7 @@ async fn shadow_and_dark_offer_what_was_answered() {
         assert_eq!(*offered.legacy.body(), Body::Whole("{\"id\":\"o-17\"}".into()));
         let created = rig.fakes.created.lock().unwrap().clone();
         assert_eq!(created.len(), 1);
-        assert_eq!((created[0].family.id().as_str(), &*created[0].id), ("orders.create", "o-17"));
+        assert_eq!((created[0].key.family.id().as_str(), &*created[0].key.id), ("orders.create", "o-17"));
         assert!(rig.fakes.asked.lock().unwrap().is_empty(), "in these states the proxy does not call the engine");
     }
 }

@@ -16,7 +16,7 @@ use super::conflict::conflict;
 use super::respond::{answer_about, pin};
 use super::{
     AnswerEvent, CommandRefusal, ConflictEvent, ConflictKind, ControlEvent, DecisionInputs, EndingEvent, Event,
-    Failure, FailureKind, Plan, Run, RunStatus, RunSummary, StepPart, undo,
+    Failure, FailureKind, Plan, Run, RunStatus, RunSummary, ShownTexts, StepPart, undo,
 };
 use crate::names::StepId;
 use crate::secret::{SEALED, STARS};
@@ -45,9 +45,9 @@ pub(super) fn conclude(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> Resul
             None => Ok(vec![Event::Ending(EndingEvent::Completed {})]),
             // All steps have ended and only the answer is missing, which is no reason to undo anything.
             Some(failure) => {
-                let mut events = early_answer(run, plan, inputs);
-                events.push(Event::Ending(EndingEvent::Failed { failure: failure.clone() }));
-                Ok(events)
+                let early = early_answer(run, plan, inputs);
+                let failure = early.with_reason(failure);
+                Ok(early.event.into_iter().chain([Event::Ending(EndingEvent::Failed { failure })]).collect())
             }
         };
     };
@@ -64,10 +64,9 @@ pub(super) fn conclude(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> Resul
             return Ok(unknown);
         }
     }
-    let mut events = Vec::new();
-    if run.answer.is_none() && run.undoing.is_none() {
-        events = early_answer(run, plan, inputs);
-    }
+    let early = early_answer(run, plan, inputs);
+    let failure = early.with_reason(failure);
+    let mut events: Vec<Event> = early.event.into_iter().filter(|_| run.undoing.is_none()).collect();
     if run.undoing.is_none() && compensates {
         let undo = undo::groups_to_undo(run, plan);
         if !undo.is_empty() {
@@ -84,25 +83,53 @@ pub(super) fn conclude(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> Resul
         None if run.declared.as_ref().is_some_and(|answer| answer.status < 500) => {
             Event::Ending(EndingEvent::Completed {})
         }
-        None => Event::Ending(EndingEvent::Failed { failure: failure.clone() }),
+        None => Event::Ending(EndingEvent::Failed { failure }),
     });
     Ok(events)
 }
 
+/// The caller's answer for a run that ends early.
+#[derive(Default)]
+struct EarlyAnswer {
+    /// `None` where the plan declares none, or where the run has an answer.
+    event: Option<Event>,
+    /// Why the answer that the plan declares has no value, as it may be shown.
+    no_value: Option<String>,
+}
+
+impl EarlyAnswer {
+    /// The failure of the run, which also says why the answer that the plan declares for it could not be given.
+    fn with_reason(&self, failure: &Failure) -> Failure {
+        let Some(why) = &self.no_value else { return failure.clone() };
+        let message = format!("{}; the answer that `respond` declares for this has no value: {why}", failure.message);
+        Failure { message, ..failure.clone() }
+    }
+}
+
 /// The caller's answer for a run that ends early, where the plan declares one. An id in it is pinned like an id in any
 /// answer: the caller may follow up a declined command too.
-fn early_answer(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> Vec<Event> {
+fn early_answer(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> EarlyAnswer {
     if run.answer.is_some() {
-        return Vec::new();
+        return EarlyAnswer::default();
     }
-    let answer = run.declared.clone().or_else(|| {
-        answer_about(run, plan, "failed", &inputs.answering(run, None), inputs.bytes_mark(run)).map(Arc::new)
-    });
-    let responded = answer.map(|answer| {
-        let pin = pin(run, &answer);
-        Event::Answer(AnswerEvent::Responded { answer, pin })
-    });
-    responded.into_iter().collect()
+    let declared = match &run.declared {
+        Some(declared) => Ok(Some(declared.clone())),
+        None => answer_about(run, plan, "failed", &inputs.answering(run, None), inputs.bytes_mark(run))
+            .map(|answer| answer.map(Arc::new)),
+    };
+    match declared {
+        Err(no_value) => {
+            let why = ShownTexts::of(plan, run).failure(&no_value).into_owned();
+            EarlyAnswer { event: None, no_value: Some(why) }
+        }
+        Ok(answer) => {
+            let event = answer.map(|answer| {
+                let pin = pin(run, &answer);
+                Event::Answer(AnswerEvent::Responded { answer, pin })
+            });
+            EarlyAnswer { event, no_value: None }
+        }
+    }
 }
 
 /// Pauses the run over an unknown effect that is not probed again: a person decides whether it has to be undone.

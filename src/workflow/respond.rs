@@ -137,17 +137,43 @@ pub fn respond_condition_errors(run: &Run, plan: &Plan, inputs: &DecisionInputs,
     general.filter(|when| when.holds(scope.get_or_insert_with(|| inputs.answering(run, None))).is_err()).count()
 }
 
-/// What the caller gets instead of a problem document, where an entry of `respond` reads `name` and holds.
-pub(super) fn answer_about(run: &Run, plan: &Plan, name: &str, scope: &Scope, mark: BytesMark) -> Option<AnswerRecord> {
-    plan.respond.iter().enumerate().find_map(|(index, entry)| {
-        let when = entry.when.as_ref().filter(|when| when.reads().iter().any(|path| path.root() == name))?;
-        let answer =
-            when.holds(scope).unwrap_or(false).then(|| wire::answer(&entry.answer, run, scope, mark).ok())??;
-        Some(with_sensitive_parts(plan, run, AnswerPlace::Respond(index), answer))
-    })
+/// What the caller gets instead of a problem document, where an entry of `respond` reads `name` and holds: the first of
+/// those whose answer has a value. `None`: there is none.
+///
+/// # Errors
+/// Only entries hold whose answer has no value: why the first of them has none.
+pub(super) fn answer_about(
+    run: &Run,
+    plan: &Plan,
+    name: &str,
+    scope: &Scope,
+    mark: BytesMark,
+) -> Result<Option<AnswerRecord>, Failure> {
+    let mut without_value = None;
+    for (index, entry) in plan.respond.iter().enumerate() {
+        let when = entry.when.as_ref().filter(|when| when.reads().iter().any(|path| path.root() == name));
+        if !when.is_some_and(|when| when.holds(scope).unwrap_or(false)) {
+            continue;
+        }
+        match wire::answer(&entry.answer, run, scope, mark) {
+            Ok(answer) => return Ok(Some(with_sensitive_parts(plan, run, AnswerPlace::Respond(index), answer))),
+            Err((reads, error)) => {
+                without_value.get_or_insert_with(|| failure(run, None, None, &reads, &error));
+            }
+        }
+    }
+    without_value.map_or(Ok(None), Err)
 }
 
 /// The answer to a caller whose body the workflow refuses, where `respond` declares one. `run` was never begun.
-pub fn input_refused(run: &Run, plan: &Plan, inputs: &DecisionInputs, why: &str) -> Option<AnswerRecord> {
+///
+/// # Errors
+/// The answer that `respond` declares for it has no value: why.
+pub fn input_refused(
+    run: &Run,
+    plan: &Plan,
+    inputs: &DecisionInputs,
+    why: &str,
+) -> Result<Option<AnswerRecord>, Failure> {
     answer_about(run, plan, "input_error", &inputs.answering(run, Some(why)), inputs.bytes_mark(run))
 }

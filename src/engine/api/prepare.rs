@@ -151,13 +151,14 @@ fn bad_input(
     why: &[String],
 ) -> ArmReply {
     let begun = first_event(core, snapshot, plan, request, run, body, InstanceFacts::default()).ok();
+    let now = begun.as_ref().map_or_else(|| core.process.clock.now(), |(started, ..)| started.started);
     let refused_run = begun.and_then(|(started, ..)| {
         let event = Event::RunStarted(Arc::new(started));
         let mut run = evolve(None, &event).ok()?;
         run.collect_sensitive(plan, [&event]);
         Some(run)
     });
-    refused_input::reply(refused_run.as_ref(), plan, &snapshot.decision_inputs, why)
+    refused_input::reply(refused_run.as_ref(), plan, &snapshot.decision_inputs.at(now), why)
 }
 
 /// The run's first event, the credentials that the run may send on, and the sealed key to them.

@@ -82,6 +82,27 @@ async fn respond_may_answer_about_a_body_that_cannot_be_decoded() {
     assert!(body["why"].as_str().unwrap().starts_with("the body cannot be read as JSON: "), "{body}");
 }
 
+/// The time is known although no run begins; what the workflow's steps would have answered is not.
+#[tokio::test]
+async fn the_answer_about_a_refused_body_may_read_the_time_and_one_without_a_value_says_why() {
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let answers_with = |body: Value| {
+        let call = PlanBuilder::new().call("price", &[], "GET /price", Value::Null).schema(json!({"type": "object"}));
+        call.respond(400, body).respond_when("input_error != null").respond(200, json!("done")).build("w")
+    };
+    let harness = Harness::new(&step_service, answers_with(json!({ "at": "${now}", "begun": "${run.started}" }))).await;
+    let (status, body, report) = answer(harness.send(with_body(JSON, "[]")).await);
+    assert_eq!((status, report.run), (400, None), "{body}");
+    assert_eq!((&body["at"], body["at"].is_string()), (&body["begun"], true), "{body}");
+
+    let harness = Harness::new(&step_service, answers_with(json!({ "price": "${steps.price.output}" }))).await;
+    let (status, problem, report) = answer(harness.send(with_body(JSON, "[]")).await);
+    assert!(status == 422 && report.refused_by_schema, "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("; the answer that `respond` declares for this has no value: `respond`: "), "{detail}");
+    assert!(detail.contains("`steps.price"), "{detail}");
+}
+
 #[tokio::test]
 async fn a_workflow_that_does_not_read_the_body_is_not_concerned_by_it() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;

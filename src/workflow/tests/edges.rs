@@ -74,8 +74,37 @@ fn respond_may_read_failed_and_input_error() {
     assert_eq!(play(status(404)), (RunStatus::Failed, failed));
     assert_eq!(play(status(400)), (RunStatus::Failed, None), "no entry matches");
     let run = Harness::new(&plan, Mode::Real, json!({})).run;
-    let answer = crate::workflow::input_refused(&run, &plan, &inputs(), "no items").unwrap();
+    let answer = crate::workflow::input_refused(&run, &plan, &inputs(), "no items").unwrap().unwrap();
     assert_eq!((answer.status, answer.body.value()), (422, json!({"bad": "no items"})));
+}
+
+#[test]
+fn a_declared_answer_without_a_value_says_why_and_a_later_entry_is_taken() {
+    let plan = PlanBuilder::new()
+        .call("price", &[], "GET /price", Value::Null)
+        .respond(400, json!({"at": "${steps.price.output.at}"}))
+        .respond_when("input_error != null")
+        .respond(409, json!({"at": "${failed.at}"}))
+        .respond_when("failed != null")
+        .respond(410, json!({"step": "${failed.step}"}))
+        .respond_when("failed != null && failed.status == 404")
+        .respond(200, json!({}))
+        .build("w");
+    let fail_with = |code| {
+        let mut harness = Harness::new(&plan, Mode::Real, json!({}));
+        harness.settle();
+        harness.reply("price", None, status(code)).unwrap();
+        harness.settle();
+        harness.run
+    };
+    assert_eq!(fail_with(404).answer().map(|answer| answer.status), Some(410));
+    let run = fail_with(400);
+    let failure = run.failure().expect("it failed");
+    assert!(run.answer().is_none() && failure.step == Some("price".into()), "{failure:?}");
+    let why = "; the answer that `respond` declares for this has no value: `respond`: ";
+    assert!(failure.message.contains(why) && failure.message.contains("`failed"), "{failure:?}");
+    let why = crate::workflow::input_refused(&run, &plan, &inputs(), "no items").unwrap_err();
+    assert!(why.message.contains("`respond`: ") && why.message.contains("`steps.price"), "{why:?}");
 }
 
 #[test]

@@ -75,8 +75,8 @@ impl Observation {
             sent_reads,
         }
     }
-    /// Adds the intents.
-    pub(super) fn with_intents(self, intents: Vec<Intent>) -> Self {
+    /// Replaces the intents.
+    pub fn with_intents(self, intents: Vec<Intent>) -> Self {
         Self { intents, ..self }
     }
     /// Adds the steps whose `for_each` had no items: their intents are an empty list.

@@ -6,6 +6,7 @@
 //!
 //! Always true: it sends nothing, and it runs only if a slot is free, so that no request waits for it.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use super::in_flight::RunInFlight;
 use super::run::Runner;
 use super::shared_bound::SharedBound;
 use super::stop::Stop;
-use crate::compare::{Body, CapturedReads, CompareBounds, Effect, Observation, Pair, Rules, compare};
+use crate::compare::{Body, CapturedReads, CompareBounds, Effect, Intent, Observation, Pair, Rules, compare};
 use crate::evidence::EnginePlaces;
 use crate::exchange::{Answered, ProblemDocument, Reads, ReplayedReads, request_value};
 use crate::limits::Limits;
@@ -92,10 +93,10 @@ impl Runner {
         second: &Observation,
     ) -> Option<EnginePlaces> {
         let request = if rules.read_the_request() { request_value(&answered.request) } else { Value::Null };
-        let effects = made_by(first, rules);
+        let (effects, second) = as_made(first, second, |intent| rules.makes_as_effect(intent));
         let pair = Pair {
             legacy: first,
-            engine: second,
+            engine: &second,
             effects: Some(&effects),
             request: &request,
             instance: None,
@@ -106,7 +107,7 @@ impl Runner {
         let end = Instant::now() + Limits::ms(self.limits.compare_ms).min(Duration::from_secs(1));
         let comparison = compare(&pair, rules, &CompareBounds::of(&self.limits), &|| Instant::now() >= end).ok()?;
         let mut places = EnginePlaces::of(&comparison);
-        if is_own_problem(first) && is_own_problem(second) {
+        if is_own_problem(first) && is_own_problem(&second) {
             places.remove(RUN_OF_PROBLEM);
         }
         Some(places)
@@ -123,16 +124,25 @@ fn is_own_problem(seen: &Observation) -> bool {
     is_problem && serde_json::from_slice::<ProblemDocument>(body).is_ok()
 }
 
-/// The calls that a run would have made, as if it had made them. A step that took its output from a call by legacy is
-/// paired by the number of that call.
-fn made_by(run: &Observation, rules: &Rules) -> Vec<Arc<Effect>> {
-    let last_taken = run.intents().iter().filter_map(|intent| intent.taken_from).max().unwrap_or(0);
-    let effects = run.intents().iter().filter(|intent| rules.makes_as_effect(intent));
-    let numbers = last_taken + 1..;
-    effects
-        .zip(numbers)
-        .map(|(intent, number)| Arc::new(Effect::of_intent(intent, intent.taken_from.unwrap_or(number))))
-        .collect()
+/// The calls that the first run would have made, as if it had made them in the order of its intents, and the second run
+/// with intents that fit them. Two calls whose steps took their output from the same call by legacy are paired: the
+/// number of that call is replaced by the number that the first run's call has here. Legacy's own numbers do not give
+/// the order, because only some of the steps have one.
+fn as_made(
+    first: &Observation,
+    second: &Observation,
+    is_effect: impl Fn(&Intent) -> bool,
+) -> (Vec<Arc<Effect>>, Observation) {
+    let made: Vec<(u64, &Intent)> = (1..).zip(first.intents().iter().filter(|intent| is_effect(intent))).collect();
+    let number_by_taken: BTreeMap<u64, u64> =
+        made.iter().filter_map(|(number, intent)| Some((intent.taken_from?, *number))).collect();
+    let of_second = second.intents().iter().map(|intent| {
+        let taken_from = intent.taken_from.and_then(|taken| number_by_taken.get(&taken).copied());
+        Intent { taken_from, ..intent.clone() }
+    });
+    let second = second.clone().with_intents(of_second.collect());
+    let effects = made.into_iter().map(|(number, intent)| Arc::new(Effect::of_intent(intent, number)));
+    (effects.collect(), second)
 }
 
 #[cfg(test)]
@@ -155,5 +165,31 @@ mod tests {
         };
         assert!(!is_own_problem(&of_workflow("application/problem+json", json!({ "title": "sold out", "run": 7 }))));
         assert!(!is_own_problem(&of_workflow("application/json", json!({ "run": 7 }))));
+    }
+
+    /// `charge` took its output from legacy's call 3, `reserve` and `mail` from their own `rehearse:`.
+    #[test]
+    fn the_calls_of_the_first_run_have_the_order_of_its_intents() {
+        let run = |calls: &[(&str, Option<u64>)]| {
+            let intent = |(step, taken_from): &(&str, Option<u64>)| Intent {
+                step: (*step).into(),
+                item: None,
+                method: http::Method::POST,
+                url: format!("http://world/{step}"),
+                headers: Vec::new(),
+                body: Value::Null,
+                service: None,
+                bytes: None,
+                taken_from: *taken_from,
+            };
+            let intents = calls.iter().map(intent).collect();
+            Observation::new(http::StatusCode::OK, Default::default(), Body::TooLarge, Duration::ZERO, intents)
+        };
+        let calls = [("look", None), ("reserve", None), ("charge", Some(3)), ("mail", None), ("void", Some(9))];
+        let (effects, second) = as_made(&run(&calls[..4]), &run(&calls), |intent| intent.step.as_str() != "look");
+        let made: Vec<_> = effects.iter().map(|effect| (effect.url.as_str(), effect.number)).collect();
+        assert_eq!(made, [("http://world/reserve", 1), ("http://world/charge", 2), ("http://world/mail", 3)]);
+        let taken: Vec<_> = second.intents().iter().map(|intent| intent.taken_from).collect();
+        assert_eq!(taken, [None, None, Some(2), None, None], "`charge` of both runs took the same reply");
     }
 }

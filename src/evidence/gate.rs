@@ -293,7 +293,8 @@ impl JudgedRoute<'_> {
 
     fn age_of_pairs(&self, rung: State) -> Option<Condition> {
         let last = self.evidence.counts_at(rung).last_pair;
-        let pairs = if rung == State::Dark { self.evidence.dark_pairs } else { self.evidence.pairs() };
+        // Pairs that both arms refused have no age.
+        let pairs = self.evidence.pairs_without_error_at(rung);
         self.age("compared pair", last, last.is_none() && pairs > 0)
     }
 

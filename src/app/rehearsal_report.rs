@@ -39,6 +39,9 @@ pub struct RehearsedRoute {
     pub failed: BTreeMap<String, u64>,
     /// Why runs were skipped as `unresolved_effect`, and how often.
     pub unresolved: BTreeMap<String, u64>,
+    /// The places at which it is not known whether pairs differ, and in how many pairs: the captured value is redacted,
+    /// and the one of the workflow does not come from the capture.
+    pub not_known: BTreeMap<String, u64>,
     /// The pairs that differ, by the places where they differ; the most frequent first.
     pub groups: Vec<RehearsedGroup>,
 }

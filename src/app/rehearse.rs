@@ -19,7 +19,7 @@ use super::rehearsal_report::{RehearsalReport, RehearsedGroup, RehearsedRoute};
 use crate::affinity::StoreAffinity;
 use crate::clock;
 pub use crate::compare::Capture;
-use crate::compare::{Body, CapturedReads, HarError, UnreadableCapture, pairs_of_har};
+use crate::compare::{Body, CapturedReads, HarError, NOT_KNOWN, UnreadableCapture, pairs_of_har};
 use crate::config::{self, CheckFailed, Overrides, Setup};
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::{Captures, Evidence, RouteEvidence};
@@ -320,9 +320,21 @@ impl<'a> Rehearsing<'a> {
         let mut groups: Vec<_> = groups.into_values().collect();
         groups.sort_by(|a, b| b.pairs.cmp(&a.pairs).then_with(|| a.fingerprint.cmp(&b.fingerprint)));
         let pairs = evidence.pairs();
-        let RouteEvidence { matched, ignored, mismatched, skipped, failed, unresolved, .. } = evidence;
-        let left_out = BTreeMap::new();
-        Ok(RehearsedRoute { pairs, left_out, matched, ignored, mismatched, skipped, failed, unresolved, groups })
+        let RouteEvidence { matched, ignored, mismatched, skipped, failed, unresolved, rule_hits, .. } = evidence;
+        let of_place = |(counted, pairs): (String, u64)| Some((counted.strip_prefix(NOT_KNOWN)?.to_owned(), pairs));
+        let (left_out, not_known) = (BTreeMap::new(), rule_hits.into_iter().filter_map(of_place).collect());
+        Ok(RehearsedRoute {
+            pairs,
+            left_out,
+            matched,
+            ignored,
+            mismatched,
+            skipped,
+            failed,
+            unresolved,
+            not_known,
+            groups,
+        })
     }
 }
 

@@ -149,6 +149,15 @@ fn text(report: &RehearsalReport, coverage_at_least: f64, format: Formatter) -> 
         for (why, n) in &found.unresolved {
             let _ = writeln!(out, "  {} {}", count(*n), escape_control(why));
         }
+        for (place, n) in &found.not_known {
+            let what = format!(
+                "{route}: {} at {}: not known whether equal; the captured value is redacted, the workflow's is not from \
+                 the capture",
+                counted(*n, "pair"),
+                escape_control(place)
+            );
+            let _ = writeln!(out, "{}", format.tone(what, Tone::Warn));
+        }
         for (n, of_group) in found.groups.iter().take(GROUPS_MAX).enumerate() {
             group(&mut out, &format!("{route} #{}", n + 1), of_group, format);
         }
@@ -219,8 +228,8 @@ fn group(out: &mut String, name: &str, group: &RehearsedGroup, format: Formatter
     );
     differences.iter().take(DIFFERENCES_MAX).for_each(|found| out.push_str(&shown_difference(found, format)));
     if *has_redacted {
-        let note = "a redacted value is among these: only its equality is known, so that what is computed from it differs, and so \
-             does a constant of the workflow under a name that is secret";
+        let note = "a redacted value is among these: only its equality is known, so that what is computed from it differs; if \
+                    that is right, rehearse a copy of the files with the place under `ignore:`";
         let _ = writeln!(out, "  {}", format.tone(note, Tone::Warn));
     }
     let _ = writeln!(out, "  {}", format.tone("an example", Tone::Faint));

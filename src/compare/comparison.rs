@@ -95,6 +95,7 @@ fn compare_from(
     expired: &dyn Fn() -> bool,
 ) -> Result<(Comparison, IdMap), BoundExceeded> {
     let mut findings = ComparisonFindings::new(bounds.differences, expired, pair.sensitive);
+    findings.set_captured(pair.legacy.is_captured());
     let mut ids = IdMap::of_kinds(rules.texts.kinds());
     rule_conditions::turn_off(pair, &rules.texts, &mut findings);
     match compare_parts(first, pair, rules, bounds, &mut ids, &mut findings) {

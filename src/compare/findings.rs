@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::body_rules::RuleId;
 use super::bounds::BoundExceeded;
 use super::compared_parts::ComparedParts;
@@ -13,14 +11,16 @@ use super::fingerprint::fingerprint;
 use super::id_map::FoundIds;
 use super::magnitude::{Apart, DistancesSavepoint, NumberDistances};
 use super::node::Node;
+use super::not_known::NotKnown;
 use super::pair::HidesSensitive;
-use super::redact;
 pub(super) use super::report_as::ReportAs;
 use super::rule_uses::{RuleUses, UsesSavepoint};
 use super::rules::Rules;
 use super::value_path::ValuePath;
 use super::verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, UnparsableBody, Verdict};
 use crate::names::StepId;
+
+mod shown;
 
 /// The most bytes of what is known of the causes of a pair's differences.
 const CAUSES_BYTES_MAX: usize = 1_024;
@@ -56,6 +56,7 @@ pub(super) struct ComparisonFindings<'a> {
     calls: Vec<ComparedCall>,
     orders_not_kept: Vec<String>,
     unparsable: Vec<UnparsableBody>,
+    not_known: NotKnown,
     /// Why the statuses, or two texts, differ, as far as the replies say so; see [`Self::add_cause`].
     cause: Option<String>,
     distances: NumberDistances,
@@ -68,6 +69,7 @@ pub(super) struct Savepoint {
     found: u64,
     truncated: bool,
     uses: UsesSavepoint,
+    not_known: usize,
     /// The length of what was known of causes.
     cause: Option<usize>,
     distances: DistancesSavepoint,
@@ -98,6 +100,7 @@ impl<'a> ComparisonFindings<'a> {
             calls: Vec::new(),
             orders_not_kept: Vec::new(),
             unparsable: Vec::new(),
+            not_known: NotKnown::default(),
             cause: None,
             distances: NumberDistances::default(),
         }
@@ -196,17 +199,18 @@ impl<'a> ComparisonFindings<'a> {
         self.unparsable.push(UnparsableBody { arm, format });
     }
 
-    /// Returns the form in which a difference shows a text, where the text has no name that could be a secret key.
-    pub(super) fn shown_text(&self, text: &str) -> String {
-        self.shown_header("", text)
+    /// Says whether legacy's reply and calls are those of a capture.
+    pub(super) fn set_captured(&mut self, is_captured: bool) {
+        self.not_known = NotKnown::of_capture(is_captured);
     }
 
-    /// Returns the form in which a difference shows a header's value.
-    pub(super) fn shown_header(&self, name: &str, value: &str) -> String {
-        match self.sensitive {
-            Some(sensitive) => redact::header(name, &sensitive.hide_in_text(value)),
-            None => redact::header(name, value),
+    /// If it is not known whether these two texts differ, counts that, and returns `true`.
+    pub(super) fn is_not_known(&mut self, path: &str, legacy: Option<&str>, engine: Option<&str>) -> bool {
+        let is_so = self.not_known.covers_texts(legacy, engine);
+        if is_so {
+            self.not_known.add(format!("{}{path}", self.prefix));
         }
+        is_so
     }
 
     /// Adds a difference of two values. First the run's sensitive values are hidden in them, then values under secret
@@ -218,6 +222,9 @@ impl<'a> ComparisonFindings<'a> {
         legacy: Option<Node<'_>>,
         engine: Option<Node<'_>>,
     ) {
+        if path.keys().next().is_some() && self.not_known.covers(legacy, engine) {
+            return self.not_known.add(format!("{}{}", self.prefix, path.text()));
+        }
         let shown =
             |findings: &Self| [legacy, engine].map(|value| value.map(|value| findings.shown_value(path, value)));
         let before = self.differences.len();
@@ -247,18 +254,6 @@ impl<'a> ComparisonFindings<'a> {
         }
         let (legacy, engine) = show(self);
         self.add_text(&text, kind, legacy.as_deref(), engine.as_deref());
-    }
-
-    /// Returns the form in which a difference shows the value at a path.
-    pub(super) fn shown_value(&self, path: &ValuePath<'_>, value: Node<'_>) -> String {
-        match self.sensitive {
-            Some(sensitive) => {
-                let mut value = value.value().into_owned();
-                sensitive.hide_in_value(&mut value);
-                redact::show(path, &value)
-            }
-            None => redact::show(path, &value.value()),
-        }
     }
 
     /// Adds a difference of two values, one of which may be an id, or name ids, that were bound to others before.
@@ -299,19 +294,6 @@ impl<'a> ComparisonFindings<'a> {
         if let Some(difference) = self.differences.get_mut(index) {
             difference.contradicts = pairings;
         }
-    }
-
-    /// Returns the form in which a difference shows two ids: legacy's and the engine's.
-    pub(super) fn shown_ids(&self, found: &FoundIds) -> (String, String) {
-        let show = |value: &Value| match self.sensitive {
-            Some(sensitive) => {
-                let mut value = value.clone();
-                sensitive.hide_in_value(&mut value);
-                found.shown_as.show(&value)
-            }
-            None => found.shown_as.show(value),
-        };
-        (show(&found.legacy), show(&found.engine))
     }
 
     /// The path of a value in the replies, or, with a prefix, in the body of a call.
@@ -358,6 +340,7 @@ impl<'a> ComparisonFindings<'a> {
             found: self.found,
             truncated: self.truncated,
             uses: self.uses.savepoint(),
+            not_known: self.not_known.len(),
             cause: self.cause.as_ref().map(String::len),
             distances: self.distances.savepoint(),
         }
@@ -375,6 +358,7 @@ impl<'a> ComparisonFindings<'a> {
         self.found = savepoint.found;
         self.truncated = savepoint.truncated;
         self.uses.roll_back_to(savepoint.uses);
+        self.not_known.truncate(savepoint.not_known);
         match (&mut self.cause, savepoint.cause) {
             (Some(cause), Some(length)) => cause.truncate(length),
             (cause, _) => *cause = None,
@@ -383,6 +367,7 @@ impl<'a> ComparisonFindings<'a> {
 
     pub(super) fn finish(self, rules: &Rules) -> Comparison {
         let mut ignored_by = self.uses.counted(&rules.texts);
+        ignored_by.extend(self.not_known.counted());
         let verdict = match (self.differences.is_empty() && !self.truncated, ignored_by.is_empty()) {
             (true, true) => Verdict::Match,
             (true, false) => Verdict::Ignored,

@@ -35,6 +35,11 @@ pub(super) fn compare(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings:
                     by.into_iter().for_each(|rule| findings.count_use(rule));
                 }
             }
+            None if findings.is_not_known(
+                &format!("headers.{name}"),
+                Some(&*legacy.join(", ")),
+                Some(&*engine.join(", ")).filter(|text| !text.is_empty()),
+            ) => {}
             None => {
                 let show = |values: &[String]| {
                     (!values.is_empty()).then(|| findings.shown_header(name.as_str(), &values.join(", ")))

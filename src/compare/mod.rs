@@ -59,6 +59,7 @@ mod line_secrets;
 mod magnitude;
 mod multipart;
 mod node;
+mod not_known;
 mod nothing_compared;
 mod number;
 mod observation;
@@ -152,6 +153,7 @@ pub use kept::{
     Rejudged, SensitiveParts, keep, rejudge,
 };
 pub use magnitude::largest_distance;
+pub use not_known::NOT_KNOWN;
 pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, InstanceIds, Pair};

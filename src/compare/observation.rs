@@ -20,6 +20,7 @@ pub struct Observation {
     has_stopped: bool,
     sent_reads: Option<Vec<Intent>>,
     unattributed_steps: Vec<StepId>,
+    is_captured: bool,
 }
 
 /// A body as it was observed.
@@ -62,7 +63,7 @@ pub struct Intent {
 impl Observation {
     /// Freezes what was seen. `latency` is the time from the request's last byte to the reply's last byte.
     pub fn new(status: StatusCode, headers: HeaderMap, body: Body, latency: Duration, intents: Vec<Intent>) -> Self {
-        let (steps_without_items, unattributed_steps, has_stopped, sent_reads) = Default::default();
+        let (steps_without_items, unattributed_steps, has_stopped, sent_reads, is_captured) = Default::default();
         Self {
             status,
             headers,
@@ -73,6 +74,7 @@ impl Observation {
             unattributed_steps,
             has_stopped,
             sent_reads,
+            is_captured,
         }
     }
     /// Replaces the intents.
@@ -96,6 +98,10 @@ impl Observation {
     /// calls are compared that it made until then.
     pub fn of_stopped_run(self) -> Self {
         Self { has_stopped: true, ..self }
+    }
+    /// Marks what was read from a capture: hashes stand in place of what is secret in it.
+    pub(super) fn of_capture(self) -> Self {
+        Self { is_captured: true, ..self }
     }
     /// The reply's status.
     pub fn status(&self) -> StatusCode {
@@ -124,6 +130,10 @@ impl Observation {
     /// The steps whose calls legacy may have made without one being known to be for the request.
     pub fn unattributed_steps(&self) -> &[StepId] {
         &self.unattributed_steps
+    }
+    /// Whether it was read from a capture, and so were the calls that legacy made.
+    pub(super) fn is_captured(&self) -> bool {
+        self.is_captured
     }
     /// Whether the run could not go on, so that the reply says nothing.
     pub fn has_stopped(&self) -> bool {

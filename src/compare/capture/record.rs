@@ -172,7 +172,7 @@ impl Capture {
     /// The reply is no valid HTTP.
     pub fn legacy(&self) -> Result<Observation, UnreadableCapture> {
         let reply = self.legacy.reply()?;
-        Ok(Observation::new(reply.status, reply.headers, reply.body, Duration::ZERO, Vec::new()))
+        Ok(Observation::new(reply.status, reply.headers, reply.body, Duration::ZERO, Vec::new()).of_capture())
     }
 
     /// The calls that legacy made; `None` where they are not known.

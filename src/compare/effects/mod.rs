@@ -36,6 +36,8 @@ mod unpaired;
 #[cfg(test)]
 mod corresponding_tests;
 #[cfg(test)]
+mod not_known_tests;
+#[cfg(test)]
 mod property_tests;
 #[cfg(test)]
 mod rule_tests;

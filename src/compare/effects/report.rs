@@ -68,6 +68,7 @@ impl CallPartText<'_> {
             _ if legacy == engine && is_same => {}
             _ if is_same => self.by.iter().for_each(|rule| findings.count_use(*rule)),
             Some(rule) => findings.count_use(rule),
+            None if findings.is_not_known(self.path, legacy, engine) => {}
             None => {
                 let show = |text: &str| findings.shown_header(self.name, text);
                 let (legacy, engine) = (legacy.map(show), engine.map(show));

@@ -23,8 +23,11 @@ pub const FLAG_FILE_TEXT_BYTES_MAX: usize = 4 << 20;
 pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// The requests, or compared pairs, of which a guard counts the bad ones (`guard.over`).
 pub const GUARD_WINDOW_REQUESTS_MAX: u64 = 10_000;
-/// Earlier ids of one route (`was`).
+/// Earlier ids of one route (`was`) in its file.
 pub const EARLIER_IDS_MAX: usize = 16;
+/// Earlier ids of one route that the store keeps, also those that its file no longer lists. Requests about an instance
+/// look for it under each.
+pub const EARLIER_IDS_KEPT_MAX: usize = 64;
 /// Earlier scopes of one route's retry keys (`caller`, `retry_key`) under which first tries are looked up.
 pub const EARLIER_SCOPES_MAX: usize = 8;
 /// Earlier `match`es of one route, each with the scope that its retry keys had. The requests that they matched may

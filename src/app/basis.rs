@@ -42,7 +42,16 @@ const PART_BYTES_MAX: usize = 2_048;
 type Plans<'a> = BTreeMap<&'a WorkflowName, Option<&'a Plan>>;
 
 /// The basis of the evidence of each route and of each candidate. When its hash changes, the evidence may start from
-/// zero.
+/// zero. `routes` are those of the files, with all ids that the store knows of them.
+pub(super) fn bases_in_store(
+    setup: &Setup,
+    routes: &[Arc<Route>],
+    in_force: &PlansInForce,
+) -> Vec<(RouteId, EvidenceBasis)> {
+    bases(&Setup { routes: routes.to_vec(), ..setup.clone() }, in_force)
+}
+
+/// As [`bases_in_store`], without a store.
 pub(super) fn bases(setup: &Setup, in_force: &PlansInForce) -> Vec<(RouteId, EvidenceBasis)> {
     let of_routes = setup.routes.iter().map(|route| (route.id.clone(), basis(setup, in_force, route, false)));
     let candidates = in_force.routes_with_candidate(setup);
@@ -277,8 +286,8 @@ mod tests {
         loaded.unwrap_or_else(|failed| panic!("{}", failed.render(false))).setup
     }
 
-    /// The basis of the follower `get` of a creator with this id and these earlier ids.
-    fn basis_of_follower(creator: &str, was: &str) -> EvidenceBasis {
+    /// A creator with this id and these earlier ids, and its follower `get`.
+    fn family(creator: &str, was: &str) -> Setup {
         let routes = format!(
             "routes:
 - {{ id: {creator}, was: [{was}], match: {{ method: POST, path: /orders }}, legacy: shop, workflow: w,
@@ -287,11 +296,15 @@ mod tests {
     instance: {{ follows: {creator}, key: path.id }} }}
 "
         );
-        bases(&setup(&routes), &PlansInForce::default())
-            .into_iter()
-            .find(|(route, _)| route.as_str() == "get")
-            .unwrap()
-            .1
+        setup(&routes)
+    }
+
+    fn basis_of_follower(creator: &str, was: &str) -> EvidenceBasis {
+        of_follower(bases(&family(creator, was), &PlansInForce::default()))
+    }
+
+    fn of_follower(bases: Vec<(RouteId, EvidenceBasis)>) -> EvidenceBasis {
+        bases.into_iter().find(|(route, _)| route.as_str() == "get").unwrap().1
     }
 
     /// What another follower did to an instance is what this one finds: a defect there shows here, and its mending must
@@ -396,5 +409,8 @@ mod tests {
         assert_eq!(basis_of_follower("v2.create", "create"), before);
         assert_eq!(basis_of_follower("v3.create", "v2.create, create"), before);
         assert_ne!(basis_of_follower("v2.create", ""), before, "another route creates the instances");
+        let (files, in_store) = (family("v2.create", ""), family("v2.create", "create").routes);
+        let bases = bases_in_store(&files, &in_store, &PlansInForce::default());
+        assert_eq!(of_follower(bases), before, "the store knows the id that the files no longer list");
     }
 }

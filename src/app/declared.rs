@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::basis::bases;
 use super::plans::PlansInForce;
 use crate::config::Setup;
+use crate::evidence::EvidenceBasis;
 use crate::flag::Route;
 use crate::ladder::{CandidateMove, DeclaredFiles};
 use crate::names::{RouteId, StepId};
@@ -14,22 +14,21 @@ use crate::workflow::PlanVersion;
 /// How long comparing may take after a request's window is over.
 const PAIRS_AFTER_WINDOW: Duration = Duration::from_secs(1);
 
-/// What the ladder has to know of these files.
+/// What the ladder has to know of these files, with the basis of the evidence of each route and candidate.
 pub(super) fn declared(
     setup: &Setup,
     files_version: u64,
-    plans: &PlansInForce,
+    (plans, bases): (&PlansInForce, &[(RouteId, EvidenceBasis)]),
     candidate_move: Option<CandidateMove>,
 ) -> DeclaredFiles {
-    let bases = bases(setup, plans);
     DeclaredFiles {
-        plans: plans.declared(setup, &bases, candidate_move),
+        plans: plans.declared(setup, bases, candidate_move),
         files_version,
         routes: setup.routes.clone(),
         default_legacy: setup.default_legacy.clone(),
         services: setup.services.clone(),
         exposes_arm: setup.settings.exposes_arm,
-        bases: bases.into_iter().map(|(route, basis)| (route, basis.hash)).collect(),
+        bases: bases.iter().map(|(route, basis)| (route.clone(), basis.hash.clone())).collect(),
         read_only: setup
             .routes
             .iter()

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::basis::bases;
+use super::basis::bases_in_store;
 use super::plans::PlansInForce;
 use super::{stores, time};
 use crate::affinity::StoreAffinity;
@@ -82,7 +82,7 @@ impl OpenedStore {
             }
         };
         set_renames(&evidence, &routes);
-        let basis_changes = evidence.set_basis(0, &bases(setup, &plans));
+        let basis_changes = evidence.set_basis(0, &bases_in_store(setup, &routes, &plans));
         set_declared(&evidence, setup);
         Ok(Self { store, evidence, basis_changes, affinity, secret, plans })
     }

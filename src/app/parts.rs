@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
-use super::basis::bases;
+use super::basis::bases_in_store;
 use super::cohort_entries::CohortEntries;
 use super::declared::declared;
 use super::family_gate::FamilyGate;
@@ -94,13 +94,12 @@ impl Parts {
             copy_started: affinity.copy_started(),
             answer_within: Limits::ms(limits.move_answer_ms),
         };
-        let ladder = Ladder::open_into(declared(setup, 0, &plans, None), ladder, Some(flags)).await.map_err(
-            |error| match error {
-                FilesError::Store(error) => anyhow::Error::new(error).context("recording what the files declare"),
-                FilesError::Refused(sentences) => RefusedFiles(sentences).into(),
-                FilesError::FlippedMeanwhile | FilesError::TaskEnded => error.into(),
-            },
-        )?;
+        let declared = declared(setup, 0, (&plans, &bases_in_store(setup, &routes, &plans)), None);
+        let ladder = Ladder::open_into(declared, ladder, Some(flags)).await.map_err(|error| match error {
+            FilesError::Store(error) => anyhow::Error::new(error).context("recording what the files declare"),
+            FilesError::Refused(sentences) => RefusedFiles(sentences).into(),
+            FilesError::FlippedMeanwhile | FilesError::TaskEnded => error.into(),
+        })?;
         let engine = Arc::new(Engine::new(EngineParts {
             store: store.clone(),
             plans: setup.workflows.clone(),
@@ -219,9 +218,10 @@ impl Parts {
         let kept = self.ladder.plans_in_force(&setup.routes, candidate_move.as_ref());
         let plans = PlansInForce::load(&self.store, setup, kept).await?;
         let plans = plans.refusing_new(&self.ladder.unrunnable_plans(), &setup.routes)?;
-        let declared = declared(setup, files_version, &plans, candidate_move);
         let routes =
             routes_in_store(&self.store, setup).await.context("reading what the files declared, nothing changed")?;
+        let bases = bases_in_store(setup, &routes, &plans);
+        let declared = declared(setup, files_version, (&plans, &bases), candidate_move);
         let recorded = {
             let (parts, setup) = (self.clone(), setup.clone());
             move || {
@@ -234,7 +234,6 @@ impl Parts {
                 parts.family_gate.set_files(&setup, &routes);
                 parts.caller_notes.set_services(&setup.services);
                 set_renames(&parts.evidence, &routes);
-                let bases = bases(&setup, &plans);
                 parts.evidence.set_basis_and_tell(files_version, &bases, &mut |route, change| {
                     parts.recorder.basis_changed(route, change);
                 });

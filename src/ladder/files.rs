@@ -29,7 +29,7 @@ use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use super::renamed_back::{flip_of_unlisted_id, was_earlier_id_of_another};
 use super::types::{DeclaredFiles, FlipSource, Move, ReadKind};
 use super::unlisted_ids::UnlistedIds;
-use super::{cohort_reasons, forced_files, live_basis, orphans, re_added, scopes};
+use super::{cohort_reasons, forced_files, live_basis, orphans, re_added, scopes, unlisted_ids};
 use crate::clock;
 use crate::flag::{Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
@@ -49,6 +49,7 @@ pub(super) fn apply(
     followers_first(&mut routes);
     // The gate judges by the scopes of the new files.
     after.followers = orphans::followers(&routes);
+    after.earlier_ids = unlisted_ids::after_files(&before.earlier_ids, &routes);
     let (now, has_served) = (clock::now(), reading.has_served());
     after.scopes = scopes::after_files(&before.scopes, &after.declared, has_served, now, gate.retry_window);
     if matches!(reading, ReadKind::Start { .. }) {
@@ -131,11 +132,11 @@ fn followers_first(routes: &mut [Arc<Route>]) {
 /// declaration, else by the file.
 fn initial_position(before: &Positions, route: &Arc<Route>) -> RoutePosition {
     if let Some(known) = before.routes.get(&route.id) {
-        let last = before.last_flip(route).cloned();
+        let last = before.last_flip_also_taken(route).cloned();
         return RoutePosition { route: route.clone(), last, ..known.clone() };
     }
     let mut inputs = StateInputs::declared(route);
-    let last = before.last_flip(route).cloned();
+    let last = before.last_flip_also_taken(route).cloned();
     if let Some(flip) = &last {
         inputs.requested = state_of(flip);
         inputs.shares = flip.shares.unwrap_or(inputs.shares);

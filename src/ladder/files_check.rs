@@ -69,7 +69,7 @@ pub(super) async fn prepare(
     before: &Positions,
     mut declared: DeclaredFiles,
 ) -> Result<PreparedFiles, StoreError> {
-    let unlisted_ids = unlisted_ids::find(&before.scopes, &before.unlisted_ids, &declared.routes);
+    let unlisted_ids = before.unlisted_ids_of(&declared.routes);
     declared.routes = unlisted_ids::add(&unlisted_ids, &declared.routes);
     let families = before.families();
     let orphans = orphans::find(store, &families, &declared.routes).await?;

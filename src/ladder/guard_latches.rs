@@ -33,7 +33,12 @@ impl GuardLatches {
 
     /// The action that limits a route now, or raised an alarm, and was not released.
     pub fn of(&self, route: &Route) -> Option<&Arc<FlipRecord>> {
-        let last = route.ids().filter_map(|id| self.last.get(id)).max_by_key(|action| action.number)?;
+        self.newest(route.ids())
+    }
+
+    /// The newest action under these ids, if it limits something, or raised an alarm, and was not released.
+    pub fn newest<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<&Arc<FlipRecord>> {
+        let last = ids.filter_map(|id| self.last.get(id)).max_by_key(|action| action.number)?;
         is_latch(last).then_some(last)
     }
 

@@ -48,6 +48,17 @@ pub(super) fn lowered_without_acknowledgement(before: &Positions, after: &Positi
     in_only.filter_map(sentence).collect()
 }
 
+/// Logs at a start which routes in `only` have left the files, or lost their workflow.
+pub(super) fn log_removed(before: &Positions, after: &Positions) {
+    for id in removed_in_only(before, after) {
+        tracing::error!(
+            route = %id,
+            "this route was in `only`, and the files do not have it or its workflow any more: legacy gets its requests \
+             now. To undo this, put the route back into the files and flip it up again; it starts as a new route"
+        );
+    }
+}
+
 /// At a start: the routes that a flip put in `only` and that have left the files, or lost their workflow, since the
 /// files were last read.
 pub(super) fn removed_in_only<'a>(before: &'a Positions, after: &'a Positions) -> impl Iterator<Item = &'a RouteId> {

@@ -89,6 +89,7 @@ mod scopes;
 mod shares;
 mod shown;
 mod status;
+mod taken_ids;
 mod tell_cohorts;
 mod types;
 mod unanswered;
@@ -302,7 +303,7 @@ impl Ladder {
     /// The plans that stay in force under files with these routes. `candidate_move`: what moves with them.
     pub fn plans_in_force(&self, routes: &[Arc<Route>], candidate_move: Option<&CandidateMove>) -> KeptPlans {
         let before = self.mover.in_force().inputs().positions;
-        let unlisted = unlisted_ids::find(&before.scopes, &before.unlisted_ids, routes);
+        let unlisted = before.unlisted_ids_of(routes);
         let promoted = candidate_move.filter(|candidate_move| candidate_move.share.is_none());
         plans::kept(&before, &unlisted_ids::add(&unlisted, routes), promoted)
     }

@@ -25,7 +25,7 @@ use super::types::{
     DeclaredFiles, FilesError, FlipError, FlipSource, Flipped, KillSwitchListener, Move, MoveRequest, ReadKind,
 };
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
-use super::{cohort_moves, files, holds, leaving_only, live_basis, orphans, overtaken, plans, scopes};
+use super::{cohort_moves, files, holds, leaving_only, live_basis, orphans, overtaken, plans, scopes, taken_ids};
 use crate::clock;
 use crate::flag::{FlagSet, State};
 use crate::names::RouteId;
@@ -78,14 +78,10 @@ impl Mover {
                  are performed again"
             );
         }
-        for id in leaving_only::removed_in_only(&before, &after) {
-            tracing::error!(
-                route = %id,
-                "this route was in `only`, and the files do not have it or its workflow any more: legacy gets its requests \
-                 now. To undo this, put the route back into the files and flip it up again; it starts as a new route"
-            );
-        }
-        let in_force = InForce::new(before.clone(), GuardLatches::from_store(guards), before.freeze, secret, flags);
+        leaving_only::log_removed(&before, &after);
+        let guards = GuardLatches::from_store(guards);
+        taken_ids::log(&before, &after, &guards, &gate);
+        let in_force = InForce::new(before.clone(), guards, before.freeze, secret, flags);
         let cohort_listeners = Mutex::new(CohortListeners::of_start(cohort_moves::forced_at_start(&before, &after)));
         let kill_switch = FreezeRecords::new();
         let mover = Self {
@@ -161,6 +157,7 @@ impl Mover {
         }
         let judged = self.positions_for_outdated_files(read, &before, prepared.routes());
         let CheckedFiles { after, moves, may_orphan } = check_and_apply(&self.gate, &judged, prepared, reading)?;
+        taken_ids::check(&before, &after, &self.in_force.inputs().guards, &self.gate)?;
         let routes = after.declared.routes.clone();
         let flips = self.record_and_apply(&before, after, moves, all_recorded, recorded).await?;
         drop(moves_lock);

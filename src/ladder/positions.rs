@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::orphans::{FamiliesBefore, Followers};
 use super::scopes::Scopes;
 use super::types::{DeclaredFiles, FlipError, FlipSource, MoveRequest};
-use super::unlisted_ids::UnlistedIds;
+use super::unlisted_ids::{self, EarlierIds, UnlistedIds};
 use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Percent, Route, Shares, State, StateInputs};
 use crate::names::{PlanSet, RouteId};
 use crate::problem::nearest;
@@ -43,8 +43,10 @@ pub(super) struct RoutePosition {
 pub(super) struct Positions {
     pub declared: DeclaredFiles,
     pub routes: BTreeMap<RouteId, RoutePosition>,
-    /// Ids of these routes that the files do not list, because they renamed the routes back.
+    /// Ids of these routes that the files do not list.
     pub unlisted_ids: UnlistedIds,
+    /// The earlier ids of these routes, and of those that are in no file now.
+    pub earlier_ids: EarlierIds,
     /// The last flip of every route that ever had one, also of those that are in no file now.
     pub flips: BTreeMap<RouteId, FlipRecord>,
     /// The declarations of the files that the store has.
@@ -145,11 +147,14 @@ impl Positions {
         let forced = rows.iter().filter_map(|row| Some((row.route.clone(), row.forced.clone()?))).collect();
         let live = rows.iter().filter_map(|row| Some((row.route.clone(), row.live.clone()?))).collect();
         let flips = flips.into_iter().filter_map(by_route).collect();
+        let earlier_ids = rows.iter().map(|row| (row.route.clone(), row.earlier_ids.clone()));
+        let earlier_ids = earlier_ids.filter(|(_, ids)| !ids.is_empty()).collect();
         let absent = rows.iter().filter(|row| row.is_absent).map(|row| row.route.clone()).collect();
         Self {
             declared: DeclaredFiles { routes: Vec::new(), ..declared.clone() },
             routes: BTreeMap::new(),
             unlisted_ids: UnlistedIds::new(),
+            earlier_ids,
             in_force: plans_from_store(&rows, &flips, |row| row.in_force.as_ref()),
             evidence_from: plans_from_store(&rows, &flips, |row| row.evidence_from.as_ref()),
             candidates: candidates.into_iter().filter_map(of_candidate).collect(),
@@ -211,11 +216,20 @@ impl Positions {
         route.ids().find_map(|id| self.stored_declarations.get(id)).copied()
     }
 
+    /// The ids of the routes of new files that these files do not list.
+    pub fn unlisted_ids_of(&self, routes: &[Arc<Route>]) -> UnlistedIds {
+        unlisted_ids::find(&self.scopes, &self.earlier_ids, &self.unlisted_ids, routes)
+    }
+
     /// The rows of all declarations, as the store keeps them.
     pub fn rows(&self) -> Vec<DeclaredState> {
         let routes = self.stored_declarations.keys().chain(self.scopes.keys()).chain(self.followers.keys());
-        let routes: BTreeSet<&RouteId> =
-            routes.chain(self.live.keys()).chain(self.in_force.keys()).chain(self.forced.keys()).collect();
+        let routes: BTreeSet<&RouteId> = routes
+            .chain(self.live.keys())
+            .chain(self.in_force.keys())
+            .chain(self.forced.keys())
+            .chain(self.earlier_ids.keys())
+            .collect();
         let row = |route: &RouteId| DeclaredState {
             route: route.clone(),
             file: self.stored_declarations.get(route).copied(),
@@ -226,6 +240,7 @@ impl Positions {
             evidence_from: self.evidence_from.get(route).map(|set| PlanSet::clone(set)),
             forced: self.forced.get(route).cloned(),
             is_absent: self.absent.contains(route),
+            earlier_ids: self.earlier_ids.get(route).cloned().unwrap_or_default(),
         };
         routes.into_iter().map(row).collect()
     }

@@ -1,9 +1,11 @@
 //! The last flip of a route whose files rename it back to an earlier id: the flip may be stored under the id that the
-//! route had meanwhile; or it may be older than flips of another route into which this one had been merged (`was`).
+//! route had meanwhile; or it may be older than flips of another route into which this one had been merged (`was`). And
+//! the last flip of a route whose files no longer list the id under which it is stored.
 
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::Move;
 use crate::flag::State;
+use crate::names::RouteId;
 use crate::store::Overridden;
 
 /// Why a route in `live` goes down for good if another route listed its id as an earlier one (`was`) since its last
@@ -18,12 +20,15 @@ pub(super) fn was_earlier_id_of_another(positions: &Positions, position: &RouteP
     )
 }
 
-/// Records the last flip of a route once more if it is stored under an id that the files do not list: the next start
-/// does not know that id.
+/// Records the last flip of a route once more if it is stored under an id that the files do not list: another route
+/// may get that id.
 pub(super) fn flip_of_unlisted_id(positions: &Positions, position: &RoutePosition) -> Option<Move> {
     let flip = position.last.as_ref()?;
-    let unlisted = flip.route.as_ref().filter(|id| positions.unlisted_ids.contains_key(*id))?;
-    let reason = format!("the files took back the rename to `{unlisted}`, under which this flip had been recorded");
+    let is_listed = |id: &&RouteId| position.route.ids().any(|own| own == *id);
+    let is_unlisted = |id: &&RouteId| positions.unlisted_ids.contains_key(*id) || !is_listed(id);
+    let unlisted = flip.route.as_ref().filter(is_unlisted)?;
+    let reason =
+        format!("this flip had been recorded under `{unlisted}`, which the files no longer list as an id of it");
     let to = state_of(flip);
     // A force that an earlier version recorded.
     let forced = || {

@@ -37,6 +37,9 @@ pub struct DeclaredState {
     pub forced: Option<ForcedState>,
     /// Whether the files put in force last do not have the route; `file` is then what earlier ones declared.
     pub is_absent: bool,
+    /// The earlier ids of the route, the newest first, by the files that were put in force last: those that the files
+    /// listed, and those that they listed no longer. Empty where it has none, or in a row that an older binary wrote.
+    pub earlier_ids: Vec<RouteId>,
 }
 
 /// A state that a file put in force without a flip.
@@ -87,22 +90,46 @@ struct DeclaredRow {
     forced: Option<ForcedState>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_absent: bool,
+    #[serde(rename = "was", default, skip_serializing_if = "Vec::is_empty")]
+    earlier_ids: Vec<RouteId>,
 }
 
 impl From<DeclaredRow> for DeclaredState {
     fn from(row: DeclaredRow) -> Self {
-        let DeclaredRow { route, state, shares, retry, follows, live, in_force, evidence_from, forced, is_absent } =
-            row;
+        let DeclaredRow {
+            route,
+            state,
+            shares,
+            retry,
+            follows,
+            live,
+            in_force,
+            evidence_from,
+            forced,
+            is_absent,
+            earlier_ids,
+        } = row;
         let file = state.zip(shares).map(|(state, shares)| FileState { state, shares });
-        Self { route, file, retry, follows, live, in_force, evidence_from, forced, is_absent }
+        Self { route, file, retry, follows, live, in_force, evidence_from, forced, is_absent, earlier_ids }
     }
 }
 
 impl From<DeclaredState> for DeclaredRow {
     fn from(state: DeclaredState) -> Self {
-        let DeclaredState { route, file, retry, follows, live, in_force, evidence_from, forced, is_absent } = state;
+        let DeclaredState {
+            route,
+            file,
+            retry,
+            follows,
+            live,
+            in_force,
+            evidence_from,
+            forced,
+            is_absent,
+            earlier_ids,
+        } = state;
         let (state, shares) = file.map(|FileState { state, shares }| (state, shares)).unzip();
-        Self { route, state, shares, retry, follows, live, in_force, evidence_from, forced, is_absent }
+        Self { route, state, shares, retry, follows, live, in_force, evidence_from, forced, is_absent, earlier_ids }
     }
 }
 

@@ -281,3 +281,62 @@ async fn a_route_that_is_renamed_back_stays_shut_after_a_key_was_not_recorded() 
         &[],
     );
 }
+
+/// The files say `state: live` with `force:`, and a person flipped the family to `off`. Legacy serves an order whose
+/// key cannot be noted. Then the family is renamed, and a later edit no longer lists the ids under which the flip and
+/// the unnoted key are stored: the retry must not be performed by the engine.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_is_no_longer_listed_takes_no_flip_and_no_hold_with_it() {
+    let live = |text: String| text.replacen("    state: off\n", "    state: live\n    force: { reason: a trial }\n", 3);
+    let mut system = TestSystem::with(|flags| flags.edit(ORDERS, live)).await;
+    system.allowed.unacknowledged = true;
+    let good = std::fs::read_to_string(system.flags.file(ORDERS)).expect("readable");
+    for route in FIRST {
+        system.flip(route, "off", &["--reason", "not yet", "--acknowledge"]).await.expect("down is open");
+    }
+    let before = charges(&system);
+    let refused_writes = Strace::inject(system.pointsman.pid(), "pwrite64,pwritev", "error=ENOSPC").await;
+    let by_legacy = send_keyed(&system, "unnoted", 1).await.json();
+    refused_writes.end().await;
+    assert!(by_legacy["id"].is_number(), "{by_legacy}");
+    wait_until_unnoted_ids_are_written(&system, 1).await;
+    for (names, was, restarts) in [(SECOND, &[FIRST][..], false), (SECOND, &[], false), (THIRD, &[SECOND], true)] {
+        if restarts {
+            system.kill().await;
+            system.flags.write(ORDERS, &family(&good, names, was));
+            system.restart().await;
+        } else {
+            reload(&system, &family(&good, names, was)).await;
+        }
+        for route in names {
+            let shown = system.pointsman.get(&format!("/api/v2/routes/{route}")).await;
+            assert_eq!(shown["row"]["effective"]["state"], "off", "{names:?}, {was:?}: {shown}");
+        }
+        let again = send_keyed(&system, "unnoted", 1).await.json();
+        assert_eq!(again["id"], by_legacy["id"], "{names:?}, {was:?}: {again}");
+    }
+    assert_eq!(charges(&system), before + 1, "once");
+    for follower in &THIRD[1..] {
+        move_one_to_live(&system, follower).await;
+    }
+    for to in ["shadow", "dark"] {
+        system.flip(THIRD[0], to, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
+    }
+    let to = format!("/api/v2/routes/{}/flip", THIRD[0]);
+    let reply = system.pointsman.api(Method::POST, &to, json!({ "to": "live" })).await;
+    let why = reply.json().to_string();
+    assert!(reply.status == StatusCode::CONFLICT && why.contains("could not be noted"), "{why}");
+    system.finish().await;
+    report_violations(
+        "renames::an_id_that_is_no_longer_listed_takes_no_flip_and_no_hold_with_it",
+        None,
+        "1 order, 3 edits, 1 kill",
+        &[],
+    );
+}
+
+async fn move_one_to_live(system: &TestSystem, route: &str) {
+    for to in ["shadow", "dark", "live"] {
+        system.flip(route, to, &["--force", "--reason", "the test climbs"]).await.expect("it is forced");
+    }
+}

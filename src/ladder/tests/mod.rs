@@ -4,6 +4,7 @@ mod acceptance;
 mod auto;
 mod captured_log;
 mod changed_in_live;
+mod dropped_ids;
 mod ended_tasks;
 pub(crate) mod failing_store;
 mod families;

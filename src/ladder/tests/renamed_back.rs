@@ -13,7 +13,7 @@ fn renamed(files: DeclaredFiles) -> DeclaredFiles {
 
 impl Fixture {
     /// Puts files in force by a reload, or by a restart.
-    async fn next(self, files: DeclaredFiles, restarts: bool) -> Self {
+    pub(super) async fn next(self, files: DeclaredFiles, restarts: bool) -> Self {
         if restarts {
             return self.restart(files).await;
         }
@@ -212,6 +212,7 @@ fn the_oldest_id_tells_whose_a_stored_row_is() {
             evidence_from: None,
             forced: None,
             is_absent: false,
+            earlier_ids: Vec::new(),
         }
     };
     let ids = |routes: &[Arc<Route>], rows: &[DeclaredState]| {
@@ -227,5 +228,5 @@ fn the_oldest_id_tells_whose_a_stored_row_is() {
     assert_eq!(ids(&routes, &[row("plain", "bare")]), expected(&[], "bare"), "it is in the files");
     let older = edited(files(&[]), "bare", |route| route.was = vec!["older".into()]).routes;
     assert_eq!(ids(&older, &[row("new", "older")]), expected(&["new", "older"], "older"));
-    assert_eq!(ids(&older, &[row("new", "bare")]), expected(&["older"], "older"));
+    assert_eq!(ids(&older, &[row("new", "bare")]), expected(&["new", "older"], "older"));
 }

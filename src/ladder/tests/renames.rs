@@ -22,9 +22,10 @@ async fn a_new_route_is_in_shadow_and_a_renamed_one_keeps_its_state() {
     assert_eq!(fixture.status("new").forced.as_deref(), Some("a drill"));
     let fixture = fixture.restart(renamed(&["plain"])).await;
     assert_eq!(fixture.state("new"), effective(State::Live, EffectiveReason::Requested));
-    fixture.ladder.reload(renamed(&[]), || {}).await.unwrap();
+    let other = edited(renamed(&[]), "new", |route| route.id = "other".into());
+    fixture.ladder.reload(other, || {}).await.unwrap();
     assert_eq!(
-        fixture.state("new"),
+        fixture.state("other"),
         effective(State::Shadow, EffectiveReason::Gate),
         "without `was` it is a new route"
     );
@@ -44,15 +45,17 @@ async fn files_that_change_the_oldest_id_of_a_route_with_a_share_are_refused() {
     let fixture = Fixture::open(files(&[])).await;
     fixture.ladder.reload(was(&["middle", "plain"]), || {}).await.unwrap();
     fixture.flip("new", MoveRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
-    for trimmed in [was(&["middle"]), was(&[]), was(&["middle", "plain", "older"])] {
-        let refused = fixture.ladder.reload(trimmed, || panic!("it is not recorded")).await.unwrap_err().to_string();
-        assert!(refused.contains("chosen by a hash of its oldest id, which is `plain` and would be"), "{refused}");
+    let older = || was(&["middle", "plain", "older"]);
+    let refused = fixture.ladder.reload(older(), || panic!("it is not recorded")).await.unwrap_err().to_string();
+    assert!(refused.contains("chosen by a hash of its oldest id, which is `plain` and would be"), "{refused}");
+    // An id that is no longer listed stays the oldest.
+    for trimmed in [was(&["middle"]), was(&[]), was(&["plain"])] {
+        fixture.ladder.reload(trimmed, || {}).await.unwrap();
     }
-    fixture.ladder.reload(was(&["plain"]), || {}).await.unwrap();
     let fixture = fixture.restart(was(&[])).await.restart(was(&["plain"])).await;
     assert_eq!(fixture.state("new"), effective(State::Live, EffectiveReason::Requested));
     fixture.flip("new", MoveRequest { percent: Percent::new(100.0), ..forced(State::Live) }).await.unwrap();
-    fixture.ladder.reload(was(&[]), || {}).await.unwrap();
+    fixture.ladder.reload(older(), || {}).await.unwrap();
     assert_eq!(fixture.state("new"), effective(State::Live, EffectiveReason::Requested));
 }
 
@@ -75,13 +78,14 @@ async fn the_share_of_a_follower_is_drawn_by_the_oldest_id_of_its_creator() {
     fixture.store.owns_none.store(true, std::sync::atomic::Ordering::SeqCst);
     fixture.ladder.reload(family(("make", &["create"]), ("read", &["follow"])), || {}).await.unwrap();
     fixture.flip("read", MoveRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
-    let trimmed = family(("make", &[]), ("read", &["follow"]));
-    let refused = fixture.ladder.reload(trimmed, || panic!("it is not recorded")).await.unwrap_err().to_string();
+    let older = family(("make", &["create", "older"]), ("read", &["follow"]));
+    let refused = fixture.ladder.reload(older, || panic!("it is not recorded")).await.unwrap_err().to_string();
     assert!(
-        refused.contains("share of `read` are chosen") && refused.contains("is `create` and would be `make`"),
+        refused.contains("share of `read` are chosen") && refused.contains("is `create` and would be `older`"),
         "{refused}"
     );
     fixture.ladder.reload(family(("make", &["create"]), ("read", &[])), || {}).await.unwrap();
+    fixture.ladder.reload(family(("make", &[]), ("read", &[])), || {}).await.unwrap();
 }
 
 /// Whether it was renamed, or renamed back. If it left the files in between, it is `off`, as its file says.

@@ -157,6 +157,7 @@ async fn nothing_is_recorded_that_was_to_follow_an_older_flip(which: StoreKind) 
         evidence_from: None,
         forced: None,
         is_absent: false,
+        earlier_ids: Vec::new(),
     }];
     assert_eq!(put(&fixture, 1, &[flip(Some("a"), "off")], Some(declared.clone())).await, None, "there is no flip 1");
     assert_eq!(put(&fixture, 0, &[flip(Some("a"), "live")], None).await, Some(vec![1]));
@@ -191,6 +192,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
                 source: "declared a".into(),
             }),
             is_absent: false,
+            earlier_ids: Vec::new(),
         }
     };
     put(&fixture, 0, &[], Some(vec![of("b", State::Live), of("a", State::Off)])).await.unwrap();
@@ -252,6 +254,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
         evidence_from: None,
         forced: None,
         is_absent: true,
+        earlier_ids: vec!["a".into(), "oldest".into()],
     };
     let rows = vec![DeclaredState { retry: retry(Some(scope("x-a"))), ..of("a", State::Live) }, gone];
     put(&fixture, 2, &[], Some(rows.clone())).await.unwrap();

@@ -187,6 +187,7 @@ async fn what_is_kept_of_a_route_is_not_taken_for_another_routes(which: StoreKin
         evidence_from: None,
         forced: None,
         is_absent: false,
+        earlier_ids: Vec::new(),
     }]);
     fixture.store.put_flips(PutFlips { flips: Vec::new(), declared, after: 0 }).await.unwrap();
     let evidence = EvidenceRecord { route: "a".into(), at: at(1), value: json!({ "pairs": 1 }) };

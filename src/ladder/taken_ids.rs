@@ -1,0 +1,104 @@
+//! Ids that a route had, and that new files give to another route without listing them for the first (`was`). What is
+//! stored under such an id counts for the other route from then on.
+//!
+//! Always true: the route keeps its last flip, which is recorded once more under the id that it has. Files that would
+//! take from a route what its guard did, its hold, or legacy's instances are refused at a reload; at a start the log
+//! has an error.
+
+use std::collections::BTreeSet;
+
+use super::family::creator;
+use super::gate::Gate;
+use super::guard_latches::GuardLatches;
+use super::positions::{Positions, RoutePosition};
+use super::types::FilesError;
+use crate::flag::{Family, Route};
+use crate::names::RouteId;
+use crate::store::FlipRecord;
+
+/// The ids of a route by the files before that another route has in new files.
+fn taken<'a>(before: &'a Positions, route: &'a Route) -> impl Iterator<Item = &'a RouteId> {
+    let had = before.earlier_ids.get(&route.id).into_iter().flatten();
+    had.filter(|id| !route.ids().any(|own| own == *id))
+}
+
+impl Positions {
+    /// As [`Positions::last_flip`] of a route of new files, also under an id that another route has now.
+    pub fn last_flip_also_taken(&self, route: &Route) -> Option<&FlipRecord> {
+        let of_taken = taken(self, route).filter_map(|id| self.flips.get(id));
+        self.last_flip(route).into_iter().chain(of_taken).max_by_key(|flip| flip.number)
+    }
+}
+
+/// Refuses files that would take from a route what stands under an id that another route has now.
+///
+/// # Errors
+/// They would.
+pub(super) fn check(
+    before: &Positions,
+    after: &Positions,
+    guards: &GuardLatches,
+    gate: &Gate,
+) -> Result<(), FilesError> {
+    let refused = sentences(before, after, guards, gate);
+    if refused.is_empty() { Ok(()) } else { Err(FilesError::Refused(refused)) }
+}
+
+/// Logs what files take from routes at a start, which is not refused: every other route would be without service.
+pub(super) fn log(before: &Positions, after: &Positions, guards: &GuardLatches, gate: &Gate) {
+    for sentence in sentences(before, after, guards, gate) {
+        tracing::error!("{sentence}");
+    }
+}
+
+fn sentences(before: &Positions, after: &Positions, guards: &GuardLatches, gate: &Gate) -> Vec<String> {
+    let of_route = |position: &RoutePosition| {
+        let route = &position.route;
+        let ids: Vec<&RouteId> = taken(before, route).collect();
+        let lost = if ids.is_empty() { Vec::new() } else { lost(after, position, &ids, guards, gate) };
+        if lost.is_empty() {
+            return None;
+        }
+        let names: Vec<String> = ids.iter().map(|id| format!("`{id}`")).collect();
+        let (id, names) = (&route.id, names.join(", "));
+        Some(format!(
+            "{names} was an earlier id of `{id}`, and another route has it now: `{id}` would lose {} that is stored \
+             under it. Give the other route another id",
+            lost.join(" and ")
+        ))
+    };
+    after.routes.values().filter_map(of_route).collect()
+}
+
+/// What a route would lose.
+fn lost(
+    after: &Positions,
+    position: &RoutePosition,
+    taken: &[&RouteId],
+    guards: &GuardLatches,
+    gate: &Gate,
+) -> Vec<&'static str> {
+    let (route, mut lost) = (&position.route, Vec::new());
+    let latch = guards.newest(route.ids().chain(taken.iter().copied()));
+    let latched_by = latch.and_then(|action| action.guard.as_ref()).map(|guard| &guard.route);
+    if latched_by.is_some_and(|id| taken.contains(&id)) {
+        lost.push("what its guard did");
+    }
+    let whys = |ids: &[&RouteId]| -> BTreeSet<String> {
+        let unknown = gate.conditions.iter().flat_map(|condition| condition.unknown_retries(ids));
+        unknown.map(|unknown| unknown.why).collect()
+    };
+    let own: Vec<&RouteId> = route.ids().collect();
+    if !after.declared.read_only.contains(&route.id) && !whys(taken).is_subset(&whys(&own)) {
+        lost.push("the hold because of requests whose retry keys are not known");
+    }
+    let has_instances = |id: &&RouteId| {
+        let family = Family::from(RouteId::clone(id));
+        let mut found = gate.conditions.iter().filter_map(|condition| condition.instances_at_legacy(&family, route));
+        found.any(|found| found.alive > 0 || found.has_unknown)
+    };
+    if creator(route) == Some(&route.id) && taken.iter().any(has_instances) {
+        lost.push("what it knows of legacy's instances");
+    }
+    lost
+}

@@ -3,7 +3,7 @@
 //! The question it answers: "this request may be a retry of one that came under earlier files: under which keys, other
 //! than the present ones, may its first try have been recorded?" Always true: a request is looked up under the earlier
 //! scopes of its route, and under the scope of each route that matched it by earlier files, whichever route it belongs
-//! to now, if any.
+//! to now, if any. Each scope reads path parameters by the names that they had when it was in force.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -12,11 +12,10 @@ use http::Method;
 use http::header::{HOST, HeaderName};
 
 use super::conventions::PathConventions;
+use super::earlier_match::EarlierMatch;
 use super::hashes::HashKeys;
-use super::matcher::{Matcher, Params};
+use super::matcher::Params;
 use super::retry::EarlierScope;
-use super::route_groups::find_by;
-use super::template_key::respell;
 use super::{RequestFacts, RetryKeys, Route, RouteMatch};
 use crate::names::RouteId;
 
@@ -57,12 +56,16 @@ impl EarlierScopes {
             let times = scope.times;
             hash_keys.earlier_retry_keys(scope, facts, &verified_elsewhere).map(move |keys| (times, keys))
         };
-        let own_keys = own().flat_map(|scope| keys_under(scope, facts));
         let host = facts.headers.get(HOST).and_then(|host| host.to_str().ok());
-        let of_reassigned = self.reassigned.iter().filter_map(|reassigned| {
-            let params = reassigned.find(facts.method, host, facts.matched_path, facts.now_s)?;
-            let path = respell(facts.matched_path, &reassigned.matches.path, &reassigned.paths);
-            Some(keys_under(&reassigned.scope, &RequestFacts { params: &params, path: &path, ..*facts }))
+        let own_keys =
+            own().flat_map(|scope| match scope.matched.as_ref().and_then(|matched| matched.read(host, facts)) {
+                Some(then) => keys_under(scope, &then.in_facts(facts)),
+                None => keys_under(scope, facts),
+            });
+        let reassigned = self.reassigned.iter().filter(|reassigned| reassigned.may_come(facts.now_s));
+        let of_reassigned = reassigned.filter_map(|reassigned| {
+            let then = reassigned.matched.read(host, facts)?;
+            Some(keys_under(&reassigned.scope, &then.in_facts(facts)))
         });
         for (times, keys) in own_keys.chain(of_reassigned.flatten()) {
             if facts.now_s < times.first_tries_until_s {
@@ -99,17 +102,14 @@ pub struct ReassignedRequests {
     /// The route that the requests belonged to.
     pub route: RouteId,
     /// Which requests belonged to the route.
-    pub matches: RouteMatch,
-    /// How the route's service read paths.
-    paths: PathConventions,
-    matcher: Matcher,
+    pub matched: EarlierMatch,
     scope: EarlierScope,
 }
 
 impl ReassignedRequests {
     /// The requests that a route matched by the conventions of its service, and the scope of their retry keys.
     pub fn new(route: RouteId, matches: RouteMatch, paths: PathConventions, scope: EarlierScope) -> Self {
-        Self { route, matcher: Matcher::with_conventions([&matches], &paths), matches, paths, scope }
+        Self { route, matched: EarlierMatch::new(matches, paths), scope }
     }
 
     /// The requests of a route of another process; no keys of them are looked up here. How the route's service reads
@@ -124,8 +124,7 @@ impl ReassignedRequests {
         if !self.may_come(now_s) {
             return None;
         }
-        let (index, values) = find_by(&self.matcher, &self.paths, method, host, path)?;
-        Some(self.matcher.params(index, &values))
+        self.matched.params(method, host, path)
     }
 
     /// Whether a retry of one of these requests may still come.

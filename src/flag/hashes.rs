@@ -72,7 +72,7 @@ impl HashKeys {
         facts: &RequestFacts<'_>,
         verified_elsewhere: &dyn Fn() -> Option<VerifiedCaller>,
     ) -> impl Iterator<Item = RetryKeys> + use<> {
-        let EarlierScope { route, key, caller, form, bytes, times } = earlier;
+        let EarlierScope { route, key, caller, form, bytes, times, matched: _ } = earlier;
         let is_looked_up = facts.now_s < times.retries_until_s;
         let key = is_looked_up.then(|| key_of_request(key.as_ref(), *bytes, facts).ok().flatten()).flatten();
         let keys = key.map(|key| {

@@ -15,6 +15,7 @@ mod conventions;
 mod decide;
 mod decision;
 mod earlier;
+mod earlier_match;
 mod effective;
 mod exact_text;
 mod facts;
@@ -62,6 +63,7 @@ pub use decide::{
 };
 pub use decision::{Arm, Decision, DecisionDiagnostics, EngineReason, EngineWork, Owner, RequestFacts, SkipReason};
 pub use earlier::{EarlierRetryKeys, EarlierScopes, ReassignedRequests};
+pub use earlier_match::EarlierMatch;
 pub use effective::{Effective, EffectiveReason, StateInputs};
 pub use exact_text::{ByteForm, exact_text, has_raw_bytes};
 pub use facts::{HOP_BY_HOP_HEADERS, scope as facts_scope};

@@ -8,10 +8,11 @@ use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::caller::{CallerScope, TokenKeys, TokenSource};
+use super::earlier_match::EarlierMatch;
 use super::exact_text::ByteForm;
 use super::facts::reads_header;
 use super::route::Route;
-use crate::expression::Template;
+use crate::expression::{ReadPath, Template};
 use crate::names::RouteId;
 
 /// What a route's retry keys are derived from, apart from the request.
@@ -80,6 +81,9 @@ pub struct EarlierScope {
     pub(super) bytes: ByteForm,
     /// The times until which requests may come under the scope.
     pub(super) times: EarlierTimes,
+    /// Which requests the route matched when the scope was in force, if it matches others now or names their path
+    /// parameters otherwise.
+    pub(super) matched: Option<EarlierMatch>,
 }
 
 impl RetryScope {
@@ -110,11 +114,22 @@ impl RetryScope {
             headers: headers.iter().map(header).collect::<Result<_, _>>()?,
         };
         let (route, key) = (route.clone(), key.transpose()?);
-        Ok(EarlierScope { route, key, caller, form: *form, bytes: *bytes, times })
+        Ok(EarlierScope { route, key, caller, form: *form, bytes: *bytes, times, matched: None })
+    }
+
+    /// Whether the key may depend on how the route's `match` names the parameters of a path.
+    pub fn reads_path_parameters(&self) -> bool {
+        let Some(text) = &self.key else { return false };
+        let of_request = |read: &ReadPath| read.root() == "request" && matches!(read.part(0), None | Some("params"));
+        Template::parse_str(text).map_or(true, |key| key.reads().iter().any(of_request))
     }
 }
 
 impl EarlierScope {
+    /// The scope of requests that the route matched in this way.
+    pub fn of_requests(self, matched: EarlierMatch) -> Self {
+        Self { matched: Some(matched), ..self }
+    }
     /// A scope for requests of another process (`serve --succeed`), whose keys are not looked up here; it never expires
     /// by itself.
     pub(super) fn without_keys() -> Self {
@@ -125,6 +140,7 @@ impl EarlierScope {
             form: KeyForm::Whole,
             bytes: ByteForm::Exact,
             times: EarlierTimes { first_tries_until_s: i64::MAX, retries_until_s: i64::MAX },
+            matched: None,
         }
     }
     /// Whether the key of a request under this scope may depend on this header.

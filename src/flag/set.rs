@@ -192,8 +192,8 @@ impl FlagSet {
     /// This set with the scopes that retry keys had in earlier files.
     pub fn with_earlier_scopes(self, earlier_scopes: Arc<EarlierScopes>) -> Self {
         let former = |reassigned: &ReassignedRequests| {
-            let ReassignedRequests { route, matches, .. } = reassigned;
-            let route = Route::without_workflow(route.clone(), matches.clone(), self.default_legacy.clone());
+            let (route, matches) = (reassigned.route.clone(), reassigned.matched.matches.clone());
+            let route = Route::without_workflow(route, matches, self.default_legacy.clone());
             let (inputs, family) = (StateInputs::declared(&route), Family::of(&route));
             Arc::new(RouteFlag::new(Arc::new(route), &inputs, family, self.freeze))
         };

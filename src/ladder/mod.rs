@@ -85,6 +85,7 @@ mod record;
 mod record_unrecorded;
 mod renamed_back;
 mod revert_overtaken;
+mod scope_matches;
 mod scopes;
 mod shares;
 mod shown;

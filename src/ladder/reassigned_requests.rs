@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::scope_matches;
 use crate::flag::{EarlierTimes, PathConventions, ReassignedRequests, Route, RouteMatch, ServiceMatch};
 use crate::limits::REASSIGNED_MATCHES_MAX;
 use crate::names::RouteId;
@@ -40,13 +41,13 @@ pub(super) fn add(
         if has_all && !new.iter().any(is_taken) {
             continue;
         }
-        let scopes = [ReplacedScope { scope, at: now }].into_iter().chain(stored.earlier.iter().cloned());
+        let present = ReplacedScope { scope, at: now, matches: None, paths: None };
         let (text, paths) = (matches.to_string(), stored.paths.unwrap_or_default());
-        stored.reassigned.extend(scopes.map(|ReplacedScope { scope, at }| ReplacedMatch {
-            matches: text.clone(),
-            paths,
-            scope,
-            at,
+        let scopes = [present].into_iter().chain(stored.earlier.iter().cloned());
+        stored.reassigned.extend(scopes.map(|ReplacedScope { scope, at, matches: then, .. }| {
+            // The scope reads path parameters by the names that they had when it was in force.
+            let then = then.filter(|then| scope_matches::match_alike(then, &text));
+            ReplacedMatch { matches: then.unwrap_or_else(|| text.clone()), paths, scope, at }
         }));
         if stored.reassigned.len() > REASSIGNED_MATCHES_MAX {
             tracing::warn!(

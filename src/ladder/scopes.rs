@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::types::{DeclaredFiles, UnknownRetries};
-use super::{cohort_reasons, reassigned_requests};
+use super::{cohort_reasons, reassigned_requests, scope_matches};
 use crate::clock;
 use crate::flag::{EarlierScopes, EarlierTimes, PathConventions, RetryScope, Route, RouteMatch, ServiceMatch};
 use crate::limits::EARLIER_SCOPES_MAX;
@@ -224,8 +224,8 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
         since,
         since_because,
         reassigned,
-        matches: _,
-        paths: _,
+        matches,
+        paths,
         reads_only: _,
         window_s: _,
         has_force: _,
@@ -234,9 +234,10 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
         forced_cohorts: _,
         dropped_reasons: _,
     } = was;
-    scopes.earlier.extend(
-        present.filter(|scope| scopes.present.as_ref() != Some(scope)).map(|scope| ReplacedScope { scope, at }),
-    );
+    let replaced = present.map(|scope| ReplacedScope { scope, at, matches, paths });
+    let now = scopes.present.as_ref().map(|scope| (scope, scopes.matches.as_deref()));
+    let is_present = |replaced: &ReplacedScope| now.is_some_and(|now| scope_matches::read_alike(now, replaced));
+    scopes.earlier.extend(replaced.filter(|replaced| !is_present(replaced)));
     scopes.earlier.extend(earlier);
     scopes.newest_dropped = scopes.newest_dropped.max(newest_dropped);
     if scopes.since < since {
@@ -257,7 +258,7 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
         accepted,
         reassigned,
         dropped_reasons,
-        matches: _,
+        matches,
         paths: _,
         reads_only: _,
         window_s: _,
@@ -267,10 +268,9 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
     earlier.sort_by_key(|replaced| Reverse(replaced.at));
     let mut remaining: Vec<ReplacedScope> = Vec::new();
     for replaced in earlier.drain(..) {
-        let is_known = present
-            .iter()
-            .chain(remaining.iter().map(|remaining| &remaining.scope))
-            .any(|scope| *scope == replaced.scope);
+        let now = present.iter().map(|scope| (scope, matches.as_deref()));
+        let mut known = now.chain(remaining.iter().map(|known| (&known.scope, known.matches.as_deref())));
+        let is_known = known.any(|known| scope_matches::read_alike(known, &replaced));
         if !is_known && until(replaced.at, window) > at {
             remaining.push(replaced);
         }
@@ -304,8 +304,8 @@ pub(super) fn parse_earlier(scopes: &Scopes, window: Duration) -> Arc<EarlierSco
         retries_until_s: until(at, window).as_second(),
     };
     for (route, scopes) in scopes {
-        for ReplacedScope { scope, at } in &scopes.earlier {
-            match scope.parse_earlier(times(*at)) {
+        for replaced in &scopes.earlier {
+            match scope_matches::parse(replaced, scopes, times(replaced.at)) {
                 Ok(earlier) => all.by_route.entry(route.clone()).or_default().push(earlier),
                 Err(why) => unreadable(route, why),
             }

@@ -138,6 +138,13 @@ pub struct ReplacedScope {
     pub scope: RetryScope,
     /// When it was replaced.
     pub at: Timestamp,
+    /// Which requests the route matched then, as text: the scope reads their path parameters by these names. `None` in
+    /// a row that an older binary wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matches: Option<String>,
+    /// How the route's service read their paths; `None` where `matches` is `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<PathConventions>,
 }
 
 /// Requests that files took from a route, and a scope of their keys.

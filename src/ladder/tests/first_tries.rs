@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::expression::Template;
-use crate::flag::{EarlierRetryKeys, Owner, RequestFacts};
+use crate::flag::{EarlierRetryKeys, Owner, RequestFacts, RetryKeys};
 
 /// Files may replace a scope because it treats different requests as one. Therefore first tries are looked up under it
 /// only for as long as requests that were in flight at the edit may still come.
@@ -36,4 +36,92 @@ async fn first_tries_come_under_an_earlier_scope_for_ten_minutes() {
     {
         assert_eq!(keys(after_s), expected, "{after_s}");
     }
+}
+
+/// The keys of a request for `/bare/17/4` in the files in force, and under earlier scopes.
+fn keys_of(fixture: &Fixture) -> (Option<RetryKeys>, Vec<RetryKeys>) {
+    let set = fixture.ladder.flags().load();
+    let headers = [("idempotency-key", "k"), ("x-a", "ann"), ("x-b", "bob")];
+    let headers: http::HeaderMap =
+        headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+    let found = set.find(&Method::POST, None, "/bare/17/4").unwrap();
+    let facts = RequestFacts {
+        method: &Method::POST,
+        path: "/bare/17/4",
+        matched_path: "/bare/17/4",
+        query: None,
+        headers: &headers,
+        peer: std::net::Ipv4Addr::LOCALHOST.into(),
+        params: &found.params,
+        random: 0,
+        owner: Owner::NoPin,
+        now_s: clock::now().as_second(),
+    };
+    (set.retry_keys(found.flag, &facts).unwrap(), set.earlier_retry_keys(found.flag, &facts).keys)
+}
+
+#[tokio::test]
+async fn an_earlier_scope_reads_path_parameters_by_the_names_of_its_time() {
+    let of = |path: &str, key: Option<&str>, caller: &str| {
+        edited(files(&[]), "bare", |route| {
+            route.matches.path = path.to_owned();
+            route.retry_key = key.map(|key| Template::parse_str(key).unwrap());
+            route.caller = vec![caller.parse::<http::HeaderName>().unwrap()].into();
+        })
+    };
+    let by_id = Some("${request.params.id} ${request.path}");
+    let first = || of("/bare/{id}/{line}", by_id, "x-a");
+    for (why, edits) in [
+        ("the key is another one too", vec![of("/bare/{oid}/{line}", None, "x-a")]),
+        (
+            "the caller changed before",
+            vec![
+                of("/bare/{id}/{line}", by_id, "x-b"),
+                of("/bare/{oid}/{line}", Some("${request.params.oid} ${request.path}"), "x-b"),
+            ],
+        ),
+        ("the name is that of the other parameter", vec![of("/bare/{line}/{id}", by_id, "x-a")]),
+        (
+            "twice",
+            vec![
+                of("/bare/{oid}/{line}", Some("${request.params.oid} ${request.path}"), "x-b"),
+                of("/bare/{order}/{line}", None, "x-b"),
+            ],
+        ),
+    ] {
+        for restarts in [false, true] {
+            let mut fixture = Fixture::open(first()).await;
+            let (given, earlier) = keys_of(&fixture);
+            assert!(earlier.is_empty());
+            for files in &edits {
+                fixture = fixture.next(files.clone(), restarts).await;
+            }
+            let earlier = keys_of(&fixture).1;
+            assert!(earlier.contains(&given.unwrap()), "{why}, restarts: {restarts}: {earlier:?}");
+        }
+    }
+}
+
+/// The requests of a route that is removed go to a more general one, which names their parameters otherwise.
+#[tokio::test]
+async fn a_scope_of_another_route_reads_path_parameters_by_the_names_that_it_gave_them() {
+    let key = |text: &str| Some(Template::parse_str(text).unwrap());
+    let bare = |path: &str, name: &str| {
+        edited(files(&[]), "bare", |route| {
+            route.matches.path = path.to_owned();
+            route.retry_key = key(&format!("${{request.params.{name}}}"));
+        })
+    };
+    let removed = |mut files: DeclaredFiles| {
+        files.routes.retain(|route| route.id.as_str() != "plain");
+        files
+    };
+    let both = edited(bare("/bare/{any}/{more}", "any"), "plain", |route| {
+        route.matches.path = "/bare/17/{any}".to_owned();
+        route.retry_key = key("${request.params.any}");
+    });
+    let fixture = Fixture::open(both).await;
+    let given = keys_of(&fixture).0.unwrap();
+    let fixture = fixture.next(removed(bare("/bare/{any}/{more}", "any")), false).await;
+    assert!(keys_of(&fixture).1.contains(&given));
 }

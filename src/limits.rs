@@ -25,8 +25,7 @@ pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;
 pub const GUARD_WINDOW_REQUESTS_MAX: u64 = 10_000;
 /// Earlier ids of one route (`was`) in its file.
 pub const EARLIER_IDS_MAX: usize = 16;
-/// Earlier ids of one route that the store keeps, also those that its file no longer lists. Requests about an instance
-/// look for it under each.
+/// Earlier ids of one route that the store keeps, listed in its file or not; instances are looked for under each.
 pub const EARLIER_IDS_KEPT_MAX: usize = 64;
 /// Earlier scopes of one route's retry keys (`caller`, `retry_key`) under which first tries are looked up.
 pub const EARLIER_SCOPES_MAX: usize = 8;
@@ -159,8 +158,7 @@ pub struct Limits {
     // proxy
     /// The body of a request or reply that is kept for the other arm; exchanges with larger bodies are not compared.
     pub body_capture_bytes_max: u64,
-    /// The body of a request that the engine answers, which is read whole; requests with larger ones fall back or get
-    /// 413.
+    /// The body of a request that the engine answers, read whole; requests with larger ones fall back or get 413.
     pub body_engine_bytes_max: u64,
     /// The size of the head of a request or a reply.
     pub head_bytes_max: u64,
@@ -188,8 +186,7 @@ pub struct Limits {
     pub service_idle_connections_max: u64,
     /// How long an idle connection to a service is kept.
     pub service_idle_ms: u64,
-    /// How long a connection to a service is used (up to a tenth less); then a new one replaces it. 0: as long as it
-    /// lasts.
+    /// How long a connection to a service is used (up to a tenth less); a new one replaces it. 0: as long as it lasts.
     pub service_connection_age_ms: u64,
     /// How often the addresses of services' names are looked up, for forwarded requests and calls of steps.
     pub service_resolve_ms: u64,

@@ -146,9 +146,7 @@ impl Checker {
         };
         // Legacy itself gave out the id of an instance that was adopted, before that.
         let is_collision = match by {
-            GivenBy::Legacy { replied_at, is_retry } => {
-                pin.adoption.is_none() || !is_retry && replied_at > pin.at
-            }
+            GivenBy::Legacy { replied_at, is_retry } => pin.adoption.is_none() || !is_retry && replied_at > pin.at,
             GivenBy::Run(run) => pin.adoption.is_none() && pin.run == Some(run),
         };
         Ok(is_collision.then_some(pin.run))

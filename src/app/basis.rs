@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::basis_hasher::{BasisHasher, addresses, cut, joined};
+use super::basis_parts::{creator_of, more_specific, noise};
 use super::plans::{PlansInForce, services_of};
 use crate::compare::Rules;
 use crate::config::Setup;
@@ -170,38 +171,6 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     let Promote { pairs, mismatch_below, .. } = route.promote;
     let wanted = WantedPairs { pairs, mismatch_below };
     EvidenceBasis { hash: basis.hash(), parts, plan, noise, noise_apart_from_rules, rules, wanted }
-}
-
-/// What legacy's replies and their comparison depend on, or all of it but the rules; empty if no request of the route
-/// may be sent to legacy twice.
-fn noise(setup: &Setup, route: &Route, with_rules: bool) -> String {
-    if !route.replay_safe || route.workflow.is_none() {
-        return String::new();
-    }
-    let mut basis = BasisHasher(blake3::Hasher::new_derive_key("pointsman 2026 basis of the noise of a route"));
-    // Earlier versions did not count the elements of lists.
-    basis.add("elements are counted");
-    basis.add(&DIALECT.to_string());
-    if with_rules {
-        basis.add(setup.rules.get(&route.id).map_or("", |rules| rules.hash()));
-    }
-    basis.add_addresses(Some(&route.legacy));
-    basis.add(&route.matches.normal_form());
-    more_specific(setup, route).iter().for_each(|matches| basis.add(matches));
-    basis.hash()
-}
-
-/// The route that creates the instances that this one follows up.
-fn creator_of<'a>(setup: &'a Setup, route: &Route) -> Option<&'a Route> {
-    let Some(Instance::Follows { creator, .. }) = &route.instance else { return None };
-    setup.routes.iter().map(|route| &**route).find(|route| route.id == *creator)
-}
-
-/// The matches, in a normal form, of the other routes that take requests which this route would get without them.
-fn more_specific(setup: &Setup, route: &Route) -> BTreeSet<String> {
-    let others = setup.routes.iter().map(|other| &other.matches);
-    let taking = others.filter(|other| other.overlaps(&route.matches) && other.wins_over(&route.matches));
-    taking.map(RouteMatch::normal_form).collect()
 }
 
 /// The plans of the route's workflow, of its creator's, of those of the other followers that do more than read, and of

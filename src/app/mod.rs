@@ -21,6 +21,7 @@ mod alive_list;
 mod background;
 mod basis;
 mod basis_hasher;
+mod basis_parts;
 mod client_proxy;
 mod cohort_entries;
 mod commands;

@@ -216,8 +216,8 @@ fn apart(distance: f64) -> String {
     match distance * 100.0 {
         percent if percent < 0.000_1 => "less than 0.0001 % apart".to_owned(),
         percent if percent < 0.01 => format!("{percent:.4} % apart"),
-        percent if percent < 1.0 => format!("{percent:.2} % apart"),
-        percent if percent < 10.0 => format!("{percent:.1} % apart"),
+        percent if percent < 0.995 => format!("{percent:.2} % apart"),
+        percent if percent < 9.95 => format!("{percent:.1} % apart"),
         percent => format!("{percent:.0} % apart"),
     }
 }

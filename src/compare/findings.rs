@@ -264,6 +264,9 @@ impl<'a> ComparisonFindings<'a> {
         engine: Node<'_>,
         contradicted: &[&FoundIds],
     ) {
+        if contradicted.is_empty() {
+            return self.add_values(path, DifferenceKind::Value, Some(legacy), Some(engine));
+        }
         let before = self.differences.len();
         let shown = |findings: &Self| [legacy, engine].map(|id| Some(findings.shown_value(path, id))).into();
         self.add_shown(path, DifferenceKind::Value, shown);

@@ -15,6 +15,12 @@ use crate::compare::RulesDraft;
 use crate::flag::file::{RouteFileDraft, ServiceDraft};
 use crate::workflow::WorkflowDraft;
 
+/// The keyword of a key's schema that has the key's earlier name, which is still read.
+pub(super) const EARLIER_NAME: &str = "x-earlier-name";
+/// The earlier names of limits, as `serde` reads them (`alias`).
+const EARLIER_LIMITS: [(&str, &str); 2] =
+    [("order_wait_ms", "command_wait_ms"), ("egress_bystanders_max", "egress_uncompared_requests_max")];
+
 /// The schema of a kind of file.
 pub fn schema(kind: FileKind) -> &'static Value {
     static POINTSMAN: LazyLock<Value> = LazyLock::new(|| {
@@ -22,6 +28,9 @@ pub fn schema(kind: FileKind) -> &'static Value {
         let service = add_definition::<ServiceDraft>(&mut schema, "Service");
         schema["properties"]["services"]["additionalProperties"] = service;
         schema["required"] = json!(["services", "default_legacy"]);
+        for (earlier, name) in EARLIER_LIMITS {
+            schema["$defs"]["Limits"]["properties"][name][EARLIER_NAME] = json!(earlier);
+        }
         schema
     });
     static ROUTES: LazyLock<Value> = LazyLock::new(|| {

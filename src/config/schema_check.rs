@@ -14,6 +14,7 @@ use super::messages::{
     allowed_types, describe_expected, describe_found, description_of, form_hint, join_quoted, join_with_or,
     quotes_hint, shorten, unit_hint,
 };
+use super::schema::EARLIER_NAME;
 use super::tree::{Node, NodeKind};
 use crate::problem::{Problem, Problems, Segment, Site, nearest};
 
@@ -117,7 +118,8 @@ impl SchemaWalk<'_> {
             .unwrap_or_default();
         for entry in node.entries() {
             let inner = site.key(entry.key.clone());
-            if let Some(of) = known.get(&*entry.key) {
+            let is_earlier = |of: &&Value| of.get(EARLIER_NAME).and_then(Value::as_str) == Some(&*entry.key);
+            if let Some(of) = known.get(&*entry.key).or_else(|| known.values().find(is_earlier)) {
                 self.value(&entry.value, of, &inner, result, depth + 1);
                 continue;
             }

@@ -229,7 +229,7 @@ impl Index {
         let numbers = of_key.or_else(|| self.by_trace.get(&sent?.trace_id)).into_iter().flatten();
         let over = numbers.filter_map(|number| self.requests.get(number)).map(|entry| &entry.watched);
         let over = over.filter(|watched| !watched.accepts_calls(now_us));
-        over.filter_map(|watched| watched.route.clone()).last().into_iter().collect()
+        over.filter_map(|watched| watched.route.clone()).next_back().into_iter().collect()
     }
 
     /// The requests that could have caused a call by the rule.

@@ -1,5 +1,5 @@
-//! Requests whose window is over, and the calls that legacy makes for them: too late to be compared with what the engine
-//! would send.
+//! Requests whose window is over, and the calls that legacy makes for them: too late to be compared with what the
+//! engine would send.
 //!
 //! A queue that is slower than `egress.window` makes such calls. No pair shows them, so that a workflow without them
 //! would look right; the gate has to know that there are some. And a later request may be in the same trace, or have

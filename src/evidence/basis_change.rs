@@ -8,17 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::Evidence;
 use super::basis::{BasisParts, EvidenceBasis};
 use super::counters::Counters;
 use super::rejudging::Rejudging;
 use super::route::{EarlierEvidence, EvidenceRestart, KeptEvidence, RULES, RouteEvidence};
 use super::rule_changes::{self, RuleChanges};
 use super::uncompared_headers::UncomparedHeaders;
-use crate::clock;
 use crate::compare::{Allowances, RulesDraft};
 use crate::flag::SkipReason;
-use crate::names::RouteId;
 
 /// Of how many earlier bases the evidence is kept.
 const KEPT_MAX: usize = 4;
@@ -73,44 +70,6 @@ impl NextEvidence {
             Self::FromZero => "starts from zero",
             Self::Earlier => "goes on as it was under these files before",
             Self::GoesOn => "goes on, because the rules only allow more; what differed is judged again",
-        }
-    }
-}
-
-impl Evidence {
-    /// Sets each route's basis. If it changed, the evidence starts from zero: requests that were decided by an earlier
-    /// version of the files do not count. Call it once the new plans and rules are in force. Returns what changed.
-    pub fn set_basis(&self, files_version: u64, bases: &[(RouteId, EvidenceBasis)]) -> Vec<(RouteId, BasisChange)> {
-        let mut changes = Vec::new();
-        self.set_basis_and_tell(files_version, bases, &mut |route, change| {
-            changes.push((route.clone(), change.clone()));
-        });
-        changes
-    }
-
-    /// As [`Evidence::set_basis`]; tells of each change before anything that follows from it can happen, such as the
-    /// end of judging pairs again. `tell` is called while the evidence of the route is locked.
-    pub fn set_basis_and_tell(
-        &self,
-        files_version: u64,
-        bases: &[(RouteId, EvidenceBasis)],
-        tell: &mut dyn FnMut(&RouteId, &BasisChange),
-    ) {
-        for (route, basis) in bases {
-            let shared = self.counters(route);
-            let mut counters = shared.lock();
-            let Some(change) = counters.set_basis(files_version, basis, clock::now()) else { continue };
-            tell(route, &change);
-            drop(counters);
-            tracing::info!(
-                %route, changed = change.changed,
-                "the basis of the route's evidence changed: the evidence {}", change.next.as_str()
-            );
-            match change.next {
-                NextEvidence::FromZero | NextEvidence::Earlier => self.pending().clear(route),
-                NextEvidence::GoesOn => self.rejudging_signal.notify_one(),
-            }
-            self.restart_guard(route);
         }
     }
 }

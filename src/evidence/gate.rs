@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::bound;
 use super::branches::OTHER_BRANCHES;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, nothing_yet, pass};
-use super::gate_text::{ComparedWith, NAMES_SHOWN, elapsed, first_of, duration_text, more_needed};
+use super::gate_text::{ComparedWith, NAMES_SHOWN, duration_text, elapsed, first_of, more_needed};
 use super::route::RouteEvidence;
 use super::rung::RungCounts;
 use super::strata::too_rarely_compared;

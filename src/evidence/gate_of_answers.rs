@@ -6,7 +6,7 @@ use super::answers::AnswerSums;
 use super::bound;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
 use super::gate::JudgedRoute;
-use super::gate_text::{AnswersOf, elapsed, duration_text, more_needed};
+use super::gate_text::{AnswersOf, duration_text, elapsed, more_needed};
 
 impl JudgedRoute<'_> {
     /// The conditions for `only`.

@@ -1,8 +1,9 @@
 //! Tests of what a gate asks of each kind of request.
 
 use super::conditions::{ConditionName as Name, GateVerdict};
-use super::gate_tests::{good, missing, only_missing, small};
+use super::gate_tests::{counts, good, missing, only_missing, small};
 use super::route::RouteEvidence;
+use super::rung::RungCounts;
 use super::strata::{NotCompared, StratumCounts};
 use crate::flag::{Promote, State};
 
@@ -67,4 +68,23 @@ fn errors_of_both_arms_raise_neither_coverage_nor_the_number_of_requests_without
     let detail = only_missing(&e, &small(), State::Live, Name::ErrorsNotWorseBy, GateVerdict::Inconclusive);
     assert!(detail.starts_with("in 30 requests (without 970 in which both arms failed) the engine alone"), "{detail}");
     assert!(detail.contains(": 3.3 % more errors than legacy"), "{detail}");
+}
+
+/// Pairs that both arms refused have no age: one of them more would not end the complaint.
+#[test]
+fn pairs_that_both_arms_refused_are_not_those_of_an_earlier_version() {
+    let all = RungCounts { last_pair: None, ..counts() };
+    let e = RouteEvidence {
+        shadow_pairs: 5,
+        shadow_pairs_with_error: 5,
+        dark_pairs: 4,
+        dark_pairs_with_error: 4,
+        dark: all.clone(),
+        all,
+        ..good()
+    };
+    for to in [State::Dark, State::Live] {
+        let unmet: Vec<_> = missing(&e, &small(), to.below().unwrap(), to).into_iter().map(|(name, ..)| name).collect();
+        assert!(unmet.contains(&Name::Pairs) && !unmet.contains(&Name::AgeAtMost), "{to}: {unmet:?}");
+    }
 }

@@ -27,7 +27,7 @@ fn stratum(served: u64, compared: u64) -> StratumCounts {
 }
 
 /// Counts of a rung that meet [`small`].
-fn counts() -> RungCounts {
+pub(super) fn counts() -> RungCounts {
     let strata = [("POST 2xx".to_owned(), stratum(90, 60))].into();
     RungCounts { last_pair: Some(NOW), strata, ..RungCounts::default() }
 }
@@ -235,25 +235,6 @@ fn old_evidence_is_stale() {
     let all = RungCounts { last_pair: None, ..counts() };
     let of_earlier_version = RouteEvidence { all, ..good() };
     only_missing(&of_earlier_version, &small(), State::Dark, Name::AgeAtMost, GateVerdict::Stale);
-}
-
-/// Pairs that both arms refused have no age: one of them more would not end the complaint.
-#[test]
-fn pairs_that_both_arms_refused_are_not_those_of_an_earlier_version() {
-    let all = RungCounts { last_pair: None, ..counts() };
-    let e = RouteEvidence {
-        shadow_pairs: 5,
-        shadow_pairs_with_error: 5,
-        dark_pairs: 4,
-        dark_pairs_with_error: 4,
-        dark: all.clone(),
-        all,
-        ..good()
-    };
-    for to in [State::Dark, State::Live] {
-        let unmet: Vec<_> = missing(&e, &small(), to.below().unwrap(), to).into_iter().map(|(name, ..)| name).collect();
-        assert!(unmet.contains(&Name::Pairs) && !unmet.contains(&Name::AgeAtMost), "{to}: {unmet:?}");
-    }
 }
 
 #[test]

@@ -1,8 +1,5 @@
 //! Which evidence of a route a request counts in, and by what it is answered.
 
-use super::Evidence;
-use crate::names::RouteId;
-
 /// The generation of a route's evidence in which a comparison counts: it increases each time the basis changes. `None`
 /// if the request was decided by files with another basis: the comparison counts in no generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,29 +8,12 @@ pub struct EvidenceGeneration(pub(super) Option<u64>);
 /// The number of what answers a route's requests: it increases each time a part of the basis changes that is not the
 /// rules, so that the engine may give out ids anew. `None` as for [`EvidenceGeneration`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct EngineGeneration(Option<u64>);
+pub struct EngineGeneration(pub(super) Option<u64>);
 
 #[cfg(test)]
 impl EngineGeneration {
     /// A generation with this number.
     pub(crate) const fn testing(number: u64) -> Self {
         Self(Some(number))
-    }
-}
-
-impl Evidence {
-    /// Returns the generation of evidence in which a request counts that was decided by this version of the files and
-    /// is offered now.
-    pub fn generation(&self, route: &RouteId, files_version: u64) -> EvidenceGeneration {
-        let shared = self.counters(route);
-        let counters = shared.lock();
-        EvidenceGeneration(counters.has_basis_of(files_version).then_some(counters.generation))
-    }
-
-    /// Returns the number of what answers a request of the route that was decided by this version of the files.
-    pub fn engine_generation(&self, route: &RouteId, files_version: u64) -> EngineGeneration {
-        let shared = self.counters(route);
-        let counters = shared.lock();
-        EngineGeneration(counters.has_basis_of(files_version).then_some(counters.engine_generation))
     }
 }

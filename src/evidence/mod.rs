@@ -18,6 +18,7 @@
 //! store, such as a restored backup, because the copy lacks what was seen after it was made.
 
 mod answers;
+mod bases;
 mod basis;
 mod basis_change;
 mod bound;

@@ -79,7 +79,7 @@ fn an_engine_whose_elements_differ_as_often_as_those_of_legacy_is_rarely_blamed(
 #[test]
 fn a_wrong_element_beside_noisy_ones_is_found() {
     let mut random = fastrand::Rng::with_seed(62);
-    for (noise, within) in [(0.05, 40), (0.3, 150)] {
+    for (noise, within) in [(0.05, 60), (0.3, 600)] {
         for _ in 0..50 {
             let mut counted = Counted::new();
             let found = (1..=within).any(|_| {

@@ -24,12 +24,13 @@ use jiff::Timestamp;
 
 use super::gate::{Gate, MoveRefusal, RequestedMove};
 use super::holds::{HELD_AT, lower_without_key, not_returned, set_held};
+use super::joined::JoinedRoutes;
 use super::leaving_only::no_acknowledgement;
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use super::renamed_back::{flip_of_unlisted_id, was_earlier_id_of_another};
 use super::types::{DeclaredFiles, FlipSource, Move, ReadKind};
 use super::unlisted_ids::UnlistedIds;
-use super::{cohort_reasons, forced_files, live_basis, orphans, re_added, scopes, unlisted_ids};
+use super::{cohort_reasons, forced_files, joined, live_basis, orphans, re_added, scopes, unlisted_ids};
 use crate::clock;
 use crate::flag::{Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
@@ -71,8 +72,9 @@ pub(super) fn apply(
         };
         route.force.is_some() && route.ids().find_map(had) == Some(false)
     };
+    let edit_of = |route: &Route| FileEdit { gets_force: gets_force(route), joined: joined::find(before, route) };
     let moves: Vec<Move> =
-        routes.iter().filter_map(|route| reconcile(&mut after, route, gets_force(route), gate)).collect();
+        routes.iter().filter_map(|route| reconcile(&mut after, route, &edit_of(route), gate)).collect();
     // Force that is new in the files was written for what the files say now.
     let accepts = |position: &RoutePosition| {
         let by_cohorts =
@@ -117,7 +119,8 @@ pub(super) fn release(before: &Positions, now: Timestamp, gate: &Gate) -> (Posit
     let mut due: Vec<Arc<Route>> =
         before.routes.values().filter(is_due).map(|position| position.route.clone()).collect();
     followers_first(&mut due);
-    let moves: Vec<Move> = due.iter().filter_map(|route| reconcile(&mut after, route, false, gate)).collect();
+    let moves: Vec<Move> =
+        due.iter().filter_map(|route| reconcile(&mut after, route, &FileEdit::default(), gate)).collect();
     live_basis::update(&mut after, &moves, &BTreeSet::new(), gate);
     forced_files::update(&mut after, now);
     (after, moves)
@@ -157,9 +160,18 @@ fn initial_position(before: &Positions, route: &Arc<Route>) -> RoutePosition {
     }
 }
 
+/// What new files change of one route, beside its declaration.
+#[derive(Default)]
+struct FileEdit {
+    /// Its file has `force`, and the files before had none for it.
+    gets_force: bool,
+    /// The routes that become this one.
+    joined: Option<JoinedRoutes>,
+}
+
 /// Judges the file of one route: sets the route's position, and returns the flip by `file` that this makes, if any.
-/// `gets_force`: its file has `force`, and the files before had none for it.
-fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &Gate) -> Option<Move> {
+fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, gate: &Gate) -> Option<Move> {
+    let FileEdit { gets_force, joined } = changed_file;
     let mut position = positions.routes.get(&route.id)?.clone();
     if re_added::is_re_added(positions, &position) {
         position.refused.clear();
@@ -173,6 +185,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
     position.inputs.gate = None;
     position.refused.clear();
     position.held_until = None;
+    let joins = joined.as_ref().and_then(|joined| joined.lower(&mut position));
     let held = gate.held(positions, &position);
     let misses_flip = gate.may_miss_later_flip(positions, &position);
     let was_merged = was_earlier_id_of_another(positions, &position);
@@ -196,7 +209,7 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
         // A new file puts no creator above its followers, and no route in `only` during a freeze, not even by force. A
         // file counts as new until the followers are as high, or the freeze ends; so does a file that gets its `force`
         // later.
-        let is_new = stored.is_none() || gets_force;
+        let is_new = stored.is_none() || *gets_force;
         let is_frozen = now.state == State::Only && positions.freeze != Freeze::No;
         let followers_are_below = || positions.followers(&route.id).any(|follower| follower.rung() < now.state);
         let waits = is_new && (is_frozen || followers_are_below());
@@ -226,7 +239,8 @@ fn reconcile(positions: &mut Positions, route: &Route, gets_force: bool, gate: &
             positions.stored_declarations.insert(route.id.clone(), accepted);
         }
     }
-    if let Some(reason) = replaces.or(misses_flip).or(was_merged).filter(|_| made.is_none()) {
+    let reason = joins.as_deref().or(replaces).or(misses_flip).or(was_merged);
+    if let Some(reason) = reason.filter(|_| made.is_none()) {
         // A route that is held goes down for good: neither a person nor a gate has said that it may be live.
         let (from, to) = (position.last.as_ref().map_or(position.rung(), state_of), position.rung());
         // An edit of the shares alone does not ask for the state that the route loses. The edit is judged on the lower

@@ -64,6 +64,7 @@ mod holds;
 mod horizon;
 mod in_force;
 mod instances;
+mod joined;
 mod judge;
 mod kill_switch;
 mod larger_share;

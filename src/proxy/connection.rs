@@ -239,8 +239,7 @@ fn builder(shared: &Shared) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .half_close(true)
-        // Nothing is added to what a service answers legacy.
-        .auto_date_header(shared.egress.is_none())
+        .auto_date_header(shared.egress.is_none()) // nothing is added to a service's reply to legacy
         .preserve_header_case(shared.egress.is_some() || shared.flags.load().preserves_header_case)
         .header_read_timeout(None)
         .max_header_size(head)

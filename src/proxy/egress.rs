@@ -11,12 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use http::{Method, Uri};
 use metrics::counter;
 
-use super::egress_targets::{EgressTarget, service_of};
+use super::egress_targets::{EgressTarget, EgressTargets, service_of};
 use super::line_limit::LineLimit;
 use super::monotonic::now;
 use super::own_sockets::OwnSockets;
 use super::route_entry::RouteEntry;
-use super::table::Table;
 use crate::compare::authority_of_url;
 use crate::exchange::{CallTarget, EffectObserver};
 use crate::flag::Service;
@@ -115,8 +114,8 @@ impl Egress {
     }
 
     /// A call to this target has switched to another protocol (101): it is a tunnel from now on.
-    pub(super) fn switched(&self, table: &Table, entry: &Arc<RouteEntry>) -> Option<Box<dyn Send>> {
-        let target = table.egress.as_ref()?.of_entry(entry)?;
+    pub(super) fn switched(&self, targets: &EgressTargets, entry: &Arc<RouteEntry>) -> Option<Box<dyn Send>> {
+        let target = targets.of_entry(entry)?;
         Some(self.tunnel(target, authority_of_url(&target.url(&Uri::default())), TunnelKind::Upgrade))
     }
 }

@@ -208,7 +208,8 @@ pub(super) async fn answer_from_legacy(
             if switching && let Some(upgrade) = proxied.upgrade.take() {
                 let legacy = on_upgrade_reply(&mut parts);
                 let egress = client.shared.egress.as_ref();
-                let unseen = egress.and_then(|egress| egress.switched(proxied.table, entry));
+                let unseen =
+                    egress.zip(proxied.table.egress.as_ref()).and_then(|(egress, to)| egress.switched(to, entry));
                 let open = (entry.upstream.callers().tunnel(), unseen);
                 let (held, code) = ((connection.turn.take(), proxied.admission.take(), open), parts.status);
                 match upgrade {

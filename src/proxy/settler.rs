@@ -146,6 +146,7 @@ fn settle_all(messages: &Receiver<SettlerMessage>, waiting_bytes: &AtomicUsize) 
         let is_frequent = emptied.is_some_and(|at: Instant| at.elapsed() < BATCH_PAUSE);
         handle(message, waiting_bytes);
         if is_frequent {
+            #[allow(clippy::disallowed_methods)] // a thread of its own, for so short a time
             std::thread::sleep(BATCH_PAUSE);
         }
         messages.try_iter().for_each(|message| handle(message, waiting_bytes));

@@ -149,7 +149,7 @@ mod tests {
                 bytes: None,
                 taken_from: None,
             };
-            calls.corresponding(&intent, &BTreeSet::new()).err().unwrap_or_default()
+            calls.corresponding(&intent, &Vec::new, &BTreeSet::new()).err().unwrap_or_default()
         };
         for has_gap in [true, false] {
             assert!(found(false, has_gap).contains(": `pointsman egress orders` shows"), "{}", found(false, has_gap));

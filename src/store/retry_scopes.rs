@@ -91,8 +91,8 @@ pub struct ForcedCohort {
     pub reason: String,
     /// When files were first read that had it.
     pub since: Timestamp,
-    /// The [`source`](super::RecordEntry::source) of the entry of the record about the cohort with this reason and rule;
-    /// `None` if an earlier version read the files, which stored none.
+    /// The [`source`](super::RecordEntry::source) of the entry of the record about the cohort with this reason and
+    /// rule; `None` if an earlier version read the files, which stored none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// The rule of the cohort; `None` if an earlier version stored this.

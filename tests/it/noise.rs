@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::process::{Start, output_line, output_text};
-use crate::support::{FlagsDir, LOCAL, WAIT_MAX, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until};
 
 /// What legacy saw.
 #[derive(Default)]
@@ -258,7 +258,7 @@ async fn a_defect_at_a_noisy_place_is_found_and_all_its_pairs_count() {
     // The engine's 99 is never what legacy has.
     assert_eq!(mismatched, noisy + sent, "the pairs of the past count too: {found}");
     assert_eq!(place(&found, "value $.generated_at")["engine_differs_more"], false);
-    let shown = output_text(&shop.pointsman.cli(&["evidence", "products.show"]).await);
+    let shown = output_line(&shop.pointsman.cli(&["evidence", "products.show"]).await);
     assert!(shown.contains("the engine differs more often: counts"), "{shown}");
 }
 

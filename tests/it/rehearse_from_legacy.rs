@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use crate::support::process::{Start, one_line, output_text};
-use crate::support::{FlagsDir, LOCAL, WAIT_MAX, PROMOTE_WITH_EFFECTS, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, PROMOTE_WITH_EFFECTS, Pointsman, WAIT_MAX, until};
 
 /// The address of the egress listener; set once the process has started.
 type EgressAddress = Arc<OnceLock<SocketAddr>>;

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, output_line, output_text};
-use crate::support::{FlagsDir, WAIT_MAX, Pointsman, until};
+use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until};
 
 const WORKFLOW: &str = "workflow: create\nsteps:\n  a: { set: 1 }\nrespond: { status: 200, body: { note: engine, total: \
                         '${request.body.total}' } }\n";
@@ -109,7 +109,12 @@ async fn rules_that_compare_nothing_of_a_kept_pair_do_not_make_it_equal() {
         orders.order(8).await;
         orders.until_counts(0, pairs).await;
     }
-    until("the samples", || async { (orders.diffs().await == [["$.total"]]).then_some(()) }).await;
+    until("the samples", || async {
+        let found = orders.diffs().await;
+        eprintln!("{found:?}");
+        (found == [["$.total"]]).then_some(())
+    })
+    .await;
     compare(&orders.flags, &format!("{rules}, ignore: [$.note, $]"));
     orders.until_counts(0, 0).await;
     let shown = output_text(&orders.pointsman.cli(&["record", "show", "orders"]).await);

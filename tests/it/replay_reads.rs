@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::sync::{Barrier, Notify};
 
 use crate::support::process::{Start, cli, output_line, output_text};
-use crate::support::{FlagsDir, LOCAL, WAIT_MAX, Pointsman, until};
+use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX, until};
 
 /// An account with a balance, how often it was read, and how often the rates were.
 #[derive(Default)]

@@ -18,7 +18,7 @@ fn status_shows_what_a_route_matches_below_its_name_if_one_row_is_too_wide() {
     route["changed_since_evidence"] = json!("its workflow was changed");
     route["gate"] = json!({ "to": "only", "verdict": "fail", "needs": "needs more answers ".repeat(20), "more": 2 });
     let status = read::<Status>(value);
-    let text = status::text(&status, Formatter(false));
+    let text = status::text(&status, false, Formatter(false));
     assert!(widest(&text) <= COLUMNS_MAX, "{}\n{text}", widest(&text));
     assert!(text.contains("\n  POST /orders/{id}/lines/{line}/cancel"), "{text}");
     for word in ["changed", "since", "evidence", "SHARE", "OVERHEAD", "(and 2 more: `pointsman evidence"] {

@@ -51,7 +51,6 @@ fn an_error_in_a_rule_has_its_line_and_a_hint() {
         ("      unordered:\n        $.a: {}\n", 11, "`by` is missing", "`set`"),
         ("      unordered: [$.a]\n", 10, "expected a map, found a list", "`unordered: { $.items: sku,"),
         ("      tolerance: [$.a]\n", 10, "expected a map, found a list", "`tolerance: { $.total: 0.01,"),
-        ("      assert: ['${legacy.status = 402}']\n", 10, "by `==`, not by `=`", ""),
     ] {
         let said = said(rules);
         assert!(said.contains(&format!("orders.yaml:{line}:")), "{rules}{said}");

@@ -94,7 +94,7 @@ mod tests {
             ("${request.headers[request.query.h]}", json!({}), whole("headers")),
             ("${request.headers.filter(h, h.startsWith(\"auth\"))[0]}", json!({}), whole("headers")),
             ("${string(size(request.query))}", json!({}), whole("query")),
-            ("${request.headers[\"X-Customer\"]}", declared.clone(), "`X-Customer` is the name of a secret".to_owned()),
+            ("${request.headers[\"X-Customer\"]}", declared.clone(), "`x-customer` is the name of a secret".to_owned()),
             ("${request.query[\"of[x_customer]\"]}", declared, "`of[x_customer]` is the name of a secret".to_owned()),
         ] {
             let found = only_problem(json!({ "promote": { "strata_by": key }, "redact": redact }));

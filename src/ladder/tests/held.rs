@@ -161,7 +161,7 @@ async fn a_held_route_cannot_be_raised_by_its_file_and_can_be_lowered() {
 #[tokio::test]
 async fn a_held_route_that_takes_the_place_of_another_one_goes_down() {
     let fixture = bare_in_live().await;
-    fixture.flip("plain", forced(State::Shadow)).await.unwrap();
+    fixture.flip("plain", forced(State::Dark)).await.unwrap();
     let mut merged = edited(elsewhere(), "bare", |route| route.was = vec!["plain".into()]);
     merged.routes.retain(|route| route.id.as_str() != "plain");
     for _ in 0..2 {

@@ -146,3 +146,82 @@ async fn a_route_that_takes_the_place_of_another_one_keeps_its_own_state() {
         assert_eq!((fixture.state("bare").state, fixture.flips().await), (expected, flips));
     }
 }
+
+/// `plain` and `bare` become `new`, by a reload or over a restart.
+fn joined(files: DeclaredFiles, force: Option<&str>) -> DeclaredFiles {
+    let mut files = edited(files, "bare", |route| {
+        (route.id, route.was) = ("new".into(), vec!["plain".into(), "bare".into()]);
+        (route.key, route.force) = (None, force.map(str::to_owned));
+    });
+    files.routes.retain(|route| route.id.as_str() != "plain");
+    files
+}
+
+/// The requests of one of them have passed no gate.
+#[tokio::test]
+async fn a_route_that_joins_several_gets_the_lowest_of_their_states() {
+    // These routes count as read-only, so that no route is held because of retries, which would do no harm.
+    let all = || DeclaredFiles { read_only: ["bare", "plain", "new"].map(RouteId::from).into(), ..files(&[]) };
+    for restarts in [false, true] {
+        for (of_bare, expected) in [
+            (None, State::Off),
+            (Some(State::Off), State::Off),
+            (Some(State::Shadow), State::Shadow),
+            (Some(State::Live), State::Live),
+        ] {
+            let case = format!("{of_bare:?}, restarts: {restarts}");
+            let mut fixture = Fixture::open(all()).await;
+            if let Some(state) = of_bare {
+                fixture.flip("bare", forced(State::Dark)).await.unwrap();
+                fixture.flip("bare", forced(state)).await.unwrap();
+            }
+            fixture.flip("plain", forced(State::Live)).await.unwrap();
+            for _ in 0..2 {
+                fixture = fixture.next(joined(all(), None), restarts).await;
+                assert_eq!(fixture.state("new"), effective(expected, EffectiveReason::Requested), "{case}");
+            }
+            let flips = 1 + of_bare.map_or(0, |_| 2);
+            let by_file = usize::from(expected < State::Live);
+            assert_eq!(fixture.flips().await, flips + by_file, "{case}");
+            let why = fixture.status("new").last.unwrap().reason.unwrap_or_default();
+            assert_eq!(why.contains("it joins `plain` (`live`) and `bare`"), by_file == 1, "{case}: {why}");
+        }
+        let fixture = Fixture::open(all()).await;
+        fixture.flip("plain", forced(State::Live)).await.unwrap();
+        let fixture = fixture.next(joined(all(), Some("one handler")), restarts).await;
+        assert_eq!(fixture.state("new"), effective(State::Live, EffectiveReason::Requested), "restarts: {restarts}");
+    }
+}
+
+/// It was in the files before, and gets the requests of the other one too.
+#[tokio::test]
+async fn a_route_in_live_that_takes_the_place_of_a_lower_one_goes_down_to_its_state() {
+    for restarts in [false, true] {
+        let fixture = Fixture::open(files(&[])).await;
+        fixture.flip("bare", forced(State::Live)).await.unwrap();
+        let mut merged = edited(files(&[]), "bare", |route| route.was = vec!["plain".into()]);
+        merged.routes.retain(|route| route.id.as_str() != "plain");
+        let mut fixture = fixture;
+        for _ in 0..2 {
+            fixture = fixture.next(merged.clone(), restarts).await;
+            assert_eq!(fixture.state("bare"), effective(State::Off, EffectiveReason::Requested));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_route_that_joins_several_gets_the_smallest_of_their_shares() {
+    for restarts in [false, true] {
+        let with_key = |files: DeclaredFiles, id: &str| {
+            edited(files, id, |route| {
+                route.key = Some(crate::expression::Template::parse_str("${request.headers[\"x-tenant\"]}").unwrap());
+            })
+        };
+        let fixture = Fixture::open(with_key(files(&[]), "bare")).await;
+        fixture.flip("bare", MoveRequest { percent: Percent::new(10.0), ..forced(State::Dark) }).await.unwrap();
+        fixture.flip("plain", forced(State::Dark)).await.unwrap();
+        let fixture = fixture.next(with_key(joined(files(&[]), None), "new"), restarts).await;
+        let shares = fixture.ladder.flags().load().route(&"new".into()).unwrap().shares;
+        assert_eq!((fixture.state("new").state, shares.dark), (State::Dark, Percent::new(10.0).unwrap()));
+    }
+}

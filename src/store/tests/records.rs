@@ -216,7 +216,12 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
     let earlier = vec![ReplacedScope { scope: scope("x-b"), at, matches: Some("POST /a/{b}".into()), paths: None }];
     let paths = PathConventions::of(Framework::Express);
     let rule = CohortRule { hash: "0a".into(), when: "request.method == \"POST\"".into(), state: State::Live };
-    let staff = ForcedCohort { reason: "own people".into(), since: at, source: Some("cohort a staff".into()), rule: Some(rule) };
+    let staff = ForcedCohort {
+        reason: "own people".into(),
+        since: at,
+        source: Some("cohort a staff".into()),
+        rule: Some(rule),
+    };
     let retry = |present| {
         let (earlier, matches) = (earlier.clone(), Some("POST /a".into()));
         Some(RetryScopes {

@@ -62,34 +62,6 @@ fn steps_are_undone_in_reverse_order_and_concurrently_where_they_overlapped() {
 
 /// The card was declined: there is nothing to undo.
 #[test]
-fn of_a_call_that_was_refused_the_note_gives_the_status() {
-    let plan = plan(
-        "
-workflow: w
-steps:
-  charge: { call: 'POST ${services.bank}/charges', accept: [2xx, 402] }
-  declined: { if: '${!has(steps.charge.output.id)}', fail: { status: 402, body: { error: declined } } }
-respond: { status: 201, body: '${steps.charge.output.id}' }
-",
-    );
-    let mut harness = Harness::of_route(&plan);
-    harness.settle();
-    let declined = json!({"error": "declined"});
-    harness.call(
-        "charge",
-        AttemptResult::Reply {
-            status: 402,
-            headers: BTreeMap::new(),
-            output: Arc::new(declined),
-            retry_after_ms: None,
-        },
-    );
-    assert_eq!(harness.run.status(), RunStatus::Failed);
-    let note = harness.run.note().unwrap();
-    assert!(note.ends_with("not undone: `charge` (its reply was 402)"), "{note}");
-}
-
-#[test]
 fn a_failed_undo_waits_for_a_person() {
     let plan = plan(TRIP);
     let failing = || {

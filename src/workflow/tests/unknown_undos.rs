@@ -208,3 +208,31 @@ respond: { status: 200 }
         assert!(!format!("{events:?}").contains("ResultTaken"), "{from}: {events:?}");
     }
 }
+
+#[test]
+fn of_a_call_that_was_refused_the_note_gives_the_status() {
+    let plan = plan(
+        "
+workflow: w
+steps:
+  charge: { call: 'POST ${services.bank}/charges', accept: [2xx, 402] }
+  declined: { if: '${!has(steps.charge.output.id)}', fail: { status: 402, body: { error: declined } } }
+respond: { status: 201, body: '${steps.charge.output.id}' }
+",
+    );
+    let mut harness = Harness::of_route(&plan);
+    harness.settle();
+    let declined = json!({"error": "declined"});
+    harness.call(
+        "charge",
+        AttemptResult::Reply {
+            status: 402,
+            headers: BTreeMap::new(),
+            output: Arc::new(declined),
+            retry_after_ms: None,
+        },
+    );
+    assert_eq!(harness.run.status(), RunStatus::Completed);
+    let note = harness.run.note().unwrap();
+    assert!(note.ends_with("not undone: `charge` (its reply was 402)"), "{note}");
+}

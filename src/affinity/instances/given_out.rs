@@ -1,0 +1,25 @@
+//! Which ids legacy gave out.
+
+use jiff::Timestamp;
+
+use super::Instances;
+use super::recorded::Report;
+use crate::flag::{Family, InstanceKey, PinKey};
+use crate::store::StoreError;
+
+impl Instances {
+    /// Whether legacy gave out this id before the engine did, with a run that began at this time.
+    pub(in crate::affinity) async fn legacy_had(&self, pinned: &PinKey, began: Timestamp) -> Result<bool, StoreError> {
+        let families = self.families.load();
+        let tracked = families.iter().find(|tracked| tracked.family.ids().any(|id| *id == pinned.family));
+        let family = tracked.map_or_else(|| Family::from(pinned.family.clone()), |tracked| tracked.family.clone());
+        let key = InstanceKey { family, id: pinned.id.clone() }.stored_key();
+        // The store may not have the newest reports yet. What a request shows after the pin, the engine shows.
+        let reports = [Report::LegacySeen(key.clone()), Report::LegacyCreated(key.clone())];
+        if reports.iter().any(|report| self.state().recorded.contains(report)) {
+            return Ok(true);
+        }
+        // Legacy may list later what a workflow created there.
+        Ok(self.store.legacy_instance(key).await?.is_some_and(|known| known.seen < began))
+    }
+}

@@ -1,4 +1,4 @@
-//! Tests of what a gate asks of each kind of request.
+//! Tests of what a gate asks of each kind of request, pairs that both arms refused included.
 
 use super::conditions::{ConditionName as Name, GateVerdict};
 use super::gate_tests::{counts, good, missing, only_missing, small};

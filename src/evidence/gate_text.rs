@@ -24,7 +24,7 @@ pub(super) fn more_needed((good, all): (u64, u64), share: f64) -> Option<u64> {
     if allowed <= 0.0 || bad <= allowed * all as f64 {
         return None;
     }
-    // Without what a division of floating-point numbers adds to a whole number.
+    // The rounding error of the division must not raise a whole number to the next one.
     let wanted = (bad / allowed - 1e-6).ceil() as u64;
     Some(wanted.saturating_sub(all)).filter(|more| *more > 0)
 }

@@ -1,8 +1,8 @@
 //! A route that several routes of the files before have become (`was`): it gets the requests of each of them.
 //!
 //! Always true: without `force` in its file it is in the lowest of their states, with the smallest of their shares, so
-//! that no request goes up without a gate. A route that no files had when they were read last does not count: its
-//! requests went to legacy, and `scopes` holds whoever gets them.
+//! that no request goes up without a gate. A route that was absent from the files that were read last does not count:
+//! its requests went to legacy, and `scopes` holds the route that gets them now.
 
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use crate::flag::{Route, Shares, State};

@@ -283,8 +283,8 @@ impl Drop for ReplyBody {
             let (reply_bytes, request_bytes) = (self.bytes, self.wait.request_bytes());
             record.note(|record| (record.reply_bytes, record.request_bytes) = (reply_bytes, request_bytes));
         }
-        // Dropped if the reply was cut. Its end is noted before the instance may move: if that is adopted later, this
-        // reply has not given out its id again.
+        // Dropped if the reply was cut. The time of its end is noted before the instance can be adopted: a reply that
+        // ended before the adoption does not give out the instance's id a second time.
         let copied = self.copied_reply.take().filter(|_| whole).map(CopiedReply::ended);
         // Given up before the client has the reply: it may send the next request of the instance then.
         let admission =

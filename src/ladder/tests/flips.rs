@@ -230,7 +230,7 @@ async fn impossible_moves_are_refused_also_with_force() {
     assert!(matches!(error, FlipError::UnknownRoute(_, Some(near)) if near == "plain"));
 }
 
-/// An adopted instance is pinned to the engine from the claim on; whose it is, is decided later.
+/// An adopted instance is pinned to the engine from the claim on; which arm owns it is decided when the adoption ends.
 #[tokio::test]
 async fn the_horizon_leaves_out_instances_whose_adoption_is_undecided() {
     let fixture = Fixture::open(files(&[])).await;

@@ -1,5 +1,5 @@
-//! An undo that may have taken effect counts neither as "undone" nor as "not undone": the run says so, and no rerun
-//! relies on either.
+//! What a run says of steps that are not undone for certain: an undo that may have taken effect counts neither as
+//! "undone" nor as "not undone", and no rerun relies on either; a call that was refused is named with its status.
 
 use super::harness::{plan, take_output, timed_out};
 use super::*;

@@ -94,9 +94,16 @@ async fn an_id_from_the_engine_that_legacy_gave_out_before_is_a_collision() {
         has_ended: false,
     };
     affinity.note_instance(by_legacy("17"));
-    let next = || RunId(uuid::Uuid::now_v7());
-    assert!(!pinned(&affinity, "18", next()).await);
-    assert!(pinned(&affinity, "17", next()).await, "reported by this process");
+    // Its time is in whole milliseconds: the run of a later second began after what legacy has shown.
+    let later = || {
+        RunId(uuid::Uuid::new_v7(uuid::Timestamp::from_unix(
+            uuid::NoContext,
+            clock::now().as_second().cast_unsigned() + 2,
+            0,
+        )))
+    };
+    assert!(!pinned(&affinity, "18", later()).await);
+    assert!(pinned(&affinity, "17", later()).await, "reported by this process");
     affinity.accept_collisions(&family, clock::now());
     affinity.finish_collision_checks().await;
 
@@ -104,8 +111,8 @@ async fn an_id_from_the_engine_that_legacy_gave_out_before_is_a_collision() {
     affinity.instances().refresh(None).await.unwrap();
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     let earlier = RunId(uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 1_000, 0)));
-    assert!(!pinned(&affinity, "20", next()).await);
-    assert!(pinned(&affinity, "19", next()).await, "found in the store");
+    assert!(!pinned(&affinity, "20", later()).await);
+    assert!(pinned(&affinity, "19", later()).await, "found in the store");
     affinity.accept_collisions(&family, clock::now());
     affinity.finish_collision_checks().await;
     // What legacy shows first while the run is under way may be the run's own work there.

@@ -5,10 +5,12 @@
 //! difference, and not to be replaced by legacy's. Ids that the two arms gave out are not known yet, and count as
 //! equal.
 //!
-//! A call that equals what another item of the step would send is that item's, whichever of them asks first.
+//! A call that equals what another item of the step would send is that item's, whichever of them asks first. Equal items
+//! have equal calls in turn, if legacy made these one after the other: the first item the first call.
 //!
-//! Always true: one call is chosen only if no other fits as well, save where equal calls have equal replies, or where
-//! the step makes one call only: then legacy made it more than once, which the comparison reports.
+//! Always true: one call is chosen only if no other fits as well, save where equal calls have equal replies, where they
+//! are those of equal items in turn, or where the step makes one call only: then legacy made it more than once, which
+//! the comparison reports.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -87,13 +89,15 @@ pub fn corresponding_call(
     let of = Candidates { free: &free, legacy: &legacy, is_contested, makes_one_call: intent.item.is_none() };
     let mut search = Search { of, step, candidates: step.legacy.clone(), ids: &mut ids, findings: &mut findings };
     let equal = search.equal(call)?;
-    if !equal.is_empty() || step.legacy.len() == 1 {
+    let is_in_turn = intent.item.is_some() && search.are_in_turn(&equal)?;
+    if !is_in_turn && (!equal.is_empty() || step.legacy.len() == 1) {
         return search.chosen(call, equal);
     }
     let siblings = siblings();
     if siblings.is_empty() {
         return search.chosen(call, equal);
     }
+    let is_earlier: Vec<bool> = siblings.iter().map(|sibling| sibling.item < intent.item).collect();
     // The rules of the step are looked up for the bodies of the siblings too.
     let engine = std::iter::once(intent).chain(&siblings).map(|intent| EngineCall::of(intent, template, bounds));
     let engine: Vec<EngineCall<'_>> = engine.collect();
@@ -103,6 +107,12 @@ pub fn corresponding_call(
         return Ok(CorrespondingCall::Ambiguous(step.legacy.len()));
     };
     let mut search = Search { of, step, candidates: step.legacy.clone(), ids: &mut ids, findings: &mut findings };
+    if is_in_turn {
+        let (earlier, all) = search.equal_siblings(call, siblings.iter().zip(is_earlier))?;
+        // Otherwise it is not known which of them has none, or whose the call is that is left over.
+        let chosen = equal.get(earlier).filter(|_| all + 1 == equal.len());
+        return Ok(chosen.map_or(CorrespondingCall::Ambiguous(equal.len()), |n| search.one(*n)));
+    }
     search.leave_out_those_of(siblings)?;
     if search.candidates.is_empty() {
         return Ok(CorrespondingCall::None { nearest: nearest(&all, call, search.findings) });
@@ -138,11 +148,46 @@ impl Search<'_, '_, '_> {
         Ok(match best[..] {
             [] => CorrespondingCall::Ambiguous(self.candidates.len()),
             [first, ref others @ ..] if others.is_empty() || self.are_interchangeable(&best, makes_one_call)? => {
-                let found = self.of.free[first];
-                CorrespondingCall::One { number: found.number, reply: found.reply.clone() }
+                self.one(first)
             }
             _ => CorrespondingCall::Ambiguous(best.len()),
         })
+    }
+
+    fn one(&self, index: usize) -> CorrespondingCall {
+        let found = self.of.free[index];
+        CorrespondingCall::One { number: found.number, reply: found.reply.clone() }
+    }
+
+    /// Whether these are several equal calls with different replies, each of which began after the reply to the one
+    /// before it had come.
+    fn are_in_turn(&mut self, calls: &[usize]) -> Result<bool, BoundExceeded> {
+        let is_after = |pair: &[usize]| {
+            let (earlier, later) = (self.of.free[pair[0]], self.of.free[pair[1]]);
+            earlier.replied_before.is_some_and(|replied| replied <= later.number)
+        };
+        Ok(calls.len() > 1
+            && calls.windows(2).all(is_after)
+            && !self.are_interchangeable(calls, false)?
+            && self.are_equal(calls)?)
+    }
+
+    /// How many of these siblings would send what the engine's call sends: those that are said to be earlier, and all.
+    fn equal_siblings<'c, 'd: 'c>(
+        &mut self,
+        engine: &EngineCall<'d>,
+        siblings: impl Iterator<Item = (&'c EngineCall<'d>, bool)>,
+    ) -> Result<(usize, usize), BoundExceeded> {
+        let mut hash =
+            |call: &EngineCall<'_>| self.step.hash(&call.call, Side::Engine, Equality::EXACT, self.ids, self.findings);
+        let (wanted, mut earlier, mut all) = (hash(engine)?, 0, 0);
+        for (sibling, is_earlier) in siblings {
+            if hash(sibling)? == wanted {
+                all += 1;
+                earlier += usize::from(is_earlier);
+            }
+        }
+        Ok((earlier, all))
     }
 
     /// The candidates that are equal to the engine's call, in the strictest sense in which one is.
@@ -201,14 +246,18 @@ impl Search<'_, '_, '_> {
     /// Whether it makes no difference which of these is chosen: they are equal calls, and either their replies are
     /// equal too, or the step makes only one of them.
     fn are_interchangeable(&mut self, calls: &[usize], makes_one_call: bool) -> Result<bool, BoundExceeded> {
+        let reply = |n: &usize| self.of.free[*n].reply.as_ref().map(|reply| (reply.status, &reply.body));
+        let has_same_replies = calls.windows(2).all(|pair| reply(&pair[0]) == reply(&pair[1]));
+        Ok((makes_one_call || has_same_replies) && self.are_equal(calls)?)
+    }
+
+    fn are_equal(&mut self, calls: &[usize]) -> Result<bool, BoundExceeded> {
         let mut hashes = BTreeSet::new();
         for n in calls {
             let call = &self.of.legacy[*n];
             hashes.insert(self.step.hash(call, Side::Legacy, Equality::EXACT, self.ids, self.findings)?);
         }
-        let reply = |n: &usize| self.of.free[*n].reply.as_ref().map(|reply| (reply.status, &reply.body));
-        let has_same_replies = calls.windows(2).all(|pair| reply(&pair[0]) == reply(&pair[1]));
-        Ok(hashes.len() == 1 && (makes_one_call || has_same_replies))
+        Ok(hashes.len() == 1)
     }
 }
 

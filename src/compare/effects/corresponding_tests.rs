@@ -119,6 +119,36 @@ fn of_equal_calls_one_is_taken_only_if_it_does_not_matter_which() {
     assert_eq!(found(&same, &item, &[], json!({})), Ok(0), "their replies are equal");
 }
 
+/// An order with two equal lines: legacy reserves the first, then the second.
+#[test]
+fn equal_items_have_equal_calls_in_turn_if_legacy_made_them_one_after_the_other() {
+    let of = |sku: &str| json!({ "sku": sku });
+    let item = |n: u32, sku: &str| intent("reserve", Some(n), "POST", RESERVATIONS, of(sku));
+    let items = [item(0, "a"), item(1, "b"), item(2, "a"), item(3, "a")];
+    let replied = |after: u64| {
+        let calls = calls(RESERVATIONS, &[of("a"), of("b"), of("a"), of("a")]).into_iter();
+        let replied = move |call: Arc<Effect>| Effect { replied_before: Some(call.number + after), ..(*call).clone() };
+        calls.map(|call| Arc::new(replied(call))).collect::<Vec<_>>()
+    };
+    let take = |calls: &[Arc<Effect>], n: usize, taken: &[(usize, u64)]| {
+        let others = (0..items.len()).filter(|other| *other != n && taken.iter().all(|(item, _)| item != other));
+        let siblings: Vec<Intent> = others.map(|other| items[other].clone()).collect();
+        let assigned: Vec<u64> = taken.iter().map(|(_, number)| *number).collect();
+        found_beside(calls, (&items[n], &siblings), &assigned, json!({}))
+    };
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]] {
+        let (calls, mut taken) = (replied(1), Vec::new());
+        for n in order {
+            let number = take(&calls, n, &taken).unwrap();
+            assert_eq!(number, n as u64, "{order:?}");
+            taken.push((n, number));
+        }
+    }
+    assert_eq!(take(&replied(3), 0, &[]), Err("3 fit".into()), "they were under way at the same time");
+    let fewer: Vec<_> = replied(1).into_iter().take(3).collect();
+    assert_eq!(take(&fewer, 0, &[]), Err("2 fit".into()), "legacy made one call less");
+}
+
 #[test]
 fn a_call_that_a_child_workflow_may_have_made_corresponds_only_if_it_is_equal() {
     let note = |body: Value| intent("entry", None, "POST", "http://audit/entries", body);

@@ -5,6 +5,7 @@
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
 
 use crate::engine::machine::run_report::{report, shown_note};
 use crate::exchange::{
@@ -30,6 +31,7 @@ pub(in crate::engine) fn of_run(
     run: &Run,
     plan: Option<&Plan>,
     decision_inputs: &DecisionInputs,
+    now: Timestamp,
     may_fall_back: bool,
 ) -> Option<ArmReply> {
     let report = report(run, plan);
@@ -49,7 +51,7 @@ pub(in crate::engine) fn of_run(
             Some(ArmReply::Refused(problem.unwrap_or_else(|| unknown(Some(run), "the run failed")), report))
         }
         RunStatus::Paused | RunStatus::WaitingCheckpoint => {
-            Some(pending(run, plan, decision_inputs).unwrap_or_else(|| {
+            Some(pending(run, plan, decision_inputs, now).unwrap_or_else(|| {
                 let detail = shown_note(run, plan).unwrap_or_else(|| "it asks a person".into());
                 let detail = format!("The run waits for a person: {detail}. A person decides how it goes on.");
                 ArmReply::Refused(waits_for_person(run, "The run waits for a person", &detail), report.clone())
@@ -64,8 +66,9 @@ pub(in crate::engine) fn descendant_waits(
     run: &Run,
     plan: Option<&Plan>,
     decision_inputs: &DecisionInputs,
+    now: Timestamp,
 ) -> ArmReply {
-    match still_running(run, plan, decision_inputs) {
+    match still_running(run, plan, decision_inputs, now) {
         ArmReply::Refused(_, report) => {
             let title = "A run below this one waits for a person or a signal";
             let detail = "A run that this one began waits for a person or a signal; this one goes on after that.";
@@ -134,12 +137,17 @@ pub(in crate::engine) fn pending_of_predecessor(run: &Run, successor: &Run, plan
 }
 
 /// The reply at the caller's deadline, while the run goes on.
-pub(in crate::engine) fn still_running(run: &Run, plan: Option<&Plan>, decision_inputs: &DecisionInputs) -> ArmReply {
-    if let Some(reply) = to_compare(run, plan, decision_inputs) {
+pub(in crate::engine) fn still_running(
+    run: &Run,
+    plan: Option<&Plan>,
+    decision_inputs: &DecisionInputs,
+    now: Timestamp,
+) -> ArmReply {
+    if let Some(reply) = to_compare(run, plan, decision_inputs, now) {
         return reply;
     }
     // Not in shadow and dark: a pending answer must not be compared with legacy's final one.
-    let mut pending = pending(run, plan, decision_inputs).filter(|_| run.mode() == Mode::Real);
+    let mut pending = pending(run, plan, decision_inputs, now).filter(|_| run.mode() == Mode::Real);
     let waits_for_person = matches!(status_for_caller(run), RunStatus::WaitingCheckpoint | RunStatus::Paused);
     if let Some(ArmReply::Answer(answer)) = &mut pending {
         answer.report.outlived_deadline = !waits_for_person;
@@ -153,14 +161,19 @@ pub(in crate::engine) fn still_running(run: &Run, plan: Option<&Plan>, decision_
 
 /// The reply that is compared although the run has not ended: in shadow and dark, if a caller would have been answered
 /// by now. The report names the steps that have not ended.
-fn to_compare(run: &Run, plan: Option<&Plan>, decision_inputs: &DecisionInputs) -> Option<ArmReply> {
+fn to_compare(run: &Run, plan: Option<&Plan>, decision_inputs: &DecisionInputs, now: Timestamp) -> Option<ArmReply> {
     let has_reply = run.answer().is_some() || status_for_caller(run) == RunStatus::Compensating;
-    if run.mode() == Mode::Real || !has_reply { None } else { of_run(run, plan, decision_inputs, false) }
+    if run.mode() == Mode::Real || !has_reply { None } else { of_run(run, plan, decision_inputs, now, false) }
 }
 
 /// The reply where a run that is not stored has passed its deadline: the run is dropped.
-pub(in crate::engine) fn unstored_past_deadline(run: &Run, plan: &Plan, decision_inputs: &DecisionInputs) -> ArmReply {
-    if let Some(reply) = to_compare(run, Some(plan), decision_inputs) {
+pub(in crate::engine) fn unstored_past_deadline(
+    run: &Run,
+    plan: &Plan,
+    decision_inputs: &DecisionInputs,
+    now: Timestamp,
+) -> ArmReply {
+    if let Some(reply) = to_compare(run, Some(plan), decision_inputs, now) {
         return reply;
     }
     let (title, detail) = match run.mode() {
@@ -209,14 +222,14 @@ pub(in crate::engine) fn without_run(reply: ArmReply) -> ArmReply {
 }
 
 /// The `respond.pending` answer: the recorded one, or, where the run creates no instance, evaluated now.
-fn pending(run: &Run, plan: Option<&Plan>, decision_inputs: &DecisionInputs) -> Option<ArmReply> {
+fn pending(run: &Run, plan: Option<&Plan>, decision_inputs: &DecisionInputs, now: Timestamp) -> Option<ArmReply> {
     if let Some(answer) = run.pending() {
         return Some(answered(answer, report(run, plan)));
     }
     if run.mode() == Mode::Real && run.started().creates.is_some() {
         return None; // the answer would contain the id of an instance that is not pinned
     }
-    let answer = wire::pending_answer(plan?, decision_inputs, run)?;
+    let answer = wire::pending_answer(plan?, &decision_inputs.at(now), run)?;
     Some(answered(&answer, report(run, plan)))
 }
 

@@ -42,6 +42,9 @@ pub struct RehearsedRoute {
     /// The places at which it is not known whether pairs differ, and in how many pairs: the captured value is redacted,
     /// and the one of the workflow does not come from the capture.
     pub not_known: BTreeMap<String, u64>,
+    /// Of these, the places at which the workflow has one value where legacy had different ones, and in how many pairs
+    /// it differs at least: these pairs are not among the mismatched ones.
+    pub contradicted: BTreeMap<String, u64>,
     /// The pairs that differ, by the places where they differ; the most frequent first.
     pub groups: Vec<RehearsedGroup>,
 }
@@ -74,6 +77,15 @@ impl RehearsalReport {
     pub fn mismatched(&self) -> u64 {
         self.routes.values().map(|route| route.mismatched).sum()
     }
+    /// How many pairs there are at least of which one value of the workflow stands where legacy had different ones.
+    pub fn contradicted(&self) -> u64 {
+        let of_route = |route: &RehearsedRoute| route.contradicted.values().max().copied().unwrap_or_default();
+        self.routes.values().map(of_route).sum()
+    }
+    /// At how many places it is not known whether pairs differ.
+    pub fn places_not_known(&self) -> u64 {
+        self.routes.values().map(|route| route.not_known.len() as u64).sum()
+    }
     /// The routes that have captures of which not one could be compared.
     pub fn not_compared(&self) -> impl Iterator<Item = &RouteId> {
         self.routes.iter().filter(|(_, route)| route.pairs == 0).map(|(id, _)| id)
@@ -90,7 +102,8 @@ impl RehearsalReport {
     /// Whether something of each route was compared, and nothing differs or failed.
     pub fn is_passed(&self) -> bool {
         let is_compared = !self.routes.is_empty() && self.not_compared().next().is_none();
-        is_compared && self.mismatched() == 0 && self.routes.values().all(|route| route.failed.is_empty())
+        let is_clean = |route: &RehearsedRoute| route.failed.is_empty() && route.contradicted.is_empty();
+        is_compared && self.mismatched() == 0 && self.routes.values().all(is_clean)
     }
 }
 

@@ -139,10 +139,7 @@ impl Work {
         // Of a list that was cut, it is not known that nothing else differs.
         let is_equal = |judged: &Rejudged| judged.comparison.differences.is_empty() && !judged.comparison.truncated;
         // Had it been compared under these rules, it would have counted as skipped.
-        let says_nothing = |judged: &Rejudged| {
-            let compares_calls = judged.comparison.effects.is_some() && self.after.compare_calls();
-            is_equal(judged) && !judged.comparison.compares_replies && !compares_calls
-        };
+        let says_nothing = |judged: &Rejudged| is_equal(judged) && !judged.comparison.compares_anything();
         if judged.iter().any(says_nothing) {
             return None;
         }

@@ -234,7 +234,7 @@ fn earlier_text(earlier: &[EarlierEvidence]) -> String {
     }
     let mut out = "\nstale, because it is of other files than those in force:\n".to_owned();
     for earlier in earlier.iter().rev().take(EARLIER_SHOWN) {
-        let EarlierEvidence { until, changed, pairs, mismatched, basis: _, answered: _ } = earlier;
+        let EarlierEvidence { until, changed, pairs, mismatched, .. } = earlier;
         let changed = if changed.is_empty() { "its files".to_owned() } else { escape_control(&changed.join(", ")) };
         let pairs = counted(*pairs, "pair");
         out.push_str(&format!("  - until {until:.0}: {pairs}, of which {mismatched} differ; then {changed} changed\n"));
@@ -298,6 +298,7 @@ mod tests {
             mismatched,
             basis: String::new(),
             answered: false,
+            clean_pairs: None,
         };
         assert_eq!(earlier_text(&[]), "");
         let text = earlier_text(&[earlier(0, &[], 1, 0), earlier(60, &["`compare:`", "the workflow `w`"], 1_204, 3)]);

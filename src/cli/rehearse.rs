@@ -158,6 +158,15 @@ fn text(report: &RehearsalReport, coverage_at_least: f64, format: Formatter) -> 
             );
             let _ = writeln!(out, "{}", format.tone(what, Tone::Warn));
         }
+        for (place, n) in &found.contradicted {
+            let what = format!(
+                "{route}: {} differ at {}: the workflow has a value there that it also has where legacy had \
+                 another one (both are redacted)",
+                counted(*n, "pair"),
+                escape_control(place)
+            );
+            let _ = writeln!(out, "{}", format.tone(what, Tone::Bad));
+        }
         for (n, of_group) in found.groups.iter().take(GROUPS_MAX).enumerate() {
             group(&mut out, &format!("{route} #{}", n + 1), of_group, format);
         }
@@ -176,7 +185,11 @@ fn text(report: &RehearsalReport, coverage_at_least: f64, format: Formatter) -> 
     }
     let verdict = match (report.pairs(), report.is_passed()) {
         (0, _) => format.tone("nothing was compared", Tone::Bad),
-        (pairs, true) => equal(pairs, report.without_comparison(), is_covered, format),
+        (pairs, true) => equal(pairs, report, is_covered, format),
+        (pairs, false) if report.mismatched() == 0 && report.contradicted() > 0 => {
+            let differing = format!("at least {} of {} differ", count(report.contradicted()), counted(pairs, "pair"));
+            format.tone(differing, Tone::Bad)
+        }
         (pairs, false) if report.mismatched() == 0 => {
             let routes: Vec<&str> = report.not_compared().map(RouteId::as_str).collect();
             let what = match routes.as_slice() {
@@ -195,14 +208,23 @@ fn text(report: &RehearsalReport, coverage_at_least: f64, format: Formatter) -> 
 }
 
 /// The last line where nothing differs: what was not compared may.
-fn equal(pairs: u64, without: u64, is_covered: bool, format: Formatter) -> String {
-    let equal = format!("nothing differs in {}", counted(pairs, "pair"));
+fn equal(pairs: u64, report: &RehearsalReport, is_covered: bool, format: Formatter) -> String {
+    let without = report.without_comparison();
+    let equal = match report.places_not_known() {
+        0 => format!("nothing differs in {}", counted(pairs, "pair")),
+        n => format!("nothing is known to differ in {}; {} not known", counted(pairs, "pair"), places_are(n)),
+    };
     let of_all = format!("{} of {} could not be compared", count(without), counted(pairs + without, "capture"));
     match (without, is_covered) {
         (_, false) => format.tone(format!("{equal}, but {of_all}: too few were"), Tone::Bad),
+        (0, true) if report.places_not_known() > 0 => format.tone(equal, Tone::Warn),
         (0, true) => format.tone(equal, Tone::Good),
         (_, true) => format.tone(format!("{equal}; {of_all} (--coverage-at-least PERCENT limits that)"), Tone::Warn),
     }
+}
+
+fn places_are(n: u64) -> String {
+    if n == 1 { "1 place is".to_owned() } else { format!("{} places are", count(n)) }
 }
 
 fn left_out(reason: &str) -> &str {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::body_rules::RuleId;
 use super::bounds::BoundExceeded;
 use super::compared_parts::ComparedParts;
+use super::differing_elements::ElementsByDifference;
 use super::effects::EffectCoverage;
-use super::element_counts::ElementCounts;
 use super::fingerprint::fingerprint;
 use super::id_map::FoundIds;
 use super::magnitude::{Apart, DistancesSavepoint, NumberDistances};
@@ -34,7 +34,7 @@ const CONTRADICTED_SHOWN_MAX: usize = 4;
 /// The differences so far, how often each rule was used, and the check of the time that the comparison may take.
 pub(super) struct ComparisonFindings<'a> {
     differences: Vec<Difference>,
-    elements: ElementCounts,
+    elements: ElementsByDifference,
     differences_max: usize,
     /// How many differences were found, those with an earlier one's path and kind included.
     found: u64,
@@ -65,7 +65,7 @@ pub(super) struct ComparisonFindings<'a> {
 /// The findings at one moment, to which they are rolled back if one difference is to replace several.
 pub(super) struct Savepoint {
     differences: usize,
-    elements: ElementCounts,
+    elements: ElementsByDifference,
     found: u64,
     truncated: bool,
     uses: UsesSavepoint,
@@ -83,7 +83,7 @@ impl<'a> ComparisonFindings<'a> {
     ) -> Self {
         Self {
             differences: Vec::new(),
-            elements: ElementCounts::default(),
+            elements: ElementsByDifference::default(),
             differences_max: differences_max.max(1),
             found: 0,
             truncated: false,
@@ -206,9 +206,10 @@ impl<'a> ComparisonFindings<'a> {
 
     /// If it is not known whether these two texts differ, counts that, and returns `true`.
     pub(super) fn is_not_known(&mut self, path: &str, legacy: Option<&str>, engine: Option<&str>) -> bool {
+        let (Some(legacy), Some(engine)) = (legacy, engine) else { return false };
         let is_so = self.not_known.covers_texts(legacy, engine);
         if is_so {
-            self.not_known.add(format!("{}{path}", self.prefix));
+            self.not_known.add(format!("{}{path}", self.prefix), legacy, engine);
         }
         is_so
     }
@@ -222,8 +223,8 @@ impl<'a> ComparisonFindings<'a> {
         legacy: Option<Node<'_>>,
         engine: Option<Node<'_>>,
     ) {
-        if path.keys().next().is_some() && self.not_known.covers(legacy, engine) {
-            return self.not_known.add(format!("{}{}", self.prefix, path.text()));
+        if let Some(values) = legacy.zip(engine).filter(|values| self.not_known.covers(path, *values)) {
+            return self.not_known.add_values(format!("{}{}", self.prefix, path.text()), values);
         }
         let shown =
             |findings: &Self| [legacy, engine].map(|value| value.map(|value| findings.shown_value(path, value)));
@@ -245,10 +246,13 @@ impl<'a> ComparisonFindings<'a> {
         show: impl FnOnce(&Self) -> (Option<String>, Option<String>),
     ) {
         let text = path.text();
-        let is_listed = self.count_if_listed(&text, self.report_as.kind_of(kind));
-        if is_listed || self.differences.len() >= self.differences_max {
+        let listed = self.listed(&text, self.report_as.kind_of(kind));
+        if listed.is_some() || self.differences.len() < self.differences_max {
+            self.elements.add(listed.unwrap_or(self.differences.len()), path.element());
+        }
+        if listed.is_some() || self.differences.len() >= self.differences_max {
             // Its texts are not made: they may be as large as the documents.
-            self.truncated |= !is_listed;
+            self.truncated |= listed.is_none();
             self.found = self.found.saturating_add(1);
             return;
         }
@@ -311,7 +315,7 @@ impl<'a> ComparisonFindings<'a> {
     pub(super) fn add_text(&mut self, path: &str, kind: DifferenceKind, legacy: Option<&str>, engine: Option<&str>) {
         let kind = self.report_as.kind_of(kind);
         self.found = self.found.saturating_add(1);
-        if self.count_if_listed(path, kind) {
+        if self.listed(path, kind).is_some() {
             return;
         }
         if self.differences.len() >= self.differences_max {
@@ -323,12 +327,11 @@ impl<'a> ComparisonFindings<'a> {
         self.differences.push(Difference { path, kind, legacy, engine, contradicts: Vec::new() });
     }
 
-    /// Whether a difference with this path and kind is listed already: the same difference in another element of an
-    /// array has the same path. It is counted then.
-    fn count_if_listed(&mut self, path: &str, kind: DifferenceKind) -> bool {
+    /// The index of the difference with this path and kind, if one is listed already: the same difference in another
+    /// element of an array has the same path.
+    fn listed(&self, path: &str, kind: DifferenceKind) -> Option<usize> {
         let rest = |d: &Difference| d.path.strip_prefix(self.prefix.as_str()) == Some(path);
-        let listed = self.differences.iter().position(|d| d.kind == kind && rest(d));
-        listed.inspect(|index| self.elements.add(*index)).is_some()
+        self.differences.iter().position(|d| d.kind == kind && rest(d))
     }
 
     /// How many differences were found, those that are not listed included.
@@ -391,6 +394,7 @@ impl<'a> ComparisonFindings<'a> {
             calls: self.calls,
             orders_not_kept: self.orders_not_kept,
             unparsable: self.unparsable,
+            not_known: self.not_known.into_values(),
         }
     }
 }

@@ -35,12 +35,12 @@ mod context;
 mod correspond;
 mod covering;
 mod decode;
+mod differing_elements;
 mod digest;
 mod draft;
 mod earlier_ids;
 mod effect;
 mod effects;
-mod element_counts;
 mod equal;
 mod fast_hash;
 mod findings;
@@ -141,6 +141,7 @@ pub use capture::{
 };
 pub use comparison::{compare, compare_in_instance};
 pub use decode::decoded_body;
+pub use differing_elements::DifferingElements;
 pub use draft::{CompareContext, NumbersDraft, RulesDraft, StatusDraft};
 pub use earlier_ids::{BoundIds, EarlierIds, IdsOf};
 pub use effect::{Effect, EffectReply, RecordedParts};
@@ -153,7 +154,7 @@ pub use kept::{
     Rejudged, SensitiveParts, keep, rejudge,
 };
 pub use magnitude::largest_distance;
-pub use not_known::NOT_KNOWN;
+pub use not_known::{NOT_KNOWN, NotKnownValues};
 pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, InstanceIds, Pair};

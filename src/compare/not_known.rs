@@ -1,68 +1,99 @@
-//! Differences from a captured reply or call that are none for sure, because the captured value is redacted.
+//! Places of which it cannot be known whether the values differ, because the captured value is redacted.
 //!
-//! The question it answers: "is it known whether these two values differ?" Of a redacted value a capture has a hash, so
-//! that only a value that came from the capture too can be held against it. What the workflow has from elsewhere (a
-//! constant, a computed value) may be equal to the value that legacy had.
+//! Of a redacted value a capture has a hash, so that only a value that came from the capture too can be held against it.
+//! What the workflow has from elsewhere (a constant, a computed value) may be equal to the value that legacy had. But one
+//! value cannot be equal to two different ones: over several pairs it may show that it differs
+//! ([`NotKnownValues`]).
 //!
-//! Always true: such a place is counted, and shown; it is no difference. Only a value under a name counts: a body of
-//! which nothing but a hash is known differs from any other body.
+//! Always true: such a place is counted, and shown; it is no difference of the pair. Only a value under a name counts: a
+//! body of which nothing but a hash is known differs from any other body.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::node::{Kind, Node};
+use super::value_path::ValuePath;
 use crate::secret::{REDACTED, STARS, is_redacted};
 
 /// How the text begins that counts such a place beside the rules; its path follows.
 pub const NOT_KNOWN: &str = "not known: ";
+
+/// The two values at a place of which it is not known whether they differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotKnownValues {
+    /// The place.
+    pub path: String,
+    /// A hash of legacy's redacted value: equal for equal values of all captures of one store.
+    pub legacy: u64,
+    /// A hash of the engine's value.
+    pub engine: u64,
+}
 
 /// The places of one pair of which it is not known whether they differ.
 #[derive(Debug, Default)]
 pub(super) struct NotKnown {
     /// Whether legacy's side comes from a capture.
     is_captured: bool,
-    paths: Vec<String>,
+    values: Vec<NotKnownValues>,
 }
 
 impl NotKnown {
     pub(super) fn of_capture(is_captured: bool) -> Self {
-        Self { is_captured, paths: Vec::new() }
+        Self { is_captured, values: Vec::new() }
     }
 
     /// Whether it is not known if these texts differ.
-    pub(super) fn covers_texts(&self, legacy: Option<&str>, engine: Option<&str>) -> bool {
+    pub(super) fn covers_texts(&self, legacy: &str, engine: &str) -> bool {
         let is_from_capture = |text: &str| text.contains(REDACTED) || text.contains(STARS);
-        self.is_captured && legacy.is_some_and(is_redacted) && engine.is_some_and(|engine| !is_from_capture(engine))
+        self.is_captured && is_redacted(legacy) && !is_from_capture(engine)
     }
 
-    /// Whether it is not known if these values differ.
-    pub(super) fn covers(&self, legacy: Option<Node<'_>>, engine: Option<Node<'_>>) -> bool {
-        let (true, Some(legacy), Some(engine)) = (self.is_captured, legacy.and_then(Node::as_str), engine) else {
+    /// Whether it is not known if these values at a path differ.
+    pub(super) fn covers(&self, path: &ValuePath<'_>, (legacy, engine): (Node<'_>, Node<'_>)) -> bool {
+        let (true, Some(legacy)) = (self.is_captured && path.keys().next().is_some(), legacy.as_str()) else {
             return false;
         };
         match engine.kind() {
-            Kind::String(engine) => self.covers_texts(Some(legacy), Some(engine)),
-            // A redacted number is a text. Null, lists and maps are kept as they are.
+            Kind::String(engine) => self.covers_texts(legacy, engine),
+            // A redacted number, or boolean under a secret name, is a text. Null, lists and maps are kept as they are.
             Kind::Number(_) | Kind::Bool(_) => is_redacted(legacy),
             Kind::Null | Kind::Array(_) | Kind::Object(_) => false,
         }
     }
 
-    pub(super) fn add(&mut self, path: String) {
-        self.paths.push(path);
+    /// Adds a place with its two texts.
+    pub(super) fn add(&mut self, path: String, legacy: &str, engine: &str) {
+        let hash = |text: &str| {
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            hasher.finish()
+        };
+        self.values.push(NotKnownValues { path, legacy: hash(legacy), engine: hash(engine) });
+    }
+
+    /// Adds a place with its two values.
+    pub(super) fn add_values(&mut self, path: String, (legacy, engine): (Node<'_>, Node<'_>)) {
+        self.add(path, &legacy.value().to_string(), &engine.value().to_string());
     }
 
     /// How many were added.
     pub(super) fn len(&self) -> usize {
-        self.paths.len()
+        self.values.len()
     }
 
     /// Takes back what was added after the first so many.
     pub(super) fn truncate(&mut self, len: usize) {
-        self.paths.truncate(len);
+        self.values.truncate(len);
     }
 
     /// The places, each once, as texts that are counted beside the rules.
-    pub(super) fn counted(mut self) -> Vec<(String, u32)> {
-        self.paths.sort_unstable();
-        self.paths.dedup();
-        self.paths.into_iter().map(|path| (format!("{NOT_KNOWN}{path}"), 1)).collect()
+    pub(super) fn counted(&self) -> Vec<(String, u32)> {
+        let mut paths: Vec<&String> = self.values.iter().map(|values| &values.path).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        paths.into_iter().map(|path| (format!("{NOT_KNOWN}{path}"), 1)).collect()
+    }
+
+    pub(super) fn into_values(self) -> Vec<NotKnownValues> {
+        self.values
     }
 }

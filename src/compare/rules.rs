@@ -186,12 +186,6 @@ impl Rules {
             && !self.asserts.iter().any(|assert| holds_arms_together(&assert.expression))
     }
 
-    /// Whether the workflow can make calls that are compared with legacy's, where these are watched.
-    pub fn compare_calls(&self) -> bool {
-        let is_compared = |step: &StepId| !step.as_str().ends_with(OF_UNDO) && !self.is_unseen(step);
-        self.effects.shared_steps().chain(self.effects.private_steps()).any(is_compared)
-    }
-
     /// A hash that is equal for equal rules. Evidence that was collected under other rules does not count.
     pub fn hash(&self) -> &str {
         &self.hash

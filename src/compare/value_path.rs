@@ -1,5 +1,8 @@
 //! The path to a value within a document, as differences show it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::differing_elements::{ElementKey, ElementOfLegacy};
 use super::node::{Kind, Node};
 use crate::secret::{
     alternates, holds_a_name, is_field_name, is_secret, names_a_sibling, names_the_next, singular, value_of_pair,
@@ -10,8 +13,9 @@ use crate::secret::{
 #[derive(Clone, Copy, Debug)]
 enum ValuePathPart<'a> {
     Key(&'a str),
-    /// Any element of an array. The index is left out, so that the same difference in several elements has one path.
-    Element,
+    /// An element of an array, or a member of an object whose keys are ids; `None` if legacy has no such element. The
+    /// text leaves out which one it is, so that the same difference in several elements has one path.
+    Element(Option<ElementOfLegacy>),
 }
 
 /// The path to a value.
@@ -37,8 +41,8 @@ impl<'a> ValuePath<'a> {
         self.parts.push(ValuePathPart::Key(key));
         self.values.push(None);
     }
-    pub(super) fn enter_element(&mut self) {
-        self.parts.push(ValuePathPart::Element);
+    pub(super) fn enter_element(&mut self, element: Option<ElementOfLegacy>) {
+        self.parts.push(ValuePathPart::Element(element));
         self.values.push(None);
     }
     pub(super) fn leave(&mut self) {
@@ -58,25 +62,25 @@ impl<'a> ValuePath<'a> {
         let is_named = |(at, part): (usize, &ValuePathPart<'_>)| {
             (0..2).any(|document| match (part, of(document, at)) {
                 (ValuePathPart::Key(key), Some(object)) => is_named_in(object, key),
-                (ValuePathPart::Element, Some(pair)) => {
+                (ValuePathPart::Element(_), Some(pair)) => {
                     let list = at.checked_sub(1).and_then(|at| of(document, at));
                     names_a_value(pair)
                         || list.is_some_and(are_pairs) && value_of_pair(&pair.value(), is_secret).is_some()
                 }
-                (ValuePathPart::Key(_) | ValuePathPart::Element, None) => false,
+                (ValuePathPart::Key(_) | ValuePathPart::Element(_), None) => false,
             })
         };
         self.parts.iter().enumerate().any(is_named)
     }
     /// Whether the path is that of an element in a list with the plural of a secret's name.
     pub(super) fn is_in_list_of_secrets(&self) -> bool {
-        matches!(self.parts[..], [.., ValuePathPart::Key(key), ValuePathPart::Element] if is_plural_of_secret(key))
+        matches!(self.parts[..], [.., ValuePathPart::Key(key), ValuePathPart::Element(_)] if is_plural_of_secret(key))
     }
     /// The keys of the path, the outermost first.
     pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
         self.parts.iter().filter_map(|p| match p {
             ValuePathPart::Key(key) => Some(*key),
-            ValuePathPart::Element => None,
+            ValuePathPart::Element(_) => None,
         })
     }
     /// Whether the last key must not be shown, because it may itself be a secret.
@@ -84,7 +88,7 @@ impl<'a> ValuePath<'a> {
         let last = self.parts.len().saturating_sub(1);
         match self.parts.last() {
             Some(ValuePathPart::Key(key)) => self.is_hidden(last, key),
-            Some(ValuePathPart::Element) => self.keys().any(|key| is_secret(key) || is_plural_of_secret(key)),
+            Some(ValuePathPart::Element(_)) => self.keys().any(|key| is_secret(key) || is_plural_of_secret(key)),
             None => false,
         }
     }
@@ -94,17 +98,32 @@ impl<'a> ValuePath<'a> {
         let above = || {
             self.parts.iter().take(at).filter_map(|part| match part {
                 ValuePathPart::Key(key) => Some(*key),
-                ValuePathPart::Element => None,
+                ValuePathPart::Element(_) => None,
             })
         };
         above().next_back().is_some_and(is_plural_of_secret) || !is_field_name(key) && above().any(is_secret)
+    }
+    /// Which of the values it is that have this path as text.
+    pub(super) fn element(&self) -> ElementKey {
+        let mut hasher = DefaultHasher::new();
+        let mut is_one = true;
+        for (n, part) in self.parts.iter().enumerate() {
+            match part {
+                ValuePathPart::Element(Some(element)) => element.hash(&mut hasher),
+                ValuePathPart::Element(None) => return ElementKey::NotOfLegacy,
+                ValuePathPart::Key(key) if is_id_key(key) || self.is_hidden(n, key) => key.hash(&mut hasher),
+                ValuePathPart::Key(_) => continue,
+            }
+            is_one = false;
+        }
+        if is_one { ElementKey::Only } else { ElementKey::Hash(hasher.finish()) }
     }
     /// Returns the path as text: `$.items[*].price`.
     pub(super) fn text(&self) -> String {
         let mut path = self.root.to_owned();
         for (n, part) in self.parts.iter().enumerate() {
             match part {
-                ValuePathPart::Element => path.push_str("[*]"),
+                ValuePathPart::Element(_) => path.push_str("[*]"),
                 ValuePathPart::Key(key) if is_id_key(key) || self.is_hidden(n, key) => path.push_str("[*]"),
                 ValuePathPart::Key(key) if is_plain_name(key) => {
                     path.push('.');

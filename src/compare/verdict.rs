@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::differing_elements::DifferingElements;
 use super::effects::{EffectCoverage, IntentCounts};
+use super::not_known::NotKnownValues;
 use crate::names::StepId;
 use crate::secret::{LengthMax, STARS, masked_and_cut};
 
@@ -161,6 +163,10 @@ fn with_dots(source: &str) -> String {
 }
 
 impl Comparison {
+    /// Whether anything of the replies was compared, or a call of the engine with one by legacy.
+    pub fn compares_anything(&self) -> bool {
+        self.compares_replies || self.effects.as_ref().is_some_and(EffectCoverage::has_compared)
+    }
     /// Whether an intent of one of these steps was compared with no call by legacy.
     pub fn lacks_calls_of(&self, steps: &[StepId]) -> bool {
         let of = |step| self.effects.as_ref()?.steps.get(step);
@@ -176,9 +182,9 @@ pub struct Comparison {
     /// The differences; their values are neither masked nor cut ([`Difference::mask_and_cut`]). Empty unless the
     /// verdict is a mismatch.
     pub differences: Vec<Difference>,
-    /// Where more than one element of a list differs, how many do, by the path and the kind of the difference.
+    /// Which elements of lists differ, by the path and the kind of the difference.
     #[serde(skip)]
-    pub elements: BTreeMap<(String, DifferenceKind), u32>,
+    pub elements: BTreeMap<(String, DifferenceKind), DifferingElements>,
     /// Whether there may be more differences than are listed: there were more than the limit, the time was used up, or
     /// two texts were too long to align.
     pub truncated: bool,
@@ -209,6 +215,9 @@ pub struct Comparison {
     /// because they are equal byte for byte, it is not known.
     #[serde(skip)]
     pub unparsable: Vec<UnparsableBody>,
+    /// The values of which it is not known whether they differ, because legacy's are those of a capture and redacted.
+    #[serde(skip)]
+    pub not_known: Vec<NotKnownValues>,
 }
 
 /// The arms, as [`UnparsableBody::arm`] names them.

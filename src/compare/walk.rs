@@ -7,6 +7,7 @@
 use super::body_rules::{IdRule, Tolerance, Unordered};
 use super::bounds::BoundExceeded;
 use super::context::WalkContext;
+use super::differing_elements::ElementOfLegacy;
 use super::equal::{same, within};
 use super::id_map::FoundIds;
 use super::id_words::is_number;
@@ -303,14 +304,15 @@ impl<'a, 'f> Walk<'a, 'f> {
         }
     }
 
+    /// `legacy`: with its index in legacy's list.
     fn compare_element<'v>(
         &mut self,
         path: &mut ValuePath<'v>,
-        legacy: Option<Node<'v>>,
+        legacy: Option<(usize, Node<'v>)>,
         engine: Option<Node<'v>>,
     ) -> Result<(), BoundExceeded> {
-        path.enter_element();
-        match (legacy, engine) {
+        path.enter_element(legacy.map(|(index, _)| ElementOfLegacy::at(index)));
+        match (legacy.map(|(_, node)| node), engine) {
             (Some(legacy), Some(engine)) => self.compare_values(path, legacy, engine)?,
             (Some(legacy), None) => self.add_unpaired(path, DifferenceKind::Missing, legacy),
             (None, Some(engine)) => self.add_unpaired(path, DifferenceKind::Extra, engine),
@@ -332,7 +334,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             let (legacy, engine) = (legacy.list(), engine.list());
             if let Some(pairs) = pairing::pair_reordered(&mut self.context, &legacy, &engine, 0..legacy.len())? {
                 for (a, b) in pairs {
-                    self.compare_element(path, Some(legacy[a]), Some(engine[b]))?;
+                    self.compare_element(path, Some((a, legacy[a])), Some(engine[b]))?;
                 }
                 return Ok(());
             }
@@ -340,7 +342,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         if legacy.len() != engine.len() && self.is_report() {
             let (legacy, engine) = (legacy.list(), engine.list());
             for (a, b) in pairing::pair_in_order(&mut self.context, &legacy, &engine)? {
-                self.compare_element(path, a.map(|n| legacy[n]), b.map(|n| engine[n]))?;
+                self.compare_element(path, a.map(|n| (n, legacy[n])), b.map(|n| engine[n]))?;
             }
             return Ok(());
         }
@@ -348,7 +350,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         let mut differing = Vec::new();
         for (n, (legacy, engine)) in legacy.iter().zip(engine.iter()).enumerate() {
             let found = self.context.findings.found();
-            self.compare_element(path, Some(legacy), Some(engine))?;
+            self.compare_element(path, Some((n, legacy)), Some(engine))?;
             differing.extend((self.context.findings.found() > found).then_some(n));
         }
         // One element alone cannot have been moved.
@@ -365,7 +367,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         self.context.findings.add_values(path, DifferenceKind::Order, Some(whole.0), Some(whole.1));
         self.in_reordered = true;
         for (a, b) in pairs {
-            self.compare_element(path, Some(legacy[a]), Some(engine[b]))?;
+            self.compare_element(path, Some((a, legacy[a])), Some(engine[b]))?;
         }
         self.in_reordered = false;
         Ok(())

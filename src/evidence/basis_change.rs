@@ -12,7 +12,7 @@ use super::basis::{BasisParts, EvidenceBasis};
 use super::counters::Counters;
 use super::rejudging::Rejudging;
 use super::route::{EarlierEvidence, EvidenceRestart, KeptEvidence, RULES, RouteEvidence};
-use super::rule_changes::{self, RuleChanges};
+use super::rule_changes;
 use super::uncompared_headers::UncomparedHeaders;
 use crate::compare::{Allowances, RulesDraft};
 use crate::flag::SkipReason;
@@ -89,6 +89,7 @@ impl Counters {
         let added = allowances(&rules, &basis.rules);
         let noise_changed = self.noise.set_basis(basis, added.is_some_and(|added| added.leave_out_only));
         self.dirty |= noise_changed;
+        self.dirty |= self.evidence.judge_answers(basis.wanted);
         if self.basis.as_deref() == Some(&basis.hash) {
             if noise_changed {
                 self.evidence.judge_groups(&self.noise);
@@ -117,8 +118,9 @@ impl Counters {
         let parts = differing.iter().map(part_change).collect();
         let (text, evidence_before) = (changed.join(", "), self.evidence.clone());
         let (pairs, mismatched) = (self.evidence.pairs(), self.evidence.mismatched);
-        let is_answered = self.evidence.answers_differences(basis.wanted);
-        let has_open_difference = RuleChanges::of(&self.evidence.earlier).has_open_difference && !is_answered;
+        let clean_pairs = self.evidence.clean_pairs();
+        let is_answered = self.evidence.are_answered_by(clean_pairs, basis.wanted);
+        let has_open_difference = self.evidence.rule_changes().has_open_difference && !is_answered;
         let is_only_of_rules = changed == [RULES];
         let taken_back = self.kept.iter().position(|kept| kept.basis == basis.hash);
         let again = taken_back.map(|index| self.kept.remove(index).evidence);
@@ -139,6 +141,7 @@ impl Counters {
             self.engine_generation += 1;
         }
         let mut earlier = std::mem::take(&mut old.earlier);
+        let mut dropped = std::mem::take(&mut old.dropped);
         let mut restarted = old.restarted.clone();
         // Nothing was compared since the last change: both answer what was found before.
         let joins_last = pairs == 0 && next != NextEvidence::Earlier && restarted.is_some();
@@ -153,14 +156,14 @@ impl Counters {
             // Where the evidence goes on, a change of the rules counts only after a difference.
             if !joins_last && (next != NextEvidence::GoesOn || mismatched > 0 || has_open_difference) {
                 let (basis, changed, answered) = (left.clone(), changed.clone(), is_answered);
-                earlier.push(EarlierEvidence { until: now, changed, pairs, mismatched, basis, answered });
-                rule_changes::prune(&mut earlier, EARLIER_MAX);
+                earlier.push(EarlierEvidence { until: now, changed, pairs, mismatched, basis, answered, clean_pairs });
+                rule_changes::prune(&mut earlier, &mut dropped, EARLIER_MAX);
             }
             // Samples are cleared at a change of the basis, so the groups of differences are not kept either: all of
             // this is written again with each change of the present evidence.
             let mut evidence = RouteEvidence { seen: BTreeMap::new(), ..old.clone() };
-            // Requests under way will not be counted in this evidence any more: they count in it as not compared, for
-            // the case that its basis returns.
+            // The outcomes of requests under way will not arrive here: they count as not compared now, in case this basis
+            // returns.
             evidence.count_lost(&self.in_flight, SkipReason::FilesChanged);
             self.kept.push(KeptEvidence { basis: left, evidence });
             self.kept.drain(..self.kept.len().saturating_sub(KEPT_MAX));
@@ -172,7 +175,7 @@ impl Counters {
             // It is not earlier evidence any more.
             (Some(evidence), _) => {
                 earlier.retain(|earlier| earlier.basis != basis.hash);
-                RouteEvidence { earlier, ..evidence }
+                RouteEvidence { earlier, dropped, ..evidence }
             }
             (None, NextEvidence::GoesOn) => {
                 if added.is_some_and(|added| added.ignores_calls) {
@@ -182,9 +185,9 @@ impl Counters {
                 self.rejudging = (differing > 0).then_some(Rejudging { rules, since: now, differing, pairs, seen });
                 // The new rules may ignore some of these by name.
                 let uncompared_headers = UncomparedHeaders::default();
-                RouteEvidence { restarted, earlier, uncompared_headers, ..old }
+                RouteEvidence { restarted, earlier, dropped, uncompared_headers, ..old }
             }
-            (None, _) => RouteEvidence { restarted, earlier, ..RouteEvidence::default() },
+            (None, _) => RouteEvidence { restarted, earlier, dropped, ..RouteEvidence::default() },
         };
         // Since this evidence was last in force, more may have been learned, or forgotten, of legacy's noise.
         self.evidence.judge_groups(&self.noise);
@@ -339,6 +342,34 @@ mod tests {
         counted(&mut counters, &basis("1", "b"), 1, 0);
         assert_eq!(counters.evidence.rule_changes_after_differences(), 1);
         assert_eq!(counters.evidence.earlier.len(), EARLIER_MAX);
+    }
+
+    /// Each change but the first is one of the rules after which a pair was equal.
+    #[test]
+    fn many_changes_of_the_rules_do_not_make_a_difference_forgotten() {
+        let mut counters = Counters::default();
+        counted(&mut counters, &basis("1", "0"), 1, 1);
+        for n in 1..EARLIER_MAX * 2 {
+            counted(&mut counters, &basis("1", &n.to_string()), 1, 0);
+            assert_eq!(counters.evidence.rule_changes_after_differences() as usize, n);
+        }
+        assert_eq!((counters.evidence.earlier.len(), counters.evidence.dropped.mismatched), (EARLIER_MAX, 1));
+    }
+
+    /// For one save of the rules the gates ask for little, and then for as much as before.
+    #[test]
+    fn an_answer_is_judged_by_what_the_gates_ask_for_now() {
+        let mut counters = Counters::default();
+        let of = |rules: &str, wanted: WantedPairs| EvidenceBasis { wanted, ..basis("1", rules) };
+        let (much, little) =
+            (WantedPairs { pairs: 20, mismatch_below: 0.2 }, WantedPairs { pairs: 1, mismatch_below: 0.99 });
+        counted(&mut counters, &of("a", much), 3, 3);
+        counted(&mut counters, &of("b", much), 6, 0);
+        counted(&mut counters, &of("c", little), 1, 0);
+        assert!(counters.evidence.earlier.last().is_some_and(|last| last.answered), "a few equal pairs are enough");
+        counted(&mut counters, &of("c", much), 1, 0);
+        assert!(!counters.evidence.earlier.last().is_some_and(|last| last.answered));
+        assert_eq!(counters.evidence.rule_changes_after_differences(), 2);
     }
 
     #[test]

@@ -110,7 +110,8 @@ impl JudgedRoute<'_> {
     pub fn open_differences(&self) -> Condition {
         let (open, allowed) = (self.evidence.mismatched, self.promote.open_differences);
         if open <= allowed {
-            let earlier: u64 = self.evidence.earlier.iter().map(|earlier| earlier.mismatched).sum();
+            let earlier = self.evidence.earlier.iter().map(|earlier| earlier.mismatched);
+            let earlier = self.evidence.dropped.mismatched + earlier.sum::<u64>();
             let earlier = match earlier {
                 0 => String::new(),
                 n => format!("; {n} differed before the workflow or the rules were changed"),

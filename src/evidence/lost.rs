@@ -51,6 +51,7 @@ pub(super) fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence
         legacy_4xx: before.legacy_4xx,
         legacy_5xx: before.legacy_5xx,
         earlier: before.earlier,
+        dropped: before.dropped,
         rule_hits: BTreeMap::new(),
         rule_last_hits: BTreeMap::new(),
         unparsable_bodies: BTreeMap::new(),
@@ -59,6 +60,7 @@ pub(super) fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence
         unresolved: before.unresolved,
         noise: before.noise,
         second_runs: before.second_runs,
+        values_not_known: before.values_not_known,
     }
 }
 

@@ -76,6 +76,7 @@ mod strata;
 mod strata_by;
 mod stratum_names;
 mod uncompared_headers;
+mod values_not_known;
 
 #[cfg(test)]
 mod gate_strata_tests;
@@ -135,7 +136,7 @@ pub use noise::{LegacyWrite, NoiseGroup, NoisePairs, PlaceOutcomes};
 pub use noise_places::DifferingPlaces;
 pub use noise_view::{Interval, NoiseView, NoisyPlace};
 pub use rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs};
-pub use route::{EarlierEvidence, EvidenceRestart, RULES, RouteEvidence};
+pub use route::{DroppedEvidence, EarlierEvidence, EvidenceRestart, RULES, RouteEvidence};
 pub use rung::{RungCounts, StepIntents};
 pub use second_runs::{EnginePlaces, SecondRuns};
 pub use statistics::{ErrorTable, RouteStatistics, StratumBound};

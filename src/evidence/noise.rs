@@ -8,15 +8,15 @@
 //! each place, from the first repeated request on, with the test of `paired` at d = 0 (a sign test on the pairs of
 //! outcomes that are not equal), so that it may be looked at after each request.
 //!
-//! A place in a list stands for all elements (`$.items[*].price`). There the outcome of a request is in how many
-//! elements each of the two differs from legacy's first reply: the engine differs "alone" if it does in more elements,
-//! legacy if it does in more. If the engine's reply and legacy's second one are exchangeable, neither number is larger
-//! more often than the other, so the test is the same; and an element that the engine has wrong beside noisy ones makes
-//! its number larger.
+//! A place in a list stands for all elements (`$.items[*].price`). There the engine differs "alone" if it differs from
+//! legacy's first reply in an element in which legacy's second one does not, and legacy if the engine differs in none but
+//! some of the elements in which legacy's second reply does. This is not symmetric: where each of them differs in an
+//! element in which the other does not, the engine counts. Otherwise an element that the engine always has wrong would
+//! count as often as a noisy one that it has right. So noise that is in other elements each time is no noise here.
 //!
 //! Always true:
 //! - only a place at which legacy was seen to differ from itself is noise, and only if the values that it stands for
-//!   are counted: a text has one place for all that it holds;
+//!   are told apart: a text has one place for all that it holds;
 //! - it is noise only until the test says, with an error rate of [`ALPHA`] for each place and direction, that the
 //!   engine differs there more often, or less often: then legacy's second reply does not show what the first one might
 //!   have been (the state changed in between). From then on differences there count, until the basis changes;
@@ -117,11 +117,11 @@ pub struct NoisePairs {
 /// In how many requests that legacy answered twice there was a difference at one place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlaceOutcomes {
-    /// Both the engine and legacy's second reply differ from legacy's first one, in a list in as many elements.
+    /// Both the engine and legacy's second reply differ from legacy's first one, in a list in the same elements.
     pub both: u64,
-    /// Only the engine does, in a list in more elements.
+    /// Only the engine does, in a list in some element.
     pub only_engine: u64,
-    /// Only legacy does, in a list in more elements.
+    /// Only legacy does, in a list in some element, while the engine does in none without legacy.
     pub only_legacy: u64,
     /// Whether the test has said that the engine differs more often than legacy from itself.
     pub engine_differs_more: bool,

@@ -37,12 +37,11 @@ impl RouteEvidence {
         let all: BTreeSet<&String> = engine.places.union(&again.places).collect();
         // Where a body was not compared, it is not known whether it differs.
         for place in all.into_iter().filter(|place| same_class || is_status(place)) {
-            // Which elements of a list are noisy is not known, but in how many of them each reply differs.
-            let (by_engine, by_legacy) = (engine.elements_at(place), again.elements_at(place));
-            if by_legacy > 0 {
+            if again.places.contains(place) {
                 legacy.count(place);
             }
-            self.noise.count_outcome(legacy, place, by_engine >= by_legacy, by_legacy >= by_engine);
+            let (engine_alone, legacy_within) = (!engine.are_among(again, place), again.are_among(engine, place));
+            self.noise.count_outcome(legacy, place, engine_alone || legacy_within, !engine_alone);
         }
         self.judge_groups(legacy);
         true

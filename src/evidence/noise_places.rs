@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::compare::{Comparison, Difference, DifferenceKind};
+use crate::compare::{Comparison, Difference, DifferenceKind, DifferingElements};
 
 /// The most places of one pair; a pair with more is never noise.
 const PLACES_OF_PAIR_MAX: usize = 64;
@@ -29,8 +29,8 @@ pub struct DifferingPlaces {
     pub(super) places: BTreeSet<String>,
     /// The differences in the order of calls, each as its path: `effects.charge, effects.mail`.
     pub(super) orders: BTreeSet<String>,
-    /// At how many elements of lists they differ at a place; one where nothing is said.
-    pub(super) elements: BTreeMap<String, u32>,
+    /// At which elements of lists they differ at a place.
+    pub(super) elements: BTreeMap<String, DifferingElements>,
     /// Whether one is a call by legacy whose path has placeholders.
     pub(super) has_values: bool,
     /// Whether these are all differences of the pair.
@@ -43,9 +43,9 @@ impl DifferingPlaces {
     /// The places of a comparison.
     pub fn of(comparison: &Comparison) -> Self {
         let mut found = Self::of_differences(&comparison.differences);
-        let counts =
-            comparison.elements.iter().map(|((path, kind), count)| (format!("{} {path}", kind.as_str()), *count));
-        found.elements = counts.filter(|(place, _)| found.places.contains(place)).collect();
+        let elements = comparison.elements.iter();
+        let elements = elements.map(|((path, kind), elements)| (format!("{} {path}", kind.as_str()), elements.clone()));
+        found.elements = elements.filter(|(place, _)| found.places.contains(place)).collect();
         found.lists_all_differences &= !comparison.truncated;
         found.lists_all_of_replies &= !comparison.truncated;
         found
@@ -85,9 +85,17 @@ impl DifferingPlaces {
     pub fn have_values(&self) -> bool {
         self.has_values
     }
-    /// How many elements of lists differ at a place; for one that stands in no list, one if it differs.
-    pub(super) fn elements_at(&self, place: &str) -> u32 {
-        if self.places.contains(place) { self.elements.get(place).copied().unwrap_or(1) } else { 0 }
+    /// Whether it differs at a place nowhere where these do not differ too: in a list, in none of the other elements.
+    pub(super) fn are_among(&self, others: &Self, place: &str) -> bool {
+        match (self.places.contains(place), others.places.contains(place)) {
+            (false, _) => true,
+            (true, false) => false,
+            (true, true) if !is_in_list(place) => true,
+            (true, true) => {
+                let elements = self.elements.get(place).zip(others.elements.get(place));
+                elements.is_some_and(|(own, others)| own.are_among(others))
+            }
+        }
     }
     /// Whether the replies are equal.
     pub fn are_replies_equal(&self) -> bool {
@@ -127,8 +135,8 @@ pub(super) fn name(Difference { path, kind, legacy, engine, .. }: &Difference) -
 }
 
 /// Whether differences at a place may be noise. A place in a list (`$.items[*].price`) stands for all elements, which
-/// are counted. A text or a body of bytes has one place for all of it, and so have all cookies, and what differs there
-/// is not counted: noise at one of them would hide a defect at another.
+/// are told apart. A text or a body of bytes has one place for all of it, and so have all cookies, and what differs
+/// there is not: noise at one of them would hide a defect at another.
 pub(super) fn may_be_noise_at(place: &str) -> bool {
     let path = place.split_once(' ').map_or(place, |(_, path)| path);
     !matches!(path, "text" | "body" | "$" | "headers.set-cookie")
@@ -174,6 +182,7 @@ mod tests {
             calls: Vec::new(),
             orders_not_kept: Vec::new(),
             unparsable: Vec::new(),
+            not_known: Vec::new(),
         }
     }
 
@@ -190,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_values_that_are_not_counted_is_known_by_its_path() {
+    fn what_stands_for_values_that_are_not_told_apart_is_known_by_its_path() {
         for counted in ["value $.at", "status 200 201", "header headers.etag", "missing $.a", "order $.items"] {
             assert!(may_be_noise_at(counted) && !is_in_list(counted), "{counted}");
         }
@@ -203,14 +212,27 @@ mod tests {
     }
 
     #[test]
-    fn elements_of_lists_are_counted_at_their_place() {
+    fn elements_of_lists_are_known_at_their_place() {
         let at = "$.items[*].price";
-        let differences = [(DifferenceKind::Value, at), (DifferenceKind::Type, at), (DifferenceKind::Value, "$.at")];
-        let mut comparison = compared(&differences, false);
-        comparison.elements = [((at.to_owned(), DifferenceKind::Value), 3)].into();
-        let found = DifferingPlaces::of(&comparison);
-        let of = ["value $.items[*].price", "type $.items[*].price", "value $.at", "value $.b"];
-        assert_eq!(of.map(|place| found.elements_at(place)), [3, 1, 1, 0]);
+        let of = |elements: &[u64]| {
+            let differences =
+                [(DifferenceKind::Value, at), (DifferenceKind::Type, at), (DifferenceKind::Value, "$.at")];
+            let mut comparison = compared(&differences, false);
+            let elements = DifferingElements::new(elements.iter().copied(), false);
+            comparison.elements = [((at.to_owned(), DifferenceKind::Value), elements)].into();
+            DifferingPlaces::of(&comparison)
+        };
+        let (two, three) = (of(&[1, 2]), of(&[1, 2, 3]));
+        let price = "value $.items[*].price";
+        assert!(two.are_among(&three, price) && !three.are_among(&two, price) && two.are_among(&two, price));
+        assert!(!of(&[4]).are_among(&three, price), "another element");
+        assert!(two.are_among(&three, "value $.at") && two.are_among(&three, "value $.b"));
+        assert!(!two.are_among(&three, "type $.items[*].price"), "nothing is known of its elements");
+        assert!(!two.are_among(&of_none(), price) && of_none().are_among(&two, price));
+    }
+
+    fn of_none() -> DifferingPlaces {
+        places(&[], false)
     }
 
     #[test]

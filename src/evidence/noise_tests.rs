@@ -302,6 +302,7 @@ pub(super) fn comparison(places: &[(DifferenceKind, &str)]) -> Comparison {
         calls: Vec::new(),
         orders_not_kept: Vec::new(),
         unparsable: Vec::new(),
+        not_known: Vec::new(),
     }
 }
 

@@ -108,11 +108,12 @@ impl Counters {
             if differ > 0 {
                 let pairs = self.evidence.pairs().saturating_sub(*pairs);
                 let basis = self.basis.clone().unwrap_or_default();
-                let (changed, mismatched, answered) = (changed.clone(), differ, false);
-                earlier.push(EarlierEvidence { until: now, changed, pairs, mismatched, basis, answered });
+                let (changed, mismatched, answered, clean_pairs) = (changed.clone(), differ, false, None);
+                earlier.push(EarlierEvidence { until: now, changed, pairs, mismatched, basis, answered, clean_pairs });
             }
             let restarted = Some(EvidenceRestart { at: now, changed, pairs_before: *pairs });
-            self.evidence = RouteEvidence { restarted, earlier, ..RouteEvidence::default() };
+            let dropped = self.evidence.dropped;
+            self.evidence = RouteEvidence { restarted, earlier, dropped, ..RouteEvidence::default() };
             return RejudgedOutcome::FromZero;
         }
         let mut equal = 0;

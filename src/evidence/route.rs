@@ -14,6 +14,7 @@ use super::second_runs::SecondRuns;
 use super::strata::NotCompared;
 use super::strata_by::StrataBy;
 use super::uncompared_headers::UncomparedHeaders;
+use super::values_not_known::ValuesNotKnown;
 use crate::compare::{Comparison, UnparsableBody};
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::State;
@@ -94,6 +95,8 @@ pub struct RouteEvidence {
     pub legacy_5xx: u64,
     /// What the evidence was each time it was started from zero, the oldest first; the last 16 times.
     pub earlier: Vec<EarlierEvidence>,
+    /// What those before these said of differences and of changes of the rules.
+    pub dropped: DroppedEvidence,
     /// For each rule, how often it made two different values equal.
     pub rule_hits: BTreeMap<String, u64>,
     /// When that was the last time.
@@ -111,6 +114,9 @@ pub struct RouteEvidence {
     pub noise: NoisePairs,
     /// Where the engine differed from itself.
     pub second_runs: SecondRuns,
+    /// What is known of places at which captured values are redacted; nothing but in a rehearsal.
+    #[serde(skip)]
+    pub values_not_known: ValuesNotKnown,
 }
 
 /// Rules whose hits are counted separately.
@@ -128,6 +134,7 @@ impl RouteEvidence {
         for (rule, hits) in &comparison.ignored_by {
             self.count_hits(rule, u64::from(*hits), now);
         }
+        comparison.not_known.iter().for_each(|values| self.values_not_known.note(values));
     }
     /// Counts that a rule made values equal, if there is room for the rule.
     pub(super) fn count_hits(&mut self, rule: &str, hits: u64, now: Timestamp) {
@@ -176,10 +183,27 @@ pub struct EarlierEvidence {
     /// The basis that it had; empty if an earlier version stored it.
     #[serde(default)]
     pub basis: String,
-    /// Whether no pair differed, and there were as many as the gates asked for: a difference that was seen before has
+    /// Whether no pair differed, and there were as many as the gates ask for: a difference that was seen before has
     /// been answered.
     #[serde(default)]
     pub answered: bool,
+    /// The pairs without an error; `null` if a pair differed, and in evidence of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clean_pairs: Option<u64>,
+}
+
+/// What the entries of [`RouteEvidence::earlier`] said that are not kept any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(default)]
+pub struct DroppedEvidence {
+    /// The pairs that differed.
+    pub mismatched: u64,
+    /// How often the rules were changed after a difference.
+    pub rule_changes: u32,
+    /// How often before a change of something else forgave these.
+    pub forgiven: u32,
+    /// Whether a difference has not been answered.
+    pub has_open_difference: bool,
 }
 
 /// The evidence of an earlier basis.

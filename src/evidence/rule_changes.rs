@@ -2,13 +2,14 @@
 //! nothing, so each time it takes stronger evidence ([`bound`](super::bound)).
 //!
 //! Always true: a difference is answered once so many pairs were compared without one, under the same files, as the
-//! gates ask for. Until then each change of the rules counts, whatever else was changed in between, or together with
-//! them. A change of something else alone, after a difference, forgives the changes before it; but they count again if
-//! the rules are changed before the difference is answered.
+//! gates ask for by the files in force now. Until then each change of the rules counts, whatever else was changed in
+//! between, or together with them. A change of something else alone, after a difference, forgives the changes before it;
+//! but they count again if the rules are changed before the difference is answered. What is dropped because there is no
+//! room for more entries goes on to count, and counts as not answered.
 
 use super::basis::WantedPairs;
 use super::bound;
-use super::route::{EarlierEvidence, RULES, RouteEvidence};
+use super::route::{DroppedEvidence, EarlierEvidence, RULES, RouteEvidence};
 
 /// What the earlier evidence says of changes of the rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,47 +20,90 @@ pub(super) struct RuleChanges {
     pub has_open_difference: bool,
 }
 
-impl RuleChanges {
-    pub(super) fn of(earlier: &[EarlierEvidence]) -> Self {
-        let (mut counted, mut forgiven, mut is_open) = (0_u32, 0_u32, false);
-        for EarlierEvidence { changed, mismatched, answered, .. } in earlier {
-            if *mismatched > 0 {
-                is_open = true;
-            } else if *answered {
-                (counted, forgiven, is_open) = (0, 0, false);
-            }
-            if changed.iter().any(|part| part == RULES) {
-                if is_open {
-                    (counted, forgiven) = (counted + forgiven + 1, 0);
-                }
-            } else if *mismatched > 0 {
-                (counted, forgiven) = (0, counted + forgiven);
-            }
+impl DroppedEvidence {
+    /// Adds what an entry says that came after these.
+    fn add(&mut self, entry: &EarlierEvidence, is_answered: bool) {
+        let Self { mismatched, rule_changes, forgiven, has_open_difference } = self;
+        *mismatched += entry.mismatched;
+        if entry.mismatched > 0 {
+            *has_open_difference = true;
+        } else if is_answered {
+            (*rule_changes, *forgiven, *has_open_difference) = (0, 0, false);
         }
-        Self { after_differences: counted, has_open_difference: is_open }
+        if tells_of_rules(entry) {
+            if *has_open_difference {
+                (*rule_changes, *forgiven) = (*rule_changes + *forgiven + 1, 0);
+            }
+        } else if entry.mismatched > 0 {
+            (*rule_changes, *forgiven) = (0, *rule_changes + *forgiven);
+        }
+    }
+}
+
+fn tells_of_rules(entry: &EarlierEvidence) -> bool {
+    entry.changed.iter().any(|part| part == RULES)
+}
+
+impl RuleChanges {
+    fn of(dropped: DroppedEvidence, earlier: &[EarlierEvidence]) -> Self {
+        let mut all = dropped;
+        earlier.iter().for_each(|entry| all.add(entry, entry.answered));
+        Self { after_differences: all.rule_changes, has_open_difference: all.has_open_difference }
     }
 }
 
 impl RouteEvidence {
     /// How often the rules were changed after a difference, as far as that counts.
     pub(super) fn rule_changes_after_differences(&self) -> u32 {
-        RuleChanges::of(&self.earlier).after_differences
+        self.rule_changes().after_differences
     }
 
-    /// Whether no pair differs, and there are as many as the gates ask for.
-    pub(super) fn answers_differences(&self, wanted: WantedPairs) -> bool {
-        let needed = bound::clean_pairs_after(self.rule_changes_after_differences(), wanted.mismatch_below);
-        self.mismatched == 0 && self.pairs_without_error() >= needed.max(wanted.pairs).max(1)
+    /// What the earlier evidence says of changes of the rules.
+    pub(super) fn rule_changes(&self) -> RuleChanges {
+        RuleChanges::of(self.dropped, &self.earlier)
+    }
+
+    /// If no pair differs: how many there are that may answer an earlier difference.
+    pub(super) fn clean_pairs(&self) -> Option<u64> {
+        (self.mismatched == 0).then(|| self.pairs_without_error())
+    }
+
+    /// Whether so many pairs answer the differences before them.
+    pub(super) fn are_answered_by(&self, clean_pairs: Option<u64>, wanted: WantedPairs) -> bool {
+        clean_pairs.is_some_and(|pairs| pairs >= needed_pairs(self.rule_changes_after_differences(), wanted))
+    }
+
+    /// Judges anew which earlier evidence answered the differences before it, since the gates may ask for something
+    /// else now. Returns whether anything has changed.
+    pub(super) fn judge_answers(&mut self, wanted: WantedPairs) -> bool {
+        let (mut before, mut is_changed) = (self.dropped, false);
+        for entry in &mut self.earlier {
+            // Evidence that an earlier version stored stays as it was judged.
+            if let Some(pairs) = entry.clean_pairs {
+                let is_answered = pairs >= needed_pairs(before.rule_changes, wanted);
+                is_changed |= std::mem::replace(&mut entry.answered, is_answered) != is_answered;
+            }
+            before.add(entry, entry.answered);
+        }
+        is_changed
     }
 }
 
-/// Removes the oldest entries beyond `max`; first those that tell nothing of differences and changes of the rules.
-pub(super) fn prune(earlier: &mut Vec<EarlierEvidence>, max: usize) {
+/// How many pairs without a difference answer the differences before them, after so many changes of the rules.
+fn needed_pairs(rule_changes: u32, wanted: WantedPairs) -> u64 {
+    bound::clean_pairs_after(rule_changes, wanted.mismatch_below).max(wanted.pairs).max(1)
+}
+
+/// Removes the oldest entries beyond `max`; first those that tell nothing of differences and changes of the rules. What
+/// the others say is added to `dropped`.
+pub(super) fn prune(earlier: &mut Vec<EarlierEvidence>, dropped: &mut DroppedEvidence, max: usize) {
     while earlier.len() > max {
-        let tells_nothing = |entry: &EarlierEvidence| {
-            entry.mismatched == 0 && !entry.answered && !entry.changed.iter().any(|part| part == RULES)
-        };
-        let at = earlier.iter().position(tells_nothing).unwrap_or_default();
-        earlier.remove(at);
+        let tells_nothing =
+            |entry: &EarlierEvidence| entry.mismatched == 0 && !entry.answered && !tells_of_rules(entry);
+        let at = earlier.iter().position(tells_nothing);
+        let entry = earlier.remove(at.unwrap_or_default());
+        if at.is_none() {
+            dropped.add(&entry, false);
+        }
     }
 }

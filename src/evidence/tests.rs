@@ -47,6 +47,7 @@ fn comparison(verdict: Verdict) -> Comparison {
         calls: Vec::new(),
         orders_not_kept: Vec::new(),
         unparsable: vec![UnparsableBody { arm: "legacy", format: "JSON" }],
+        not_known: Vec::new(),
     }
 }
 

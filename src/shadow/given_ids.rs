@@ -124,7 +124,8 @@ impl Recent {
     /// instances; then the ids that one of these instances and its twin have.
     ///
     /// An id may be the number of something else. So only ids of the kind that is declared for the instances count, and
-    /// ids that are no short numbers.
+    /// ids that are no short numbers. Where both arms name legacy's id of an instance, the engine may have read it from
+    /// the request, or from a service.
     fn contradicted(
         &self,
         family: &RouteId,
@@ -137,7 +138,8 @@ impl Recent {
             let found = by.get(&(family.clone(), id.into()))?;
             (is_declared || !is_short_number(id)).then(|| found.to_string())
         };
-        if let Some(engine) = known(&self.twins, of_legacy).filter(|twin| twin != of_engine) {
+        let twin = known(&self.twins, of_legacy).filter(|twin| twin != of_engine && of_legacy != of_engine);
+        if let Some(engine) = twin {
             return Some(InstanceIds { legacy: of_legacy.to_owned(), engine });
         }
         let legacy = known(&self.instances, of_engine).filter(|instance| instance != of_legacy)?;
@@ -221,6 +223,8 @@ mod tests {
         assert_eq!(contradicted(&orders, order, "17", "new"), None, "nothing says that instances are of this kind");
         given.0.lock().unwrap().kinds.insert(orders.clone(), "order".to_owned());
         assert_eq!(contradicted(&orders, order, "17", "new"), Some(ids("17", a)));
+        assert_eq!(contradicted(&orders, order, "17", "17"), None, "both name legacy's id");
+        assert_eq!(contradicted(&orders, order, b, b), Some(ids("18", b)), "the id of the twin of another one");
         assert_eq!(contradicted(&orders, Some("customer"), "17", "new"), None);
         assert_eq!(contradicted(&orders, order, "17", a), None);
         assert_eq!(contradicted(&RouteId::new("carts.create"), None, "17", b), None);

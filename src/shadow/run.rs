@@ -329,9 +329,8 @@ impl Runner {
             self.count_unresolved(answered, generation, not_known, &report);
             return not_known;
         }
-        // Where the workflow makes no calls that are compared either, that the pair is equal says nothing.
-        let compares_calls = effects.is_some() && rules.compare_calls();
-        if !compares_calls && comparison.verdict != Verdict::Mismatch && !comparison.compares_replies {
+        // Where no call was compared with one by legacy either, that the pair is equal says nothing.
+        if !comparison.compares_anything() && comparison.verdict != Verdict::Mismatch {
             return ComparisonOutcome::Skipped(SkipReason::NothingCompared);
         }
         if let (Some(instance), Some(bound), Verdict::Match | Verdict::Ignored) = (instance, bound, comparison.verdict)

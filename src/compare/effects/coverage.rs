@@ -20,6 +20,13 @@ pub struct EffectCoverage {
     pub calls_not_judged: u32,
 }
 
+impl EffectCoverage {
+    /// Whether a call of the engine was compared with one by legacy.
+    pub fn has_compared(&self) -> bool {
+        self.steps.values().any(|step| step.compared > 0)
+    }
+}
+
 /// What the intents of one step of a pair were held against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IntentCounts {

@@ -34,6 +34,8 @@ mod step_calls;
 mod unpaired;
 
 #[cfg(test)]
+mod compared_tests;
+#[cfg(test)]
 mod corresponding_tests;
 #[cfg(test)]
 mod not_known_tests;
@@ -49,8 +51,6 @@ mod stopped_tests;
 mod tests;
 #[cfg(test)]
 mod unattributed_tests;
-#[cfg(test)]
-mod unseen_tests;
 
 pub use call_template::{CallRole, CallTemplate};
 pub use corresponding::{CorrespondingCall, corresponding_call};

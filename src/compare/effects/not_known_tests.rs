@@ -48,6 +48,12 @@ fn a_constant_in_place_of_a_redacted_value_is_counted_and_is_no_difference() {
         let places = ["not known: $.paid[*].card", "not known: effects.charge.body.card"];
         let counted: Vec<_> = found.ignored_by.iter().map(|(what, n)| (what.as_str(), *n)).collect();
         assert_eq!(counted, places.map(|place| (place, 1)), "{constant}");
+        let values: Vec<_> = found.not_known.iter().map(|values| (values.path.as_str(), values.legacy)).collect();
+        assert_eq!(
+            values.iter().map(|(path, _)| *path).collect::<Vec<_>>(),
+            ["$.paid[*].card", "effects.charge.body.card"]
+        );
+        assert_eq!(values[0].1, values[1].1, "the same value of legacy");
     }
 }
 

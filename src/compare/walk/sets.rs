@@ -10,6 +10,7 @@ use super::{InSets, PassPurpose, Walk};
 use crate::compare::body_rules::{IdRule, RuleId, Unordered};
 use crate::compare::bounds::BoundExceeded;
 use crate::compare::context::WalkContext;
+use crate::compare::differing_elements::ElementOfLegacy;
 use crate::compare::node::{Members, Node};
 use crate::compare::pairing;
 use crate::compare::repeated_report;
@@ -63,7 +64,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             }
         };
         for (a, b) in pairs {
-            path.enter_element();
+            path.enter_element(a.map(|(key, _)| ElementOfLegacy::of_key(key)));
             match (a, b) {
                 (Some((legacy_key, of_legacy)), Some((engine_key, of_engine))) => {
                     let keys = (Value::from(legacy_key), Value::from(engine_key));
@@ -108,7 +109,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             self.context.findings.count_use(rule);
         }
         for (a, b) in pairs {
-            self.compare_element(path, a.map(|n| legacy[n]), b.map(|n| engine[n]))?;
+            self.compare_element(path, a.map(|n| (n, legacy[n])), b.map(|n| engine[n]))?;
         }
         Ok(())
     }
@@ -127,7 +128,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             let (mut is_changed, last) = (false, pairs.len().saturating_sub(1));
             for (at, (a, b)) in pairs.into_iter().enumerate() {
                 let before = self.context.ids.len();
-                self.compare_element(path, a.map(|n| legacy[n]), b.map(|n| engine[n]))?;
+                self.compare_element(path, a.map(|n| (n, legacy[n])), b.map(|n| engine[n]))?;
                 is_changed = self.context.ids.len() > before + 1 && at < last;
                 if is_changed && paired < PAIRED_ANEW_MAX {
                     break;

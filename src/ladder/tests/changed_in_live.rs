@@ -59,6 +59,7 @@ impl Fixture {
             calls: Vec::new(),
             orders_not_kept: Vec::new(),
             unparsable: Vec::new(),
+            not_known: Vec::new(),
         };
         let route = RouteId::from("bare");
         let generation = self.evidence.generation(&route, 0);

@@ -244,6 +244,7 @@ impl Fixture {
             calls: Vec::new(),
             orders_not_kept: Vec::new(),
             unparsable: Vec::new(),
+            not_known: Vec::new(),
         };
         for _ in 0..20 {
             self.evidence.record_pair(&route, self.evidence.generation(&route, 0), State::Dark, &equal, &reply, &reply);

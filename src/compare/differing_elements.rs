@@ -1,0 +1,138 @@
+//! Which elements of lists differ at each path: a difference is listed once for all elements that have it.
+//!
+//! An element is known by its index in legacy's list, or by its key, and by those of the lists around it, so that the
+//! elements in which two replies differ from the same reply of legacy can be held against each other.
+//!
+//! Always true: where no list element differs nothing is kept, so that equal replies cost nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::verdict::{Difference, DifferenceKind};
+
+/// The most elements that are known of one difference.
+const ELEMENTS_MAX: usize = 1_024;
+
+/// An element of a list of legacy's, by its index, or a member of an object whose keys are ids, by its key.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) struct ElementOfLegacy(u64);
+
+impl ElementOfLegacy {
+    pub(super) fn at(index: usize) -> Self {
+        Self(index as u64)
+    }
+    pub(super) fn of_key(key: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+/// Which of the values it is that have the same path as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ElementKey {
+    /// There is only one: the path leads through no list.
+    Only,
+    /// A hash of which elements of legacy's it is in.
+    Hash(u64),
+    /// It is in an element that legacy's list does not have.
+    NotOfLegacy,
+}
+
+/// The elements in which a reply differs from legacy's at one path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DifferingElements {
+    known: BTreeSet<u64>,
+    /// Whether there are more: elements that legacy's list does not have, or more than [`ELEMENTS_MAX`].
+    has_others: bool,
+}
+
+impl DifferingElements {
+    /// Those with these hashes; `has_others`: there are more, of which nothing is known.
+    pub fn new(known: impl IntoIterator<Item = u64>, has_others: bool) -> Self {
+        Self { known: known.into_iter().collect(), has_others }
+    }
+
+    /// Whether each of them is known to be one of these.
+    pub fn are_among(&self, others: &Self) -> bool {
+        !self.has_others && self.known.is_subset(&others.known)
+    }
+
+    fn add(&mut self, element: ElementKey) {
+        match element {
+            ElementKey::Hash(hash) if self.known.len() < ELEMENTS_MAX => drop(self.known.insert(hash)),
+            ElementKey::Hash(hash) => self.has_others |= !self.known.contains(&hash),
+            ElementKey::NotOfLegacy => self.has_others = true,
+            ElementKey::Only => {}
+        }
+    }
+}
+
+/// For each difference that is listed, by its index, the elements that have it; none, beyond the end.
+#[derive(Clone, Default)]
+pub(super) struct ElementsByDifference(Vec<DifferingElements>);
+
+impl ElementsByDifference {
+    /// Adds an element that has the difference with this index.
+    pub(super) fn add(&mut self, index: usize, element: ElementKey) {
+        if element == ElementKey::Only {
+            return;
+        }
+        if self.0.len() <= index {
+            self.0.resize(index + 1, DifferingElements::default());
+        }
+        if let Some(elements) = self.0.get_mut(index) {
+            elements.add(element);
+        }
+    }
+
+    /// Those of differences in lists, by the path and the kind of the difference.
+    pub(super) fn by_place(self, differences: &[Difference]) -> BTreeMap<(String, DifferenceKind), DifferingElements> {
+        let is_any = |elements: &DifferingElements| elements.has_others || !elements.known.is_empty();
+        let all = differences.iter().zip(self.0).filter(|(_, elements)| is_any(elements));
+        all.map(|(difference, elements)| ((difference.path.clone(), difference.kind), elements)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::compare::tests::bodies;
+
+    fn list(prices: &[u64], note: &str) -> Value {
+        let items: Vec<_> = prices.iter().map(|price| json!({ "price": price, "tags": [note, note] })).collect();
+        json!({ "items": items, "at": note })
+    }
+
+    fn differing(path: &str, engine: Value) -> Option<DifferingElements> {
+        let comparison = bodies(list(&[1, 2, 3, 4], "a"), engine, json!({}));
+        comparison.elements.into_iter().find(|((at, _), _)| at == path).map(|(_, elements)| elements)
+    }
+
+    #[test]
+    fn elements_are_known_by_their_index_in_legacys_list() {
+        let at = |prices: &[u64]| differing("$.items[*].price", list(prices, "a"));
+        assert_eq!(at(&[1, 2, 3, 4]), None);
+        let (last, three) = (at(&[1, 2, 3, 9]).unwrap(), at(&[9, 2, 8, 7]).unwrap());
+        assert!(last.are_among(&three) && !three.are_among(&last) && last.are_among(&last));
+        assert!(!at(&[1, 9, 3, 4]).unwrap().are_among(&three), "another element");
+        // All of a list within a list.
+        let tags = |prices: &[u64]| differing("$.items[*].tags[*]", list(prices, "b")).unwrap();
+        assert!(tags(&[1, 2, 3, 4]).are_among(&tags(&[9, 8, 7, 6])));
+        assert_eq!(tags(&[1, 2, 3, 4]).known.len(), 8);
+    }
+
+    #[test]
+    fn of_elements_that_legacy_does_not_have_nothing_is_known() {
+        let longer = differing("$.items[*]", list(&[1, 2, 3, 4, 5], "a")).unwrap();
+        assert!(!longer.are_among(&longer));
+        let many = |count: u64| DifferingElements::new(0..count, false);
+        let mut all = many(ELEMENTS_MAX as u64);
+        all.add(ElementKey::Hash(3));
+        assert!(all.are_among(&many(2_000)));
+        all.add(ElementKey::Hash(5_000));
+        assert!(!all.are_among(&many(10_000)), "more than are known");
+    }
+}

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::pool;
+use crate::priority;
 
 /// The threads that serve client connections. They end when this is dropped.
 #[derive(Default)]
@@ -42,6 +43,7 @@ impl Workers {
             let (handle, stop) = (runtime.handle().clone(), workers.stop.clone());
             std::thread::Builder::new().name("proxy".into()).spawn(move || {
                 pool::keep_connections_on_this_thread();
+                priority::take_short_turns();
                 runtime.block_on(stop.cancelled());
             })?;
             workers.all.push(Worker { runtime: handle, connections: Arc::default() });

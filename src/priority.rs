@@ -1,5 +1,5 @@
-//! How the threads that answer callers and those of work for which no caller waits (shadow runs, comparisons, snapshots)
-//! share a core.
+//! How the threads that answer callers share a core with those of work for which no caller waits: shadow runs,
+//! comparisons, snapshots.
 //!
 //! Always true: that work has a lower priority than the threads that answer callers, and it lets them run between two
 //! parts of it. The priority alone is not enough: the scheduler decides by it who gets how much of a core, but a thread
@@ -25,9 +25,9 @@ pub fn lower() {
 #[cfg(target_os = "linux")]
 const TURN_NS: u64 = 100_000;
 
-/// Asks for short turns of the calling thread on a core that it shares: it runs soon after it has become ready, and more
-/// often. Its share of the core stays the same. Linux before 6.12 does as if nothing was asked, other systems are not
-/// asked.
+/// Asks for short turns of the calling thread on a core that it shares: it runs soon after it has become ready, and
+/// more often. Its share of the core stays the same. Linux before 6.12 does as if nothing was asked, other systems are
+/// not asked.
 pub fn take_short_turns() {
     #[cfg(target_os = "linux")]
     if let Err(error) = set_turn(TURN_NS) {

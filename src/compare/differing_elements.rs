@@ -8,8 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::verdict::{Difference, DifferenceKind};
-
 /// The most elements that are known of one difference.
 const ELEMENTS_MAX: usize = 1_024;
 
@@ -86,11 +84,10 @@ impl ElementsByDifference {
         }
     }
 
-    /// Those of differences in lists, by the path and the kind of the difference.
-    pub(super) fn by_place(self, differences: &[Difference]) -> BTreeMap<(String, DifferenceKind), DifferingElements> {
+    /// Those of the differences in lists. `names` has the name of each listed difference, in their order.
+    pub(super) fn by_name<N: Ord>(self, names: impl Iterator<Item = N>) -> BTreeMap<N, DifferingElements> {
         let is_any = |elements: &DifferingElements| elements.has_others || !elements.known.is_empty();
-        let all = differences.iter().zip(self.0).filter(|(_, elements)| is_any(elements));
-        all.map(|(difference, elements)| ((difference.path.clone(), difference.kind), elements)).collect()
+        names.zip(self.0).filter(|(_, elements)| is_any(elements)).collect()
     }
 }
 

@@ -383,7 +383,7 @@ impl<'a> ComparisonFindings<'a> {
         let fingerprint = fingerprint(&self.differences, self.cause.as_deref(), self.distances.largest());
         Comparison {
             verdict,
-            elements: self.elements.by_place(&self.differences),
+            elements: self.elements.by_name(self.differences.iter().map(|d| (d.path.clone(), d.kind))),
             differences: self.differences,
             truncated: self.truncated,
             ignored_by,

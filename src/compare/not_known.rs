@@ -1,12 +1,12 @@
 //! Places of which it cannot be known whether the values differ, because the captured value is redacted.
 //!
-//! Of a redacted value a capture has a hash, so that only a value that came from the capture too can be held against it.
-//! What the workflow has from elsewhere (a constant, a computed value) may be equal to the value that legacy had. But one
-//! value cannot be equal to two different ones: over several pairs it may show that it differs
+//! Of a redacted value a capture has a hash, so that only a value that came from the capture too can be held against
+//! it. What the workflow has from elsewhere (a constant, a computed value) may be equal to the value that legacy had.
+//! But one value cannot be equal to two different ones: over several pairs it may show that it differs
 //! ([`NotKnownValues`]).
 //!
-//! Always true: such a place is counted, and shown; it is no difference of the pair. Only a value under a name counts: a
-//! body of which nothing but a hash is known differs from any other body.
+//! Always true: such a place is counted, and shown; it is no difference of the pair. Only a value under a name counts:
+//! a body of which nothing but a hash is known differs from any other body.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

@@ -27,6 +27,7 @@ mod modes;
 mod one_arm;
 mod other_store_key;
 mod owners;
+mod pending_answers;
 mod pending_runs;
 mod rehearsed_children;
 mod rerun_of_children;

@@ -3,9 +3,9 @@
 //!
 //! Always true: a difference is answered once so many pairs were compared without one, under the same files, as the
 //! gates ask for by the files in force now. Until then each change of the rules counts, whatever else was changed in
-//! between, or together with them. A change of something else alone, after a difference, forgives the changes before it;
-//! but they count again if the rules are changed before the difference is answered. What is dropped because there is no
-//! room for more entries goes on to count, and counts as not answered.
+//! between, or together with them. A change of something else alone, after a difference, forgives the changes before
+//! it; but they count again if the rules are changed before the difference is answered. What is dropped because there
+//! is no room for more entries goes on to count, and counts as not answered.
 
 use super::basis::WantedPairs;
 use super::bound;

@@ -222,15 +222,25 @@ async fn a_planted_defect_is_found_without_network_and_the_mended_workflow_passe
     let shown = rehearse(&shop.flags, &file, &[]).await;
     let shown_text = output_text(&shown);
     assert!(shown_text.contains("12 of 12 pairs differ") && shown_text.contains("effects.charge"), "{shown_text}");
-    // A constant where the captured value is redacted: whether that one is equal cannot be said.
+    // A constant where the captured value is redacted: whether that one is equal cannot be said of one pair. It is not
+    // equal to twelve different ones.
     let constant = workflow(RIGHT).replace("card: \"${request.body.card}\", token", "card: ok, token");
     shop.flags.write("workflows/create.yaml", &constant);
-    let (code, unknown) = report(&shop.flags, &file).await;
-    let found = &unknown["routes"]["orders"];
-    assert_eq!((code, &found["ignored"], &found["mismatched"]), (Some(0), &json!(12), &json!(0)), "{unknown}");
-    assert_eq!(found["not_known"], json!({ "effects.charge.body.card": 12 }), "{unknown}");
-    let shown = output_text(&rehearse(&shop.flags, &file, &[]).await);
-    assert!(shown.contains("12 pairs at effects.charge.body.card: not known whether equal"), "{shown}");
+    let one = file.with_file_name("one.ndjson");
+    std::fs::write(&one, text.lines().next().expect("a line")).expect("written");
+    for (file, code, pairs, contradicted, last) in [
+        (&one, 0, 1, json!({}), "nothing is known to differ in 1 pair; 1 place is not known"),
+        (&file, 1, 12, json!({ "effects.charge.body.card": 11 }), "at least 11 of 12 pairs differ"),
+    ] {
+        let (exit, unknown) = report(&shop.flags, file).await;
+        let found = &unknown["routes"]["orders"];
+        let counts = (exit, &found["ignored"], &found["mismatched"], &found["contradicted"]);
+        assert_eq!(counts, (Some(code), &json!(pairs), &json!(0), &contradicted), "{unknown}");
+        assert_eq!(found["not_known"], json!({ "effects.charge.body.card": pairs }), "{unknown}");
+        let shown = output_text(&rehearse(&shop.flags, file, &[]).await);
+        assert!(shown.contains(" at effects.charge.body.card: not known whether equal"), "{shown}");
+        assert!(shown.contains(last), "{shown}");
+    }
     // A read that was never captured: nothing can be said.
     shop.flags.edit("workflows/create.yaml", |_| workflow(RIGHT).replace("/prices/$", "/offers/$"));
     let (code, unknown) = report(&shop.flags, &file).await;

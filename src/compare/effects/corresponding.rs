@@ -5,8 +5,8 @@
 //! difference, and not to be replaced by legacy's. Ids that the two arms gave out are not known yet, and count as
 //! equal.
 //!
-//! A call that equals what another item of the step would send is that item's, whichever of them asks first. Equal items
-//! have equal calls in turn, if legacy made these one after the other: the first item the first call.
+//! A call that equals what another item of the step would send is that item's, whichever of them asks first. Equal
+//! items have equal calls in turn, if legacy made these one after the other: the first item the first call.
 //!
 //! Always true: one call is chosen only if no other fits as well, save where equal calls have equal replies, where they
 //! are those of equal items in turn, or where the step makes one call only: then legacy made it more than once, which

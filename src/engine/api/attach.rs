@@ -72,9 +72,8 @@ async fn reply_of(
         Some(Announcement::Reply(reply)) => return Some(replies::shared_reply(*reply, may_fall_back)),
         Some(Announcement::Run(run)) => {
             let plan = timeout_at(deadline, plan_of(core, snapshot, &run)).await.ok().flatten();
-            let now = core.process.clock.now();
-            let inputs = &snapshot.decision_inputs;
-            if let Some(reply) = replies::of_run(&run, plan.as_deref(), inputs, now, may_fall_back) {
+            let inputs = (&*snapshot.decision_inputs, core.process.clock.now());
+            if let Some(reply) = replies::of_run(&run, plan.as_deref(), inputs, may_fall_back) {
                 return Some(reply);
             }
         }
@@ -99,7 +98,7 @@ pub(super) async fn given_back(
         Ok(Err(reply)) => return Some(*reply),
         Err(_) => return Some(unknown_outcome(id, "the store does not answer")),
     };
-    replies::of_run(&run, None, &snapshot.decision_inputs, core.process.clock.now(), may_fall_back)
+    replies::of_run(&run, None, (&snapshot.decision_inputs, core.process.clock.now()), may_fall_back)
 }
 
 /// The reply of a stored run that has a retry key, or of the newest run of its job if a rerun supersedes the run before
@@ -141,9 +140,9 @@ async fn stored_reply(
         (Some(run), Some(successor)) => replies::pending_of_predecessor(run, successor, plan.as_deref()),
         _ => None,
     };
-    let (plan, inputs) = (plan.as_deref(), &snapshot.decision_inputs);
+    let (plan, inputs) = (plan.as_deref(), &*snapshot.decision_inputs);
     let now = core.process.clock.now();
-    let reply = pending.or_else(|| replies::of_run(shown, plan, inputs, now, may_fall_back));
+    let reply = pending.or_else(|| replies::of_run(shown, plan, (inputs, now), may_fall_back));
     if reply.is_some() {
         return reply;
     }
@@ -154,7 +153,7 @@ async fn stored_reply(
         Ok(true) => replies::descendant_waits,
         Ok(false) | Err(_) => replies::still_running,
     };
-    Some(still_open(shown, plan, inputs, core.process.clock.now()))
+    Some(still_open(shown, plan, (inputs, core.process.clock.now())))
 }
 
 /// The plan that a run keeps, whether or not the files in force still have it; `None` where it cannot be read.

@@ -39,10 +39,13 @@ impl Machine {
                     (RunStatus::Abandoned, Some(reason)) => {
                         Some(ArmReply::Abandoned(Abandoned { reason, run: Some(run.id()) }))
                     }
-                    _ => replies::of_run(run, Some(&self.plan), &self.decision_inputs, self.now, caller.may_fall_back),
+                    _ => {
+                        replies::of_run(run, Some(&self.plan), (&self.decision_inputs, self.now), caller.may_fall_back)
+                    }
                 };
-                let reply = reply
-                    .unwrap_or_else(|| replies::still_running(run, Some(&self.plan), &self.decision_inputs, self.now));
+                let reply = reply.unwrap_or_else(|| {
+                    replies::still_running(run, Some(&self.plan), (&self.decision_inputs, self.now))
+                });
                 let mut reply = if self.is_unkept_real_run() { replies::without_run(reply) } else { reply };
                 self.note_taken_pin(&mut reply);
                 self.hand_over_events(&mut reply);
@@ -52,7 +55,7 @@ impl Machine {
             && self.caller.take().is_some()
         {
             let reply = if self.descendant_waits { replies::descendant_waits } else { replies::still_running };
-            let mut reply = reply(run, Some(&self.plan), &self.decision_inputs, self.now);
+            let mut reply = reply(run, Some(&self.plan), (&self.decision_inputs, self.now));
             // In shadow and dark, a run that pauses is not compared, and neither are its ancestors.
             if self.descendant_waits
                 && run.mode() != Mode::Real

@@ -42,7 +42,7 @@ impl Machine {
             return;
         }
         if !self.log.is_kept() {
-            let reply = replies::unstored_past_deadline(&self.run, &self.plan, &self.decision_inputs, self.now);
+            let reply = replies::unstored_past_deadline(&self.run, &self.plan, (&self.decision_inputs, self.now));
             self.discard(reply);
             return;
         }

@@ -17,6 +17,9 @@ use crate::workflow::{
     is_without_content, wire,
 };
 
+/// The inputs of expressions, and the time of the reply.
+type Inputs<'a> = (&'a DecisionInputs, Timestamp);
+
 /// The status that the caller of a run is told. A run that undoes what it did has failed, also while its undoing waits
 /// for a person: its caller has that answer already.
 pub(in crate::engine) fn status_for_caller(run: &Run) -> RunStatus {
@@ -30,8 +33,7 @@ pub(in crate::engine) fn status_for_caller(run: &Run) -> RunStatus {
 pub(in crate::engine) fn of_run(
     run: &Run,
     plan: Option<&Plan>,
-    decision_inputs: &DecisionInputs,
-    now: Timestamp,
+    inputs: Inputs<'_>,
     may_fall_back: bool,
 ) -> Option<ArmReply> {
     let report = report(run, plan);
@@ -50,25 +52,18 @@ pub(in crate::engine) fn of_run(
             let problem = run.failure().map(|failure| failed(run, plan, failure));
             Some(ArmReply::Refused(problem.unwrap_or_else(|| unknown(Some(run), "the run failed")), report))
         }
-        RunStatus::Paused | RunStatus::WaitingCheckpoint => {
-            Some(pending(run, plan, decision_inputs, now).unwrap_or_else(|| {
-                let detail = shown_note(run, plan).unwrap_or_else(|| "it asks a person".into());
-                let detail = format!("The run waits for a person: {detail}. A person decides how it goes on.");
-                ArmReply::Refused(waits_for_person(run, "The run waits for a person", &detail), report.clone())
-            }))
-        }
+        RunStatus::Paused | RunStatus::WaitingCheckpoint => Some(pending(run, plan, inputs).unwrap_or_else(|| {
+            let detail = shown_note(run, plan).unwrap_or_else(|| "it asks a person".into());
+            let detail = format!("The run waits for a person: {detail}. A person decides how it goes on.");
+            ArmReply::Refused(waits_for_person(run, "The run waits for a person", &detail), report.clone())
+        })),
         RunStatus::Queued | RunStatus::Running | RunStatus::WaitingSignal | RunStatus::Completed => None,
     }
 }
 
 /// The reply while a run below this one waits for a person or a signal, so that the caller is not made to wait.
-pub(in crate::engine) fn descendant_waits(
-    run: &Run,
-    plan: Option<&Plan>,
-    decision_inputs: &DecisionInputs,
-    now: Timestamp,
-) -> ArmReply {
-    match still_running(run, plan, decision_inputs, now) {
+pub(in crate::engine) fn descendant_waits(run: &Run, plan: Option<&Plan>, inputs: Inputs<'_>) -> ArmReply {
+    match still_running(run, plan, inputs) {
         ArmReply::Refused(_, report) => {
             let title = "A run below this one waits for a person or a signal";
             let detail = "A run that this one began waits for a person or a signal; this one goes on after that.";
@@ -137,17 +132,12 @@ pub(in crate::engine) fn pending_of_predecessor(run: &Run, successor: &Run, plan
 }
 
 /// The reply at the caller's deadline, while the run goes on.
-pub(in crate::engine) fn still_running(
-    run: &Run,
-    plan: Option<&Plan>,
-    decision_inputs: &DecisionInputs,
-    now: Timestamp,
-) -> ArmReply {
-    if let Some(reply) = to_compare(run, plan, decision_inputs, now) {
+pub(in crate::engine) fn still_running(run: &Run, plan: Option<&Plan>, inputs: Inputs<'_>) -> ArmReply {
+    if let Some(reply) = to_compare(run, plan, inputs) {
         return reply;
     }
     // Not in shadow and dark: a pending answer must not be compared with legacy's final one.
-    let mut pending = pending(run, plan, decision_inputs, now).filter(|_| run.mode() == Mode::Real);
+    let mut pending = pending(run, plan, inputs).filter(|_| run.mode() == Mode::Real);
     let waits_for_person = matches!(status_for_caller(run), RunStatus::WaitingCheckpoint | RunStatus::Paused);
     if let Some(ArmReply::Answer(answer)) = &mut pending {
         answer.report.outlived_deadline = !waits_for_person;
@@ -161,19 +151,14 @@ pub(in crate::engine) fn still_running(
 
 /// The reply that is compared although the run has not ended: in shadow and dark, if a caller would have been answered
 /// by now. The report names the steps that have not ended.
-fn to_compare(run: &Run, plan: Option<&Plan>, decision_inputs: &DecisionInputs, now: Timestamp) -> Option<ArmReply> {
+fn to_compare(run: &Run, plan: Option<&Plan>, inputs: Inputs<'_>) -> Option<ArmReply> {
     let has_reply = run.answer().is_some() || status_for_caller(run) == RunStatus::Compensating;
-    if run.mode() == Mode::Real || !has_reply { None } else { of_run(run, plan, decision_inputs, now, false) }
+    if run.mode() == Mode::Real || !has_reply { None } else { of_run(run, plan, inputs, false) }
 }
 
 /// The reply where a run that is not stored has passed its deadline: the run is dropped.
-pub(in crate::engine) fn unstored_past_deadline(
-    run: &Run,
-    plan: &Plan,
-    decision_inputs: &DecisionInputs,
-    now: Timestamp,
-) -> ArmReply {
-    if let Some(reply) = to_compare(run, Some(plan), decision_inputs, now) {
+pub(in crate::engine) fn unstored_past_deadline(run: &Run, plan: &Plan, inputs: Inputs<'_>) -> ArmReply {
+    if let Some(reply) = to_compare(run, Some(plan), inputs) {
         return reply;
     }
     let (title, detail) = match run.mode() {
@@ -222,14 +207,14 @@ pub(in crate::engine) fn without_run(reply: ArmReply) -> ArmReply {
 }
 
 /// The `respond.pending` answer: the recorded one, or, where the run creates no instance, evaluated now.
-fn pending(run: &Run, plan: Option<&Plan>, decision_inputs: &DecisionInputs, now: Timestamp) -> Option<ArmReply> {
+fn pending(run: &Run, plan: Option<&Plan>, inputs: Inputs<'_>) -> Option<ArmReply> {
     if let Some(answer) = run.pending() {
         return Some(answered(answer, report(run, plan)));
     }
     if run.mode() == Mode::Real && run.started().creates.is_some() {
         return None; // the answer would contain the id of an instance that is not pinned
     }
-    let answer = wire::pending_answer(plan?, &decision_inputs.at(now), run)?;
+    let answer = wire::pending_answer(plan?, &inputs.0.at(inputs.1), run)?;
     Some(answered(&answer, report(run, plan)))
 }
 

@@ -53,8 +53,8 @@ pub(super) struct Positions {
     pub stored_declarations: BTreeMap<RouteId, FileState>,
     /// The routes in `stored_declarations` that the files do not have any more.
     pub absent: BTreeSet<RouteId>,
-    /// While new files are judged: ids of their routes that were earlier ids of other routes of these files. Their flips
-    /// are those of the other routes.
+    /// While new files are judged: ids of their routes that were earlier ids of other routes of these files. The flips
+    /// under them are those of the other routes.
     pub taken_ids: BTreeSet<RouteId>,
     /// The basis of the evidence with which routes, or cohorts of them, went to `live` or above.
     pub live: BTreeMap<RouteId, LiveBasis>,

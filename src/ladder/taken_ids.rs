@@ -1,10 +1,10 @@
 //! Ids that a route had, and that new files give to another route without listing them for the first (`was`). What is
 //! stored under such an id counts for the other route from then on, save flips.
 //!
-//! Always true: the route keeps its last flip, which is recorded once more under the id that it has. The other route has
-//! not passed the gates of that flip: it counts as new. Files that would take from a route what its guard did, its hold,
-//! or legacy's instances, or in which the other route would find the retry keys of the route's requests, are refused at
-//! a reload; at a start the log has an error.
+//! Always true: the route keeps its last flip, which is recorded once more under the id that it has. The other route
+//! has not passed the gates of that flip: it counts as new. Files that would take from a route what its guard did, its
+//! hold, or legacy's instances, or in which the other route would find the retry keys of the route's requests, are
+//! refused at a reload; at a start the log has an error.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

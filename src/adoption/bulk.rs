@@ -73,11 +73,11 @@ impl Adoptions {
         let bulk = Arc::new(Bulk::new(clock::now(), by));
         {
             let mut state = self.state();
-            let before = state.bulks.get(family.first_id()).filter(|before| before.is_running());
-            if let Some(before) = before {
+            let mut before = family.ids().filter_map(|id| state.bulks.get(id));
+            if let Some(before) = before.find(|before| before.is_running()) {
                 return Err(BulkRefusal::UnderWay(route.clone(), before.since));
             }
-            state.bulks.insert(family.first_id().clone(), bulk.clone());
+            state.bulks.insert(family.id().clone(), bulk.clone());
         }
         let Some(this) = self.arc() else { return Err(BulkRefusal::NotNow("this process ends".to_owned())) };
         let begun = bulk.clone();
@@ -93,7 +93,8 @@ impl Adoptions {
 
     /// The newest bulk of a family in this process.
     pub fn bulk(&self, family: &Family) -> Option<Arc<Bulk>> {
-        self.state().bulks.get(family.first_id()).cloned()
+        let state = self.state();
+        family.ids().filter_map(|id| state.bulks.get(id)).max_by_key(|bulk| bulk.since).cloned()
     }
 
     async fn run_bulk(

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::Adoptions;
 use super::move_outcome::MoveOutcome;
-use super::resume::instance_key;
 use crate::flag::{Arm, InstanceKey};
 use crate::store::{AdoptionState, StoreError};
 use crate::workflow::ControlCommand;
@@ -48,7 +47,7 @@ impl Adoptions {
     ) -> Result<AdoptionState, DecideRefusal> {
         let nothing_to_decide =
             |why: &str| DecideRefusal::NothingToDecide { id: key.id.to_string(), why: why.to_owned() };
-        let Some(adoption) = self.store.adoption(key.stored_key()).await? else {
+        let Some(adoption) = self.adoption_of(key).await? else {
             return Err(nothing_to_decide("it was never moved"));
         };
         match adoption.state {
@@ -67,7 +66,7 @@ impl Adoptions {
                 return Err(DecideRefusal::RunGoesOn(run, why));
             }
         }
-        let mark = self.affinity.requests_at_legacy().begin(&instance_key(&adoption));
+        let mark = self.affinity.requests_at_legacy().begin(&self.instance_key(&adoption));
         let _mark = mark.map_err(|_| nothing_to_decide("it is being moved"))?;
         let state = match owner {
             Arm::Legacy => AdoptionState::GivenBack,
@@ -82,7 +81,7 @@ impl Adoptions {
         }
         match self.settle(&adoption, state, Some(reason), Some(by)).await {
             MoveOutcome::Moving => Err(DecideRefusal::Store(StoreError("this process is shutting down".into()))),
-            _ => match self.store.adoption(key.stored_key()).await? {
+            _ => match self.store.adoption(adoption.key.clone()).await? {
                 Some(stored) if stored.state == state => Ok(state),
                 _ => Err(nothing_to_decide(ENDED_MEANWHILE)),
             },

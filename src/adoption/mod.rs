@@ -45,7 +45,7 @@ pub use self::view::{Counts, Listed};
 use crate::affinity::{StoreAffinity, WritesUnderFiles};
 use crate::engine::Engine;
 use crate::exchange::{Adopter, AdoptionAnswer, AdoptionRequest};
-use crate::flag::{FlagSet, Instance, InstanceKeySource, PinKey, Route, RouteFlag, RouteMatch};
+use crate::flag::{Family, FlagSet, Instance, InstanceKeySource, PinKey, RouteFlag, RouteMatch};
 use crate::names::RouteId;
 use crate::store::StoreHandle;
 
@@ -75,8 +75,8 @@ pub struct Adoptions {
     this: Weak<Adoptions>,
 }
 
-/// How the requests of a route are found, and where they have the id of their instance.
-type RouteMatching = (RouteMatch, Option<InstanceKeySource>);
+/// How the requests of a route are found, where they have the id of their instance, and of which family it is.
+type RouteMatching = (RouteMatch, Option<InstanceKeySource>, Family);
 
 #[derive(Default)]
 struct State {
@@ -88,7 +88,7 @@ struct State {
     counted_since: HashMap<RouteId, CountedSince>,
     /// How many instances a person has to decide about, by route, as of the last look into the store.
     unknown: BTreeMap<RouteId, u64>,
-    /// By the oldest id of a family: its bulk.
+    /// By the present id of a family's creator: its bulk.
     bulks: HashMap<RouteId, Arc<Bulk>>,
 }
 
@@ -102,12 +102,12 @@ struct CountedSince {
 }
 
 /// By which part of the files a request's instance is found. If it changes, earlier counts do not apply.
-fn found_by(route: &Route) -> RouteMatching {
-    let key = match &route.instance {
+fn found_by(flag: &RouteFlag) -> RouteMatching {
+    let key = match &flag.route.instance {
         Some(Instance::Follows { key, .. }) => Some(key.clone()),
         Some(Instance::Creates { .. }) | None => None,
     };
-    (route.matches.clone(), key)
+    (flag.route.matches.clone(), key, flag.family.clone())
 }
 
 /// What [`Adoptions`] is made from.
@@ -186,7 +186,7 @@ impl Adoptions {
         // Nothing was sent before the first files.
         let is_first = now <= self.created_at;
         let is_changed =
-            |flag: &RouteFlag| before.get(&flag.route.id).is_none_or(|before| before.found_by != found_by(&flag.route));
+            |flag: &RouteFlag| before.get(&flag.route.id).is_none_or(|before| before.found_by != found_by(flag));
         let adopting = || flags.routes.iter().filter(|flag| flag.adopt.is_some());
         if !is_first && adopting().any(|flag| is_changed(flag)) {
             state.earlier_writes.retain(|writes| writes.ended().is_none());
@@ -194,7 +194,7 @@ impl Adoptions {
         }
         let earlier = state.earlier_writes.clone();
         let counted = adopting().map(|flag| {
-            let found_by = found_by(&flag.route);
+            let found_by = found_by(flag);
             let since = match before.remove(&flag.route.id) {
                 Some(before) if before.found_by == found_by => before,
                 Some(_) | None => CountedSince { at: now, found_by, earlier: earlier.clone() },
@@ -232,7 +232,7 @@ impl Adopter for Adoptions {
     fn adopt(&self, request: AdoptionRequest) -> BoxFuture<'_, AdoptionAnswer> {
         async move {
             let AdoptionRequest { key, rule } = request;
-            let Some(this) = self.arc().filter(|_| !self.was_tried(&key.stored_key())) else {
+            let Some(this) = self.arc().filter(|_| !key.stored_keys().any(|key| self.was_tried(&key))) else {
                 return AdoptionAnswer::AtLegacy;
             };
             let by = "the first write".to_owned();

@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::move_outcome::MoveOutcome;
 use super::{Adoptions, CountedSince, found_by};
-use crate::affinity::{CallsEnded, InstanceMoveMark};
+use crate::affinity::CallsEnded;
 use crate::clock;
-use crate::flag::{AdoptRule, Freeze, InstanceKey, PinKey, Route, lower_case_uuid};
+use crate::flag::{AdoptRule, Freeze, InstanceKey, PinKey, RouteFlag, lower_case_uuid};
 use crate::names::RunId;
 use crate::store::{Adoption, AdoptionClaim, AdoptionState, NewAdoption};
 
@@ -55,8 +55,8 @@ impl Adoptions {
         let flags = self.flags.load();
         let of_family = flags.routes.iter().filter(|flag| flag.family == key.family && flag.adopt.is_some());
         // Files may be in force of which `count_since` has not been told yet: their requests are counted from now on.
-        let counted_since = |route: &Route| match state.counted_since.get(&route.id) {
-            Some(CountedSince { at, found_by: by, earlier }) if *by == found_by(route) => {
+        let counted_since = |flag: &RouteFlag| match state.counted_since.get(&flag.route.id) {
+            Some(CountedSince { at, found_by: by, earlier }) if *by == found_by(flag) => {
                 earlier.iter().try_fold(*at, |at, writes| {
                     let ended = writes.ended().ok_or(EarlierWriteOpen)?;
                     Ok(Instant::from_std(ended).max(at))
@@ -66,7 +66,7 @@ impl Adoptions {
         };
         let mut counted = None;
         for flag in of_family {
-            counted = counted.max(Some(counted_since(&flag.route)?));
+            counted = counted.max(Some(counted_since(flag)?));
         }
         // In a new store the first files are counted from the start.
         let is_first = counted.is_none_or(|at| at <= self.created_at);
@@ -126,24 +126,29 @@ impl Adoptions {
         // What forbids a move may have begun while legacy's requests were waited for.
         match self.why_not(key) {
             Some(why) => MoveOutcome::NotTried(why),
-            None => self.claim(key, rule, by, &mark).await,
+            None => self.claim(key, rule, by).await,
         }
     }
 
     /// What the store says of an instance that somebody else has moved.
     async fn look_up(&self, key: &InstanceKey) -> MoveOutcome {
-        match self.store.adoption(key.stored_key()).await {
+        match self.adoption_of(key).await {
             Ok(Some(adoption)) => MoveOutcome::of(&adoption),
             Ok(None) => MoveOutcome::NotTried("it was not claimed".to_owned()),
             Err(_) => MoveOutcome::Moving,
         }
     }
 
-    async fn claim(&self, key: &InstanceKey, rule: &AdoptRule, by: String, mark: &InstanceMoveMark) -> MoveOutcome {
+    /// Claims an instance that is marked as moving, and finishes its move.
+    async fn claim(&self, key: &InstanceKey, rule: &AdoptRule, by: String) -> MoveOutcome {
+        let stored_key = match self.adoption_of(key).await {
+            Ok(before) => before.map_or_else(|| key.stored_key(), |before| before.key),
+            Err(error) => return MoveOutcome::NotTried(format!("the store does not answer: {error}")),
+        };
         let new = NewAdoption {
-            key: mark.key().clone(),
+            pins: pin_keys(&stored_key, &key.id),
+            key: stored_key,
             id: key.id.clone(),
-            pins: pins(key),
             twins: key.pin_keys().collect(),
             run: RunId(Uuid::now_v7()),
             workflow: rule.workflow.clone(),
@@ -199,7 +204,13 @@ impl Adoptions {
                 self.affinity.record_adoption(&new.pins, None);
                 self.finish(adoption).await
             }
-            AdoptionClaim::Held(adoption) => MoveOutcome::of(&adoption),
+            AdoptionClaim::Held(adoption) => {
+                // Of an adopted one, the last process may not have recorded everything.
+                if adoption.state == AdoptionState::Adopted {
+                    self.end_under_other_ids(&adoption).await;
+                }
+                MoveOutcome::of(&adoption)
+            }
             AdoptionClaim::EngineOwns => MoveOutcome::EngineOwns,
             AdoptionClaim::OtherProcess(name) => MoveOutcome::NotTried(format!(
                 "`{name}` uses the store too, or did so until a moment ago: what it has sent to legacy is not known here; \
@@ -209,9 +220,13 @@ impl Adoptions {
     }
 }
 
-/// The keys of the pins of an adopted instance: one for each spelling of its id.
-pub(super) fn pins(key: &InstanceKey) -> Vec<PinKey> {
-    let family = key.family.first_id();
-    let ids = [Some(key.id.clone()), lower_case_uuid(&key.id).map(Arc::from)];
-    ids.into_iter().flatten().map(|id| PinKey { family: family.clone(), id }).collect()
+/// The keys of the pins of an adopted instance.
+pub(super) fn pins(adoption: &Adoption) -> Vec<PinKey> {
+    pin_keys(&adoption.key, &adoption.id)
+}
+
+/// The keys of the pins of an instance that is claimed under this key: one for each spelling of its id.
+fn pin_keys(claimed: &PinKey, id: &Arc<str>) -> Vec<PinKey> {
+    let ids = [Some(id.clone()), lower_case_uuid(id).map(Arc::from)];
+    ids.into_iter().flatten().map(|id| PinKey { family: claimed.family.clone(), id }).collect()
 }

@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep};
 use super::Adoptions;
 use super::one::pins;
 use crate::affinity::CallsEnded;
-use crate::flag::{ADOPT_SETTLES, InstanceKey};
+use crate::flag::ADOPT_SETTLES;
+use crate::names::RouteId;
 use crate::store::{Adoption, AdoptionState, StoreError};
 use crate::workflow::AdoptionProgress;
 
@@ -77,13 +78,13 @@ impl Adoptions {
             after = page.last().map(|last| last.key.clone());
             let is_last = page.len() < PAGE;
             for adoption in page {
-                let key = instance_key(&adoption);
+                let key = self.instance_key(&adoption);
                 let Ok(mark) = self.affinity.requests_at_legacy().begin(&key) else { continue };
                 // It may have been settled since it was read, and its process may live.
                 if !self.may_resume(&adoption).await? {
                     continue;
                 }
-                self.affinity.record_adoption(&pins(&key), None);
+                self.affinity.record_adoption(&pins(&adoption), None);
                 if self.is_of_backup(&adoption) {
                     let why = "the store is a backup: what was done after it was made is not known".to_owned();
                     self.settle(&adoption, AdoptionState::Unknown, Some(why), None).await;
@@ -164,7 +165,9 @@ impl Adoptions {
             let is_last = page.len() < PAGE;
             for adoption in page {
                 let Some((state, reason)) = self.known_of_unknown(&adoption).await? else { continue };
-                let Ok(_mark) = self.affinity.requests_at_legacy().begin(&instance_key(&adoption)) else { continue };
+                let Ok(_mark) = self.affinity.requests_at_legacy().begin(&self.instance_key(&adoption)) else {
+                    continue;
+                };
                 self.settle(&adoption, state, reason, None).await;
             }
             if is_last {
@@ -179,17 +182,17 @@ impl Adoptions {
         let flags = self.flags.load_full();
         let mut unknown = BTreeMap::new();
         for flag in flags.routes.iter().filter(|flag| flag.route.id == *flag.family.id()) {
-            let stored = flag.family.first_id();
+            let is_its_own = |stored: &RouteId| flag.family.ids().any(|id| id == stored);
             // Also of a family whose `adopt:` was removed.
-            if flag.route.lifetime.adopt.is_none() && !counts.iter().any(|(family, ..)| family == stored) {
+            if flag.route.lifetime.adopt.is_none() && !counts.iter().any(|(family, ..)| is_its_own(family)) {
                 continue;
             }
             for state in [AdoptionState::Moving, AdoptionState::Unknown, AdoptionState::GivenBack] {
-                let of_state = counts.iter().find(|(family, counted, _)| family == stored && *counted == state);
+                let of_state = counts.iter().filter(|(family, counted, _)| is_its_own(family) && *counted == state);
                 let gauge = metrics::gauge!(
                     "pointsman_instances_adoption", "route" => flag.route.id.to_string(), "state" => state.as_str()
                 );
-                let count = of_state.map_or(0, |(_, _, count)| *count);
+                let count: u64 = of_state.map(|(_, _, count)| *count).sum();
                 gauge.set(count as f64);
                 if state == AdoptionState::Unknown && count > 0 {
                     unknown.insert(flag.route.id.clone(), count);
@@ -200,8 +203,4 @@ impl Adoptions {
         let is_open = |state: &AdoptionState| matches!(state, AdoptionState::Moving | AdoptionState::Unknown);
         counts.iter().any(|(_, state, count)| is_open(state) && *count > 0)
     }
-}
-
-pub(super) fn instance_key(adoption: &Adoption) -> InstanceKey {
-    InstanceKey { family: adoption.key.family.clone().into(), id: adoption.id.clone() }
 }

@@ -7,7 +7,6 @@ use tokio::time::sleep;
 use super::Adoptions;
 use super::move_outcome::MoveOutcome;
 use super::one::{STORE_PAUSE, pins};
-use super::resume::instance_key;
 use crate::clock;
 use crate::engine::{AdoptionStart, StartError};
 use crate::flag::{Family, InstanceKey, lower_case_uuid};
@@ -145,11 +144,19 @@ impl Adoptions {
         })
     }
 
-    /// The present id of the route that creates the instances of a family, by the id under which it is stored.
+    /// The present id of the route that creates the instances of a family, by an id under which they are stored.
     pub(super) fn creator(&self, stored: &RouteId) -> RouteId {
         let flags = self.flags.load();
-        let found = flags.routes.iter().find(|flag| Family::of(&flag.route).first_id() == stored);
+        let found = flags.routes.iter().find(|flag| flag.route.ids().any(|id| id == stored));
         found.map_or_else(|| stored.clone(), |flag| flag.route.id.clone())
+    }
+
+    /// The instance of an adoption, in the family that has it by the files in force.
+    pub(super) fn instance_key(&self, adoption: &Adoption) -> InstanceKey {
+        let flags = self.flags.load();
+        let found = flags.routes.iter().find(|flag| flag.route.ids().any(|id| *id == adoption.key.family));
+        let family = found.map_or_else(|| adoption.key.family.clone().into(), |flag| Family::of(&flag.route));
+        InstanceKey { family, id: adoption.id.clone() }
     }
 
     /// Records the end of an adoption, or that it is unknown. Waits until the store has it.
@@ -160,10 +167,11 @@ impl Adoptions {
         reason: Option<String>,
         by: Option<String>,
     ) -> MoveOutcome {
-        let key = instance_key(adoption);
+        let key = self.instance_key(adoption);
         // The gate to `only` counts it, also if no request has shown it before.
         if state == AdoptionState::Unknown || state == AdoptionState::GivenBack && by.is_some() {
-            self.show_at_legacy(&key).await;
+            let shown = InstanceChange::LegacyListed(adoption.key.clone(), clock::now());
+            self.apply(&key, vec![shown]).await;
         }
         let settled = SettledAdoption {
             key: adoption.key.clone(),
@@ -194,21 +202,37 @@ impl Adoptions {
             tracing::info!(route = %family, run = %adoption.run, outcome = state.as_str(), reason, "the move of an instance has ended");
         }
         match state {
-            AdoptionState::Adopted if holds => self.affinity.record_adoption(&pins(&key), Some(adoption.run)),
+            AdoptionState::Adopted if holds => {
+                self.affinity.record_adoption(&pins(adoption), Some(adoption.run));
+                self.end_under_other_ids(adoption).await;
+            }
             // Also if it was settled otherwise meanwhile: the store is asked whose the instance is.
             AdoptionState::Adopted | AdoptionState::GivenBack | AdoptionState::Unknown | AdoptionState::Moving => {
-                self.affinity.forget_pins(&pins(&key));
+                self.affinity.forget_pins(&pins(adoption));
             }
         }
         MoveOutcome::of(&Adoption { state, reason, ..adoption.clone() })
     }
 
-    /// Records that legacy has an instance. Waits until the store has it, unless this process ends.
-    async fn show_at_legacy(&self, key: &InstanceKey) {
+    /// Records that legacy has an adopted instance no longer, also where it is known under another id of its family
+    /// than that of the adoption. If the process ends before that, it counts as legacy's until the next bulk.
+    pub(super) async fn end_under_other_ids(&self, adoption: &Adoption) {
+        let (key, mut ended) = (self.instance_key(adoption), Vec::new());
+        for other in key.stored_keys().filter(|other| *other != adoption.key) {
+            if !matches!(self.store.legacy_instance(other.clone()).await, Ok(None)) {
+                ended.push(InstanceChange::LegacyEnded(other, clock::now()));
+            }
+        }
+        if !ended.is_empty() {
+            self.apply(&key, ended).await;
+        }
+    }
+
+    /// Records what is known of an instance at legacy. Waits until the store has it, unless this process ends.
+    async fn apply(&self, key: &InstanceKey, changes: Vec<InstanceChange>) {
         loop {
-            let shown = vec![InstanceChange::LegacyListed(key.stored_key(), clock::now())];
-            let Err(error) = self.affinity.instances().apply(&key.family, shown).await else { return };
-            tracing::warn!(%error, "the store did not record that legacy has an instance, and is asked again");
+            let Err(error) = self.affinity.instances().apply(&key.family, changes.clone()).await else { return };
+            tracing::warn!(%error, "the store did not record what is known of an instance, and is asked again");
             if self.engine.is_draining() {
                 return;
             }

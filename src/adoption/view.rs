@@ -1,7 +1,7 @@
 //! What people are shown of adoptions.
 
 use super::Adoptions;
-use crate::flag::Family;
+use crate::flag::{Family, InstanceKey};
 use crate::store::{Adoption, AdoptionState, StoreError};
 
 /// How many adoptions of a family are in each state.
@@ -27,12 +27,29 @@ pub struct Listed {
 }
 
 impl Adoptions {
+    /// The adoption of an instance; `None` if nobody has claimed it. It stays under the key under which it was claimed
+    /// first, which is that of the id that was the oldest of the creator then. If there are several, because creators
+    /// were joined, the one about which most is to be done.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub(super) async fn adoption_of(&self, key: &InstanceKey) -> Result<Option<Adoption>, StoreError> {
+        let mut found: Option<Adoption> = None;
+        for key in key.stored_keys() {
+            let adoption = self.store.adoption(key).await?;
+            let precedence = |of: &Option<Adoption>| of.as_ref().map(|of| (rank(of.state), of.at));
+            if precedence(&adoption) > precedence(&found) {
+                found = adoption;
+            }
+        }
+        Ok(found)
+    }
+
     /// The adoptions of a family; of those that are not the engine's at most `limit` in each state.
     ///
     /// # Errors
     /// The store does not answer.
     pub async fn listed(&self, family: &Family, limit: usize) -> Result<Listed, StoreError> {
-        let stored = family.first_id();
         let mut counts = Counts::default();
         for (of, state, count) in self.store.adoption_counts().await? {
             let counter = match state {
@@ -41,12 +58,26 @@ impl Adoptions {
                 AdoptionState::Adopted => &mut counts.adopted,
                 AdoptionState::GivenBack => &mut counts.given_back,
             };
-            *counter += if of == *stored { count } else { 0 };
+            *counter += if family.ids().any(|id| *id == of) { count } else { 0 };
         }
         let mut open = Vec::new();
         for state in [AdoptionState::Unknown, AdoptionState::Moving, AdoptionState::GivenBack] {
-            open.extend(self.store.adoptions(Some(stored.clone()), vec![state], None, limit).await?);
+            let until = open.len() + limit;
+            for id in family.ids() {
+                open.extend(self.store.adoptions(Some(id.clone()), vec![state], None, limit).await?);
+            }
+            open.truncate(until);
         }
         Ok(Listed { counts, open })
+    }
+}
+
+/// Which of several adoptions of one instance counts: the one with the highest rank.
+fn rank(state: AdoptionState) -> u8 {
+    match state {
+        AdoptionState::Unknown => 3,
+        AdoptionState::Moving => 2,
+        AdoptionState::Adopted => 1,
+        AdoptionState::GivenBack => 0,
     }
 }

@@ -6,6 +6,9 @@
 //!
 //! Always true: no request waits for a check; the queue is bounded. An id for which the queue has no room is not
 //! checked, and the log says so. While the store does not answer, the ids wait.
+//!
+//! A process that is killed may have found a collision that is not in the store. So each start checks once more the
+//! newest pins that the engine has made in each family.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +18,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::instances::Instances;
 use super::pin_counts::PinCountsById;
-use crate::flag::{Arm, PinKey};
-use crate::names::RunId;
-use crate::store::{StoreError, StoreHandle};
+use crate::flag::{Arm, Family, InstanceKey, PinKey};
+use crate::names::{RouteId, RunId};
+use crate::store::{PinRecord, StoreError, StoreHandle};
 
 /// The most checks that wait in the queue.
 const QUEUE_MAX: usize = 16_384;
 /// The most checks that are taken from the queue together.
 const BATCH_MAX: usize = 512;
+/// How many pins of each family are checked at a start, the newest: more than are made while a collision is on its way
+/// to the store.
+const CHECKED_AT_START_MAX: usize = 1_000;
 /// How many times a healthy store is asked about one id.
 const TRIES_MAX: u32 = 8;
 /// The pauses before the store is asked again, each twice as long as the one before.
@@ -36,6 +42,8 @@ pub(super) enum CheckMessage {
     Instance { key: PinKey, replied_at: Timestamp, is_retry: bool },
     /// This run of the engine has pinned an instance.
     Pinned(PinKey, RunId),
+    /// The process has started: the newest pins that the last one made.
+    NewestPins,
     /// Replies when all messages before this one are processed.
     Flush(oneshot::Sender<()>),
 }
@@ -49,7 +57,9 @@ impl CollisionChecks {
     pub(super) fn start(store: StoreHandle, families: Arc<PinCountsById>, instances: Arc<Instances>) -> Self {
         let (queue, received) = mpsc::channel(QUEUE_MAX);
         tokio::spawn(run(received, Checker { store, families, instances }));
-        Self { queue }
+        let checks = Self { queue };
+        checks.send(CheckMessage::NewestPins);
+        checks
     }
 
     pub(super) fn send(&self, message: CheckMessage) {
@@ -79,7 +89,11 @@ async fn run(mut received: mpsc::Receiver<CheckMessage>, checker: Checker) {
                 CheckMessage::Instance { key, replied_at, is_retry } => {
                     checker.check(&key, GivenBy::Legacy { replied_at, is_retry }).await;
                 }
-                CheckMessage::Pinned(key, run) => checker.check(&key, GivenBy::Run(run)).await,
+                CheckMessage::Pinned(key, run) => {
+                    let family = checker.instances.family_of(&key.family);
+                    checker.check(&key, GivenBy::Run(run, &family)).await;
+                }
+                CheckMessage::NewestPins => checker.check_newest().await,
                 CheckMessage::Flush(done) => drop(done.send(())),
             }
         }
@@ -88,11 +102,11 @@ async fn run(mut received: mpsc::Receiver<CheckMessage>, checker: Checker) {
 
 /// Who gave out an id last.
 #[derive(Clone, Copy)]
-enum GivenBy {
+enum GivenBy<'a> {
     /// Legacy, in a reply that ended at this time.
     Legacy { replied_at: Timestamp, is_retry: bool },
-    /// This run of the engine.
-    Run(RunId),
+    /// This run of the engine, in this family.
+    Run(RunId, &'a Family),
 }
 
 struct Checker {
@@ -105,41 +119,75 @@ impl Checker {
     /// Checks an id that legacy gave out, or that a run gave out. Asks until the store answers. Must not give up while
     /// the store is down: during that time the engine falls back, so legacy creates most instances, and their ids have
     /// to be checked.
-    async fn check(&self, key: &PinKey, by: GivenBy) {
-        let (mut pause, mut tries) = (RETRY_PAUSE_MIN, 0);
-        loop {
-            match self.collision(key, by).await {
-                Ok(Some(run)) => return self.families.record_collision(key, run),
-                Ok(None) => return,
-                Err(error) => {
-                    // A row that cannot be read must not keep all other ids from being checked.
-                    tries = if self.store.healthy() { tries + 1 } else { 0 };
-                    if tries >= TRIES_MAX {
-                        tracing::error!(
-                            %error, route = %key.family, id = %key.id,
-                            "whether both arms gave out this id cannot be read: a pin collision may go unnoticed"
-                        );
-                        return;
-                    }
-                    if pause == RETRY_PAUSE_MIN {
-                        tracing::warn!(
-                            %error, route = %key.family, id = %key.id,
-                            "whether both arms gave out this id is not known; the store is asked again"
-                        );
-                    }
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+    async fn check(&self, key: &PinKey, by: GivenBy<'_>) {
+        if let Some(Some(run)) = self.ask((&key.family, &*key.id), || self.collision(key, by)).await {
+            self.families.record_collision(key, run);
+        }
+    }
+
+    /// Checks the newest pins of each family that no collision stands against. What was pinned before the last
+    /// acceptance of a person is accepted.
+    async fn check_newest(&self) {
+        let families = self.families.without_open_collision();
+        let Some((first, _)) = families.first() else { return };
+        let Some(rows) = self.ask((first, "the earlier ids"), || self.store.declared()).await else { return };
+        for (stored_under, accepted) in families {
+            let pins = || self.store.pins(stored_under.clone(), Arm::Engine, CHECKED_AT_START_MAX);
+            let Some(pins) = self.ask((&stored_under, "the newest pins"), pins).await else { continue };
+            // The files are not read yet. The store has the ids by the files that were in force.
+            let row = rows.iter().find(|row| row.route == stored_under || row.earlier_ids.contains(&stored_under));
+            let family = row.map_or_else(
+                || Family::from(stored_under.clone()),
+                |row| Family::new(row.route.clone(), row.earlier_ids.clone().into()),
+            );
+            let is_new = |pin: &PinRecord| accepted.is_none_or(|accepted| pin.at > accepted);
+            for PinRecord { key, run, .. } in pins.into_iter().filter(is_new) {
+                if let Some(run) = run {
+                    self.check(&key, GivenBy::Run(run, &family)).await;
                 }
             }
         }
     }
 
+    /// Asks the store about the id `of` of a family until it answers. `None`: it answers, but not to this question.
+    async fn ask<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        (route, of): (&RouteId, &str),
+        question: impl Fn() -> F,
+    ) -> Option<T> {
+        let (mut pause, mut tries) = (RETRY_PAUSE_MIN, 0);
+        loop {
+            let error = match question().await {
+                Ok(answer) => return Some(answer),
+                Err(error) => error,
+            };
+            // A row that cannot be read must not keep all other ids from being checked.
+            tries = if self.store.healthy() { tries + 1 } else { 0 };
+            if tries >= TRIES_MAX {
+                tracing::error!(
+                    %error, %route, id = of,
+                    "whether both arms gave out this id cannot be read: a pin collision may go unnoticed"
+                );
+                return None;
+            }
+            if pause == RETRY_PAUSE_MIN {
+                tracing::warn!(
+                    %error, %route, id = of,
+                    "whether both arms gave out this id is not known; the store is asked again"
+                );
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        }
+    }
+
     /// The run that pinned the id for the engine, if both arms gave it out.
-    async fn collision(&self, key: &PinKey, by: GivenBy) -> Result<Option<Option<RunId>>, StoreError> {
-        if let GivenBy::Run(run) = by
-            && !self.instances.legacy_had(key, began(run)).await?
-        {
-            return Ok(None);
+    async fn collision(&self, key: &PinKey, by: GivenBy<'_>) -> Result<Option<Option<RunId>>, StoreError> {
+        if let GivenBy::Run(run, family) = by {
+            let instance = InstanceKey { family: family.clone(), id: key.id.clone() };
+            if !self.instances.legacy_had(&instance, began(run)).await? {
+                return Ok(None);
+            }
         }
         let Some(pin) = self.store.pin(key.clone()).await?.filter(|pin| pin.arm == Arm::Engine) else {
             return Ok(None);
@@ -147,7 +195,7 @@ impl Checker {
         // Legacy itself gave out the id of an instance that was adopted, before that.
         let is_collision = match by {
             GivenBy::Legacy { replied_at, is_retry } => pin.adoption.is_none() || !is_retry && replied_at > pin.at,
-            GivenBy::Run(run) => pin.adoption.is_none() && pin.run == Some(run),
+            GivenBy::Run(run, _) => pin.adoption.is_none() && pin.run == Some(run),
         };
         Ok(is_collision.then_some(pin.run))
     }

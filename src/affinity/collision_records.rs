@@ -1,7 +1,8 @@
 //! Writes pin collisions and their acceptances to the store.
 //!
 //! Always true: whoever finds or accepts one does not wait for the store. While the store does not take the write, it
-//! is tried again; a process that is killed before that forgets the collision.
+//! is tried again. If the process is killed before that, the next one finds a collision by a pin of the engine again
+//! (`collision_check`), and one that a later reply of legacy showed not.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -95,6 +95,11 @@ impl FamilyCollisions {
         self.times.load().as_deref().filter(|times| times.accepted.is_none()).map(|times| times.since)
     }
 
+    /// When a person accepted what stands no longer.
+    pub(super) fn accepted(&self) -> Option<Timestamp> {
+        self.times.load().as_deref().and_then(|times| times.accepted)
+    }
+
     /// How many ids were found to collide since the start of this process.
     pub(super) fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)

@@ -15,6 +15,7 @@
 mod counted;
 mod given_out;
 mod recorded;
+mod reports;
 #[cfg(test)]
 mod tests;
 
@@ -29,10 +30,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use self::counted::{ArmInstances, FamilyInstances, TrackedFamily};
-use self::recorded::{Recorded, Report};
+use self::recorded::Recorded;
 use crate::clock;
-use crate::exchange::NotedInstance;
-use crate::flag::{Arm, Family, InstanceKey, PinKey};
+use crate::flag::{Arm, Family};
 use crate::names::RouteId;
 use crate::store::{InstanceChange, InstanceCount, StoreError, StoreHandle};
 
@@ -142,88 +142,11 @@ impl Instances {
         found.cloned().unwrap_or_else(|| Family::from(creator.clone()))
     }
 
-    /// Records what a reply shows of an instance.
-    pub(super) fn note(&self, noted: NotedInstance) {
-        let NotedInstance { key, arm, run, is_created, has_ended } = noted;
-        match (arm, run, has_ended) {
-            (Arm::Legacy, _, true) => {
-                let key = key.stored_key();
-                self.state().recorded.forget(&Report::LegacyCreated(key.clone()));
-                self.record(Report::LegacyEnded(key.clone()), |at| InstanceChange::LegacyEnded(key, at));
-            }
-            (Arm::Legacy, _, false) if is_created => {
-                let key = key.stored_key();
-                let mut state = self.state();
-                // If one with this id has ended, legacy has given the id out again.
-                state.recorded.forget(&Report::LegacyEnded(key.clone()));
-                state.recorded.insert(Report::LegacySeen(key.clone()));
-                drop(state);
-                self.record(Report::LegacyCreated(key.clone()), |at| InstanceChange::LegacyListed(key, at));
-            }
-            (Arm::Legacy, _, false) => {
-                let key = key.stored_key();
-                self.record(Report::LegacySeen(key.clone()), |at| InstanceChange::LegacySeen(key, at));
-            }
-            (Arm::Engine, Some(run), true) => {
-                let family = key.family.ids().cloned().collect();
-                self.record(Report::EngineEnded(run), |at| InstanceChange::EngineEnded { family, run, at });
-            }
-            // The engine's instances are known by their pins.
-            (Arm::Engine, _, _) => {}
-        }
-    }
-
-    /// Records that the twin of an instance of legacy lacks something.
-    pub fn note_incomplete_twin(&self, instance: &InstanceKey) {
-        let key = instance.stored_key();
-        self.record(Report::TwinIncomplete(key.clone()), |at| InstanceChange::TwinIncomplete(key, at));
-    }
-
     /// The counts are out of date: the engine has pinned an instance.
     pub(super) fn count_soon(&self) {
         if !self.is_outdated.swap(true, Ordering::AcqRel) {
             self.changed.notify_one();
         }
-    }
-
-    fn record(&self, report: Report, change: impl FnOnce(Timestamp) -> InstanceChange) {
-        let mut state = self.state();
-        let of_legacy = match &report {
-            Report::LegacySeen(key) | Report::LegacyCreated(key) | Report::TwinIncomplete(key) => Some(key),
-            // Without it an instance counts as alive for longer.
-            Report::LegacyEnded(_) | Report::EngineEnded(_) => None,
-        };
-        let has_bad_id = match &report {
-            Report::LegacySeen(key)
-            | Report::LegacyCreated(key)
-            | Report::TwinIncomplete(key)
-            | Report::LegacyEnded(key) => key.id.is_empty() || key.id.len() > ID_BYTES_MAX,
-            Report::EngineEnded(_) => false,
-        };
-        if has_bad_id || state.waiting.len() >= CHANGES_WAITING_MAX || self.has_too_many(of_legacy) {
-            if let Some(PinKey { family, .. }) = of_legacy
-                && state.unknown.insert(family.clone(), clock::now()).is_none()
-            {
-                tracing::warn!(
-                    %family, waiting = state.waiting.len(),
-                    "an instance that legacy has is not recorded (its id is too long, too many reports wait for the \
-                     store, or legacy has too many): the gate to `only` stays shut until `alive:` lists all"
-                );
-                self.changed.notify_one();
-            }
-            return;
-        }
-        if state.recorded.insert(report) {
-            state.waiting.push(change(clock::now()));
-            drop(state);
-            self.changed.notify_one();
-        }
-    }
-
-    fn has_too_many(&self, of_legacy: Option<&PinKey>) -> bool {
-        let counts = self.counts.load();
-        let of_family = of_legacy.and_then(|key| counts.get(&(key.family.clone(), Arm::Legacy)));
-        of_family.is_some_and(|count| count.alive >= LEGACY_INSTANCES_MAX)
     }
 
     /// The instances of a family, at the last count.
@@ -241,7 +164,7 @@ impl Instances {
         let state = self.state();
         let is_seen = |change: &&InstanceChange| match change {
             InstanceChange::LegacySeen(key, _) | InstanceChange::LegacyListed(key, _) => {
-                key.family == *family.first_id()
+                family.ids().any(|id| *id == key.family)
             }
             _ => false,
         };
@@ -274,11 +197,13 @@ impl Instances {
         self.count(also).await
     }
 
-    /// Records changes of a family that somebody else has found, and counts.
+    /// Records changes of a family that somebody else has found, and counts. An instance that legacy lists although the
+    /// engine has adopted it is not recorded, under whichever id of the family it was adopted.
     ///
     /// # Errors
-    /// The store does not take them.
+    /// The store does not take them, or does not say what was adopted.
     pub async fn apply(&self, family: &Family, changes: Vec<InstanceChange>) -> Result<(), StoreError> {
+        let changes = self.without_adopted(family, changes).await?;
         let _writing = self.writing.lock().await;
         for batch in changes.chunks(BATCH_MAX) {
             self.store.change_instances(batch.to_vec()).await?;

@@ -65,6 +65,14 @@ impl PinCountsById {
         self.by_id.load().get(family).cloned()
     }
 
+    /// The ids under which the engine owns instances and no collision stands, each with the time when a person last
+    /// accepted one.
+    pub(super) fn without_open_collision(&self) -> Vec<(RouteId, Option<Timestamp>)> {
+        let by_id = self.by_id.load();
+        let of_engine = by_id.iter().filter(|(_, of)| of.engine_owns() && of.collisions.since().is_none());
+        of_engine.map(|(id, of)| (id.clone(), of.collisions.accepted())).collect()
+    }
+
     /// Sets the metrics to the present counts. A family is shown under the present id of its creator; pins whose
     /// creator is in no file are shown under the id that is stored with them.
     pub(super) fn publish<'a>(&self, families: impl Iterator<Item = &'a flag::Family>) {

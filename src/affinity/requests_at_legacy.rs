@@ -2,9 +2,13 @@
 //!
 //! Always true: a request is counted before its arm is decided, or told that its instance moves; while an instance is
 //! marked as moving no new request of it is counted. So once the requests that were counted before the mark have ended,
-//! legacy has none.
+//! legacy has none. An instance is known under each id of its family's creator: files that give the creator another
+//! oldest id, or join it with another one, leave it one id at least, by which requests from before are found.
 //!
 //! The table has entries only for instances with a request under way, with one whose end was not seen, or that move.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -47,12 +51,12 @@ struct Table {
     next: u64,
     requests: BTreeMap<u64, CountedRequest>,
     instances: HashMap<PinKey, InstanceEntry>,
-    /// By the oldest id of a family: until when legacy may go on with creates, or with requests of unknown ids.
+    /// By each id of a family: until when legacy may go on with creates, or with requests of unknown ids.
     unsettled: HashMap<RouteId, Instant>,
 }
 
 struct CountedRequest {
-    access: InstanceAccess<RouteId, PinKey>,
+    access: InstanceAccess<Vec<RouteId>, Vec<PinKey>>,
     is_write: bool,
     settles: Duration,
 }
@@ -87,7 +91,8 @@ pub enum CallsEnded {
 /// Marks an instance as moving until it is dropped.
 pub struct InstanceMoveMark {
     requests: Arc<RequestsAtLegacyByInstance>,
-    key: PinKey,
+    /// The instance, under each id of its family.
+    keys: Vec<PinKey>,
     /// Requests with a lower number were counted before the mark.
     before: u64,
     _moving: watch::Sender<()>,
@@ -139,17 +144,18 @@ impl RequestsAtLegacyByInstance {
             return LegacyAdmission::Unknown;
         }
         let LegacyAdmissionRequest { access, is_write, settles } = *request;
-        let access = match access {
-            InstanceAccess::Creates(family) => InstanceAccess::Creates(family.first_id().clone()),
-            InstanceAccess::FollowsUp(key) => InstanceAccess::FollowsUp(key.stored_key()),
+        let access: InstanceAccess<Vec<RouteId>, Vec<PinKey>> = match access {
+            InstanceAccess::Creates(family) => InstanceAccess::Creates(family.ids().cloned().collect()),
+            InstanceAccess::FollowsUp(key) => InstanceAccess::FollowsUp(key.stored_keys().collect()),
         };
         let mut table = self.table();
-        if let InstanceAccess::FollowsUp(key) = &access {
-            let instance = table.instances.entry(key.clone()).or_default();
-            if let Some(moving) = &instance.moving {
-                return LegacyAdmission::Moving(moved(moving.clone()));
+        if let InstanceAccess::FollowsUp(keys) = &access {
+            if let Some(moving) = table.moving(keys) {
+                return LegacyAdmission::Moving(moved(moving));
             }
-            instance.at_legacy += 1;
+            for key in keys {
+                table.instances.entry(key.clone()).or_default().at_legacy += 1;
+            }
         }
         let number = table.next;
         table.next += 1;
@@ -162,21 +168,24 @@ impl RequestsAtLegacyByInstance {
     /// # Errors
     /// It moves already; the future resolves when that move has ended.
     pub fn begin(self: &Arc<Self>, key: &InstanceKey) -> Result<InstanceMoveMark, BoxFuture<'static, ()>> {
-        let key = key.stored_key();
+        let keys: Vec<PinKey> = key.stored_keys().collect();
         let mut table = self.table();
         let before = table.next;
-        let instance = table.instances.entry(key.clone()).or_default();
-        if let Some(moving) = &instance.moving {
-            return Err(moved(moving.clone()));
+        if let Some(moving) = table.moving(&keys) {
+            return Err(moved(moving));
         }
         let (sender, receiver) = watch::channel(());
-        instance.moving = Some(receiver);
-        Ok(InstanceMoveMark { requests: self.clone(), key, before, _moving: sender })
+        for key in &keys {
+            table.instances.entry(key.clone()).or_default().moving = Some(receiver.clone());
+        }
+        Ok(InstanceMoveMark { requests: self.clone(), keys, before, _moving: sender })
     }
+}
 
-    /// How many instances move.
-    pub fn moving_count(&self) -> usize {
-        self.table().instances.values().filter(|instance| instance.moving.is_some()).count()
+impl Table {
+    /// What tells that the move of an instance has ended; `None` if it does not move.
+    fn moving(&self, keys: &[PinKey]) -> Option<watch::Receiver<()>> {
+        keys.iter().find_map(|key| self.instances.get(key)?.moving.clone())
     }
 }
 
@@ -186,11 +195,6 @@ fn moved(mut moving: watch::Receiver<()>) -> BoxFuture<'static, ()> {
 }
 
 impl InstanceMoveMark {
-    /// The instance, as the store knows it.
-    pub fn key(&self) -> &PinKey {
-        &self.key
-    }
-
     /// Waits until the requests that legacy had of the instance when it was marked have ended, and those that might
     /// have created it, at the latest until `until`.
     pub async fn calls_ended(&self, until: Instant) -> CallsEnded {
@@ -211,13 +215,19 @@ impl InstanceMoveMark {
     fn state(&self) -> CallsEnded {
         let now = Instant::now();
         let table = self.requests.table();
-        let creates = InstanceAccess::Creates(self.key.family.clone());
-        let may_create = table.requests.range(..self.before).any(|(_, counted)| counted.access == creates);
-        let Some(instance) = table.instances.get(&self.key) else { return CallsEnded::Yes };
-        if instance.at_legacy > 0 || may_create {
+        let is_of_family = |id: &RouteId| self.keys.iter().any(|key| key.family == *id);
+        let may_create = |counted: &CountedRequest| match &counted.access {
+            InstanceAccess::Creates(family) => family.iter().any(is_of_family),
+            InstanceAccess::FollowsUp(_) => false,
+        };
+        let entries = || self.keys.iter().filter_map(|key| table.instances.get(key));
+        if entries().any(|instance| instance.at_legacy > 0)
+            || table.requests.range(..self.before).any(|(_, counted)| may_create(counted))
+        {
             return CallsEnded::UnderWay;
         }
-        let unsettled = instance.unsettled.into_iter().chain(table.unsettled.get(&self.key.family).copied()).max();
+        let of_family = self.keys.iter().filter_map(|key| table.unsettled.get(&key.family).copied());
+        let unsettled = entries().filter_map(|instance| instance.unsettled).chain(of_family).max();
         unsettled.filter(|until| *until > now).map_or(CallsEnded::Yes, CallsEnded::Unsettled)
     }
 }
@@ -225,10 +235,12 @@ impl InstanceMoveMark {
 impl Drop for InstanceMoveMark {
     fn drop(&mut self) {
         let mut table = self.requests.table();
-        if let Some(instance) = table.instances.get_mut(&self.key) {
-            instance.moving = None;
-            if instance.is_empty(Instant::now()) {
-                table.instances.remove(&self.key);
+        for key in &self.keys {
+            if let Some(instance) = table.instances.get_mut(key) {
+                instance.moving = None;
+                if instance.is_empty(Instant::now()) {
+                    table.instances.remove(key);
+                }
             }
         }
     }
@@ -241,19 +253,23 @@ impl InFlightAtLegacyCounter for RequestsAtLegacyByInstance {
         let Some(CountedRequest { access, is_write, settles }) = table.requests.remove(&number) else { return };
         let until = now.checked_add(settles).filter(|_| may_go_on && is_write && !settles.is_zero());
         match (access, until) {
-            (InstanceAccess::Creates(family), Some(until)) => note(&mut table.unsettled, family, until),
+            (InstanceAccess::Creates(family), Some(until)) => {
+                family.into_iter().for_each(|id| note(&mut table.unsettled, id, until));
+            }
             (InstanceAccess::Creates(_), None) => {}
-            (InstanceAccess::FollowsUp(key), until) => {
+            (InstanceAccess::FollowsUp(keys), until) => {
                 let has_room = table.instances.len() < UNSETTLED_MAX;
                 if let Some(until) = until.filter(|_| !has_room) {
                     table.instances.retain(|_, instance| !instance.is_empty(now));
-                    note(&mut table.unsettled, key.family.clone(), until);
+                    keys.iter().for_each(|key| note(&mut table.unsettled, key.family.clone(), until));
                 }
-                if let Some(instance) = table.instances.get_mut(&key) {
-                    instance.at_legacy = instance.at_legacy.saturating_sub(1);
-                    instance.unsettled = instance.unsettled.max(until.filter(|_| has_room));
-                    if instance.is_empty(now) {
-                        table.instances.remove(&key);
+                for key in keys {
+                    if let Some(instance) = table.instances.get_mut(&key) {
+                        instance.at_legacy = instance.at_legacy.saturating_sub(1);
+                        instance.unsettled = instance.unsettled.max(until.filter(|_| has_room));
+                        if instance.is_empty(now) {
+                            table.instances.remove(&key);
+                        }
                     }
                 }
             }
@@ -266,110 +282,4 @@ impl InFlightAtLegacyCounter for RequestsAtLegacyByInstance {
 fn note(unsettled: &mut HashMap<RouteId, Instant>, family: RouteId, until: Instant) {
     let noted = unsettled.entry(family).or_insert(until);
     *noted = (*noted).max(until);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flag::Family;
-
-    struct Nobody;
-
-    impl Adopter for Nobody {
-        fn adopt(&self, _: AdoptionRequest) -> BoxFuture<'_, AdoptionAnswer> {
-            ready(AdoptionAnswer::AtLegacy).boxed()
-        }
-    }
-
-    const SETTLES: Duration = Duration::from_secs(30);
-
-    fn key(id: &str) -> InstanceKey {
-        InstanceKey { family: Family::from(RouteId::from("orders.create")), id: id.into() }
-    }
-
-    fn requests() -> Arc<RequestsAtLegacyByInstance> {
-        let requests = Arc::new(RequestsAtLegacyByInstance::default());
-        let nobody: Arc<dyn Adopter> = Arc::new(Nobody);
-        requests.connect(Arc::downgrade(&nobody), None);
-        requests
-    }
-
-    fn admit(
-        requests: &RequestsAtLegacyByInstance,
-        access: InstanceAccess<&Family, &InstanceKey>,
-        is_write: bool,
-    ) -> Option<RequestAtLegacy> {
-        match requests.admit(&LegacyAdmissionRequest { access, is_write, settles: SETTLES }) {
-            LegacyAdmission::AtLegacy(request) => Some(request.expect("it is counted")),
-            LegacyAdmission::Moving(_) | LegacyAdmission::Unknown => None,
-        }
-    }
-
-    fn now() -> Instant {
-        Instant::now()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_instance_moves_once_the_requests_that_legacy_had_of_it_have_ended() {
-        let requests = requests();
-        let (one, other) = (key("17"), key("18"));
-        let mut first = admit(&requests, InstanceAccess::FollowsUp(&one), true).unwrap();
-        let _of_other = admit(&requests, InstanceAccess::FollowsUp(&other), true).unwrap();
-        let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move yet"));
-        assert!(admit(&requests, InstanceAccess::FollowsUp(&one), false).is_none(), "a new request waits");
-        assert!(requests.begin(&one).is_err(), "one at a time");
-        assert_eq!(mark.calls_ended(now()).await, CallsEnded::UnderWay);
-        first.sent();
-        first.ended();
-        let waiting = tokio::spawn(async move { (mark.calls_ended(now() + SETTLES).await, mark) });
-        tokio::task::yield_now().await;
-        drop(first);
-        let (ended, mark) = waiting.await.unwrap();
-        assert_eq!(ended, CallsEnded::Yes);
-        let LegacyAdmission::Moving(moved) = requests.admit(&LegacyAdmissionRequest {
-            access: InstanceAccess::FollowsUp(&one),
-            is_write: true,
-            settles: SETTLES,
-        }) else {
-            panic!("it moves");
-        };
-        drop(mark);
-        moved.await;
-        assert!(admit(&requests, InstanceAccess::FollowsUp(&one), true).is_some(), "its move has ended");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_write_whose_end_was_not_seen_holds_its_instance_for_a_time() {
-        let requests = requests();
-        let one = key("17");
-        for (is_write, held) in [(false, false), (true, true)] {
-            let mut request = admit(&requests, InstanceAccess::FollowsUp(&one), is_write).unwrap();
-            request.sent();
-            drop(request);
-            let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
-            let ended = mark.calls_ended(now()).await;
-            assert_eq!(matches!(ended, CallsEnded::Unsettled(_)), held, "{is_write}");
-        }
-        let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
-        let began = now();
-        assert_eq!(mark.calls_ended(began + 2 * SETTLES).await, CallsEnded::Yes);
-        assert!(now() >= began + SETTLES - Duration::from_secs(1));
-        let unsent = admit(&requests, InstanceAccess::FollowsUp(&key("19")), true).unwrap();
-        drop(unsent);
-        drop(mark);
-        assert!(requests.table().instances.is_empty(), "nothing is left");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_create_under_way_may_be_about_the_instance() {
-        let requests = requests();
-        let one = key("17");
-        let family = one.family.clone();
-        let before = admit(&requests, InstanceAccess::Creates(&family), true).unwrap();
-        let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
-        let _after = admit(&requests, InstanceAccess::Creates(&family), true).unwrap();
-        assert_eq!(mark.calls_ended(now()).await, CallsEnded::UnderWay);
-        drop(before);
-        assert_eq!(mark.calls_ended(now()).await, CallsEnded::Yes, "a later create makes another one");
-    }
 }

@@ -167,6 +167,12 @@ mod tests {
         let limits = |name: &str| set_with(name, 7_000).read().map(|loaded| loaded.setup.limits.clone());
         assert!(limits("egress_bystanders_max").is_ok_and(|limits| limits.egress_uncompared_requests_max == 7_000));
         assert!(limits("order_wait_ms").is_ok_and(|limits| limits.command_wait_ms == 7_000));
+        let both = set_with("order_wait_ms: 7000, command_wait_ms", 7_000).shown();
+        assert!(
+            both.contains("`order_wait_ms` is the earlier name of `command_wait_ms`, which is set here too"),
+            "{both}"
+        );
+        assert!(both.contains("keep `command_wait_ms` and remove this one") && !both.contains("a bug"), "{both}");
     }
 
     #[test]

@@ -119,7 +119,15 @@ impl SchemaWalk<'_> {
         for entry in node.entries() {
             let inner = site.key(entry.key.clone());
             let is_earlier = |of: &&Value| of.get(EARLIER_NAME).and_then(Value::as_str) == Some(&*entry.key);
-            if let Some(of) = known.get(&*entry.key).or_else(|| known.values().find(is_earlier)) {
+            if let Some(of) = known.get(&*entry.key) {
+                self.value(&entry.value, of, &inner, result, depth + 1);
+                continue;
+            }
+            if let Some((name, of)) = known.iter().find(|(_, of)| is_earlier(of)) {
+                if node.get(name).is_some() {
+                    let message = format!("`{}` is the earlier name of `{name}`, which is set here too", entry.key);
+                    result.error(&inner.clone().at_key(), message).hint(format!("keep `{name}` and remove this one"));
+                }
                 self.value(&entry.value, of, &inner, result, depth + 1);
                 continue;
             }

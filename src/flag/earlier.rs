@@ -3,7 +3,8 @@
 //! The question it answers: "this request may be a retry of one that came under earlier files: under which keys, other
 //! than the present ones, may its first try have been recorded?" Always true: a request is looked up under the earlier
 //! scopes of its route, and under the scope of each route that matched it by earlier files, whichever route it belongs
-//! to now, if any. Each scope reads path parameters by the names that they had when it was in force.
+//! to now, if any. Each scope reads path parameters by the names that they had when it was in force; a request that its
+//! route did not match then has none under a scope that reads them.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -58,16 +59,18 @@ impl EarlierScopes {
         };
         let host = facts.headers.get(HOST).and_then(|host| host.to_str().ok());
         let own_keys =
-            own().flat_map(|scope| match scope.matched.as_ref().and_then(|matched| matched.read(host, facts)) {
-                Some(then) => keys_under(scope, &then.in_facts(facts)),
-                None => keys_under(scope, facts),
+            own().filter_map(|scope| match scope.matched.as_ref().map(|matched| matched.read(host, facts)) {
+                Some(Some(then)) => Some(keys_under(scope, &then.in_facts(facts))),
+                // The route did not match it then. Today's path parameters could be equal to those of another request.
+                Some(None) if scope.reads_path_parameters() => None,
+                Some(None) | None => Some(keys_under(scope, facts)),
             });
         let reassigned = self.reassigned.iter().filter(|reassigned| reassigned.may_come(facts.now_s));
         let of_reassigned = reassigned.filter_map(|reassigned| {
             let then = reassigned.matched.read(host, facts)?;
             Some(keys_under(&reassigned.scope, &then.in_facts(facts)))
         });
-        for (times, keys) in own_keys.chain(of_reassigned.flatten()) {
+        for (times, keys) in own_keys.flatten().chain(of_reassigned.flatten()) {
             if facts.now_s < times.first_tries_until_s {
                 all.of_first_tries.get_or_insert(keys);
             }

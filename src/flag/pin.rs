@@ -58,11 +58,22 @@ pub struct InstanceKey {
 }
 
 impl InstanceKey {
-    /// The key under which it is stored what is known of an instance of legacy: one for all spellings of its id, under
-    /// the creator's oldest id.
+    /// The key under which it is stored from now on what is known of an instance of legacy: one for all spellings of
+    /// its id, under the creator's oldest id. Whoever looks something up uses [`InstanceKey::stored_keys`].
     pub fn stored_key(&self) -> PinKey {
+        self.stored_under(self.family.first_id())
+    }
+    /// The keys under which it may be stored what is known of an instance of legacy: the present one, then those under
+    /// the creator's other ids. The oldest id was another one before the files listed an older one, or before several
+    /// creators became this one.
+    pub fn stored_keys(&self) -> impl Iterator<Item = PinKey> {
+        let first_id = self.family.first_id();
+        let others = self.family.ids().filter(move |id| *id != first_id);
+        std::iter::once(first_id).chain(others).map(move |family| self.stored_under(family))
+    }
+    fn stored_under(&self, family: &RouteId) -> PinKey {
         let id = lower_case_uuid(&self.id).map_or_else(|| self.id.clone(), Arc::from);
-        PinKey { family: self.family.first_id().clone(), id }
+        PinKey { family: family.clone(), id }
     }
     /// The keys under which the instance's pin may be stored.
     pub fn pin_keys(&self) -> impl Iterator<Item = PinKey> {

@@ -120,15 +120,23 @@ impl RetryScope {
     /// Whether the key may depend on how the route's `match` names the parameters of a path.
     pub fn reads_path_parameters(&self) -> bool {
         let Some(text) = &self.key else { return false };
-        let of_request = |read: &ReadPath| read.root() == "request" && matches!(read.part(0), None | Some("params"));
-        Template::parse_str(text).map_or(true, |key| key.reads().iter().any(of_request))
+        Template::parse_str(text).map_or(true, |key| reads_path_parameters(&key))
     }
+}
+
+fn reads_path_parameters(key: &Template) -> bool {
+    let of_request = |read: &ReadPath| read.root() == "request" && matches!(read.part(0), None | Some("params"));
+    key.reads().iter().any(of_request)
 }
 
 impl EarlierScope {
     /// The scope of requests that the route matched in this way.
     pub fn of_requests(self, matched: EarlierMatch) -> Self {
         Self { matched: Some(matched), ..self }
+    }
+    /// Whether the key depends on the parameters of a path.
+    pub(super) fn reads_path_parameters(&self) -> bool {
+        self.key.as_ref().is_some_and(reads_path_parameters)
     }
     /// A scope for requests of another process (`serve --succeed`), whose keys are not looked up here; it never expires
     /// by itself.

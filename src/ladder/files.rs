@@ -23,6 +23,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::gate::{Gate, MoveRefusal, RequestedMove};
+use super::guard_latches::GuardLatches;
 use super::holds::{HELD_AT, lower_without_key, not_returned, set_held};
 use super::joined::JoinedRoutes;
 use super::leaving_only::no_acknowledgement;
@@ -30,7 +31,7 @@ use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use super::renamed_back::{flip_of_unlisted_id, was_earlier_id_of_another};
 use super::types::{DeclaredFiles, FlipSource, Move, ReadKind};
 use super::unlisted_ids::UnlistedIds;
-use super::{cohort_reasons, forced_files, joined, live_basis, orphans, re_added, scopes, unlisted_ids};
+use super::{cohort_reasons, forced_files, joined, live_basis, orphans, re_added, scopes, taken_ids, unlisted_ids};
 use crate::clock;
 use crate::flag::{Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
@@ -43,10 +44,12 @@ pub(super) fn apply(
     (declared, unlisted_ids): (DeclaredFiles, UnlistedIds),
     reading: ReadKind,
     gate: &Gate,
+    guards: &GuardLatches,
 ) -> (Positions, Vec<Move>) {
     let mut routes = declared.routes.clone();
-    let mut after = Positions { declared, unlisted_ids, ..before.clone() };
-    after.routes = routes.iter().map(|route| (route.id.clone(), initial_position(before, route))).collect();
+    let taken_ids = taken_ids::find(before, &routes, &unlisted_ids);
+    let mut after = Positions { declared, unlisted_ids, taken_ids, ..before.clone() };
+    after.routes = routes.iter().map(|route| (route.id.clone(), initial_position(&after, route))).collect();
     followers_first(&mut routes);
     // The gate judges by the scopes of the new files.
     after.followers = orphans::followers(&routes);
@@ -72,7 +75,8 @@ pub(super) fn apply(
         };
         route.force.is_some() && route.ids().find_map(had) == Some(false)
     };
-    let edit_of = |route: &Route| FileEdit { gets_force: gets_force(route), joined: joined::find(before, route) };
+    let edit_of =
+        |route: &Route| FileEdit { gets_force: gets_force(route), joined: joined::find(before, guards, route) };
     let moves: Vec<Move> =
         routes.iter().filter_map(|route| reconcile(&mut after, route, &edit_of(route), gate)).collect();
     // Force that is new in the files was written for what the files say now.
@@ -84,29 +88,10 @@ pub(super) fn apply(
     let accepting: BTreeSet<RouteId> =
         after.routes.values().filter(|at| accepts(at)).map(|position| position.route.id.clone()).collect();
     live_basis::update(&mut after, &moves, &accepting, gate);
-    retain_declarations(&mut after, before, &routes);
+    re_added::retain_declarations(&mut after, before, &routes);
     forced_files::update(&mut after, now);
+    after.taken_ids.clear();
     (after, moves)
-}
-
-/// What the file of a flipped route declared stays stored while the route is in no file, so that the route is
-/// recognised when it is re-added. A route that was renamed has its declaration under its present id.
-fn retain_declarations(after: &mut Positions, before: &Positions, routes: &[Arc<Route>]) {
-    // The declaration of a renamed route whose move was refused is still under its earlier id.
-    for route in routes.iter().filter(|route| !before.stored_declarations.contains_key(&route.id)) {
-        if let Some(declared) = after.stored_declaration(route) {
-            after.stored_declarations.insert(route.id.clone(), declared);
-        }
-    }
-    let is_earlier = |id: &RouteId| routes.iter().any(|route| route.was.contains(id));
-    // Before the files are read at a start, it is not known which ids a removed route had before.
-    let has_flip_of_renamed = before.flips.keys().any(|id| !before.stored_declarations.contains_key(id));
-    let has_flip = |id: &RouteId| {
-        let of_renamed = || before.routes.get(id).map_or(has_flip_of_renamed, |position| position.last.is_some());
-        before.flips.contains_key(id) || of_renamed()
-    };
-    after.stored_declarations.retain(|id, _| after.routes.contains_key(id) || (has_flip(id) && !is_earlier(id)));
-    after.absent = after.stored_declarations.keys().filter(|id| !after.routes.contains_key(*id)).cloned().collect();
 }
 
 /// The positions after the release of routes whose hold is over, and the flips by `file` of these routes. Other routes
@@ -195,9 +180,10 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
 
     let now = position.declared();
     let stored = positions.stored_declaration(route);
-    let replaces = positions
-        .has_flip_of_another(route)
-        .then_some("it keeps its own state and not that of the route whose place it takes");
+    let replaces = positions.has_flip_of_another(route).then(|| match positions.taken_ids.contains(&route.id) {
+        true => "its id was an earlier one of another route, and the flips under it are those of that route",
+        false => "it keeps its own state and not that of the route whose place it takes",
+    });
     let has_flip = position.last.is_some();
     let changed = stored.map_or(has_flip, |stored| stored != now);
     let edit = stored.filter(|_| has_flip).map_or(now, |stored| requested_by_edit(&position, stored, now));

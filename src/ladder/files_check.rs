@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::gate::Gate;
+use super::guard_latches::GuardLatches;
 use super::orphans::OrphanReasons;
 use super::positions::{Positions, RoutePosition};
 use super::types::{DeclaredFiles, FilesError, Move, ReadKind, UnknownRetries};
@@ -81,7 +82,7 @@ pub(super) async fn prepare(
 /// # Errors
 /// The files must not be put in force.
 pub(super) fn check_and_apply(
-    gate: &Gate,
+    (gate, guards): (&Gate, &GuardLatches),
     before: &Positions,
     files: PreparedFiles,
     reading: ReadKind,
@@ -90,7 +91,7 @@ pub(super) fn check_and_apply(
     let OrphanReasons { new: mut refused, known, may_orphan } = orphans;
     let asked = declared.plans.candidate_move.clone();
     let candidate_stays: Vec<String> = asked.into_iter().flat_map(|asked| gate.refused_move(before, &asked)).collect();
-    let (mut after, moves) = files::apply(before, (declared, unlisted_ids), reading, gate);
+    let (mut after, moves) = files::apply(before, (declared, unlisted_ids), reading, gate, guards);
     plans::after_files(before, &mut after);
     refused.extend(leaving_only::lowered_without_acknowledgement(before, &after));
     let unaccepted = after

@@ -1,36 +1,76 @@
 //! A route that several routes of the files before have become (`was`): it gets the requests of each of them.
 //!
 //! Always true: without `force` in its file it is in the lowest of their states, with the smallest of their shares, so
-//! that no request goes up without a gate. A route that was absent from the files that were read last does not count:
-//! its requests went to legacy, and `scopes` holds the route that gets them now.
+//! that no request goes up without a gate. What a guard has lowered stays lowered: of the last actions of their guards
+//! only the newest is that of the new route, and where another one limits more, that limit is among the states. A
+//! route that was absent from the files that were read last does not count, save for its guard: its requests went to
+//! legacy, and `scopes` holds the route that gets them now.
 
+use super::guard_latches::GuardLatches;
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use crate::flag::{Route, Shares, State};
 use crate::names::RouteId;
 
 /// What the routes had that become one.
 pub(super) struct JoinedRoutes {
+    /// The lowest of their states.
     state: State,
+    /// The lowest limit of their guards that the new route's guard does not have.
+    limit: Option<State>,
+    /// The smallest of their shares.
     shares: Shares,
     /// Each route with its state.
     names: String,
 }
 
-/// The routes that become this one by new files; `None` if there is at most one, or if its file has `force`.
-pub(super) fn find(before: &Positions, route: &Route) -> Option<JoinedRoutes> {
-    let is_present = |id: &&RouteId| before.stored_declarations.contains_key(*id) && !before.absent.contains(*id);
-    let found = route.ids().filter(is_present).map(|id| (id, state_before(before, id)));
-    let found: Vec<(&RouteId, (State, Shares))> = found.collect();
-    if found.len() < 2 || route.force.is_some() {
+/// The routes that become this one by new files; `None` if there is at most one whose state counts and nothing that
+/// another one's guard did is left, or if its file has `force`.
+pub(super) fn find(before: &Positions, guards: &GuardLatches, route: &Route) -> Option<JoinedRoutes> {
+    let is_known = |id: &&RouteId| before.stored_declarations.contains_key(*id);
+    let is_present = |id: &RouteId| !before.absent.contains(id);
+    let joined = |id| {
+        let state = is_present(id).then(|| state_before(before, id));
+        JoinedRoute { id, state, limit: lost_limit(before, guards, route, id) }
+    };
+    let counts = |joined: &JoinedRoute<'_>| joined.state.is_some() || joined.limit.is_some();
+    let found: Vec<JoinedRoute<'_>> = route.ids().filter(is_known).map(joined).filter(counts).collect();
+    let (present, limit) = (found.iter().filter_map(|at| at.state), found.iter().filter_map(|at| at.limit).min());
+    if (present.clone().count() < 2 && limit.is_none()) || route.force.is_some() {
         return None;
     }
-    let state = found.iter().map(|(_, (state, _))| *state).min()?;
-    let smallest = |rung: State| found.iter().map(|(_, (_, shares))| shares.of(rung)).min();
+    let state = present.clone().map(|(state, _)| state).min().unwrap_or(State::Only);
+    let smallest = |rung: State| present.clone().map(|(_, shares)| shares.of(rung)).min();
     let rungs = [State::Shadow, State::Dark, State::Live].into_iter();
     let shares =
         rungs.fold(Shares::default(), |shares, rung| smallest(rung).map_or(shares, |share| shares.with(rung, share)));
-    let names: Vec<String> = found.iter().map(|(id, (state, _))| format!("`{id}` (`{state}`)")).collect();
-    Some(JoinedRoutes { state, shares, names: names.join(" and ") })
+    let names: Vec<String> = found.iter().map(JoinedRoute::name).collect();
+    Some(JoinedRoutes { state, limit, shares, names: names.join(" and ") })
+}
+
+/// One of the routes that become another one.
+struct JoinedRoute<'a> {
+    id: &'a RouteId,
+    /// What it had; `None` if it was absent from the files that were read last.
+    state: Option<(State, Shares)>,
+    /// The highest state that its guard allows, if the guard of the new route allows more.
+    limit: Option<State>,
+}
+
+impl JoinedRoute<'_> {
+    fn name(&self) -> String {
+        let state = self.state.map(|(state, _)| format!("`{state}`"));
+        let limit = self.limit.map(|limit| format!("its guard keeps it at `{limit}`"));
+        let parts: Vec<String> = state.into_iter().chain(limit).collect();
+        format!("`{}` ({})", self.id, parts.join(", "))
+    }
+}
+
+/// The highest state that the guard of a route allows which becomes this one, if less than the guard of this one: its
+/// last action is older than one of another joined route.
+fn lost_limit(before: &Positions, guards: &GuardLatches, route: &Route, id: &RouteId) -> Option<State> {
+    let ids = std::iter::once(id).chain(before.earlier_ids.get(id).into_iter().flatten());
+    let limit = guards.newest(ids)?.guard.as_ref()?.limit?;
+    guards.limit(route).is_none_or(|kept| limit < kept).then_some(limit)
 }
 
 /// The state and the shares of a route: those of its last flip, else those that its file set.
@@ -53,10 +93,13 @@ fn state_before(before: &Positions, id: &RouteId) -> (State, Shares) {
 impl JoinedRoutes {
     /// Lowers a route with a flip to what these routes had. Returns why, if its last flip says more.
     pub fn lower(&self, position: &mut RoutePosition) -> Option<String> {
-        let Self { state, shares, names } = self;
+        let Self { state, limit, shares, names } = self;
         position.last.as_ref()?;
         let (requested, before) = (position.inputs.requested, position.inputs.shares);
-        position.inputs.requested = requested.min(*state);
+        let lowest = requested.min(*state);
+        // A guard does not lower a route in `only`.
+        let limit = limit.filter(|_| lowest < State::Only).unwrap_or(State::Only);
+        position.inputs.requested = lowest.min(limit);
         let rungs = [State::Shadow, State::Dark, State::Live].into_iter();
         position.inputs.shares = rungs.fold(before, |all, rung| all.with(rung, all.of(rung).min(shares.of(rung))));
         let is_lowered = position.inputs.requested < requested || position.inputs.shares != before;

@@ -69,8 +69,9 @@ impl Mover {
         let has_served = !store.is_new() || !before.rows().is_empty();
         let prepared = prepare(&store, &before, declared).await?;
         gate.ask_for_files(&before, prepared.routes()).await;
+        let guards = GuardLatches::from_store(guards);
         let CheckedFiles { after, moves, may_orphan: _ } =
-            check_and_apply(&gate, &before, prepared, ReadKind::Start { has_served })?;
+            check_and_apply((&gate, &guards), &before, prepared, ReadKind::Start { has_served })?;
         for position in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
             tracing::error!(
                 route = %position.route.id,
@@ -79,7 +80,6 @@ impl Mover {
             );
         }
         leaving_only::log_removed(&before, &after);
-        let guards = GuardLatches::from_store(guards);
         taken_ids::log(&before, &after, &guards, &gate);
         let in_force = InForce::new(before.clone(), guards, before.freeze, secret, flags);
         let cohort_listeners = Mutex::new(CohortListeners::of_start(cohort_moves::forced_at_start(&before, &after)));
@@ -156,8 +156,10 @@ impl Mover {
             return Err(FilesError::FlippedMeanwhile);
         }
         let judged = self.positions_for_outdated_files(read, &before, prepared.routes());
-        let CheckedFiles { after, moves, may_orphan } = check_and_apply(&self.gate, &judged, prepared, reading)?;
-        taken_ids::check(&before, &after, &self.in_force.inputs().guards, &self.gate)?;
+        let guards = self.in_force.inputs().guards;
+        let CheckedFiles { after, moves, may_orphan } =
+            check_and_apply((&self.gate, &guards), &judged, prepared, reading)?;
+        taken_ids::check(&before, &after, &guards, &self.gate)?;
         let routes = after.declared.routes.clone();
         let flips = self.record_and_apply(&before, after, moves, all_recorded, recorded).await?;
         drop(moves_lock);

@@ -53,6 +53,9 @@ pub(super) struct Positions {
     pub stored_declarations: BTreeMap<RouteId, FileState>,
     /// The routes in `stored_declarations` that the files do not have any more.
     pub absent: BTreeSet<RouteId>,
+    /// While new files are judged: ids of their routes that were earlier ids of other routes of these files. The flips
+    /// under them are those of the other routes.
+    pub taken_ids: BTreeSet<RouteId>,
     /// The basis of the evidence with which routes, or cohorts of them, went to `live` or above.
     pub live: BTreeMap<RouteId, LiveBasis>,
     /// The plans in force of the routes in `live` or above.
@@ -161,6 +164,7 @@ impl Positions {
             flips,
             stored_declarations: rows.into_iter().filter_map(|row| Some((row.route, row.file?))).collect(),
             absent,
+            taken_ids: BTreeSet::new(),
             live,
             forced,
             followers,
@@ -195,8 +199,18 @@ impl Positions {
     /// The last flip of a route, also under an id that it had before. An earlier id does not count if it belonged to
     /// another route in the files that were read last: a route that replaces another has not passed that one's gates.
     pub fn last_flip(&self, route: &Route) -> Option<&FlipRecord> {
-        let own = route.ids().filter(|id| !self.belonged_to_another(route, id));
+        let is_of_another = |id: &RouteId| self.belonged_to_another(route, id) || self.taken_ids.contains(id);
+        let own = self.counted_ids(route).filter(|id| !is_of_another(id));
         own.filter_map(|id| self.flips.get(id)).max_by_key(|flip| flip.number)
+    }
+
+    /// The ids of a route under which the store has what counts for its state. If the files that were read last had a
+    /// route under some of its ids, those of which they had none do not count: their requests went to legacy, or to the
+    /// present ones.
+    fn counted_ids<'a>(&'a self, route: &'a Route) -> impl Iterator<Item = &'a RouteId> {
+        let is_present = |id: &RouteId| self.stored_declarations.contains_key(id) && !self.absent.contains(id);
+        let has_present = route.ids().any(is_present);
+        route.ids().filter(move |id| !has_present || !self.absent.contains(*id))
     }
 
     /// Whether the next reading of the files would treat the last flip of a route that this one replaces as
@@ -213,7 +227,7 @@ impl Positions {
 
     /// The stored declaration of a route's file, also under an id that the route had before.
     pub fn stored_declaration(&self, route: &Route) -> Option<FileState> {
-        route.ids().find_map(|id| self.stored_declarations.get(id)).copied()
+        self.counted_ids(route).find_map(|id| self.stored_declarations.get(id)).copied()
     }
 
     /// The ids of the routes of new files that these files do not list.

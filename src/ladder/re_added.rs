@@ -5,10 +5,13 @@
 //! deployment without the route, raise nothing by themselves, and an id that is given to another route brings no state
 //! with it.
 
+use std::sync::Arc;
+
 use super::gate::{Gate, RequestedMove};
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use super::types::{FlipSource, Move, NextRung};
-use crate::flag::State;
+use crate::flag::{Route, State};
+use crate::names::RouteId;
 
 /// Whether the files that were read last did not have this route under any of its ids, and earlier ones did.
 pub(super) fn is_re_added(positions: &Positions, position: &RoutePosition) -> bool {
@@ -63,4 +66,24 @@ pub(super) fn judge(positions: &Positions, position: &mut RoutePosition, gate: &
     }
     let is_moved = to != from || shares != shares_before;
     is_moved.then(|| Move { route: position.route.id.clone(), from, to, shares, reason: Some(reason), overridden })
+}
+
+/// What the file of a flipped route declared stays stored while the route is in no file, so that the route is
+/// recognised when it is re-added. A route that was renamed has its declaration under its present id.
+pub(super) fn retain_declarations(after: &mut Positions, before: &Positions, routes: &[Arc<Route>]) {
+    // The declaration of a renamed route whose move was refused is still under its earlier id.
+    for route in routes.iter().filter(|route| !before.stored_declarations.contains_key(&route.id)) {
+        if let Some(declared) = after.stored_declaration(route) {
+            after.stored_declarations.insert(route.id.clone(), declared);
+        }
+    }
+    let is_earlier = |id: &RouteId| routes.iter().any(|route| route.was.contains(id));
+    // Before the files are read at a start, it is not known which ids a removed route had before.
+    let has_flip_of_renamed = before.flips.keys().any(|id| !before.stored_declarations.contains_key(id));
+    let has_flip = |id: &RouteId| {
+        let of_renamed = || before.routes.get(id).map_or(has_flip_of_renamed, |position| position.last.is_some());
+        before.flips.contains_key(id) || of_renamed()
+    };
+    after.stored_declarations.retain(|id, _| after.routes.contains_key(id) || (has_flip(id) && !is_earlier(id)));
+    after.absent = after.stored_declarations.keys().filter(|id| !after.routes.contains_key(*id)).cloned().collect();
 }

@@ -1,20 +1,37 @@
 //! Ids that a route had, and that new files give to another route without listing them for the first (`was`). What is
-//! stored under such an id counts for the other route from then on.
+//! stored under such an id counts for the other route from then on, save flips.
 //!
-//! Always true: the route keeps its last flip, which is recorded once more under the id that it has. Files that would
-//! take from a route what its guard did, its hold, or legacy's instances are refused at a reload; at a start the log
-//! has an error.
+//! Always true: the route keeps its last flip, which is recorded once more under the id that it has. The other route
+//! has not passed the gates of that flip: it counts as new. Files that would take from a route what its guard did, its
+//! hold, or legacy's instances, or in which the other route would find the retry keys of the route's requests, are
+//! refused at a reload; at a start the log has an error.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::family::creator;
 use super::gate::Gate;
 use super::guard_latches::GuardLatches;
 use super::positions::{Positions, RoutePosition};
 use super::types::FilesError;
+use super::unlisted_ids::UnlistedIds;
 use crate::flag::{Family, Route};
 use crate::names::RouteId;
 use crate::store::FlipRecord;
+
+/// The ids of new files' routes that were earlier ids of other routes of these files. `unlisted_ids` are among the ids
+/// of the routes.
+///
+/// Of a route that is in the files no more, such as one that several routes had become and that is separated again,
+/// nothing is found: its earlier ids are its successors'.
+pub(super) fn find(before: &Positions, routes: &[Arc<Route>], unlisted_ids: &UnlistedIds) -> BTreeSet<RouteId> {
+    let of_route = |route: &Arc<Route>| -> Vec<RouteId> {
+        let listed = route.ids().filter(|id| !unlisted_ids.contains_key(*id));
+        let had = listed.filter_map(|id| before.earlier_ids.get(id)).flatten();
+        had.filter(|id| !route.ids().any(|own| own == *id)).cloned().collect()
+    };
+    routes.iter().flat_map(of_route).collect()
+}
 
 /// The ids of a route by the files before that another route has in new files.
 fn taken<'a>(before: &'a Positions, route: &'a Route) -> impl Iterator<Item = &'a RouteId> {
@@ -55,19 +72,34 @@ fn sentences(before: &Positions, after: &Positions, guards: &GuardLatches, gate:
     let of_route = |position: &RoutePosition| {
         let route = &position.route;
         let ids: Vec<&RouteId> = taken(before, route).collect();
-        let lost = if ids.is_empty() { Vec::new() } else { lost(after, position, &ids, guards, gate) };
-        if lost.is_empty() {
-            return None;
+        if ids.is_empty() {
+            return Vec::new();
         }
         let names: Vec<String> = ids.iter().map(|id| format!("`{id}`")).collect();
         let (id, names) = (&route.id, names.join(", "));
-        Some(format!(
-            "{names} was an earlier id of `{id}`, and another route has it now: `{id}` would lose {} that is stored \
-             under it. Give the other route another id",
-            lost.join(" and ")
-        ))
+        let lost = lost(after, position, &ids, guards, gate);
+        let lost = (!lost.is_empty()).then(|| {
+            format!("`{id}` would lose {} that is stored under it. Give the other route another id", lost.join(" and "))
+        });
+        let found_keys = shares_keys(after, route, &ids).then(|| {
+            format!(
+                "retry keys of the requests of `{id}` are stored under it, so that the other route would take a first \
+                 request with such a key for a retry. Give the other route another id"
+            )
+        });
+        let whys = lost.into_iter().chain(found_keys);
+        whys.map(|why| format!("{names} was an earlier id of `{id}`, and another route has it now: {why}")).collect()
     };
-    after.routes.values().filter_map(of_route).collect()
+    after.routes.values().flat_map(of_route).collect()
+}
+
+/// Whether another route derives its retry keys from an id under which keys of this one's requests are looked up.
+fn shares_keys(after: &Positions, route: &Route, taken: &[&RouteId]) -> bool {
+    let Some(own) = after.scopes.get(&route.id) else { return false };
+    let is_own = |id: &RouteId| own.earlier.iter().any(|replaced| replaced.scope.route == *id);
+    let others = after.scopes.iter().filter(|(id, _)| **id != route.id);
+    let mut present = others.filter_map(|(_, scopes)| scopes.present.as_ref());
+    present.any(|scope| taken.contains(&&scope.route) && is_own(&scope.route))
 }
 
 /// What a route would lose.

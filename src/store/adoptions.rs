@@ -79,7 +79,8 @@ impl PinAdoption {
 /// The adoption of an instance: the newest claim of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adoption {
-    /// The instance, as [`crate::flag::InstanceKey::stored_key`] gives it.
+    /// The instance, under the id of its family under which it was claimed first, one of
+    /// [`crate::flag::InstanceKey::stored_keys`].
     pub key: PinKey,
     /// The id as legacy spells it.
     pub id: Arc<str>,
@@ -102,13 +103,13 @@ pub struct Adoption {
 /// A claim of an instance.
 #[derive(Clone, Debug)]
 pub struct NewAdoption {
-    /// The instance, as [`crate::flag::InstanceKey::stored_key`] gives it.
+    /// The key of its earlier adoption, if there is one, else [`crate::flag::InstanceKey::stored_key`].
     pub key: PinKey,
     /// The id as legacy spells it.
     pub id: Arc<str>,
     /// The keys of the instance's pins: one for each spelling of its id, in one family.
     pub pins: Vec<PinKey>,
-    /// Other keys under which a pin of its twin may be: those of earlier ids of the family.
+    /// Other keys under which a pin of its twin may be: those of the family's other ids.
     pub twins: Vec<PinKey>,
     /// The run that will move it.
     pub run: RunId,
@@ -155,7 +156,7 @@ pub struct SettledAdoption {
     pub at: Timestamp,
 }
 
-/// By the oldest id of a family and a state: how many adoptions are in it.
+/// By the id of a family under which they are stored, and a state: how many adoptions are in it.
 pub(crate) type AdoptionCount = (RouteId, AdoptionState, u64);
 
 /// Keeps adoptions.

@@ -17,8 +17,8 @@ use crate::names::{RouteId, RunId};
 /// empty path segment matches no parameter, and an empty id in a reply is no id.
 pub(super) const UNKNOWN_ID: &str = "";
 
-/// A change of what is known of instances. Instances of legacy are stored under the oldest id of their family's creator
-/// and in one spelling ([`crate::flag::InstanceKey::stored_key`]).
+/// A change of what is known of instances. Instances of legacy are stored under the id of their family's creator that
+/// is the oldest then, and in one spelling ([`crate::flag::InstanceKey::stored_key`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InstanceChange {
     /// Legacy has this instance, and a request showed it at this time. No effect on an instance that is known, also if

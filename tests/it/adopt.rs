@@ -442,6 +442,68 @@ async fn after_a_change_of_how_followers_find_their_order_legacys_requests_settl
     shop.finish().await;
 }
 
+/// The family when its creator lists an id that is older than all others.
+fn with_older_id() -> String {
+    routes(ADOPT).replace("{ id: orders.create,", "{ id: orders.create, was: [orders.older],")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_order_moves_while_legacy_has_a_write_from_before_the_creator_listed_an_older_id() {
+    let shop = Shop::start(2, "").await;
+    for route in ROUTES.iter().rev() {
+        shop.flip(route, "dark", false).await.expect("down is open");
+    }
+    shop.old.held.send_replace("/orders/1/cancel");
+    let has = async |count: usize| {
+        let is_there = async || (shop.old.count("POST /orders/1/cancel") == count).then_some(());
+        until("legacy to have the writes", is_there).await;
+    };
+    let (first, second, ()) = tokio::join!(
+        shop.cancel(1),
+        async {
+            has(1).await;
+            shop.force_all("live").await;
+            shop.reload(&with_older_id()).await;
+            shop.cancel(1).await
+        },
+        async {
+            has(2).await;
+            shop.old.held.send_replace("");
+        },
+    );
+    assert_eq!((first, second, shop.old.count("POST /orders/1/moved")), (OLD_SIDE, OLD_SIDE, 0));
+    until("an order to move after that", async || {
+        shop.pointsman.cli(&["adopt", "orders.create", "--id", "2"]).await;
+        (shop.adoptions().await["adopted"] == 1).then_some(())
+    })
+    .await;
+    assert_eq!(shop.cancel(2).await, NEW_SIDE);
+    shop.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_order_is_decided_after_its_creator_listed_an_older_id() {
+    let mut shop = Shop::start(1, "").await;
+    shop.old.state().release = Some(StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(shop.send(Method::POST, "/orders/1/cancel").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    shop.reload(&with_older_id()).await;
+    assert_eq!(shop.send(Method::GET, "/orders/1").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let listed = shop.adoptions().await;
+    assert_eq!((&listed["unknown"], &listed["instances"][0]["state"]), (&json!(1), &json!("unknown")), "{listed}");
+    shop.old.state().release = None;
+    let args = ["adopt", "orders.create", "--id", "1", "--legacy", "--reason", "asked legacy"];
+    let decided = shop.pointsman.cli(&args).await;
+    assert!(decided.status.success(), "{}", output_text(&decided));
+    assert_eq!(shop.send(Method::GET, "/orders/1").await.json()["side"], OLD_SIDE);
+    shop.kill_and_restart().await;
+    // A process that has just started counts legacy's requests from then on.
+    until("the order to move", async || (shop.cancel(1).await == NEW_SIDE).then_some(())).await;
+    let listed = shop.adoptions().await;
+    assert_eq!((&listed["unknown"], &listed["adopted"]), (&json!(0), &json!(1)), "one adoption of one order: {listed}");
+    shop.until_alive("legacy", 0).await;
+    shop.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gate_to_only_opens_once_all_orders_were_adopted() {
     let shop = Shop::start(7, "").await;

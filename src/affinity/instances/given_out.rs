@@ -4,22 +4,37 @@ use jiff::Timestamp;
 
 use super::Instances;
 use super::recorded::Report;
-use crate::flag::{Family, InstanceKey, PinKey};
+use crate::flag::{InstanceKey, PinKey};
 use crate::store::StoreError;
 
 impl Instances {
-    /// Whether legacy gave out this id before the engine did, with a run that began at this time.
-    pub(in crate::affinity) async fn legacy_had(&self, pinned: &PinKey, began: Timestamp) -> Result<bool, StoreError> {
-        let families = self.families.load();
-        let tracked = families.iter().find(|tracked| tracked.family.ids().any(|id| *id == pinned.family));
-        let family = tracked.map_or_else(|| Family::from(pinned.family.clone()), |tracked| tracked.family.clone());
-        let key = InstanceKey { family, id: pinned.id.clone() }.stored_key();
-        // The store may not have the newest reports yet. What a request shows after the pin, the engine shows.
-        let reports = [Report::LegacySeen(key.clone()), Report::LegacyCreated(key.clone())];
-        if reports.iter().any(|report| self.state().recorded.contains(report)) {
+    /// Whether legacy gave out this id before the engine did, with a run that began at this time. A reply of legacy
+    /// to a create that this process has seen counts whenever it came: the run itself calls services, not this proxy.
+    pub(in crate::affinity) async fn legacy_had(
+        &self,
+        instance: &InstanceKey,
+        began: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let keys: Vec<PinKey> = instance.stored_keys().collect();
+        // What a follow-up shows since then may be what the run itself has created at legacy.
+        let is_before = |at: Timestamp| at < began;
+        // The store may not have the newest reports yet.
+        let is_reported = {
+            let state = self.state();
+            let is_reported = |key: &PinKey| {
+                state.recorded.recorded_at(&Report::LegacyCreated(key.clone())).is_some()
+                    || state.recorded.recorded_at(&Report::LegacySeen(key.clone())).is_some_and(is_before)
+            };
+            keys.iter().any(is_reported)
+        };
+        if is_reported {
             return Ok(true);
         }
-        // Legacy may list later what a workflow created there.
-        Ok(self.store.legacy_instance(key).await?.is_some_and(|known| known.seen < began))
+        for key in keys {
+            if self.store.legacy_instance(key).await?.is_some_and(|known| is_before(known.seen)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

@@ -1,6 +1,8 @@
 //! Which reports on instances were recorded recently.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+
+use jiff::Timestamp;
 
 use crate::flag::PinKey;
 use crate::names::RunId;
@@ -9,11 +11,11 @@ use crate::names::RunId;
 /// older half is dropped.
 pub(super) const RECORDED_REMEMBERED_MAX: usize = 65_536;
 
-/// The reports that were recorded recently.
+/// The reports that were recorded recently, each with the time when it was recorded first.
 #[derive(Default)]
 pub(super) struct Recorded {
-    young: HashSet<Report>,
-    old: HashSet<Report>,
+    young: HashMap<Report, Timestamp>,
+    old: HashMap<Report, Timestamp>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -27,21 +29,21 @@ pub(super) enum Report {
 
 impl Recorded {
     /// Returns `false` if it was recorded already.
-    pub(super) fn insert(&mut self, report: Report) -> bool {
-        if self.young.contains(&report) {
+    pub(super) fn insert(&mut self, report: Report, at: Timestamp) -> bool {
+        if self.young.contains_key(&report) {
             return false;
         }
         if self.young.len() >= RECORDED_REMEMBERED_MAX / 2 {
             self.old = std::mem::take(&mut self.young);
         }
-        let is_new = !self.old.remove(&report);
-        self.young.insert(report);
-        is_new
+        let before = self.old.remove(&report);
+        self.young.insert(report, before.unwrap_or(at));
+        before.is_none()
     }
 
-    /// Whether it was recorded recently.
-    pub(super) fn contains(&self, report: &Report) -> bool {
-        self.young.contains(report) || self.old.contains(report)
+    /// When it was recorded, if that was recently.
+    pub(super) fn recorded_at(&self, report: &Report) -> Option<Timestamp> {
+        self.young.get(report).or_else(|| self.old.get(report)).copied()
     }
 
     /// A report will be recorded again.

@@ -2,7 +2,9 @@
 
 use super::recorded::{RECORDED_REMEMBERED_MAX, Recorded, Report};
 use super::*;
-use crate::store::{MemoryStore, Store};
+use crate::exchange::NotedInstance;
+use crate::flag::InstanceKey;
+use crate::store::{AdoptionClaim, AdoptionState, AdoptionStore, MemoryStore, NewAdoption, SettledAdoption, Store};
 
 fn key(id: &str) -> InstanceKey {
     InstanceKey { family: family(), id: id.into() }
@@ -139,9 +141,63 @@ async fn what_a_caller_stops_waiting_for_is_written_later() {
 fn what_was_recorded_recently_is_not_recorded_again() {
     let mut recorded = Recorded::default();
     let report = |n: usize| Report::LegacySeen(key(&n.to_string()).stored_key());
+    let at = |n: usize| Timestamp::from_second(i64::try_from(n).unwrap()).unwrap();
     for n in 0..3 * RECORDED_REMEMBERED_MAX {
-        assert!(recorded.insert(report(n)));
-        assert!(!recorded.insert(report(n)));
+        assert!(recorded.insert(report(n), at(n)));
+        assert!(!recorded.insert(report(n), at(n + 1)));
+        assert_eq!(recorded.recorded_at(&report(n)), Some(at(n)), "the first time");
     }
     assert!(recorded.len() <= RECORDED_REMEMBERED_MAX);
+}
+
+/// Files list an older id of the creator, or have joined it with another one: what requests showed before is known
+/// under the id that was the oldest then.
+#[tokio::test]
+async fn an_instance_that_is_known_under_another_id_of_its_family_ends() {
+    let grown = || Family::new("orders.create".into(), ["older".into()].into());
+    for is_counted in [false, true] {
+        let store = Arc::new(MemoryStore::new());
+        let instances = instances(&store);
+        instances.note(seen("1", false));
+        if is_counted {
+            instances.refresh(None).await.unwrap();
+        }
+        instances.set_families(vec![TrackedFamily { family: grown(), ends_after: None }]);
+        let key = InstanceKey { family: grown(), id: "1".into() };
+        instances.note(NotedInstance { key: key.clone(), ..seen("1", false) });
+        assert!(instances.of(&grown()).legacy_waiting > 0);
+        instances.refresh(None).await.unwrap();
+        assert!(instances.of(&grown()).legacy.alive > 0, "never too low");
+        instances.note(NotedInstance { key, ..seen("1", true) });
+        instances.refresh(None).await.unwrap();
+        assert_eq!(instances.of(&grown()).legacy.alive, 0, "counted: {is_counted}");
+    }
+}
+
+/// Legacy may go on listing what it has let go of.
+#[tokio::test]
+async fn what_was_adopted_under_another_id_of_the_family_is_not_legacys_again() {
+    let store = Arc::new(MemoryStore::new());
+    let instances = instances(&store);
+    let (key, run) = (key("1").stored_key(), crate::names::RunId(uuid::Uuid::from_u128(1)));
+    let claim = NewAdoption {
+        key: key.clone(),
+        id: "1".into(),
+        pins: vec![key.clone()],
+        twins: Vec::new(),
+        run,
+        workflow: "adopt".into(),
+        by: "a test".into(),
+        at: clock::now(),
+        worker: crate::names::WorkerId(uuid::Uuid::from_u128(1)),
+        settles_s: 0,
+    };
+    assert_eq!(store.claim_adoption(claim).await.unwrap(), AdoptionClaim::Claimed);
+    let (state, at) = (AdoptionState::Adopted, clock::now());
+    assert!(store.settle_adoption(SettledAdoption { key, run, state, reason: None, by: None, at }).await.unwrap());
+    let grown = Family::new("orders.create".into(), ["older".into()].into());
+    let listed = ["1", "2"].map(|id| InstanceKey { family: grown.clone(), id: id.into() }.stored_key());
+    let listed = listed.map(|key| InstanceChange::LegacyListed(key, clock::now()));
+    instances.apply(&grown, listed.into()).await.unwrap();
+    assert_eq!(instances.of(&grown).legacy.alive, 1);
 }

@@ -73,6 +73,25 @@ async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
     assert!(affinity.collided(&family), "found when the store answers again");
 }
 
+/// An append of a run that pins an instance now.
+fn pinning(new: &NewPin, run: RunId) -> Arc<Append> {
+    let mut append = Append { pins: vec![new.clone()], ..append(run, 1, 1) };
+    append.events.iter_mut().for_each(|(at, _)| *at = clock::now());
+    Arc::new(append)
+}
+
+/// The id of a run that begins later than what legacy shows now. Its time is in whole milliseconds, hence a later
+/// second.
+fn later() -> RunId {
+    let second = clock::now().as_second().cast_unsigned() + 2;
+    RunId(uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, second, 0)))
+}
+
+/// The id of a run that began long ago.
+fn earlier() -> RunId {
+    RunId(uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 1_000, 0)))
+}
+
 /// Both arms count on their own, and legacy was first: in `shadow`, or in a fallback.
 #[tokio::test]
 async fn an_id_from_the_engine_that_legacy_gave_out_before_is_a_collision() {
@@ -80,7 +99,7 @@ async fn an_id_from_the_engine_that_legacy_gave_out_before_is_a_collision() {
     let store = Arc::new(crate::store::MemoryStore::new());
     let pinned = async |affinity: &StoreAffinity, id: &str, run: RunId| {
         let new = pin(id, Arm::Engine);
-        store.append(Arc::new(Append { pins: vec![new.clone()], ..append(run, 1, 1) })).await.unwrap();
+        store.append(pinning(&new, run)).await.unwrap();
         affinity.record_pin(&new, run, affinity.pins_version());
         affinity.finish_collision_checks().await;
         affinity.collided(&family)
@@ -94,14 +113,6 @@ async fn an_id_from_the_engine_that_legacy_gave_out_before_is_a_collision() {
         has_ended: false,
     };
     affinity.note_instance(by_legacy("17"));
-    // Its time is in whole milliseconds: the run of a later second began after what legacy has shown.
-    let later = || {
-        RunId(uuid::Uuid::new_v7(uuid::Timestamp::from_unix(
-            uuid::NoContext,
-            clock::now().as_second().cast_unsigned() + 2,
-            0,
-        )))
-    };
     assert!(!pinned(&affinity, "18", later()).await);
     assert!(pinned(&affinity, "17", later()).await, "reported by this process");
     affinity.accept_collisions(&family, clock::now());
@@ -110,7 +121,6 @@ async fn an_id_from_the_engine_that_legacy_gave_out_before_is_a_collision() {
     affinity.note_instance(by_legacy("19"));
     affinity.instances().refresh(None).await.unwrap();
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    let earlier = RunId(uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 1_000, 0)));
     assert!(!pinned(&affinity, "20", later()).await);
     assert!(pinned(&affinity, "19", later()).await, "found in the store");
     affinity.accept_collisions(&family, clock::now());
@@ -118,7 +128,67 @@ async fn an_id_from_the_engine_that_legacy_gave_out_before_is_a_collision() {
     // What legacy shows first while the run is under way may be the run's own work there.
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     store.change_instances(vec![InstanceChange::LegacyListed(pin("21", Arm::Legacy).key, clock::now())]).await.unwrap();
-    assert!(!pinned(&affinity, "21", earlier).await);
+    assert!(!pinned(&affinity, "21", earlier()).await);
+    let followed_up = |id: &str| NotedInstance { is_created: false, ..by_legacy(id) };
+    affinity.note_instance(followed_up("22"));
+    assert!(!pinned(&affinity, "22", earlier()).await, "the store does not have it yet");
+    affinity.note_instance(followed_up("23"));
+    assert!(pinned(&affinity, "23", later()).await);
+    affinity.accept_collisions(&family, clock::now());
+    // The run calls services: a reply of legacy to a create is about another instance.
+    affinity.note_instance(by_legacy("24"));
+    assert!(pinned(&affinity, "24", earlier()).await);
+}
+
+/// Files may list an older id of a creator, or join several: legacy's instances are stored under the one that was the
+/// oldest when a request showed them.
+#[tokio::test]
+async fn an_id_that_legacy_gave_out_is_found_under_every_id_of_the_family() {
+    let family = renamed("now", &["before", "orders.create"]);
+    for is_stored in [false, true] {
+        let store = Arc::new(crate::store::MemoryStore::new());
+        let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+        affinity.instances().set_families(vec![TrackedFamily { family: family.clone(), ends_after: None }]);
+        let key = InstanceKey { family: RouteId::new("before").into(), id: "17".into() };
+        if is_stored {
+            let listed = vec![InstanceChange::LegacyListed(key.stored_key(), clock::now())];
+            store.change_instances(listed).await.unwrap();
+        } else {
+            let (arm, run, is_created, has_ended) = (Arm::Legacy, None, false, false);
+            affinity.note_instance(NotedInstance { key, arm, run, is_created, has_ended });
+        }
+        let (new, run) = (pin("17", Arm::Engine), later());
+        store.append(pinning(&new, run)).await.unwrap();
+        affinity.record_pin(&new, run, affinity.pins_version());
+        affinity.finish_collision_checks().await;
+        assert!(affinity.collided(&family), "stored: {is_stored}");
+    }
+}
+
+/// The last process was killed before the store had the collision that it had found.
+#[tokio::test]
+async fn a_start_checks_the_newest_pins_of_the_engine() {
+    let accepted = |at: Timestamp| PinCollision { family: "orders.create".into(), since: at, accepted: Some(at) };
+    let hour = jiff::SignedDuration::from_hours(1);
+    for (collision, expected) in [
+        (None, true),
+        (Some(accepted(clock::now() - hour)), true),
+        // The pin was made before that.
+        (Some(accepted(clock::now() + hour)), false),
+    ] {
+        let store = Arc::new(crate::store::MemoryStore::new());
+        let listed = vec![InstanceChange::LegacyListed(pin("17", Arm::Legacy).key, clock::now())];
+        store.change_instances(listed).await.unwrap();
+        for id in ["16", "17", "18"] {
+            store.append(pinning(&pin(id, Arm::Engine), later())).await.unwrap();
+        }
+        store.put_pin_collisions(collision.clone().into_iter().collect()).await.unwrap();
+        let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+        affinity.finish_collision_checks().await;
+        assert_eq!(affinity.collided(&family()), expected, "{collision:?}");
+        let stored = store.pin_collisions().await.unwrap();
+        assert_eq!(stored.iter().any(|stored| stored.accepted.is_none()), expected, "{collision:?}");
+    }
 }
 
 /// The wait itself has no bound; a stop bounds it by `drain_ms`.

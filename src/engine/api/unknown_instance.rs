@@ -50,5 +50,10 @@ async fn is_known(core: &Core, request: &ArmRequest) -> Result<bool, StoreError>
             return Ok(true);
         }
     }
-    Ok(store.legacy_instance(instance.key.stored_key()).await?.is_some())
+    for key in instance.key.stored_keys() {
+        if store.legacy_instance(key).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

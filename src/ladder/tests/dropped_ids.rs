@@ -147,10 +147,49 @@ async fn a_route_keeps_its_last_flip_if_another_one_gets_the_id() {
         let fixture = Fixture::open(live_by_file()).await;
         fixture.flip("bare", to(State::Off)).await.unwrap();
         let mut fixture = fixture.next(named(live_by_file(), "b", &["bare"]), restarts).await;
-        let other = edited(named(live_by_file(), "b", &[]), "plain", |route| route.id = "bare".into());
+        let other = edited(named(live_by_file(), "b", &[]), "plain", |route| {
+            (route.id, route.workflow) = ("bare".into(), None);
+        });
         for _ in 0..2 {
             fixture = fixture.next(other.clone(), restarts).await;
             assert_eq!(fixture.state("b"), effective(State::Off, EffectiveReason::Requested), "restarts: {restarts}");
+        }
+    }
+}
+
+/// It has passed none of the gates of the flips under that id.
+#[tokio::test]
+async fn a_route_that_gets_an_earlier_id_of_another_one_counts_as_new() {
+    use State::{Dark, Live, Off, Only, Shadow};
+    for (flipped, declared, expected) in [
+        (Only, Off, Off),
+        (Live, Off, Off),
+        (Dark, Dark, Shadow),
+        (Live, Dark, Shadow),
+        (Only, Live, Shadow),
+        (Off, Shadow, Shadow),
+    ] {
+        for is_dropped_before in [false, true] {
+            let fixture = Fixture::open(files(&[])).await;
+            fixture.flip("bare", forced(flipped)).await.unwrap();
+            let mut fixture = fixture.restart(named(files(&[]), "b", &["bare"])).await;
+            if is_dropped_before {
+                fixture = fixture.restart(named(files(&[]), "b", &[])).await;
+            }
+            let files = named(files(&[("plain", declared)]), "b", &[]);
+            let other = edited(files, "plain", |route| route.id = "bare".into());
+            let refused = fixture.ladder.reload(other.clone(), || panic!("it is not recorded")).await;
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains("retry keys of the requests of `b` are stored under it"), "{refused}");
+            // A start is not refused.
+            for _ in 0..3 {
+                fixture = fixture.restart(other.clone()).await;
+                let case = format!("{flipped}, {declared}, {is_dropped_before}");
+                assert_eq!(fixture.state("bare").state, expected, "{case}");
+                assert_eq!(fixture.state("b"), effective(flipped, EffectiveReason::Requested), "{case}");
+            }
+            let why = fixture.status("bare").last.unwrap().reason.unwrap_or_default();
+            assert!(why.contains("its id was an earlier one of another route"), "{why}");
         }
     }
 }

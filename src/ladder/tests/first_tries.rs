@@ -125,3 +125,26 @@ async fn a_scope_of_another_route_reads_path_parameters_by_the_names_that_it_gav
     let fixture = fixture.next(removed(bare("/bare/{any}/{more}", "any")), false).await;
     assert!(keys_of(&fixture).1.contains(&given));
 }
+
+/// Its parameters may be those of another request, which the route matched.
+#[tokio::test]
+async fn a_request_that_a_route_did_not_match_has_no_key_under_a_scope_from_then() {
+    let bare = |path: &str, key: &str| {
+        edited(files(&[]), "bare", |route| {
+            route.matches.path = path.to_owned();
+            route.retry_key = Some(Template::parse_str(key).unwrap());
+        })
+    };
+    for (before, key, count) in [
+        ("/bare/{id}/cancel", "${request.params.id}", 0),
+        ("/bare/{id}/4", "${request.params.id}", 1),
+        ("/bare/{id}/cancel", "${request.path}", 1),
+    ] {
+        for restarts in [false, true] {
+            let fixture = Fixture::open(bare(before, key)).await;
+            let by_both = "${request.params.id + request.params.verb}";
+            let fixture = fixture.next(bare("/bare/{id}/{verb}", by_both), restarts).await;
+            assert_eq!(keys_of(&fixture).1.len(), count, "{before} {key}, restarts: {restarts}");
+        }
+    }
+}

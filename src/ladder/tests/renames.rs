@@ -1,6 +1,7 @@
 //! New and renamed routes, and those that take the place or the id of another one: whose flips count for them.
 
 use super::*;
+use crate::store::{FlipRecord, GuardAction, GuardRecord, guard_key};
 
 #[tokio::test]
 async fn a_new_route_is_in_shadow_and_a_renamed_one_keeps_its_state() {
@@ -223,5 +224,85 @@ async fn a_route_that_joins_several_gets_the_smallest_of_their_shares() {
         let fixture = fixture.next(with_key(joined(files(&[]), None), "new"), restarts).await;
         let shares = fixture.ladder.flags().load().route(&"new".into()).unwrap().shares;
         assert_eq!((fixture.state("new").state, shares.dark), (State::Dark, Percent::new(10.0).unwrap()));
+    }
+}
+
+/// The requests of the absent one went to legacy, or to the other one.
+#[tokio::test]
+async fn a_route_that_was_in_no_file_raises_nothing_that_it_is_joined_with() {
+    let all = || DeclaredFiles { read_only: ["bare", "plain", "new"].map(RouteId::from).into(), ..files(&[]) };
+    let without_plain = || {
+        let mut files = all();
+        files.routes.retain(|route| route.id.as_str() != "plain");
+        files
+    };
+    for restarts in [false, true] {
+        for (of_bare, expected) in
+            [(None, State::Off), (Some(State::Off), State::Off), (Some(State::Shadow), State::Shadow)]
+        {
+            for was in [["plain", "bare"], ["bare", "plain"]] {
+                let mut fixture = Fixture::open(all()).await;
+                if let Some(state) = of_bare {
+                    fixture.flip("bare", forced(State::Dark)).await.unwrap();
+                    fixture.flip("bare", forced(state)).await.unwrap();
+                }
+                fixture.flip("plain", forced(State::Live)).await.unwrap();
+                fixture = fixture.next(without_plain(), restarts).await;
+                let joined = edited(joined(all(), None), "new", |route| route.was = was.map(RouteId::from).into());
+                for _ in 0..3 {
+                    fixture = fixture.next(joined.clone(), restarts).await;
+                    let case = format!("{of_bare:?}, {was:?}, restarts: {restarts}");
+                    assert_eq!(fixture.state("new"), effective(expected, EffectiveReason::Requested), "{case}");
+                }
+                let last = fixture.status("new").last.expect("a flip of its own");
+                assert_eq!((last.to.as_str(), last.by.as_str()), (expected.as_str(), "file"));
+            }
+        }
+    }
+}
+
+/// What the guard of this route did: lowered it to this state, or, without one, the release of that.
+fn guard_action(flip: &FlipRecord, route: &str, limit: Option<State>) -> FlipRecord {
+    let route = RouteId::from(route);
+    let action = if limit.is_some() { GuardAction::Lowered } else { GuardAction::Released };
+    let guard = GuardRecord { route: route.clone(), action, limit, condition: None, bad: 5, of: 5, runs: Vec::new() };
+    FlipRecord {
+        number: 0,
+        route: Some(guard_key(&route)),
+        to: limit.unwrap_or(State::Live).to_string(),
+        by: "guard".into(),
+        guard: Some(guard),
+        ..flip.clone()
+    }
+}
+
+/// A later release of the other one's guard releases only that.
+#[tokio::test]
+async fn what_the_guard_of_one_of_several_joined_routes_did_stays() {
+    let all = || DeclaredFiles { read_only: ["bare", "plain", "new"].map(RouteId::from).into(), ..files(&[]) };
+    for restarts in [false, true] {
+        for (force, expected) in [(None, State::Dark), (Some("it was fixed"), State::Live)] {
+            let fixture = Fixture::open(all()).await;
+            for route in ["bare", "plain"] {
+                fixture.flip(route, forced(State::Live)).await.unwrap();
+            }
+            let flip = fixture.store.flips(None, 1).await.unwrap().remove(0);
+            for (route, limit) in [("bare", Some(State::Dark)), ("plain", Some(State::Dark)), ("plain", None)] {
+                fixture.store.put(vec![guard_action(&flip, route, limit)], None).await;
+            }
+            let mut fixture = fixture.restart(all()).await;
+            assert_eq!((fixture.state("bare").state, fixture.state("plain").state), (State::Dark, State::Live));
+            for _ in 0..2 {
+                fixture = fixture.next(joined(all(), force), restarts).await;
+                assert_eq!(fixture.state("new"), effective(expected, EffectiveReason::Requested), "{restarts}");
+            }
+            let why = fixture.status("new").last.unwrap().reason.unwrap_or_default();
+            let says_so = why.contains("and `bare` (`live`, its guard keeps it at `dark`)");
+            assert_eq!(says_so, expected == State::Dark, "{why}");
+            // A person may flip it up again.
+            fixture.flip("new", forced(State::Live)).await.unwrap();
+            let fixture = fixture.next(joined(all(), force), restarts).await;
+            assert_eq!(fixture.state("new").state, State::Live);
+        }
     }
 }

@@ -195,6 +195,7 @@ pub(super) fn flip_row(flip: FlipRecord) -> FlipRow {
         forced,
         overridden,
         evidence: _,
+        gates: _,
         guard,
         candidate,
     } = flip;

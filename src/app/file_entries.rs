@@ -1,12 +1,13 @@
-//! Enters into the record what the files put in force without a flip, and what they request and the gate refuses.
+//! Enters into the record what the files put in force without a flip (states, and what gates require), and what they
+//! request and the gate refuses.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::ladder::{ForcedFileState, Ladder, RouteStatus};
+use crate::ladder::{ChangedPromote, ForcedFileState, Ladder, RouteStatus};
 use crate::record::{BY_FILE, RecordWriter, RefusedMove};
 
-/// Adds an entry for each forced state and each refused request that has none. Called at a start and after each change
-/// of the files.
+/// Adds an entry for each forced state, each change of what gates require and each refused request that has none. Called
+/// at a start and after each change of the files.
 pub(super) fn record(ladder: &Ladder, recorder: &RecordWriter) {
     for ForcedFileState { route, forced, rung, shares, evidence } in ladder.forced_files() {
         let body = json!({
@@ -19,7 +20,18 @@ pub(super) fn record(ladder: &Ladder, recorder: &RecordWriter) {
             "since": forced.since,
             "evidence": evidence,
         });
-        recorder.state_forced_by_file(&route, forced.source, body);
+        recorder.changed_by_file("declared", &route, forced.source, body);
+    }
+    for ChangedPromote { route, change, requires } in ladder.changed_promotes() {
+        let of_key = |(key, (before, after)): (&String, &(Option<String>, Option<String>))| json!({ "key": key, "before": before, "after": after });
+        let keys: Vec<Value> = change.keys.iter().map(of_key).collect();
+        let body = json!({
+            "by": BY_FILE,
+            "changes": [{ "part": "`promote:`", "keys": keys }],
+            "requires": requires,
+            "evidence": ladder.evidence_now(&route, false),
+        });
+        recorder.changed_by_file("promote", &route, change.source, body);
     }
     for RouteStatus { route, requested, refused, .. } in ladder.status() {
         if !refused.is_empty() {

@@ -29,6 +29,7 @@ mod open_runs;
 mod output;
 mod process_commands;
 mod record;
+mod record_gates;
 mod record_rows;
 mod rehearse;
 mod reload;

@@ -107,13 +107,17 @@ impl RecordCheck {
         self.broken.get_or_insert(broken);
     }
 
-    /// All entries were read.
-    fn check_head(&mut self) {
-        if self.broken.is_none()
-            && let Some(head) = &self.head
-        {
-            self.broken = self.chain.ends_at(head, self.of_head.as_deref()).err();
+    /// All entries were read; `now` is what the store notes since as the newest entry.
+    fn check_head(&mut self, now: Option<&ChainHead>) {
+        if self.broken.is_some() {
+            return;
         }
+        self.broken = match (&self.head, now) {
+            (Some(head), _) => self.chain.ends_at(head, self.of_head.as_deref()).err(),
+            // The first entry may have come after the head was read.
+            (None, Some(_)) => None,
+            (None, None) => self.chain.ends_without_head().err(),
+        };
     }
 
     /// What is said of entries that are later than their flips.
@@ -181,11 +185,11 @@ pub(crate) fn verify(client: &Client, hash: Option<&str>, format: Formatter) -> 
         let (number, why) = unreadable_row(error)?;
         found.add_unreadable(number, &why);
     }
-    found.check_head();
+    // Its time is not this machine's clock, which may differ from the one by which flips are dated.
+    let (page, _) = client.get::<RecordPage>(&without_entries)?;
+    found.check_head(page.head.as_ref());
     let is_empty = found.chain.number == 0 && found.broken.is_none();
     let recorded = (!is_empty).then_some(recorded);
-    // Not this machine's clock, which may differ from the one by which flips are dated.
-    let (page, _) = client.get::<RecordPage>(&without_entries)?;
     let other = compare_flips(client, std::mem::take(&mut found.flips), recorded, page.read_at)?;
     Ok(found.output(hash.as_deref(), other, format))
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::flip::force_text;
 use super::format::{COLUMNS_MAX, Formatter, Tone, ago, counted, duration_text, escape_control, wrapped};
+use super::record_gates;
 use crate::admin::types::{FlipRow, RecordEntry};
 use crate::record::LATE_ENTRY_AFTER;
 
@@ -77,6 +78,7 @@ fn texts(entry: &RecordEntry, now: Timestamp) -> EntryTexts {
         "instance" => format!("instance {}: decided for {}", text("instance"), text("owner")),
         "candidate" => candidate(&entry.body),
         "declared" => declared(&entry.body),
+        "promote" => "promote: the gates require something else".to_owned(),
         "cohort" => {
             let rung =
                 |name: &str| Some(text(name)).filter(|rung| !rung.is_empty()).unwrap_or_else(|| "none".to_owned());
@@ -96,10 +98,14 @@ fn texts(entry: &RecordEntry, now: Timestamp) -> EntryTexts {
         "candidate" | "declared" if entry.body["forced"] == true => " (forced)".to_owned(),
         _ => flip.map(|flip| force_text(&flip)).unwrap_or_default(),
     };
-    let changes = changes(&entry.body["changes"]);
+    // Of a change of `promote:` all keys are shown: there are few, and each lets a flip pass.
+    let changes_shown = if entry.kind == "promote" { usize::MAX } else { CHANGES_SHOWN };
+    let changes = changes(&entry.body["changes"], changes_shown);
     let late = delay(entry).map(|late| format!(" (entered {} later)", duration_text(late))).unwrap_or_default();
-    let (by, why) =
-        (text("by"), format!("{}{forced}{changes}{late}", text("reason")) + &refused_because(&entry.body["why"]));
+    let reason = format!("{}{forced}{late}{}", text("reason"), refused_because(&entry.body["why"]));
+    let parts = [reason.trim().to_owned(), changes, record_gates::text(&entry.body["gates"])];
+    let parts: Vec<&str> = parts.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+    let (by, why) = (text("by"), parts.join("; "));
     let (route, route_tone) = match &entry.route {
         Some(route) => (escape_control(route.as_str()), Tone::Strong),
         None => ("(kill switch)".to_owned(), Tone::Bad),
@@ -109,7 +115,7 @@ fn texts(entry: &RecordEntry, now: Timestamp) -> EntryTexts {
         columns: [entry.number.to_string(), ago(entry.at, now), hash, route],
         route_tone,
         what,
-        by_and_why: match (by.as_str(), why.trim()) {
+        by_and_why: match (by.as_str(), why.as_str()) {
             ("", why) => why.to_owned(),
             (by, "") => format!("by {by}"),
             (by, why) => format!("by {by}: {why}"),
@@ -145,7 +151,7 @@ fn candidate(body: &Value) -> String {
 
 /// What changed of the basis of evidence: the keys of the rules with what was added to them and removed, and of other
 /// parts what they said before and say now, as far as that is short; `--json` has all of it.
-fn changes(parts: &Value) -> String {
+fn changes(parts: &Value, shown: usize) -> String {
     let (mut all, mut unnamed) = (Vec::new(), 0);
     for part in parts.as_array().into_iter().flatten() {
         match part["keys"].as_array() {
@@ -156,8 +162,8 @@ fn changes(parts: &Value) -> String {
             None => all.extend(changed_value(&part["before"], &part["after"])),
         }
     }
-    let more = all.len().saturating_sub(CHANGES_SHOWN) as u64 + unnamed;
-    all.truncate(CHANGES_SHOWN);
+    let more = all.len().saturating_sub(shown) as u64 + unnamed;
+    all.truncate(shown);
     if more > 0 {
         all.push(format!("and {}", counted(more, "more change")));
     }
@@ -247,6 +253,7 @@ mod tests {
             flips: 0,
             body,
             previous: String::new(),
+            is_noted: false,
             hash: "0123456789abcdef".into(),
         };
         let reasons = ["96 of 20 requests were compared".repeat(9), "more".into()];
@@ -275,6 +282,48 @@ mod tests {
         assert!(one_line.ends_with("`create`, : the evidence starts from zero") && lines.len() > 10, "{shown}");
     }
 
+    /// The rows without their columns, each on one line.
+    fn shown(kind: &str, body: Value) -> String {
+        let entry = RecordEntry {
+            number: 1,
+            at: Timestamp::UNIX_EPOCH,
+            kind: kind.into(),
+            route: Some("orders".into()),
+            source: format!("{kind} 1"),
+            flips: 0,
+            body,
+            previous: String::new(),
+            is_noted: true,
+            hash: "0123456789abcdef".into(),
+        };
+        let text = list(&[&entry], Timestamp::from_second(7).unwrap(), Formatter(false));
+        assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_reason_is_separated_from_what_changed() {
+        let change = json!({ "part": "`when:`", "before": null, "after": "a == \"***\"" });
+        let text = shown("cohort", json!({ "cohort": "staff", "by": "file", "reason": "own", "changes": [change] }));
+        assert!(text.ends_with("by file: own; none to a == \"***\""), "{text}");
+        let text = shown("cohort", json!({ "cohort": "staff", "by": "file", "changes": [change] }));
+        assert!(text.ends_with("by file: none to a == \"***\""), "{text}");
+    }
+
+    #[test]
+    fn a_row_says_by_which_conditions_a_flip_passed_and_how_they_were_changed() {
+        let condition = |n: u32| json!({ "name": "pairs", "verdict": "pass", "wanted": "1", "found": "1 of 1 ".repeat(n as usize) });
+        let gate = json!({ "from": "shadow", "to": "dark", "conditions": [condition(1), condition(50)] });
+        let text =
+            shown("flip", json!({ "from": "shadow", "to": "dark", "by": "ada", "reason": "go", "gates": [gate] }));
+        assert!(text.contains("by ada: go; gate shadow to dark: pairs 1 (1 of 1 ); pairs 1 (1 of 1 1 of 1"), "{text}");
+        let key = |n: u32| json!({ "key": format!("key{n}"), "before": "4512", "after": "1" });
+        let keys: Vec<Value> = (0..13).map(key).collect();
+        let text = shown("promote", json!({ "by": "file", "changes": [{ "part": "`promote:`", "keys": keys }] }));
+        assert!(text.contains("promote: the gates require something else by file: key0: 4512 to 1; key1"), "{text}");
+        assert!(text.ends_with("key12: 4512 to 1"), "{text}");
+    }
+
     #[test]
     fn a_row_says_what_became_of_a_candidate() {
         let body = |action: &str, from: &str, to: &str, reason: &str| json!({ "from": from, "to": to, "reason": reason, "candidate": { "action": action } });
@@ -297,7 +346,8 @@ mod tests {
     #[test]
     fn a_row_names_the_keys_of_the_rules_that_changed() {
         let of_key = |key: &str, before: Value, after: Value| {
-            changes(&json!([{ "part": "`compare:`", "keys": [{ "key": key, "before": before, "after": after }] }]))
+            let keys = [json!({ "key": key, "before": before, "after": after })];
+            changes(&json!([{ "part": "`compare:`", "keys": keys }]), CHANGES_SHOWN)
         };
         let list = |texts: &[&str]| json!(texts);
         for (shown, expected) in [
@@ -308,15 +358,15 @@ mod tests {
             (of_key("tolerance.$.total", json!(1), json!("5s")), "tolerance.$.total: 1 to 5s"),
             (of_key("text", json!({ "ignore": "x".repeat(80) }), Value::Null), "text"),
             (
-                changes(&json!([{ "part": "the workflow `w`", "before": "plan_1", "after": "plan_2" }])),
+                changes(&json!([{ "part": "the workflow `w`", "before": "plan_1", "after": "plan_2" }]), CHANGES_SHOWN),
                 "plan_1 to plan_2",
             ),
-            (changes(&Value::Null), ""),
+            (changes(&Value::Null, CHANGES_SHOWN), ""),
         ] {
             assert_eq!(shown, expected);
         }
         let many: Vec<Value> = (0..6).map(|n| json!({ "key": format!("k{n}"), "before": 1, "after": 2 })).collect();
-        let shown = changes(&json!([{ "part": "`compare:`", "keys": many, "more_keys": 3 }]));
+        let shown = changes(&json!([{ "part": "`compare:`", "keys": many, "more_keys": 3 }]), CHANGES_SHOWN);
         assert_eq!(shown, "k0: 1 to 2; k1: 1 to 2; k2: 1 to 2; k3: 1 to 2; and 5 more changes");
     }
 }

@@ -27,6 +27,13 @@ pub(super) struct RequestCounts {
     pub uncompared: usize,
 }
 
+impl RequestCounts {
+    pub(super) fn of(requests: &[Arc<WatchedRequest>]) -> Self {
+        let compared = requests.iter().filter(|one| one.is_compared()).count();
+        Self { compared, uncompared: requests.len() - compared }
+    }
+}
+
 /// Requests that were announced and that the index does not have yet.
 pub(super) struct Announced {
     lists: [Mutex<List>; LISTS],
@@ -51,6 +58,16 @@ struct List {
     over: HashMap<RouteId, u64>,
     /// The last requests that were removed because they were over.
     earlier: VecDeque<Arc<WatchedRequest>>,
+    /// The last requests that found no room.
+    refused: VecDeque<Arc<WatchedRequest>>,
+}
+
+/// Adds a request to a list of the last ones.
+fn add_last(last: &mut VecDeque<Arc<WatchedRequest>>, one: Arc<WatchedRequest>) {
+    if last.len() >= REQUESTS_MAX / LISTS {
+        last.pop_front();
+    }
+    last.push_back(one);
 }
 
 /// What the index gets.
@@ -61,6 +78,8 @@ pub(super) struct NewRequests {
     pub over: Vec<(RouteId, u64)>,
     /// The last requests that were over before the index took them.
     pub earlier: Vec<Arc<WatchedRequest>>,
+    /// The last requests that found no room.
+    pub refused: Vec<Arc<WatchedRequest>>,
 }
 
 impl Announced {
@@ -97,7 +116,7 @@ impl Announced {
         let Some(list) = usize::try_from(watched.number).ok().and_then(|number| self.lists.get(number % LISTS)) else {
             return false;
         };
-        let List { compared, uncompared, swept_at, over, earlier } =
+        let List { compared, uncompared, swept_at, over, earlier, refused } =
             &mut *list.lock().unwrap_or_else(PoisonError::into_inner);
         let (requests, max) = match watched.is_compared() {
             true => (compared, self.bounds.compared),
@@ -108,10 +127,7 @@ impl Announced {
                 *over.entry(route.clone()).or_default() += 1;
                 self.forget_compared(1);
             }
-            if earlier.len() >= REQUESTS_MAX / LISTS {
-                earlier.pop_front();
-            }
-            earlier.push_back(one.clone());
+            add_last(earlier, one.clone());
         };
         // Needed while no request is settled and legacy makes no call: then nothing calls `take`.
         for _ in 0..2 {
@@ -131,8 +147,9 @@ impl Announced {
             });
         }
         let has_room = requests.len() < max;
-        if has_room {
-            requests.push_back(watched);
+        match has_room {
+            true => requests.push_back(watched),
+            false => add_last(refused, watched),
         }
         has_room
     }
@@ -150,6 +167,7 @@ impl Announced {
             all.requests.extend(std::mem::take(&mut list.uncompared));
             all.over.extend(list.over.drain());
             all.earlier.extend(list.earlier.drain(..));
+            all.refused.extend(list.refused.drain(..));
         }
         all
     }

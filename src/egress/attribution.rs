@@ -12,6 +12,7 @@ use super::byte_budget::ByteBudget;
 use super::counts::{Counts, EffectOutcome, EgressReport};
 use super::index::{AttributedTo, Index};
 use super::late_calls::EarlierRequests;
+use super::left_out_requests::LeftOutRequests;
 use super::open_calls::{OpenCall, OpenCalls};
 use super::rule::{AttributionSettings, Correlate};
 use super::tunnels::Tunnels;
@@ -73,6 +74,7 @@ struct State {
     index: Index,
     counts: Counts,
     late: EarlierRequests,
+    left_out: LeftOutRequests,
 }
 
 impl Attribution {
@@ -117,7 +119,7 @@ impl Attribution {
             // With another window they may be in time.
             let mut state = self.0.updated();
             state.counts.forget_late();
-            state.late = EarlierRequests::default();
+            (state.late, state.left_out) = Default::default();
         }
     }
 
@@ -149,12 +151,12 @@ impl Inner {
         let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // Loaded under the lock, so that no earlier ones come back into the index.
         let settings = self.settings.load_full();
-        let State { index, counts, late } = &mut *guard;
-        let NewRequests { requests, over, earlier } = self.announced.take();
+        let State { index, counts, late, left_out } = &mut *guard;
+        let NewRequests { requests, over, earlier, refused: no_room } = self.announced.take();
         let is_in_force = |watched: &&Arc<WatchedRequest>| Arc::ptr_eq(&watched.settings, &settings);
         for watched in earlier.iter().filter(is_in_force) {
             watched.value_key(); // read only now: this thread serves no client
-            late.add(watched);
+            late.add(watched, now_us);
         }
         for route in requests.iter().filter_map(|watched| watched.route.as_ref()) {
             counts.route(route).requests += 1;
@@ -176,8 +178,10 @@ impl Inner {
             of_it.for_each(|_| watched.effects.add_gap());
         }
         for watched in removed.over.iter().filter(is_in_force) {
-            late.add(watched);
+            late.add(watched, now_us);
         }
+        let evicted = RequestCounts::of(&removed.evicted);
+        left_out.add(no_room.into_iter().chain(removed.evicted).filter(|one| is_in_force(&one)), now_us, late);
         for watched in &removed.over {
             let Some(route) = &watched.route else { continue };
             let calls = counts.route(route);
@@ -186,16 +190,14 @@ impl Inner {
             compared += 1;
         }
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        for (outcomes, evicted) in
-            [(&self.compared, removed.evicted.compared), (&self.uncompared, removed.evicted.uncompared)]
-        {
+        for (outcomes, evicted) in [(&self.compared, evicted.compared), (&self.uncompared, evicted.uncompared)] {
             if evicted > 0 {
                 outcomes.evicted.increment(count(evicted));
             }
         }
-        counts.total.requests_left_out += count(refused.compared + removed.evicted.compared);
-        counts.total.uncompared_requests_left_out += count(refused.uncompared + removed.evicted.uncompared);
-        self.announced.forget_compared(compared + removed.evicted.compared);
+        counts.total.requests_left_out += count(refused.compared + evicted.compared);
+        counts.total.uncompared_requests_left_out += count(refused.uncompared + evicted.uncompared);
+        self.announced.forget_compared(compared + evicted.compared);
         guard
     }
 
@@ -265,7 +267,7 @@ impl Inner {
     /// Attributes a call that has ended to a request with a number below `before`.
     fn attribute(&self, effect: Effect, before: u64) {
         let mut guard = self.updated();
-        let State { index, counts, late } = &mut *guard;
+        let State { index, counts, late, left_out: _ } = &mut *guard;
         let now_us = (self.now_us)();
         match index.find(&effect, now_us, before, &self.unwatched, late) {
             AttributedTo::One(watched, by) => match &watched.route {
@@ -342,7 +344,7 @@ impl Drop for RequestWatch {
 
 /// A request that is not watched, because there is no room.
 struct UnwatchedRequest {
-    window_us: u64,
+    watched: Arc<WatchedRequest>,
     attribution: Arc<Inner>,
 }
 
@@ -357,7 +359,8 @@ impl EffectWatch for UnwatchedRequest {
 
 impl Drop for UnwatchedRequest {
     fn drop(&mut self) {
-        self.attribution.unwatched.end((self.attribution.now_us)(), self.window_us);
+        let Inner { now_us, memory, unwatched, .. } = &*self.attribution;
+        self.watched.end(now_us(), memory, unwatched);
     }
 }
 
@@ -379,8 +382,8 @@ impl EffectRegistry for Attribution {
         let began_us = (inner.now_us)();
         if !inner.announced.add(watched.clone(), began_us) {
             outcomes.refused.increment(1);
-            inner.unwatched.begin();
-            return Box::new(UnwatchedRequest { window_us: watched.window_us(), attribution: self.0.clone() });
+            watched.stop_watching(began_us, &inner.unwatched);
+            return Box::new(UnwatchedRequest { watched, attribution: self.0.clone() });
         }
         outcomes.watched.increment(1);
         Box::new(RequestWatch { watched, began_us, attribution: self.0.clone() })

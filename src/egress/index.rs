@@ -5,7 +5,8 @@
 //!
 //! Always true: a current request whose key is not known counts as one that could have caused any call whose request is
 //! looked up by the rule; so does each request that had to be left out (`unwatched_requests`). A request that is not
-//! current any more gets no call, and keeps a call that it may have caused from being given to another one.
+//! current any more, or was left out, gets no call, and keeps a call that it may have caused from being given to another
+//! one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -68,7 +69,7 @@ struct CandidatesByRule<'a> {
     known: Vec<&'a Arc<WatchedRequest>>,
     /// The current ones whose key is not known.
     unknown: Vec<&'a Arc<WatchedRequest>>,
-    /// Whether one whose window is over had the call's key: the call may be late.
+    /// Whether one whose window is over, or that was left out, had the call's key: the call may be for that one.
     has_earlier: bool,
 }
 
@@ -81,8 +82,8 @@ fn trace_of(effect: &Effect) -> Option<TraceContext> {
 pub(super) struct Removed {
     /// Those that were not current any more.
     pub over: Vec<Arc<WatchedRequest>>,
-    /// How many were evicted to make room.
-    pub evicted: RequestCounts,
+    /// Those that were evicted to make room.
+    pub evicted: Vec<Arc<WatchedRequest>>,
 }
 
 impl Index {
@@ -166,7 +167,7 @@ impl Index {
         // A client may send several requests of one trace. Legacy then tells them apart only if it hands on the very
         // field that it got.
         let (traced, is_told) = match (traced.iter().filter(same_span).count(), in_trace) {
-            // It is late, for a request whose window is over.
+            // It is late, for a request whose window is over; or for one that was left out.
             (0, EarlierInTrace::Named) => return AttributedTo::None,
             (0, EarlierInTrace::Possible) => (traced, false),
             (0, EarlierInTrace::None) => (traced, true),
@@ -200,7 +201,8 @@ impl Index {
         }
     }
 
-    /// What the `traceparent` of a call says of requests whose window is over, removed from here or not yet.
+    /// What the `traceparent` of a call says of requests whose window is over, removed from here or not yet, and of those
+    /// that were left out.
     fn earlier_in_trace(&self, sent: TraceContext, now_us: u64, earlier: &EarlierRequests) -> EarlierInTrace {
         let of_trace = self.by_trace.get(&sent.trace_id).into_iter().flatten();
         let over = of_trace.filter_map(|number| self.requests.get(number)).map(|entry| &entry.watched);
@@ -221,6 +223,9 @@ impl Index {
             CallKey::Is(key) => Some(key),
             CallKey::None | CallKey::Unreadable => None,
         };
+        if earlier.may_be_in_time(sent, key, now_us) {
+            return Vec::new();
+        }
         let routes = earlier.routes_of(sent, key);
         if !routes.is_empty() {
             return routes.to_vec();
@@ -299,10 +304,12 @@ impl Index {
             .collect();
         removed.over.extend(over.into_iter().filter_map(|number| self.remove(number)));
         let excess = self.excess(max);
-        removed.evicted = RequestCounts {
-            compared: self.evict(true, excess.compared, max.compared, now_us, unwatched),
-            uncompared: self.evict(false, excess.uncompared, max.uncompared, now_us, unwatched),
-        };
+        removed.evicted = self.evict(true, excess.compared, max.compared);
+        removed.evicted.extend(self.evict(false, excess.uncompared, max.uncompared));
+        for watched in &removed.evicted {
+            watched.effects.add_gap();
+            watched.stop_watching(now_us, unwatched);
+        }
         removed
     }
 
@@ -315,17 +322,10 @@ impl Index {
         }
     }
 
-    /// Removes requests of one kind for which there is no room, and returns how many.
-    fn evict(
-        &mut self,
-        is_compared: bool,
-        excess: usize,
-        max: usize,
-        now_us: u64,
-        unwatched: &UnwatchedRequests,
-    ) -> usize {
+    /// Removes requests of one kind for which there is no room.
+    fn evict(&mut self, is_compared: bool, excess: usize, max: usize) -> Vec<Arc<WatchedRequest>> {
         if excess == 0 {
-            return 0;
+            return Vec::new();
         }
         // Some more than needed, so that not each request that comes causes a sweep of all.
         let many = excess + max / 8;
@@ -335,14 +335,7 @@ impl Index {
             requests.filter(move |(_, one)| of_kind(one) && one.watched.has_ended() == ended)
         };
         let oldest: Vec<u64> = of(true).chain(of(false)).map(|(number, _)| *number).take(many).collect();
-        let mut evicted = 0;
-        for number in oldest {
-            let Some(watched) = self.remove(number) else { continue };
-            watched.effects.add_gap();
-            watched.stop_watching(now_us, unwatched);
-            evicted += 1;
-        }
-        evicted
+        oldest.into_iter().filter_map(|number| self.remove(number)).collect()
     }
 
     fn remove(&mut self, number: u64) -> Option<Arc<WatchedRequest>> {

@@ -1,9 +1,10 @@
-//! Requests whose window is over, and the calls that legacy makes for them: too late to be compared with what the
-//! engine would send.
+//! Requests to which no call is attributed any more, and the calls that legacy makes for them: too late to be compared
+//! with what the engine would send.
 //!
 //! A queue that is slower than `egress.window` makes such calls. No pair shows them, so that a workflow without them
 //! would look right; the gate has to know that there are some. And a later request may be in the same trace, or have
-//! the same key: such a call is not given to it.
+//! the same key: such a call is not given to it. Nor is a call for a request that was left out because there was no
+//! room; it is late only once the window of that request is over.
 //!
 //! Always true: what is remembered of requests and of calls is bounded.
 
@@ -14,21 +15,24 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::key::Key;
-use super::watched::WatchedRequest;
+use super::watched::{RequestEnd, WatchedRequest};
 use crate::clock;
 use crate::exchange::CallTarget;
 use crate::names::RouteId;
 use crate::traces::TraceContext;
 
-/// The most requests of which it is remembered, after their window, that they were: so many that were compared, and so
-/// many that were not.
+/// The most requests of which it is remembered, after their window or after they were left out, that they were: so many
+/// that were compared, and so many that were not.
 pub(super) const REQUESTS_MAX: usize = 32_768;
+/// How many requests of one key may be in flight after they were left out, before it is assumed of the oldest that its
+/// exchange ends at once.
+const OPEN_MAX: usize = 16;
 /// The most routes of one trace.
 const ROUTES_MAX: usize = 4;
 /// The most targets of a route that are listed.
 const TARGETS_MAX: usize = 16;
 
-/// The requests whose window is over, the last ones.
+/// The requests whose window is over, and those that were left out; the last ones.
 #[derive(Default)]
 pub(super) struct EarlierRequests {
     by_trace: HashMap<u128, RequestsOfKey>,
@@ -48,11 +52,38 @@ struct RequestsOfKey {
     routes: Vec<RouteId>,
     /// The number of the newest one.
     last: u64,
-    /// When the window of the newest one was over, in microseconds.
+    /// When the last window of those whose exchanges have ended is over, in microseconds.
     over_at: u64,
+    /// The ends of those that were left out while their exchanges had not ended.
+    open: VecDeque<Arc<RequestEnd>>,
 }
 
-/// What the `traceparent` of a call says of requests whose window is over.
+impl RequestsOfKey {
+    /// When the last window is over, in microseconds; the largest number while an exchange has not ended.
+    fn over_at(&self) -> u64 {
+        self.open.iter().map(|end| end.over_at()).fold(self.over_at, u64::max)
+    }
+
+    fn add_end(&mut self, end: &Arc<RequestEnd>, now_us: u64) {
+        self.open.retain(|end| {
+            if end.has_ended() {
+                self.over_at = self.over_at.max(end.over_at());
+            }
+            !end.has_ended()
+        });
+        match end.has_ended() {
+            true => self.over_at = self.over_at.max(end.over_at()),
+            false => self.open.push_back(end.clone()),
+        }
+        if self.open.len() > OPEN_MAX
+            && let Some(oldest) = self.open.pop_front()
+        {
+            self.over_at = self.over_at.max(oldest.over_at_if_ended(now_us));
+        }
+    }
+}
+
+/// What the `traceparent` of a call says of requests whose window is over, or that were left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EarlierInTrace {
     /// One of them had this very field.
@@ -63,10 +94,17 @@ pub(super) enum EarlierInTrace {
     None,
 }
 
-fn add<K: Eq + Hash>(map: &mut HashMap<K, RequestsOfKey>, key: Option<K>, one: &WatchedRequest, number: u64) {
+fn add<K: Eq + Hash>(
+    map: &mut HashMap<K, RequestsOfKey>,
+    key: Option<K>,
+    one: &WatchedRequest,
+    (number, now_us): (u64, u64),
+) {
     let Some(key) = key else { return };
-    let found = map.entry(key).or_insert(RequestsOfKey { routes: Vec::new(), last: number, over_at: 0 });
-    (found.last, found.over_at) = (number, found.over_at.max(one.over_at()));
+    let none = || RequestsOfKey { routes: Vec::new(), last: number, over_at: 0, open: VecDeque::new() };
+    let found = map.entry(key).or_insert_with(none);
+    found.last = number;
+    found.add_end(one.request_end(), now_us);
     if let Some(route) = &one.route
         && !found.routes.contains(route)
         && found.routes.len() < ROUTES_MAX
@@ -86,8 +124,8 @@ fn span_of(trace: TraceContext) -> (u128, u64) {
 }
 
 impl EarlierRequests {
-    /// Adds a request whose window is over, unless nothing identifies it.
-    pub(super) fn add(&mut self, one: &WatchedRequest) {
+    /// Adds a request whose window is over or that was left out, unless nothing identifies it.
+    pub(super) fn add(&mut self, one: &WatchedRequest, now_us: u64) {
         let (trace, key) = (one.trace, one.known_key());
         if trace.is_none() && key.is_none() {
             return;
@@ -102,18 +140,28 @@ impl EarlierRequests {
         }
         self.added += 1;
         order.push_back((self.added, trace, key));
-        add(&mut self.by_trace, trace.map(|trace| trace.trace_id), one, self.added);
-        add(&mut self.by_span, trace.map(span_of), one, self.added);
-        add(&mut self.by_key, key, one, self.added);
+        let at = (self.added, now_us);
+        add(&mut self.by_trace, trace.map(|trace| trace.trace_id), one, at);
+        add(&mut self.by_span, trace.map(span_of), one, at);
+        add(&mut self.by_key, key, one, at);
     }
 
-    /// The routes of the requests that a call may be for: by its key, else by the very `traceparent`, else by the
-    /// trace. In one trace there may be requests of several routes: then it is not known which of them is meant.
-    pub(super) fn routes_of(&self, trace: Option<TraceContext>, key: Option<Key>) -> &[RouteId] {
+    /// The requests that a call may be for: by its key, else by the very `traceparent`, else by the trace.
+    fn requests_of(&self, trace: Option<TraceContext>, key: Option<Key>) -> Option<&RequestsOfKey> {
         let by_span = || self.by_span.get(&span_of(trace?));
         let by_trace = || self.by_trace.get(&trace?.trace_id);
-        let found = key.and_then(|key| self.by_key.get(&key)).or_else(by_span).or_else(by_trace);
-        found.map_or(&[], |found| &found.routes)
+        key.and_then(|key| self.by_key.get(&key)).or_else(by_span).or_else(by_trace)
+    }
+
+    /// The routes of the requests that a call may be for. In one trace there may be requests of several routes: then it
+    /// is not known which of them is meant.
+    pub(super) fn routes_of(&self, trace: Option<TraceContext>, key: Option<Key>) -> &[RouteId] {
+        self.requests_of(trace, key).map_or(&[], |found| &found.routes)
+    }
+
+    /// Whether the call may be for a request that was left out and whose window is not over: then it is not late.
+    pub(super) fn may_be_in_time(&self, trace: Option<TraceContext>, key: Option<Key>, now_us: u64) -> bool {
+        self.requests_of(trace, key).is_some_and(|found| found.over_at() >= now_us)
     }
 
     /// What the `traceparent` of a call says of these requests.
@@ -125,9 +173,9 @@ impl EarlierRequests {
         }
     }
 
-    /// Whether one of them had this key, and its window was over after this time, in microseconds.
+    /// Whether one of them had this key, and its window was over after this time, in microseconds, or is not over.
     pub(super) fn had_key(&self, key: &Key, after_us: u64) -> bool {
-        self.by_key.get(key).is_some_and(|found| found.over_at >= after_us)
+        self.by_key.get(key).is_some_and(|found| found.over_at() >= after_us)
     }
 }
 
@@ -200,7 +248,7 @@ mod tests {
         let route = RouteId::new("orders");
         for n in 0..=REQUESTS_MAX as u128 {
             let trace = Some(TraceContext { trace_id: n, span_id: 7, is_sampled: true });
-            earlier.add(&WatchedRequest::new(0, Some(route.clone()), trace, settings.clone(), None, None));
+            earlier.add(&WatchedRequest::new(0, Some(route.clone()), trace, settings.clone(), None, None), 1);
         }
         let in_trace = |n, span_id| earlier.in_trace(TraceContext { trace_id: n, span_id, is_sampled: false });
         assert_eq!((earlier.compared.len(), earlier.by_trace.len()), (REQUESTS_MAX, REQUESTS_MAX));

@@ -23,6 +23,7 @@ mod counts;
 mod index;
 mod key;
 mod late_calls;
+mod left_out_requests;
 mod open_calls;
 mod rule;
 mod tunnels;

@@ -29,14 +29,20 @@ pub(super) struct WatchedRequest {
     /// What identifies it by a header.
     pub header: Option<Key>,
     pub effects: RequestEffects,
-    /// When its exchange ended, in microseconds; 0 before.
-    ended_at: AtomicU64,
+    end: Arc<RequestEnd>,
     /// It is not watched any more, and counts in [`UnwatchedRequests`] as in flight.
     is_unwatched: AtomicBool,
     /// What its value is read from, until it has been read.
     unread: Mutex<Option<Unread>>,
     /// What identifies it by its value, once that has been read; the inner `None` means that nothing does.
     value: OnceLock<Option<Key>>,
+}
+
+/// When the exchange of a request ended, and for how long after that calls are attributed to it.
+pub(super) struct RequestEnd {
+    /// In microseconds; 0 before.
+    ended_at: AtomicU64,
+    window_us: u64,
 }
 
 /// What identifies a request by the rule, as far as it has been read.
@@ -77,9 +83,11 @@ impl WatchedRequest {
         header: Option<Key>,
         unread: Option<Unread>,
     ) -> Self {
-        let (ended_at, is_unwatched, unread) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(unread));
+        let (is_unwatched, unread) = (AtomicBool::new(false), Mutex::new(unread));
         let effects = RequestEffects::new(settings.window);
-        Self { number, route, trace, settings, header, effects, ended_at, is_unwatched, unread, value: OnceLock::new() }
+        let window_us = u64::try_from(settings.window.as_micros()).unwrap_or(u64::MAX);
+        let end = Arc::new(RequestEnd { ended_at: AtomicU64::new(0), window_us });
+        Self { number, route, trace, settings, header, effects, end, is_unwatched, unread, value: OnceLock::new() }
     }
 
     pub(super) fn is_compared(&self) -> bool {
@@ -88,7 +96,7 @@ impl WatchedRequest {
 
     /// Its exchange has ended. A body that has not been read is kept if there is room.
     pub(super) fn end(&self, now_us: u64, memory: &Arc<ByteBudget>, unwatched: &UnwatchedRequests) {
-        self.ended_at.store(now_us.max(1), SeqCst);
+        self.end.ended_at.store(now_us.max(1), SeqCst);
         self.end_unwatched(now_us, unwatched);
         let mut unread = self.lock();
         let Some(kept) = &mut *unread else { return };
@@ -105,7 +113,7 @@ impl WatchedRequest {
         unwatched.begin();
         self.is_unwatched.store(true, SeqCst);
         // If its exchange ends meanwhile, `end` finds the flag or this finds the end, and one of them takes the flag.
-        if self.ended_at.load(SeqCst) != 0 {
+        if self.end.ended_at.load(SeqCst) != 0 {
             self.end_unwatched(now_us, unwatched);
         }
     }
@@ -118,11 +126,11 @@ impl WatchedRequest {
 
     /// For how long after its end calls are attributed to it.
     pub(super) fn window_us(&self) -> u64 {
-        u64::try_from(self.settings.window.as_micros()).unwrap_or(u64::MAX)
+        self.end.window_us
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.ended_at.load(Relaxed) != 0
+        self.end.has_ended()
     }
 
     /// Whether calls can still be attributed to it.
@@ -133,18 +141,15 @@ impl WatchedRequest {
     /// Whether its window is over at this time: no call that ends later is attributed to it, and one that begins later
     /// is none of its calls.
     pub(super) fn is_over_at(&self, at_us: u64) -> bool {
-        match self.ended_at.load(Relaxed) {
+        match self.end.ended_at.load(Relaxed) {
             0 => false,
             ended => at_us.saturating_sub(ended) > self.window_us(),
         }
     }
 
-    /// When its window is over, in microseconds; the largest number while its exchange has not ended.
-    pub(super) fn over_at(&self) -> u64 {
-        match self.ended_at.load(Relaxed) {
-            0 => u64::MAX,
-            ended => ended.saturating_add(self.window_us()),
-        }
+    /// Its end, which may be known only later.
+    pub(super) fn request_end(&self) -> &Arc<RequestEnd> {
+        &self.end
     }
 
     /// What identifies it by the rule, as far as that has been read.
@@ -194,5 +199,24 @@ impl WatchedRequest {
 
     fn lock(&self) -> MutexGuard<'_, Option<Unread>> {
         self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RequestEnd {
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended_at.load(Relaxed) != 0
+    }
+
+    /// When the window is over, in microseconds; the largest number while the exchange has not ended.
+    pub(super) fn over_at(&self) -> u64 {
+        match self.ended_at.load(Relaxed) {
+            0 => u64::MAX,
+            ended => ended.saturating_add(self.window_us),
+        }
+    }
+
+    /// When the window would be over if the exchange ended now.
+    pub(super) fn over_at_if_ended(&self, now_us: u64) -> u64 {
+        now_us.saturating_add(self.window_us)
     }
 }

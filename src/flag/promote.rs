@@ -1,8 +1,10 @@
 //! What the gates require of a route's evidence (`promote:`).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::StratumKey;
+use crate::expression::without_literals;
 
 /// What the gates require of a route's evidence before the route goes up a rung.
 ///
@@ -59,5 +61,83 @@ impl Default for Promote {
             answers: 4_512,
             window: Duration::from_secs(24 * 3_600),
         }
+    }
+}
+
+impl Promote {
+    /// The value of each key as text, to be kept and shown.
+    pub fn settings(&self) -> BTreeMap<&'static str, String> {
+        let Self {
+            pairs,
+            mismatch_below,
+            open_differences,
+            coverage_at_least,
+            strata_at_least,
+            strata_by,
+            effects_compared,
+            errors_not_worse_by,
+            noise_not_worse_by,
+            p99_ratio_below,
+            age_at_most,
+            answers,
+            window,
+        } = self;
+        let none = || "none".to_owned();
+        [
+            ("pairs", pairs.to_string()),
+            ("mismatch_below", percent(*mismatch_below)),
+            ("open_differences", open_differences.to_string()),
+            ("coverage_at_least", percent(*coverage_at_least)),
+            ("strata_at_least", strata_at_least.to_string()),
+            ("strata_by", strata_by.as_ref().map_or_else(none, |key| template_text(key.text()))),
+            ("effects_compared", effects_compared.to_string()),
+            ("errors_not_worse_by", percent(*errors_not_worse_by)),
+            ("noise_not_worse_by", percent(*noise_not_worse_by)),
+            ("p99_ratio_below", p99_ratio_below.map_or_else(none, |ratio| ratio.to_string())),
+            ("age_at_most", time(*age_at_most)),
+            ("answers", answers.to_string()),
+            ("window", time(*window)),
+        ]
+        .into()
+    }
+}
+
+fn percent(share: f64) -> String {
+    // Rounded: 0.07 is 7.000000000000001 %.
+    format!("{}%", (share * 1e10).round() / 1e8)
+}
+
+fn time(time: Duration) -> String {
+    match (time.as_secs(), time.subsec_millis()) {
+        (seconds, 0) if seconds > 0 && seconds % 3_600 == 0 => format!("{}h", seconds / 3_600),
+        (seconds, 0) if seconds > 0 && seconds % 60 == 0 => format!("{}m", seconds / 60),
+        (seconds, 0) => format!("{seconds}s"),
+        _ => format!("{}ms", time.as_millis()),
+    }
+}
+
+/// A template without its literals. A hash shows that another one stands there.
+fn template_text(text: &str) -> String {
+    match without_literals(text) {
+        same if same == text => same,
+        masked => format!("{masked} ({})", &blake3::hash(text.as_bytes()).to_hex()[..16]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_shown_as_they_are_written() {
+        let promote = Promote { coverage_at_least: 0.07, window: Duration::from_millis(90_000), ..Promote::default() };
+        let settings = promote.settings();
+        let of = |key: &str| settings.get(key).map(String::as_str);
+        assert_eq!((of("pairs"), of("mismatch_below")), (Some("4512"), Some("0.1%")));
+        assert_eq!((of("coverage_at_least"), of("p99_ratio_below")), (Some("7%"), Some("none")));
+        assert_eq!((of("age_at_most"), of("window")), (Some("24h"), Some("90s")));
+        assert_eq!(template_text("${request.query.tier}"), "${request.query.tier}");
+        let masked = template_text("${request.query.a == \"k3y\"}");
+        assert!(masked.starts_with("${request.query.a == \"***\"} (") && !masked.contains("k3y"), "{masked}");
     }
 }

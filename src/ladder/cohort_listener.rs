@@ -17,10 +17,15 @@ pub struct CohortMove {
     /// The rung now, which is the same if only the rule is another one; `None` if the files do not have the cohort any
     /// more.
     pub to: Option<State>,
-    /// The condition of its rule before, without secrets; `None` if the cohort is new, or that is not known.
+    /// The condition of its rule before, without literals; `None` if the cohort is new, or that is not known.
     pub when_before: Option<String>,
-    /// The condition of its rule now; `None` if the files do not have the cohort any more.
+    /// The condition of its rule now, without literals; `None` if the files do not have the cohort any more.
     pub when: Option<String>,
+    /// The hash of what decided before who is in it: its condition and those of the cohorts before it. `None` as of
+    /// `when_before`.
+    pub rule_before: Option<String>,
+    /// The hash of what decides now who is in it. `None` as of `when`.
+    pub rule: Option<String>,
     /// Why.
     pub cause: CohortMoveCause,
     /// The reason that the cohort's `force` gives.

@@ -45,7 +45,9 @@ pub(super) fn forced_at_start(before: &Positions, after: &Positions) -> Vec<Coho
                 // Where it would have been without a hold.
                 from: rule_before.filter(|_| same_reason.is_some()).map(|rule| rule.state),
                 to: Some(rung),
-                when_before: rule_before.map(|rule| rule.when.clone()),
+                when_before: rule_before.map(|rule| cohort_rules::shown(&rule.when)),
+                rule_before: rule_before.map(|rule| rule.hash.clone()),
+                rule: rule.as_ref().map(|rule| rule.hash.clone()),
                 when: rule.map(|rule| rule.when),
                 cohort: name,
                 cause: CohortMoveCause::File,
@@ -108,6 +110,8 @@ fn moves_of_route(
                 to: after.get(name).copied(),
                 when_before: was.and_then(|was| when(was, name)),
                 when: when(is, name),
+                rule_before: rules_before.get(name).cloned(),
+                rule: rules_after.get(name).cloned(),
                 cause,
                 forced: forced(is, name).and_then(|(_, force)| force),
                 source: source_of_entry(after_all, [id], name)

@@ -41,6 +41,7 @@ fn row_of(base: Option<&DeclaredState>, ours: &DeclaredState, theirs: &DeclaredS
         in_force: newer(base.map(|row| &row.in_force), &ours.in_force, &theirs.in_force),
         evidence_from: newer(base.map(|row| &row.evidence_from), &ours.evidence_from, &theirs.evidence_from),
         forced: newer(base.map(|row| &row.forced), &ours.forced, &theirs.forced),
+        promote: newer(base.map(|row| &row.promote), &ours.promote, &theirs.promote),
         is_absent: newer(base.map(|row| &row.is_absent), &ours.is_absent, &theirs.is_absent),
         earlier_ids: newer(base.map(|row| &row.earlier_ids), &ours.earlier_ids, &theirs.earlier_ids),
     }
@@ -64,6 +65,7 @@ mod tests {
             in_force: plan.map(set),
             evidence_from: None,
             forced: None,
+            promote: None,
             is_absent: false,
             earlier_ids: Vec::new(),
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
+use super::gate::AllowedMove;
 use super::in_force::Inputs;
 use super::live_basis;
 use super::lowered_routes::Lowering;
@@ -112,8 +113,9 @@ impl Mover {
                     commands: passing_commands::commands(before, self.gate(), position, to, shares, reason),
                 });
             }
-            let (shares, reason, overridden) = (requested.shares, requested.reason, allowed.overridden);
-            let made = Move { route: route.clone(), from, to, shares, reason, overridden };
+            let (shares, reason) = (requested.shares, requested.reason);
+            let AllowedMove { overridden, still_required: _, gates } = allowed;
+            let made = Move { route: route.clone(), from, to, shares, reason, overridden, gates };
             let flip = self.flip_record(before, made, by.clone());
             let (sender, recorded) = watch::channel(None);
             let (id, restart_state) = (inputs.positions_version + 1, position.highest());
@@ -213,6 +215,7 @@ impl Mover {
             forced: false,
             overridden: None,
             evidence: serde_json::Value::Null,
+            gates: Vec::new(),
             guard: None,
             candidate: None,
         };

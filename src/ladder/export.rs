@@ -99,6 +99,7 @@ pub(super) fn log(flip: &FlipRecord, source: FlipSource) {
         forced,
         overridden: _,
         evidence: _,
+        gates: _,
         guard: _,
         candidate: _,
     } = flip;

@@ -250,7 +250,7 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
             Some(Overridden { from: State::Off, reason, forced_at: None, by_this_move: Some(State::Off) })
         };
         let overridden = position.last.as_ref().map_or_else(by_file, |flip| flip.overridden.clone());
-        made = Some(Move { route: route.id.clone(), from, to, shares, reason, overridden });
+        made = Some(Move { route: route.id.clone(), from, to, shares, reason, overridden, gates: Vec::new() });
         (position.inputs.requested, position.inputs.gate, position.inputs.has_no_flip) = (to, None, false);
     }
     made = made.or_else(|| flip_of_unlisted_id(positions, &position));
@@ -361,6 +361,7 @@ fn judge_and_move(
                 shares,
                 reason: requested.reason,
                 overridden: allowed.overridden,
+                gates: allowed.gates,
             })
         }
         Err(refusal) => {

@@ -13,7 +13,7 @@ use super::positions::{Positions, RoutePosition};
 use super::types::{DeclaredFiles, FilesError, Move, ReadKind, UnknownRetries};
 use super::unknown_retries::unaccepted_sentence;
 use super::unlisted_ids::{self, UnlistedIds};
-use super::{files, leaving_only, orphans, plans, shares};
+use super::{files, leaving_only, orphans, plans, promote_changes, shares};
 use crate::flag::{Route, State};
 use crate::names::RouteId;
 use crate::store::{StoreError, StoreHandle};
@@ -93,6 +93,7 @@ pub(super) fn check_and_apply(
     let candidate_stays: Vec<String> = asked.into_iter().flat_map(|asked| gate.refused_move(before, &asked)).collect();
     let (mut after, moves) = files::apply(before, (declared, unlisted_ids), reading, gate, guards);
     plans::after_files(before, &mut after);
+    promote_changes::update(&mut after);
     refused.extend(leaving_only::lowered_without_acknowledgement(before, &after));
     let unaccepted = after
         .routes

@@ -1,9 +1,10 @@
-//! Shows the states that files put in force without a flip, with the evidence at this moment.
+//! Shows what files put in force without a flip: states, with the evidence at this moment, and what gates require.
 
 use super::Ladder;
 use super::forced_files::ForcedFileState;
+use super::promote_changes::ChangedPromote;
 use crate::names::RouteId;
-use crate::store::ForcedState;
+use crate::store::{DeclaredPromote, ForcedState};
 
 impl Ladder {
     /// The states that files put in force without a flip.
@@ -21,5 +22,15 @@ impl Ladder {
             })
         };
         positions.forced.iter().filter_map(of_route).collect()
+    }
+
+    /// The last change of what the gates of each route require.
+    pub fn changed_promotes(&self) -> Vec<ChangedPromote> {
+        let positions = self.mover.in_force().inputs().positions;
+        let of_route = |id: &RouteId| {
+            let DeclaredPromote { requires, last_change, changes: _ } = positions.promotes.get(id)?.clone();
+            Some(ChangedPromote { route: id.clone(), change: last_change?, requires })
+        };
+        positions.routes.keys().filter_map(of_route).collect()
     }
 }

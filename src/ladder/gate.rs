@@ -16,7 +16,7 @@ use super::types::{FlipSource, GateCondition, NextRung, Unmet};
 use crate::clock;
 use crate::evidence::{self, Condition, Evidence, GateVerdict, JudgedRoute, RouteEvidence};
 use crate::flag::{Cohort, Freeze, Instance, Percent, Shares, State};
-use crate::store::Overridden;
+use crate::store::{JudgedGate, Overridden};
 
 /// Judges moves, by evidence and other conditions.
 pub(super) struct Gate {
@@ -54,6 +54,8 @@ pub(super) struct AllowedMove {
     pub overridden: Option<Overridden>,
     /// What the gates that this move overrides still require, as sentences.
     pub still_required: Vec<String>,
+    /// The gates on its way, as they were judged.
+    pub gates: Vec<JudgedGate>,
 }
 
 impl Gate {
@@ -72,25 +74,13 @@ impl Gate {
             return Err(MoveRefusal::Impossible(sentence));
         }
         let stays = requested.to == position.rung();
-        let is_raised = |rung: State| position.reached(rung).is_some_and(|reached| requested.shares.of(rung) > reached);
         // What an earlier move overrode, and is still shut: it stays recorded while the route is above that gate.
         let earlier = self.overridden(positions, position, requested.to);
-        // More callers on a rung pass its gate again, also on the way down to it: it may have been forced, or the
-        // evidence may have turned bad since.
-        let mut unmet = match requested.to.below().filter(|_| is_raised(requested.to)) {
-            Some(below) => self.unmet_conditions_of_gate(positions, position, below, requested.to),
-            None => self.unmet_conditions(positions, position, requested.to),
-        };
-        // In `live`, callers outside its share are in `dark`, up to the share of `dark`.
-        let of_dark = match requested.to == State::Live && is_raised(State::Dark) {
-            true => self.unmet_conditions_of_gate(positions, position, State::Shadow, State::Dark),
-            false => Vec::new(),
-        };
-        let is_dark_shut = !of_dark.is_empty();
-        unmet.extend(of_dark);
+        let judged = self.judged_gates(positions, position, requested);
+        let (unmet, gates) = (judged.unmet(), judged.recorded(&position.route.promote));
         let Some(reason) = requested.reason.clone().filter(|_| requested.force) else {
             return match unmet.is_empty() {
-                true => Ok(AllowedMove { overridden: earlier, still_required: unmet }),
+                true => Ok(AllowedMove { overridden: earlier, still_required: unmet, gates }),
                 false => Err(MoveRefusal::GateShut(unmet)),
             };
         };
@@ -98,7 +88,7 @@ impl Gate {
         // and what waits for a person to accept it, count as an override of the gate from `dark` to `live`.
         let accepts_change = requested.to >= State::Live && self.is_changed_since_evidence(positions, position);
         let accepts = accepts_change || self.awaits_acceptance(position, requested.to, requested.source);
-        let below = match (is_dark_shut, accepts_change) {
+        let below = match (judged.is_dark_shut(), accepts_change) {
             (true, _) => State::Shadow,
             (false, true) => State::Dark,
             (false, false) if requested.to > position.rung() => position.rung(),
@@ -122,7 +112,7 @@ impl Gate {
         let from = earlier.as_ref().map(|earlier| earlier.from).into_iter().chain(overridden_now).min();
         let reason = earlier.filter(|_| overridden_now.is_none()).map_or(reason, |earlier| earlier.reason);
         let overridden = from.map(|from| Overridden { from, reason, forced_at, by_this_move: overridden_now });
-        Ok(AllowedMove { overridden, still_required: unmet })
+        Ok(AllowedMove { overridden, still_required: unmet, gates })
     }
 
     /// The next rung up and the conditions for it; `None` on the highest rung.
@@ -132,7 +122,7 @@ impl Gate {
         let requested =
             RequestedMove { to, shares: position.inputs.shares, force: false, reason: None, source: FlipSource::Api };
         let mut missing = impossible(positions, position, &requested);
-        missing.extend(self.unmet_conditions(positions, position, to));
+        missing.extend(self.unmet_of_family(positions, position, from, to).map(|unmet| unmet.why));
         Some(NextRung { to, missing, conditions: self.conditions(positions, position, from, to) })
     }
 
@@ -185,33 +175,6 @@ impl Gate {
             proven = below;
         }
         proven
-    }
-
-    /// Which conditions of the gate do not hold, as sentences; none on the way down.
-    fn unmet_conditions(&self, positions: &Positions, position: &RoutePosition, to: State) -> Vec<String> {
-        let from = position.rung();
-        if to <= from {
-            return Vec::new();
-        }
-        if to.below() != Some(from) {
-            let jump = format!("goes up one rung at a time, and `{from}` to `{to}` is more than one");
-            // Force overrides all gates on the way, so the refusal names what they all prevent.
-            let gates = State::ALL.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to);
-            let unsafe_now = gates.flat_map(|pair| self.unmet_other_conditions(positions, position, pair[0], pair[1]));
-            return [jump].into_iter().chain(unsafe_now.map(|unmet| unmet.why)).collect();
-        }
-        self.unmet_conditions_of_gate(positions, position, from, to)
-    }
-
-    /// Why one gate is shut, as sentences.
-    fn unmet_conditions_of_gate(
-        &self,
-        positions: &Positions,
-        position: &RoutePosition,
-        from: State,
-        to: State,
-    ) -> Vec<String> {
-        self.unmet_of_family(positions, position, from, to).map(|unmet| unmet.why).collect()
     }
 
     /// Why one gate is shut: first the conditions of the route itself, then those of its followers.

@@ -169,6 +169,7 @@ pub(super) fn guard_record(
         forced: false,
         overridden: None,
         evidence,
+        gates: Vec::new(),
         guard: Some(guard),
         candidate: None,
     }

@@ -119,6 +119,7 @@ mod tests {
             forced: false,
             overridden: None,
             evidence: serde_json::Value::Null,
+            gates: Vec::new(),
             guard: Some(guard),
             candidate: None,
         }

@@ -198,6 +198,7 @@ fn record(from: Freeze, to: Freeze, reason: Option<String>, by: String) -> FlipR
         forced: false,
         overridden: None,
         evidence: serde_json::Value::Null,
+        gates: Vec::new(),
         guard: None,
         candidate: None,
     }

@@ -66,6 +66,7 @@ mod in_force;
 mod instances;
 mod joined;
 mod judge;
+mod judged_gates;
 mod kill_switch;
 mod larger_share;
 mod leaving_only;
@@ -80,6 +81,7 @@ mod pending_shares;
 mod plans;
 mod positions;
 mod process_end;
+mod promote_changes;
 mod re_added;
 mod reassigned_requests;
 mod record;
@@ -119,6 +121,7 @@ pub use declared_plans::{CandidateMove, DeclaredPlans};
 pub use forced_files::ForcedFileState;
 pub use guard_types::{GuardActed, GuardListener, GuardRelease, GuardReleased, GuardStatus};
 pub use plans::{CandidateStatus, KeptPlans, stored_plans_in_force};
+pub use promote_changes::ChangedPromote;
 pub use status::RouteStatus;
 pub use types::{
     AutoStatus, CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition,

@@ -289,9 +289,9 @@ impl Mover {
         // A flip ends a move that the file requested and the gate refused: the store gets the file's present
         // declaration, so that the move is not judged again.
         let (now, before) = (position.declared(), positions.clone());
-        let AllowedMove { overridden, still_required } = allowed;
+        let AllowedMove { overridden, still_required, gates } = allowed;
         let (shares, reason) = (requested.shares, requested.reason);
-        let made = Move { route: route.clone(), from, to, shares, reason, overridden };
+        let made = Move { route: route.clone(), from, to, shares, reason, overridden, gates };
         let flip = self.flip_record(&positions, made, request.by.clone());
         positions.set_declaration_of_flipped(route, now);
         plans::add_for(&mut positions, route, to);

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::declared_plans::{CandidateMove, DeclaredPlans};
 use super::gate::{Gate, judged, sentences};
+use super::judged_gates::recorded_gate;
 use super::live_basis;
 use super::positions::{Positions, RoutePosition, plans_from_store};
 use super::types::FlipSource;
@@ -255,8 +256,12 @@ pub(super) fn records(positions: &Positions, gate: &Gate) -> Vec<FlipRecord> {
             candidate: candidate.map(|candidate| PlanSet::clone(&candidate)),
             share,
         };
+        let conditions = asked.map(|_| evidence::candidate_conditions(&judged(positions, position, &evidence)));
+        let between = (from.as_str(), to.as_str());
+        let gate = conditions.map(|judged| recorded_gate(between, &judged, &position.route.promote));
+        let gates = gate.into_iter().filter(|gate| !gate.conditions.is_empty()).collect();
         let evidence = serde_json::to_value(evidence).unwrap_or_default();
-        let flip = FlipRecord { reason, ..flip_of(record, from, to, evidence) };
+        let flip = FlipRecord { reason, gates, ..flip_of(record, from, to, evidence) };
         Some(match asked {
             Some(asked) => FlipRecord { by: asked.by.clone(), forced: asked.force, ..flip },
             None => flip,
@@ -299,6 +304,7 @@ fn flip_of(record: CandidateRecord, from: String, to: String, evidence: Value) -
         forced: false,
         overridden: None,
         evidence,
+        gates: Vec::new(),
         guard: None,
         candidate: Some(record),
     }

@@ -13,7 +13,7 @@ use super::unlisted_ids::{self, EarlierIds, UnlistedIds};
 use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Percent, Route, Shares, State, StateInputs};
 use crate::names::{PlanSet, RouteId};
 use crate::problem::nearest;
-use crate::store::{DeclaredState, FileState, FlipRecord, ForcedState, LiveBasis, RetryScopes};
+use crate::store::{DeclaredPromote, DeclaredState, FileState, FlipRecord, ForcedState, LiveBasis, RetryScopes};
 
 /// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
 /// evidence.
@@ -66,6 +66,8 @@ pub(super) struct Positions {
     pub candidates: BTreeMap<RouteId, FlipRecord>,
     /// The states above `shadow` that files put in force without a flip.
     pub forced: BTreeMap<RouteId, ForcedState>,
+    /// What the gates of each route require by the files.
+    pub promotes: BTreeMap<RouteId, DeclaredPromote>,
     /// For each route that follows up instances: the requests by which it does so.
     pub followers: Followers,
     /// The scopes of each route's retry keys, now and earlier.
@@ -148,6 +150,7 @@ impl Positions {
         let followers = rows.iter().filter_map(|row| Some((row.route.clone(), row.follows.clone()?))).collect();
         let scopes = rows.iter().filter_map(|row| Some((row.route.clone(), row.retry.clone()?))).collect();
         let forced = rows.iter().filter_map(|row| Some((row.route.clone(), row.forced.clone()?))).collect();
+        let promotes = rows.iter().filter_map(|row| Some((row.route.clone(), row.promote.clone()?))).collect();
         let live = rows.iter().filter_map(|row| Some((row.route.clone(), row.live.clone()?))).collect();
         let flips = flips.into_iter().filter_map(by_route).collect();
         let earlier_ids = rows.iter().map(|row| (row.route.clone(), row.earlier_ids.clone()));
@@ -167,6 +170,7 @@ impl Positions {
             taken_ids: BTreeSet::new(),
             live,
             forced,
+            promotes,
             followers,
             scopes,
             earlier_scopes: Arc::default(),
@@ -242,6 +246,7 @@ impl Positions {
             .chain(self.live.keys())
             .chain(self.in_force.keys())
             .chain(self.forced.keys())
+            .chain(self.promotes.keys())
             .chain(self.earlier_ids.keys())
             .collect();
         let row = |route: &RouteId| DeclaredState {
@@ -253,6 +258,7 @@ impl Positions {
             in_force: self.in_force.get(route).map(|set| PlanSet::clone(set)),
             evidence_from: self.evidence_from.get(route).map(|set| PlanSet::clone(set)),
             forced: self.forced.get(route).cloned(),
+            promote: self.promotes.get(route).cloned(),
             is_absent: self.absent.contains(route),
             earlier_ids: self.earlier_ids.get(route).cloned().unwrap_or_default(),
         };

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::gate::{Gate, RequestedMove};
+use super::judged_gates::recorded_gate;
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use super::types::{FlipSource, Move, NextRung};
 use crate::flag::{Route, State};
@@ -31,10 +32,16 @@ pub(super) fn judge(positions: &Positions, position: &mut RoutePosition, gate: &
     (position.inputs.requested, position.inputs.shares, position.inputs.has_no_flip) =
         (wanted.min(UNPROVEN_MAX), shares, false);
     (position.inputs.gate, position.inputs.is_held) = (None, false);
-    let mut shut = None;
+    let (mut shut, mut gates) = (None, Vec::new());
     while position.rung() < wanted {
         match gate.next(positions, position) {
-            Some(NextRung { to, missing, .. }) if missing.is_empty() => position.inputs.requested = to,
+            Some(NextRung { to, missing, conditions }) if missing.is_empty() => {
+                let between = (position.rung().as_str(), to.as_str());
+                if !conditions.is_empty() {
+                    gates.push(recorded_gate(between, &conditions, &position.route.promote));
+                }
+                position.inputs.requested = to;
+            }
             Some(NextRung { to, missing, .. }) => {
                 shut = Some(format!("the gate to `{to}` is shut: {}", missing.join("; ")));
                 break;
@@ -55,6 +62,7 @@ pub(super) fn judge(positions: &Positions, position: &mut RoutePosition, gate: &
         && let Ok(allowed) = gate.judge(positions, position, &by_force)
     {
         (position.inputs.requested, overridden, shut) = (wanted, allowed.overridden, None);
+        gates.extend(allowed.gates);
         position.overrides_gate = overridden.as_ref().is_some_and(|overridden| overridden.from < State::Live);
     }
     let to = position.rung();
@@ -65,7 +73,8 @@ pub(super) fn judge(positions: &Positions, position: &mut RoutePosition, gate: &
         position.refused.push(reason.clone());
     }
     let is_moved = to != from || shares != shares_before;
-    is_moved.then(|| Move { route: position.route.id.clone(), from, to, shares, reason: Some(reason), overridden })
+    let route = position.route.id.clone();
+    is_moved.then(|| Move { route, from, to, shares, reason: Some(reason), overridden, gates })
 }
 
 /// What the file of a flipped route declared stays stored while the route is in no file, so that the route is

@@ -175,7 +175,7 @@ impl FlipRecorder {
 
 /// The record of a move; the store assigns its number.
 pub(super) fn flip_record(made: Move, by: String, at: jiff::Timestamp, evidence: serde_json::Value) -> FlipRecord {
-    let Move { route, from, to, shares, reason, overridden } = made;
+    let Move { route, from, to, shares, reason, overridden, gates } = made;
     let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());
     let shares: Option<Shares> = Some(shares);
     FlipRecord {
@@ -190,6 +190,7 @@ pub(super) fn flip_record(made: Move, by: String, at: jiff::Timestamp, evidence:
         forced: overridden.is_some(),
         overridden,
         evidence,
+        gates,
         guard: None,
         candidate: None,
     }

@@ -42,5 +42,6 @@ pub(super) fn flip_of_unlisted_id(positions: &Positions, position: &RoutePositio
     };
     let overridden = flip.overridden.clone().or_else(|| flip.forced.then(forced));
     let shares = flip.shares.unwrap_or(position.inputs.shares);
-    Some(Move { route: position.route.id.clone(), from: to, to, shares, reason: Some(reason), overridden })
+    let route = position.route.id.clone();
+    Some(Move { route, from: to, to, shares, reason: Some(reason), overridden, gates: Vec::new() })
 }

@@ -79,6 +79,7 @@ impl Mover {
             shares: was.map_or(position.inputs.shares, |was| was.inputs.shares),
             reason: Some(REASON.to_owned()),
             overridden: was.and_then(|was| self.gate().overridden(before, was, to)),
+            gates: Vec::new(),
         };
         let by = position.last.as_ref().map_or(FlipSource::File.as_str(), |flip| flip.by.as_str()).to_owned();
         let flip = self.flip_record(positions, made, by);

@@ -13,7 +13,7 @@ use super::declared_plans::DeclaredPlans;
 use crate::evidence::{Condition, Evidence, GateVerdict, overall};
 use crate::flag::{Effective, Family, Freeze, Percent, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName, StepId};
-use crate::store::{FlipRecord, Overridden, StoreError, StoreHandle};
+use crate::store::{FlipRecord, JudgedGate, Overridden, StoreError, StoreHandle};
 
 /// The checked content of the files.
 #[derive(Clone)]
@@ -250,6 +250,8 @@ pub(super) struct Move {
     pub shares: Shares,
     pub reason: Option<String>,
     pub overridden: Option<Overridden>,
+    /// The gates on its way, as they were judged.
+    pub gates: Vec<JudgedGate>,
 }
 
 /// Where a flip comes from, as a label of the metric: a closed set, never a person's name.

@@ -24,10 +24,13 @@ pub fn hash_of(entry: &RecordEntry) -> String {
         flips: u64,
         body: &'a Value,
         previous: &'a str,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        is_noted: bool,
     }
-    let RecordEntry { number, at, kind, route, source, flips, body, previous, hash: _ } = entry;
+    let RecordEntry { number, at, kind, route, source, flips, body, previous, is_noted, hash: _ } = entry;
     let route = route.as_ref().map(|route| route.as_str());
-    let hashed = Hashed { number: *number, at: *at, kind, route, source, flips: *flips, body, previous };
+    let (number, at, flips, is_noted) = (*number, *at, *flips, *is_noted);
+    let hashed = Hashed { number, at, kind, route, source, flips, body, previous, is_noted };
     // A struct of texts, numbers and JSON always has a JSON text.
     let text = serde_json::to_vec(&hashed).unwrap_or_default();
     blake3::hash(&text).to_hex().to_string()
@@ -55,6 +58,8 @@ pub struct ChainCheck {
     pub number: u64,
     /// Its hash.
     pub hash: String,
+    /// [`RecordEntry::is_noted`] of it.
+    pub is_noted: bool,
 }
 
 impl ChainCheck {
@@ -80,6 +85,7 @@ impl ChainCheck {
         }
         self.number = entry.number;
         self.hash.clone_from(&entry.hash);
+        self.is_noted = entry.is_noted;
         Ok(())
     }
 
@@ -95,6 +101,20 @@ impl ChainCheck {
             Some(_) => Err(BrokenChain { number: head.number, why: format!("was written anew: {noted}") }),
             None => Err(BrokenChain { number: self.number + 1, why: format!("is missing: {noted}") }),
         }
+    }
+
+    /// Checks that the chain, of which all entries were checked, may be in a store that notes no entry as the newest.
+    ///
+    /// # Errors
+    /// The store did so when the last entry was added.
+    pub fn ends_without_head(&self) -> Result<(), BrokenChain> {
+        let (number, newest) = (self.number + 1, self.number);
+        let why = || {
+            format!(
+                "may be missing: the store notes no entry as the newest any more, and did so when entry {newest} was added"
+            )
+        };
+        (!self.is_noted).then_some(()).ok_or_else(|| BrokenChain { number, why: why() })
     }
 }
 
@@ -119,6 +139,7 @@ mod tests {
                 flips: number,
                 body: json!({ "to": "live", "rate": serde_json::from_str::<Value>("1.10").unwrap() }),
                 previous,
+                is_noted: number > 3,
                 hash: String::new(),
             };
             entry.hash = hash_of(&entry);

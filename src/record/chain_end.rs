@@ -2,7 +2,8 @@
 //!
 //! Always true: where the entry that the store notes as the head of the chain is not in the chain any more, the next
 //! entry has the number after that head and its hash. The chain then has a gap for ever, which shows that entries were
-//! removed or written anew, although the head is noted anew with that next entry.
+//! removed or written anew, although the head is noted anew with that next entry. So it has where the store notes no
+//! head any more although it did so when the newest entry was added.
 
 use crate::store::{ChainHead, RecordEntry, StoreError, StoreHandle};
 
@@ -16,7 +17,8 @@ pub(super) struct ChainEnd {
     pub(super) flips: u64,
     /// Its source.
     pub(super) source: String,
-    /// The head of the chain, if it is not in the chain any more.
+    /// The head of the chain, if it is not in the chain any more; one without a hash after the newest entry, if the
+    /// store notes none any more.
     pub(super) lost: Option<ChainHead>,
 }
 
@@ -26,7 +28,15 @@ impl ChainEnd {
         // Before the newest entry, because another process may add one meanwhile.
         let head = store.chain_head().await?;
         let newest = store.newest_record_entry().await?;
-        let Some(head) = head else { return Ok(newest.map(Self::of)) };
+        let head = match head {
+            Some(head) => head,
+            // Read again: the first entry may have come in between.
+            None => match (store.chain_head().await?, newest) {
+                (Some(_), newest) => return Ok(newest.map(Self::of)),
+                (None, Some(newest)) if newest.is_noted => return Ok(Some(Self::without_head(newest))),
+                (None, newest) => return Ok(newest.map(Self::of)),
+            },
+        };
         let of_head = match &newest {
             Some(entry) if entry.number > head.number => {
                 store.record_entries(head.number.saturating_sub(1), 1).await?.pop()
@@ -40,6 +50,11 @@ impl ChainEnd {
             newest.map_or_else(|| (0, 0, String::new()), |entry| (entry.number, entry.flips, entry.source));
         let number = number.max(head.number);
         Ok(Some(Self { number, hash: head.hash.clone(), flips, source, lost: Some(head) }))
+    }
+
+    fn without_head(newest: RecordEntry) -> Self {
+        let missing = ChainHead { number: newest.number + 1, hash: String::new() };
+        Self { number: missing.number, lost: Some(missing), ..Self::of(newest) }
     }
 
     fn of(entry: RecordEntry) -> Self {

@@ -1,5 +1,6 @@
 //! The record: a chain of all moves of routes, also of those that were refused, of states that files force without a
-//! flip, of freezes, of changes of the basis of evidence, and of what persons decided about instances.
+//! flip, of freezes, of changes of the basis of evidence and of what gates require, and of what persons decided about
+//! instances.
 //!
 //! The question it answers: "who moved what, when, why, with what evidence, and was anything of it altered later?"
 //!
@@ -9,7 +10,7 @@
 //!
 //! Entries are written in the background, as soon as there is something to write: no move waits for them. While the
 //! store accepts no writes, they wait. If the process ends before the store takes them, the next one makes those of
-//! flips, and of states and cohorts that files force; the others are lost.
+//! flips, of states and cohorts that files force, and of changes of what gates require; the others are lost.
 
 use std::time::Duration;
 

@@ -34,8 +34,8 @@ pub struct RecordWriter {
     waiting: Mutex<VecDeque<PendingEntry>>,
     /// The last move of each route, and of each route's candidate (`true`), that was refused since one passed.
     last_refused: Mutex<BTreeMap<(RouteId, bool), RefusedMove>>,
-    /// The source of the last entry of each route whose file put a state in force by `force`.
-    last_forced: Mutex<BTreeMap<RouteId, String>>,
+    /// By kind and route: the source of the last entry that was made from what files put in force without a flip.
+    last_by_file: Mutex<BTreeMap<(&'static str, RouteId), String>>,
     /// Notified when an entry begins to wait.
     added: Notify,
     /// The number of the last head of the chain that was found to be gone; 0 for none.
@@ -69,7 +69,7 @@ impl RecordWriter {
             store,
             waiting: Mutex::default(),
             last_refused: Mutex::default(),
-            last_forced: Mutex::default(),
+            last_by_file: Mutex::default(),
             added: Notify::new(),
             lost_head: AtomicU64::new(0),
             writing: tokio::sync::Mutex::default(),
@@ -134,13 +134,12 @@ impl RecordWriter {
         }
     }
 
-    /// Adds an entry with this source for a state above `shadow` that the `force` in a file put in force without a
-    /// flip, unless the record has one with this source.
-    pub fn state_forced_by_file(&self, route: &RouteId, source: String, body: Value) {
-        let mut last = self.last_forced.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.get(route) != Some(&source) {
-            last.insert(route.clone(), source.clone());
-            self.add_from(source, "declared", route, body);
+    /// Adds an entry with this source for what files put in force without a flip, unless the record has one with this
+    /// source: a state above `shadow` by `force` (`declared`), or a change of what the gates require (`promote`).
+    pub fn changed_by_file(&self, kind: &'static str, route: &RouteId, source: String, body: Value) {
+        let mut last = self.last_by_file.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.insert((kind, route.clone()), source.clone()).as_ref() != Some(&source) {
+            self.add_from(source, kind, route, body);
         }
     }
 
@@ -256,8 +255,8 @@ impl RecordWriter {
                 entry = head.number,
                 hash = head.hash,
                 next_entry = number + 1,
-                "the newest entry of the record is gone or another one: entries were removed or written anew outside of \
-                 pointsman; `pointsman record verify` names the first bad one"
+                "the newest entry of the record, or the note of which one it is, is gone or another one: entries were \
+                 removed or written anew outside of pointsman; `pointsman record verify` names the first bad one"
             );
         }
         Ok(end)
@@ -281,6 +280,7 @@ impl RecordWriter {
             flips,
             body,
             previous,
+            is_noted: true,
             hash: String::new(),
         };
         entry.hash = hash_of(&entry);

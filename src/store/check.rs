@@ -94,18 +94,23 @@ pub(super) struct RecordCheck {
     head: Option<Result<ChainHead, StoreError>>,
     has_head: bool,
     are_readable: bool,
+    /// The number of the last entry that was noted as the newest when it was added.
+    noted: Option<u64>,
 }
 
 impl RecordCheck {
     /// Begins a check; `head` is the value of the row [`CHAIN_HEAD`](super::record_log::CHAIN_HEAD).
     pub(super) fn new(head: Option<&[u8]>) -> Self {
-        Self { head: head.map(ChainHead::read), has_head: false, are_readable: true }
+        Self { head: head.map(ChainHead::read), has_head: false, are_readable: true, noted: None }
     }
 
     /// Checks a row.
     pub(super) fn entry(&mut self, row: CheckedRow<RecordEntry>, checked: &mut StoreChecked) {
         match row {
-            Ok(entry) => self.has_head |= self.head.as_ref() == Some(&Ok(ChainHead::of(&entry))),
+            Ok(entry) => {
+                self.has_head |= self.head.as_ref() == Some(&Ok(ChainHead::of(&entry)));
+                self.noted = entry.is_noted.then_some(entry.number).or(self.noted);
+            }
             Err(UnreadableRow { number, why }) => {
                 self.are_readable = false;
                 checked.add_finding(None, format!("entry {number} of the record cannot be read: {why}"), RESTORE);
@@ -124,7 +129,16 @@ impl RecordCheck {
                 checked.add_finding(None, what, RESTORE);
             }
             Some(Err(error)) => checked.add_finding(None, error.0, RESTORE),
-            Some(Ok(_)) | None => {}
+            None => {
+                let what = self.noted.map(|number| {
+                    format!(
+                        "the store notes no entry of the record as its newest any more, and did so when entry {number} \
+                         was added: entries may have been removed"
+                    )
+                });
+                what.into_iter().for_each(|what| checked.add_finding(None, what, RESTORE));
+            }
+            Some(Ok(_)) => {}
         }
     }
 }

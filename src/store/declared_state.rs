@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::declared_promote::DeclaredPromote;
 use super::followed_path::FollowedPath;
 use super::retry_scopes::RetryScopes;
 use crate::flag::{Shares, State};
@@ -35,6 +36,8 @@ pub struct DeclaredState {
     /// The state above `shadow` that the `force` in its file put in force without a flip; `None` where it has a flip,
     /// where its file never did so, or in a row that an older binary wrote.
     pub forced: Option<ForcedState>,
+    /// What its gates require; `None` where no version that notes it read files with the route.
+    pub promote: Option<DeclaredPromote>,
     /// Whether the files put in force last do not have the route; `file` is then what earlier ones declared.
     pub is_absent: bool,
     /// The earlier ids of the route, the newest first, by the files that were put in force last: those that the files
@@ -88,6 +91,8 @@ struct DeclaredRow {
     evidence_from: Option<PlanSet>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     forced: Option<ForcedState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    promote: Option<DeclaredPromote>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_absent: bool,
     #[serde(rename = "was", default, skip_serializing_if = "Vec::is_empty")]
@@ -106,11 +111,12 @@ impl From<DeclaredRow> for DeclaredState {
             in_force,
             evidence_from,
             forced,
+            promote,
             is_absent,
             earlier_ids,
         } = row;
         let file = state.zip(shares).map(|(state, shares)| FileState { state, shares });
-        Self { route, file, retry, follows, live, in_force, evidence_from, forced, is_absent, earlier_ids }
+        Self { route, file, retry, follows, live, in_force, evidence_from, forced, promote, is_absent, earlier_ids }
     }
 }
 
@@ -125,11 +131,25 @@ impl From<DeclaredState> for DeclaredRow {
             in_force,
             evidence_from,
             forced,
+            promote,
             is_absent,
             earlier_ids,
         } = state;
         let (state, shares) = file.map(|FileState { state, shares }| (state, shares)).unzip();
-        Self { route, state, shares, retry, follows, live, in_force, evidence_from, forced, is_absent, earlier_ids }
+        Self {
+            route,
+            state,
+            shares,
+            retry,
+            follows,
+            live,
+            in_force,
+            evidence_from,
+            forced,
+            promote,
+            is_absent,
+            earlier_ids,
+        }
     }
 }
 

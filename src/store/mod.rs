@@ -22,12 +22,14 @@ mod check;
 mod codec;
 mod commit_age;
 mod coordination;
+mod declared_promote;
 mod declared_state;
 mod encoded;
 mod error;
 mod followed_path;
 mod guard_record;
 mod instances;
+mod judged_gate;
 mod key_files;
 mod memory;
 mod open_creators;
@@ -69,11 +71,13 @@ pub use commit_age::{CommitAge, stall_text};
 pub use coordination::{
     AcquireResult, OwnedRun, Purged, RunBodies, RunCoordination, StoreNotification, no_such_run, run_has_ended,
 };
+pub use declared_promote::{DeclaredPromote, PromoteChange};
 pub use declared_state::{DeclaredState, FileState, ForcedState, LiveBasis};
 pub use error::{AppendConflict, AppendError, ClaimedRequest, StoreError};
 pub use followed_path::FollowedPath;
 pub use guard_record::{GuardAction, GuardRecord, guard_key};
 pub use instances::{InstanceChange, InstanceCount, InstanceStore, LegacyInstance};
+pub use judged_gate::{JudgedCondition, JudgedGate};
 pub use key_files::{KeyFileRecord, Restored, StoreIdentity, UnreadKeyFile};
 pub use memory::MemoryStore;
 pub use open_creators::{OpenCreators, families_of_open_runs};

@@ -28,7 +28,7 @@ pub struct RecordEntry {
     /// When the entry was written.
     pub at: Timestamp,
     /// What happened: `flip`, `freeze`, `guard`, `candidate`, `declared` (a state that a file forces without a flip),
-    /// `refused`, `basis`, `cohort`, `adoption` or `instance`.
+    /// `refused`, `basis`, `cohort`, `promote`, `adoption` or `instance`.
     pub kind: String,
     /// The route; `null` for the kill switch.
     #[schemars(with = "Option<String>")]
@@ -41,6 +41,10 @@ pub struct RecordEntry {
     pub body: Value,
     /// The `hash` of the entry before; empty in the first one.
     pub previous: String,
+    /// Whether the transaction that added the entry noted it as the newest one outside the table of entries: the store
+    /// has such a note from then on. Left out in entries of older versions, of which it is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_noted: bool,
     /// The BLAKE3 hash, in hexadecimal, of this entry as compact JSON without `hash`.
     pub hash: String,
 }

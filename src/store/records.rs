@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::candidate_record::CandidateRecord;
 use super::guard_record::GuardRecord;
+use super::judged_gate::JudgedGate;
 use super::{ClaimedRequest, PinAdoption, StoreError, codec};
 use crate::flag::{Arm, PinKey, RetryKey, Shares, State};
 use crate::names::{Fence, RouteId, RunId, Seq, ServiceName, StepId, WorkerId};
@@ -316,6 +317,10 @@ pub struct FlipRecord {
     pub overridden: Option<Overridden>,
     /// The evidence at that moment, as JSON.
     pub evidence: Value,
+    /// The gates on its way with their conditions, as they were judged; empty where it had to pass none, and in records
+    /// of older versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<JudgedGate>,
     /// What the guard did, or what ended that; then `route` is [`super::guard_key`], and `from` and `to` are states in
     /// force.
     #[serde(default, skip_serializing_if = "Option::is_none")]

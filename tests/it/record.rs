@@ -138,7 +138,7 @@ async fn an_altered_flip_and_a_cut_record_are_found_out() {
     let (holds, text) = system.verified(&["--hash", "0198"]).await;
     assert!(!holds && text.contains("hexadecimal digits"), "{text}");
 
-    // Without the head, only a hash that was noted elsewhere shows it.
+    // The head of the chain is removed too: the store had one when the first entry was added.
     system.pointsman.stop().await;
     let database = rusqlite::Connection::open(system.dir.path().join("db")).expect("the store");
     let cut = "DELETE FROM record_entries WHERE number > 1; DELETE FROM meta WHERE key = 'record_head'";
@@ -146,7 +146,18 @@ async fn an_altered_flip_and_a_cut_record_are_found_out() {
     drop(database);
     system.restart().await;
     system.entries_with("flip 2").await;
-    assert!(system.verified(&[]).await.0, "the entry was written again, with another time");
+    let (holds, text) = system.verified(&[]).await;
+    assert!(!holds && text.contains("entry 2: is missing: entry 3 follows entry 1"), "{text}");
+
+    // Without any entry it looks like a store of an earlier version: only a hash that was noted elsewhere shows it.
+    system.pointsman.stop().await;
+    let database = rusqlite::Connection::open(system.dir.path().join("db")).expect("the store");
+    let cut = "DELETE FROM record_entries; DELETE FROM meta WHERE key = 'record_head'";
+    database.execute_batch(cut).expect("the tables");
+    drop(database);
+    system.restart().await;
+    system.entries_with("flip 2").await;
+    assert!(system.verified(&[]).await.0, "the entries were written again, with other times");
     let (holds, text) = system.verified(&["--hash", &newest]).await;
     assert!(!holds && text.contains("rewritten or truncated"), "{text}");
 
@@ -208,7 +219,7 @@ async fn a_row_that_is_no_flip_or_entry_and_a_record_that_was_emptied_do_not_hol
             "DELETE FROM record_entries; DELETE FROM meta WHERE key = 'record_head'",
             "it is empty, and flip 1 is in the store",
         ),
-        (without_entry.as_str(), "flip 2 in the store has no entry in the record, and was made"),
+        (without_entry.as_str(), "entry 2: may be missing: the store notes no entry as the newest any more"),
     ];
     for (change, why) in cases {
         database.execute_batch(change).expect("the tables");
@@ -447,4 +458,83 @@ async fn a_state_that_a_file_forces_without_a_flip_has_one_entry() {
     system.flags.write("routes/orders.yaml", &with_new("dark").replace("audit", "another"));
     system.entries_with("flip 2").await;
     assert!(system.verified(&[]).await.0, "a move from there is a flip");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_literal_of_a_cohorts_condition_is_in_no_entry_and_a_change_of_it_shows() {
+    let mut system = System::start().await;
+    let conditions = [
+        r#"request.headers["x-api-key"] == "k3y-zz""#,
+        r#"request.headers["x-api-key"].startsWith("k3y-yy")"#,
+        r#"request.headers.authorization in ["Bearer k3y-xx"]"#,
+        r#"request.headers["x-staff"] == "k3y-ww""#,
+        r#"request.headers["x-staff"] == "k3y-vv""#,
+    ];
+    for (index, when) in conditions.iter().enumerate() {
+        let cohorts = format!(
+            "{ROUTES}    state: shadow\n    redact: {{ names: [x-staff] }}\n    cohorts:\n      - {{ name: staff, when: '${{{when}}}', \
+             state: live, force: {{ reason: audit }} }}\n"
+        );
+        system.flags.write("routes/orders.yaml", &cohorts);
+        until("the entry", || async {
+            let page = system.pointsman.get("/api/v2/record").await;
+            let all = page["entries"].as_array().cloned().unwrap_or_default();
+            (all.iter().filter(|entry| entry["kind"] == "cohort").count() == index + 1).then_some(())
+        })
+        .await;
+    }
+    let page = system.pointsman.get("/api/v2/record").await.to_string();
+    let shown = output_text(&system.pointsman.cli(&["record", "show", "orders"]).await);
+    assert!(!page.contains("k3y") && !shown.contains("k3y"), "{shown}");
+    assert!(shown.contains(r#"request.headers["x-staff"] == "***""#), "{shown}");
+    assert!(shown.contains("by file: audit (forced); rule "), "only the literal is another one: {shown}");
+    assert!(shown.lines().all(|line| line.chars().count() <= 120), "{shown}");
+    system.pointsman.stop().await;
+    for file in std::fs::read_dir(system.dir.path()).expect("the store").flatten() {
+        let bytes = std::fs::read(file.path()).unwrap_or_default();
+        assert!(!bytes.windows(3).any(|window| window == b"k3y"), "{:?}", file.path());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_promote_has_an_entry_and_a_flip_the_conditions_that_it_passed() {
+    let mut system = System::start().await;
+    let with = |promote: &str| format!("{ROUTES}    promote: {{ {promote} }}\n");
+    let changes = async |system: &System, count: usize| {
+        until("the entries", || async {
+            let page = system.pointsman.get("/api/v2/record").await;
+            let all = page["entries"].as_array().cloned().unwrap_or_default();
+            let found: Vec<Value> = all.into_iter().filter(|entry| entry["kind"] == "promote").collect();
+            (found.len() == count).then_some(found)
+        })
+        .await
+    };
+    system.flip("shadow").await;
+    system.flags.write("routes/orders.yaml", &with("pairs: 1, mismatch_below: 100%, coverage_at_least: 0%"));
+    let [entry] = changes(&system, 1).await.try_into().expect("one entry");
+    let keys = &entry["body"]["changes"][0]["keys"];
+    assert_eq!(keys[2], json!({ "key": "pairs", "before": "4512", "after": "1" }), "{keys}");
+    assert_eq!(entry["body"]["requires"]["mismatch_below"], "100%", "{entry}");
+    system.flip("dark").await;
+    system.entries_with("flip 2").await;
+    // Restored while no process runs; neither a start nor a kill makes another entry.
+    system.pointsman.stop().await;
+    system.flags.write("routes/orders.yaml", ROUTES);
+    for _ in 0..2 {
+        system.restart().await;
+        changes(&system, 2).await;
+        system.pointsman.kill().await;
+    }
+    system.restart().await;
+    let entries = system.entries_with("flip 2").await;
+    let flip = entries.iter().find(|entry| entry["source"] == "flip 2").expect("it");
+    let pairs = &flip["body"]["gates"][0]["conditions"][0];
+    assert_eq!((&pairs["name"], &pairs["wanted"]), (&json!("pairs"), &json!("1")), "{flip}");
+    let shown = output_text(&system.pointsman.cli(&["record", "show", "orders"]).await);
+    let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("gate shadow to dark: pairs 1 inconclusive ("), "{shown}");
+    assert!(words.contains("coverage_at_least: 95% to 0%; mismatch_below: 0.1% to 100%; pairs: 4512 to 1"), "{shown}");
+    assert!(words.contains("coverage_at_least: 0% to 95%; mismatch_below: 100% to 0.1%; pairs: 1 to 4512"), "{shown}");
+    assert!(shown.lines().all(|line| line.chars().count() <= 120), "{shown}");
+    assert!(system.verified(&[]).await.0);
 }

@@ -1,5 +1,6 @@
 //! Attribution, with requests and calls that the tests make, on a clock that they set.
 
+mod left_out_requests;
 mod open_calls;
 mod properties;
 mod rules;

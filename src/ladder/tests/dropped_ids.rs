@@ -206,6 +206,7 @@ fn row(id: &str, oldest: &str, earlier_ids: &[&str]) -> DeclaredState {
         in_force: None,
         evidence_from: None,
         forced: None,
+        promote: None,
         is_absent: false,
         earlier_ids: earlier_ids.iter().map(|id| RouteId::from(*id)).collect(),
     }

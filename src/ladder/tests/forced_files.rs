@@ -7,6 +7,7 @@ use super::held_cohorts::with_staff;
 use super::*;
 use crate::expression::Expression;
 use crate::ladder::{CohortListener, CohortMove, ForcedFileState};
+use crate::store::PutFlips;
 
 /// The states that files put in force without a flip, with their reasons and the sources of their entries.
 fn forced_files(fixture: &Fixture) -> Vec<(State, Option<String>, String)> {
@@ -78,6 +79,7 @@ async fn a_start_tells_of_a_forced_cohort_whose_rule_is_another_one_for_the_same
         told
     };
     let (few, all) = ("request.headers[\"x-staff\"] == \"1\"", "request.method == \"POST\"");
+    let (shown_few, shown_all) = (few.replace("\"1\"", "\"***\""), all.replace("POST", "***"));
     let fixture = Fixture::open(with(few, State::Dark)).await;
     assert_eq!(told(&fixture).len(), 1, "a first start");
     let fixture = fixture.restart(with(few, State::Dark)).await;
@@ -85,7 +87,7 @@ async fn a_start_tells_of_a_forced_cohort_whose_rule_is_another_one_for_the_same
     let fixture = fixture.restart(with(all, State::Dark)).await;
     let [moved] = told(&fixture).try_into().unwrap();
     assert_eq!((moved.from, moved.to), (Some(State::Dark), Some(State::Dark)));
-    assert_eq!((moved.when_before.as_deref(), moved.when.as_deref()), (Some(few), Some(all)));
+    assert_eq!((&moved.when_before, &moved.when), (&Some(shown_few.clone()), &Some(shown_all.clone())));
     let fixture = fixture.restart(with(all, State::Live)).await;
     let [moved] = told(&fixture).try_into().unwrap();
     assert_eq!((moved.from, moved.to), (Some(State::Dark), Some(State::Live)));
@@ -96,5 +98,38 @@ async fn a_start_tells_of_a_forced_cohort_whose_rule_is_another_one_for_the_same
     fixture.ladder.connect_to_cohorts(listener.clone());
     fixture.ladder.reload(with(few, State::Live), || {}).await.unwrap();
     let [moved] = std::mem::take(&mut *listener.0.lock().unwrap()).try_into().unwrap();
-    assert_eq!((moved.when_before.as_deref(), moved.when.as_deref()), (Some(all), Some(few)));
+    assert_eq!((moved.when_before, moved.when), (Some(shown_all), Some(shown_few)));
+}
+
+/// A condition may compare with a credential, whose name need not say so.
+#[tokio::test]
+async fn what_is_told_and_stored_of_a_cohort_has_no_literal_of_its_condition_and_shows_that_one_changed() {
+    let with = |secret: &str, reason: &str| {
+        edited(with_staff(files(&[]), reason), "bare", |route| {
+            let when = format!("request.headers[\"x-staff\"] == \"{secret}\"");
+            route.cohorts[0].when = Expression::parse(&when).unwrap();
+        })
+    };
+    let told = |fixture: &Fixture| {
+        let told = Arc::new(Told::default());
+        fixture.ladder.connect_to_cohorts(told.clone());
+        std::mem::take(&mut *told.0.lock().unwrap())
+    };
+    let fixture = Fixture::open(with("k3y-one", "audit")).await;
+    let [first] = told(&fixture).try_into().unwrap();
+    assert_eq!(first.when.as_deref(), Some("request.headers[\"x-staff\"] == \"***\""));
+    // An earlier version stored it with the literals.
+    let mut rows = fixture.store.declared().await.unwrap();
+    let text = serde_json::to_string(&rows).unwrap();
+    assert!(!text.contains("k3y"), "{text}");
+    let forced = rows.iter_mut().find_map(|row| row.retry.as_mut()?.forced_cohorts.as_mut()).unwrap();
+    forced.get_mut("staff").unwrap().rule.as_mut().unwrap().when = "request.query.a == \"k3y-zero".to_owned();
+    let after = fixture.store.flips(None, 1).await.unwrap().first().map_or(0, |flip| flip.number);
+    fixture.store.put_flips(PutFlips { flips: Vec::new(), declared: Some(rows), after }).await.unwrap();
+    let fixture = fixture.restart(with("k3y-two", "audit")).await;
+    let [second] = told(&fixture).try_into().unwrap();
+    assert_eq!(second.when_before.as_deref(), Some("request.query.a == \"***\""));
+    assert!(first.rule.is_some() && second.rule_before == first.rule && second.rule != first.rule, "{second:?}");
+    let text = serde_json::to_string(&fixture.store.declared().await.unwrap()).unwrap();
+    assert!(!text.contains("k3y"), "{text}");
 }

@@ -19,6 +19,7 @@ mod guard;
 mod held;
 mod held_cohorts;
 mod instances;
+mod judged_gates;
 mod orphans;
 mod outcomes;
 mod outdated_moves;

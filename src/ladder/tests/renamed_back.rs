@@ -211,6 +211,7 @@ fn the_oldest_id_tells_whose_a_stored_row_is() {
             in_force: None,
             evidence_from: None,
             forced: None,
+            promote: None,
             is_absent: false,
             earlier_ids: Vec::new(),
         }

@@ -41,6 +41,7 @@ fn flip(route: Option<&str>, to: &str) -> FlipRecord {
             by_this_move: Some(State::Live),
         }),
         evidence: json!({ "pairs": 20, "rate": 0.125 }),
+        gates: Vec::new(),
         guard: None,
         candidate: None,
     }
@@ -156,6 +157,7 @@ async fn nothing_is_recorded_that_was_to_follow_an_older_flip(which: StoreKind) 
         in_force: None,
         evidence_from: None,
         forced: None,
+        promote: None,
         is_absent: false,
         earlier_ids: Vec::new(),
     }];
@@ -191,6 +193,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
                 since: at(0),
                 source: "declared a".into(),
             }),
+            promote: None,
             is_absent: false,
             earlier_ids: Vec::new(),
         }
@@ -258,6 +261,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
         in_force: None,
         evidence_from: None,
         forced: None,
+        promote: None,
         is_absent: true,
         earlier_ids: vec!["a".into(), "oldest".into()],
     };
@@ -328,6 +332,7 @@ async fn an_entry_of_the_record_is_added_once_and_stays(which: StoreKind) {
         flips: number,
         body: json!({ "rate": serde_json::from_str::<serde_json::Value>("0.10").unwrap(), "b": 1, "a": "x\u{0}" }),
         previous: "p".into(),
+        is_noted: false,
         hash: format!("h{number}"),
     };
     assert_eq!(fixture.store.newest_record_entry().await.unwrap(), None);

@@ -24,6 +24,7 @@ fn flip(route: &str) -> FlipRecord {
         forced: false,
         overridden: None,
         evidence: json!({}),
+        gates: Vec::new(),
         guard: None,
         candidate: None,
     }
@@ -98,6 +99,7 @@ async fn an_entry_that_cannot_be_read_is_named(which: StoreKind) {
         flips: number,
         body: json!({ "to": "off" }),
         previous: String::new(),
+        is_noted: false,
         hash: format!("h{number}"),
     };
     let written = serde_json::to_string(&entry(2)).unwrap();
@@ -149,6 +151,7 @@ async fn a_record_without_its_newest_entry_is_named(which: StoreKind) {
         flips: 0,
         body: json!({}),
         previous: String::new(),
+        is_noted: number > 1,
         hash: format!("h{number}"),
     };
     let store = &fixture.store;
@@ -169,6 +172,15 @@ async fn a_record_without_its_newest_entry_is_named(which: StoreKind) {
         let found = findings(&fixture).await;
         assert!(found.len() == 1 && found[0].contains("entry 3 of the record, which the store notes"), "{found:?}");
     }
+    assert!(fixture.edit("DELETE FROM meta WHERE key = 'record_head'").await);
+    assert_eq!(findings(&fixture).await, [""; 0], "as a store of an earlier version");
+    for number in [1, 2] {
+        store.put_record_entry(entry(number)).await.unwrap();
+    }
+    assert!(fixture.edit("DELETE FROM meta WHERE key = 'record_head'").await);
+    let found = findings(&fixture).await;
+    assert!(found.len() == 1 && found[0].contains("and did so when entry 2 was added"), "{found:?}");
+    store.put_record_entry(entry(3)).await.unwrap();
     assert!(fixture.edit("UPDATE meta SET value = 'x' WHERE key = 'record_head'").await);
     let found = text(fixture.store.chain_head().await);
     assert!(found.contains("the row `record_head` of the table `meta` cannot be read"), "{found}");
@@ -186,6 +198,7 @@ async fn what_is_kept_of_a_route_is_not_taken_for_another_routes(which: StoreKin
         in_force: None,
         evidence_from: None,
         forced: None,
+        promote: None,
         is_absent: false,
         earlier_ids: Vec::new(),
     }]);

@@ -1,0 +1,80 @@
+//! The text of an expression without its literals, to be shown and kept where the expression may compare with a secret.
+
+use super::scan::{Item, Items};
+use crate::secret::STARS;
+
+/// The text of a CEL expression with stars in place of each text and number, and without comments. What follows a value
+/// in brackets stays, because it is a name: `request.headers["x-tenant"]`. Such a text, also one that was cut, stays as
+/// it is if it is masked again.
+pub fn without_literals(source: &str) -> String {
+    let items: Vec<_> = Items::new(source).collect();
+    let text_of = |at: usize| items.get(at).map_or("", |(_, range)| &source[range.clone()]);
+    // `a["b"]`, `f()["b"]`, `a[0]["b"]`; not `in ["b"]`, which is a list.
+    let is_member = |at: usize| {
+        let Some(of) = at.checked_sub(2).filter(|_| text_of(at - 1) == "[" && text_of(at + 1) == "]") else {
+            return false;
+        };
+        match items[of].0 {
+            Item::Word => text_of(of) != "in" && !is_number(text_of(of)),
+            Item::Close(closed) => closed != '}',
+            Item::Text { .. } | Item::Open(_) | Item::Unary | Item::Question | Item::Other => false,
+        }
+    };
+    let (mut shown, mut end) = (String::with_capacity(source.len()), 0);
+    for (at, (item, range)) in items.iter().enumerate() {
+        let (between, text) = (&source[end..range.start], &source[range.clone()]);
+        shown.push_str(if between.contains("//") { " " } else { between });
+        match item {
+            Item::Text { .. } if !is_member(at) => {
+                shown.push('"');
+                shown.push_str(STARS);
+                shown.push('"');
+            }
+            Item::Word if is_number(text) && !is_member(at) => shown.push_str(STARS),
+            Item::Text { .. }
+            | Item::Word
+            | Item::Open(_)
+            | Item::Close(_)
+            | Item::Unary
+            | Item::Question
+            | Item::Other => shown.push_str(text),
+        }
+        end = range.end;
+    }
+    shown
+}
+
+/// Whether a word is a number, or the part of one before or after the point.
+fn is_number(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_literals_are_masked_and_names_stay() {
+        for (source, shown) in [
+            (r#"request.headers["x-api-key"] == "k3y""#, r#"request.headers["x-api-key"] == "***""#),
+            (r#"request.headers["x-api-key"].startsWith('k3y')"#, r#"request.headers["x-api-key"].startsWith("***")"#),
+            (
+                r#"request.headers.authorization in ["a", "sk_live"]"#,
+                r#"request.headers.authorization in ["***", "***"]"#,
+            ),
+            (r#"request.headers.a in ["sk_live"]"#, r#"request.headers.a in ["***"]"#),
+            (r#""k3y" in request.query["of"]"#, r#""***" in request.query["of"]"#),
+            (r#"{"k3y": true}[request.query.key]"#, r#"{"***": true}[request.query.key]"#),
+            (r#"{"a": {"k3y": 1}}["k3y"]"#, r#"{"***": {"***": ***}}["***"]"#),
+            (r#"["k3y"][0] == request.path"#, r#"["***"][0] == request.path"#),
+            (r#"int(request.query.pin) == 1234"#, r#"int(request.query.pin) == ***"#),
+            (r#"request.path.split("/")[2] == r"k3\y""#, r#"request.path.split("***")[2] == "***""#),
+            ("request.query.a == \"\"\"k\n3y\"\"\" // k3y", r#"request.query.a == "***""#),
+            ("request.query.a // k3y\n == 'k\\'3y'", r#"request.query.a == "***""#),
+            (r#"request.query.a == "k3y…"#, r#"request.query.a == "***""#),
+        ] {
+            assert_eq!(without_literals(source), shown);
+            assert_eq!(without_literals(shown), shown, "masked again");
+        }
+    }
+}

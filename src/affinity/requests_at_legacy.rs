@@ -24,8 +24,8 @@ use crate::exchange::{
 use crate::flag::{InstanceKey, PinKey};
 use crate::names::RouteId;
 
-/// The most instances of which it is remembered by id that the end of a request was not seen. Beyond that it is
-/// remembered for the whole family.
+/// While the table has fewer instances than this, an unseen end of a request is remembered for its instance; from then
+/// on for the whole family.
 const UNSETTLED_MAX: usize = 65_536;
 
 /// Counts the requests at legacy by instance, and has the instances that are moving.
@@ -75,7 +75,7 @@ impl InstanceEntry {
 
 /// Whether the requests that legacy had of an instance have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallsEnded {
+pub enum RequestsEnded {
     /// They have.
     Yes,
     /// Legacy still has one.
@@ -193,32 +193,32 @@ impl InstanceMoveMark {
 
     /// Waits until the requests that legacy had of the instance when it was marked have ended, and those that might
     /// have created it, at the latest until `until`.
-    pub async fn calls_ended(&self, until: Instant) -> CallsEnded {
+    pub async fn requests_ended(&self, until: Instant) -> RequestsEnded {
         loop {
             let notified = self.requests.ended.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
             match self.state() {
-                CallsEnded::Yes => return CallsEnded::Yes,
-                CallsEnded::UnderWay if Instant::now() >= until => return CallsEnded::UnderWay,
-                CallsEnded::UnderWay => drop(timeout_at(until, notified).await),
-                CallsEnded::Unsettled(at) if at > until => return CallsEnded::Unsettled(at),
-                CallsEnded::Unsettled(at) => sleep_until(at).await,
+                RequestsEnded::Yes => return RequestsEnded::Yes,
+                RequestsEnded::UnderWay if Instant::now() >= until => return RequestsEnded::UnderWay,
+                RequestsEnded::UnderWay => drop(timeout_at(until, notified).await),
+                RequestsEnded::Unsettled(at) if at > until => return RequestsEnded::Unsettled(at),
+                RequestsEnded::Unsettled(at) => sleep_until(at).await,
             }
         }
     }
 
-    fn state(&self) -> CallsEnded {
+    fn state(&self) -> RequestsEnded {
         let now = Instant::now();
         let table = self.requests.table();
         let creates = InstanceAccess::Creates(self.key.family.clone());
         let may_create = table.requests.range(..self.before).any(|(_, counted)| counted.access == creates);
-        let Some(instance) = table.instances.get(&self.key) else { return CallsEnded::Yes };
+        let Some(instance) = table.instances.get(&self.key) else { return RequestsEnded::Yes };
         if instance.at_legacy > 0 || may_create {
-            return CallsEnded::UnderWay;
+            return RequestsEnded::UnderWay;
         }
         let unsettled = instance.unsettled.into_iter().chain(table.unsettled.get(&self.key.family).copied()).max();
-        unsettled.filter(|until| *until > now).map_or(CallsEnded::Yes, CallsEnded::Unsettled)
+        unsettled.filter(|until| *until > now).map_or(RequestsEnded::Yes, RequestsEnded::Unsettled)
     }
 }
 
@@ -318,14 +318,14 @@ mod tests {
         let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move yet"));
         assert!(admit(&requests, InstanceAccess::FollowsUp(&one), false).is_none(), "a new request waits");
         assert!(requests.begin(&one).is_err(), "one at a time");
-        assert_eq!(mark.calls_ended(now()).await, CallsEnded::UnderWay);
+        assert_eq!(mark.requests_ended(now()).await, RequestsEnded::UnderWay);
         first.sent();
         first.ended();
-        let waiting = tokio::spawn(async move { (mark.calls_ended(now() + SETTLES).await, mark) });
+        let waiting = tokio::spawn(async move { (mark.requests_ended(now() + SETTLES).await, mark) });
         tokio::task::yield_now().await;
         drop(first);
         let (ended, mark) = waiting.await.unwrap();
-        assert_eq!(ended, CallsEnded::Yes);
+        assert_eq!(ended, RequestsEnded::Yes);
         let LegacyAdmission::Moving(moved) = requests.admit(&LegacyAdmissionRequest {
             access: InstanceAccess::FollowsUp(&one),
             is_write: true,
@@ -347,12 +347,12 @@ mod tests {
             request.sent();
             drop(request);
             let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
-            let ended = mark.calls_ended(now()).await;
-            assert_eq!(matches!(ended, CallsEnded::Unsettled(_)), held, "{is_write}");
+            let ended = mark.requests_ended(now()).await;
+            assert_eq!(matches!(ended, RequestsEnded::Unsettled(_)), held, "{is_write}");
         }
         let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
         let began = now();
-        assert_eq!(mark.calls_ended(began + 2 * SETTLES).await, CallsEnded::Yes);
+        assert_eq!(mark.requests_ended(began + 2 * SETTLES).await, RequestsEnded::Yes);
         assert!(now() >= began + SETTLES - Duration::from_secs(1));
         let unsent = admit(&requests, InstanceAccess::FollowsUp(&key("19")), true).unwrap();
         drop(unsent);
@@ -368,8 +368,8 @@ mod tests {
         let before = admit(&requests, InstanceAccess::Creates(&family), true).unwrap();
         let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
         let _after = admit(&requests, InstanceAccess::Creates(&family), true).unwrap();
-        assert_eq!(mark.calls_ended(now()).await, CallsEnded::UnderWay);
+        assert_eq!(mark.requests_ended(now()).await, RequestsEnded::UnderWay);
         drop(before);
-        assert_eq!(mark.calls_ended(now()).await, CallsEnded::Yes, "a later create makes another one");
+        assert_eq!(mark.requests_ended(now()).await, RequestsEnded::Yes, "a later create makes another one");
     }
 }

@@ -128,7 +128,7 @@ async fn what_a_caller_stops_waiting_for_is_written_later() {
     // A refresh that is dropped while it waits for the store.
     drop(instances.take());
     assert_eq!(instances.of(&family()).legacy_waiting, 1);
-    instances.take().are_stored();
+    instances.take().mark_stored();
     assert_eq!(instances.of(&family()).legacy_waiting, 0);
     instances.note(seen("2", false));
     instances.refresh(None).await.unwrap();

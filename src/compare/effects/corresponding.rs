@@ -5,8 +5,8 @@
 //! difference, and not to be replaced by legacy's. Ids that the two arms gave out are not known yet, and count as
 //! equal.
 //!
-//! A call that equals what another item of the step would send is that item's, whichever of them asks first. Equal items
-//! have equal calls in turn, if legacy made these one after the other: the first item the first call.
+//! A call that equals what another item of the step would send is that item's, whichever of them asks first. Equal
+//! items have equal calls in turn, if legacy made these one after the other: the first item the first call.
 //!
 //! Always true: one call is chosen only if no other fits as well, save where equal calls have equal replies, where they
 //! are those of equal items in turn, or where the step makes one call only: then legacy made it more than once, which
@@ -113,7 +113,7 @@ pub fn corresponding_call(
         let chosen = equal.get(earlier).filter(|_| all + 1 == equal.len());
         return Ok(chosen.map_or(CorrespondingCall::Ambiguous(equal.len()), |n| search.one(*n)));
     }
-    search.leave_out_those_of(siblings)?;
+    search.remove_calls_of(siblings)?;
     if search.candidates.is_empty() {
         return Ok(CorrespondingCall::None { nearest: nearest(&all, call, search.findings) });
     }
@@ -211,8 +211,8 @@ impl Search<'_, '_, '_> {
         Ok(equal)
     }
 
-    /// Takes a call that is equal to it from the candidates for each of the siblings.
-    fn leave_out_those_of(&mut self, siblings: &[EngineCall<'_>]) -> Result<(), BoundExceeded> {
+    /// For each sibling, removes one call that is equal to the sibling's from the candidates.
+    fn remove_calls_of(&mut self, siblings: &[EngineCall<'_>]) -> Result<(), BoundExceeded> {
         let mut without_call: Vec<&EngineCall<'_>> = siblings.iter().collect();
         for equality in [Equality::EXACT, Equality::COARSE, Equality::COARSE_BODY] {
             let mut still_without = Vec::new();

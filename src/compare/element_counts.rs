@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::verdict::{Difference, DifferenceKind};
 
-/// For each difference that is listed, by its index, how many there are; one, beyond the end.
+/// For each listed difference, by its index, how many elements have it; an index beyond the end means one.
 #[derive(Clone, Default)]
 pub(super) struct ElementCounts(Vec<u32>);
 

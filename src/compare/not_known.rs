@@ -1,4 +1,5 @@
-//! Differences from a captured reply or call that are none for sure, because the captured value is redacted.
+//! Places where it cannot be known whether the engine's value differs from a captured one, because the captured value
+//! is redacted.
 //!
 //! The question it answers: "is it known whether these two values differ?" Of a redacted value a capture has a hash, so
 //! that only a value that came from the capture too can be held against it. What the workflow has from elsewhere (a

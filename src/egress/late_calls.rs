@@ -20,8 +20,7 @@ use crate::exchange::CallTarget;
 use crate::names::RouteId;
 use crate::traces::TraceContext;
 
-/// The most requests of which it is remembered, after their window, that they were: so many that were compared, and so
-/// many that were not.
+/// The most requests that are remembered after their window: this many that were compared, and as many that were not.
 pub(super) const REQUESTS_MAX: usize = 32_768;
 /// The most routes of one trace.
 const ROUTES_MAX: usize = 4;

@@ -76,7 +76,7 @@ impl DifferingPlaces {
 }
 
 impl DifferingPlaces {
-    /// All of them, as the groups of pairs are named by.
+    /// All places, orders of calls too: they identify a group of pairs.
     pub(super) fn of_group(&self) -> BTreeSet<String> {
         let orders = self.orders.iter().map(|path| format!("{ORDER} {path}"));
         self.places.iter().cloned().chain(orders).collect()
@@ -85,7 +85,7 @@ impl DifferingPlaces {
     pub fn have_values(&self) -> bool {
         self.has_values
     }
-    /// How many elements of lists differ at a place; for one that stands in no list, one if it differs.
+    /// How many elements of lists differ at a place. Outside a list: 1 if it differs, else 0.
     pub(super) fn elements_at(&self, place: &str) -> u32 {
         if self.places.contains(place) { self.elements.get(place).copied().unwrap_or(1) } else { 0 }
     }

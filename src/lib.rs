@@ -34,6 +34,7 @@
 //! - [`docs`]: the reference for users, shown by `pointsman help` and by the API
 //! - [`clock`]: the process's time, which does not jump when the machine's clock is set
 //! - [`priority`]: the priority of work that no caller waits for
+//! - [`byte_budget`]: bounds the memory of calls and bodies that wait
 //! - [`slot_file`]: files of slots with checksums, where `affinity` and `evidence` write what is not in the store yet
 //! - [`app`]: starts and stops all parts; the only module that imports all others
 //! - [`telemetry`]: the process's log and metrics recorder
@@ -55,6 +56,7 @@ pub mod admin;
 pub mod adoption;
 pub mod affinity;
 pub mod app;
+pub mod byte_budget;
 pub mod cli;
 pub mod clock;
 pub mod compare;

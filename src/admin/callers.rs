@@ -79,7 +79,7 @@ impl CallersQuery {
     }
 }
 
-/// Since when the files have had the service with its present URLs: calls of before went elsewhere, or by another name.
+/// Since when the files have had the service with its present URLs: earlier calls went elsewhere, or by another name.
 fn declared_since(declared: &[ServiceCaller]) -> Option<Timestamp> {
     let present = declared.iter().max_by_key(|row| row.last)?;
     let earlier = declared.iter().filter(|row| row.path != present.path).map(|row| row.last);

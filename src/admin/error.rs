@@ -62,7 +62,7 @@ impl ApiError {
     /// 422: fields that are each valid contradict each other.
     pub(super) fn inconsistent(detail: impl Into<String>) -> Self {
         let title = "The fields of the request contradict each other";
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no-sense-together", title, detail)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "contradicting-fields", title, detail)
     }
 
     /// The response when the kill switch was not set.
@@ -131,8 +131,13 @@ impl ApiError {
 
     /// 403: this caller may not use the deprecated start endpoint.
     pub(super) fn not_for_caller(detail: &str) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "not-for-you", "The deprecated endpoint does not take this caller", detail)
-            .hint("POST the same body to /api/v2/orchestrate/run with a token")
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "caller-not-allowed",
+            "The deprecated endpoint does not take this caller",
+            detail,
+        )
+        .hint("POST the same body to /api/v2/orchestrate/run with a token")
     }
 
     /// 404: the store has no such run.

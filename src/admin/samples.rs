@@ -91,9 +91,7 @@ impl SamplesOfRoute {
         let route = find(&parts.ladder.flags(), id)?.route.id.clone();
         let key = if of_candidate { candidate_key(&route) } else { route.clone() };
         flush(admin).await;
-        let limits = &parts.limits;
-        let samples_max = limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max);
-        let samples = parts.store.samples(key.clone(), usize::try_from(samples_max).unwrap_or(usize::MAX)).await?;
+        let samples = parts.store.samples(key.clone(), parts.limits.samples_per_route_max()).await?;
         Ok(Self { evidence: parts.evidence.of(&key), route, samples })
     }
 

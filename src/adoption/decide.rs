@@ -11,7 +11,7 @@ use crate::workflow::ControlCommand;
 /// How long the end of a cancelled run is waited for.
 const CANCELLED_WITHIN: Duration = Duration::from_secs(5);
 /// Why a decision came too late.
-const ENDED_MEANWHILE: &str = "its run has ended meanwhile, and its end says whose it is";
+const ENDED_MEANWHILE: &str = "its run has ended meanwhile, and the outcome of the run decides which arm owns it";
 
 /// Why a decision changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -76,10 +76,10 @@ impl Adoptions {
         self.mark_tried(key.stored_key());
         // Its run may have ended by itself since it became unknown, and what it did counts.
         if let Some((ended, why)) = self.known_of_unknown(&adoption).await?.filter(|(ended, _)| *ended != state) {
-            self.settle(&adoption, ended, why, None).await;
+            self.record_outcome(&adoption, ended, why, None).await;
             return Err(nothing_to_decide(ENDED_MEANWHILE));
         }
-        match self.settle(&adoption, state, Some(reason), Some(by)).await {
+        match self.record_outcome(&adoption, state, Some(reason), Some(by)).await {
             MoveOutcome::Moving => Err(DecideRefusal::Store(StoreError("this process is shutting down".into()))),
             _ => match self.store.adoption(adoption.key.clone()).await? {
                 Some(stored) if stored.state == state => Ok(state),

@@ -9,22 +9,24 @@
 //!    that legacy has end.
 //! 2. It is claimed in the store, with the id of the run that will move it. Its pins are the engine's from then on and
 //!    say that it moves, so that no process takes it for legacy's, and no restart forgets it.
-//! 3. The run begins. Only when it is known what it did is the claim settled ([`settle`]): the instance is adopted; or
-//!    it is given back, because legacy was certainly not told; or it is unknown, and a person decides.
+//! 3. The run begins. Only when it is known what it did is the outcome recorded ([`claimed_run`]): the instance is
+//!    adopted; or it is given back, because legacy was certainly not told; or it is unknown, and a person decides.
 //!
 //! Always true: a process that ends at any moment leaves an instance that is legacy's whole, or a claim, which the next
-//! process resumes; a claim is given back only if legacy was certainly not told to let go.
+//! process resumes; a claim is given back only if legacy was certainly not told to release it.
 //!
 //! When the store is slow or silent, a move waits, and requests of its instance get 503; no other request waits for it.
 //! While another process uses the store, nothing is moved: it is not known what that process has sent to legacy.
 
 mod bulk;
+mod claimed_run;
 mod decide;
+mod gauges;
+mod lease;
 mod move_outcome;
 mod one;
 mod progress;
 mod resume;
-mod settle;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};

@@ -8,11 +8,11 @@ use crate::store::{Adoption, AdoptionState};
 pub(super) enum MoveOutcome {
     /// The instance is the engine's.
     Adopted,
-    /// It is legacy's, for this reason: its workflow said so, or legacy was not told to let go of it.
+    /// It is legacy's, for this reason: its workflow said so, or legacy was not told to release it.
     GivenBack(String),
     /// It was not tried, for this reason.
     NotTried(String),
-    /// Whether legacy let go of it is not known.
+    /// Whether legacy released it is not known.
     Unknown(String),
     /// Somebody else moves it, or this process ends: the next one goes on.
     Moving,
@@ -32,7 +32,7 @@ impl MoveOutcome {
         }
     }
 
-    /// What a settled adoption came to.
+    /// The outcome of the move of an adoption in this state.
     pub(super) fn of(adoption: &Adoption) -> Self {
         let reason = || adoption.reason.clone().unwrap_or_default();
         match adoption.state {

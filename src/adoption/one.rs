@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::move_outcome::MoveOutcome;
 use super::{Adoptions, CountedSince, found_by};
-use crate::affinity::CallsEnded;
+use crate::affinity::RequestsEnded;
 use crate::clock;
 use crate::flag::{AdoptRule, Freeze, InstanceKey, PinKey, RouteFlag, lower_case_uuid};
 use crate::names::RunId;
@@ -115,10 +115,10 @@ impl Adoptions {
                 return self.look_up(key).await;
             }
         };
-        match mark.calls_ended(until).await {
-            CallsEnded::Yes => {}
-            CallsEnded::UnderWay => return MoveOutcome::NotTried("legacy has a request of it under way".to_owned()),
-            CallsEnded::Unsettled(_) => {
+        match mark.requests_ended(until).await {
+            RequestsEnded::Yes => {}
+            RequestsEnded::UnderWay => return MoveOutcome::NotTried("legacy has a request of it under way".to_owned()),
+            RequestsEnded::Unsettled(_) => {
                 let why = "the end of a request to legacy was not seen, and legacy may go on with it (`settles`)";
                 return MoveOutcome::NotTried(why.to_owned());
             }
@@ -195,7 +195,7 @@ impl Adoptions {
                 // New files may have removed `adopt:` before the claim was stored: from then on the requests that
                 // legacy gets are not counted.
                 match forbidden {
-                    Some(why) => self.settle(&adoption, AdoptionState::GivenBack, Some(why), None).await,
+                    Some(why) => self.record_outcome(&adoption, AdoptionState::GivenBack, Some(why), None).await,
                     None => self.finish(adoption).await,
                 }
             }

@@ -1,26 +1,22 @@
-//! What goes on beside the moves: those that the last process left, and unknown ones whose run goes on after all.
+//! Resumes the moves that the last process left, and records the outcome of unknown adoptions whose run goes on after
+//! all.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::Adoptions;
 use super::one::pins;
-use crate::affinity::CallsEnded;
+use crate::affinity::RequestsEnded;
 use crate::flag::ADOPT_SETTLES;
-use crate::names::RouteId;
 use crate::store::{Adoption, AdoptionState, StoreError};
 use crate::workflow::AdoptionProgress;
 
 /// How often unknown adoptions are looked at again.
 const RECHECK_EVERY: Duration = Duration::from_secs(2);
-/// How often it is checked whether this process has got a new lease.
-const LEASE_EVERY: Duration = Duration::from_millis(250);
 /// How long a resumed move waits at once for the requests that legacy has of its instance.
-const CALLS_WAIT: Duration = Duration::from_secs(5);
+const REQUESTS_WAIT: Duration = Duration::from_secs(5);
 /// How many adoptions are read at a time.
 const PAGE: usize = 500;
 
@@ -54,23 +50,6 @@ impl Adoptions {
         }
     }
 
-    /// In a store that processes share: after this process has got its lease, or has got it again, reads which families
-    /// have pins. Until then it does not know what others have moved.
-    pub async fn follow_lease(self: Arc<Self>) {
-        if !self.store.is_shared() {
-            return;
-        }
-        loop {
-            if !self.is_current()
-                && let Some(tenure) = self.engine.lease_tenure()
-                && self.affinity.reload_families().await.is_ok()
-            {
-                self.current_tenure.store(tenure + 1, Ordering::Release);
-            }
-            sleep(LEASE_EVERY).await;
-        }
-    }
-
     async fn resume_moving(self: &Arc<Self>) -> Result<(), StoreError> {
         let mut after = None;
         loop {
@@ -80,22 +59,22 @@ impl Adoptions {
             for adoption in page {
                 let key = self.instance_key(&adoption);
                 let Ok(mark) = self.affinity.requests_at_legacy().begin(&key) else { continue };
-                // It may have been settled since it was read, and its process may live.
+                // It may have ended since it was read, and its process may live.
                 if !self.may_resume(&adoption).await? {
                     continue;
                 }
                 self.affinity.record_adoption(&pins(&adoption), None);
                 if self.is_of_backup(&adoption) {
                     let why = "the store is a backup: what was done after it was made is not known".to_owned();
-                    self.settle(&adoption, AdoptionState::Unknown, Some(why), None).await;
+                    self.record_outcome(&adoption, AdoptionState::Unknown, Some(why), None).await;
                     continue;
                 }
                 let this = self.clone();
                 tracing::info!(route = %adoption.key.family, run = %adoption.run, "the move of an instance is resumed");
                 self.runtime.spawn(async move {
-                    // A process that has just started has no requests at legacy. This one may have some, if the store
-                    // took its claim without its knowing.
-                    while mark.calls_ended(Instant::now() + CALLS_WAIT).await != CallsEnded::Yes {
+                    // A process that has just started has no requests at legacy. This one may have some, if its own
+                    // claim was stored and the store's reply was lost.
+                    while mark.requests_ended(Instant::now() + REQUESTS_WAIT).await != RequestsEnded::Yes {
                         if this.engine.is_draining() {
                             return;
                         }
@@ -149,7 +128,7 @@ impl Adoptions {
         Ok(match self.engine.adoption_progress(adoption.run).await? {
             Some(AdoptionProgress::Adopted(answer)) if self.other_id(adoption, &answer).is_some() => None,
             Some(AdoptionProgress::Adopted(_)) => Some((AdoptionState::Adopted, None)),
-            // The original may have told legacy to let go after the backup was made.
+            // The original may have told legacy to release the instance after the backup was made.
             Some(AdoptionProgress::NotReleased(_)) if self.is_of_backup(adoption) => None,
             Some(AdoptionProgress::NotReleased(why)) => Some((AdoptionState::GivenBack, Some(why))),
             Some(AdoptionProgress::Running | AdoptionProgress::Stopped | AdoptionProgress::Unknown(_)) | None => None,
@@ -168,39 +147,11 @@ impl Adoptions {
                 let Ok(_mark) = self.affinity.requests_at_legacy().begin(&self.instance_key(&adoption)) else {
                     continue;
                 };
-                self.settle(&adoption, state, reason, None).await;
+                self.record_outcome(&adoption, state, reason, None).await;
             }
             if is_last {
                 return Ok(());
             }
         }
-    }
-
-    /// Sets the metrics to what the store counts. Returns whether a move is open or unknown, or may be.
-    async fn publish(&self) -> bool {
-        let Ok(counts) = self.store.adoption_counts().await else { return true };
-        let flags = self.flags.load_full();
-        let mut unknown = BTreeMap::new();
-        for flag in flags.routes.iter().filter(|flag| flag.route.id == *flag.family.id()) {
-            let is_its_own = |stored: &RouteId| flag.family.ids().any(|id| id == stored);
-            // Also of a family whose `adopt:` was removed.
-            if flag.route.lifetime.adopt.is_none() && !counts.iter().any(|(family, ..)| is_its_own(family)) {
-                continue;
-            }
-            for state in [AdoptionState::Moving, AdoptionState::Unknown, AdoptionState::GivenBack] {
-                let of_state = counts.iter().filter(|(family, counted, _)| is_its_own(family) && *counted == state);
-                let gauge = metrics::gauge!(
-                    "pointsman_instances_adoption", "route" => flag.route.id.to_string(), "state" => state.as_str()
-                );
-                let count: u64 = of_state.map(|(_, _, count)| *count).sum();
-                gauge.set(count as f64);
-                if state == AdoptionState::Unknown && count > 0 {
-                    unknown.insert(flag.route.id.clone(), count);
-                }
-            }
-        }
-        self.state().unknown = unknown;
-        let is_open = |state: &AdoptionState| matches!(state, AdoptionState::Moving | AdoptionState::Unknown);
-        counts.iter().any(|(_, state, count)| is_open(state) && *count > 0)
     }
 }

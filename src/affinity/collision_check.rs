@@ -192,7 +192,8 @@ impl Checker {
         let Some(pin) = self.store.pin(key.clone()).await?.filter(|pin| pin.arm == Arm::Engine) else {
             return Ok(None);
         };
-        // Legacy itself gave out the id of an instance that was adopted, before that.
+        // The id of an adopted instance is legacy's own: legacy's replies until the claim (`pin.at`), and those to
+        // retries, are no collision.
         let is_collision = match by {
             GivenBy::Legacy { replied_at, is_retry } => pin.adoption.is_none() || !is_retry && replied_at > pin.at,
             GivenBy::Run(run, _) => pin.adoption.is_none() && pin.run == Some(run),

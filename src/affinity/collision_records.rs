@@ -63,7 +63,7 @@ impl CollisionRecords {
             PinCollision { family: family.clone(), since, accepted }
         });
         self.store.put_pin_collisions(rows.collect()).await?;
-        unstored.iter().for_each(|(_, counts, unstored)| counts.collisions().are_stored(*unstored));
+        unstored.iter().for_each(|(_, counts, unstored)| counts.collisions().mark_stored(*unstored));
         Ok(())
     }
 }

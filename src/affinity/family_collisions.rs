@@ -114,7 +114,7 @@ impl FamilyCollisions {
     }
 
     /// The store has these times.
-    pub(super) fn are_stored(&self, stored: UnstoredTimes) {
+    pub(super) fn mark_stored(&self, stored: UnstoredTimes) {
         self.stored_changes.fetch_max(stored.changes, Ordering::AcqRel);
     }
 
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(collisions.count(), 2);
         assert!(collisions.since().is_some());
         let unstored = collisions.unstored().unwrap();
-        collisions.are_stored(unstored);
+        collisions.mark_stored(unstored);
         assert!(collisions.unstored().is_none(), "the first one is stored, for all");
     }
 
@@ -160,7 +160,7 @@ mod tests {
         assert!(collisions.since().is_some());
         let first = collisions.unstored().unwrap();
         assert!(collisions.accept(clock::now()) && !collisions.accept(clock::now()));
-        collisions.are_stored(first);
+        collisions.mark_stored(first);
         assert!(collisions.unstored().unwrap().times.accepted.is_some(), "stored after the collision itself");
         assert!(!collisions.record(&id("17")) && collisions.since().is_none(), "that one was accepted");
         assert!(collisions.record(&id("18")) && collisions.since().is_some());

@@ -83,8 +83,8 @@ struct State {
     recorded: Recorded,
 }
 
-/// Changes that are being written. Unless they were, they wait again when this is dropped: the store refused them, or
-/// whoever waited for the store does not wait any longer. To write a change twice changes nothing.
+/// Changes that are being written. Dropped without [`TakenChanges::mark_stored`], they are queued again: the store
+/// refused them, or whoever waited for the store does not wait any longer. To write a change twice changes nothing.
 struct TakenChanges<'a> {
     instances: &'a Instances,
     batch: Vec<InstanceChange>,
@@ -92,7 +92,7 @@ struct TakenChanges<'a> {
 }
 
 impl TakenChanges<'_> {
-    fn are_stored(mut self) {
+    fn mark_stored(mut self) {
         self.batch.clear();
         self.unknown.clear();
     }
@@ -230,7 +230,7 @@ impl Instances {
             let changes = taken.batch.iter().cloned().chain(of_unknown).collect();
             self.is_outdated.store(true, Ordering::Release);
             self.store.change_instances(changes).await?;
-            taken.are_stored();
+            taken.mark_stored();
         }
     }
 

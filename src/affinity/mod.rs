@@ -83,7 +83,7 @@ use self::key_lookups::KeyLookups;
 use self::newer_files::NewerFilesMarks;
 use self::pin_counts::PinCountsById;
 use self::request_locks::RequestLocks;
-pub use self::requests_at_legacy::{CallsEnded, InstanceMoveMark, RequestsAtLegacyByInstance};
+pub use self::requests_at_legacy::{InstanceMoveMark, RequestsAtLegacyByInstance, RequestsEnded};
 use self::run_versions::RunVersions;
 use self::sets::Sets;
 pub use self::tries::KeyTakeResult;

@@ -28,8 +28,8 @@ use crate::exchange::{
 use crate::flag::{InstanceKey, PinKey};
 use crate::names::RouteId;
 
-/// The most instances of which it is remembered by id that the end of a request was not seen. Beyond that it is
-/// remembered for the whole family.
+/// While the table has fewer instances than this, an unseen end of a request is remembered for its instance; from then
+/// on for the whole family.
 const UNSETTLED_MAX: usize = 65_536;
 
 /// Counts the requests at legacy by instance, and has the instances that are moving.
@@ -79,7 +79,7 @@ impl InstanceEntry {
 
 /// Whether the requests that legacy had of an instance have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallsEnded {
+pub enum RequestsEnded {
     /// They have.
     Yes,
     /// Legacy still has one.
@@ -197,22 +197,22 @@ fn moved(mut moving: watch::Receiver<()>) -> BoxFuture<'static, ()> {
 impl InstanceMoveMark {
     /// Waits until the requests that legacy had of the instance when it was marked have ended, and those that might
     /// have created it, at the latest until `until`.
-    pub async fn calls_ended(&self, until: Instant) -> CallsEnded {
+    pub async fn requests_ended(&self, until: Instant) -> RequestsEnded {
         loop {
             let notified = self.requests.ended.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
             match self.state() {
-                CallsEnded::Yes => return CallsEnded::Yes,
-                CallsEnded::UnderWay if Instant::now() >= until => return CallsEnded::UnderWay,
-                CallsEnded::UnderWay => drop(timeout_at(until, notified).await),
-                CallsEnded::Unsettled(at) if at > until => return CallsEnded::Unsettled(at),
-                CallsEnded::Unsettled(at) => sleep_until(at).await,
+                RequestsEnded::Yes => return RequestsEnded::Yes,
+                RequestsEnded::UnderWay if Instant::now() >= until => return RequestsEnded::UnderWay,
+                RequestsEnded::UnderWay => drop(timeout_at(until, notified).await),
+                RequestsEnded::Unsettled(at) if at > until => return RequestsEnded::Unsettled(at),
+                RequestsEnded::Unsettled(at) => sleep_until(at).await,
             }
         }
     }
 
-    fn state(&self) -> CallsEnded {
+    fn state(&self) -> RequestsEnded {
         let now = Instant::now();
         let table = self.requests.table();
         let is_of_family = |id: &RouteId| self.keys.iter().any(|key| key.family == *id);
@@ -224,11 +224,11 @@ impl InstanceMoveMark {
         if entries().any(|instance| instance.at_legacy > 0)
             || table.requests.range(..self.before).any(|(_, counted)| may_create(counted))
         {
-            return CallsEnded::UnderWay;
+            return RequestsEnded::UnderWay;
         }
         let of_family = self.keys.iter().filter_map(|key| table.unsettled.get(&key.family).copied());
         let unsettled = entries().filter_map(|instance| instance.unsettled).chain(of_family).max();
-        unsettled.filter(|until| *until > now).map_or(CallsEnded::Yes, CallsEnded::Unsettled)
+        unsettled.filter(|until| *until > now).map_or(RequestsEnded::Yes, RequestsEnded::Unsettled)
     }
 }
 

@@ -110,7 +110,7 @@ impl StoreAffinity {
         match (find(any_caller), find(&of_request)) {
             // The engine's keys come first: what legacy has for any caller may be another caller's request.
             (_, FoundMark::Engine) => KeyTakeResult::UnderOtherFiles,
-            _ if self.tries.engine_has_any(of_all_callers, Instant::now()) => KeyTakeResult::Repeat,
+            _ if self.tries.engine_has_any(of_all_callers, Instant::now()) => KeyTakeResult::Retry,
             (FoundMark::Legacy, _) => KeyTakeResult::OtherArmHasIt,
             (FoundMark::Unknown, _) => KeyTakeResult::Unknown,
             _ if self.legacy_has(any_caller) => KeyTakeResult::OtherArmHasIt,
@@ -196,13 +196,13 @@ impl StoreAffinity {
     }
 
     fn take_key_for_legacy(&self, key: RetryKey) -> Option<TakenKey> {
-        let (is_repeat, note) = self.tries.take_for_legacy(key, Instant::now(), || self.keys.note(key))?;
-        Some(TakenKey { key, is_repeat, note })
+        let (is_retry, note) = self.tries.take_for_legacy(key, Instant::now(), || self.keys.note(key))?;
+        Some(TakenKey { key, is_retry, note })
     }
 
     fn give_key_to_legacy(&self, key: RetryKey) -> TakenKey {
-        let (is_repeat, note) = self.tries.give_to_legacy(key, Instant::now(), || self.keys.note(key));
-        TakenKey { key, is_repeat, note }
+        let (is_retry, note) = self.tries.give_to_legacy(key, Instant::now(), || self.keys.note(key));
+        TakenKey { key, is_retry, note }
     }
 
     /// Gives legacy a request that the engine had, without waiting until its keys are noted.
@@ -258,7 +258,7 @@ impl StoreAffinity {
             Ok(taken) => taken,
             Err(not_taken) => return not_taken,
         };
-        let (own_is_repeat, other_is_repeat) = (own.is_repeat, other.as_ref().is_some_and(|other| other.is_repeat));
+        let (own_is_retry, other_is_retry) = (own.is_retry, other.as_ref().is_some_and(|other| other.is_retry));
         let of_other = async {
             match other {
                 Some(other) => Some(self.wait_until_noted(other).await),
@@ -266,18 +266,18 @@ impl StoreAffinity {
             }
         };
         match tokio::join!(self.wait_until_noted(own), of_other) {
-            (noted, None) => LegacyTake::Taken { noted, is_repeat: own_is_repeat },
+            (noted, None) => LegacyTake::Taken { noted, is_retry: own_is_retry },
             // It is enough if the key for any caller is noted: the engine looks for it before it takes a request.
             (_, Some(noted)) if other_is_enough => {
-                LegacyTake::Taken { noted, is_repeat: own_is_repeat || other_is_repeat }
+                LegacyTake::Taken { noted, is_retry: own_is_retry || other_is_retry }
             }
             // A retry of a verified caller looks for its own key if its token can be verified, else for the other one.
             // A try of another caller does not make this request a retry.
-            (own_noted, Some(noted)) => LegacyTake::Taken { noted: own_noted && noted, is_repeat: own_is_repeat },
+            (own_noted, Some(noted)) => LegacyTake::Taken { noted: own_noted && noted, is_retry: own_is_retry },
         }
     }
 
-    async fn wait_until_noted(&self, TakenKey { key, note, is_repeat: _ }: TakenKey) -> bool {
+    async fn wait_until_noted(&self, TakenKey { key, note, is_retry: _ }: TakenKey) -> bool {
         let is_noted = self.keys.wait_until_noted(note).await;
         if is_noted {
             self.tries.record_noted(&key);
@@ -305,7 +305,7 @@ impl StoreAffinity {
 struct TakenKey {
     key: RetryKey,
     /// Legacy had it before.
-    is_repeat: bool,
+    is_retry: bool,
     note: NoteStatus,
 }
 

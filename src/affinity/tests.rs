@@ -407,7 +407,7 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
     );
     assert_eq!(
         affinity.take_for_legacy(numbered(5).into(), &EarlierKeys::none(), KnownBody::Unread).await,
-        LegacyTake::Taken { noted: true, is_repeat: true },
+        LegacyTake::Taken { noted: true, is_retry: true },
         "it is noted already"
     );
     let soon = crate::clock::now() + jiff::SignedDuration::from_secs(1);
@@ -439,7 +439,7 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
     affinity.flush().await;
     assert_eq!(
         affinity.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,
-        LegacyTake::Taken { noted: true, is_repeat: true },
+        LegacyTake::Taken { noted: true, is_retry: true },
         "there is room again"
     );
 }
@@ -461,7 +461,7 @@ async fn a_key_whose_window_ends_in_the_store_before_it_ends_here_is_noted_again
     while taken_at().await.is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(take(), LegacyTake::Taken { noted: true, is_repeat: true });
+    assert_eq!(take(), LegacyTake::Taken { noted: true, is_retry: true });
     affinity.flush().await;
     assert!(taken_at().await.is_some(), "the next process finds it in the store");
 }

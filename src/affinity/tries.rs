@@ -59,7 +59,7 @@ pub enum KeyTakeResult {
     /// The arm has the key now.
     First,
     /// The arm had the key already.
-    Repeat,
+    Retry,
     /// The other arm has the key: nothing was taken.
     OtherArmHasIt,
     /// The engine took, or may have taken, the same request under the key that other flag files give it: nothing was
@@ -149,9 +149,9 @@ impl Tries {
     }
 
     fn put_legacy<N>(&self, shard: &mut Shard, key: RetryKey, now: Instant, note: impl FnOnce() -> N) -> (bool, N) {
-        let is_repeat = shard.arm(&key, now) == Some(Arm::Legacy);
+        let is_retry = shard.arm(&key, now) == Some(Arm::Legacy);
         let note = note();
-        if !is_repeat {
+        if !is_retry {
             let taken = TriedKey {
                 until: self.until(now, Duration::ZERO),
                 arm: Arm::Legacy,
@@ -160,7 +160,7 @@ impl Tries {
             };
             self.insert_legacy(shard, key, taken, now);
         }
-        (is_repeat, note)
+        (is_retry, note)
     }
 
     fn insert_legacy(&self, shard: &mut Shard, key: RetryKey, taken: TriedKey, now: Instant) {
@@ -185,7 +185,7 @@ impl Tries {
     pub(super) fn take_for_engine(&self, key: RetryKey, now: Instant) -> KeyTakeResult {
         let mut shard = self.shard(&key);
         match shard.arm(&key, now) {
-            Some(Arm::Engine) => return KeyTakeResult::Repeat,
+            Some(Arm::Engine) => return KeyTakeResult::Retry,
             Some(Arm::Legacy) => return KeyTakeResult::OtherArmHasIt,
             None => {}
         }
@@ -289,7 +289,7 @@ mod tests {
         let tries = Tries::new(Duration::from_secs(10), 100);
         let now = Instant::now();
         assert_eq!(tries.take_for_engine(key(1), now), KeyTakeResult::First);
-        assert_eq!(tries.take_for_engine(key(1), now), KeyTakeResult::Repeat);
+        assert_eq!(tries.take_for_engine(key(1), now), KeyTakeResult::Retry);
         let not_called = || -> () { panic!("it is not legacy's") };
         assert_eq!(tries.take_for_legacy(key(1), now, not_called), None);
         assert_eq!(tries.give_to_legacy(key(1), now, || ()), (false, ()), "given back");

@@ -148,7 +148,7 @@ fn next_path(service: &Service, path: &str, reference: &str) -> Result<String, S
     };
     let next = match reference {
         "" => None,
-        // The service's scheme or host alone would say where this is.
+        // Refused: `//host/path` has the scheme of the page that it is on, and the URL of that page is not known here.
         text if text.starts_with("//") => None,
         text if text.starts_with('?') => Some(format!("{plain}{text}")),
         text if text.starts_with('/') || text.contains("://") => text.parse().ok().as_ref().and_then(below_base),

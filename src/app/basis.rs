@@ -4,16 +4,20 @@
 //! Always true: whatever can change what the engine or legacy answers, or how the two are compared, is part of the
 //! basis, so that a change of the basis starts the evidence from zero, unless the rules only allow more than before.
 //!
-//! Part of the basis: which requests the route matches, and which of these go to more specific routes, because the
-//! route gets other requests when such a route is removed; what the route does with instances; the plan of the route's
-//! workflow, where the route follows up instances also of its creator's and of those of the other followers that do
-//! more than read (what they did to an instance is what this route finds), and of every workflow that these run,
-//! directly or through another one (or the fact that the files do not have such a workflow); the addresses of the
-//! services that these plans name, and of the route's legacy; the rules; whether reads are answered from legacy's; the
-//! version of the expression language.
+//! Part of the basis:
+//! - which requests the route matches, and which of these go to more specific routes, because the route gets other
+//!   requests when such a route is removed;
+//! - what the route does with instances;
+//! - the plan of the route's workflow. For a follower also the plans of its creator's workflow and of the workflows of
+//!   those other followers that do more than read, because the route finds instances as these have left them;
+//! - the plan of every workflow that these run, directly or through another one, or the fact that the files do not have
+//!   it;
+//! - the addresses of the services that these plans name, and of the route's legacy;
+//! - the rules, whether the engine's reads are answered with legacy's (`replay_reads`), and the version of the
+//!   expression language.
 //!
-//! A plan of the creator or of another follower that came into force through the gate of a candidate is not: its gate
-//! says that what it does to instances is like what the plan before it did, which stays part of the basis.
+//! A plan of the creator or of another follower that came into force through the gate of a candidate is not part of it:
+//! its gate says that it does to instances what the plan before it did, which stays part of the basis.
 //!
 //! Not part of the basis, because they change when and how often something is asked and never what a reply says:
 //! most limits, breakers, rates, time-outs of services, `keyed:` (which decides whether an attempt with unknown outcome

@@ -29,7 +29,7 @@ use crate::limits::Limits;
 use crate::names::RouteId;
 use crate::secret::Secret;
 use crate::store::{InstanceChange, StoreError, StoreHandle};
-use crate::transport::{AddressRegistry, Caller, get_once, path_pattern};
+use crate::transport::{AddressRegistry, NotedCaller, get_once, path_pattern};
 
 /// How long the store is waited for.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -116,7 +116,7 @@ impl FamilyGate {
         }
         let addresses = self.addresses.of(&call.service, &self.limits);
         let path = path_pattern(&Method::GET, call.path.split('?').next().unwrap_or_default());
-        let caller = Caller { source: format!("gate {}", family.id()), client: String::new(), path };
+        let caller = NotedCaller { source: format!("gate {}", family.id()), client: String::new(), path };
         addresses.callers().note(caller, clock::now());
         let until = Instant::now() + ALIVE_TIMEOUT;
         let get = |path: String, bytes_max: usize| {

@@ -310,9 +310,7 @@ impl<'a> Rehearsing<'a> {
 
     async fn found(&self, route: &RouteId) -> Result<RehearsedRoute, crate::store::StoreError> {
         let evidence = self.evidence.of(route);
-        let samples_max =
-            self.limits.samples_per_fingerprint_max.saturating_mul(self.limits.fingerprints_per_route_max);
-        let samples = self.store.samples(route.clone(), usize::try_from(samples_max).unwrap_or(usize::MAX)).await?;
+        let samples = self.store.samples(route.clone(), self.limits.samples_per_route_max()).await?;
         let mut groups: BTreeMap<String, RehearsedGroup> = BTreeMap::new();
         for sample in samples {
             groups.entry(sample.fingerprint.clone()).or_insert_with(|| RehearsedGroup::of(sample, &evidence));

@@ -1,4 +1,4 @@
-//! Judges the pairs that differ again, after a change of the rules that only allows more.
+//! Judges differing pairs again, after a change of the rules that only allows more.
 //!
 //! Always true: it works in the background, on one route at a time; no request and no reload waits for it. Until it is
 //! done, the differences stay counted, so that no gate opens too early; if the store does not answer, it is tried
@@ -48,8 +48,7 @@ async fn rejudge_route(
     // Some samples may not be written yet.
     parts.evidence.flush().await?;
     let _deferred = parts.evidence.defer_sample_writes(key);
-    let samples_max = limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max);
-    let samples = parts.store.samples(key.clone(), usize::try_from(samples_max).unwrap_or(usize::MAX)).await?;
+    let samples = parts.store.samples(key.clone(), limits.samples_per_route_max()).await?;
     let route = route_of_candidate(key).unwrap_or_else(|| key.clone());
     let before = serde_json::from_str::<RulesDraft>(&pairs.rules).ok();
     let before = before.and_then(|draft| rules_of(&route)?.check_draft(&draft));

@@ -17,7 +17,7 @@ use crate::config::Setup;
 use crate::flag::{FlagSet, Service, State};
 use crate::names::{ServiceName, WorkflowName};
 use crate::store::{DECLARED, RepeatedFailures, ServiceCaller, StoreError, StoreHandle, UNDER_WAY, WatchedTime};
-use crate::transport::{AddressRegistry, Caller, CallerLog, NotedCalls};
+use crate::transport::{AddressRegistry, CallerLog, NotedCaller, NotedCalls};
 use crate::workflow::{Plan, StepPart};
 
 /// How long notes wait before they are stored together.
@@ -77,7 +77,7 @@ impl CallerNotes {
     /// Notes the services with which an exchange is under way: it may take hours.
     fn note_exchanges_under_way(&self) {
         for service in self.addresses.services_in_use() {
-            let caller = Caller { source: UNDER_WAY.to_owned(), client: String::new(), path: String::new() };
+            let caller = NotedCaller { source: UNDER_WAY.to_owned(), client: String::new(), path: String::new() };
             self.addresses.callers().of(&service).note(caller, clock::now());
         }
     }
@@ -227,7 +227,7 @@ mod tests {
     async fn notes_that_were_not_stored_are_stored_later() {
         let (addresses, store) = (AddressRegistry::new(), Arc::new(MemoryStore::new()));
         let log = addresses.callers().clone();
-        let caller = || Caller { source: "route a".into(), client: String::new(), path: "GET /".into() };
+        let caller = || NotedCaller { source: "route a".into(), client: String::new(), path: "GET /".into() };
         log.of(&"shop".into()).note(caller(), clock::now());
         // A flush that nobody waits for any longer.
         drop(TakenNotes { log: &log, noted: log.take() });

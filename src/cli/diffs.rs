@@ -84,8 +84,8 @@ pub(crate) fn text(diffs: &Diffs, now: Timestamp, format: Formatter) -> String {
     }
     if diffs.groups.iter().flat_map(|group| &group.differences).any(has_lines_not_shown) {
         out.push_str(
-            "\nlines of texts are shown, without what their names say is secret, from the next pairs on that differ, if \
-             the route has `text:` rules: `compare: { text: {} }`; those of a call, if `effects: { STEP: { text: {} } }` has\n",
+            "\nto see lines of texts in later samples (values with a secret name stay hidden), give the route `text:` \
+             rules: `compare: { text: {} }`; for the calls of a step: `compare: { effects: { STEP: { text: {} } } }`\n",
         );
     }
     out

@@ -246,8 +246,8 @@ fn compare_flips(
 fn without_entry(flip: &Value, number: u64, recorded: Option<u64>, now: Timestamp) -> Option<String> {
     let Some(recorded) = recorded else {
         return Some(format!(
-            "it is empty, and flip {number} is in the store: its entries were removed, or, of a flip that was just made, are \
-             there within a minute"
+            "the record is empty although flip {number} is in the store: its entries were removed, or the flip was just \
+             made and its entry follows within a minute"
         ));
     };
     let at: Option<Timestamp> = flip["at"].as_str().and_then(|at| at.parse().ok());

@@ -21,7 +21,7 @@ use super::verdict::DifferenceKind;
 const IDS_OF_PAIR_MAX: usize = 64;
 /// The longest id that is remembered.
 const ID_BYTES_MAX: usize = 256;
-/// Names that say nothing of what an id is the id of: the name before belongs to them.
+/// Names that do not say what is identified: the name before such a one is added to it (`payments.id`).
 const COMMON_NAMES: [&str; 9] = ["id", "uuid", "guid", "ref", "key", "no", "nr", "number", "code"];
 
 /// An id of legacy and one of the engine that a pair of an instance bound.
@@ -95,8 +95,8 @@ impl<'p> BoundIds<'p> {
         Self { pair, rules, ids }
     }
 
-    /// The ids as those of later pairs of the instance are held against them, the most that are remembered. Of each
-    /// kind or name the first ones: many ids of the lines of an order must not displace the one of its payment.
+    /// The ids to compare with those of later pairs of the instance: at most `IDS_OF_PAIR_MAX`, of each kind or name
+    /// the first ones. Many ids of the lines of an order must not displace the one of its payment.
     pub fn to_remember(&self) -> Vec<EarlierIds> {
         let mut all: Vec<_> = self.found().map(|found| (self.of_found(found), found)).collect();
         all.retain(|(of, _)| of.are_remembered());
@@ -112,9 +112,9 @@ impl<'p> BoundIds<'p> {
         ranked.into_iter().map(|(_, found)| self.earlier(found)).collect()
     }
 
-    /// The ids that contradict what is known of instances, with the ids of the instance in place of their own.
-    /// `instance_of` says, by the declared kind, legacy's id and the engine's, which instance they contradict. All ids
-    /// of the pair are asked for; of those that contradict, enough are returned for the pair to differ.
+    /// Asks `instance_of` for each legacy id and engine id that the pair bound, with their declared kind: it returns
+    /// the ids of the instance that they contradict, if they do. Returns one entry for each that does, with the ids of
+    /// that instance in place of the bound ones, at most `IDS_OF_PAIR_MAX`: one is enough for the pair to differ.
     pub fn contradicting(
         &self,
         instance_of: impl Fn(Option<&str>, &str, &str) -> Option<InstanceIds>,

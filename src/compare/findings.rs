@@ -9,7 +9,7 @@ use super::differing_elements::ElementsByDifference;
 use super::effects::EffectCoverage;
 use super::fingerprint::fingerprint;
 use super::id_map::FoundIds;
-use super::magnitude::{Apart, DistancesSavepoint, NumberDistances};
+use super::magnitude::{DistancesSavepoint, NumberDistance, NumberDistances};
 use super::node::Node;
 use super::not_known::NotKnown;
 use super::pair::HidesSensitive;
@@ -189,7 +189,7 @@ impl<'a> ComparisonFindings<'a> {
         self.calls.push(call);
     }
 
-    /// Notes that legacy does not keep the order of which a difference at this path says that the engine does not.
+    /// Notes that legacy itself did not keep an order for this request: the one of a difference with this path.
     pub(super) fn add_order_not_kept(&mut self, path: String) {
         self.orders_not_kept.push(path);
     }
@@ -231,11 +231,13 @@ impl<'a> ComparisonFindings<'a> {
         let before = self.differences.len();
         self.add_shown(path, kind, |findings| shown(findings).into());
         let numbers = legacy.zip(engine).filter(|_| kind == DifferenceKind::Value);
-        let Some(apart) = numbers.and_then(|(legacy, engine)| Apart::of(legacy, engine)) else { return };
+        let Some(distance) = numbers.and_then(|(legacy, engine)| NumberDistance::of(legacy, engine)) else { return };
         let (place, kind) = (format!("{}{}", self.prefix, path.text()), self.report_as.kind_of(kind));
-        let further = self.distances.note(apart, &self.differences, before, (place.as_str(), kind));
+        let further = self.distances.note(distance, &self.differences, before, (place.as_str(), kind));
         let texts = further.map(|index| (index, shown(self)));
-        texts.into_iter().for_each(|(index, texts)| self.distances.replace(&mut self.differences, index, apart, texts));
+        texts
+            .into_iter()
+            .for_each(|(index, texts)| self.distances.replace(&mut self.differences, index, distance, texts));
     }
 
     /// Adds a difference of two values whose texts `show` makes, unless it is listed already.

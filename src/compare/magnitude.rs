@@ -30,14 +30,15 @@ pub(super) enum Magnitude {
     Far,
 }
 
-/// How far two different numbers are apart: `distance` is the share of the larger one.
+/// How far two different numbers are apart.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Apart {
-    distance: f64,
+pub(super) struct NumberDistance {
+    /// As a share of the larger number.
+    share: f64,
     magnitude: Magnitude,
 }
 
-impl Apart {
+impl NumberDistance {
     /// `None` if one of them is no number. A text is one if it has a decimal point: without, it is more often an id.
     pub(super) fn of(legacy: Node<'_>, engine: Node<'_>) -> Option<Self> {
         let (a, b) = match (legacy.kind(), engine.kind()) {
@@ -45,20 +46,20 @@ impl Apart {
             (Kind::String(a), Kind::String(b)) if is_decimal(a) && is_decimal(b) => (a, b),
             _ => return None,
         };
-        let distance = distance_of(a, b)?;
+        let share = distance_of(a, b)?;
         let is_whole = |text: &str| !text.contains(['.', 'e', 'E']);
-        let magnitude = match distance {
-            _ if distance <= ROUNDING_MAX && !(is_whole(a) && is_whole(b)) => Magnitude::Rounding,
-            _ if distance <= NEAR_MAX => Magnitude::Near,
+        let magnitude = match share {
+            _ if share <= ROUNDING_MAX && !(is_whole(a) && is_whole(b)) => Magnitude::Rounding,
+            _ if share <= NEAR_MAX => Magnitude::Near,
             _ => Magnitude::Far,
         };
-        Some(Self { distance, magnitude })
+        Some(Self { share, magnitude })
     }
 }
 
 /// How far two different values are apart; `None` if they are no numbers.
 pub(super) fn magnitude_of(legacy: Node<'_>, engine: Node<'_>) -> Option<Magnitude> {
-    Apart::of(legacy, engine).map(|apart| apart.magnitude)
+    NumberDistance::of(legacy, engine).map(|distance| distance.magnitude)
 }
 
 fn is_decimal(text: &str) -> bool {
@@ -131,23 +132,23 @@ pub(super) struct DistancesSavepoint {
 }
 
 impl NumberDistances {
-    /// Notes two differing numbers at a place. They are listed if there are more differences than `before`. If they are
-    /// not, because a difference with this path and kind is listed already: returns the index of that one if these are
-    /// further apart than the numbers that it shows.
+    /// Notes the distance of two numbers that differ at a place. If `differences` has more entries than `before`, the
+    /// last one shows these numbers. Otherwise an entry with this path and kind stands for them too: returns its index
+    /// if they are further apart than the numbers that it shows.
     pub(super) fn note(
         &mut self,
-        apart: Apart,
+        distance: NumberDistance,
         differences: &[Difference],
         before: usize,
         (path, kind): (&str, DifferenceKind),
     ) -> Option<usize> {
-        self.largest = self.largest.max(Some(apart.magnitude));
+        self.largest = self.largest.max(Some(distance.magnitude));
         if differences.len() > before {
-            self.shown.push((before, apart.distance));
+            self.shown.push((before, distance.share));
             return None;
         }
         let index = differences.iter().position(|d| d.kind == kind && d.path == path)?;
-        let shows_nearer = |(shown, distance): &(usize, f64)| *shown == index && *distance < apart.distance;
+        let shows_nearer = |(shown, share): &(usize, f64)| *shown == index && *share < distance.share;
         self.shown.iter().any(shows_nearer).then_some(index)
     }
 
@@ -156,15 +157,15 @@ impl NumberDistances {
         &mut self,
         differences: &mut [Difference],
         index: usize,
-        apart: Apart,
+        distance: NumberDistance,
         [legacy, engine]: [Option<String>; 2],
     ) {
         let Some(difference) = differences.get_mut(index) else { return };
-        let Some((_, distance)) = self.shown.iter_mut().find(|(listed, _)| *listed == index) else { return };
+        let Some((_, share)) = self.shown.iter_mut().find(|(listed, _)| *listed == index) else { return };
         let before =
             [std::mem::replace(&mut difference.legacy, legacy), std::mem::replace(&mut difference.engine, engine)];
-        self.replaced.push((index, *distance, before));
-        *distance = apart.distance;
+        self.replaced.push((index, *share, before));
+        *share = distance.share;
     }
 
     /// The largest magnitude; `None` if no number differs.
@@ -256,7 +257,7 @@ mod tests {
         let mut listed = vec![difference("10.0", "10.1")];
         let apart = |engine: &str| {
             let (a, b) = (json!(10.0), serde_json::from_str::<Value>(engine).unwrap());
-            Apart::of(Node::from(&a), Node::from(&b)).unwrap()
+            NumberDistance::of(Node::from(&a), Node::from(&b)).unwrap()
         };
         let place = ("$.a[*]", DifferenceKind::Value);
         assert_eq!(distances.note(apart("10.1"), &listed, 0, place), None);

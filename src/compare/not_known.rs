@@ -1,4 +1,5 @@
-//! Places of which it cannot be known whether the values differ, because the captured value is redacted.
+//! Places where it cannot be known whether the engine's value differs from a captured one, because the captured value
+//! is redacted.
 //!
 //! Of a redacted value a capture has a hash, so that only a value that came from the capture too can be held against
 //! it. What the workflow has from elsewhere (a constant, a computed value) may be equal to the value that legacy had.

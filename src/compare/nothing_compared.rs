@@ -1,6 +1,7 @@
-//! Whether a pair was compared by anything of its replies. If not, their being equal says nothing.
+//! Whether any part of the replies of a pair was compared. If none was, a pair without a difference says nothing.
 //!
-//! Here is what beside the bodies is compared. Whether a value of the bodies is, the comparison of them notes.
+//! This file covers status, headers and `assert:`; the comparison of the bodies notes whether a value of them was
+//! compared.
 
 use super::pair::Pair;
 use super::rules::{Rules, Status, holds_arms_together};

@@ -20,7 +20,7 @@ use crate::expression::{is_reserved_key, without_byte_order_mark};
 #[derive(Clone, Copy)]
 pub(super) struct Document<'v> {
     pub(super) root: Node<'v>,
-    /// None of a tree.
+    /// Empty if `root` is a `Node::Tree`.
     pub(super) repeated: &'v [RepeatedKey],
 }
 

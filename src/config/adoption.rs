@@ -24,7 +24,7 @@ pub(crate) fn check(routes: &[PlacedRoute], workflows: &Workflows, problems: &mu
         let Some(rule) = &route.lifetime.adopt else { continue };
         let at = site.key("instance").key("adopt");
         if plan(&rule.workflow).is_some_and(|plan| plan.adoption.is_none()) {
-            problems.error(&at, format!("`{}` does not say how legacy lets go of an instance", rule.workflow)).hint(
+            problems.error(&at, format!("`{}` does not say how legacy releases an instance", rule.workflow)).hint(
                 "mark the call that tells legacy with `release: true`; or, if legacy does nothing of its own with its \
                      instances, give the workflow `legacy_passive: { reason: … }`",
             );

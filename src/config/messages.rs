@@ -42,7 +42,7 @@ pub(super) fn describe_found(node: &Node) -> String {
     }
 }
 
-/// How a value is written whose form its type does not show.
+/// An example of how the value of a key is written, for keys whose type alone does not show the syntax.
 pub(super) fn form_hint(site: &Site) -> Option<String> {
     let (parent, key) = match site.path.as_slice() {
         [.., Segment::Key(parent), Segment::Key(key)] => (&**parent, &**key),

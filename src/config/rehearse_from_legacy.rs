@@ -80,9 +80,15 @@ fn warn_without_reads(site: &Site, route: &Route, workflows: &Workflows, problem
     let reads = |step: &Step| matches!(&step.kind, StepKind::Call(call) if is_sent(call));
     if !plans_below(plan, plan_of).iter().any(|placed| placed.plan.steps.iter().any(reads)) {
         problems
-            .warn(&site, format!("`replay_reads: true` does nothing: no step of `{name}` reads, nor of what it runs"))
+            .warn(
+                &site,
+                format!(
+                    "`replay_reads: true` does nothing: neither `{name}` nor a workflow that it runs has a reading step"
+                ),
+            )
             .hint(
-                "leave `replay_reads` out; a step reads that is a GET or says `effect: read`, and has no `rehearse:`",
+                "leave `replay_reads` out; a step reads if its call is a GET or it has `effect: read`, and it has no \
+                 `rehearse:`",
             );
     }
 }

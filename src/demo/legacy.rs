@@ -30,7 +30,7 @@ type Response = http::Response<http_body_util::Full<bytes::Bytes>>;
 struct LegacyState {
     last: u64,
     orders: BTreeMap<u64, Value>,
-    // The orders of which it has let go.
+    // The orders that it has released.
     moved: BTreeSet<u64>,
     // The answers by idempotency key: a repeat gets the first answer.
     answered: BTreeMap<String, (StatusCode, Value)>,

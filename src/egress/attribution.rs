@@ -8,7 +8,6 @@ use arc_swap::ArcSwap;
 use metrics::{Counter, counter};
 
 use super::announced::{Announced, NewRequests, RequestCounts};
-use super::byte_budget::ByteBudget;
 use super::counts::{Counts, EffectOutcome, EgressReport};
 use super::index::{AttributedTo, Index};
 use super::late_calls::EarlierRequests;
@@ -19,6 +18,7 @@ use super::tunnels::Tunnels;
 use super::unattributed_writes::RecentUnattributedWrites;
 use super::unwatched_requests::UnwatchedRequests;
 use super::watched::{Unread, WatchedRequest};
+use crate::byte_budget::ByteBudget;
 use crate::compare::Effect;
 use crate::exchange::{
     CallTarget, EffectObserver, EffectRegistry, EffectWatch, OpenCallsOf, RequestEffects, RequestToWatch, SentBody,
@@ -103,7 +103,7 @@ impl Attribution {
             unwatched: UnwatchedRequests::default(),
             unattributed_writes: RecentUnattributedWrites::default(),
             tunnels: Tunnels::default(),
-            memory: ByteBudget::new(size(limits.egress_bytes_max)),
+            memory: ByteBudget::new(limits.egress_bytes_max),
             bounds,
             compared: Outcomes::of("compared"),
             uncompared: Outcomes::of("not_compared"),
@@ -139,7 +139,7 @@ impl Attribution {
     }
 
     #[cfg(test)]
-    pub(super) fn memory_used(&self) -> usize {
+    pub(super) fn memory_used(&self) -> u64 {
         self.0.memory.used()
     }
 }

@@ -21,8 +21,8 @@ use crate::exchange::CallTarget;
 use crate::names::RouteId;
 use crate::traces::TraceContext;
 
-/// The most requests of which it is remembered, after their window or after they were left out, that they were: so many
-/// that were compared, and so many that were not.
+/// The most requests that are remembered after their window, or after they were left out: this many that were compared,
+/// and as many that were not.
 pub(super) const REQUESTS_MAX: usize = 32_768;
 /// How many requests of one key may be in flight after they were left out, before it is assumed of the oldest that its
 /// exchange ends at once.

@@ -18,7 +18,6 @@
 
 mod announced;
 mod attribution;
-mod byte_budget;
 mod counts;
 mod index;
 mod key;

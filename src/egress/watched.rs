@@ -6,10 +6,10 @@ use std::sync::atomic::{
 };
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::byte_budget::{ByteBudget, ReservedBytes};
 use super::key::Key;
 use super::rule::{AttributionSettings, Correlate};
 use super::unwatched_requests::UnwatchedRequests;
+use crate::byte_budget::{ByteBudget, ReservedBytes};
 use crate::compare::decoded_body;
 use crate::exchange::{RequestCopy, RequestEffects, SentBody};
 use crate::limits::EGRESS_VALUE_BODY_BYTES_MAX;

@@ -1,10 +1,10 @@
 //! The replies that legacy got to its own calls, for the steps of one run, and of the runs below it, that are rehearsed
 //! from them.
 //!
-//! Always true: a reply is decoded as one to a call of the engine would be, within the same bounds. One of which the
-//! events of a control have less than the step would record is not taken: the run would go on with less than the
-//! service answered. A call is given to one step of one run of the tree at most, and the step that has it gets it
-//! again.
+//! Always true: a reply is decoded as one to a call of the engine would be, within the same bounds. Where the calls are
+//! those of a candidate's control (the plan in force), they come from its events; a reply is not taken if these lack a
+//! part that the step would record, because the run would go on with less than the service answered. A call is given to
+//! one step of one run of the tree at most, and the step that has it gets it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

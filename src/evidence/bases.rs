@@ -52,7 +52,8 @@ impl Evidence {
         EvidenceGeneration(counters.has_basis_of(files_version).then_some(counters.generation))
     }
 
-    /// Returns the number of what answers a request of the route that was decided by this version of the files.
+    /// Returns the generation of the engine's behaviour that answers a request of the route which was decided by this
+    /// version of the files.
     pub fn engine_generation(&self, route: &RouteId, files_version: u64) -> EngineGeneration {
         let shared = self.counters(route);
         let counters = shared.lock();

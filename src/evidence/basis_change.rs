@@ -59,7 +59,7 @@ pub enum NextEvidence {
     FromZero,
     /// That of an earlier basis, because the change was taken back.
     Earlier,
-    /// The evidence of before, because the rules only allow more; the pairs that differ are judged again.
+    /// The present evidence goes on, because the rules only allow more; the pairs that differ are judged again.
     GoesOn,
 }
 
@@ -162,8 +162,8 @@ impl Counters {
             // Samples are cleared at a change of the basis, so the groups of differences are not kept either: all of
             // this is written again with each change of the present evidence.
             let mut evidence = RouteEvidence { seen: BTreeMap::new(), ..old.clone() };
-            // The outcomes of requests under way will not arrive here: they count as not compared now, in case this basis
-            // returns.
+            // The outcomes of requests under way will not be counted in this evidence: it counts them as not compared
+            // now, in case its basis returns.
             evidence.count_lost(&self.in_flight, SkipReason::FilesChanged);
             self.kept.push(KeptEvidence { basis: left, evidence });
             self.kept.drain(..self.kept.len().saturating_sub(KEPT_MAX));

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_way_is_counted_whether_its_runs_are_compared_or_not() {
+    fn a_branch_is_counted_whether_its_runs_are_compared_or_not() {
         let mut counts = BranchCounts::default();
         counts.count(&branch(&[], &["gift", "refuse"]), ComparisonOutcome::Matched);
         counts.count(&branch(&["gift"], &["refuse"]), ComparisonOutcome::Failed("timeout"));

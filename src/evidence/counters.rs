@@ -57,7 +57,7 @@ pub(super) struct Counters {
     /// The first version of the files that has this basis.
     pub(super) basis_since: u64,
     pub(super) generation: u64,
-    /// The number of what answers, whatever the rules.
+    /// The generation of the engine's behaviour: as `generation`, but a change of the rules alone does not increase it.
     pub(super) engine_generation: u64,
     /// The evidence of the present basis.
     pub(super) evidence: RouteEvidence,

@@ -204,7 +204,7 @@ impl JudgedRoute<'_> {
         Condition { name: Name::CoverageAtLeast, verdict: Verdict::Fail, detail }
     }
 
-    /// Whether each kind of request and each way through the workflow was compared often enough. In `shadow` the pairs
+    /// Whether each kind of request and each branch of the workflow was compared often enough. In `shadow` the pairs
     /// of both rungs count. In `dark` only those made there do; of what came in `shadow` and not in `dark`, it is
     /// enough that it was compared in `shadow`.
     fn strata(&self, rung: State) -> Condition {

@@ -147,7 +147,7 @@ mod tests {
         evidence.record_invariants(&route, &answer(true), &[(&changed[0], InvariantVerdict::Broken)]);
         record(InvariantVerdict::Held);
         let found = condition(&evidence, &changed);
-        assert_eq!(found.verdict, GateVerdict::Fail, "a late verdict on the text of before changes nothing: {found:?}");
+        assert_eq!(found.verdict, GateVerdict::Fail, "a late verdict on the earlier text changes nothing: {found:?}");
     }
 
     #[tokio::test]

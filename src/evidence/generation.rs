@@ -5,8 +5,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EvidenceGeneration(pub(super) Option<u64>);
 
-/// The number of what answers a route's requests: it increases each time a part of the basis changes that is not the
-/// rules, so that the engine may give out ids anew. `None` as for [`EvidenceGeneration`].
+/// The generation of the engine's behaviour for a route's requests: it increases each time a part of the basis changes
+/// that is not the rules, because the engine may then give out the same ids again. `None` as for
+/// [`EvidenceGeneration`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EngineGeneration(pub(super) Option<u64>);
 

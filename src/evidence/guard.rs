@@ -37,13 +37,14 @@ const RATE_STEPS: f64 = 1_000.0;
 pub struct GuardCrossing {
     /// The route.
     pub route: RouteId,
-    /// What.
+    /// The crossed condition.
     pub condition: GuardCondition,
-    /// Where: `live`, `dark`, or `shadow` for pairs, which may have been made on any rung.
+    /// The rung on which the requests were answered: `live` or `dark`; `shadow` for pairs, which may have been made on
+    /// any rung.
     pub rung: State,
-    /// How many were bad.
+    /// How many requests or pairs in the window were bad.
     pub bad: u64,
-    /// Among so many, the last ones.
+    /// How many the window held, good and bad: the last ones.
     pub of: u64,
     /// The accepted rate, from 0 to 1.
     pub accepted: f64,

@@ -30,7 +30,7 @@ const FIRST_S: f64 = 10e-6;
 const PER_DOUBLING: f64 = 16.0;
 /// Buckets. The first one has no lower edge above 0, and the last one, above about 20 s, has no upper edge.
 const BUCKETS: usize = 338;
-/// Up to how many times as many pairs as there are `pairs_until_below` looks ahead.
+/// `pairs_until_below` looks ahead to at most this multiple of the present number of pairs.
 const TIMES_MAX: u64 = 1_000;
 
 /// How many latencies there were, in narrow buckets: the bucket `n` (from 0) ends at `10 µs · 2^(n/16)`.

@@ -76,7 +76,7 @@ impl DifferingPlaces {
 }
 
 impl DifferingPlaces {
-    /// All of them, as the groups of pairs are named by.
+    /// All places, orders of calls too: they identify a group of pairs.
     pub(super) fn of_group(&self) -> BTreeSet<String> {
         let orders = self.orders.iter().map(|path| format!("{ORDER} {path}"));
         self.places.iter().cloned().chain(orders).collect()

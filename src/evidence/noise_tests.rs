@@ -348,7 +348,7 @@ async fn the_noise_of_legacy_survives_a_restart_and_a_change_of_the_workflow() {
     // Other rules: both are.
     evidence.set_basis(2, &[(route.clone(), basis("w2", "n2"))]);
     assert_eq!((evidence.noise(&route), record(&evidence, &route, 2, &at)), (None, Verdict::Mismatch));
-    // The evidence of before goes on, without the noise.
+    // The earlier evidence goes on, without the noise.
     evidence.set_basis(3, &[(route.clone(), basis("w1", "n1"))]);
     let again = evidence.of(&route);
     assert_eq!((again.noise.ignored, again.mismatched, again.ignored), (0, 4, 0));

@@ -18,7 +18,7 @@ impl TicketCounter for Evidence {
         let (route, shared) = (&request.route, self.counters(&request.route));
         let failed =
             matches!(outcome, ComparisonOutcome::Failed(_)) && shared.lock().has_basis_of(request.files_version);
-        // This guard keeps the mark until the failure is counted.
+        // While `_uncounted` lives, the mark of the route is not cleared, because the failure is not counted yet.
         let _uncounted = failed.then(|| self.mark(route));
         let shared = self.counters(route);
         shared.lock().settle(request, outcome);
@@ -70,7 +70,7 @@ impl LateFailureObserver for Evidence {
         let Some(route) = [route, &candidate].into_iter().find(is_of_plan) else { return };
         let shared = self.counters(route);
         let files_version = shared.lock().basis_since;
-        // This guard keeps the mark until the failure is counted.
+        // While `_uncounted` lives, the mark of the route is not cleared, because the failure is not counted yet.
         let _uncounted = self.mark(route);
         shared.lock().failed_after_answer(rung);
         if rung >= State::Live {
@@ -98,7 +98,7 @@ impl Evidence {
             return;
         }
         let is_broken = found.iter().any(|(_, verdict)| verdict.is_broken());
-        // While this guard lives, the mark of the route is not cleared, because nothing is counted yet.
+        // While `_uncounted` lives, the mark of the route is not cleared, because nothing is counted yet.
         let _uncounted = is_broken.then(|| self.mark(route));
         let shared = self.counters(route);
         let now = clock::now();
@@ -165,7 +165,7 @@ mod tests {
     use crate::evidence::EvidenceBasis;
     use crate::flag::{Guard, GuardCondition, GuardRelease};
 
-    /// So does a pair of errors: of clean evidence, neither says anything.
+    /// A request that legacy answered with an error says nothing for or against clean evidence, compared or not.
     #[tokio::test]
     async fn a_skipped_request_that_legacy_refused_makes_clean_pairs_no_rarer() {
         let (evidence, _store) = crate::evidence::testing::evidence().await;

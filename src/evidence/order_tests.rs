@@ -33,7 +33,7 @@ async fn an_order_that_legacy_does_not_always_keep_is_no_difference() {
     assert_eq!(pair(&[], &["effects.mail, effects.charge"]), Verdict::Match, "that is another order");
     assert_eq!(counted(), (3, 0, 1));
     assert_eq!(pair(&[], &[order]), Verdict::Match);
-    assert_eq!(counted(), (2, 1, 2), "the pair of before counts as equal, those that differ otherwise too do not");
+    assert_eq!(counted(), (2, 1, 2), "the earlier pair counts as equal, those that differ otherwise too do not");
     assert_eq!(pair(&[in_order], &[]), Verdict::Ignored);
     assert_eq!(pair(&[in_order, missing], &[]), Verdict::Mismatch);
     assert_eq!(counted(), (3, 2, 2));

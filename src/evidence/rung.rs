@@ -147,7 +147,7 @@ impl RungCounts {
         self.strata.entry(name.to_owned()).or_default().served += requests;
     }
 
-    /// What was counted of the requests of a cohort counts as of no cohort.
+    /// Moves the counts of a cohort's kinds of requests to the same kinds without a cohort.
     pub(super) fn forget_cohort(&mut self, cohort: &str) {
         let of_cohort: Vec<String> = self.strata.keys().filter(|name| is_of_cohort(name, cohort)).cloned().collect();
         for name in of_cohort {
@@ -157,7 +157,7 @@ impl RungCounts {
         }
     }
 
-    /// What was counted of requests with a declared value counts as without one.
+    /// Moves the counts of kinds with a declared value to the same kinds without one.
     pub(super) fn forget_values(&mut self) {
         for (name, counts) in std::mem::take(&mut self.strata) {
             self.strata.entry(without_value(&name).unwrap_or(name)).or_default().add(counts);

@@ -149,10 +149,16 @@ impl PendingSamples {
     }
 }
 
+impl Limits {
+    /// The most samples that the store keeps of one route.
+    pub fn samples_per_route_max(&self) -> usize {
+        size(self.samples_per_fingerprint_max.saturating_mul(self.fingerprints_per_route_max))
+    }
+}
+
 /// Moves stored samples to another route. A repeated move has no further effect.
 async fn move_samples(store: &dyn Store, from: &RouteId, to: &RouteId, limits: &Limits) -> Result<(), StoreError> {
-    let samples_max = size(limits.samples_per_fingerprint_max.saturating_mul(limits.fingerprints_per_route_max));
-    let mut samples = store.samples(from.clone(), samples_max).await?;
+    let mut samples = store.samples(from.clone(), limits.samples_per_route_max()).await?;
     if samples.is_empty() {
         return Ok(());
     }

@@ -37,7 +37,7 @@ pub enum LegacyTake {
         /// perform a retry after the end of this process.
         noted: bool,
         /// Legacy had it before: this request is a retry.
-        is_repeat: bool,
+        is_retry: bool,
     },
     /// The engine has it.
     HeldByEngine,
@@ -119,9 +119,9 @@ pub struct NotedInstance {
 
 impl LegacyTake {
     /// Legacy takes the first try, and that is recorded.
-    pub const FIRST: Self = Self::Taken { noted: true, is_repeat: false };
+    pub const FIRST: Self = Self::Taken { noted: true, is_retry: false };
     /// Legacy takes the first try, and only this process knows.
-    pub const NOT_NOTED: Self = Self::Taken { noted: false, is_repeat: false };
+    pub const NOT_NOTED: Self = Self::Taken { noted: false, is_retry: false };
 
     /// Whether legacy has it, and its keys are noted neither in the file nor in the store.
     pub fn is_not_noted(self) -> bool {

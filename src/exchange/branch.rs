@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ways_below_are_named_from_the_top_and_stand_once() {
+    fn the_branches_below_are_named_from_the_top_and_stand_once() {
         let mut ship = branch(&["label"], &["gift"]);
         ship.add_below(&"pack".into(), branch(&[], &["box"]));
         let mut top = branch(&["charge"], &[]);

@@ -158,7 +158,7 @@ impl Lowering<'_> {
                 Ok(Node::Binary(Operator::In, Box::new(name), Box::new(operand)))
             }
             ("default", [value, fallback]) => Ok(Node::Default(self.boxed(value)?, self.boxed(fallback)?)),
-            // What is absent is there not once, and is no error.
+            // `once` of an absent value is false, not an error.
             ("once", [value]) => {
                 let function = self.function(tree, "once", 1)?;
                 let value = Node::Default(self.boxed(value)?, Box::new(Node::Constant(serde_json::Value::Null)));

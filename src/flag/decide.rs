@@ -18,7 +18,7 @@ use super::{
 /// Why nobody answers for an instance that is being moved to the engine.
 pub const MOVING: &str = "the instance of this request is being moved from legacy to the engine; nothing was started";
 const ADOPTION_UNKNOWN: &str = "the instance of this request was being moved from legacy to the engine, and whether \
-                                legacy let go of it is not known: until a person has decided (`pointsman adopt`), \
+                                legacy released it is not known: until a person has decided (`pointsman adopt`), \
                                 nobody answers for it; nothing was started";
 
 /// Why a retry of a request that legacy took before its instance was adopted is not answered.

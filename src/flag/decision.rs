@@ -48,7 +48,7 @@ pub enum Owner {
     Adopted,
     /// Legacy created the instance, and it is being moved to the engine: neither arm answers for it now.
     Moving,
-    /// The instance was being moved to the engine, and whether legacy let go of it is not known: neither arm answers
+    /// The instance was being moved to the engine, and whether legacy released it is not known: neither arm answers
     /// for it until a person has decided.
     AdoptionUnknown,
 }

@@ -33,10 +33,10 @@ pub struct InstanceLifetime {
 /// How the instances of a family that legacy has become the engine's, one by one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdoptRule {
-    /// The workflow that reads an instance from legacy, has legacy let go of it, and answers with what the engine
+    /// The workflow that reads an instance from legacy, has legacy release it, and answers with what the engine
     /// keeps of it.
     pub workflow: WorkflowName,
-    /// Whether the workflow tells legacy to let go, so that legacy refuses changes of the instance from then on.
+    /// Whether the workflow tells legacy to release the instance, so that legacy refuses changes of it from then on.
     pub tells_legacy: bool,
     /// For how long legacy may go on with a request whose end was not seen: no instance that such a request may be
     /// about is moved before.

@@ -334,7 +334,7 @@ impl RouteFlag {
         matches!(&self.route.instance, Some(Instance::Follows { key: InstanceKeySource::Body(_), .. }))
     }
     /// Whether legacy may get the retry of a request about an instance that was adopted since its first try: its
-    /// service recognises retries (`keyed: true`) and was told to let go of the instance, so that it performs nothing
+    /// service recognises retries (`keyed: true`) and was told to release the instance, so that it performs nothing
     /// new for such a retry.
     pub fn legacy_recognises_retries_of_adopted(&self) -> bool {
         self.route.legacy.keyed && self.adopt.as_ref().is_some_and(|rule| rule.tells_legacy)

@@ -91,7 +91,7 @@ fn moves_of_route(
         let (before, after) = (was.and_then(|was| forced(was, name)), forced(is, name));
         rules_before.get(name) == rules_after.get(name) && before == after
     };
-    // Other callers are on the rung of a cohort if its rule is another one.
+    // A changed rule also counts as a move, above `UNPROVEN_MAX`: it may admit other callers.
     let has_other_callers =
         |name: &String| was.is_some() && after.get(name) > Some(&UNPROVEN_MAX) && !is_same_rule(name);
     let moved = names.into_iter().filter(|name| before.get(*name) != after.get(*name) || has_other_callers(name));

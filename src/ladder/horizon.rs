@@ -24,7 +24,7 @@ pub(super) struct OwnedInstances {
     pub adopted: u64,
     /// Those that are being adopted.
     pub moving: u64,
-    /// Those of which it is not known whether legacy let go of them.
+    /// Those of which it is not known whether legacy released them.
     pub unknown: u64,
 }
 
@@ -53,8 +53,8 @@ pub(super) fn sentences(positions: &Positions, position: &RoutePosition, instanc
     let counted = |count: u64| format!("{count} more {}", if count == 1 { "instance" } else { "instances" });
     if unknown > 0 {
         sentences.push(format!(
-            "of {} of `{family}` it is not known whether legacy has let go: say whose they are (`pointsman adopt \
-             {family}` lists them)",
+            "whether legacy has released {} of `{family}` is not known: say whose they are (`pointsman adopt {family}` \
+             lists them)",
             counted(unknown)
         ));
     }
@@ -79,8 +79,8 @@ fn owned_sentences(positions: &Positions, family: &RouteId, engine_owns: u64, ad
     )];
     let shown = match adopted {
         0 => "will not show them",
-        adopted if adopted >= engine_owns => "shows them as they were when legacy let go",
-        _ => "will not show those that the engine made, and shows adopted ones as they were when legacy let go",
+        adopted if adopted >= engine_owns => "shows them as they were when legacy released them",
+        _ => "will not show those that the engine made, and shows adopted ones as they were when legacy released them",
     };
     let lists = lists(positions, family);
     if lists.is_empty() {

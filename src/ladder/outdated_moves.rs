@@ -3,8 +3,9 @@
 //!
 //! Always true: of a flip down and a move up of one route, the one that was asked for later counts, whichever is
 //! performed first. So a flip up is refused if its route was lowered after the flip up was asked for, and files that
-//! were read before the route was lowered do not raise it (if any flip of the route is recorded). A flip to the present
-//! state, or to a smaller share of it, counts as a flip down.
+//! were read before the route was lowered do not raise it (if any flip of the route is recorded). Here any flip to the
+//! present state that asks for no larger share counts as a flip down, also if nothing is pending: unlike in `down`,
+//! which decides whether a flip is in force before it is recorded.
 
 use std::sync::Arc;
 use std::time::Instant;

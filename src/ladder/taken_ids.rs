@@ -1,5 +1,5 @@
-//! Ids that a route had, and that new files give to another route without listing them for the first (`was`). What is
-//! stored under such an id counts for the other route from then on, save flips.
+//! Ids that a route had, and that new files give to another route without listing them under the earlier owner's `was`.
+//! What is stored under such an id counts for the other route from then on, save flips.
 //!
 //! Always true: the route keeps its last flip, which is recorded once more under the id that it has. The other route
 //! has not passed the gates of that flip: it counts as new. Files that would take from a route what its guard did, its

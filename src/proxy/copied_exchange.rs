@@ -36,8 +36,8 @@ pub(super) struct CopiedRequest {
     pub flag: Arc<RouteFlag>,
     pub request: RequestCopy,
     pub body: Option<Arc<Mutex<BodyCopy>>>,
-    /// Whether the request was chosen to be sent to legacy a second time.
-    pub is_repeated: bool,
+    /// Whether the request was chosen to be sent to legacy a second time, after the client has the reply.
+    pub will_repeat: bool,
     /// If it was: the headers with which legacy gets it.
     pub sent: Option<Arc<HeaderMap>>,
     pub instance: Option<InstanceId>,
@@ -71,7 +71,7 @@ impl CopiedRequest {
 
     /// Keeps the headers with which legacy gets the request, if it is to get it a second time.
     pub(super) fn keep_sent(&mut self, sent: &HeaderMap) {
-        self.sent = self.is_repeated.then(|| Arc::new(sent.clone()));
+        self.sent = self.will_repeat.then(|| Arc::new(sent.clone()));
     }
 
     /// Settles the ticket as skipped.
@@ -300,7 +300,7 @@ impl CopiedReply {
             CopiedExchange::Call(call) => return call.end(reply, skip),
             CopiedExchange::Skipped(_) => return,
         };
-        // Not with a reason to skip: then this may be the thread that serves the client, which must not wait.
+        // Not for an exchange that is skipped: that may run on the thread that serves the client, which must not wait.
         if let (Some(watch), None) = (&copied.effects, skip) {
             watch.reply_passed_on();
         }

@@ -22,7 +22,7 @@ use super::egress_tunnel;
 use super::failure::Failure;
 use super::headers::strip_hop_by_hop;
 use super::hygiene;
-use super::plan_copy::CopyPlan;
+use super::prepare_copy::CopySetup;
 use super::proxied_request::{Client, ProxiedRequest};
 use super::relay::{RequestToForward, forward};
 use super::reply_body::ReplyBody;
@@ -74,7 +74,7 @@ fn copy_call(
     target: &Arc<EgressTarget>,
     head: &request::Parts,
     upload: &Upload,
-) -> CopyPlan {
+) -> CopySetup {
     if !egress.observer.is_watching() {
         return (None, None);
     }

@@ -28,7 +28,7 @@ use crate::clock;
 use crate::flag::State;
 use crate::limits::Limits;
 use crate::listener::bare_host;
-use crate::transport::{Caller, ConnectError, client_text};
+use crate::transport::{ConnectError, NotedCaller, client_text};
 
 /// Connects, answers 200, and passes bytes both ways until one side ends.
 pub(super) async fn open(
@@ -77,7 +77,7 @@ pub(super) async fn open(
     wait.enter(Phase::Reply);
     let callers = proxied.entry.upstream.callers();
     let caller =
-        Caller { source: "egress".to_owned(), client: client_text(client.peer, None), path: "CONNECT".to_owned() };
+        NotedCaller { source: "egress".to_owned(), client: client_text(client.peer, None), path: "CONNECT".to_owned() };
     callers.note(caller, clock::now());
     let held = ((callers.tunnel(), unseen), client.shared.open_connections.count());
     relay::tunnel(client, StatusCode::OK, relay::switched(upgrade), async { Some(stream) }, held);

@@ -25,7 +25,7 @@ use super::failure::Failure;
 use super::hygiene::HeadRefusal;
 use super::monotonic::now;
 use super::noted_instance::AnsweredInstance;
-use super::plan_copy::copy_fallback;
+use super::prepare_copy::copy_fallback;
 use super::proxied_request::{FlaggedRequest, ProxiedRequest, declared_length};
 use super::relay::{self, answer_from_legacy};
 use super::reply_body::ReplyBody;

@@ -85,10 +85,10 @@ impl KeyedRequest<'_> {
         {
             let earlier = first_try.earlier_keys(proxied.table.set.files_version);
             match retry_keys::take_for_legacy(affinity, first_try.keys, &earlier, body).await {
-                LegacyTake::Taken { noted, is_repeat } => {
+                LegacyTake::Taken { noted, is_retry } => {
                     // Another try with the same key was taken since the look-up above, and the dark run is that one's.
-                    had_dark_run |= is_repeat;
-                    key_not_noted = !self.is_noted(first_try, rung, noted, is_repeat).await;
+                    had_dark_run |= is_retry;
+                    key_not_noted = !self.is_noted(first_try, rung, noted, is_retry).await;
                 }
                 LegacyTake::HeldByEngine => taken_by_engine = Some(Arm::Engine),
                 LegacyTake::HeldUnderAnotherCredential => {
@@ -137,14 +137,14 @@ impl KeyedRequest<'_> {
 
     /// Whether the keys of a request that legacy took are noted, or need not be because the engine performs no retry of
     /// it.
-    async fn is_noted(&self, first_try: &KnownFirstTry, rung: State, noted: bool, is_repeat: bool) -> bool {
+    async fn is_noted(&self, first_try: &KnownFirstTry, rung: State, noted: bool, is_retry: bool) -> bool {
         let (shared, flag) = (&self.proxied.client.shared, self.flag);
         let Some(keys) = first_try.keys.as_ref().filter(|_| !noted) else { return true };
         // If its caller may be in `live` again without a gate, the engine would perform its retry.
         if rung >= State::Live || could_be_live(flag, self.facts) {
-            return is_repeat && shared.affinity.noted_earlier(keys).await;
+            return is_retry && shared.affinity.noted_earlier(keys).await;
         }
-        if is_repeat {
+        if is_retry {
             // A task records it as served unless an earlier try was noted.
             retry_keys::record_unless_noted_earlier(shared, &flag.route, *keys);
         } else {

@@ -4,7 +4,7 @@
 //! `workers` by `connection`, after what precedes HTTP on some listeners (`preamble`), or by `http2`, where each stream
 //! has its own exchange. A connection that is idle waits in `parking`. A request passes `hygiene` (is its head
 //! unambiguous?), finds its route in `table`, is decided in `switch`, and is answered by `relay` (with `legacy` over
-//! `upstream`) or `engine`; `request_body` and `reply_body` pass frames on, `plan_copy` and `copied_exchange` copy
+//! `upstream`) or `engine`; `request_body` and `reply_body` pass frames on, `prepare_copy` and `copied_exchange` copy
 //! them, and `respond` is the one place where errors (`failure`) become answers. What remains to be done when the
 //! client's socket has taken the last byte waits in `completion` until then, and is done by `settler`; the access log
 //! gets its record then too (`exchange_record`), with the reason if the exchange was cut (`cut`).
@@ -75,9 +75,9 @@ mod options;
 mod own_connections;
 mod own_sockets;
 mod parking;
-mod plan_copy;
 mod pool;
 mod preamble;
+mod prepare_copy;
 mod prior_knowledge;
 mod proxied_request;
 mod proxy_header;

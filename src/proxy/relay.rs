@@ -24,7 +24,7 @@ use super::interim_replies::InterimReplies;
 use super::legacy::{self, CallError};
 use super::line_limit::LineLimit;
 use super::monotonic::{now, recent};
-use super::plan_copy::CopyPlan;
+use super::prepare_copy::CopySetup;
 use super::proxied_request::{Client, ProxiedRequest, declared_length};
 use super::reply_body::ReplyBody;
 use super::request_body::RequestBody;
@@ -40,14 +40,14 @@ use crate::flag::{SkipReason, State};
 use crate::limits::Limits;
 use crate::names::ServiceName;
 use crate::secret::without_secret_params;
-use crate::transport::{Caller, client_text, has_known_coding, path_pattern};
+use crate::transport::{NotedCaller, client_text, has_known_coding, path_pattern};
 
 /// A request that is to be forwarded to legacy. Forwarding takes what it needs out of the head and the body.
 pub(super) struct RequestToForward<'a> {
     pub proxied: ProxiedRequest<'a>,
     pub head: &'a mut request::Parts,
     pub upload: &'a mut Upload,
-    pub copies: CopyPlan,
+    pub copies: CopySetup,
     pub rung: State,
 }
 
@@ -92,7 +92,7 @@ fn note_caller<B>(client: &Client, entry: &RouteEntry, request: &Request<B>, is_
         let path = request.uri().path();
         let shown = entry.template.as_ref().map(|template| without_secret_params(path, template, "{}"));
         let path = path_pattern(request.method(), shown.as_deref().unwrap_or(path));
-        callers.note(Caller { source, client: client_text(client.peer, agent), path }, clock::now());
+        callers.note(NotedCaller { source, client: client_text(client.peer, agent), path }, clock::now());
     }
 }
 

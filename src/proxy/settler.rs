@@ -29,9 +29,9 @@ pub(super) const WAITING_MAX: usize = 1_024;
 /// The most bytes of bodies that wait.
 pub(super) const WAITING_BYTES_MAX: usize = 64 << 20;
 
-/// Where a message comes so soon after the last one was handled, more are awaited for as long, and handled together: a
-/// sender wakes this thread only where it waits for the next message, and that costs the sender more than all else it
-/// does here.
+/// If a message comes within this time after the queue was empty, the thread handles it, sleeps for as long, and then
+/// handles all that have come meanwhile. A sender has to wake the thread only while it waits for a message, and waking
+/// it costs the sender more than all else that it does here.
 const BATCH_PAUSE: Duration = Duration::from_micros(500);
 
 /// During a drain: the pause after the queue was found full.

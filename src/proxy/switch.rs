@@ -27,7 +27,7 @@ use super::hygiene::{self, HeadRefusal};
 use super::keyed_request::{BoundDecision, KeyedRequest};
 use super::may_begin::may_begin;
 use super::options;
-use super::plan_copy::{CopyPlan, plan_copy};
+use super::prepare_copy::{CopySetup, prepare_copy};
 use super::proxied_request::{Client, FlaggedRequest, ProxiedRequest};
 use super::relay::{RequestToForward, forward};
 use super::reply_body::ReplyBody;
@@ -198,7 +198,7 @@ async fn answer(
 /// Who answers: legacy is still to be called, or the engine has answered.
 enum DecisionOutcome<'a> {
     /// Legacy is still to be called.
-    Forward(ProxiedRequest<'a>, CopyPlan, State),
+    Forward(ProxiedRequest<'a>, CopySetup, State),
     /// The engine has answered.
     Answered(Box<Response<ReplyBody>>),
 }
@@ -313,7 +313,7 @@ async fn decide_flagged<'a>(
         Decision::Legacy { rung, .. } if key_not_noted => Err(proxied.refused(rung, Failure::KeyNotNoted)),
         Decision::Legacy { rung, engine_work } => {
             proxied.admission.at_legacy = at_legacy;
-            let (copied, copy) = plan_copy(&proxied, &flagged, head, upload, rung, engine_work);
+            let (copied, copy) = prepare_copy(&proxied, &flagged, head, upload, rung, engine_work);
             let proxied = ProxiedRequest { params: flagged.params, ..proxied };
             Ok(DecisionOutcome::Forward(proxied, (copied, copy), rung))
         }

@@ -63,7 +63,7 @@ impl Runner {
             entry.ticket.skip(SkipReason::EffectsQueueFull);
             return None;
         };
-        entry.reserved = reserved;
+        entry.memory = reserved.into();
         tokio::select! {
             biased;
             calls = self.twins.performed(control, CONTROL_ENDS_WITHIN) => {

@@ -16,7 +16,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::queue::ReservedBytes;
+use crate::byte_budget::ReservedBytes;
 use crate::compare::{AnsweredRead, Body, Effect, EffectReply, Intent, Rules, any_spelling, path_of_url};
 use crate::exchange::Reads;
 use crate::secret::STARS;

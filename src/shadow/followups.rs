@@ -66,7 +66,7 @@ impl Runner {
             entry.ticket.skip(SkipReason::QueueFull);
             return None;
         };
-        entry.reserved = reserved;
+        entry.memory = reserved.into();
         let end = tokio::time::Instant::from_std(entry.offered) + Limits::ms(self.limits.followup_window_ms);
         let twin = tokio::select! {
             biased;

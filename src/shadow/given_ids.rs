@@ -27,8 +27,8 @@ const SHORT_BYTES: usize = 9;
 /// The longest id that is remembered.
 const GIVEN_ID_BYTES_MAX: usize = 256;
 
-/// A family, the number of what answers (another workflow, or another address of a service, may begin with ids anew;
-/// other rules do not), and an id that the engine gave to one of its twins.
+/// A family, the generation of the engine's behaviour (with another workflow, or another address of a service, the
+/// engine may give out the same ids again; with other rules it does not), and an id that it gave to one of its twins.
 type GivenId = (RouteId, EngineGeneration, Box<str>);
 
 /// The ids that the engine gave to the twins of the last instances that legacy created.
@@ -90,8 +90,8 @@ impl GivenIds {
         }
     }
 
-    /// Compares a pair of an instance; where it binds ids of two different instances of the family, once more, with the
-    /// ids that show that among the earlier ones.
+    /// Compares a pair of an instance. If it binds ids of two different instances of the family, compares it again,
+    /// with the ids that they contradict added to `earlier`.
     ///
     /// # Errors
     /// As `compare`.

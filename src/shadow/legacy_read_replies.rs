@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 
-use super::queue::{ByteBudget, ReservedBytes};
+use crate::byte_budget::{ByteBudget, ReservedBytes};
 use crate::compare::{AnsweredRead, CapturedReads, Effect, EffectReply, Intent, Rules};
 use crate::exchange::{Answered, KnownInstance, Reads, RecordedReads, RequestEffects};
 use crate::workflow::RecordedHeaders;
@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn reads(calls: Option<&RequestEffects>, bytes_max: u64) -> Option<LegacyReadReplies> {
-        LegacyReadReplies::new(calls, &Rules::default(), &Arc::new(ByteBudget::new(bytes_max)), None)
+        LegacyReadReplies::new(calls, &Rules::default(), &ByteBudget::new(bytes_max), None)
     }
 
     /// The body with which a read of this path is answered; `None` if it is sent.
@@ -246,7 +246,7 @@ mod tests {
         let large: &'static str = Box::leak(large.into_boxed_str());
         let calls = known(vec![read_by_legacy(1, "/account", whole(""), whole(large))]);
         assert!(reads(Some(&calls), 10_000).is_none(), "their heads take some too");
-        let memory = Arc::new(ByteBudget::new(20_000));
+        let memory = ByteBudget::new(20_000);
         let reads = LegacyReadReplies::new(Some(&calls), &Rules::default(), &memory, None).unwrap();
         assert!(memory.used() > 10_000);
         drop(reads);

@@ -82,7 +82,7 @@ use given_ids::GivenIds;
 use ids_of_instances::IdsOfInstances;
 use instance_order::InstanceOrder;
 use open_requests::{OpenRequests, Placement};
-use queue::{ByteBudget, QueuedRequest};
+use queue::QueuedRequest;
 use repeat::REPEATS_IN_FLIGHT_MAX;
 use run::Runner;
 use shared_bound::SharedBound;
@@ -90,6 +90,7 @@ use stop::Stop;
 
 pub use parts::{RepeatedLegacy, RulesInForce, ShadowParts};
 
+use crate::byte_budget::ByteBudget;
 use crate::compare::Body;
 use crate::evidence::Evidence;
 use crate::exchange::{
@@ -156,8 +157,8 @@ impl Shadow {
         let slots = SharedBound::new(limits.shadow_in_flight_max.max(1));
         let in_flight = Arc::new(AtomicU64::new(0));
         let budget = SharedBound::new(limits.shadow_queue_bytes_max);
-        let waiting_pairs = Arc::new(ByteBudget::new(limits.egress_waiting_bytes_max));
-        let turn_memory = Arc::new(ByteBudget::new(limits.followups_held_bytes_max));
+        let waiting_pairs = ByteBudget::new(limits.egress_waiting_bytes_max);
+        let turn_memory = ByteBudget::new(limits.followups_held_bytes_max);
         let order = InstanceOrder::new(Arc::clone(&twins));
         let runner = Arc::new(Runner {
             engine,

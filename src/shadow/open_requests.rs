@@ -38,7 +38,7 @@ struct Shard {
 }
 
 struct Announced {
-    subject: Subject,
+    kind: OpenRequestKind,
     began: u64,
     /// When the reply was complete.
     ended: Option<u64>,
@@ -47,7 +47,7 @@ struct Announced {
     is_overtaken: bool,
 }
 
-enum Subject {
+enum OpenRequestKind {
     Create { family: RouteId, created: Option<InstanceKey> },
     FollowUp { key: InstanceKey, pin: PinKey, is_write: bool },
 }
@@ -86,26 +86,26 @@ impl OpenRequests {
 
     /// Announces a request before legacy gets it. `is_write`: its method is not a safe one.
     pub(super) fn announce(self: Arc<Self>, access: InstanceAccess, is_write: bool, now: u64) -> OpenRequest {
-        let (family, subject) = match access {
+        let (family, kind) = match access {
             InstanceAccess::Creates(family) => {
                 let family = family.first_id().clone();
                 self.order.create_began();
-                (family.clone(), Subject::Create { family, created: None })
+                (family.clone(), OpenRequestKind::Create { family, created: None })
             }
             InstanceAccess::FollowsUp(key) => {
                 let pin = key.stored_key();
-                (pin.family.clone(), Subject::FollowUp { key, pin, is_write })
+                (pin.family.clone(), OpenRequestKind::FollowUp { key, pin, is_write })
             }
         };
         let number = self.announced.fetch_add(1, Ordering::AcqRel) * SHARDS + shard_of(&family);
         let mut shard = self.shard(number);
-        match &subject {
-            Subject::Create { family, .. } => {
+        match &kind {
+            OpenRequestKind::Create { family, .. } => {
                 shard.creators.entry(family.clone()).or_default().insert(number);
             }
-            Subject::FollowUp { pin, .. } => shard.instances.entry(pin.clone()).or_default().open.push(number),
+            OpenRequestKind::FollowUp { pin, .. } => shard.instances.entry(pin.clone()).or_default().open.push(number),
         }
-        let announced = Announced { subject, began: now, ended: None, is_offered: false, is_overtaken: false };
+        let announced = Announced { kind, began: now, ended: None, is_offered: false, is_overtaken: false };
         shard.requests.insert(number, announced);
         drop(shard);
         OpenRequest::new(self, number, now)
@@ -130,15 +130,15 @@ impl OpenRequests {
             blockers: BTreeSet::new(),
             may_precede_create: false,
         };
-        let (key, pin, is_write) = match &request.subject {
-            Subject::Create { created: None, .. } => return Placement::Unordered,
-            Subject::Create { created: Some(key), .. } => {
+        let (key, pin, is_write) = match &request.kind {
+            OpenRequestKind::Create { created: None, .. } => return Placement::Unordered,
+            OpenRequestKind::Create { created: Some(key), .. } => {
                 let turn = NewTurn { creates: true, ..turn(key.clone(), true) };
                 request.is_offered = true;
                 // The lock is held: a request that waits for this one is closed before or after, not in between.
                 return Placement::Turn(Box::new(self.order.enter(turn)));
             }
-            Subject::FollowUp { key, pin, is_write } => (key.clone(), pin.clone(), *is_write),
+            OpenRequestKind::FollowUp { key, pin, is_write } => (key.clone(), pin.clone(), *is_write),
         };
         request.is_offered = true;
         let was_overtaken = request.is_overtaken;
@@ -150,7 +150,7 @@ impl OpenRequests {
         for other in others.into_iter().filter(|other| *other != number) {
             let Some(found) = shard.requests.get_mut(&other) else { continue };
             let is_before = found.ended.is_some_and(|ended| ended <= began);
-            match found.subject.is_write() {
+            match found.kind.is_write() {
                 true if is_before && !found.is_offered => {
                     turn.blockers.insert(other);
                 }
@@ -192,7 +192,7 @@ impl AnnouncedRequestObserver for OpenRequests {
     }
 
     fn created(&self, number: RequestNumber, key: InstanceKey) {
-        if let Some(Announced { subject: Subject::Create { created, .. }, .. }) =
+        if let Some(Announced { kind: OpenRequestKind::Create { created, .. }, .. }) =
             self.shard(number).requests.get_mut(&number)
         {
             *created = Some(key);
@@ -202,8 +202,8 @@ impl AnnouncedRequestObserver for OpenRequests {
     fn close(&self, number: RequestNumber, may_have_changed: bool) {
         let mut shard = self.shard(number);
         let Some(request) = shard.requests.remove(&number) else { return };
-        let changed = match &request.subject {
-            Subject::Create { family, created } => {
+        let changed = match &request.kind {
+            OpenRequestKind::Create { family, created } => {
                 if let Some(creators) = shard.creators.get_mut(family) {
                     creators.remove(&number);
                     if creators.is_empty() {
@@ -212,7 +212,7 @@ impl AnnouncedRequestObserver for OpenRequests {
                 }
                 created.as_ref().map(InstanceKey::stored_key)
             }
-            Subject::FollowUp { pin, is_write, .. } => {
+            OpenRequestKind::FollowUp { pin, is_write, .. } => {
                 shard.remove_open(pin, number);
                 (*is_write && may_have_changed).then(|| pin.clone())
             }
@@ -222,15 +222,15 @@ impl AnnouncedRequestObserver for OpenRequests {
         }
         drop(shard);
         let is_lost = !request.is_offered && may_have_changed;
-        match &request.subject {
-            Subject::Create { created, .. } if !request.is_offered => {
+        match &request.kind {
+            OpenRequestKind::Create { created, .. } if !request.is_offered => {
                 self.order.create_ended();
                 if let Some(key) = created {
                     self.order.mark_without_twin(key);
                 }
             }
-            Subject::FollowUp { key, is_write: true, .. } if is_lost => self.order.mark(key, "write"),
-            Subject::Create { .. } | Subject::FollowUp { .. } => {}
+            OpenRequestKind::FollowUp { key, is_write: true, .. } if is_lost => self.order.mark(key, "write"),
+            OpenRequestKind::Create { .. } | OpenRequestKind::FollowUp { .. } => {}
         }
         // After the mark, so that a request that waited for this one finds it.
         self.order.closed(number);
@@ -262,11 +262,11 @@ impl Shard {
     }
 }
 
-impl Subject {
+impl OpenRequestKind {
     fn is_write(&self) -> bool {
         match self {
-            Subject::Create { .. } => true,
-            Subject::FollowUp { is_write, .. } => *is_write,
+            OpenRequestKind::Create { .. } => true,
+            OpenRequestKind::FollowUp { is_write, .. } => *is_write,
         }
     }
 }
@@ -289,8 +289,8 @@ mod tests {
         let key = InstanceKey { family: RouteId::new("orders").into(), id: "17".into() };
         let pin = key.stored_key();
         let mut shard = Shard::default();
-        let subject = Subject::FollowUp { key, pin: pin.clone(), is_write: false };
-        let open = Announced { subject, began: 5, ended: None, is_offered: false, is_overtaken: false };
+        let kind = OpenRequestKind::FollowUp { key, pin: pin.clone(), is_write: false };
+        let open = Announced { kind, began: 5, ended: None, is_offered: false, is_overtaken: false };
         shard.requests.insert(1, open);
         shard.instances.insert(pin.clone(), OfInstance { open: vec![1], changes: Vec::new() });
         let changes: Vec<(u64, u64)> = (0..1_000).map(|n| (10 * n, 10 * n + 4)).collect();

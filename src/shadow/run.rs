@@ -18,7 +18,7 @@ use super::kept::kept;
 use super::legacy_calls;
 use super::legacy_read_replies::{LegacyReadReplies, replays_reads};
 use super::parts::{RepeatedLegacy, RulesInForce};
-use super::queue::{ByteBudget, QueuedRequest, ReservedBytes};
+use super::queue::{HeldMemory, QueuedRequest};
 use super::redaction::{PairRedaction, PairToRedact};
 use super::run_end::RunEnd;
 use super::run_facts::{
@@ -27,6 +27,7 @@ use super::run_facts::{
 };
 use super::sample::sample;
 use super::stop::Stop;
+use crate::byte_budget::ByteBudget;
 use crate::compare::{
     AwaitedIntents, BoundExceeded, CompareBounds, HidesSensitive, Pair, Rules, Verdict, compare, compare_in_instance,
 };
@@ -46,9 +47,9 @@ use crate::workflow::Mode;
 /// What every run needs.
 pub(super) struct Runner {
     pub(super) engine: EngineArm,
-    /// Is asked a second time; `None`: never.
+    /// Sends a request to legacy a second time; `None`: no request is.
     pub(super) legacy: Option<RepeatedLegacy>,
-    /// Permits for that.
+    /// Permits for these requests.
     pub(super) repeats: Semaphore,
     pub(super) evidence: Arc<Evidence>,
     pub(super) captures: Arc<Captures>,
@@ -77,11 +78,11 @@ pub(super) struct RunRequest {
     /// From this time on no further call by legacy can be attributed to this request; `None` where none ever is.
     effects_complete: Option<tokio::time::Instant>,
     recorded: Option<FirstReads>,
-    _reserved: ReservedBytes,
+    _memory: HeldMemory,
 }
 
-/// The reads of a run, where its pair is captured, it is run a second time, no events of it tell what it read, or
-/// legacy's calls may be equal to them.
+/// The reads of a run. Recorded if any of these holds: its pair is captured; it is run a second time; it is a dark run,
+/// whose report has no events that tell what it read; legacy's calls may be equal to its reads.
 pub(super) struct FirstReads {
     reads: Arc<RecordedReads>,
     is_captured: bool,
@@ -126,7 +127,7 @@ impl Runner {
             entry.ticket.skip(SkipReason::EffectsQueueFull);
             return None;
         };
-        entry.reserved = reserved;
+        entry.memory = reserved.into();
         let rules = self.rules_of(entry.answered.compared_as());
         let wait = Limits::ms(self.limits.egress_rehearse_wait_ms).min(effects.window());
         let end = tokio::time::Instant::from_std(entry.offered) + wait;
@@ -143,7 +144,7 @@ impl Runner {
     /// Asks the engine. Returns what is to be compared, otherwise the ticket is settled; and how the run has ended.
     pub(super) async fn run(&self, entry: QueuedRequest) -> (Option<RunRequest>, RunEnd) {
         let _in_flight = RunInFlight::begin(&self.in_flight);
-        let QueuedRequest { mut ticket, answered, generation, offered, place: _, reserved, turn: _ } = entry;
+        let QueuedRequest { mut ticket, answered, generation, offered, place: _, memory, turn: _ } = entry;
         ticket.begin();
         metrics::histogram!("pointsman_shadow_lag_seconds").record(offered.elapsed().as_secs_f64());
         // The exchange has ended by the time it is offered.
@@ -195,26 +196,26 @@ impl Runner {
         }
         // After `end` was computed: the run has changed its twin, also if it cannot be compared because of a read.
         let result = result.skipped_if_unanswered(of_legacy.as_deref().map(|reads| reads as &dyn Reads));
-        let reserved = match effects_complete {
-            None => Some(reserved),
+        let memory = match effects_complete {
+            None => Some(memory),
             Some(_) => {
                 let recorded = recorded.as_ref().map_or(0, |reads| reads.bytes());
-                self.waiting.reserve(answered.bytes() + result.bytes() + recorded)
+                self.waiting.reserve(answered.bytes() + result.bytes() + recorded).map(HeldMemory::from)
             }
         };
-        let Some(_reserved) = reserved else {
+        let Some(_memory) = memory else {
             self.note_legacy_write(&answered);
             ticket.skip(SkipReason::EffectsQueueFull);
             return (None, end);
         };
         let recorded = recorded.map(|reads| FirstReads { reads, is_captured, runs_twice });
-        (Some(RunRequest { ticket, answered, generation, result, effects_complete, recorded, _reserved }), end)
+        (Some(RunRequest { ticket, answered, generation, result, effects_complete, recorded, _memory }), end)
     }
 
     /// Compares, and settles the ticket. Returns the request if it was chosen to be run, or sent to legacy, a second
     /// time.
     pub(super) fn compare(&self, run: RunRequest) -> Option<ComparedRequest> {
-        let RunRequest { mut ticket, answered, generation, result, effects_complete: _, recorded, _reserved } = run;
+        let RunRequest { mut ticket, answered, generation, result, effects_complete: _, recorded, _memory } = run;
         let branch = result.branch().clone();
         self.note_legacy_write(&answered);
         let (stratum, mut replies, mut calls_unknown) = (ticket.stratum(), None, false);
@@ -300,7 +301,7 @@ impl Runner {
         };
         let family = answered.flag.family.first_id();
         let created = created_ids(answered, &engine, bounds.bytes);
-        // A rehearsal's ids are those of nothing that is kept.
+        // Only in `dark` is the twin kept whose ids these are.
         let instance = created.clone().or_else(|| report.instance.clone()).filter(|_| answered.mode == Mode::Dark);
         let mut earlier = instance.as_ref().map(|ids| self.ids_of_instances.of(family, ids)).unwrap_or_default();
         let engine_generation = || self.evidence.engine_generation(route, answered.flags.files_version);

@@ -124,10 +124,13 @@ fn is_own_problem(seen: &Observation) -> bool {
     is_problem && serde_json::from_slice::<ProblemDocument>(body).is_ok()
 }
 
-/// The calls that the first run would have made, as if it had made them in the order of its intents, and the second run
-/// with intents that fit them. Two calls whose steps took their output from the same call by legacy are paired: the
-/// number of that call is replaced by the number that the first run's call has here. Legacy's own numbers do not give
-/// the order, because only some of the steps have one.
+/// The calls that the first run would have made, as effects numbered in the order of its intents, and the second run
+/// with intents that refer to these numbers. Legacy's numbers cannot be kept: only steps that took their output from a
+/// call by legacy have one. Intents of the two runs that took their output from the same call by legacy are paired.
+///
+/// For example, the first run's intents are `reserve`, with the output of its `rehearse:`, and `charge`, with that of
+/// legacy's call 3. They become the effects 1 and 2. In the second run, an intent that was taken from call 3 is now
+/// taken from effect 2; one that was taken from a call that the first run did not take is taken from none.
 fn as_made(
     first: &Observation,
     second: &Observation,

@@ -21,7 +21,7 @@ use crate::names::{RouteId, RunId, WorkerId, WorkflowName};
 pub enum PinAdoption {
     /// It is being moved.
     Moving,
-    /// Whether legacy let go of it is not known.
+    /// Whether legacy released it is not known.
     Unknown,
     /// It is the engine's.
     Adopted,
@@ -33,7 +33,7 @@ pub enum PinAdoption {
 pub enum AdoptionState {
     /// It is being moved, by the run of the claim.
     Moving,
-    /// Whether legacy let go of it is not known: a person decides.
+    /// Whether legacy released it is not known: a person decides.
     Unknown,
     /// It is the engine's.
     Adopted,
@@ -139,9 +139,9 @@ pub enum AdoptionClaim {
     OtherProcess(String),
 }
 
-/// The end of an adoption, or the news that its outcome is unknown.
+/// How an adoption ended, or that its outcome is unknown.
 #[derive(Clone, Debug)]
-pub struct SettledAdoption {
+pub struct AdoptionOutcome {
     /// The instance.
     pub key: PinKey,
     /// The run of the claim.
@@ -176,8 +176,8 @@ pub trait AdoptionStore: Send + Sync {
     /// Ends an adoption that moves or is unknown, if its newest claim is of this run. `Adopted`: the pins are the
     /// engine's for good, and legacy's instance has ended. `GivenBack`: the pins go. `Unknown`: the pins say so.
     /// Returns whether the adoption has this state now. After this returns, a restart finds it so.
-    fn settle_adoption(&self, settled: SettledAdoption) -> BoxFuture<'_, Result<bool, StoreError>> {
-        let _ = settled;
+    fn record_adoption_outcome(&self, outcome: AdoptionOutcome) -> BoxFuture<'_, Result<bool, StoreError>> {
+        let _ = outcome;
         Box::pin(ready(Err(unsupported())))
     }
     /// The adoption of an instance; `None` if nobody has claimed it.

@@ -25,7 +25,7 @@ pub enum InstanceChange {
     /// it has ended.
     LegacySeen(PinKey, Timestamp),
     /// Legacy says that it has this instance and that it has not ended: it is alive, also if it was taken for ended. No
-    /// effect on an instance that the engine has adopted: legacy has let go of it, whatever it lists.
+    /// effect on an instance that the engine has adopted: legacy has released it, whatever it lists.
     LegacyListed(PinKey, Timestamp),
     /// Legacy's instance has ended.
     LegacyEnded(PinKey, Timestamp),

@@ -62,7 +62,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 pub(crate) use adoptions::AdoptionCount;
-pub use adoptions::{Adoption, AdoptionClaim, AdoptionState, AdoptionStore, NewAdoption, PinAdoption, SettledAdoption};
+pub use adoptions::{Adoption, AdoptionClaim, AdoptionOutcome, AdoptionState, AdoptionStore, NewAdoption, PinAdoption};
 pub use bound_keys::{RetryKeyPage, RetryKeyPosition};
 pub use candidate_record::{CandidateAction, CandidateRecord, candidate_key, route_of_candidate};
 pub use captures::{CaptureBounds, CaptureRecord, CaptureStore};

@@ -27,9 +27,9 @@ const TEXT_MAX: usize = 120;
 /// The most segments of a path that are kept.
 const SEGMENTS_MAX: usize = 8;
 
-/// What a call came from.
+/// Where a noted call came from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Caller {
+pub struct NotedCaller {
     /// The route, the step, or the listener: `route orders.create`, `step create-order.price`, `egress`. `gate
     /// orders.create` asks which instances legacy has, `notify` posts messages to webhooks, `under way` are exchanges
     /// that have not ended.
@@ -46,7 +46,7 @@ pub struct NotedCalls {
     /// The service that was called.
     pub service: ServiceName,
     /// Who called it.
-    pub caller: Caller,
+    pub caller: NotedCaller,
     /// The first of these calls.
     pub first: Timestamp,
     /// The last of these calls.
@@ -61,7 +61,7 @@ pub struct ServiceCallers {
     second: AtomicU64,
     /// How many tunnels to it are open.
     tunnels: AtomicU64,
-    waiting: Mutex<HashMap<Caller, (Timestamp, Timestamp)>>,
+    waiting: Mutex<HashMap<NotedCaller, (Timestamp, Timestamp)>>,
 }
 
 impl ServiceCallers {
@@ -96,11 +96,11 @@ impl ServiceCallers {
     }
 
     /// Notes a call.
-    pub fn note(&self, caller: Caller, at: Timestamp) {
+    pub fn note(&self, caller: NotedCaller, at: Timestamp) {
         self.note_all(caller, (at, at));
     }
 
-    fn note_all(&self, caller: Caller, (first, last): (Timestamp, Timestamp)) {
+    fn note_all(&self, caller: NotedCaller, (first, last): (Timestamp, Timestamp)) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = waiting.len() >= WAITING_MAX;
         match waiting.entry(caller) {
@@ -224,8 +224,8 @@ mod tests {
 
     use super::*;
 
-    fn caller(source: &str) -> Caller {
-        Caller { source: source.into(), client: String::new(), path: "GET /".into() }
+    fn caller(source: &str) -> NotedCaller {
+        NotedCaller { source: source.into(), client: String::new(), path: "GET /".into() }
     }
 
     fn at(second: i64) -> Timestamp {

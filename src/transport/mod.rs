@@ -47,7 +47,7 @@ pub use address::{Address, RequestInFlight, TrafficClass, choose_address};
 pub use address_choice::AddressChoice;
 pub use address_registry::AddressRegistry;
 pub use addresses::{ServiceAddresses, ServiceInUse};
-pub use callers::{Caller, CallerLog, NotedCalls, ServiceCallers, client_text, path_pattern};
+pub use callers::{CallerLog, NotedCaller, NotedCalls, ServiceCallers, client_text, path_pattern};
 pub use dialer::{ConnectError, Dialer};
 pub use ejection::EjectionReason;
 pub use empty_data::EmptyDataFilter;

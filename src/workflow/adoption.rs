@@ -1,7 +1,7 @@
 //! PURE. A workflow that adopts an instance of legacy, and how far a run of it has come.
 //!
 //! The question it answers: "is the instance the engine's now, is it still legacy's, or is it not known?" Always true:
-//! an instance is the engine's only if legacy has let go of it for certain and the run has answered; it is legacy's
+//! an instance is the engine's only if legacy has certainly released it and the run has answered; it is legacy's
 //! only if legacy was certainly not told.
 
 use std::sync::Arc;
@@ -22,15 +22,15 @@ pub enum AdoptionProgress {
     Running,
     /// It waits for a person, and legacy was certainly not told: it may be cancelled.
     Stopped,
-    /// Legacy has let go, and the run has given this answer: the instance is the engine's.
+    /// Legacy has released the instance, and the run has given this answer: the instance is the engine's.
     Adopted(Arc<AnswerRecord>),
     /// Legacy was certainly not told: the instance is legacy's.
     NotReleased(String),
-    /// Whether legacy has let go is not known, or it has and the engine has nothing of the instance.
+    /// Whether legacy has released the instance is not known, or it has and the engine has nothing of the instance.
     Unknown(String),
 }
 
-/// What became of the call that tells legacy to let go.
+/// What became of the call that tells legacy to release the instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Release {
     /// Certainly not done.
@@ -57,11 +57,11 @@ pub fn progress<'a>(adoption: &Adoption, run: &Run, events: impl IntoIterator<It
             _ if !waits_for_person => AdoptionProgress::Running,
             None | Some(Release::NotDone) => AdoptionProgress::Stopped,
             Some(Release::UnderWay | Release::Unknown) => AdoptionProgress::Unknown(format!(
-                "the run waits for a person: whether legacy let go is not known{}",
+                "the run waits for a person: whether legacy released the instance is not known{}",
                 shown_note(run)
             )),
             Some(Release::Done) => AdoptionProgress::Unknown(format!(
-                "the run waits for a person after legacy has let go{}",
+                "the run waits for a person after legacy has released the instance{}",
                 shown_note(run)
             )),
         };
@@ -69,15 +69,15 @@ pub fn progress<'a>(adoption: &Adoption, run: &Run, events: impl IntoIterator<It
     match (release, answer_of_adopted(run)) {
         (None | Some(Release::Done), Ok(answer)) => AdoptionProgress::Adopted(answer.clone()),
         (None | Some(Release::NotDone), Err(why)) => AdoptionProgress::NotReleased(why),
-        (Some(Release::NotDone), Ok(_)) => {
-            AdoptionProgress::NotReleased("the run answered without having told legacy to let go".to_owned())
-        }
+        (Some(Release::NotDone), Ok(_)) => AdoptionProgress::NotReleased(
+            "the run answered without having told legacy to release the instance".to_owned(),
+        ),
         (Some(Release::UnderWay | Release::Unknown), answer) => {
             let why = answer.err().map_or_else(String::new, |why| format!(" ({why})"));
-            AdoptionProgress::Unknown(format!("whether legacy let go is not known{why}"))
+            AdoptionProgress::Unknown(format!("whether legacy released the instance is not known{why}"))
         }
         (Some(Release::Done), Err(why)) => {
-            AdoptionProgress::Unknown(format!("legacy has let go, and the engine has no instance: {why}"))
+            AdoptionProgress::Unknown(format!("legacy has released the instance, and the engine has none: {why}"))
         }
     }
 }

@@ -121,7 +121,7 @@ pub struct StepDraft {
 
     /// What the call does to the world. Default `read` for GET, HEAD and OPTIONS, else `shared`.
     pub effect: Option<EffectClass>,
-    /// `true` on the call by which a workflow that adopts instances (`instance.adopt`) tells legacy to let go of one.
+    /// `true` on the call by which a workflow that adopts instances (`instance.adopt`) tells legacy to release one.
     pub release: bool,
     /// JSONPaths in the step's output whose values are never stored or shown in clear: `[$.access_token]`. Of a
     /// `for_each`, in the output of each item.

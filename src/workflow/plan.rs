@@ -136,7 +136,7 @@ impl Plan {
     }
 }
 
-/// How legacy lets go of an instance that a workflow adopts.
+/// How legacy releases an instance that a workflow adopts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adoption {
     /// This step tells legacy to.

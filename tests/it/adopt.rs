@@ -1,5 +1,5 @@
 //! Instances of legacy that the engine adopts: at their first write, or in bulk; never by a read. Whatever happens in
-//! between, an order is legacy's whole or the engine's whole, and legacy never changes one that it has let go of.
+//! between, an order is legacy's whole or the engine's whole, and legacy never changes one that it has released.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -25,18 +25,18 @@ struct Orders {
 #[derive(Default)]
 struct State {
     orders: BTreeMap<u64, Order>,
-    /// The answer to the call that tells legacy to let go, instead of 200.
+    /// The answer to the call that tells legacy to release an order, instead of 200.
     release: Option<StatusCode>,
     /// The paths of all requests but creates.
     requests: Vec<String>,
-    /// Writes to orders that legacy had let go of.
+    /// Writes to orders that legacy had released.
     violations: Vec<String>,
 }
 
 #[derive(Default)]
 struct Order {
     cancelled: bool,
-    /// The keys of the calls that told legacy to let go.
+    /// The keys of the calls that told legacy to release an order.
     released: Vec<String>,
 }
 
@@ -274,7 +274,7 @@ impl Shop {
     }
 
     async fn finish(mut self) {
-        assert_eq!(self.old.state().violations, Vec::<String>::new(), "legacy changed what it had let go of");
+        assert_eq!(self.old.state().violations, Vec::<String>::new(), "legacy changed what it had released");
         for (id, order) in &self.old.state().orders {
             assert!(order.released.len() <= 1, "{id} was released {} times", order.released.len());
         }
@@ -548,7 +548,7 @@ async fn what_legacy_does_not_let_go_of_stays_legacys_and_is_listed() {
     // A bulk that has ended before its first look fails too.
     let bulk = shop.pointsman.cli(&["adopt", "orders.create", "--id", "78"]).await;
     assert_eq!(bulk.status.code(), Some(1), "{}", output_text(&bulk));
-    // Later legacy lets go.
+    // Later legacy releases it.
     shop.old.state().release = None;
     let bulk = shop.pointsman.cli(&["adopt", "orders.create", "--id", "2"]).await;
     assert!(bulk.status.success(), "{}", output_text(&bulk));
@@ -742,11 +742,11 @@ respond: { status: 200, body: '${steps.order.output}' }
         (ADOPT, good.to_owned(), ""),
         ("adopt: adopt", passive.to_owned(), ""),
         ("adopt: adopd", good.to_owned(), "no workflow is called `adopd`"),
-        (ADOPT, good.replace("release: true, ", ""), "does not say how legacy lets go"),
+        (ADOPT, good.replace("release: true, ", ""), "does not say how legacy releases"),
         (
             ADOPT,
             passive.replace("legacy_passive: { reason: legacy only answers }\n", ""),
-            "does not say how legacy lets go",
+            "does not say how legacy releases",
         ),
         (
             ADOPT,

@@ -16,11 +16,16 @@ const AMOUNT: &str = "body: { amount: \"${steps.total.output}\" }";
 /// The example set with its family in `live`, by force.
 pub(super) async fn in_live() -> TestSystem {
     let system = TestSystem::start().await;
+    flip_to_live(&system).await;
+    system
+}
+
+/// Flips the routes of the family to `live`, by force.
+pub(super) async fn flip_to_live(system: &TestSystem) {
     for route in FAMILY {
         let flipped = system.flip(route, "live", &["--force", "--reason", "the test begins in live"]).await;
         flipped.expect("force passes the gates");
     }
-    system
 }
 
 pub(super) async fn cli(system: &TestSystem, arguments: &[&str]) -> (Option<i32>, String) {
@@ -246,10 +251,7 @@ async fn a_changed_child_workflow_is_a_candidate_too() {
         });
     })
     .await;
-    for route in FAMILY {
-        let flipped = system.flip(route, "live", &["--force", "--reason", "the test begins in live"]).await;
-        flipped.expect("force passes the gates");
-    }
+    flip_to_live(&system).await;
     assert_eq!(system.order().await["label"], "old");
     let plan = row(&system).await["plan"].as_str().expect("a plan").to_owned();
     assert!(plan.contains('+'), "a hash over both: {plan}");
@@ -331,10 +333,7 @@ async fn a_share_of_new_orders_goes_to_the_candidate_and_a_retry_stays_with_the_
         flags.edit("routes/orders.yaml", |text| text.replacen("headers[\"x-tenant\"]", "headers[\"traceparent\"]", 1));
     })
     .await;
-    for route in FAMILY {
-        let flipped = system.flip(route, "live", &["--force", "--reason", "the test begins in live"]).await;
-        flipped.expect("force passes the gates");
-    }
+    flip_to_live(&system).await;
     let first = system.order().await;
     let plan = row(&system).await["plan"].as_str().expect("a plan in force").to_owned();
     edit(&system, "  confirm:\n", "  noted:\n    set: ${steps.total.output}\n  confirm:\n").await;
@@ -395,10 +394,7 @@ async fn the_guard_sets_the_share_of_a_failing_candidate_to_0() {
         flags.edit("routes/orders.yaml", |text| text.replacen("    retry_key:", GUARD, 1));
     })
     .await;
-    for route in FAMILY {
-        let flipped = system.flip(route, "live", &["--force", "--reason", "the test begins in live"]).await;
-        flipped.expect("force passes the gates");
-    }
+    flip_to_live(&system).await;
     system.order().await;
     let plan = row(&system).await["plan"].clone();
     // It fails before it has sent anything.

@@ -7,10 +7,10 @@ use http::{Method, StatusCode};
 use pointsman::demo::http::Client;
 use serde_json::{Value, json};
 
-use crate::candidate::{candidate_evidence, cli, edit, in_live, row};
+use crate::candidate::{candidate_evidence, cli, edit, flip_to_live, in_live, row};
 use crate::support::origin::{Origin, OriginReply};
 use crate::support::process::{Start, one_line, output_text};
-use crate::support::test_system::{FAMILY, TestSystem, id};
+use crate::support::test_system::{TestSystem, id};
 use crate::support::{FlagsDir, Pointsman, WAIT_MAX, until};
 
 const NOTED: (&str, &str) = ("  confirm:\n", "  noted:\n    set: ${steps.total.output}\n  confirm:\n");
@@ -44,10 +44,7 @@ async fn an_instance_is_followed_up_by_the_version_that_made_it_also_after_a_kil
         flags.edit("routes/orders.yaml", |text| text.replacen("headers[\"x-tenant\"]", "headers[\"traceparent\"]", 1));
     })
     .await;
-    for route in FAMILY {
-        let flipped = system.flip(route, "live", &["--force", "--reason", "the test begins in live"]).await;
-        flipped.expect("force passes the gates");
-    }
+    flip_to_live(&system).await;
     let before = system.order().await;
     system.flags.edit(CANCEL, |text| text.replacen("  notify:\n", "  noted:\n    set: 1\n  notify:\n", 1));
     edit(&system, NOTED.0, NOTED.1).await;
@@ -139,10 +136,7 @@ async fn a_charge_that_a_candidate_declares_as_a_read_is_not_made_by_its_rehears
         });
     })
     .await;
-    for route in FAMILY {
-        let flipped = system.flip(route, "live", &["--force", "--reason", "the test begins in live"]).await;
-        flipped.expect("force passes the gates");
-    }
+    flip_to_live(&system).await;
     system.flags.edit("workflows/create-order.yaml", |text| {
         assert!(text.contains(REHEARSED), "{text}");
         text.replacen(REHEARSED, "", 1)

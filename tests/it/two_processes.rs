@@ -174,7 +174,7 @@ async fn a_clock_that_jumps_ends_no_wait_early() {
     .await;
 }
 
-/// The first process has files of before, and records the flip of another route: what the second has recorded of its
+/// The first process has earlier files, and records the flip of another route: what the second has recorded of its
 /// files meanwhile stays, so that the files of a process that starts later change nothing anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_process_has_recorded_of_its_files_stays() {

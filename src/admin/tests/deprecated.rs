@@ -48,6 +48,8 @@ async fn the_deprecated_start_accepts_local_callers_and_tokens_that_may_run() {
         answer.status.as_u16()
     };
     assert_eq!(status(&api, "10.0.0.7:1", &[]).await, 403);
+    let refused = api.call(request_from("10.0.0.7:1", &[])).await.json();
+    assert_eq!(refused["type"], "urn:pointsman:problem:caller-not-allowed");
     assert_eq!(status(&api, "127.0.0.1:1", &[("x-forwarded-for", "10.0.0.7")]).await, 403, "forwarded by a proxy");
     assert_eq!(status(&api, "[::ffff:127.0.0.1]:1", &[]).await, 202);
     api.tokens = tokens();

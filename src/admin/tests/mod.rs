@@ -164,6 +164,7 @@ async fn a_freeze_holds_effects_and_is_not_weakened_without_lifting_it() {
     assert_eq!(api.call(get("/api/v2/status")).await.json()["freeze"], "effects");
     let answer = api.call(post("/api/v2/freeze", &json!({ "on": false, "effects": true }))).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(answer.json()["type"], "urn:pointsman:problem:contradicting-fields");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ pub struct AdoptionsView {
     pub adopted: u64,
     /// How many are being moved now.
     pub moving: u64,
-    /// How many wait for a person: whether legacy let go of them is not known.
+    /// How many wait for a person: whether legacy released them is not known.
     pub unknown: u64,
     /// How many were tried and stayed legacy's.
     pub given_back: u64,
@@ -96,7 +96,7 @@ pub struct AdoptRequest {
     pub by: Option<String>,
 }
 
-/// A decision about an instance of which it is not known whether legacy let go of it.
+/// A decision about an instance of which it is not known whether legacy released it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdoptionDecisionRequest {

@@ -4,7 +4,7 @@ use super::recorded::{RECORDED_REMEMBERED_MAX, Recorded, Report};
 use super::*;
 use crate::exchange::NotedInstance;
 use crate::flag::InstanceKey;
-use crate::store::{AdoptionClaim, AdoptionState, AdoptionStore, MemoryStore, NewAdoption, SettledAdoption, Store};
+use crate::store::{AdoptionClaim, AdoptionOutcome, AdoptionState, AdoptionStore, MemoryStore, NewAdoption, Store};
 
 fn key(id: &str) -> InstanceKey {
     InstanceKey { family: family(), id: id.into() }
@@ -130,7 +130,7 @@ async fn what_a_caller_stops_waiting_for_is_written_later() {
     // A refresh that is dropped while it waits for the store.
     drop(instances.take());
     assert_eq!(instances.of(&family()).legacy_waiting, 1);
-    instances.take().are_stored();
+    instances.take().mark_stored();
     assert_eq!(instances.of(&family()).legacy_waiting, 0);
     instances.note(seen("2", false));
     instances.refresh(None).await.unwrap();
@@ -194,7 +194,9 @@ async fn what_was_adopted_under_another_id_of_the_family_is_not_legacys_again() 
     };
     assert_eq!(store.claim_adoption(claim).await.unwrap(), AdoptionClaim::Claimed);
     let (state, at) = (AdoptionState::Adopted, clock::now());
-    assert!(store.settle_adoption(SettledAdoption { key, run, state, reason: None, by: None, at }).await.unwrap());
+    assert!(
+        store.record_adoption_outcome(AdoptionOutcome { key, run, state, reason: None, by: None, at }).await.unwrap()
+    );
     let grown = Family::new("orders.create".into(), ["older".into()].into());
     let listed = ["1", "2"].map(|id| InstanceKey { family: grown.clone(), id: id.into() }.stored_key());
     let listed = listed.map(|key| InstanceChange::LegacyListed(key, clock::now()));

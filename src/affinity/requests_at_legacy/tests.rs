@@ -48,14 +48,14 @@ async fn an_instance_moves_once_the_requests_that_legacy_had_of_it_have_ended() 
     let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move yet"));
     assert!(admit(&requests, InstanceAccess::FollowsUp(&one), false).is_none(), "a new request waits");
     assert!(requests.begin(&one).is_err(), "one at a time");
-    assert_eq!(mark.calls_ended(now()).await, CallsEnded::UnderWay);
+    assert_eq!(mark.requests_ended(now()).await, RequestsEnded::UnderWay);
     first.sent();
     first.ended();
-    let waiting = tokio::spawn(async move { (mark.calls_ended(now() + SETTLES).await, mark) });
+    let waiting = tokio::spawn(async move { (mark.requests_ended(now() + SETTLES).await, mark) });
     tokio::task::yield_now().await;
     drop(first);
     let (ended, mark) = waiting.await.unwrap();
-    assert_eq!(ended, CallsEnded::Yes);
+    assert_eq!(ended, RequestsEnded::Yes);
     let LegacyAdmission::Moving(moved) = requests.admit(&LegacyAdmissionRequest {
         access: InstanceAccess::FollowsUp(&one),
         is_write: true,
@@ -77,12 +77,12 @@ async fn a_write_whose_end_was_not_seen_holds_its_instance_for_a_time() {
         request.sent();
         drop(request);
         let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
-        let ended = mark.calls_ended(now()).await;
-        assert_eq!(matches!(ended, CallsEnded::Unsettled(_)), held, "{is_write}");
+        let ended = mark.requests_ended(now()).await;
+        assert_eq!(matches!(ended, RequestsEnded::Unsettled(_)), held, "{is_write}");
     }
     let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
     let began = now();
-    assert_eq!(mark.calls_ended(began + 2 * SETTLES).await, CallsEnded::Yes);
+    assert_eq!(mark.requests_ended(began + 2 * SETTLES).await, RequestsEnded::Yes);
     assert!(now() >= began + SETTLES - Duration::from_secs(1));
     let unsent = admit(&requests, InstanceAccess::FollowsUp(&key("19")), true).unwrap();
     drop(unsent);
@@ -98,9 +98,9 @@ async fn a_create_under_way_may_be_about_the_instance() {
     let before = admit(&requests, InstanceAccess::Creates(&family), true).unwrap();
     let mark = requests.begin(&one).unwrap_or_else(|_| panic!("it does not move"));
     let _after = admit(&requests, InstanceAccess::Creates(&family), true).unwrap();
-    assert_eq!(mark.calls_ended(now()).await, CallsEnded::UnderWay);
+    assert_eq!(mark.requests_ended(now()).await, RequestsEnded::UnderWay);
     drop(before);
-    assert_eq!(mark.calls_ended(now()).await, CallsEnded::Yes, "a later create makes another one");
+    assert_eq!(mark.requests_ended(now()).await, RequestsEnded::Yes, "a later create makes another one");
 }
 
 /// New files have joined its creator with another one, or listed an older id of it.
@@ -113,21 +113,21 @@ async fn requests_from_before_the_oldest_id_changed_hold_their_instance() {
         let (before, now_key) = (key("17"), InstanceKey { family: family.clone(), id: "17".into() });
         let write = admit(&requests, InstanceAccess::FollowsUp(&before), true).unwrap();
         let mark = requests.begin(&now_key).unwrap_or_else(|_| panic!("it does not move yet"));
-        assert_eq!(mark.calls_ended(now()).await, CallsEnded::UnderWay, "a follow-up");
+        assert_eq!(mark.requests_ended(now()).await, RequestsEnded::UnderWay, "a follow-up");
         assert!(admit(&requests, InstanceAccess::FollowsUp(&before), true).is_none(), "by the files before");
         assert!(admit(&requests, InstanceAccess::FollowsUp(&now_key), true).is_none(), "by the new files");
         assert!(requests.begin(&before).is_err(), "one move at a time");
         drop(write);
-        assert_eq!(mark.calls_ended(now()).await, CallsEnded::Yes);
+        assert_eq!(mark.requests_ended(now()).await, RequestsEnded::Yes);
         drop(mark);
         let create = admit(&requests, InstanceAccess::Creates(&before.family), true).unwrap();
         let mark = requests.begin(&now_key).unwrap_or_else(|_| panic!("it does not move"));
-        assert_eq!(mark.calls_ended(now()).await, CallsEnded::UnderWay, "a create");
+        assert_eq!(mark.requests_ended(now()).await, RequestsEnded::UnderWay, "a create");
         drop((create, mark));
         let mut unseen = admit(&requests, InstanceAccess::FollowsUp(&before), true).unwrap();
         unseen.sent();
         drop(unseen);
         let mark = requests.begin(&now_key).unwrap_or_else(|_| panic!("it does not move"));
-        assert!(matches!(mark.calls_ended(now()).await, CallsEnded::Unsettled(_)), "its end was not seen");
+        assert!(matches!(mark.requests_ended(now()).await, RequestsEnded::Unsettled(_)), "its end was not seen");
     }
 }

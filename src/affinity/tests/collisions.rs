@@ -3,8 +3,8 @@
 use super::*;
 use crate::exchange::NotedInstance;
 use crate::store::{
-    AdoptionClaim, AdoptionState, AdoptionStore, InstanceChange, InstanceStore, NewAdoption, PinCollision,
-    PinCollisionStore, SettledAdoption,
+    AdoptionClaim, AdoptionOutcome, AdoptionState, AdoptionStore, InstanceChange, InstanceStore, NewAdoption,
+    PinCollision, PinCollisionStore,
 };
 
 impl PinCollisionStore for CountingStore {
@@ -299,8 +299,8 @@ async fn adopt(store: &CountingStore, affinity: &StoreAffinity, id: &str, run: R
     if state == AdoptionState::Moving {
         return;
     }
-    let settled = SettledAdoption { key: key.clone(), run, state, reason: None, by: None, at: clock::now() };
-    assert!(store.inner.settle_adoption(settled).await.unwrap());
+    let outcome = AdoptionOutcome { key: key.clone(), run, state, reason: None, by: None, at: clock::now() };
+    assert!(store.inner.record_adoption_outcome(outcome).await.unwrap());
     affinity.record_adoption(&[key], Some(run));
 }
 

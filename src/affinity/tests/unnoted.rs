@@ -67,7 +67,7 @@ async fn a_retry_of_a_noted_request_counts_as_noted_while_no_key_can_be_noted() 
     }
     affinity.finish_key_file().await; // from now on no key can be noted
     for (key, again, expected) in [(noted, true, true), (expired, true, false), (new, false, false)] {
-        assert_eq!(take(key), LegacyTake::Taken { noted: false, is_repeat: again }, "{key:?}");
+        assert_eq!(take(key), LegacyTake::Taken { noted: false, is_retry: again }, "{key:?}");
         assert_eq!(affinity.noted_earlier(&key.into()).await, expected, "{key:?}");
     }
     let asked = store.look_ups.load(Ordering::Relaxed);
@@ -102,7 +102,7 @@ async fn a_write_that_hangs_delays_nobody_for_long() {
     let both = tokio::join!(take(1), take(2));
     assert_eq!(both, (LegacyTake::NOT_NOTED, LegacyTake::NOT_NOTED));
     assert_eq!(now(take(3)), LegacyTake::NOT_NOTED, "at once");
-    assert_eq!(now(take(1)), LegacyTake::Taken { noted: false, is_repeat: true }, "not yet");
+    assert_eq!(now(take(1)), LegacyTake::Taken { noted: false, is_retry: true }, "not yet");
     assert_eq!(affinity.take_for_engine(numbered(3)), KeyTakeResult::OtherArmHasIt);
     for n in 1..4 {
         now(affinity.record_served_unnoted(&numbered(n).into(), &route, &route));
@@ -115,7 +115,7 @@ async fn a_write_that_hangs_delays_nobody_for_long() {
     }
     assert!(!is_unnoted(), "they are noted after all");
     assert_eq!(take(4).await, LegacyTake::FIRST, "keys can be noted again");
-    assert_eq!(take(1).await, LegacyTake::Taken { noted: true, is_repeat: true });
+    assert_eq!(take(1).await, LegacyTake::Taken { noted: true, is_retry: true });
 }
 
 /// The store takes keys while the file's disk hangs, as on PostgreSQL, where the two are on different disks.
@@ -128,13 +128,13 @@ async fn a_key_that_the_store_has_counts_as_noted_while_its_write_hangs() {
     let take = |n| affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
     let write_hangs = affinity.keys.hold_file();
     let first = take(1).await;
-    assert!(matches!(first, LegacyTake::Taken { is_repeat: false, .. }), "{first:?}");
+    assert!(matches!(first, LegacyTake::Taken { is_retry: false, .. }), "{first:?}");
     now(affinity.record_served_unnoted(&numbered(1).into(), &route, &route));
     while affinity.unwritten_keys() > 0 {
         tokio::task::yield_now().await;
     }
     assert_eq!(take(2).await, LegacyTake::FIRST, "the store takes it");
-    assert_eq!(take(1).await, LegacyTake::Taken { noted: true, is_repeat: true });
+    assert_eq!(take(1).await, LegacyTake::Taken { noted: true, is_retry: true });
     for n in 1..3 {
         assert_eq!(store.inner.first_try(numbered(n)).await.unwrap().unwrap().arm, Arm::Legacy);
     }
@@ -228,7 +228,7 @@ async fn a_key_that_the_store_takes_before_its_request_is_recorded_counts_as_not
     record(1);
     record(2);
     assert!(!is_unnoted());
-    assert_eq!(take(1).await, LegacyTake::Taken { noted: true, is_repeat: true });
+    assert_eq!(take(1).await, LegacyTake::Taken { noted: true, is_retry: true });
     drop(write_hangs);
     while affinity.keys.ring().pending.len() > 0 {
         tokio::task::yield_now().await;

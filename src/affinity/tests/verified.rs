@@ -55,7 +55,7 @@ async fn what_legacy_took_stays_with_legacy_while_tokens_cannot_be_verified() {
     ]) {
         let take = || now(affinity.take_for_legacy(first.keys(n), &none, KnownBody::Digest(digest)));
         assert_eq!(take(), LegacyTake::FIRST, "{first:?}");
-        assert_eq!(take(), LegacyTake::Taken { noted: true, is_repeat: true }, "{first:?}");
+        assert_eq!(take(), LegacyTake::Taken { noted: true, is_retry: true }, "{first:?}");
         assert_eq!(engine_takes(&affinity, second.keys(n), &digest), engine_may_take, "{first:?}, then {second:?}");
     }
     // Of two callers' first tries with one key, none is a retry of the other.

@@ -284,10 +284,10 @@ pub(crate) struct AdoptArgs {
     /// Adopt the instance with this id, or decide about it. May be given several times.
     #[arg(long, value_name = "ID")]
     pub id: Vec<String>,
-    /// Decide that the instances named are legacy's: it did not let go of them.
+    /// Decide that the instances named are legacy's: it did not release them.
     #[arg(long, group = "owner", requires_all = ["id", "reason"], conflicts_with = "all")]
     pub legacy: bool,
-    /// Decide that the instances named are the engine's: legacy did let go of them.
+    /// Decide that the instances named are the engine's: legacy released them.
     #[arg(long, group = "owner", requires_all = ["id", "reason"], conflicts_with = "all")]
     pub engine: bool,
     /// The reason of the decision; it is recorded.

@@ -113,7 +113,7 @@ pub fn corresponding_call(
         let chosen = equal.get(earlier).filter(|_| all + 1 == equal.len());
         return Ok(chosen.map_or(CorrespondingCall::Ambiguous(equal.len()), |n| search.one(*n)));
     }
-    search.leave_out_those_of(siblings)?;
+    search.remove_calls_of(siblings)?;
     if search.candidates.is_empty() {
         return Ok(CorrespondingCall::None { nearest: nearest(&all, call, search.findings) });
     }
@@ -211,8 +211,8 @@ impl Search<'_, '_, '_> {
         Ok(equal)
     }
 
-    /// Takes a call that is equal to it from the candidates for each of the siblings.
-    fn leave_out_those_of(&mut self, siblings: &[EngineCall<'_>]) -> Result<(), BoundExceeded> {
+    /// For each sibling, removes one call that is equal to the sibling's from the candidates.
+    fn remove_calls_of(&mut self, siblings: &[EngineCall<'_>]) -> Result<(), BoundExceeded> {
         let mut without_call: Vec<&EngineCall<'_>> = siblings.iter().collect();
         for equality in [Equality::EXACT, Equality::COARSE, Equality::COARSE_BODY] {
             let mut still_without = Vec::new();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::judged::{JudgedSample, JudgedSamples, Occurrence, Place};
 use super::noise::{Values, enough, legacy_differs_from_itself};
 use super::references::lost_reference;
-use super::rule::{Proposed, Subject};
+use super::rule::{Proposed, RuleTarget};
 use super::times_within::TimeFinder;
 use super::values::{
     IdForm, clock_tolerance, differ_by_rounding, id_form, id_text_form, names_an_id, rounding_tolerance, words,
@@ -70,12 +70,12 @@ pub(super) fn propose(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<P
 }
 
 /// Splits the path of a difference into what a rule is for, and the path in a rule.
-fn subject(path: &str) -> Option<(Subject, String)> {
+fn target(path: &str) -> Option<(RuleTarget, String)> {
     if path.starts_with('$') {
-        return Some((Subject::Reply, path.to_owned()));
+        return Some((RuleTarget::Reply, path.to_owned()));
     }
     let (step, rest) = path.strip_prefix("effects.")?.split_once(".body")?;
-    Some((Subject::Calls { step: step.to_owned() }, format!("${rest}"))).filter(|(_, path)| path != "$")
+    Some((RuleTarget::Calls { step: step.to_owned() }, format!("${rest}"))).filter(|(_, path)| path != "$")
 }
 
 fn of_value(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<Proposed>, String> {
@@ -89,7 +89,7 @@ fn of_value(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<Proposed>, 
 }
 
 fn of_scalar(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<Proposed>, String> {
-    let Some((of, path)) = subject(&place.path).filter(|(_, path)| parse_json_path(path).is_ok()) else {
+    let Some((of, path)) = target(&place.path).filter(|(_, path)| parse_json_path(path).is_ok()) else {
         return Err("no rule names this place".into());
     };
     let values = values(place, judged, |text| parse_json(text.as_bytes()).ok());
@@ -113,7 +113,9 @@ fn of_scalar(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<Proposed>,
     enough(place)?;
     match may_be_ids(&path, &values) {
         Ok(()) => Ok(vec![Proposed::Ids { of, path }]),
-        Err(_) if of == Subject::Reply && path != "$" && legacy_differs_from_itself(&values) && !is_computed(&path) => {
+        Err(_)
+            if of == RuleTarget::Reply && path != "$" && legacy_differs_from_itself(&values) && !is_computed(&path) =>
+        {
             Ok(vec![Proposed::Ignored { path }])
         }
         Err(why) => Err(why),
@@ -121,11 +123,11 @@ fn of_scalar(place: &Place, judged: &JudgedSamples<'_>) -> Result<Vec<Proposed>,
 }
 
 /// The times within texts that the rules in force tolerate at this path.
-fn times_in_force<'a>(of: &Subject, path: &str, judged: &JudgedSamples<'a>) -> Option<&'a Value> {
+fn times_in_force<'a>(of: &RuleTarget, path: &str, judged: &JudgedSamples<'a>) -> Option<&'a Value> {
     let draft = judged.context.in_force.draft();
     let tolerance = match of {
-        Subject::Reply => &draft.tolerance,
-        Subject::Calls { step } => &draft.effects.get(step)?.tolerance,
+        RuleTarget::Reply => &draft.tolerance,
+        RuleTarget::Calls { step } => &draft.effects.get(step)?.tolerance,
     };
     tolerance.get(path)?.0.get("times")
 }

@@ -10,7 +10,7 @@ use crate::compare::times::duration;
 
 /// What a rule is for: the replies, or the calls of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Subject {
+pub(super) enum RuleTarget {
     Reply,
     Calls { step: String },
 }
@@ -19,7 +19,7 @@ pub(super) enum Subject {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Proposed {
     /// Values that are ids.
-    Ids { of: Subject, path: String },
+    Ids { of: RuleTarget, path: String },
     /// Ids in the path of a header.
     HeaderIds { name: String, pattern: String },
     /// Ids in lines.
@@ -27,7 +27,7 @@ pub(super) enum Proposed {
     /// Keys that are ids.
     Keys { path: String },
     /// By how much numbers or times may differ.
-    Tolerance { of: Subject, path: String, by: Value },
+    Tolerance { of: RuleTarget, path: String, by: Value },
     /// By how much times in lines may differ: those that a pattern finds, or all in the known forms.
     TextTimes { pattern: Option<String>, by: String },
     /// An array whose order does not matter.
@@ -84,8 +84,8 @@ impl Proposed {
     /// smaller tolerance is replaced.
     pub(super) fn add_to(&self, draft: &mut RulesDraft) -> bool {
         match self {
-            Self::Ids { of: Subject::Reply, path } => push(&mut draft.ids, IdDraft(path.as_str().into())),
-            Self::Ids { of: Subject::Calls { step }, path } => {
+            Self::Ids { of: RuleTarget::Reply, path } => push(&mut draft.ids, IdDraft(path.as_str().into())),
+            Self::Ids { of: RuleTarget::Calls { step }, path } => {
                 push(&mut calls(draft, step).ids, IdDraft(path.as_str().into()))
             }
             Self::HeaderIds { name, pattern } => {
@@ -94,8 +94,8 @@ impl Proposed {
             Self::Keys { path } => push(&mut draft.ids, IdDraft(json!({ "keys": path }))),
             Self::Tolerance { of, path, by } => {
                 let tolerance = match of {
-                    Subject::Reply => &mut draft.tolerance,
-                    Subject::Calls { step } => &mut calls(draft, step).tolerance,
+                    RuleTarget::Reply => &mut draft.tolerance,
+                    RuleTarget::Calls { step } => &mut calls(draft, step).tolerance,
                 };
                 let wider = tolerance.get(path).map_or(Some(by.clone()), |ToleranceDraft(now)| widened(by, now));
                 wider.is_some_and(|wider| {

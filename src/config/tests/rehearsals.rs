@@ -78,7 +78,7 @@ fn replayed_reads_of_a_route_that_reads_nothing_cause_a_warning() {
         set.put("workflows/create-order.yaml", format!("workflow: create-order\nsteps:\n  {steps}\n{CHARGE}"))
     };
     let shown = replaying(Set::valid()).shown();
-    assert!(shown.contains("no step of `create-order` reads"), "{shown}");
+    assert!(shown.contains("neither `create-order` nor a workflow that it runs has a reading step"), "{shown}");
     assert!(shown.contains("flags/routes/orders.yaml:13:"), "{shown}");
     let look = "workflow: look\nsteps: { see: { call: 'GET ${services.bank}/a' } }\nrespond: { status: 200 }\n";
     let below = replaying(Set::valid().put("workflows/look.yaml", look));
@@ -90,7 +90,7 @@ fn replayed_reads_of_a_route_that_reads_nothing_cause_a_warning() {
         ("look: { call: 'GET ${services.bank}/a', rehearse: { a: 1 } }", true),
     ] {
         let shown = of_create(replaying(Set::valid()), steps).shown();
-        assert_eq!(shown.contains("reads, nor of what it runs"), is_idle, "{steps}\n{shown}");
+        assert_eq!(shown.contains("nor a workflow that it runs has a reading step"), is_idle, "{steps}\n{shown}");
     }
     let plain = "routes:\n  - { id: plain, match: { method: GET, path: /p }, legacy: shop, replay_reads: true }\n";
     let shown = replaying(Set::valid()).put("routes/plain.yaml", plain).shown();

@@ -106,7 +106,7 @@ fn a_body_is_read_after_the_end_too_and_then_dropped() {
     let watch = test.watch(&[], Some(sending.clone())).unwrap();
     let effects = watch.effects();
     drop(watch);
-    assert_eq!(test.attribution.memory_used(), "{\"ref\":\"A-1\"}".len());
+    assert_eq!(test.attribution.memory_used(), "{\"ref\":\"A-1\"}".len() as u64);
     test.call(&[], "{\"order_ref\":\"A-1\"}");
     assert_eq!(effects.len(), 1);
     assert_eq!(Arc::strong_count(&sending), 1);

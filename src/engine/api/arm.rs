@@ -18,7 +18,7 @@ use crate::engine::api::prepare::{AdmittedRun, prepare};
 use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::api::run_tree;
 use crate::engine::context::Core;
-use crate::engine::driver::{self, Caller};
+use crate::engine::driver::{self, WaitingCaller};
 use crate::engine::kill_switch::Operation;
 use crate::engine::legacy_replies::{OfLegacy, RepliesOfRun};
 use crate::engine::machine::{CallerAnswer, add_intents_below, replies};
@@ -114,7 +114,7 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     prepared.slot = if prepared.keep { core.slot_of_new(&prepared.run) } else { None };
     let prepared = PreparedRun { credentials, run_key, claim, registration: Some(registration), ..prepared };
     let awaited_intents = request.awaited_intents;
-    let caller = Caller { answer_sender, may_fall_back, answer_by, give_up_by, awaited_intents };
+    let caller = WaitingCaller { answer_sender, may_fall_back, answer_by, give_up_by, awaited_intents };
     driver::spawn(&core, prepared.driver(&core, Waiter::Caller(caller)), permit);
     drop(permit_to_begin);
 

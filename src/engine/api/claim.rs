@@ -87,7 +87,7 @@ pub(super) async fn register(
                 registration.reserve(core.ports.affinity.clone(), of_request);
             }
         }
-        KeyTakeResult::Repeat => {}
+        KeyTakeResult::Retry => {}
         KeyTakeResult::OtherArmHasIt => {
             return Err(give_to_legacy_unless_held(core, claim, registration, (request, may_fall_back), deadline).await);
         }
@@ -125,7 +125,7 @@ pub(super) async fn register(
             Err(Box::new(replies::taken_by_legacy(may_fall_back)))
         }
         // An earlier try of this caller has the key, and has claimed the request for any credential too.
-        Ok(Ok(_)) if took == KeyTakeResult::Repeat => Ok(registration),
+        Ok(Ok(_)) if took == KeyTakeResult::Retry => Ok(registration),
         // The proxy looked for these keys too, but before the body had arrived.
         Ok(Ok(
             (_, Some(StoredFirstTry { arm: Arm::Legacy, .. }), _) | (.., Some(StoredFirstTry { arm: Arm::Legacy, .. })),
@@ -170,7 +170,7 @@ async fn take_under_any_credential(
     let verified_callers = verified_callers.as_ref();
     match affinity.take_for_engine_under_any_credential(&key, verified_callers, &claim.request, files_version) {
         KeyTakeResult::First => registration.reserve(affinity.clone(), of_request),
-        KeyTakeResult::Repeat => return Err(held_under_another_credential()),
+        KeyTakeResult::Retry => return Err(held_under_another_credential()),
         KeyTakeResult::OtherArmHasIt => {
             return Err(give_to_legacy_unless_held(core, claim, registration, (request, may_fall_back), deadline).await);
         }

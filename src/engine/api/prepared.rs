@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
-use crate::engine::driver::{Caller, Driver, DriverParts};
+use crate::engine::driver::{Driver, DriverParts, WaitingCaller};
 use crate::engine::legacy_replies::OfLegacy;
 use crate::engine::machine::StartAnswer;
 use crate::engine::ports::event_sealer::EventSealer;
@@ -51,7 +51,7 @@ pub(in crate::engine) struct PreparedRun {
 /// Who waits for a new run.
 pub(in crate::engine) enum Waiter {
     /// A caller, for the run's answer.
-    Caller(Caller),
+    Caller(WaitingCaller),
     /// Whoever started the run, for the result of its first append.
     Starter(oneshot::Sender<StartAnswer>),
     /// Nobody: the run is driven within its parent's task.

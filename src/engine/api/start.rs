@@ -208,7 +208,7 @@ pub(in crate::engine) fn plan_of(snapshot: &FilesSnapshot, workflow: &WorkflowNa
 }
 
 /// Refuses to begin a run of a workflow that adopts instances, other than for a claimed instance: it would make legacy
-/// let go of one that nobody has claimed.
+/// release one that nobody has claimed.
 pub(in crate::engine) fn refuse_adoption(plan: &Plan) -> Result<(), StartError> {
     let why =
         "this workflow adopts instances of legacy: it begins only for an instance that was claimed (`pointsman adopt`)";

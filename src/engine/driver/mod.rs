@@ -50,8 +50,8 @@ use crate::priority;
 use crate::store::Claim;
 use crate::workflow::{AttemptResult, Event, Mode, Plan, Run};
 
-/// Who waits for a run's answer.
-pub(super) struct Caller {
+/// The caller who waits for a run's answer, and until when.
+pub(super) struct WaitingCaller {
     pub answer_sender: oneshot::Sender<CallerAnswer>,
     pub may_fall_back: bool,
     /// A little before the caller's deadline, to leave time for recording the answer.
@@ -76,7 +76,7 @@ pub(super) struct DriverParts {
     /// Sequence number of the last durable event; 0 for a new run.
     pub durable_seq: Seq,
     pub clock: Clock,
-    pub caller: Option<Caller>,
+    pub caller: Option<WaitingCaller>,
     /// Announces the result to requests with the same retry key.
     pub registration: Option<Registration>,
     /// Receives the run's messages; `None` for a run that is not stored.

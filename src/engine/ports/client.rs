@@ -44,7 +44,7 @@ use crate::engine::ports::streamed_reply::OpenReply;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::limits::{CONNECTION_ENDED_MAX, Limits, NOT_PROCESSED_MAX};
 use crate::names::RunId;
-use crate::transport::{AddressChoice, Caller, ConnectError, NotProcessed, path_pattern};
+use crate::transport::{AddressChoice, ConnectError, NotProcessed, NotedCaller, path_pattern};
 use crate::workflow::{AttemptResult, EffectClass, Mode, RecordedHeaders};
 
 /// A request that is ready to be sent.
@@ -247,7 +247,7 @@ impl Transport {
         } = call;
         let recorder = ReplyRecorder { bounds: self.bounds, headers: headers_to_record, secrets, streaming };
         if let Some(uri) = uris.first() {
-            let caller = Caller { source: caller, client: String::new(), path: path_pattern(&method, uri.path()) };
+            let caller = NotedCaller { source: caller, client: String::new(), path: path_pattern(&method, uri.path()) };
             service_limits.addresses().callers().note(caller, clock::now());
         }
         let names_host = headers.contains_key(HOST);

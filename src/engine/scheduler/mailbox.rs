@@ -53,14 +53,14 @@ pub(in crate::engine) struct Mailboxes(Mutex<HashMap<RunId, Mailbox>>);
 
 struct Mailbox {
     messages: mpsc::Sender<Message>,
-    changes: Arc<ChangeSignal>,
+    changes: Arc<ChangeNotice>,
     released: CancellationToken,
 }
 
-/// Signals that something outside a run may have changed. Set under the lock of [`Mailboxes`], so that a task that
-/// closes its mailbox under the same lock either sees the change or is woken by it.
+/// Notifies a run's task that something outside the run may have changed. Set under the lock of [`Mailboxes`], so that
+/// a task that closes its mailbox under the same lock either sees the change or is woken by it.
 #[derive(Default)]
-struct ChangeSignal {
+struct ChangeNotice {
     is_set: AtomicBool,
     /// The newest fencing token under which this process acquired the run again while a task holds its slot; 0 means
     /// none.
@@ -85,7 +85,7 @@ pub(in crate::engine) struct ExecutionSlot {
     timers: Arc<Timers>,
     run: RunId,
     messages: mpsc::Receiver<Message>,
-    changes: Arc<ChangeSignal>,
+    changes: Arc<ChangeNotice>,
     released: CancellationToken,
 }
 
@@ -100,7 +100,7 @@ impl Mailboxes {
             return None;
         }
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
-        let (changes, released) = (Arc::new(ChangeSignal::default()), CancellationToken::new());
+        let (changes, released) = (Arc::new(ChangeNotice::default()), CancellationToken::new());
         entries.insert(run, Mailbox { messages: sender, changes: changes.clone(), released: released.clone() });
         Some(ExecutionSlot { mailboxes: self.clone(), timers: timers.clone(), run, messages, changes, released })
     }
@@ -126,7 +126,7 @@ impl Mailboxes {
             Err(mpsc::error::TrySendError::Closed(message)) => SendOutcome::Closing(message, entry.released.clone()),
         }
     }
-    /// Signals the run's task that something outside the run may have changed; false where it has no task here.
+    /// Notifies the run's task that something outside the run may have changed; false where it has no task here.
     pub fn notify(&self, run: RunId) -> bool {
         match self.entries().get(&run) {
             Some(entry) => {
@@ -137,7 +137,7 @@ impl Mailboxes {
             None => false,
         }
     }
-    /// Signals the run's task that this process acquired the run again under this fencing token: a task with an older
+    /// Notifies the run's task that this process acquired the run again under this fencing token: a task with an older
     /// token lost the run in between, and does not know that before its next append. False where the run has no task
     /// here.
     pub fn notify_reacquired(&self, run: RunId, fence: Fence) -> bool {

@@ -354,7 +354,7 @@ fn adoption(run: RunId) -> AdoptionStart {
 }
 
 /// Whoever adopts an instance must not give it back to legacy because a second start is refused: the first one may
-/// still be stored, and then tells legacy to let go.
+/// still be stored, and then tells legacy to release the instance.
 #[tokio::test]
 async fn a_late_start_of_an_adoption_has_its_task_and_goes_on_when_a_second_start_is_refused() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;

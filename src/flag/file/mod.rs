@@ -90,7 +90,7 @@ pub struct WorkflowFacts {
     pub reason_to_keep: Option<String>,
     /// The step that streams its reply, of which nothing is kept. `None` if no step does.
     pub streaming_step: Option<String>,
-    /// Whether it tells legacy to let go of an instance (`release: true`).
+    /// Whether it tells legacy to release an instance (`release: true`).
     pub tells_legacy: bool,
 }
 

@@ -243,7 +243,7 @@ async fn the_horizon_leaves_out_instances_whose_adoption_is_undecided() {
         horizon[0].starts_with("the engine owns 1 instance of `create` that it adopted from legacy;"),
         "{horizon:?}"
     );
-    let unknown = "of 1 more instance of `create` it is not known whether legacy has let go";
+    let unknown = "whether legacy has released 1 more instance of `create` is not known";
     assert!(horizon.last().unwrap().starts_with(unknown), "{horizon:?}");
     // All of them are undecided.
     *fixture.store.adoptions.lock().unwrap() = [AdoptionState::Moving, AdoptionState::Unknown].map(count).into();

@@ -177,12 +177,12 @@ impl Affinity for Fakes {
     }
     fn give_to_legacy(&self, RetryKeys { scoped, any_caller, .. }: RetryKeys) -> BoxFuture<'_, LegacyTake> {
         let mut keys = self.keys_of_legacy.lock().unwrap();
-        let is_repeat = keys.contains(&scoped);
+        let is_retry = keys.contains(&scoped);
         let noted = !self.records_no_keys.load(SeqCst);
         if noted {
             keys.extend([scoped].into_iter().chain(any_caller));
         }
-        Box::pin(async move { LegacyTake::Taken { noted, is_repeat } })
+        Box::pin(async move { LegacyTake::Taken { noted, is_retry } })
     }
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {
         let noted = self.keys_of_legacy.lock().unwrap().contains(&keys.scoped);

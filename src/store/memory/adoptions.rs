@@ -11,8 +11,8 @@ use crate::flag::{Arm, PinKey};
 use crate::names::RouteId;
 use crate::store::adoptions::claimed;
 use crate::store::{
-    Adoption, AdoptionClaim, AdoptionState, AdoptionStore, InstanceChange, NewAdoption, PinAdoption, PinRecord,
-    SettledAdoption, StoreError,
+    Adoption, AdoptionClaim, AdoptionOutcome, AdoptionState, AdoptionStore, InstanceChange, NewAdoption, PinAdoption,
+    PinRecord, StoreError,
 };
 
 impl Tables {
@@ -36,8 +36,8 @@ impl Tables {
         claimed(run, self.adoptions.get(&key).cloned())
     }
 
-    fn settle_adoption(&mut self, settled: SettledAdoption) -> bool {
-        let SettledAdoption { key, run, state, reason, by, at } = settled;
+    fn record_adoption_outcome(&mut self, outcome: AdoptionOutcome) -> bool {
+        let AdoptionOutcome { key, run, state, reason, by, at } = outcome;
         let Some(adoption) = self.adoptions.get_mut(&key).filter(|adoption| adoption.run == run) else { return false };
         if !matches!(adoption.state, AdoptionState::Moving | AdoptionState::Unknown) {
             return adoption.state == state;
@@ -76,8 +76,8 @@ impl AdoptionStore for MemoryStore {
         self.with(|tables| tables.claim_adoption(new))
     }
 
-    fn settle_adoption(&self, settled: SettledAdoption) -> BoxFuture<'_, Result<bool, StoreError>> {
-        self.with(|tables| tables.settle_adoption(settled))
+    fn record_adoption_outcome(&self, outcome: AdoptionOutcome) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.with(|tables| tables.record_adoption_outcome(outcome))
     }
 
     fn adoption(&self, key: PinKey) -> BoxFuture<'_, Result<Option<Adoption>, StoreError>> {

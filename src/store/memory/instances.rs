@@ -87,7 +87,7 @@ impl Tables {
     }
 
     fn engines_count(&self, family: &RouteId) -> InstanceCount {
-        let is_engines = |pin: &&PinRecord| pin.arm == Arm::Engine && is_settled(pin.adoption);
+        let is_engines = |pin: &&PinRecord| pin.arm == Arm::Engine && is_for_good(pin.adoption);
         let pins = self.pins().iter().filter(|pin| is_engines(pin) && pin.key.family == *family);
         let mut created: BTreeMap<RunId, Timestamp> = BTreeMap::new();
         for (run, at) in pins.filter_map(|pin| Some((pin.run?, pin.at))) {
@@ -139,7 +139,7 @@ impl Tables {
 }
 
 /// Whether the instance of a pin is the engine's for good, as far as adoption is concerned.
-fn is_settled(adoption: Option<PinAdoption>) -> bool {
+fn is_for_good(adoption: Option<PinAdoption>) -> bool {
     matches!(adoption, None | Some(PinAdoption::Adopted))
 }
 

@@ -15,7 +15,7 @@ use crate::flag::PinKey;
 use crate::names::{RouteId, WorkerId, WorkflowName};
 use crate::store::adoptions::claimed;
 use crate::store::encoded::nanos;
-use crate::store::{Adoption, AdoptionClaim, AdoptionState, AdoptionStore, NewAdoption, SettledAdoption};
+use crate::store::{Adoption, AdoptionClaim, AdoptionOutcome, AdoptionState, AdoptionStore, NewAdoption};
 
 impl AdoptionStore for PostgresStore {
     fn claim_adoption(&self, new: NewAdoption) -> BoxFuture<'_, Result<AdoptionClaim>> {
@@ -26,8 +26,8 @@ impl AdoptionStore for PostgresStore {
         other_process(&self.pool, this, settles_s).boxed()
     }
 
-    fn settle_adoption(&self, settled: SettledAdoption) -> BoxFuture<'_, Result<bool>> {
-        settle(&self.pool, settled).boxed()
+    fn record_adoption_outcome(&self, outcome: AdoptionOutcome) -> BoxFuture<'_, Result<bool>> {
+        record_outcome(&self.pool, outcome).boxed()
     }
 
     fn adoption(&self, key: PinKey) -> BoxFuture<'_, Result<Option<Adoption>>> {
@@ -62,7 +62,7 @@ async fn claim(pool: &Pool, new: NewAdoption) -> Result<AdoptionClaim> {
     let NewAdoption { key, id, pins, twins, run, workflow, by, at, worker, settles_s } = new;
     let give_back = |key| {
         let reason = Some("another process began to use the store".to_owned());
-        settle(pool, SettledAdoption { key, run, state: AdoptionState::GivenBack, reason, by: None, at })
+        record_outcome(pool, AdoptionOutcome { key, run, state: AdoptionState::GivenBack, reason, by: None, at })
     };
     if let Some(other) = other_process(pool, worker, settles_s).await? {
         // An earlier try of this claim may hold, whose reply was lost.
@@ -98,8 +98,8 @@ async fn claim(pool: &Pool, new: NewAdoption) -> Result<AdoptionClaim> {
     Ok(claim)
 }
 
-async fn settle(pool: &Pool, settled: SettledAdoption) -> Result<bool> {
-    let SettledAdoption { key, run, state, reason, by, at } = settled;
+async fn record_outcome(pool: &Pool, outcome: AdoptionOutcome) -> Result<bool> {
+    let AdoptionOutcome { key, run, state, reason, by, at } = outcome;
     let make = || {
         sqlx::query("SELECT settle_adoption($1, $2, $3, $4, $5, $6, $7)")
             .bind(key.family.as_str())

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::encoded::nanos;
 use crate::store::write_error::WriteError;
-use crate::store::{AdoptionState, NewAdoption, PinAdoption, SettledAdoption};
+use crate::store::{AdoptionOutcome, AdoptionState, NewAdoption, PinAdoption};
 
 /// Claims an instance, within the transaction that the caller has begun.
 pub(super) fn claim(conn: &Connection, new: &NewAdoption) -> Result<(), WriteError> {
@@ -40,8 +40,8 @@ pub(super) fn claim(conn: &Connection, new: &NewAdoption) -> Result<(), WriteErr
 }
 
 /// Ends an adoption, within the transaction that the caller has begun.
-pub(super) fn settle(conn: &Connection, settled: &SettledAdoption) -> Result<(), WriteError> {
-    let SettledAdoption { key, run, state, reason, by, at } = settled;
+pub(super) fn record_outcome(conn: &Connection, outcome: &AdoptionOutcome) -> Result<(), WriteError> {
+    let AdoptionOutcome { key, run, state, reason, by, at } = outcome;
     let run = run.0.as_bytes().as_slice();
     let text = "UPDATE adoptions SET state = ?4, reason = ?5, by = coalesce(?6, by), at = ?7 \
                 WHERE family = ?1 AND id = ?2 AND run_id = ?3 AND state IN ('moving', 'unknown')";

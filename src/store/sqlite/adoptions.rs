@@ -13,7 +13,7 @@ use super::stored_state::run_id;
 use crate::flag::PinKey;
 use crate::names::{RouteId, WorkflowName};
 use crate::store::adoptions::claimed;
-use crate::store::{Adoption, AdoptionClaim, AdoptionState, AdoptionStore, NewAdoption, SettledAdoption, StoreError};
+use crate::store::{Adoption, AdoptionClaim, AdoptionOutcome, AdoptionState, AdoptionStore, NewAdoption, StoreError};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -27,10 +27,10 @@ impl AdoptionStore for SqliteStore {
         .boxed()
     }
 
-    fn settle_adoption(&self, settled: SettledAdoption) -> BoxFuture<'_, Result<bool>> {
+    fn record_adoption_outcome(&self, outcome: AdoptionOutcome) -> BoxFuture<'_, Result<bool>> {
         async move {
-            let (key, run, state) = (settled.key.clone(), settled.run, settled.state);
-            self.write(RecordWrite::SettleAdoption(Box::new(settled))).await?;
+            let (key, run, state) = (outcome.key.clone(), outcome.run, outcome.state);
+            self.write(RecordWrite::AdoptionOutcome(Box::new(outcome))).await?;
             let stored = adoption(&self.readers, key).await?;
             Ok(stored.is_some_and(|adoption| adoption.run == run && adoption.state == state))
         }

@@ -29,9 +29,9 @@ use crate::store::key_files::key_file_row;
 use crate::store::record_log::CHAIN_HEAD;
 use crate::store::write_error::WriteError;
 use crate::store::{
-    CaptureBounds, CaptureRecord, ChainHead, DeclaredState, EvidenceRecord, FlipRecord, InstanceChange, KeyFileRecord,
-    NewAdoption, PinCollision, PutFlips, RecordEntry, SampleRecord, ServiceCaller, SettledAdoption, StoreError,
-    StoreNotification, WatchedTime,
+    AdoptionOutcome, CaptureBounds, CaptureRecord, ChainHead, DeclaredState, EvidenceRecord, FlipRecord,
+    InstanceChange, KeyFileRecord, NewAdoption, PinCollision, PutFlips, RecordEntry, SampleRecord, ServiceCaller,
+    StoreError, StoreNotification, WatchedTime,
 };
 
 /// The reply channel of a write that returns nothing.
@@ -53,7 +53,7 @@ pub(super) enum RecordWrite {
     Instances(Vec<InstanceChange>),
     PinCollisions(Vec<PinCollision>),
     ClaimAdoption(Box<NewAdoption>),
-    SettleAdoption(Box<SettledAdoption>),
+    AdoptionOutcome(Box<AdoptionOutcome>),
     LegacyTries(Vec<(RetryKey, Timestamp)>),
     Samples {
         samples: Vec<SampleRecord>,
@@ -235,7 +235,7 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
         RecordWrite::Instances(changes) => instance_writes::write(conn, changes)?,
         RecordWrite::PinCollisions(collisions) => instance_writes::put_collisions(conn, collisions)?,
         RecordWrite::ClaimAdoption(new) => adoption_writes::claim(conn, new)?,
-        RecordWrite::SettleAdoption(settled) => adoption_writes::settle(conn, settled)?,
+        RecordWrite::AdoptionOutcome(outcome) => adoption_writes::record_outcome(conn, outcome)?,
         RecordWrite::LegacyTries(tries) => {
             let mut note = conn.prepare_cached(concat!(
                 "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::store::{
-    Adoption, AdoptionClaim, AdoptionState, AppendConflict, AppendError, InstanceChange, NewAdoption, PinAdoption,
-    SettledAdoption,
+    Adoption, AdoptionClaim, AdoptionOutcome, AdoptionState, AppendConflict, AppendError, InstanceChange, NewAdoption,
+    PinAdoption,
 };
 
 on_every_store! {
@@ -35,9 +35,9 @@ fn new(id: &str, run: u64) -> NewAdoption {
     }
 }
 
-fn settled(id: &str, run: u64, state: AdoptionState) -> SettledAdoption {
+fn outcome(id: &str, run: u64, state: AdoptionState) -> AdoptionOutcome {
     let (key, run) = (key(id), run_id(run));
-    SettledAdoption { key, run, state, reason: Some("why\u{0}not".into()), by: None, at: at(5) }
+    AdoptionOutcome { key, run, state, reason: Some("why\u{0}not".into()), by: None, at: at(5) }
 }
 
 async fn claim(fixture: &StoreFixture, new: NewAdoption) -> AdoptionClaim {
@@ -47,9 +47,9 @@ async fn claim(fixture: &StoreFixture, new: NewAdoption) -> AdoptionClaim {
     claim
 }
 
-async fn settle(fixture: &StoreFixture, settled: SettledAdoption) -> bool {
-    let first = fixture.store.settle_adoption(settled.clone()).await.unwrap();
-    assert_eq!(fixture.store.settle_adoption(settled).await.unwrap(), first);
+async fn record(fixture: &StoreFixture, outcome: AdoptionOutcome) -> bool {
+    let first = fixture.store.record_adoption_outcome(outcome.clone()).await.unwrap();
+    assert_eq!(fixture.store.record_adoption_outcome(outcome).await.unwrap(), first);
     first
 }
 
@@ -92,10 +92,10 @@ async fn an_adopted_instance_is_the_engines_for_good(which: StoreKind) {
     see(&fixture, InstanceChange::LegacySeen(key("17"), at(1))).await;
     assert_eq!(claim(&fixture, new("17", 10)).await, AdoptionClaim::Claimed);
     fixture.store.append(append(run_id(10), 1, 1).into()).await.unwrap();
-    assert!(!settle(&fixture, settled("17", 11, AdoptionState::Adopted)).await, "another run's");
-    assert!(settle(&fixture, settled("17", 10, AdoptionState::Adopted)).await);
+    assert!(!record(&fixture, outcome("17", 11, AdoptionState::Adopted)).await, "another run's");
+    assert!(record(&fixture, outcome("17", 10, AdoptionState::Adopted)).await);
     fixture.reopen().await;
-    assert!(!settle(&fixture, settled("17", 10, AdoptionState::GivenBack)).await, "it has ended");
+    assert!(!record(&fixture, outcome("17", 10, AdoptionState::GivenBack)).await, "it has ended");
     assert_eq!(pinned(&fixture, "17").await, Some((Arm::Engine, Some(run_id(10)), Some(PinAdoption::Adopted))));
     assert_eq!((alive(&fixture, Arm::Engine).await, alive(&fixture, Arm::Legacy).await), (1, 0));
     // Legacy goes on to list it, and a report of it was under way.
@@ -114,7 +114,7 @@ async fn an_adopted_instance_is_the_engines_for_good(which: StoreKind) {
     assert_eq!(alive(&fixture, Arm::Engine).await, 0);
     // One that no request had shown is no new instance of legacy later.
     assert_eq!(claim(&fixture, new("18", 20)).await, AdoptionClaim::Claimed);
-    assert!(settle(&fixture, settled("18", 20, AdoptionState::Adopted)).await);
+    assert!(record(&fixture, outcome("18", 20, AdoptionState::Adopted)).await);
     see(&fixture, InstanceChange::LegacySeen(key("18"), at(9))).await;
     assert_eq!(alive(&fixture, Arm::Legacy).await, 0);
 }
@@ -123,7 +123,7 @@ async fn an_instance_that_is_given_back_is_legacys_and_may_be_claimed_again(whic
     let mut fixture = StoreFixture::new(which).await;
     see(&fixture, InstanceChange::LegacySeen(key("17"), at(1))).await;
     assert_eq!(claim(&fixture, new("17", 10)).await, AdoptionClaim::Claimed);
-    assert!(settle(&fixture, settled("17", 10, AdoptionState::GivenBack)).await);
+    assert!(record(&fixture, outcome("17", 10, AdoptionState::GivenBack)).await);
     fixture.reopen().await;
     assert_eq!(pinned(&fixture, "17").await, None);
     assert_eq!((alive(&fixture, Arm::Engine).await, alive(&fixture, Arm::Legacy).await), (0, 1));
@@ -139,12 +139,12 @@ async fn an_unknown_adoption_keeps_its_pins_until_it_is_decided(which: StoreKind
     let mut fixture = StoreFixture::new(which).await;
     for (id, run, decided) in [("17", 10, AdoptionState::GivenBack), ("18", 11, AdoptionState::Adopted)] {
         assert_eq!(claim(&fixture, new(id, run)).await, AdoptionClaim::Claimed);
-        assert!(settle(&fixture, settled(id, run, AdoptionState::Unknown)).await);
+        assert!(record(&fixture, outcome(id, run, AdoptionState::Unknown)).await);
         fixture.reopen().await;
         assert_eq!(pinned(&fixture, id).await, Some((Arm::Engine, Some(run_id(run)), Some(PinAdoption::Unknown))));
         assert!(matches!(claim(&fixture, new(id, 20)).await, AdoptionClaim::Held(_)));
-        let decision = SettledAdoption { by: Some("bert".into()), ..settled(id, run, decided) };
-        assert!(settle(&fixture, decision).await);
+        let decision = AdoptionOutcome { by: Some("bert".into()), ..outcome(id, run, decided) };
+        assert!(record(&fixture, decision).await);
         let known = fixture.store.adoption(key(id)).await.unwrap().unwrap();
         assert_eq!((known.state, known.by.as_str()), (decided, "bert"));
         assert_eq!(pinned(&fixture, id).await.is_some(), decided == AdoptionState::Adopted);
@@ -165,7 +165,7 @@ async fn adoptions_are_listed_in_pages(which: StoreKind) {
     for n in 1..=5 {
         assert_eq!(claim(&fixture, new(&n.to_string(), n)).await, AdoptionClaim::Claimed);
     }
-    settle(&fixture, settled("3", 3, AdoptionState::Adopted)).await;
+    record(&fixture, outcome("3", 3, AdoptionState::Adopted)).await;
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         let states = vec![AdoptionState::Moving, AdoptionState::Unknown];

@@ -1,4 +1,4 @@
-//! Checks a workflow that adopts instances of legacy: it reads, has legacy let go of the instance at most once, and
+//! Checks a workflow that adopts instances of legacy: it reads, has legacy release the instance at most once, and
 //! nothing else.
 
 use super::checked_step::CheckedStep;
@@ -63,7 +63,7 @@ impl Check<'_> {
             Some(StepKind::Call(call)) => Some((
                 "call",
                 format!(
-                    "`{name}` is a {} step: a workflow that adopts instances only reads, and lets legacy let go",
+                    "`{name}` is a {} step: a workflow that adopts instances only reads, and has legacy release them",
                     call.effect.as_str()
                 ),
             )),

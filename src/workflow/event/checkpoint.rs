@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::{CheckpointAnswer, OnTimeout, OpenCheckpoint};
-use super::group::{Subject, kinds};
+use super::group::{EventSubject, kinds};
 use crate::names::CheckpointId;
 
 /// What happened to a checkpoint.
@@ -46,7 +46,7 @@ kinds!(CheckpointEvent {
 });
 
 impl CheckpointEvent {
-    pub(super) fn subject(&self) -> Subject<'_> {
+    pub(super) fn subject(&self) -> EventSubject<'_> {
         match self {
             CheckpointEvent::Opened(asked) => Some((&asked.step, asked.item)),
             CheckpointEvent::Answered { .. } | CheckpointEvent::Escalated { .. } => None,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::{RunStatus, SensitivePath, TreeEffects};
-use super::group::{Subject, kinds};
+use super::group::{EventSubject, kinds};
 use crate::expression::SharedJson;
 use crate::names::{RunId, StepId, WorkflowName};
 
@@ -64,7 +64,7 @@ kinds!(ChildEvent {
 });
 
 impl ChildEvent {
-    pub(super) fn subject(&self) -> Subject<'_> {
+    pub(super) fn subject(&self) -> EventSubject<'_> {
         match self {
             ChildEvent::Started { step, item, .. } | ChildEvent::Ended { step, item, .. } => Some((step, *item)),
         }

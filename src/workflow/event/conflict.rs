@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::{Choice, Conflict, Outcome, StepPart};
-use super::group::{Subject, kinds};
+use super::group::{EventSubject, kinds};
 use crate::names::StepId;
 
 /// What happened to a conflict.
@@ -42,7 +42,7 @@ kinds!(ConflictEvent {
 });
 
 impl ConflictEvent {
-    pub(super) fn subject(&self) -> Subject<'_> {
+    pub(super) fn subject(&self) -> EventSubject<'_> {
         match self {
             ConflictEvent::Paused { conflict, .. } => Some((&conflict.step, conflict.item)),
             ConflictEvent::Resolved { step, item, .. } => Some((step, *item)),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::Risk;
-use super::group::{Subject, kinds};
+use super::group::{EventSubject, kinds};
 use crate::names::StepId;
 
 /// A command of a person or a program, once accepted.
@@ -90,7 +90,7 @@ kinds!(ControlEvent {
 });
 
 impl ControlEvent {
-    pub(super) fn subject(&self) -> Subject<'_> {
+    pub(super) fn subject(&self) -> EventSubject<'_> {
         match self {
             ControlEvent::InputAdjusted { step, item, .. } | ControlEvent::RetriedNow { step, item, .. } => {
                 Some((step, *item))

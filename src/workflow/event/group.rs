@@ -19,4 +19,4 @@ macro_rules! kinds {
 pub(super) use kinds;
 
 /// The step that an event is about, and the item of its `for_each`.
-pub(super) type Subject<'a> = Option<(&'a StepId, Option<u32>)>;
+pub(super) type EventSubject<'a> = Option<(&'a StepId, Option<u32>)>;

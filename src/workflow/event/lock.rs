@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::group::{Subject, kinds};
+use super::group::{EventSubject, kinds};
 use crate::names::StepId;
 
 /// An event of a step (an item) in the queue of a lock.
@@ -54,7 +54,7 @@ impl LockEvent {
         }
     }
 
-    pub(super) fn subject(&self) -> Subject<'_> {
+    pub(super) fn subject(&self) -> EventSubject<'_> {
         match self {
             LockEvent::Queued { step, item, .. }
             | LockEvent::Taken { step, item, .. }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::{AnswerRecord, Failure, ResultTaken, Skipped};
-use super::group::{Subject, kinds};
+use super::group::{EventSubject, kinds};
 use crate::expression::SharedJson;
 use crate::names::StepId;
 
@@ -93,7 +93,7 @@ kinds!(StepEvent {
 });
 
 impl StepEvent {
-    pub(super) fn subject(&self) -> Subject<'_> {
+    pub(super) fn subject(&self) -> EventSubject<'_> {
         match self {
             StepEvent::Skipped { step, item, .. }
             | StepEvent::FallbackTaken { step, item, .. }

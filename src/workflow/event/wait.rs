@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::group::{Subject, kinds};
+use super::group::{EventSubject, kinds};
 use crate::names::{Seq, StepId};
 
 /// What happened to a `wait` step, or to a signal.
@@ -56,7 +56,7 @@ kinds!(WaitEvent {
 });
 
 impl WaitEvent {
-    pub(super) fn subject(&self) -> Subject<'_> {
+    pub(super) fn subject(&self) -> EventSubject<'_> {
         match self {
             WaitEvent::Began { step, .. } | WaitEvent::Ended { step, .. } => Some((step, None)),
             WaitEvent::SignalReceived { .. } => None,

@@ -44,7 +44,7 @@ pub(in crate::engine) async fn send(core: &Arc<Core>) {
         tokio::select! {
             () = core.ports.guard_messages.added() => {}
             Some(sent) = in_flight.join_next() => match sent {
-                Ok((message, attempt)) => settle(core, &mut queues, &message, &attempt),
+                Ok((message, attempt)) => record_result(core, &mut queues, &message, &attempt),
                 Err(error) => tracing::error!(%error, "the task of a delivery to a webhook failed"),
             },
             () = until(next) => {}
@@ -52,18 +52,18 @@ pub(in crate::engine) async fn send(core: &Arc<Core>) {
     }
 }
 
-fn settle(core: &Core, queues: &mut Queues, message: &WebhookMessage, attempt: &DeliveryResult) {
-    let settled = queues.settle(message, attempt, Instant::now(), core.process.clock.now());
+fn record_result(core: &Core, queues: &mut Queues, message: &WebhookMessage, attempt: &DeliveryResult) {
+    let after = queues.record_result(message, attempt, Instant::now(), core.process.clock.now());
     let (id, service) = (message.body.get("id").and_then(Value::as_str), service(message));
     match attempt {
         DeliveryResult::Delivered => count_outcome(message, "sent"),
         DeliveryResult::Refused(why) | DeliveryResult::Failed(why) => {
             metrics::counter!("pointsman_notice_failures_total", "service" => service.clone()).increment(1);
-            let again_in = settled.pause.unwrap_or_default();
+            let again_in = after.pause.unwrap_or_default();
             tracing::warn!(id, service, why, ?again_in, "a message to a webhook was not delivered");
         }
     }
-    for given_up in settled.given_up {
+    for given_up in after.given_up {
         log_end(&given_up, "given_up");
     }
 }

@@ -62,7 +62,7 @@ pub(in crate::engine) async fn send(core: &Arc<Core>) {
             () = new_message(&mut notifications) => read_at = notifier.read_new(read_at).await,
             () = core.ports.webhook_message_stored.notified() => read_at = notifier.read_new(read_at).await,
             Some(sent) = notifier.in_flight.join_next() => match sent {
-                Ok((message, attempt)) => notifier.settle(&message, &attempt).await,
+                Ok((message, attempt)) => notifier.record_result(&message, &attempt).await,
                 Err(error) => tracing::error!(%error, "the task of a delivery to a webhook failed"),
             },
             () = core.files.reloaded_for_webhooks.notified() => notifier.use_newest_files(),
@@ -204,18 +204,18 @@ impl WebhookSender {
         }
     }
 
-    async fn settle(&mut self, message: &WebhookMessage, attempt: &DeliveryResult) {
-        let settled = self.queues.settle(message, attempt, Instant::now(), self.core.process.clock.now());
+    async fn record_result(&mut self, message: &WebhookMessage, attempt: &DeliveryResult) {
+        let after = self.queues.record_result(message, attempt, Instant::now(), self.core.process.clock.now());
         let (run, number, service) = (message.run, message.number, service(message));
         if let DeliveryResult::Refused(why) | DeliveryResult::Failed(why) = attempt {
             metrics::counter!("pointsman_notice_failures_total", "service" => service.clone()).increment(1);
-            let again_in = settled.pause.unwrap_or_default();
+            let again_in = after.pause.unwrap_or_default();
             tracing::warn!(%run, number, service, why, ?again_in, "a message to a webhook was not delivered");
         }
-        if let Some(failures) = settled.recovered_after {
+        if let Some(failures) = after.recovered_after {
             tracing::info!(%run, number, service, failures, "a webhook accepts messages again");
         }
-        for given_up in settled.given_up {
+        for given_up in after.given_up {
             let (run, number) = (given_up.run, given_up.number);
             tracing::error!(%run, number, service, "a message to a webhook is given up: it is too old, or was refused");
             remove(&self.core, &given_up, "given_up").await;

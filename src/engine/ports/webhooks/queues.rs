@@ -48,7 +48,7 @@ pub(super) enum DeliveryResult {
 
 /// What follows from the result of sending a message.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Settled {
+pub(super) struct AfterDelivery {
     /// Messages that are not sent again, because they are too old or were refused too often.
     pub given_up: Vec<Arc<WebhookMessage>>,
     /// How many failures there were before, if the destination accepts messages again.
@@ -168,8 +168,8 @@ impl Queues {
         }
     }
 
-    /// When the next message is due; `None` if no message can become due before one in flight is settled or another one
-    /// is added.
+    /// When the next message is due; `None` if no message can become due before the delivery of one in flight ends or
+    /// another one is added.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
         if self.sending >= self.bounds.in_flight_max {
             return None;
@@ -188,28 +188,28 @@ impl Queues {
     }
 
     /// Records the result of a message in flight. `time` is the present time, for the ages of messages.
-    pub(super) fn settle(
+    pub(super) fn record_result(
         &mut self,
         message: &WebhookMessage,
         result: &DeliveryResult,
         now: Instant,
         time: Timestamp,
-    ) -> Settled {
-        let (destination, mut settled) = (destination(message), Settled::default());
-        let Some(queue) = self.by_destination.get_mut(&destination) else { return settled };
+    ) -> AfterDelivery {
+        let (destination, mut after) = (destination(message), AfterDelivery::default());
+        let Some(queue) = self.by_destination.get_mut(&destination) else { return after };
         if queue.sending != Some(message.number) {
-            return settled;
+            return after;
         }
         queue.sending = None;
         self.sending -= 1;
         if *result == DeliveryResult::Delivered {
             queue.waiting.remove(&message.number);
-            settled.recovered_after = (queue.failures > 0).then_some(queue.failures);
+            after.recovered_after = (queue.failures > 0).then_some(queue.failures);
             (queue.failures, queue.next_try) = (0, None);
         } else {
             let pause = PAUSE.saturating_mul(1 << queue.failures.min(16)).min(PAUSE_MAX);
             queue.failures = queue.failures.saturating_add(1);
-            (queue.next_try, settled.pause) = (Some(now + pause), Some(pause));
+            (queue.next_try, after.pause) = (Some(now + pause), Some(pause));
             let refused = matches!(result, DeliveryResult::Refused(_));
             if let Some(waiting) = queue.waiting.get_mut(&message.number) {
                 waiting.refusals += u64::from(refused);
@@ -219,12 +219,12 @@ impl Queues {
                 waiting.refusals >= refusals_max.max(1) || time.duration_since(waiting.message.at) > age_max
             };
             let over = queue.waiting.extract_if(.., |_, waiting| is_over(waiting));
-            settled.given_up = over.map(|(_, waiting)| waiting.message).collect();
+            after.given_up = over.map(|(_, waiting)| waiting.message).collect();
         }
         if queue.waiting.is_empty() {
             self.by_destination.remove(&destination);
         }
-        settled
+        after
     }
 
     /// Removes the messages that are no longer in the store: another process has sent them.

@@ -26,7 +26,7 @@ use crate::flag::Service;
 use crate::limits::{Limits, NOT_PROCESSED_MAX};
 use crate::names::ServiceName;
 use crate::transport::{
-    AddressChoice, AddressRegistry, Caller, ConnectError, ServiceAddresses, TrafficClass, path_pattern,
+    AddressChoice, AddressRegistry, ConnectError, NotedCaller, ServiceAddresses, TrafficClass, path_pattern,
 };
 
 /// How long the status of an answer is waited for.
@@ -90,7 +90,7 @@ pub(super) async fn post(
     let Receiver { service, protocol, addresses, uris } = receiver;
     if let Some(uri) = uris.first() {
         let path = path_pattern(&Method::POST, uri.path());
-        let caller = Caller { source: "notify".to_owned(), client: String::new(), path };
+        let caller = NotedCaller { source: "notify".to_owned(), client: String::new(), path };
         addresses.callers().note(caller, clock::now());
     }
     let mut until = Instant::now() + DELIVERY_TIMEOUT;

@@ -52,7 +52,10 @@ fn a_destination_gets_its_messages_one_by_one_and_in_order() {
         let started = queues.start_due(now);
         assert_eq!(numbers(&started), [number]);
         assert_eq!((queues.start_due(now).len(), queues.next_due(now)), (0, None), "one is in flight");
-        assert_eq!(queues.settle(&started[0], &DeliveryResult::Delivered, now, time(0)), Settled::default());
+        assert_eq!(
+            queues.record_result(&started[0], &DeliveryResult::Delivered, now, time(0)),
+            AfterDelivery::default()
+        );
     }
     assert_eq!(queues.next_due(now), None);
     assert!(queues.waiting().is_empty());
@@ -69,7 +72,7 @@ fn destinations_that_failed_leave_room_for_the_others() {
     let started = queues.start_due(begun);
     assert_eq!(started.len(), 8, "nothing is known of them yet");
     for message in &started {
-        queues.settle(message, &failed(), begun, time(0));
+        queues.record_result(message, &failed(), begun, time(0));
     }
     let now = begun + s(1);
     assert_eq!(queues.start_due(now).len(), 6);
@@ -77,7 +80,7 @@ fn destinations_that_failed_leave_room_for_the_others() {
     queues.add(message(9, "alive"), now);
     assert_eq!(queues.next_due(now), Some(now));
     assert_eq!(numbers(&queues.start_due(now)), [9]);
-    queues.settle(&started[0], &failed(), now, time(0));
+    queues.record_result(&started[0], &failed(), now, time(0));
     assert_eq!(queues.start_due(now).len(), 1, "a place is free again");
 }
 
@@ -91,16 +94,16 @@ fn a_dead_destination_delays_no_other_and_is_tried_less_and_less_often() {
         queues.add(message(100 + failures, "alive"), now);
         let started = queues.start_due(now);
         assert_eq!(numbers(&started), [1, 100 + failures], "the same message again, and the other at once");
-        let settled = queues.settle(&started[0], &failed(), now, time(0));
-        assert_eq!(settled, Settled { pause: Some(s(pause)), ..Settled::default() });
-        queues.settle(&started[1], &DeliveryResult::Delivered, now, time(0));
+        let after = queues.record_result(&started[0], &failed(), now, time(0));
+        assert_eq!(after, AfterDelivery { pause: Some(s(pause)), ..AfterDelivery::default() });
+        queues.record_result(&started[1], &DeliveryResult::Delivered, now, time(0));
         assert_eq!(queues.next_due(now), Some(now + s(pause)));
         now += s(pause);
     }
     // The receiver accepts messages again: the rest follows at once.
     let started = queues.start_due(now);
-    let settled = queues.settle(&started[0], &DeliveryResult::Delivered, now, time(0));
-    assert_eq!(settled.recovered_after, Some(8));
+    let after = queues.record_result(&started[0], &DeliveryResult::Delivered, now, time(0));
+    assert_eq!(after.recovered_after, Some(8));
     assert_eq!(numbers(&queues.start_due(now)), [2]);
 }
 
@@ -110,19 +113,19 @@ fn after_a_service_has_moved_its_messages_are_due_at_once_and_those_to_others_ar
     queues.add(message(1, "a"), now);
     queues.add(WebhookMessage { service: Some(ServiceName::new("other")), ..message(2, "b") }, now);
     for started in queues.start_due(now) {
-        queues.settle(&started, &DeliveryResult::Refused("it answered 404".into()), now, time(0));
+        queues.record_result(&started, &DeliveryResult::Refused("it answered 404".into()), now, time(0));
     }
     assert_eq!(queues.start_due(now).len(), 0, "both pause");
     queues.retry_now(|service| service.as_str() == "ops");
     let started = queues.start_due(now);
     assert_eq!(numbers(&started), [1]);
     let refused = DeliveryResult::Refused("it answered 404".into());
-    let settled = queues.settle(&started[0], &refused, now, time(0));
-    assert_eq!(settled, Settled { pause: Some(s(1)), ..Settled::default() }, "the pauses begin again");
+    let after = queues.record_result(&started[0], &refused, now, time(0));
+    assert_eq!(after, AfterDelivery { pause: Some(s(1)), ..AfterDelivery::default() }, "the pauses begin again");
     let again = queues.start_due(now + s(1));
     assert_eq!(numbers(&again), [1, 2]);
-    let settled = queues.settle(&again[0], &refused, now, time(0));
-    assert!(settled.given_up.is_empty(), "refusals at the address before do not count: this is the second");
+    let after = queues.record_result(&again[0], &refused, now, time(0));
+    assert!(after.given_up.is_empty(), "refusals at the address before do not count: this is the second");
 }
 
 #[test]
@@ -134,19 +137,19 @@ fn refused_and_too_old_messages_are_given_up() {
     for refusal in 1..=3 {
         let started = queues.start_due(now);
         assert_eq!(numbers(&started), [1]);
-        let settled = queues.settle(&started[0], &DeliveryResult::Refused("it answered 404".into()), now, time(0));
-        assert_eq!(numbers(&settled.given_up), if refusal == 3 { vec![1] } else { vec![] });
+        let after = queues.record_result(&started[0], &DeliveryResult::Refused("it answered 404".into()), now, time(0));
+        assert_eq!(numbers(&after.given_up), if refusal == 3 { vec![1] } else { vec![] });
         now += s(60);
     }
     // Failures of the receiver are retried without a limit of attempts, until the message is a day old.
     for _ in 0..20 {
         let started = queues.start_due(now);
         assert_eq!(numbers(&started), [2]);
-        assert_eq!(queues.settle(&started[0], &failed(), now, time(80_000)).given_up, []);
+        assert_eq!(queues.record_result(&started[0], &failed(), now, time(80_000)).given_up, []);
         now += s(60);
     }
     let started = queues.start_due(now);
-    assert_eq!(numbers(&queues.settle(&started[0], &failed(), now, time(86_401)).given_up), [2, 3]);
+    assert_eq!(numbers(&queues.record_result(&started[0], &failed(), now, time(86_401)).given_up), [2, 3]);
     assert!(queues.waiting().is_empty() && queues.next_due(now).is_none());
 }
 
@@ -161,7 +164,7 @@ fn beyond_the_bound_the_oldest_message_that_is_not_in_flight_is_dropped() {
     assert_eq!(queues.add(message(4, "b"), now), None, "each destination has its own bound");
     assert_eq!(queues.add(message(5, "a"), now).map(|dropped| dropped.number), Some(2));
     assert_eq!(queues.add(message(5, "a"), now), None, "it is queued already");
-    queues.settle(&started[0], &DeliveryResult::Delivered, now, time(0));
+    queues.record_result(&started[0], &DeliveryResult::Delivered, now, time(0));
     assert_eq!(queues.waiting()[&Some(ServiceName::new("ops"))], 3);
 }
 
@@ -174,7 +177,7 @@ fn messages_in_flight_are_bounded_and_the_longest_due_goes_first() {
     let started = queues.start_due(now);
     assert_eq!(numbers(&started), [1, 2]);
     assert_eq!(queues.next_due(now), None, "only a result makes room");
-    queues.settle(&started[0], &failed(), now, time(0));
+    queues.record_result(&started[0], &failed(), now, time(0));
     assert_eq!(numbers(&queues.start_due(now + s(2))), [3]);
 }
 
@@ -186,12 +189,12 @@ fn a_message_of_another_process_is_left_to_it_for_a_while_and_removed_when_sent(
     let started = queues.start_due(now);
     assert_eq!(numbers(&started), [2], "its own message first");
     queues.keep_only(&BTreeSet::from([1]));
-    queues.settle(&started[0], &DeliveryResult::Delivered, now, time(0));
+    queues.record_result(&started[0], &DeliveryResult::Delivered, now, time(0));
     assert_eq!(queues.next_due(now), Some(now + s(60)));
     assert_eq!(numbers(&queues.start_due(now + s(60))), [1]);
     queues.add(message(3, "a"), now);
     queues.keep_only(&BTreeSet::new());
-    assert_eq!(queues.waiting().values().sum::<usize>(), 1, "a message in flight stays until it is settled");
+    assert_eq!(queues.waiting().values().sum::<usize>(), 1, "a message in flight stays until its result is recorded");
 }
 
 /// A message of an older version has no destination.
@@ -237,7 +240,7 @@ proptest! {
                             let last = delivered.insert(sent.destination.clone(), sent.number).unwrap_or(0);
                             prop_assert!(last < sent.number, "{} after {last}", sent.number);
                         }
-                        for given_up in queues.settle(&sent, &attempt, now, time(0)).given_up {
+                        for given_up in queues.record_result(&sent, &attempt, now, time(0)).given_up {
                             *ends.entry(given_up.number).or_default() += 1;
                         }
                     }
@@ -247,7 +250,7 @@ proptest! {
                 None => {
                     for sent in std::mem::take(&mut in_flight) {
                         *ends.entry(sent.number).or_default() += 1;
-                        queues.settle(&sent, &DeliveryResult::Delivered, now, time(0));
+                        queues.record_result(&sent, &DeliveryResult::Delivered, now, time(0));
                     }
                     now += s(60);
                 }

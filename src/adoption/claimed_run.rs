@@ -11,7 +11,7 @@ use crate::clock;
 use crate::engine::{AdoptionStart, StartError};
 use crate::flag::{Family, InstanceKey, lower_case_uuid};
 use crate::names::RouteId;
-use crate::store::{Adoption, AdoptionState, InstanceChange, SettledAdoption};
+use crate::store::{Adoption, AdoptionOutcome, AdoptionState, InstanceChange};
 use crate::workflow::{AdoptionProgress, AnswerRecord, ControlCommand};
 
 /// How long a run is waited for before it is looked at again.
@@ -23,8 +23,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 const BY: &str = "adoption";
 
 impl Adoptions {
-    /// Begins the run of a claim, if it has not begun, and waits until it is known what it did; then settles the claim.
-    /// Ends earlier only if this process ends.
+    /// Begins the run of a claim, if it has not begun, and waits until it is known what it did; then records the
+    /// outcome. Ends earlier only if this process ends.
     pub(super) async fn finish(&self, adoption: Adoption) -> MoveOutcome {
         let mut may_have_begun = false;
         loop {
@@ -94,7 +94,7 @@ impl Adoptions {
                 Some(AdoptionProgress::NotReleased(why)) => (AdoptionState::GivenBack, Some(why)),
                 Some(AdoptionProgress::Unknown(why)) => (AdoptionState::Unknown, Some(why)),
             };
-            return self.settle(&adoption, state, reason, None).await;
+            return self.record_outcome(&adoption, state, reason, None).await;
         }
     }
 
@@ -159,8 +159,8 @@ impl Adoptions {
         InstanceKey { family, id: adoption.id.clone() }
     }
 
-    /// Records the end of an adoption, or that it is unknown. Waits until the store has it.
-    pub(super) async fn settle(
+    /// Records how an adoption ended, or that its outcome is unknown. Waits until the store has it.
+    pub(super) async fn record_outcome(
         &self,
         adoption: &Adoption,
         state: AdoptionState,
@@ -173,7 +173,7 @@ impl Adoptions {
             let shown = InstanceChange::LegacyListed(adoption.key.clone(), clock::now());
             self.apply(&key, vec![shown]).await;
         }
-        let settled = SettledAdoption {
+        let outcome = AdoptionOutcome {
             key: adoption.key.clone(),
             run: adoption.run,
             state,
@@ -182,7 +182,7 @@ impl Adoptions {
             at: clock::now(),
         };
         let holds = loop {
-            match self.store.settle_adoption(settled.clone()).await {
+            match self.store.record_adoption_outcome(outcome.clone()).await {
                 Ok(holds) => break holds,
                 Err(error) => {
                     tracing::warn!(%error, run = %adoption.run, "the store did not record the outcome of an adoption, and is asked again; until it does, the instance gets 503");
@@ -206,7 +206,7 @@ impl Adoptions {
                 self.affinity.record_adoption(&pins(adoption), Some(adoption.run));
                 self.end_under_other_ids(adoption).await;
             }
-            // Also if it was settled otherwise meanwhile: the store is asked whose the instance is.
+            // Also if another outcome was recorded meanwhile: the store is asked whose the instance is.
             AdoptionState::Adopted | AdoptionState::GivenBack | AdoptionState::Unknown | AdoptionState::Moving => {
                 self.affinity.forget_pins(&pins(adoption));
             }

@@ -20,17 +20,17 @@ use crate::flag::{EngineWork, Owner, SkipReason, State};
 use crate::workflow::Mode;
 
 /// What is copied of an exchange, and the copy of the request's body.
-pub(super) type CopyPlan = (Option<CopiedExchange>, Option<Arc<Mutex<BodyCopy>>>);
+pub(super) type CopySetup = (Option<CopiedExchange>, Option<Arc<Mutex<BodyCopy>>>);
 
 /// Opens the ticket of a request that should be compared, and prepares what copies the request and its reply.
-pub(super) fn plan_copy(
+pub(super) fn prepare_copy(
     proxied: &ProxiedRequest<'_>,
     flagged: &FlaggedRequest,
     head: &request::Parts,
     upload: &Upload,
     rung: State,
     engine_work: EngineWork,
-) -> CopyPlan {
+) -> CopySetup {
     let shared = &proxied.client.shared;
     let bytes_max = usize::try_from(shared.limits.body_capture_bytes_max).unwrap_or(usize::MAX);
     let open = || {
@@ -130,7 +130,7 @@ fn copied_request(
     let shared = &proxied.client.shared;
     let noise = u32::from(flagged.flag.route.noise.hundredths());
     CopiedRequest {
-        is_repeated: compare.is_some() && noise > 0 && fastrand::u32(..10_000) < noise,
+        will_repeat: compare.is_some() && noise > 0 && fastrand::u32(..10_000) < noise,
         sent: None,
         effect_registry: compare.as_ref().and(shared.effect_registry.as_ref()).cloned(),
         effects: None,

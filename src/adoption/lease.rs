@@ -1,0 +1,31 @@
+//! In a store that processes share: what this process has to read again when it has got a lease.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::Adoptions;
+
+/// How often it is checked whether this process has got a new lease.
+const LEASE_EVERY: Duration = Duration::from_millis(250);
+
+impl Adoptions {
+    /// In a store that processes share: after this process has got its lease, or has got it again, reads which families
+    /// have pins. Until then it does not know what others have moved.
+    pub async fn follow_lease(self: Arc<Self>) {
+        if !self.store.is_shared() {
+            return;
+        }
+        loop {
+            if !self.is_current()
+                && let Some(tenure) = self.engine.lease_tenure()
+                && self.affinity.reload_families().await.is_ok()
+            {
+                self.current_tenure.store(tenure + 1, Ordering::Release);
+            }
+            sleep(LEASE_EVERY).await;
+        }
+    }
+}

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use crate::ladder::{ChangedPromote, ForcedFileState, Ladder, RouteStatus};
 use crate::record::{BY_FILE, RecordWriter, RefusedMove};
 
-/// Adds an entry for each forced state, each change of what gates require and each refused request that has none. Called
-/// at a start and after each change of the files.
+/// Adds an entry for each forced state, each change of what gates require and each refused request that has none.
+/// Called at a start and after each change of the files.
 pub(super) fn record(ladder: &Ladder, recorder: &RecordWriter) {
     for ForcedFileState { route, forced, rung, shares, evidence } in ladder.forced_files() {
         let body = json!({
@@ -23,8 +23,9 @@ pub(super) fn record(ladder: &Ladder, recorder: &RecordWriter) {
         recorder.changed_by_file("declared", &route, forced.source, body);
     }
     for ChangedPromote { route, change, requires } in ladder.changed_promotes() {
-        let of_key = |(key, (before, after)): (&String, &(Option<String>, Option<String>))| json!({ "key": key, "before": before, "after": after });
-        let keys: Vec<Value> = change.keys.iter().map(of_key).collect();
+        let keys = change.keys.into_iter();
+        let keys: Vec<Value> =
+            keys.map(|(key, (before, after))| json!({ "key": key, "before": before, "after": after })).collect();
         let body = json!({
             "by": BY_FILE,
             "changes": [{ "part": "`promote:`", "keys": keys }],

@@ -234,10 +234,8 @@ impl<'a> ComparisonFindings<'a> {
         let Some(distance) = numbers.and_then(|(legacy, engine)| NumberDistance::of(legacy, engine)) else { return };
         let (place, kind) = (format!("{}{}", self.prefix, path.text()), self.report_as.kind_of(kind));
         let further = self.distances.note(distance, &self.differences, before, (place.as_str(), kind));
-        let texts = further.map(|index| (index, shown(self)));
-        texts
-            .into_iter()
-            .for_each(|(index, texts)| self.distances.replace(&mut self.differences, index, distance, texts));
+        let Some((index, texts)) = further.map(|index| (index, shown(self))) else { return };
+        self.distances.replace(&mut self.differences, index, distance, texts);
     }
 
     /// Adds a difference of two values whose texts `show` makes, unless it is listed already.

@@ -5,8 +5,8 @@
 //!
 //! Always true: a current request whose key is not known counts as one that could have caused any call whose request is
 //! looked up by the rule; so does each request that had to be left out (`unwatched_requests`). A request that is not
-//! current any more, or was left out, gets no call, and keeps a call that it may have caused from being given to another
-//! one.
+//! current any more, or was left out, gets no call, and keeps a call that it may have caused from being given to
+//! another one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -201,8 +201,8 @@ impl Index {
         }
     }
 
-    /// What the `traceparent` of a call says of requests whose window is over, removed from here or not yet, and of those
-    /// that were left out.
+    /// What the `traceparent` of a call says of requests whose window is over, removed from here or not yet, and of
+    /// those that were left out.
     fn earlier_in_trace(&self, sent: TraceContext, now_us: u64, earlier: &EarlierRequests) -> EarlierInTrace {
         let of_trace = self.by_trace.get(&sent.trace_id).into_iter().flatten();
         let over = of_trace.filter_map(|number| self.requests.get(number)).map(|entry| &entry.watched);

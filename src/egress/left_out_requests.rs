@@ -1,8 +1,8 @@
 //! Requests that were left out because there was no room: they were refused, or evicted from the index.
 //!
-//! Always true: each of them is among the [`EarlierRequests`] from then on, so that a call that it may have caused is not
-//! given to another request that is in the same trace, or has the same header or value. Where its value has not been
-//! read, it gets there by its trace at first and by its value once that is known, unless too many wait for theirs.
+//! Always true: each of them is among the [`EarlierRequests`] from then on, so that a call that it may have caused is
+//! not given to another request that is in the same trace, or has the same header or value. Where its value has not
+//! been read, it gets there by its trace at first and by its value once that is known, unless too many wait for theirs.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -9,10 +9,10 @@
 //! outcomes that are not equal), so that it may be looked at after each request.
 //!
 //! A place in a list stands for all elements (`$.items[*].price`). There the engine differs "alone" if it differs from
-//! legacy's first reply in an element in which legacy's second one does not, and legacy if the engine differs in none but
-//! some of the elements in which legacy's second reply does. This is not symmetric: where each of them differs in an
-//! element in which the other does not, the engine counts. Otherwise an element that the engine always has wrong would
-//! count as often as a noisy one that it has right. So noise that is in other elements each time is no noise here.
+//! legacy's first reply in an element in which legacy's second one does not, and legacy if the engine differs in none
+//! but some of the elements in which legacy's second reply does. This is not symmetric: where each of them differs in
+//! an element in which the other does not, the engine counts. Otherwise an element that the engine always has wrong
+//! would count as often as a noisy one that it has right. So noise that is in other elements each time is no noise here.
 //!
 //! Always true:
 //! - only a place at which legacy was seen to differ from itself is noise, and only if the values that it stands for

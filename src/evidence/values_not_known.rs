@@ -1,5 +1,6 @@
-//! Places at which a captured value is redacted and the workflow's does not come from the capture: of one pair it is not
-//! known whether the two differ. Over several pairs it is, where the workflow has one value and legacy had different ones.
+//! Places at which a captured value is redacted and the workflow's does not come from the capture: of one pair it is
+//! not known whether the two differ. Over several pairs it is, where the workflow has one value and legacy had
+//! different ones.
 //!
 //! Only rehearsals of captures have such places.
 

@@ -1,7 +1,8 @@
 //! The rules of a route's cohorts, as the store keeps them and the record shows them.
 //!
 //! Always true: what is shown of a condition has no literal of it. A condition may compare with a credential, and its
-//! name need not say so; what is in the record stays there. The hash of the rule shows that another literal stands there.
+//! name need not say so; what is in the record stays there. The hash of the rule shows that another literal stands
+//! there.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! What the gates of each route require by the files, and the changes of that, which get an entry in the record.
 //!
-//! Always true: a change is in the store, with the source of its entry, before it is in force, so that an entry that was
-//! lost is made at the next start. All processes that read the same files find the same source. A route that the files
-//! did not have before has no entry: its flips have what their gates wanted.
+//! Always true: a change is in the store, with the source of its entry, before it is in force, so that an entry that
+//! was lost is made at the next start. All processes that read the same files find the same source. A route that the
+//! files did not have before has no entry: its flips have what their gates wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -12,7 +12,7 @@
 //! legacy's first reply in an element in which legacy's second one does not, and legacy if the engine differs in none
 //! but some of the elements in which legacy's second reply does. This is not symmetric: where each of them differs in
 //! an element in which the other does not, the engine counts. Otherwise an element that the engine always has wrong
-//! would count as often as a noisy one that it has right. So noise that is in other elements each time is no noise here.
+//! would count as often as a noisy one that it has right. So noise that is in other elements each time is none here.
 //!
 //! Always true:
 //! - only a place at which legacy was seen to differ from itself is noise, and only if the values that it stands for

@@ -111,7 +111,8 @@ impl ChainCheck {
         let (number, newest) = (self.number + 1, self.number);
         let why = || {
             format!(
-                "may be missing: the store notes no entry as the newest any more, and did so when entry {newest} was added"
+                "may be missing: the store notes no entry as the newest any more, and did so when entry {newest} was \
+                 added"
             )
         };
         (!self.is_noted).then_some(()).ok_or_else(|| BrokenChain { number, why: why() })

@@ -74,7 +74,7 @@ pub(super) fn judge(positions: &Positions, position: &mut RoutePosition, gate: &
     }
     let is_moved = to != from || shares != shares_before;
     let route = position.route.id.clone();
-    is_moved.then(|| Move { route, from, to, shares, reason: Some(reason), overridden, gates })
+    is_moved.then_some(Move { route, from, to, shares, reason: Some(reason), overridden, gates })
 }
 
 /// What the file of a flipped route declared stays stored while the route is in no file, so that the route is

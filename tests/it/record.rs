@@ -217,7 +217,7 @@ async fn a_row_that_is_no_flip_or_entry_and_a_record_that_was_emptied_do_not_hol
         ("DELETE FROM record_entries WHERE number = 2", "entry 2: is missing: the store notes entry 2 with the hash"),
         (
             "DELETE FROM record_entries; DELETE FROM meta WHERE key = 'record_head'",
-            "it is empty, and flip 1 is in the store",
+            "the record is empty although flip 1 is in the store",
         ),
         (without_entry.as_str(), "entry 2: may be missing: the store notes no entry as the newest any more"),
     ];

@@ -10,6 +10,7 @@ use http::StatusCode;
 use super::egress_refusal::EgressRefusal;
 use super::hygiene::HeadRefusal;
 use super::legacy::CallError;
+pub(super) use super::unreadable_head::{HEAD_TOO_LARGE, MALFORMED_HEAD};
 use super::wait::Overdue;
 use super::workflow_gate::NoStore;
 use crate::exchange::{ProblemDocument, Source};
@@ -87,12 +88,6 @@ const PERHAPS_DONE: &str =
     "The request was sent to it and may have been carried out: trying again could do the work twice.";
 /// The end of a detail if the request was refused before any arm got it.
 pub(super) const NOT_BEGUN: &str = "Nothing was begun, so trying again cannot do the work twice.";
-
-/// The reason of a request whose head is larger than `head_bytes_max` or has more fields than `head_fields_max`, or
-/// whose target is longer than 65,534 bytes.
-pub(super) const HEAD_TOO_LARGE: &str = "head-too-large";
-/// The reason of a request whose head is not HTTP/1.1.
-pub(super) const MALFORMED_HEAD: &str = "malformed-head";
 
 /// The reason of a request whose head was not complete when its connection had to close during a drain.
 pub(super) const HEAD_TIMEOUT: &str = "head-timeout";

@@ -105,6 +105,7 @@ mod tunnel;
 mod turns;
 mod uncompared_request;
 mod unfinished_head;
+mod unreadable_head;
 mod unsent_body;
 mod upload;
 mod upstream;

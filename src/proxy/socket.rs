@@ -19,6 +19,7 @@ use super::headers::Scheme;
 use super::raw_socket::{self, LINGER_BYTES_MAX, Peek};
 use super::settler::Settler;
 use super::tls_stream::TlsStream;
+use super::unreadable_head;
 use super::wait::{ConnectionWait, Phase};
 
 /// The transport of a connection's HTTP bytes.
@@ -213,6 +214,8 @@ pub(super) struct ClientIo {
     /// Bytes that were already read to find out which protocol the client speaks.
     read_before: Bytes,
     closing: Closing,
+    /// What is written instead of hyper's answer to an unreadable head, and how much of it was written.
+    refusal: Option<(Bytes, usize)>,
 }
 
 impl ClientIo {
@@ -222,7 +225,32 @@ impl ClientIo {
         settler: Arc<Settler>,
         read_before: Bytes,
     ) -> Self {
-        Self { transport, wait, settler, read_before, closing: Closing::default() }
+        Self { transport, wait, settler, read_before, closing: Closing::default(), refusal: None }
+    }
+
+    /// Writes another answer instead of hyper's answer to an unreadable head, which is `count` bytes and begins with
+    /// `first`; `None` where hyper writes something else.
+    fn poll_write_refusal(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &[u8],
+        count: usize,
+    ) -> Option<Poll<io::Result<usize>>> {
+        if self.refusal.is_none() {
+            if !matches!(self.wait.phase(), Phase::Idle | Phase::Head) {
+                return None;
+            }
+            self.refusal = Some((unreadable_head::answer_instead_of(first)?, 0));
+        }
+        let (answer, written) = self.refusal.as_mut()?;
+        while *written < answer.len() {
+            match self.transport.poll_write(&self.wait, cx, &answer[*written..]) {
+                Poll::Ready(Ok(0)) => return Some(Poll::Ready(Err(io::ErrorKind::WriteZero.into()))),
+                Poll::Ready(Ok(more)) => *written += more,
+                other => return Some(other),
+            }
+        }
+        Some(Poll::Ready(Ok(count)))
     }
 }
 
@@ -251,15 +279,22 @@ fn may_end_message(bytes: &[u8]) -> bool {
 }
 
 impl AsyncWrite for ClientIo {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.transport.poll_write(&self.wait, cx, buf)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.poll_write_refusal(cx, buf, buf.len()) {
+            Some(written) => written,
+            None => self.transport.poll_write(&self.wait, cx, buf),
+        }
     }
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.transport.poll_write_vectored(&self.wait, cx, bufs)
+        let count = || bufs.iter().map(|buf| buf.len()).sum();
+        match bufs.first().and_then(|first| self.poll_write_refusal(cx, first, count())) {
+            Some(written) => written,
+            None => self.transport.poll_write_vectored(&self.wait, cx, bufs),
+        }
     }
     fn is_write_vectored(&self) -> bool {
         true

@@ -223,6 +223,18 @@ async fn a_listed_address_that_is_this_process_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_head_cannot_be_read_gets_a_reason_and_is_counted() {
+    let system = EgressSystem::with_bank("http://127.0.0.1:9").await;
+    let reply = system.get("/bank/x?\"a\"<b>").await;
+    let body = String::from_utf8_lossy(&reply.body).into_owned();
+    assert_eq!((reply.status, reply.header("content-type")), (400, Some("application/problem+json")), "{body}");
+    assert!(body.contains("urn:pointsman:problem:malformed-head") && body.contains("percent-encoded"), "{body}");
+    let labels = [("reason", "malformed-head")];
+    let counted = |metrics: &crate::support::Metrics| metrics.sum("pointsman_refusals_total", &labels) == 1.0;
+    system.pointsman.until_metric("it is counted", counted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn calls_that_are_slow_cut_or_doubled_are_passed_on() {
     let bank = Origin::start(OriginReply::Json("{\"id\":1}")).await;
     let system = EgressSystem::with_bank(&format!("{{ urls: ['{}'], first_byte: 2s }}", bank.url())).await;

@@ -111,6 +111,8 @@ async fn refused_requests_are_counted_and_logged_by_reason() {
     ] {
         let reply = RawConnection::connect(pointsman.listen).await.send(request).await.reply().await;
         assert_eq!(reply.status, status, "{reason}");
+        let body = String::from_utf8_lossy(&reply.body).into_owned();
+        assert!(body.contains(&format!("urn:pointsman:problem:{reason}")), "{reason}: {body}");
         let labels = [("route", "default"), ("reason", reason)];
         pointsman.until_metric(reason, |metrics| metrics.sum("pointsman_refusals_total", &labels) == 1.0).await;
         let line = pointsman.log().lines().find(|line| line.contains(reason)).map(str::to_owned);

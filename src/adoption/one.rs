@@ -205,7 +205,8 @@ impl Adoptions {
                 self.finish(adoption).await
             }
             AdoptionClaim::Held(adoption) => {
-                // Of an adopted one, the last process may not have recorded everything.
+                // The process that adopted it may have ended before it recorded legacy's instance as ended under the
+                // family's other ids.
                 if adoption.state == AdoptionState::Adopted {
                     self.end_under_other_ids(&adoption).await;
                 }

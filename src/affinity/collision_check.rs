@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use super::instances::Instances;
@@ -29,6 +29,9 @@ const BATCH_MAX: usize = 512;
 /// How many pins of each family are checked at a start, the newest: more than are made while a collision is on its way
 /// to the store.
 const CHECKED_AT_START_MAX: usize = 1_000;
+/// And how much older than the newest pin of the family a pin may be that is checked at a start: what was pinned before
+/// that was checked, and a collision stored, while the process that made the newest one still wrote to the store.
+const CHECKED_AT_START_AGE: SignedDuration = SignedDuration::from_mins(10);
 /// How many times a healthy store is asked about one id.
 const TRIES_MAX: u32 = 8;
 /// The pauses before the store is asked again, each twice as long as the one before.
@@ -140,7 +143,9 @@ impl Checker {
                 || Family::from(stored_under.clone()),
                 |row| Family::new(row.route.clone(), row.earlier_ids.clone().into()),
             );
-            let is_new = |pin: &PinRecord| accepted.is_none_or(|accepted| pin.at > accepted);
+            let newest = pins.iter().map(|pin| pin.at).max();
+            let is_last = |pin: &PinRecord| newest.is_some_and(|at| at.duration_since(pin.at) <= CHECKED_AT_START_AGE);
+            let is_new = |pin: &PinRecord| is_last(pin) && accepted.is_none_or(|accepted| pin.at > accepted);
             for PinRecord { key, run, .. } in pins.into_iter().filter(is_new) {
                 if let Some(run) = run {
                     self.check(&key, GivenBy::Run(run, &family)).await;
@@ -149,10 +154,11 @@ impl Checker {
         }
     }
 
-    /// Asks the store about the id `of` of a family until it answers. `None`: it answers, but not to this question.
+    /// Asks the store until it answers. `about`: what is asked for, an id or more, of the family of this route. `None`:
+    /// the store answers others, but this question only with errors.
     async fn ask<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
-        (route, of): (&RouteId, &str),
+        (route, about): (&RouteId, &str),
         question: impl Fn() -> F,
     ) -> Option<T> {
         let (mut pause, mut tries) = (RETRY_PAUSE_MIN, 0);
@@ -165,14 +171,14 @@ impl Checker {
             tries = if self.store.healthy() { tries + 1 } else { 0 };
             if tries >= TRIES_MAX {
                 tracing::error!(
-                    %error, %route, id = of,
+                    %error, %route, about,
                     "whether both arms gave out this id cannot be read: a pin collision may go unnoticed"
                 );
                 return None;
             }
             if pause == RETRY_PAUSE_MIN {
                 tracing::warn!(
-                    %error, %route, id = of,
+                    %error, %route, about,
                     "whether both arms gave out this id is not known; the store is asked again"
                 );
             }

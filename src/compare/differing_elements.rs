@@ -3,13 +3,14 @@
 //! An element is known by its index in legacy's list, or by its key, and by those of the lists around it, so that the
 //! elements in which two replies differ from the same reply of legacy can be held against each other.
 //!
-//! Always true: where no list element differs nothing is kept, so that equal replies cost nothing.
+//! Always true: where no list element differs nothing is kept, so that equal replies cost nothing. Where there are too
+//! many to keep, more are assumed at each path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// The most elements that are known of one difference.
-const ELEMENTS_MAX: usize = 1_024;
+/// The most elements that are known of a pair, of all its differences together.
+const ELEMENTS_MAX: usize = 4_096;
 
 /// An element of a list of legacy's, by its index, or a member of an object whose keys are ids, by its key.
 #[derive(Clone, Copy, Debug, Hash)]
@@ -41,7 +42,7 @@ pub(super) enum ElementKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DifferingElements {
     known: BTreeSet<u64>,
-    /// Whether there are more: elements that legacy's list does not have, or more than [`ELEMENTS_MAX`].
+    /// Whether there are, or may be, more: elements that legacy's list does not have, or more than [`ELEMENTS_MAX`].
     has_others: bool,
 }
 
@@ -55,39 +56,60 @@ impl DifferingElements {
     pub fn are_among(&self, others: &Self) -> bool {
         !self.has_others && self.known.is_subset(&others.known)
     }
-
-    fn add(&mut self, element: ElementKey) {
-        match element {
-            ElementKey::Hash(hash) if self.known.len() < ELEMENTS_MAX => drop(self.known.insert(hash)),
-            ElementKey::Hash(hash) => self.has_others |= !self.known.contains(&hash),
-            ElementKey::NotOfLegacy => self.has_others = true,
-            ElementKey::Only => {}
-        }
-    }
 }
 
-/// For each difference that is listed, by its index, the elements that have it; none, beyond the end.
-#[derive(Clone, Default)]
-pub(super) struct ElementsByDifference(Vec<DifferingElements>);
+/// The elements that have each difference, in the order in which they were found. Only added to, so that going back to
+/// a savepoint costs nothing.
+#[derive(Default)]
+pub(super) struct ElementsByDifference {
+    /// Each with the index of its difference.
+    found: Vec<(usize, ElementKey)>,
+    /// How many found no room.
+    dropped: usize,
+}
+
+/// What was found by some moment.
+#[derive(Clone, Copy)]
+pub(super) struct ElementsSavepoint {
+    found: usize,
+    dropped: usize,
+}
 
 impl ElementsByDifference {
     /// Adds an element that has the difference with this index.
     pub(super) fn add(&mut self, index: usize, element: ElementKey) {
-        if element == ElementKey::Only {
-            return;
-        }
-        if self.0.len() <= index {
-            self.0.resize(index + 1, DifferingElements::default());
-        }
-        if let Some(elements) = self.0.get_mut(index) {
-            elements.add(element);
+        match element {
+            ElementKey::Only => {}
+            ElementKey::Hash(_) | ElementKey::NotOfLegacy if self.found.len() < ELEMENTS_MAX => {
+                self.found.push((index, element));
+            }
+            ElementKey::Hash(_) | ElementKey::NotOfLegacy => self.dropped += 1,
         }
     }
 
+    pub(super) fn savepoint(&self) -> ElementsSavepoint {
+        ElementsSavepoint { found: self.found.len(), dropped: self.dropped }
+    }
+
+    pub(super) fn roll_back_to(&mut self, savepoint: ElementsSavepoint) {
+        self.found.truncate(savepoint.found);
+        self.dropped = savepoint.dropped;
+    }
+
     /// Those of the differences in lists. `names` has the name of each listed difference, in their order.
-    pub(super) fn by_name<N: Ord>(self, names: impl Iterator<Item = N>) -> BTreeMap<N, DifferingElements> {
-        let is_any = |elements: &DifferingElements| elements.has_others || !elements.known.is_empty();
-        names.zip(self.0).filter(|(_, elements)| is_any(elements)).collect()
+    pub(super) fn by_name<N: Ord + Clone>(self, names: impl Iterator<Item = N>) -> BTreeMap<N, DifferingElements> {
+        let names: Vec<N> = names.collect();
+        let mut all: BTreeMap<N, DifferingElements> = BTreeMap::new();
+        for (index, element) in self.found {
+            let Some(name) = names.get(index) else { continue };
+            let of_name = all.entry(name.clone()).or_default();
+            match element {
+                ElementKey::Hash(hash) => drop(of_name.known.insert(hash)),
+                ElementKey::Only | ElementKey::NotOfLegacy => of_name.has_others = true,
+            }
+        }
+        all.values_mut().for_each(|elements| elements.has_others |= self.dropped > 0);
+        all
     }
 }
 
@@ -125,11 +147,18 @@ mod tests {
     fn of_elements_that_legacy_does_not_have_nothing_is_known() {
         let longer = differing("$.items[*]", list(&[1, 2, 3, 4, 5], "a")).unwrap();
         assert!(!longer.are_among(&longer));
-        let many = |count: u64| DifferingElements::new(0..count, false);
-        let mut all = many(ELEMENTS_MAX as u64);
-        all.add(ElementKey::Hash(3));
-        assert!(all.are_among(&many(2_000)));
-        all.add(ElementKey::Hash(5_000));
-        assert!(!all.are_among(&many(10_000)), "more than are known");
+        // More than are kept, of which those at the other path came first.
+        let mut elements = ElementsByDifference::default();
+        elements.add(1, ElementKey::Hash(1));
+        let before = elements.savepoint();
+        (0..ELEMENTS_MAX as u64).for_each(|hash| elements.add(0, ElementKey::Hash(hash)));
+        let all = DifferingElements::new(0..ELEMENTS_MAX as u64, false);
+        let by_name = |elements: &mut ElementsByDifference| std::mem::take(elements).by_name(["a", "b"].into_iter());
+        let found = by_name(&mut elements);
+        assert!(!found["a"].are_among(&all) && !found["b"].are_among(&all));
+        (0..ELEMENTS_MAX as u64).for_each(|hash| elements.add(0, ElementKey::Hash(hash)));
+        elements.roll_back_to(before);
+        elements.add(0, ElementKey::Only);
+        assert_eq!(by_name(&mut elements), BTreeMap::from([("a", DifferingElements::new([0], false))]));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::body_rules::RuleId;
 use super::bounds::BoundExceeded;
 use super::compared_parts::ComparedParts;
-use super::differing_elements::ElementsByDifference;
+use super::differing_elements::{ElementsByDifference, ElementsSavepoint};
 use super::effects::EffectCoverage;
 use super::fingerprint::fingerprint;
 use super::id_map::FoundIds;
@@ -65,7 +65,7 @@ pub(super) struct ComparisonFindings<'a> {
 /// The findings at one moment, to which they are rolled back if one difference is to replace several.
 pub(super) struct Savepoint {
     differences: usize,
-    elements: ElementsByDifference,
+    elements: ElementsSavepoint,
     found: u64,
     truncated: bool,
     uses: UsesSavepoint,
@@ -342,7 +342,7 @@ impl<'a> ComparisonFindings<'a> {
     pub(super) fn savepoint(&self) -> Savepoint {
         Savepoint {
             differences: self.differences.len(),
-            elements: self.elements.clone(),
+            elements: self.elements.savepoint(),
             found: self.found,
             truncated: self.truncated,
             uses: self.uses.savepoint(),
@@ -360,7 +360,7 @@ impl<'a> ComparisonFindings<'a> {
     pub(super) fn roll_back_to(&mut self, savepoint: Savepoint) {
         self.differences.truncate(savepoint.differences);
         self.distances.roll_back_to(&savepoint.distances, &mut self.differences);
-        self.elements = savepoint.elements;
+        self.elements.roll_back_to(savepoint.elements);
         self.found = savepoint.found;
         self.truncated = savepoint.truncated;
         self.uses.roll_back_to(savepoint.uses);

@@ -84,7 +84,7 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     let add_value: &dyn Fn(&mut BasisHasher, &str) = &|hasher, value| hasher.add(value);
     let rules_of_route = setup.rules.get(&route.id);
     let rules_hash = rules_of_route.map_or("", |rules| rules.hash());
-    let text_of_rules = |rules: &Arc<Rules>| serde_json::to_string(rules.draft()).unwrap_or_default();
+    let text_of_rules = |rules: &Arc<Rules>| rules.shown_draft();
     // Rules that compare something are kept as a whole.
     let rules_without_effect = rules_of_route.filter(|rules| rules.compare_no_reply()).map(text_of_rules);
     part("the version of the expression language", DIALECT.to_string(), add_value);

@@ -50,12 +50,11 @@ async fn rejudge_route(
     let _deferred = parts.evidence.defer_sample_writes(key);
     let samples = parts.store.samples(key.clone(), limits.samples_per_route_max()).await?;
     let route = route_of_candidate(key).unwrap_or_else(|| key.clone());
-    let before = serde_json::from_str::<RulesDraft>(&pairs.rules).ok();
+    let before = RulesDraft::of_shown(&pairs.rules);
     let before = before.and_then(|draft| rules_of(&route)?.check_draft(&draft));
     let after = parts.rules.load().get(key).cloned();
-    let rules = |rules: &Rules| serde_json::to_string(rules.draft()).unwrap_or_default();
     let (since, rules_before) = (pairs.since, pairs.rules.clone());
-    let rules_after = after.as_deref().map(rules).unwrap_or_default();
+    let rules_after = after.as_deref().map(Rules::shown_draft).unwrap_or_default();
     let judged = match (before, after) {
         (Some(before), Some(after)) => {
             let added = Allowances::added(before.draft(), after.draft());

@@ -9,6 +9,7 @@ use super::effects::{CallTemplate, EffectRulesDraft};
 use super::number::NumberForm;
 use super::rule_drafts::{AssertDraft, IdDraft, IgnoreDraft, ToleranceDraft, UnorderedDraft};
 use super::text_rules::TextRulesDraft;
+use crate::secret::RedactRules;
 
 /// How a route's pairs are compared.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -89,4 +90,6 @@ pub struct CompareContext<'a> {
     pub calls: &'a [CallTemplate],
     /// The services that are declared.
     pub services: &'a [&'a str],
+    /// What the route declares as secret.
+    pub redact: Option<&'a RedactRules>,
 }

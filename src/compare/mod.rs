@@ -84,6 +84,7 @@ mod rules;
 mod rules_by_node;
 mod sample;
 mod secret_source;
+mod shown_condition;
 mod structure;
 mod structure_text;
 mod suggest;

@@ -1,6 +1,8 @@
 //! The rules of a route by their id, as texts, with the conditions under which they apply.
 
+use super::shown_condition::shown;
 use crate::expression::Expression;
+use crate::secret::RedactRules;
 
 /// Identifies a rule: its index in [`RuleTexts`]. The uses of each rule are counted by this index.
 pub(super) type RuleId = usize;
@@ -47,6 +49,8 @@ pub(super) struct RuleTexts {
     entries: Vec<Entry>,
     /// The names of the kinds of ids, after the empty one of [`IdKind::ANY`]; empty if none is declared.
     kinds: Vec<String>,
+    /// What the route declares as secret: no text has a literal that is compared with it.
+    redact: RedactRules,
 }
 
 #[derive(Clone)]
@@ -60,6 +64,14 @@ struct Entry {
 }
 
 impl RuleTexts {
+    /// No texts, of a route that declares this as secret.
+    pub(super) fn new(redact: Option<&RedactRules>) -> Self {
+        Self { redact: redact.cloned().unwrap_or_default(), ..Self::default() }
+    }
+    /// What the route declares as secret.
+    pub(super) fn redact(&self) -> &RedactRules {
+        &self.redact
+    }
     /// Adds a rule, and returns its id.
     pub(super) fn register(&mut self, text: String) -> RuleId {
         self.add(text, None, false)
@@ -68,7 +80,7 @@ impl RuleTexts {
     pub(super) fn register_when(&mut self, text: String, when: Option<Expression>) -> RuleId {
         match when {
             Some(when) => {
-                let text = format!("{text} when ${{{}}}", when.source());
+                let text = format!("{text} when ${{{}}}", shown(when.source(), &self.redact));
                 let failed = self.register_note(format!("{text} (condition failed: the rule did not apply)"));
                 let rule = self.add(text, Some(when), false);
                 self.entries[rule].failed = Some(failed);

@@ -16,6 +16,7 @@ use super::effects::{CallRole, EffectRules};
 use super::observation::Intent;
 use super::rule_drafts::Written;
 use super::rule_warnings;
+use super::shown_condition::shown;
 use super::text_rules::TextRules;
 use super::whole_body::WholeBodyIgnored;
 use crate::expression::{EFFECTS, EFFECTS_OF_ALL_STEPS, Expression, ReadPath};
@@ -44,6 +45,7 @@ pub struct Rules {
 /// A condition that must hold.
 #[derive(Clone)]
 pub(super) struct Assert {
+    /// What is shown of its text.
     pub(super) source: String,
     pub(super) expression: Expression,
     /// Where it is evaluated; `None`: where legacy did not answer 4xx or 5xx.
@@ -101,7 +103,8 @@ impl Rules {
         let errors_before = problems.iter().filter(|p| p.severity == crate::problem::Severity::Error).count();
         let whole_body_ignored = WholeBodyIgnored::of(&draft.ignore);
         let own = Arc::new(draft.clone());
-        let mut rules = Rules { hash: hash_of(draft), whole_body_ignored, draft: own, ..Rules::default() };
+        let texts = RuleTexts::new(context.redact);
+        let mut rules = Rules { texts, hash: hash_of(draft), whole_body_ignored, draft: own, ..Rules::default() };
         // Before the rules, of which the first may name a kind that a later one declares.
         let ids = draft.effects.values().fold(draft.ids.iter().collect(), |mut ids: Vec<_>, of_step| {
             ids.extend(&of_step.ids);
@@ -147,7 +150,7 @@ impl Rules {
             let Some(written) = Written::of(&draft.0, "that", &site.key("assert").index(n)) else { continue };
             let when = condition::when(written.when.as_ref(), problems);
             if let Some(expression) = assert(written.text(), &written.site, context, problems) {
-                let source = written.text().trim().to_owned();
+                let source = shown(written.text().trim(), rules.texts.redact()).into_owned();
                 let why = match &when {
                     None => "(not evaluated: legacy answered 4xx or 5xx)",
                     Some(_) => "(condition failed: it was not evaluated)",

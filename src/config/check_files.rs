@@ -28,6 +28,7 @@ use crate::flag::file::{
 };
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::problem::{Problems, Segment, Severity, Site, nearest};
+use crate::secret::RedactRules;
 use crate::workflow::{Adoption, DeclaredNames, EffectClass, Plan};
 
 /// Checks `pointsman.yaml`.
@@ -186,6 +187,8 @@ pub(crate) fn routes<'a>(
     route_problems.retain(|p| !without_form.contains(&p.site));
     problems.extend(route_problems);
     let mut rules = BTreeMap::new();
+    let redact_of: BTreeMap<&str, &RedactRules> =
+        checked.iter().map(|route| (route.id.as_str(), &route.redact)).collect();
     let service_names: Vec<&str> = services.keys().map(ServiceName::as_str).collect();
     for (site, draft) in &drafts {
         let plan = draft.workflow.as_deref().and_then(|name| workflows.get(name)).and_then(|(_, plan)| plan.as_ref());
@@ -209,6 +212,7 @@ pub(crate) fn routes<'a>(
             runs: &runs,
             calls: &calls,
             services: &service_names,
+            redact: Some(redact_of.get(&*draft.id).copied().unwrap_or(&main.redact)),
         };
         if let Some(checked) = Rules::check(&draft_rules, &site, &context, problems) {
             rules.insert(draft.id.as_str().into(), Arc::new(checked));

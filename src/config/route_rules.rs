@@ -18,6 +18,7 @@ use super::uncompared_steps::running_steps;
 use crate::compare::{CallTemplate, CompareContext, Rules, RulesDraft};
 use crate::names::RouteId;
 use crate::problem::{Problems, Site};
+use crate::secret::RedactRules;
 
 /// How the pairs of one route are compared, and what its rules may refer to.
 #[derive(Clone)]
@@ -31,6 +32,8 @@ pub struct RouteRules {
     calls: Vec<CallTemplate>,
     services: Vec<String>,
     has_workflow: bool,
+    /// What the route declares as secret.
+    redact: RedactRules,
 }
 
 /// Rules that were checked, with the warnings of the check.
@@ -46,7 +49,8 @@ impl RouteRules {
     #[cfg(test)]
     pub fn of_intents(rules: Arc<Rules>, intents: &[&str]) -> Self {
         let intents = intents.iter().map(|&name| name.to_owned()).collect();
-        Self { rules, intents, runs: Vec::new(), calls: Vec::new(), services: Vec::new(), has_workflow: true }
+        let redact = RedactRules::default();
+        Self { rules, intents, runs: Vec::new(), calls: Vec::new(), services: Vec::new(), has_workflow: true, redact }
     }
     /// The rules of a route of these files; `None` if they do not have the route.
     pub fn of(setup: &Setup, route: &RouteId) -> Option<Self> {
@@ -67,6 +71,7 @@ impl RouteRules {
             calls,
             services: setup.services.keys().map(ToString::to_string).collect(),
             has_workflow: route.workflow.is_some(),
+            redact: route.redact.clone(),
         })
     }
 
@@ -76,7 +81,8 @@ impl RouteRules {
         let runs: Vec<&str> = self.runs.iter().map(String::as_str).collect();
         let services: Vec<&str> = self.services.iter().map(String::as_str).collect();
         let has_workflow = self.has_workflow;
-        call(&CompareContext { has_workflow, intents: &intents, runs: &runs, calls: &self.calls, services: &services })
+        let (calls, redact) = (&self.calls, Some(&self.redact));
+        call(&CompareContext { has_workflow, intents: &intents, runs: &runs, calls, services: &services, redact })
     }
 
     /// Checks a text as the `compare:` of the route, with or without that key; `file` is its name in the findings.

@@ -201,8 +201,7 @@ fn allowances(before: &str, after: &str) -> Option<Allowances> {
     if before == after {
         return None;
     }
-    let draft = |rules: &str| serde_json::from_str::<RulesDraft>(rules).ok();
-    Allowances::added(&draft(before)?, &draft(after)?)
+    Allowances::added(&RulesDraft::of_shown(before)?, &RulesDraft::of_shown(after)?)
 }
 
 /// The names of the parts whose hashes differ; at most [`CHANGED_PARTS_MAX`].

@@ -59,6 +59,10 @@ impl RedactRules {
         replace_secrets(text, &|name| self.is_secret(name), self.detectors, &mut note);
         is_found
     }
+    /// Whether places in bodies are declared as secret by a JSONPath.
+    pub fn has_paths(&self) -> bool {
+        !self.paths.is_empty()
+    }
     /// Which detectors search.
     pub fn detectors(&self) -> Detectors {
         self.detectors

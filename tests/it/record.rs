@@ -278,6 +278,35 @@ async fn a_change_of_the_rules_is_an_entry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_literal_that_a_rules_condition_compares_with_a_secret_is_shown_or_stored() {
+    let mut system = System::start().await;
+    let (ignored, condition) = ("ignore: [$.at]", r#"request.headers["x-api-key"] == "k3y-zz""#);
+    for (index, path) in ["$.at", "$.by"].into_iter().enumerate() {
+        let rules = format!(
+            "ignore: [{{ path: {path}, when: '${{{condition}}}' }}], assert: ['${{{condition} || legacy.status == 200}}']"
+        );
+        system.flags.write("routes/orders.yaml", &ROUTES.replace(ignored, &rules));
+        until("the entry", || async {
+            let page = system.pointsman.get("/api/v2/record").await;
+            let all = page["entries"].as_array().cloned().unwrap_or_default();
+            (all.iter().filter(|entry| entry["kind"] == "basis").count() == index + 1).then_some(())
+        })
+        .await;
+    }
+    let shown = output_text(&system.pointsman.cli(&["record", "show", "orders", "--json"]).await);
+    assert!(shown.contains(r#"request.headers[\"x-api-key\"] == \"***\""#), "{shown}");
+    let evidence = system.pointsman.get("/api/v2/routes/orders/evidence").await.to_string();
+    let metrics = system.pointsman.api(Method::GET, "/metrics", Value::Null).await;
+    let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+    assert!([&shown, &evidence, &metrics].into_iter().all(|text| !text.contains("k3y")), "{shown}\n{evidence}");
+    system.pointsman.stop().await;
+    for file in std::fs::read_dir(system.dir.path()).expect("the store").flatten() {
+        let bytes = std::fs::read(file.path()).unwrap_or_default();
+        assert!(!bytes.windows(3).any(|window| window == b"k3y"), "{:?}", file.path());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_a_start_finds_is_an_entry_with_what_the_files_said_before() {
     let mut system = System::start().await;
     system.pointsman.stop().await;

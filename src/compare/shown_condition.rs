@@ -1,5 +1,5 @@
-//! What is shown and kept of the conditions of rules (`when:`, `assert:`): their text, but for one that may compare with
-//! a secret, which stands there without its literals.
+//! What is shown and kept of the conditions of rules (`when:`, `assert:`): their text. One that may compare with a
+//! secret is shown and kept without its literals.
 
 use std::borrow::Cow;
 
@@ -18,8 +18,7 @@ pub(super) fn shown<'a>(source: &'a str, redact: &RedactRules) -> Cow<'a, str> {
     }
 }
 
-/// Whether a literal of the text may be a secret: it looks like one, or the expression reads a value that is, or may be,
-/// secret.
+/// Whether a literal of the text may be a secret: it looks like one, or the expression reads what may be secret.
 fn may_hold_secret(source: &str, redact: &RedactRules) -> bool {
     let mut names =
         source.split(|c: char| !c.is_alphanumeric() && c != '-' && c != '_').filter(|name| !name.is_empty());

@@ -1,5 +1,5 @@
-//! What is shown and kept of rules: their text. A condition (`when:`, `assert:`) or the filter of a path that may compare
-//! with a secret is shown and kept without its literals, and a pattern without what looks like a secret.
+//! What is shown and kept of rules: their text. A condition (`when:`, `assert:`) or the filter of a path that may
+//! compare with a secret is shown and kept without its literals, and a pattern without what looks like a secret.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,8 @@ use crate::secret::{FoundSecret, RedactRules, STARS, members_apart, replace_secr
 /// So many letters and digits behind a secret name in a pattern may be a secret.
 const LITERAL_CHARS_MIN: usize = 4;
 
-/// What is shown of the text of a path: one with a filter that may compare with a secret has no literals in its filters.
+/// What is shown of the text of a path: one with a filter that may compare with a secret has no literals in its
+/// filters.
 pub(super) fn shown_path<'a>(text: &'a str, redact: &RedactRules) -> Cow<'a, str> {
     let is_of_name = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
     let mut names = text.split(|c| !is_of_name(c)).filter(|name| !name.is_empty());

@@ -380,7 +380,8 @@ impl<'a> ComparisonFindings<'a> {
             (false, _) => Verdict::Mismatch,
         };
         ignored_by.extend(self.notes.counted(&rules.texts));
-        let fingerprint = fingerprint(&self.differences, self.cause.as_deref(), self.distances.largest());
+        let fingerprint =
+            fingerprint(&self.differences, self.truncated, self.cause.as_deref(), self.distances.largest());
         Comparison {
             verdict,
             elements: self.elements.by_name(self.differences.iter().map(|d| (d.path.clone(), d.kind))),

@@ -150,6 +150,7 @@ pub use effects::{
     CallRole, CallTemplate, CorrespondingCall, EffectCoverage, EffectRulesDraft, IntentCounts, StepCoverage,
     any_spelling, authority_of_url, corresponding_call, path_of_url, path_without_values, url_without_values,
 };
+pub use fingerprint::is_of_cut_list;
 pub use kept::{
     CallPair, CallText, ComparedTo, KeepContext, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, PairRecord,
     Rejudged, SensitiveParts, keep, rejudge,
@@ -171,4 +172,5 @@ pub use suggest::{
 };
 pub use text_rules::{TextRulesDraft, TimesDraft};
 pub use uncompared_headers::UncomparedHeader;
+pub use value_path::may_stand_for_several_names;
 pub use verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, UnparsableBody, Verdict};

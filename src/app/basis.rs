@@ -86,7 +86,7 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     let rules_hash = rules_of_route.map_or("", |rules| rules.hash());
     let text_of_rules = |rules: &Arc<Rules>| rules.shown_draft();
     // Rules that compare something are kept as a whole.
-    let rules_without_effect = rules_of_route.filter(|rules| rules.compare_no_reply()).map(text_of_rules);
+    let rules_without_effect = rules_of_route.filter(|rules| rules.compares_no_reply()).map(text_of_rules);
     part("the version of the expression language", DIALECT.to_string(), add_value);
     part(RULES, rules_without_effect.unwrap_or_default(), &|hasher, _| hasher.add(rules_hash));
     part("the address of its legacy service", addresses(Some(&route.legacy)), &|hasher, _| {
@@ -171,7 +171,7 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
         true => (String::new(), String::new()),
         false => (noise(setup, route, true), noise(setup, route, false)),
     };
-    let rules = rules_of_route.filter(|rules| !rules.compare_no_reply()).map(text_of_rules).unwrap_or_default();
+    let rules = rules_of_route.filter(|rules| !rules.compares_no_reply()).map(text_of_rules).unwrap_or_default();
     let Promote { pairs, mismatch_below, .. } = route.promote;
     let wanted = WantedPairs { pairs, mismatch_below };
     EvidenceBasis { hash: basis.hash(), parts, plan, noise, noise_apart_from_rules, rules, wanted }

@@ -20,7 +20,7 @@ impl BasisHasher {
     }
 
     /// Adds the base URLs of a service and by which names it is asked, or an empty list if the files do not have the
-    /// service. What is as by default is left out: the evidence of earlier versions goes on.
+    /// service. Default values are not hashed, so that the evidence of earlier versions stays valid.
     pub(super) fn add_addresses(&mut self, service: Option<&Service>) {
         let urls = service.map_or(&[][..], |service| &service.urls);
         self.add_count(urls.len());
@@ -37,7 +37,7 @@ pub(super) fn addresses(service: Option<&Service>) -> String {
     joined(urls.iter().map(|url| url.uri.to_string()).chain(service.into_iter().flat_map(names)))
 }
 
-/// By which names a service is asked beside its addresses: a gateway may choose by them who answers.
+/// The names that are sent to a service beside its addresses (`host:`, `tls.server_name`): a gateway may route by them.
 fn names(service: &Service) -> Vec<String> {
     let host = match &service.host {
         SentHost::Client => None,

@@ -129,7 +129,7 @@ impl Work {
         let first = samples.first()?;
         let are_places_enough = |added: Allowances| {
             added.decide_by_place
-                && !(added.ignores_calls && before.have_values())
+                && !(added.ignores_calls && before.hides_path_values())
                 && !first.differences.iter().any(|difference| may_stand_for_several_names(&difference.path))
                 && !is_of_cut_list(fingerprint)
         };

@@ -22,7 +22,8 @@ pub struct Allowances {
     /// Whether the path and the kind of a difference tell whether it is allowed, without the values: no index, filter,
     /// condition or tolerance was added, and no name that paths do not show.
     pub decide_by_place: bool,
-    /// Whether calls by legacy are left out, of whose paths a place may show less than the rule asks for.
+    /// Whether `ignore_calls` grew. Places show the paths of calls without values, so a place may not tell whether the
+    /// rule covers the call.
     pub ignores_calls: bool,
 }
 

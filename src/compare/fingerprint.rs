@@ -3,10 +3,10 @@
 use super::magnitude::Magnitude;
 use super::verdict::Difference;
 
-/// That of pairs without a difference, which most are.
+/// The fingerprint of pairs without a difference, which is the most frequent one.
 const OF_NONE: &str = "af1349b9f5f9a1a6";
 
-/// How the fingerprint of a pair ends of which not all differences are listed.
+/// Suffix of the fingerprint of a pair whose list of differences was cut.
 const OF_CUT: &str = "-cut";
 
 /// A hash of the set of paths and kinds, of the cause, and of how far the numbers that differ are apart; and whether
@@ -42,7 +42,7 @@ fn hash_of(differences: &[Difference], cause: Option<&str>, largest: Option<Magn
     let numbers: Option<&[u8]> = match largest {
         Some(Magnitude::Rounding) => Some(b"\0numbers differ by rounding"),
         Some(Magnitude::Near) => Some(b"\0numbers are near each other"),
-        // The fingerprints that earlier versions stored.
+        // Nothing is added, so that fingerprints that earlier versions stored stay valid.
         Some(Magnitude::Far) | None => None,
     };
     if let Some(numbers) = numbers {

@@ -156,7 +156,7 @@ pub use kept::{
     Rejudged, SensitiveParts, keep, rejudge,
 };
 pub use magnitude::largest_distance;
-pub use not_known::{NOT_KNOWN, NotKnownValues};
+pub use not_known::{NOT_KNOWN, UndecidedValues};
 pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, InstanceIds, Pair};

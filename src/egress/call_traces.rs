@@ -10,7 +10,7 @@ pub(super) struct CallTraces {
     first: Option<TraceContext>,
     others: Vec<TraceContext>,
     /// Whether there are different fields, readable or not.
-    contradict: bool,
+    has_different_fields: bool,
 }
 
 impl CallTraces {
@@ -19,15 +19,15 @@ impl CallTraces {
         let mut traces = fields.iter().filter_map(|field| TraceContext::parse(field.as_bytes()));
         let (first, others) = (traces.next(), traces.collect());
         let one = fields.iter().next();
-        Self { first, others, contradict: fields.iter().any(|field| Some(field) != one) }
+        Self { first, others, has_different_fields: fields.iter().any(|field| Some(field) != one) }
     }
     /// The one that the first readable field names.
     pub(super) fn first(&self) -> Option<TraceContext> {
         self.first
     }
     /// Whether different fields were sent.
-    pub(super) fn contradict(&self) -> bool {
-        self.contradict
+    pub(super) fn has_different_fields(&self) -> bool {
+        self.has_different_fields
     }
     /// The ids of the traces.
     pub(super) fn ids(&self) -> impl Iterator<Item = u128> {

@@ -158,7 +158,7 @@ impl Index {
         let current = |numbers: &BTreeSet<u64>| self.current(numbers.range(..before), now_us);
         let traces = CallTraces::of(&effect.headers);
         let sent = traces.first();
-        if traces.contradict() {
+        if traces.has_different_fields() {
             let CandidatesByRule { known, unknown, .. } = self.by_rule(effect, now_us, before, earlier);
             let named = traces.ids().filter_map(|id| self.by_trace.get(&id)).flat_map(current);
             let possible: BTreeMap<u64, Arc<WatchedRequest>> =

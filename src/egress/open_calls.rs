@@ -16,14 +16,14 @@ use crate::compare::{Body, Effect};
 use crate::exchange::{CallTarget, SentBody};
 use crate::limits::EGRESS_OPEN_CALLS_MAX;
 
-/// How many lists there are. The threads that serve calls add each call to one of them, and so seldom wait for each
+/// How many shards there are. The threads that serve calls add each call to one of them, and so seldom wait for each
 /// other.
-const LISTS: usize = 16;
+const SHARDS: usize = 16;
 
 /// Calls that have begun and were not attributed yet.
 #[derive(Default)]
 pub(super) struct OpenCalls {
-    lists: [Mutex<HashMap<u64, Arc<OpenCall>>>; LISTS],
+    lists: [Mutex<HashMap<u64, Arc<OpenCall>>>; SHARDS],
     /// Open calls that found no room here.
     unlisted: AtomicU64,
     /// Until this time, a call that found no room here and was then lost could be any request's.
@@ -145,7 +145,7 @@ impl OpenCalls {
     /// A call begins.
     pub(super) fn begin(&self, number: u64, call: OpenCall) {
         let Some(mut list) = self.list(number) else { return };
-        let max = EGRESS_OPEN_CALLS_MAX.div_ceil(LISTS);
+        let max = EGRESS_OPEN_CALLS_MAX.div_ceil(SHARDS);
         if list.len() >= max {
             list.retain(|_, other| !other.is_over(call.began_us));
         }
@@ -208,7 +208,7 @@ impl OpenCalls {
     }
 
     fn list(&self, number: u64) -> Option<MutexGuard<'_, HashMap<u64, Arc<OpenCall>>>> {
-        let at = usize::try_from(number % LISTS as u64).ok()?;
+        let at = usize::try_from(number % SHARDS as u64).ok()?;
         self.lists.get(at).map(lock)
     }
 }

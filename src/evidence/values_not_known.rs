@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::compare::NotKnownValues;
+use crate::compare::UndecidedValues;
 
 /// Places that are remembered.
 const PLACES_MAX: usize = 64;
@@ -15,31 +15,31 @@ const VALUES_MAX: usize = 64;
 
 /// What is known of such places over all pairs.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ValuesNotKnown {
+pub struct UndecidedPlaces {
     /// By place.
     first: BTreeMap<String, FirstValues>,
-    /// By place, in how many pairs one side has a value that it also has where the other had another one.
+    /// By place, the number of pairs in which a value of one side was seen before with another value of the other side.
     contradicted: BTreeMap<String, u64>,
 }
 
-/// Hashes of the values at one place, each with the first one that the other side had with it.
+/// Hashes of the values at one place, with the hash of the value that the other side had in the first pair.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct FirstValues {
-    /// By the workflow's value.
-    of_legacy: BTreeMap<u64, u64>,
-    /// By legacy's value.
-    of_workflow: BTreeMap<u64, u64>,
+    /// Legacy's values by the workflow's.
+    legacy_by_workflow: BTreeMap<u64, u64>,
+    /// The workflow's values by legacy's.
+    workflow_by_legacy: BTreeMap<u64, u64>,
 }
 
-impl ValuesNotKnown {
+impl UndecidedPlaces {
     /// Notes the two values at a place of one pair.
-    pub(super) fn note(&mut self, NotKnownValues { path, legacy, engine }: &NotKnownValues) {
+    pub(super) fn note(&mut self, UndecidedValues { path, legacy, engine }: &UndecidedValues) {
         if self.first.len() >= PLACES_MAX && !self.first.contains_key(path) {
             return;
         }
-        let FirstValues { of_legacy, of_workflow } = self.first.entry(path.clone()).or_default();
+        let FirstValues { legacy_by_workflow, workflow_by_legacy } = self.first.entry(path.clone()).or_default();
         let (by_workflow, by_legacy) =
-            (is_another(of_legacy, *engine, *legacy), is_another(of_workflow, *legacy, *engine));
+            (is_another(legacy_by_workflow, *engine, *legacy), is_another(workflow_by_legacy, *legacy, *engine));
         if by_workflow || by_legacy {
             *self.contradicted.entry(path.clone()).or_default() += 1;
         }
@@ -65,9 +65,9 @@ mod tests {
     use super::*;
 
     fn contradicted(pairs: &[(&str, u64, u64)]) -> Vec<(String, u64)> {
-        let mut values = ValuesNotKnown::default();
+        let mut values = UndecidedPlaces::default();
         for (path, legacy, engine) in pairs {
-            values.note(&NotKnownValues { path: (*path).to_owned(), legacy: *legacy, engine: *engine });
+            values.note(&UndecidedValues { path: (*path).to_owned(), legacy: *legacy, engine: *engine });
         }
         values.contradicted().clone().into_iter().collect()
     }

@@ -15,7 +15,7 @@ use crate::problem::{Problems, Site};
 pub enum NextPageDraft {
     /// The JSONPath of the address.
     Address(String),
-    /// The cursor, and the parameter of the call that has it.
+    /// The cursor, and the query parameter that has it in the next call.
     Cursor(NextCursorDraft),
 }
 
@@ -32,9 +32,9 @@ pub struct NextCursorDraft {
 /// Checks where the next page is named.
 pub(super) fn next_page(draft: &NextPageDraft, site: &Site, problems: &mut Problems) -> Option<NextPage> {
     match draft {
-        NextPageDraft::Address(text) => path_of_one(text, "$.next", site, problems).map(NextPage::Address),
+        NextPageDraft::Address(text) => single_value_path(text, "$.next", site, problems).map(NextPage::Address),
         NextPageDraft::Cursor(NextCursorDraft { cursor, parameter }) => {
-            let path = path_of_one(cursor, "$.next_cursor", &site.key("cursor"), problems);
+            let path = single_value_path(cursor, "$.next_cursor", &site.key("cursor"), problems);
             if parameter.is_empty() {
                 problems.error(&site.key("parameter"), "the parameter has no name").hint("for example cursor");
                 return None;
@@ -44,7 +44,7 @@ pub(super) fn next_page(draft: &NextPageDraft, site: &Site, problems: &mut Probl
     }
 }
 
-fn path_of_one(text: &str, example: &str, site: &Site, problems: &mut Problems) -> Option<JsonPath> {
+fn single_value_path(text: &str, example: &str, site: &Site, problems: &mut Problems) -> Option<JsonPath> {
     let why = match parse_json_path(text) {
         Ok(path) if selects_one_value(text) => return Some(path),
         Ok(_) => "does not name one value".to_owned(),

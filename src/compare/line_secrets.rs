@@ -3,7 +3,7 @@
 //! A line has no key, so the words in it are taken for one: what follows the name of a secret (`Password : …`,
 //! `"token": …`, `<password>…`, `--password …`) is hidden, up to the end of the line.
 
-use crate::secret::{CDATA, is_secret};
+use crate::secret::CDATA;
 
 /// A value behind a name and a blank alone is taken for a secret if it has a digit or so many characters: `password
 /// hunter2`, but not `password has expired`.
@@ -13,7 +13,7 @@ const NAME_BYTES_MAX: usize = 40;
 const QUOTES: [char; 5] = ['"', '\'', '`', ']', ')'];
 
 /// The offset in a line from which on it is secret.
-pub(super) fn secret_from(line: &str) -> Option<usize> {
+pub(super) fn secret_from(line: &str, is_secret: &dyn Fn(&str) -> bool) -> Option<usize> {
     words(line).find_map(|(start, end)| {
         let (before, word, rest) = (&line[..start], &line[start..end], &line[end..]);
         if word.starts_with("eyJ") && rest.starts_with('.') {
@@ -52,30 +52,68 @@ pub(super) fn only_begins_a_secret(line: &str) -> bool {
 }
 
 /// Whether a secret of several lines begins behind a bracket: `"password": {`. Where it ends is not known.
-pub(super) fn opens_a_secret(line: &str) -> bool {
+pub(super) fn opens_a_secret(line: &str, is_secret: &dyn Fn(&str) -> bool) -> bool {
     let line = line.trim_end();
-    line.ends_with(['{', '[']) && secret_from(line).is_some()
+    line.ends_with(['{', '[']) && secret_from(line, is_secret).is_some()
 }
 
-/// Whether the value of a secret begins on the line after this one: `password:`, `password: |`, `<password>`.
-pub(super) fn names_the_next_line(line: &str) -> bool {
+/// A name of a secret in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NameInLine<'l> {
+    pub name: &'l str,
+    /// How many bytes are before it and its quotes.
+    pub column: usize,
+}
+
+impl<'l> NameInLine<'l> {
+    fn at(line: &'l str, start: usize, end: usize) -> Self {
+        Self { name: &line[start..end], column: line[..start].trim_end_matches(QUOTES).len() }
+    }
+}
+
+/// The name of a secret whose value begins on the line after this one: `password:`, `password: |`, `<password>`,
+/// `Authorization: Bearer`, `password: abc\`.
+pub(super) fn named_on_the_next_line<'l>(line: &'l str, is_secret: &dyn Fn(&str) -> bool) -> Option<NameInLine<'l>> {
+    let line = line.trim_end();
+    let last = line.rsplit(char::is_whitespace).next().unwrap_or_default();
+    let before_scheme = || &line[..line.len() - last.len()];
+    named_at_end(line, is_secret)
+        .or_else(|| is_name_of_scheme(last).then(|| named_at_end(before_scheme(), is_secret)).flatten())
+        .or_else(|| line.ends_with('\\').then(|| named_at_start(line, is_secret)).flatten())
+}
+
+/// The name of a secret with which a line begins, with its value behind it.
+pub(super) fn named_at_start<'l>(line: &'l str, is_secret: &dyn Fn(&str) -> bool) -> Option<NameInLine<'l>> {
+    let (start, end) = words(line).find(|(start, end)| line[*start..*end].contains(|c| c != '-'))?;
+    let is_start = line[..start].chars().all(|c| c.is_whitespace() || c == '-' || QUOTES.contains(&c));
+    let is_named = is_start && is_secret(&line[start..end]) && secret_from(line, is_secret).is_some();
+    is_named.then(|| NameInLine::at(line, start, end))
+}
+
+/// Whether a line ends with `Bearer`, so that the next one may be a token.
+pub(super) fn ends_with_bearer(line: &str) -> bool {
+    let last = line.trim_end().rsplit(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    last.eq_ignore_ascii_case("bearer")
+}
+
+/// The name at the end of a line, alone or with what says that a value follows.
+fn named_at_end<'l>(line: &'l str, is_secret: &dyn Fn(&str) -> bool) -> Option<NameInLine<'l>> {
+    let (full, indent) = (line, line.len() - line.trim_start().len());
     let line = line.trim();
     let line = line.strip_suffix(CDATA[0]).map_or(line, str::trim_end);
     let is_candidate = line.len() <= NAME_BYTES_MAX || line.ends_with([':', '=', '|', '>', '-', '+', '\\', '"', '\'']);
     if !is_candidate || line.is_empty() {
-        return false;
+        return None;
     }
     let name = line.trim_end_matches(|c: char| {
         c.is_whitespace() || QUOTES.contains(&c) || matches!(c, ':' | '=' | '|' | '>' | '-' | '+' | '\\' | '*' | '#')
     });
-    let Some((start, _)) = words(name).last().filter(|(start, end)| *end == name.len() && is_secret(&name[*start..]))
-    else {
-        return false;
-    };
-    // The name alone, or with what says that a value follows.
+    let (start, _) = words(name).last().filter(|(start, end)| *end == name.len() && is_secret(&name[*start..]))?;
     let ends_with_sign = line[name.len()..].contains([':', '=', '\\']);
     let is_tag = name[..start].ends_with(['<', ':']) && name.contains('<') && line.ends_with('>');
-    ends_with_sign || is_tag || name.trim_start_matches(['#', '*', '"', '\'', ' ']).len() == name.len() - start
+    let is_alone = || name.trim_start_matches(['#', '*', '"', '\'', ' ']).len() == name.len() - start;
+    let is_named = ends_with_sign || is_tag || is_alone();
+    is_named.then(|| NameInLine::at(full, indent + start, indent + name.len()))
 }
 
 fn words(line: &str) -> impl Iterator<Item = (usize, usize)> {
@@ -91,7 +129,8 @@ fn words(line: &str) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-fn may_be_secret(value: &str) -> bool {
+/// Whether a value looks like a secret.
+pub(super) fn may_be_secret(value: &str) -> bool {
     value.bytes().any(|b| b.is_ascii_digit()) || value.chars().count() >= SECRET_CHARS_MIN
 }
 
@@ -102,6 +141,7 @@ fn is_name_of_scheme(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::is_secret;
 
     #[test]
     fn what_follows_the_name_of_a_secret_is_secret() {
@@ -125,12 +165,12 @@ mod tests {
             "seen eyJhbGciOi.hunter2.x",
             "[password] hunter2",
         ] {
-            let shown = secret_from(line).map(|from| &line[..from]);
+            let shown = secret_from(line, &is_secret).map(|from| &line[..from]);
             assert!(shown.is_some_and(|shown| !shown.contains("hunter2")), "{line}: {shown:?}");
         }
         for line in ["Your password has expired", "discard 17", "Basic plan", "total: 5", "a->b", "the tokens are gone"]
         {
-            assert_eq!(secret_from(line), None, "{line}");
+            assert_eq!(secret_from(line, &is_secret), None, "{line}");
         }
     }
 
@@ -139,7 +179,7 @@ mod tests {
         for (line, opens) in
             [("  \"password\": {", true), ("tokens: [ ", true), ("\"total\": {", false), ("pin: 1", false)]
         {
-            assert_eq!(opens_a_secret(line), opens, "{line}");
+            assert_eq!(opens_a_secret(line, &is_secret), opens, "{line}");
         }
     }
 
@@ -155,11 +195,13 @@ mod tests {
             "Password",
             "--token \\",
             "# API key token =",
+            "Authorization: Bearer",
+            "x-token: abc\\",
         ] {
-            assert!(names_the_next_line(line), "{line}");
+            assert!(named_on_the_next_line(line, &is_secret).is_some(), "{line}");
         }
         for line in ["", "password: x", "the password", "total:", "Your password has expired"] {
-            assert!(!names_the_next_line(line), "{line}");
+            assert!(named_on_the_next_line(line, &is_secret).is_none(), "{line}");
         }
     }
 }

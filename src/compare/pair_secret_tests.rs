@@ -11,7 +11,8 @@ use super::bounds::CompareBounds;
 use super::capture::AnsweredRead;
 use super::effect::{Effect, EffectReply};
 use super::observation::{Body, Intent, Observation};
-use super::pair_secrets::{PairMessage, PairParts, headers_of, quoted_secrets};
+use super::pair_parts::{PairMessage, PairParts, headers_of};
+use super::pair_secrets::quoted_secrets;
 use crate::limits::Limits;
 use crate::secret::{Detectors, QUOTED_SECRETS_MAX, QuotedSecrets, RedactRules, STARS};
 

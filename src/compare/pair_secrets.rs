@@ -13,112 +13,24 @@
 //! kinds of tokens and the attributes of cookies.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use serde_json::Value;
 
 use super::bounds::CompareBounds;
-use super::capture::AnsweredRead;
-use super::effect::{Effect, EffectReply};
 use super::multipart;
-use super::observation::{Body, Intent, Observation};
+use super::observation::Body;
+use super::pair_parts::{MessageBody, PairMessage, PairParts};
 use super::parsed_body::ParsedBody;
+use super::secret_lines::SecretLines;
 use super::secret_source::{SecretSource, is_kind_of_token};
 use super::structure::values_of_text;
 use crate::secret::{
     Detectors, FoundSecret, QuotedSecrets, RedactRules, USER_INFO, alternates, are_pairs, decoded_component, is_order,
-    is_weakly_secret, json_of, names_the_next, replace_secrets, singular, value_of_pair, values_of_secrets,
+    is_weakly_secret, json_of, names_the_next, private_key_items, replace_secrets, singular, value_of_pair,
+    values_of_secrets,
 };
-
-/// The parts of one pair.
-pub struct PairParts<'a> {
-    /// The parameters of the route's template.
-    pub params: &'a [(Arc<str>, String)],
-    /// The query of the request.
-    pub query: Option<&'a str>,
-    /// The headers of the request.
-    pub headers: &'a HeaderMap,
-    /// The body of the request.
-    pub body: &'a Body,
-    /// What legacy answered.
-    pub legacy: &'a Observation,
-    /// What the engine answered, where that is shown.
-    pub engine: Option<&'a Observation>,
-    /// Of a follow-up: what the run knew of its instance.
-    pub instance: Option<&'a Value>,
-    /// What the reads of the run asked and were answered.
-    pub reads: &'a [AnsweredRead],
-    /// What the run would have sent.
-    pub intents: &'a [Intent],
-    /// The calls that legacy made.
-    pub effects: &'a [Arc<Effect>],
-    /// What the events of the run show, where these are shown.
-    pub recorded: Vec<PairMessage<'a>>,
-}
-
-/// A message of a pair, or another document in it.
-pub struct PairMessage<'a> {
-    /// The URL of a request; empty if there is none.
-    pub url: &'a str,
-    /// The headers.
-    pub headers: Cow<'a, HeaderMap>,
-    /// The body.
-    pub body: MessageBody<'a>,
-    /// Whether it is a reply: the bodies of replies are read first.
-    pub is_reply: bool,
-}
-
-/// The body of a message.
-pub enum MessageBody<'a> {
-    /// As it was sent.
-    Sent(Body),
-    /// A value that holds documents, each of which may be one to which the JSONPaths of `redact:` apply.
-    Value(&'a Value),
-}
-
-impl<'a> PairMessage<'a> {
-    /// A document that is no message.
-    pub fn document(value: &'a Value) -> Self {
-        Self { url: "", headers: Cow::Owned(HeaderMap::new()), body: MessageBody::Value(value), is_reply: false }
-    }
-    fn sent(url: &'a str, headers: &'a HeaderMap, body: &Body) -> Self {
-        Self { url, headers: Cow::Borrowed(headers), body: MessageBody::Sent(body.clone()), is_reply: false }
-    }
-    fn answered(observation: &'a Observation) -> Self {
-        Self { is_reply: true, ..Self::sent("", observation.headers(), observation.body()) }
-    }
-    fn reply(reply: &'a EffectReply) -> Self {
-        Self { is_reply: true, ..Self::sent("", &reply.headers, &reply.body) }
-    }
-    fn intent(intent: &'a Intent) -> Self {
-        let body = MessageBody::Sent(Body::Whole(body_of(intent)));
-        Self { url: &intent.url, headers: Cow::Owned(headers_of(&intent.headers)), body, is_reply: false }
-    }
-}
-
-impl<'a> PairParts<'a> {
-    fn messages(self) -> Vec<PairMessage<'a>> {
-        let mut messages = vec![PairMessage::answered(self.legacy)];
-        messages.extend(self.engine.map(PairMessage::answered));
-        messages.push(PairMessage::sent("", self.headers, self.body));
-        let of_instance = |name| self.instance.and_then(|instance| instance.get(name)).map(PairMessage::document);
-        messages.extend(of_instance("output").map(|output| PairMessage { is_reply: true, ..output }));
-        messages.extend(of_instance("input"));
-        for AnsweredRead { asked, reply } in self.reads {
-            messages.push(PairMessage::intent(asked));
-            messages.extend(reply.as_ref().map(PairMessage::reply));
-        }
-        messages.extend(self.intents.iter().map(PairMessage::intent));
-        for effect in self.effects {
-            messages.push(PairMessage::sent(&effect.url, &effect.headers, &effect.body));
-            messages.extend(effect.reply.as_ref().map(PairMessage::reply));
-        }
-        messages.extend(self.recorded);
-        messages
-    }
-}
 
 /// The secrets of a pair: what its names, or these rules, say is secret. If the time is over before all parts are read,
 /// they are unknown, as they are where there are more than the set holds: no text may be shown then.
@@ -141,28 +53,6 @@ pub fn quoted_secrets(
     let (replies, requests): (Vec<_>, Vec<_>) = messages.iter().partition(|message| message.is_reply);
     replies.into_iter().chain(requests).for_each(|message| learning.body(message));
     learning.quoted
-}
-
-/// Headers by name and value; those that are none in HTTP are left out.
-pub fn headers_of<N: AsRef<str>, V: AsRef<str>>(fields: &[(N, V)]) -> HeaderMap {
-    let field = |(name, value): &(N, V)| {
-        let name = HeaderName::from_bytes(name.as_ref().as_bytes()).ok()?;
-        Some((name, HeaderValue::from_bytes(value.as_ref().as_bytes()).ok()?))
-    };
-    fields.iter().filter_map(field).fold(HeaderMap::new(), |mut headers, (name, value)| {
-        headers.append(name, value);
-        headers
-    })
-}
-
-/// The body of an intent as it would have been sent.
-pub(super) fn body_of(intent: &Intent) -> Bytes {
-    match (&intent.bytes, &intent.body) {
-        (Some(bytes), _) => bytes.clone(),
-        (None, Value::Null) => Bytes::new(),
-        (None, Value::String(text)) => text.clone().into(),
-        (None, value) => value.to_string().into(),
-    }
 }
 
 struct Learning<'a> {
@@ -216,6 +106,7 @@ impl Learning<'_> {
             None
         };
         replace_secrets(text, &|name| self.source_of(name).is_some(), Detectors::default(), &mut note);
+        found.extend(self.on_next_lines(text));
         for (name, value, is_line) in found {
             match (name == USER_INFO, is_line) {
                 (true, _) => {
@@ -235,6 +126,21 @@ impl Learning<'_> {
                 (false, false) => self.named(&name, &value),
             }
         }
+    }
+
+    /// The values that stand on the lines after their names, with these.
+    fn on_next_lines(&self, text: &str) -> Vec<(String, String, bool)> {
+        if !text.contains('\n') {
+            return Vec::new();
+        }
+        let is_secret = |name: &str| self.source_of(name).is_some();
+        let mut lines = SecretLines::of(&is_secret);
+        let value = |line: &str| {
+            let name = lines.next(line)?.name?;
+            let item = line.trim().trim_start_matches("- ");
+            Some((name, item.trim_matches(['"', '\'', ',', ' ']).to_owned(), true))
+        };
+        text.lines().filter_map(value).collect()
     }
 
     /// Headers: the whole value, the credentials behind its scheme, and each cookie's value without its attributes; of
@@ -367,6 +273,11 @@ impl Learning<'_> {
                         }
                         _ => {}
                     }
+                }
+            }
+            Value::Array(items) if source.is_none() && private_key_items(items).is_some() => {
+                for (item, is_part) in items.iter().zip(private_key_items(items).unwrap_or_default()) {
+                    self.values(item, is_part.then_some(SecretSource::Name));
                 }
             }
             Value::Array(items) if source.is_none() && are_pairs(items) => {

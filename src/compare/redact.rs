@@ -13,8 +13,8 @@ use super::digest::digest;
 use super::line_secrets::secret_from;
 use super::value_path::ValuePath;
 use crate::secret::{
-    Detectors, LengthMax, STARS, are_pairs, is_secret, masked_and_cut, members_apart, redact_line, replace_detected,
-    singular, value_of_pair, values_of_secrets,
+    Detectors, LengthMax, STARS, are_pairs, is_secret, masked_and_cut, members_apart, private_key_items, redact_line,
+    replace_detected, singular, value_of_pair, values_of_secrets,
 };
 
 /// A number of so many digits, blanks and dashes between them included, may be that of a card or an account.
@@ -60,7 +60,13 @@ fn redact_under_key(value: &Value) -> Value {
             Value::Object(members_apart(shown))
         }
         Value::Array(items) if are_pairs(items) => items.iter().map(redact_pair).collect(),
-        Value::Array(items) => Value::Array(items.iter().map(redact_under_key).collect()),
+        Value::Array(items) => match private_key_items(items) {
+            Some(parts) => {
+                let shown = items.iter().zip(parts);
+                shown.map(|(item, is_part)| if is_part { STARS.into() } else { redact_under_key(item) }).collect()
+            }
+            None => Value::Array(items.iter().map(redact_under_key).collect()),
+        },
         Value::String(text) => Value::String(redact_line(text)),
         Value::Number(number) if detected(number.as_str()) != number.as_str() => Value::from(STARS),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
@@ -144,7 +150,7 @@ pub(super) fn header(name: &str, value: &str) -> String {
 /// (`line_secrets`), and without numbers as long as those of cards. Only the beginning of a long line is returned.
 pub(super) fn line(text: &str) -> String {
     let text = &text[..text.floor_char_boundary(LINE_BYTES_MAX)];
-    let end = secret_from(text);
+    let end = secret_from(text, &is_secret);
     let shown = end.map_or_else(|| text.to_owned(), |end| format!("{} {STARS}", &text[..end]));
     let mut out = String::with_capacity(shown.len());
     let mut rest = shown.as_str();
@@ -214,6 +220,15 @@ mod tests {
         assert_eq!(redact(&body), json!({ "pins": ["***", "***", null, { "n": 1 }], "items": [1234] }));
         let keys = json!({ "cards": { "4111111111111111": { "n": 1 }, "5500000000000004": { "n": 2 } } });
         assert_eq!(redact(&keys), json!({ "cards": { "***": { "n": 1 }, "*** (2)": { "n": 2 } } }));
+    }
+
+    #[test]
+    fn a_private_key_whose_lines_are_the_elements_of_a_list_is_hidden() {
+        let lines = ["-----BEGIN PRIVATE KEY-----", "MHcC", "IBk=", "-----END PRIVATE KEY-----", "b"];
+        let shown = ["-----BEGIN PRIVATE KEY-----", STARS, STARS, "-----END PRIVATE KEY-----", "b"];
+        assert_eq!(redact(&json!({ "data": lines })), json!({ "data": shown }));
+        let (text, shown) = (json!({ "data": lines }).to_string(), json!({ "data": shown }).to_string());
+        assert_eq!(redact_line(&text), shown, "also in JSON within a text");
     }
 
     #[test]

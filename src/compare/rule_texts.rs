@@ -1,6 +1,6 @@
 //! The rules of a route by their id, as texts, with the conditions under which they apply.
 
-use super::shown_condition::shown;
+use super::shown_condition::{shown, shown_path};
 use crate::expression::Expression;
 use crate::secret::RedactRules;
 
@@ -74,12 +74,14 @@ impl RuleTexts {
     }
     /// Adds a rule, and returns its id.
     pub(super) fn register(&mut self, text: String) -> RuleId {
+        let text = shown_path(&text, &self.redact).into_owned();
         self.add(text, None, false)
     }
     /// Adds a rule that applies only where a condition holds.
     pub(super) fn register_when(&mut self, text: String, when: Option<Expression>) -> RuleId {
         match when {
             Some(when) => {
+                let text = shown_path(&text, &self.redact);
                 let text = format!("{text} when ${{{}}}", shown(when.source(), &self.redact));
                 let failed = self.register_note(format!("{text} (condition failed: the rule did not apply)"));
                 let rule = self.add(text, Some(when), false);
@@ -99,7 +101,8 @@ impl RuleTexts {
         IdRule {
             rule,
             kind: IdKind::ANY,
-            unproven: self.register_note(format!("{text} (unproven: an id that stands only once)")),
+            unproven: self
+                .register_note(format!("{} (unproven: an id that stands only once)", shown_path(text, &self.redact))),
             any_type,
         }
     }

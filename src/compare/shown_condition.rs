@@ -1,5 +1,5 @@
-//! What is shown and kept of the conditions of rules (`when:`, `assert:`): their text. One that may compare with a
-//! secret is shown and kept without its literals.
+//! What is shown and kept of rules: their text. A condition (`when:`, `assert:`) or the filter of a path that may compare
+//! with a secret is shown and kept without its literals, and a pattern without what looks like a secret.
 
 use std::borrow::Cow;
 
@@ -7,33 +7,95 @@ use serde_json::Value;
 
 use super::draft::RulesDraft;
 use super::rules::Rules;
-use crate::expression::{Expression, without_literals};
-use crate::secret::{RedactRules, STARS};
+pub(super) use crate::expression::shown_condition as shown;
+use crate::secret::{FoundSecret, RedactRules, STARS, members_apart, replace_secrets};
 
-/// What is shown of the text of a condition.
-pub(super) fn shown<'a>(source: &'a str, redact: &RedactRules) -> Cow<'a, str> {
-    match may_hold_secret(source, redact) {
-        true => Cow::Owned(without_literals(source)),
-        false => Cow::Borrowed(source),
+/// So many letters and digits behind a secret name in a pattern may be a secret.
+const LITERAL_CHARS_MIN: usize = 4;
+
+/// What is shown of the text of a path: one with a filter that may compare with a secret has no literals in its filters.
+pub(super) fn shown_path<'a>(text: &'a str, redact: &RedactRules) -> Cow<'a, str> {
+    let is_of_name = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+    let mut names = text.split(|c| !is_of_name(c)).filter(|name| !name.is_empty());
+    let has_filter = text.match_indices('[').any(|(at, _)| text[at + 1..].trim_start().starts_with('?'));
+    match has_filter && (names.any(|name| redact.is_secret(name)) || redact.finds_secret_in(text)) {
+        true => Cow::Owned(without_literals_in_filters(text)),
+        false => Cow::Borrowed(text),
     }
 }
 
-/// Whether a literal of the text may be a secret: it looks like one, or the expression reads what may be secret.
-fn may_hold_secret(source: &str, redact: &RedactRules) -> bool {
-    let mut names =
-        source.split(|c: char| !c.is_alphanumeric() && c != '-' && c != '_').filter(|name| !name.is_empty());
-    if names.any(|name| redact.is_secret(name)) || redact.finds_secret_in(source) {
-        return true;
+/// The text of a JSONPath with stars in place of each text and number in its filters that is no name.
+fn without_literals_in_filters(path: &str) -> String {
+    let mut shown = String::with_capacity(path.len());
+    // Of each bracket that is open, whether literals are in it and no names.
+    let mut open: Vec<bool> = Vec::new();
+    let (mut rest, mut last) = (path, ' ');
+    while let Some(c) = rest.chars().next() {
+        let is_in_filter = open.last() == Some(&true);
+        let len = match c {
+            '\'' | '"' => quoted_len(rest, c),
+            '0'..='9' if !is_of_word(last) => rest.find(|c| !is_of_word(c) && c != '.').unwrap_or(rest.len()),
+            c => c.len_utf8(),
+        };
+        match c {
+            '[' => open.push(rest[1..].trim_start().starts_with('?')),
+            '(' => open.push(is_in_filter),
+            ']' | ')' => open.truncate(open.len().saturating_sub(1)),
+            _ => {}
+        }
+        match c {
+            '\'' | '"' if is_in_filter => shown.extend([&*c.to_string(), STARS, &*c.to_string()]),
+            '0'..='9' if is_in_filter && !is_of_word(last) => shown.push_str(STARS),
+            _ => shown.push_str(&rest[..len]),
+        }
+        last = rest[..len].chars().next_back().unwrap_or(' ');
+        rest = &rest[len..];
     }
-    let expression = source.trim().strip_prefix("${").and_then(|text| text.strip_suffix('}')).unwrap_or(source);
-    // A text that does not parse may read anything.
-    let Ok(expression) = Expression::parse(expression) else { return true };
-    expression.reads().iter().any(|read| {
-        let last = read.0.last().map_or("", |last| last);
-        // It reads all of them, or one whose name is computed.
-        let is_any_name = ["headers", "query", "params"].contains(&last);
-        is_any_name || redact.has_paths() && read.0.iter().any(|part| &**part == "body")
-    })
+    shown
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// How long a text in quotes is, with them.
+fn quoted_len(text: &str, quote: char) -> usize {
+    let mut is_escaped = false;
+    let end = text.char_indices().skip(1).find(|(_, c)| {
+        let is_end = *c == quote && !is_escaped;
+        is_escaped = *c == '\\' && !is_escaped;
+        is_end
+    });
+    end.map_or(text.len(), |(at, c)| at + c.len_utf8())
+}
+
+/// What is shown of a pattern for lines: stars stand in place of what looks like a secret in it.
+pub(super) fn shown_pattern<'a>(pattern: &'a str, redact: &RedactRules) -> Cow<'a, str> {
+    let mut stars = |found: FoundSecret<'_>| has_literal(found.value).then(|| STARS.to_owned());
+    let shown = replace_secrets(pattern, &|name| redact.is_secret(name), redact.detectors(), &mut stars);
+    shown.map_or(Cow::Borrowed(pattern), Cow::Owned)
+}
+
+/// Whether a part of a pattern has characters that it looks for, beside classes, groups and numbers of repetitions:
+/// `(\w+)` and `[a-z0-9]{8}` have none.
+fn has_literal(pattern: &str) -> bool {
+    let (mut chars, mut literals) = (pattern.chars(), 0);
+    while let Some(c) = chars.next() {
+        let closing = match c {
+            '\\' => {
+                chars.next();
+                continue;
+            }
+            '[' => ']',
+            '{' => '}',
+            c => {
+                literals += usize::from(c.is_alphanumeric());
+                continue;
+            }
+        };
+        chars.by_ref().find(|c| *c == closing);
+    }
+    literals >= LITERAL_CHARS_MIN
 }
 
 impl Rules {
@@ -55,14 +117,34 @@ impl RulesDraft {
 
 fn mask(value: &mut Value, redact: &RedactRules) {
     match value {
-        Value::Object(members) => members.values_mut().for_each(|value| mask(value, redact)),
+        Value::Object(members) => {
+            let masked = std::mem::take(members).into_iter().map(|(key, mut value)| {
+                mask(&mut value, redact);
+                // Paths and patterns are keys too.
+                (masked_text(&key, redact).unwrap_or(key), value)
+            });
+            *members = members_apart(masked);
+        }
         Value::Array(items) => items.iter_mut().for_each(|item| mask(item, redact)),
-        Value::String(text) if text.trim_start().starts_with("${") => {
-            if let Cow::Owned(masked) = shown(text, redact) {
+        Value::String(text) => {
+            if let Some(masked) = masked_text(text, redact) {
                 *text = masked;
             }
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// A text of a rule with stars in place of what may be secret; `None` if nothing in it is.
+fn masked_text(text: &str, redact: &RedactRules) -> Option<String> {
+    let masked = match text.trim_start() {
+        trimmed if trimmed.starts_with("${") => shown(text, redact),
+        trimmed if trimmed.starts_with('$') => shown_path(text, redact),
+        _ => shown_pattern(text, redact),
+    };
+    match masked {
+        Cow::Owned(masked) => Some(masked),
+        Cow::Borrowed(_) => None,
     }
 }
 
@@ -122,5 +204,53 @@ mod tests {
         assert!(shown.contains("legacy.status < 400") && RulesDraft::of_shown(&shown).is_none());
         let open = Rules::check(&RulesDraft::default(), &Site::file("r.yaml"), &context, &mut problems).unwrap();
         assert_eq!(RulesDraft::of_shown(&open.shown_draft()).as_ref(), Some(open.draft()));
+    }
+
+    #[test]
+    fn filters_that_name_a_secret_and_patterns_that_have_one_are_masked() {
+        for (path, expected) in [
+            ("$.users[?@.api_key == 'k3y'].seen", "$.users[?@.api_key == '***'].seen"),
+            (
+                r#"$.users[? @["api_key"] == "k\"3y" && @.n > 17][0]['a']"#,
+                r#"$.users[? @["api_key"] == "***" && @.n > ***][0]['a']"#,
+            ),
+            ("$.a[?match(@.pin, '12.*') || @.b[?@.c1 == 'k3y']]", "$.a[?match(@.pin, '***') || @.b[?@.c1 == '***']]"),
+            ("$.a[?@.x_staff == 'k3y']", "$.a[?@.x_staff == '***']"),
+            ("$.a[?@ == '4111111111111111']", "$.a[?@ == '***']"),
+            ("$.users[?@.kind == 'gift'].seen", "$.users[?@.kind == 'gift'].seen"),
+            ("$.tokens['a'][0]", "$.tokens['a'][0]"),
+        ] {
+            assert_eq!(shown_path(path, &redact()), expected);
+        }
+        for (pattern, expected) in [
+            ("^token: k3y-1", "^token: ***"),
+            ("^4111111111111111$", "^***$"),
+            (r"^Token: (\w+)", r"^Token: (\w+)"),
+            ("password=[a-z0-9]{16}", "password=[a-z0-9]{16}"),
+            ("^generated .*", "^generated .*"),
+        ] {
+            assert_eq!(shown_pattern(pattern, &redact()), expected);
+        }
+    }
+
+    #[test]
+    fn neither_paths_nor_patterns_of_rules_nor_their_draft_have_a_secret() {
+        let path = "$.users[?@.api_key == 'k3y'].seen";
+        let draft = json!({
+            "ignore": [path, { "path": path, "when": "${legacy.status < 400}" }],
+            "ids": [path, { "keys": path }],
+            "tolerance": { path: 1 },
+            "unordered": { path: "set" },
+            "text": { "ignore": ["^token: k3y-1"], "ids": ["password=k3y-2"], "times": { "pin: k3y-3": "2s" } },
+        });
+        let draft: RulesDraft = serde_json::from_value(draft).unwrap();
+        let (mut problems, redact) = (Problems::default(), redact());
+        let context = CompareContext { redact: Some(&redact), ..CompareContext::default() };
+        let rules = Rules::check(&draft, &Site::file("r.yaml"), &context, &mut problems).expect("valid rules");
+        let shown = rules.shown_draft();
+        for text in rules.texts.iter().chain([&shown]) {
+            assert!(!text.contains("k3y"), "{text}");
+        }
+        assert!(RulesDraft::of_shown(&shown).is_none() && shown.contains("api_key == '***'"), "{shown}");
     }
 }

@@ -8,11 +8,11 @@ use super::body_rules::{IdRule, RuleId};
 use super::bounds::BoundExceeded;
 use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
-use super::line_secrets::{names_the_next_line, only_begins_a_secret, opens_a_secret};
 use super::redact;
+use super::secret_lines::SecretLines;
 use super::text_rules::{Capture, TextRules};
 use super::times::texts_are_within;
-use crate::secret::STARS;
+use crate::secret::{STARS, is_secret};
 
 /// The lines of one text.
 pub(super) struct Lines<'t> {
@@ -29,7 +29,7 @@ pub(super) struct Line<'t> {
     pub(super) number: usize,
     /// The line with its line break.
     pub(super) text: &'t str,
-    /// Whether the line before says that this one is a secret.
+    /// Whether the lines before say that this one is secret.
     is_secret: bool,
     /// `None` if no rule captures a part of the line. Boxed, so that lines stay small: a text may have very many.
     captured: Option<Box<Captured<'t>>>,
@@ -61,13 +61,10 @@ impl<'t> Lines<'t> {
         findings: &mut ComparisonFindings<'_>,
     ) -> Result<Self, BoundExceeded> {
         let mut lines = Self { counted: Vec::new(), ignored: BTreeMap::new(), too_long: None };
-        let (mut is_secret_next, mut is_rest_secret, shows_lines) = (false, false, rules.is_some());
+        let (mut secret, shows_lines) = (SecretLines::of(&is_secret), rules.is_some());
         for (n, text) in text.split_inclusive('\n').enumerate() {
             let content = text.trim_end_matches(['\n', '\r']);
-            let is_secret = is_secret_next || is_rest_secret;
-            is_secret_next =
-                shows_lines && (names_the_next_line(content) || is_secret && only_begins_a_secret(content));
-            is_rest_secret |= shows_lines && opens_a_secret(content);
+            let is_secret = shows_lines && secret.next(content).is_some();
             let too_long = rules.and_then(|rules| rules.too_long(content));
             lines.too_long = lines.too_long.or(too_long);
             let rules = rules.filter(|_| too_long.is_none());

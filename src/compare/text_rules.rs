@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::bounds::BoundExceeded;
 use super::rule_texts::{IdRule, RuleId, RuleTexts};
+use super::shown_condition::shown_pattern;
 use super::times;
 use crate::problem::{Problems, Site};
 
@@ -101,18 +102,25 @@ impl TextRules {
                     .warn(&site, format!("`{text}` matches every line, so no line would be compared"))
                     .hint("a pattern such as `^generated .*` names the lines that do not count");
             }
-            rules.ignore.push((pattern, texts.register(format!("{prefix}text.ignore {text}"))));
+            rules.ignore.push((
+                pattern,
+                texts.register(format!("{prefix}text.ignore {}", shown_pattern(text, texts.redact()))),
+            ));
         }
         if let Some(TimesDraft(times)) = &draft.times {
             for TimePatterns { text, patterns, by } in time_patterns(times, &site.key("times"), problems) {
-                let text = text.map_or_else(String::new, |text| format!(" {text}"));
+                let text = text.map_or_else(String::new, |text| format!(" {}", shown_pattern(text, texts.redact())));
                 let rule = texts.register(format!("{prefix}text.times{text}"));
                 rules.captures.extend(patterns.into_iter().map(|pattern| (pattern, Capture::Time { rule, by })));
             }
         }
         for (n, text) in draft.ids.iter().enumerate() {
             if let Some(pattern) = capturing(text, &site.key("ids").index(n), problems) {
-                let ids = texts.register_ids(&format!("{prefix}text.ids {text}"), None, true);
+                let ids = texts.register_ids(
+                    &format!("{prefix}text.ids {}", shown_pattern(text, texts.redact())),
+                    None,
+                    true,
+                );
                 rules.captures.push((pattern, Capture::Id { ids }));
             }
         }

@@ -166,6 +166,17 @@ fn a_secret_is_shown_neither_in_its_line_nor_beside_another_id() {
 }
 
 #[test]
+fn a_line_of_a_private_key_or_of_a_list_of_secrets_is_not_shown() {
+    let text = |secret: &str| {
+        format!(
+            "-----BEGIN PRIVATE KEY-----\nMHcC\n{secret}\n-----END PRIVATE KEY-----\ntokens:\n  - a\n  - {secret}\n"
+        )
+    };
+    let shown = format!("{:?}", texts(&text("hunter2"), &text("hunter3"), draft()).differences);
+    assert!(!shown.contains("hunter") && shown.contains("***"), "{shown}");
+}
+
+#[test]
 fn a_time_in_another_form_is_no_time_within_its_duration() {
     for (by, legacy, engine) in [
         (json!("2s"), "at 2026-01-02T03:04:05Z", "at 2026-01-02T03:04:05"),

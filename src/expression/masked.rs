@@ -1,7 +1,47 @@
 //! The text of an expression without its literals, to be shown and kept where the expression may compare with a secret.
 
+use std::borrow::Cow;
+
+use super::parsed::Expression;
 use super::scan::{Item, Items};
-use crate::secret::STARS;
+use crate::secret::{RedactRules, STARS};
+
+/// How many hexadecimal digits of the hash of a masked text are shown.
+const HASH_DIGITS: usize = 16;
+
+/// What is shown of the text of a condition: it has no literals, if one of them may be a secret.
+pub fn shown_condition<'a>(source: &'a str, redact: &RedactRules) -> Cow<'a, str> {
+    match may_hold_secret(source, redact) {
+        true => Cow::Owned(without_literals(source)),
+        false => Cow::Borrowed(source),
+    }
+}
+
+/// Whether a literal of the text may be a secret: it looks like one, or the expression reads what may be secret.
+fn may_hold_secret(source: &str, redact: &RedactRules) -> bool {
+    let mut names =
+        source.split(|c: char| !c.is_alphanumeric() && c != '-' && c != '_').filter(|name| !name.is_empty());
+    if names.any(|name| redact.is_secret(name)) || redact.finds_secret_in(source) {
+        return true;
+    }
+    let expression = source.trim().strip_prefix("${").and_then(|text| text.strip_suffix('}')).unwrap_or(source);
+    // A text that does not parse may read anything.
+    let Ok(expression) = Expression::parse(expression) else { return true };
+    expression.reads().iter().any(|read| {
+        let last = read.0.last().map_or("", |last| last);
+        // It reads all of them, or one whose name is computed.
+        let is_any_name = ["headers", "query", "params"].contains(&last);
+        is_any_name || redact.has_paths() && read.0.iter().any(|part| &**part == "body")
+    })
+}
+
+/// A text as it is shown, with a hash of the text, if something is masked in it: another text is then shown otherwise.
+pub fn masked_with_hash(text: &str, shown: String) -> String {
+    match shown == text {
+        true => shown,
+        false => format!("{shown} ({})", &blake3::hash(text.as_bytes()).to_hex()[..HASH_DIGITS]),
+    }
+}
 
 /// The text of a CEL expression with stars in place of each text and number, and without comments. What follows a value
 /// in brackets stays, because it is a name: `request.headers["x-tenant"]`. Such a text, also one that was cut, stays as

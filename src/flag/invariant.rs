@@ -12,7 +12,8 @@ pub const INVARIANT_NAME_BYTES_MAX: usize = 80;
 pub struct Invariant {
     /// Its name: unique in its route, a metric label.
     pub name: String,
-    /// Both conditions as they are in the file. If they are changed, what was counted of the invariant is not of it.
+    /// Both conditions as they are in the file, but for literals that may be secrets: it is kept and shown. If it is
+    /// changed, what was counted of the invariant is not of it.
     pub text: String,
     /// The condition.
     pub that: Expression,

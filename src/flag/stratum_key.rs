@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::RequestFacts;
 use super::facts::scope;
-use crate::expression::{ExpressionError, ReadPath, Template};
+use crate::expression::{ExpressionError, ReadPath, Template, masked_with_hash, without_literals};
 use crate::secret::RedactRules;
 
 /// The longest value, before it is escaped; what is longer is cut.
@@ -20,16 +20,19 @@ const SECRET_VALUE: &str = "(redacted)";
 #[derive(Clone)]
 pub struct StratumKey {
     template: Template,
+    /// Kept and shown with what is counted.
     text: Arc<str>,
 }
 
 impl StratumKey {
     /// The key with this template, which reads facts of a request and never its body.
     pub fn new(template: Template) -> Self {
-        let text = template.text().unwrap_or_default().into();
+        let text = template.text().unwrap_or_default();
+        let text = masked_with_hash(text, without_literals(text)).into();
         Self { template, text }
     }
-    /// The template as it was written.
+    /// The template without its literals, which may be secrets. If it has some, a hash shows whether others stand there
+    /// now.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -68,7 +71,7 @@ impl fmt::Debug for StratumKey {
 /// The value that a request has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StratumValue {
-    /// The key, as it was written.
+    /// The key, as [`StratumKey::text`] shows it.
     pub key: Arc<str>,
     /// The value as the name of a kind of request shows it: cut, escaped and in quotation marks, or `(redacted)`.
     pub shown: Arc<str>,
@@ -101,6 +104,16 @@ mod tests {
             assert_eq!(super::shown(secret, &email), SECRET_VALUE, "{secret}");
         }
         assert_eq!((&*shown("jane@example.com"), &*shown("(redacted)")), ("\"jane@example.com\"", "\"(redacted)\""));
+    }
+
+    #[test]
+    fn the_text_of_a_key_has_no_literals() {
+        let text = |template: &str| StratumKey::new(Template::parse_str(template).unwrap()).text().to_owned();
+        assert_eq!(text("${request.headers[\"x-tier\"]}"), "${request.headers[\"x-tier\"]}");
+        let of = |literal: &str| text(&format!("${{request.query.a == \"{literal}\"}}"));
+        let masked = of("k3y");
+        assert!(masked.starts_with("${request.query.a == \"***\"} (") && !masked.contains("k3y"), "{masked}");
+        assert_ne!(masked, of("other"));
     }
 
     #[test]

@@ -8,6 +8,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use serde_json::Value;
+
 /// How many digits the number of a card has.
 const CARD_DIGITS: Range<usize> = 13..20;
 /// A word after `Bearer` is taken for a token if it has a digit or so many characters: not "bearer of news".
@@ -15,6 +17,8 @@ const TOKEN_CHARS_MIN: usize = 16;
 const BEARER: &str = "bearer";
 /// With what the first line of a private key begins.
 const PRIVATE_KEY_BEGIN: &str = "-----BEGIN ";
+/// With what its last line begins.
+const PRIVATE_KEY_END: &str = "-----END";
 
 /// Which detectors search, beside those for cards, bearer tokens and private keys, which always do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -216,7 +220,7 @@ fn private_keys(text: &str) -> Vec<Range<usize>> {
             continue;
         }
         let start = at + begin.len() + end_of_label + "-----".len();
-        let end = text[start..].find("-----END").map_or(text.len(), |end| start + end);
+        let end = text[start..].find(PRIVATE_KEY_END).map_or(text.len(), |end| start + end);
         searched = end;
         let body = &text[start..end];
         let lead = body.len() - body.trim_start().len();
@@ -224,6 +228,40 @@ fn private_keys(text: &str) -> Vec<Range<usize>> {
     }
     found.retain(|part| !part.is_empty());
     found
+}
+
+/// Tells of lines, one after the other, which belong to a private key in PEM.
+#[derive(Default)]
+pub struct PrivateKeyLines {
+    is_within: bool,
+}
+
+impl PrivateKeyLines {
+    /// Whether this line, the next one, has a part of a private key that begins on a line before it.
+    pub fn next(&mut self, line: &str) -> bool {
+        let end = line.find(PRIVATE_KEY_END);
+        let is_part = self.is_within && !line[..end.unwrap_or(line.len())].trim().is_empty();
+        self.is_within = self.is_within && end.is_none() || begins_private_key(line);
+        is_part
+    }
+}
+
+/// Whether a private key begins on this line and does not end there.
+fn begins_private_key(line: &str) -> bool {
+    let label = line.rfind(PRIVATE_KEY_BEGIN).map(|at| &line[at + PRIVATE_KEY_BEGIN.len()..]);
+    let label = label.and_then(|behind| behind.split_once("-----"));
+    label.is_some_and(|(label, behind)| label.ends_with("PRIVATE KEY") && !behind.contains(PRIVATE_KEY_END))
+}
+
+/// Which elements of a list have parts of a private key in PEM whose lines are the elements; `None`: no key begins
+/// there.
+pub fn private_key_items(items: &[Value]) -> Option<Vec<bool>> {
+    let lines = || items.iter().map(|item| item.as_str().unwrap_or_default());
+    if !lines().any(|line| line.contains(PRIVATE_KEY_BEGIN)) {
+        return None;
+    }
+    let mut lines_of_keys = PrivateKeyLines::default();
+    Some(lines().map(|line| lines_of_keys.next(line)).collect())
 }
 
 fn emails(text: &str) -> Vec<Range<usize>> {
@@ -285,6 +323,23 @@ mod tests {
         ] {
             assert_eq!(masked(text, false), text);
         }
+    }
+
+    #[test]
+    fn the_lines_of_private_keys_are_found_one_by_one() {
+        let parts = |text: &str| {
+            let mut lines = PrivateKeyLines::default();
+            text.lines().filter(|line| lines.next(line)).map(str::trim).collect::<Vec<_>>().join(" ")
+        };
+        let key = "a\n  -----BEGIN EC PRIVATE KEY-----\n  MHcC\n\n  IBk=\n  -----END EC PRIVATE KEY-----\nb\n";
+        assert_eq!(parts(&format!("{key}{key}")), "MHcC IBk= MHcC IBk=");
+        let end = "IBk=-----END PRIVATE KEY-----";
+        assert_eq!(parts(&format!("-----BEGIN PRIVATE KEY-----\nMHcC\n{end}\nb")), format!("MHcC {end}"));
+        assert_eq!(parts("-----BEGIN PRIVATE KEY-----MH-----END PRIVATE KEY-----\nb"), "");
+        assert_eq!(parts("-----BEGIN CERTIFICATE-----\nMHcC\n-----END CERTIFICATE-----"), "");
+        let items = ["a", "-----BEGIN PRIVATE KEY-----", "MHcC", "-----END PRIVATE KEY-----"].map(Value::from);
+        assert_eq!(private_key_items(&items), Some(vec![false, false, true, false]));
+        assert_eq!(private_key_items(&items[2..]), None);
     }
 
     #[test]

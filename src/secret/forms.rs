@@ -6,6 +6,7 @@ use percent_encoding::percent_decode_str;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
+use super::detect::private_key_items;
 use super::names::is_weakly_secret;
 
 /// Members, attributes and elements that hold a name, in a pair of name and value. Members with `@` before them are the
@@ -56,7 +57,7 @@ impl NamedValues<'_> {
 
 /// The values of pairs such as `{"name": "password", "value": "…"}`, if the name is secret: all members that may hold
 /// the value. In an element of XML of which an attribute has the name, all children too; otherwise the element that
-/// follows one with the name.
+/// follows one with the name. Also the parts of private keys whose lines are the elements of a list.
 pub fn values_of_secrets<'m>(members: &'m Map<String, Value>, is_secret: impl Fn(&str) -> bool) -> NamedValues<'m> {
     let is_naming = |(key, name): &(&String, &Value)| holds_a_name(key) && text_of(name).is_some_and(&is_secret);
     let mut naming = members.iter().filter(is_naming).map(|(key, _)| key).peekable();
@@ -66,10 +67,25 @@ pub fn values_of_secrets<'m>(members: &'m Map<String, Value>, is_secret: impl Fn
         let whole: HashMap<_, _> =
             members.keys().filter(|key| is_value(key)).map(|key| (key.as_str(), SecretPart::Whole)).collect();
         if !whole.is_empty() {
-            return NamedValues(whole);
+            return NamedValues(with_private_keys(whole, members));
         }
     }
-    NamedValues(following_siblings(members, is_secret))
+    NamedValues(with_private_keys(following_siblings(members, is_secret), members))
+}
+
+/// These values and the elements of lists that are lines of private keys.
+fn with_private_keys<'m>(
+    mut found: HashMap<&'m str, SecretPart>,
+    members: &'m Map<String, Value>,
+) -> HashMap<&'m str, SecretPart> {
+    for (key, items) in members {
+        let Some(parts) = items.as_array().and_then(|items| private_key_items(items)) else { continue };
+        let lines = parts.iter().enumerate().filter(|(_, is_part)| **is_part).map(|(index, _)| index);
+        if let SecretPart::Items(items) = found.entry(key).or_insert_with(|| SecretPart::Items(BTreeSet::new())) {
+            items.extend(lines);
+        }
+    }
+    found
 }
 
 /// The elements that follow one with a secret name.

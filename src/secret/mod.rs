@@ -24,7 +24,7 @@ mod walk_tests;
 use std::sync::Arc;
 
 pub use cut::{BEGINNING_CHARS_MIN, CUT, LengthMax, masked_and_cut};
-pub use detect::{Detectors, replace_detected};
+pub use detect::{Detectors, PrivateKeyLines, private_key_items, replace_detected};
 pub use escaped::forms_in_texts;
 pub use forms::{
     alternates, are_pairs, decoded_component, holds_a_name, is_order, json_of, names_a_sibling, names_the_next,

@@ -106,12 +106,15 @@ fn is_secret_in_process(name: &str) -> bool {
     has_declared(&NAMES_OF_PROCESS.load(), name)
 }
 
-/// Whether a name is one of these, which are plain ([`plain_name`]). The last part of a nested one counts too:
-/// `order[customer_ref]`, `order.customer_ref`.
+/// What may stand between the parts of a nested name: `order[customer_ref][0]`, `order.customer_ref`, `/customer_ref/0`.
+const PART_DELIMITERS: [char; 5] = ['[', ']', '.', '/', ':'];
+
+/// Whether a name is one of these, which are plain ([`plain_name`]). Each part of a nested one counts too, as words
+/// that are built in do wherever they occur: what is below a secret name is secret.
 pub(super) fn has_declared(names: &[String], name: &str) -> bool {
     let has = |name: &str| names.contains(&plain_name(name));
-    let last = || name.trim_end_matches(']').rsplit(['[', ']', '.']).next();
-    !names.is_empty() && (has(name) || last().is_some_and(|last| last.len() < name.len() && has(last)))
+    let is_nested = || name.contains(PART_DELIMITERS);
+    !names.is_empty() && (has(name) || is_nested() && name.split(PART_DELIMITERS).any(has))
 }
 
 #[cfg(test)]
@@ -127,6 +130,8 @@ mod tests {
         assert!(is_secret("customerRef") && redact_line("/x?customer_ref=7") == "/x?customer_ref=***");
         assert_eq!(redact_line("/x?order[customer_ref]=7&n=1"), "/x?order[customer_ref]=***&n=1");
         assert_eq!(redact_line("/x?order%5BcustomerRef%5D=7"), "/x?order%5BcustomerRef%5D=***");
+        assert_eq!(redact_line("/x?c[customer_ref][0]=7&c[n][0]=1"), "/x?c[customer_ref][0]=***&c[n][0]=1");
+        assert_eq!(redact_line("/x?c%5Bcustomer_ref%5D%5B%5D=7"), "/x?c%5Bcustomer_ref%5D%5B%5D=***");
         set_secret_names(&[]);
         assert!(!is_secret("customer_ref"));
     }

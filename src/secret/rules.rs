@@ -137,7 +137,10 @@ mod tests {
             assert!(rules.has_name(name), "{name}");
         }
         assert!(rules.has_name("order[customer_ref]") && rules.has_name("order.customerRef"));
-        assert!(!rules.has_name("order[customer_ref][kind]") && !rules.has_name("[]"));
+        for nested in ["customer_ref[0]", "c[customer_ref][]", "order[customer_ref][kind]", "/customer_ref/0"] {
+            assert!(rules.has_name(nested), "{nested}");
+        }
+        assert!(!rules.has_name("order[customer][ref]") && !rules.has_name("[]"));
         assert!(!rules.has_name("customer") && !RedactRules::default().has_name(""));
     }
 

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-use super::detect::{Detectors, replace_detected};
+use super::detect::{Detectors, private_key_items, replace_detected};
 use super::forms::{SecretPart, alternates, are_pairs, json_of, names_the_next, value_of_pair, values_of_secrets};
 use super::markup::pieces;
 use super::names::{is_field_name, singular};
@@ -127,6 +127,11 @@ impl SecretWalk<'_, '_> {
         match value {
             Value::Object(members) => self.members(members),
             Value::Array(items) => {
+                if let Some(parts) = private_key_items(items) {
+                    return items.iter_mut().zip(parts).fold(false, |is_changed, (item, is_part)| {
+                        is_changed | if is_part { self.secret("", item) } else { self.json(item) }
+                    });
+                }
                 if alternates(items) {
                     return self.alternating(items);
                 }

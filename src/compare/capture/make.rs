@@ -13,10 +13,12 @@ use crate::compare::bounds::CompareBounds;
 use crate::compare::effect::{Effect, EffectReply};
 use crate::compare::kept::SensitiveParts;
 use crate::compare::observation::{Body, Intent, Observation};
-use crate::compare::pair_secrets::{PairParts, body_of, headers_of, quoted_secrets};
+use crate::compare::pair_parts::{PairParts, body_of, headers_of};
+use crate::compare::pair_secrets::quoted_secrets;
 use crate::compare::parsed_body::ParsedBody;
 use crate::compare::redact;
 use crate::compare::rules::Rules;
+use crate::compare::secret_lines::{SecretLines, with_content};
 use crate::compare::structure::rendered_document;
 use crate::names::{PlanId, RouteId};
 use crate::secret::{RedactRules, RedactionKey};
@@ -208,7 +210,12 @@ impl Making<'_> {
         if hidden.as_str() != Some(text) {
             return self.redactor.opaque(text.as_bytes());
         }
+        let is_secret = |name: &str| self.context.redact.is_secret(name);
+        let mut secret = SecretLines::of(&is_secret);
         let line = |line: &str| {
+            if secret.next(line).is_some() {
+                return with_content(line, &self.redactor.opaque(line.trim().as_bytes()));
+            }
             let shown = self.redactor.text(line);
             let cut = redact::line(&shown);
             if cut == shown { shown } else { cut.replace(crate::secret::STARS, &self.redactor.opaque(line.as_bytes())) }

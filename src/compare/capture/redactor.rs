@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::compare::kept::SensitiveParts;
 use crate::secret::{
     FoundSecret, QuotedSecrets, RedactRules, RedactionKey, STARS, are_pairs, decoded_component, is_field_name,
-    is_hidden, is_redacted, is_secret, is_secret_segment, json_of, members_apart, replace_secrets, singular,
-    value_of_pair, values_of_secrets,
+    is_hidden, is_redacted, is_secret, is_secret_segment, json_of, members_apart, private_key_items, replace_secrets,
+    singular, value_of_pair, values_of_secrets,
 };
 
 /// Headers that describe the transfer of a body: of a redacted one they would be wrong.
@@ -152,7 +152,14 @@ impl Redactor<'_> {
                 Value::Object(members_apart(shown))
             }
             Value::Array(items) if are_pairs(items) => items.iter().map(|pair| self.pair(pair)).collect(),
-            Value::Array(items) => items.iter().map(|item| self.value(item, has_key)).collect(),
+            Value::Array(items) => {
+                let parts = private_key_items(items).unwrap_or_default();
+                let is_part = |n: usize| parts.get(n).is_some_and(|is_part| *is_part);
+                let shown = items.iter().enumerate();
+                shown
+                    .map(|(n, item)| if is_part(n) { self.secret_value(item) } else { self.value(item, has_key) })
+                    .collect()
+            }
             Value::Null | Value::Bool(_) => value.clone(),
             Value::String(text) if is_redacted(text) || text == STARS => value.clone(),
             Value::String(text) if has_key => {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
+use crate::compare::tests::rules;
 use crate::compare::{Body, CompareBounds, Effect, EffectReply, Intent, Observation, Rules};
 use crate::limits::Limits;
 use crate::secret::{Detectors, QUOTED_SECRETS_MAX, REDACTED, RedactRules, RedactionKey};
@@ -370,6 +371,42 @@ fn a_pair_with_more_secrets_than_are_looked_for_is_not_captured() {
     };
     assert_eq!(captured(QUOTED_SECRETS_MAX), Ok(()));
     assert_eq!(captured(QUOTED_SECRETS_MAX + 1), Err(NotCaptured::TooManySecrets));
+}
+
+#[test]
+fn lines_that_are_secret_because_of_others_are_replaced() {
+    let key = "-----BEGIN PRIVATE KEY-----\nMHcC5ecret\nQWE5ecret\n-----END PRIVATE KEY-----";
+    let text = format!(
+        "{key}\nDear Bob\nPassword:\n5ecret-1\ncustomer_ref:\r\n  5ecret-2\r\ntokens:\n  - name: a\n    value: 5ecret-3\n\
+         Authorization: Bearer\n 5ecret-4\nbye\n\"password\": {{\n \"v\": \"5ecret-5\"\n}}\n"
+    );
+    let plain = || (headers(&[("content-type", "text/plain")]), Body::Whole(text.clone().into()));
+    let key_lines: Vec<&str> = key.lines().collect();
+    let mut parts = Parts::new(
+        &json!({ "key": key_lines, "said": "so: 5ecret-2", "mail": "Passcode token:\n5ecret-6" }),
+        &json!({}),
+    );
+    parts.legacy = reply(201, plain().0, plain().1);
+    parts.effects = Some(vec![Arc::new(Effect {
+        service: None,
+        method: Method::POST,
+        url: "http://bank/".into(),
+        headers: plain().0,
+        body: plain().1,
+        reply: Some(EffectReply::new(StatusCode::OK, plain().0, plain().1)),
+        number: 1,
+        replied_before: None,
+    })]);
+    let redact = RedactRules::new(["customer_ref".to_owned()], Vec::new(), Detectors::default());
+    let captured = parts.captured_by(&redact, &rules(json!({ "text": {} })));
+    let shown = serde_json::to_string(&captured).unwrap();
+    assert!(!shown.contains("5ecret"), "{shown}");
+    let lines: Vec<&str> = captured.legacy.body.text().split('\n').collect();
+    assert_eq!(
+        (lines.len(), lines[0], lines[4], lines[14]),
+        (text.split('\n').count(), key_lines[0], "Dear Bob", "bye")
+    );
+    assert!(lines[1].starts_with(REDACTED) && lines[6].starts_with(REDACTED) && lines[1] != lines[2], "{lines:?}");
 }
 
 #[test]

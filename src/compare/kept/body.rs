@@ -11,7 +11,9 @@ use crate::compare::digest::digest;
 use crate::compare::observation::Body;
 use crate::compare::parsed_body::ParsedBody;
 use crate::compare::redact;
+use crate::compare::secret_lines::{SecretLines, with_content};
 use crate::compare::structure::rendered_document;
+use crate::secret::{STARS, redact_line};
 
 /// A body without anything secret.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +44,8 @@ pub(super) struct BodyMaking<'a> {
     pub bounds: &'a CompareBounds,
     /// Hides what is sensitive in it.
     pub hide: &'a dyn Fn(&mut Value),
+    /// Whether the value under a name is secret.
+    pub is_secret: &'a dyn Fn(&str) -> bool,
     /// Whether the time for the pair is over.
     pub expired: &'a dyn Fn() -> bool,
 }
@@ -54,8 +58,9 @@ impl KeptBody {
         body: &Body,
         lines: Lines,
         placeholders: &mut Placeholders,
-        BodyMaking { bounds, hide, expired }: &BodyMaking<'_>,
+        making: &BodyMaking<'_>,
     ) -> Result<Self, BoundExceeded> {
+        let BodyMaking { bounds, hide, expired, .. } = making;
         let mut masked = |value: &Value| {
             let mut hidden = value.clone();
             hide(&mut hidden);
@@ -73,22 +78,26 @@ impl KeptBody {
             ParsedBody::NotJson(text) => Self::Digest(digest(text.as_bytes())),
             ParsedBody::Text(text) => match rendered_document(headers, &text, bounds, &mut masked)? {
                 Some(rendered) => Self::Text(rendered),
-                None if lines == Lines::Kept => Self::lines(&text, placeholders, hide),
+                None if lines == Lines::Kept => Self::lines(&text, placeholders, making),
                 None => Self::Digest(digest(text.as_bytes())),
             },
         })
     }
 
     /// A text line by line.
-    fn lines(text: &str, placeholders: &mut Placeholders, hide: &dyn Fn(&mut Value)) -> Self {
+    fn lines(text: &str, placeholders: &mut Placeholders, making: &BodyMaking<'_>) -> Self {
         let mut hidden = Value::from(text);
-        hide(&mut hidden);
+        (making.hide)(&mut hidden);
         let hidden = hidden.as_str().unwrap_or_default();
         if hidden.split('\n').count() != text.split('\n').count() {
             return Self::Digest(digest(text.as_bytes()));
         }
+        let mut secret = SecretLines::of(making.is_secret);
         let line = |(line, hidden): (&str, &str)| {
-            let redacted = redact::line(&crate::secret::redact_line(hidden));
+            if secret.next(line).is_some() {
+                return with_content(line, &placeholders.text(line.trim(), STARS));
+            }
+            let redacted = redact::line(&redact_line(hidden));
             placeholders.text(line, &redacted)
         };
         Self::Text(text.split('\n').zip(hidden.split('\n')).map(line).collect::<Vec<_>>().join("\n"))

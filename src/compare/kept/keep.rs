@@ -228,7 +228,8 @@ impl Keeping<'_> {
     ) -> Result<KeptBody, NotKept> {
         self.check_time()?;
         let lines = if keeps_lines { Lines::Kept } else { Lines::Digested };
-        let making = BodyMaking { bounds: self.context.bounds, hide, expired: self.context.expired };
+        let KeepContext { bounds, expired, rules, .. } = *self.context;
+        let making = BodyMaking { bounds, hide, is_secret: &|name| rules.texts.redact().is_secret(name), expired };
         let kept = KeptBody::of(headers, body, lines, &mut self.placeholders, &making);
         let kept = kept.map_err(|_| NotKept::Unreadable)?;
         self.check_time()?;

@@ -132,6 +132,22 @@ fn texts_are_kept_where_the_rules_show_their_lines() {
 }
 
 #[test]
+fn lines_that_are_secret_because_of_others_are_kept_as_placeholders() {
+    let text = |secret: &str, total: u8| {
+        let key = format!("-----BEGIN PRIVATE KEY-----\n{secret}\n-----END PRIVATE KEY-----");
+        let body = format!("{key}\nPassword:\n  {secret}\ntotal {total}\nsecrets:\n  - a\n  - {secret}\nbye");
+        reply(200, &[("content-type", "text/plain")], body)
+    };
+    let (legacy, engine, request) = (text("hunter2", 1), text("hunter2", 2), json!({}));
+    let pair = pair(&legacy, &engine, &request);
+    let in_force = rules(json!({ "text": {} }));
+    let kept = serde_json::to_string(&kept(&pair, &in_force)).unwrap();
+    assert!(!kept.contains("hunter2") && kept.contains("total 1") && kept.contains("bye"), "{kept}");
+    let rejudged = tried(&pair, &in_force, json!({ "text": { "ignore": ["^total"] } })).unwrap();
+    assert_eq!((rejudged.comparison.verdict, rejudged.new.len()), (Verdict::Ignored, 0));
+}
+
+#[test]
 fn structures_are_kept_as_texts_of_their_format() {
     let request = json!({});
     for (kind, legacy, engine, secret, ignored) in [

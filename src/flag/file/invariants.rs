@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use super::suggest;
 use super::values::condition;
-use crate::expression::{EFFECTS, Expression, ReadPath, Scope};
+use crate::expression::{EFFECTS, Expression, ReadPath, Scope, masked_with_hash, shown_condition};
 use crate::flag::invariant::{INVARIANT_NAME_BYTES_MAX, INVARIANTS_MAX, Invariant};
 use crate::problem::{Problems, Site};
+use crate::secret::RedactRules;
 
 /// The names that an invariant may read. `engine` is the same as `reply`, as in an `assert`.
 const ROOTS: [&str; 6] = ["request", "reply", "engine", "run", "intents", EFFECTS];
@@ -116,11 +117,16 @@ impl InvariantDraft {
     }
 }
 
-/// Checks conditions. In a list, each condition is named by its own text.
-pub(super) fn invariants(draft: &InvariantsDraft, site: &Site, problems: &mut Problems) -> Vec<Invariant> {
+/// Checks conditions. In a list, each condition is named by its own text. `redact`: what the route declares as secret.
+pub(super) fn invariants(
+    draft: &InvariantsDraft,
+    redact: &RedactRules,
+    site: &Site,
+    problems: &mut Problems,
+) -> Vec<Invariant> {
     let entries: Vec<(Site, String, &InvariantDraft)> = match draft {
         InvariantsDraft::List(list) => {
-            list.iter().enumerate().map(|(n, one)| (site.index(n), cut(one.parts().0).to_owned(), one)).collect()
+            list.iter().enumerate().map(|(n, one)| (site.index(n), own_name(one, n, redact), one)).collect()
         }
         InvariantsDraft::Named(map) => map.iter().map(|(name, one)| (site.key(&**name), name.clone(), one)).collect(),
     };
@@ -144,26 +150,48 @@ pub(super) fn invariants(draft: &InvariantsDraft, site: &Site, problems: &mut Pr
                 .hint("give them names: `invariants: { NAME: CONDITION }`");
             return None;
         }
-        one(name, draft, &site, problems)
+        one(name, draft, redact, &site, problems)
     });
     checked.collect()
 }
 
-/// The text as a name: its beginning, if it is long.
-fn cut(text: &str) -> &str {
-    let text = text.trim();
-    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
-    let end = ends.take_while(|end| *end <= INVARIANT_NAME_BYTES_MAX).last().unwrap_or_default();
-    text.get(..end).unwrap_or_default()
+/// The name of a condition in a list: the beginning of its text. Of one whose literals may be secrets, without them and
+/// with its number in the list, because without them two may have one text.
+fn own_name(draft: &InvariantDraft, n: usize, redact: &RedactRules) -> String {
+    match shown_condition(draft.parts().0, redact) {
+        Cow::Borrowed(text) => cut(text, INVARIANT_NAME_BYTES_MAX).to_owned(),
+        Cow::Owned(masked) => {
+            let number = format!(" (number {})", n.saturating_add(1));
+            format!("{}{number}", cut(&masked, INVARIANT_NAME_BYTES_MAX - number.len()))
+        }
+    }
 }
 
-fn one(name: String, draft: &InvariantDraft, site: &Site, problems: &mut Problems) -> Option<Invariant> {
+/// The beginning of a text.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    let text = text.trim();
+    &text[..text.floor_char_boundary(bytes_max)]
+}
+
+fn one(
+    name: String,
+    draft: &InvariantDraft,
+    redact: &RedactRules,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<Invariant> {
     let (that, when) = draft.parts();
     let (of_that, of_when) = match draft {
         InvariantDraft::That(_) => (site.clone(), site.clone()),
         InvariantDraft::When(_) => (site.key("that"), site.key("when")),
     };
-    let text = when.map_or_else(|| that.to_owned(), |when| format!("{that} when {when}"));
+    let text_of = |that: &str, when: Option<&str>| match when {
+        Some(when) => format!("{that} when {when}"),
+        None => that.to_owned(),
+    };
+    let shown_when = when.map(|when| shown_condition(when, redact));
+    let shown = text_of(&shown_condition(that, redact), shown_when.as_deref());
+    let text = masked_with_hash(&text_of(that, when), shown);
     let condition_of = |text: &str, site: &Site, problems: &mut Problems| condition(text, site, problems);
     let parsed = condition_of(that, &of_that, problems);
     let condition = when.map(|when| condition_of(when, &of_when, problems));
@@ -232,11 +260,13 @@ mod tests {
 
     use super::*;
     use crate::flag::file::tests::only_problem;
+    use crate::secret::Detectors;
 
     fn checked(draft: Value) -> (Vec<Invariant>, usize) {
         let (mut problems, site) = (Problems::default(), Site::file("r.yaml"));
         let draft: InvariantsDraft = serde_json::from_value(draft).unwrap();
-        let found = invariants(&draft, &site.key("invariants"), &mut problems);
+        let redact = RedactRules::new(["customer_ref".to_owned()], Vec::new(), Detectors::default());
+        let found = invariants(&draft, &redact, &site.key("invariants"), &mut problems);
         (found, problems.iter().count())
     }
 
@@ -253,6 +283,30 @@ mod tests {
         assert_eq!((names, problems), (vec!["it ends", "one charge"], 0));
         assert!(found.iter().all(Invariant::reads_the_run) && found[1].when.is_some());
         assert_ne!(found[1].text, found[0].text);
+    }
+
+    #[test]
+    fn neither_their_texts_nor_their_names_have_a_secret() {
+        let of = |literal: &str| {
+            let that = format!("${{request.headers[\"x-api-key\"] != \"{literal}\"}}");
+            let when = format!("${{request.body.customer_ref != \"{literal}\"}}");
+            (that, json!({ "that": "${reply.body.total >= 0}", "when": when }))
+        };
+        let ((one, when), (other, _)) = (of("k3y-1"), of("k3y-2"));
+        let (listed, problems) = checked(json!([one, other, when]));
+        let (named, _) = checked(json!({ "a": one, "b": other }));
+        assert_eq!((listed.len(), named.len(), problems), (3, 2, 0));
+        for invariant in listed.iter().chain(&named) {
+            assert!(!format!("{} {}", invariant.name, invariant.text).contains("k3y"), "{invariant:?}");
+        }
+        assert_eq!(listed[0].name, "${request.headers[\"x-api-key\"] != \"***\"} (number 1)");
+        assert!(listed[0].name != listed[1].name && listed[0].text != listed[1].text && named[0].text != named[1].text);
+        let long = format!(
+            "${{request.headers[\"x-api-key\"] != \"k3y\" && {}}}",
+            "reply.status < 500 && ".repeat(5) + "true"
+        );
+        let (long, _) = checked(json!([long]));
+        assert!(long[0].name.ends_with("(number 1)") && long[0].name.len() <= INVARIANT_NAME_BYTES_MAX, "{long:?}");
     }
 
     #[test]

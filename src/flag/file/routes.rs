@@ -140,7 +140,8 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
         Some(text) => share_of_compared(text, "rehearse_twice", problems),
         None => repeats::twice_by_default(workflow.is_some()),
     };
-    let invariants = invariants.as_ref().map(|draft| super::invariants::invariants(draft, &at("invariants"), problems));
+    let invariants =
+        invariants.as_ref().map(|draft| super::invariants::invariants(draft, &redact, &at("invariants"), problems));
 
     let keeps_runs = keep::keeps_runs(draft, workflow_facts, site, problems);
     let noise = repeats::noise_share(draft, matches.as_ref(), workflow_facts, site, problems);

@@ -99,7 +99,7 @@ fn of_group(
     for sample in samples {
         group.samples.kept += 1;
         match judged(sample) {
-            Ok(Rejudged { comparison, still, new }) => {
+            Ok(Rejudged { comparison, still, new, was_cut: _ }) => {
                 match comparison.differences.is_empty() && !comparison.truncated {
                     true => group.samples.equal += 1,
                     false => group.samples.differ += 1,

@@ -37,7 +37,7 @@ pub enum InstanceSelection {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BulkRefusal {
     /// The family has no `adopt:`.
-    #[error("`{0}` has no `instance.adopt`: it says no workflow by which an instance becomes the engine's")]
+    #[error("`{0}` has no `instance.adopt`: nothing was moved; declare the workflow that adopts an instance")]
     NotDeclared(RouteId),
     /// The route creates no instances.
     #[error("`{0}` creates no instances: name the route that does")]

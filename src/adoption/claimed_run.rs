@@ -214,8 +214,8 @@ impl Adoptions {
         MoveOutcome::of(&Adoption { state, reason, ..adoption.clone() })
     }
 
-    /// Records that legacy has an adopted instance no longer, also where it is known under another id of its family
-    /// than that of the adoption. If the process ends before that, it counts as legacy's until the next bulk.
+    /// Records under each other id of its family that legacy no longer has an adopted instance. If the process ends
+    /// first, the instance counts as legacy's until the next bulk move.
     pub(super) async fn end_under_other_ids(&self, adoption: &Adoption) {
         let (key, mut ended) = (self.instance_key(adoption), Vec::new());
         for other in key.stored_keys().filter(|other| *other != adoption.key) {

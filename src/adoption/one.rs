@@ -45,12 +45,12 @@ impl Adoptions {
         self.engine.why_unresumed().map(|why| format!("the runs of the last process are not resumed yet: {why}"))
     }
 
-    /// From when on no request that this process did not count can still take effect at legacy (`settles`): an earlier
-    /// process may have sent some, or this one did before it counted them. `None`: there were none.
+    /// When the last request that this process has not counted can no longer take effect at legacy (`settles`): an
+    /// earlier process may have sent some, or this one before it counted them. `None`: there were none.
     ///
     /// # Errors
     /// A request that was decided by earlier files has not ended.
-    fn uncounted_over_at(&self, key: &InstanceKey, settles: Duration) -> Result<Option<Instant>, EarlierWriteOpen> {
+    fn uncounted_settled_at(&self, key: &InstanceKey, settles: Duration) -> Result<Option<Instant>, EarlierWriteOpen> {
         let state = self.state();
         let flags = self.flags.load();
         let of_family = flags.routes.iter().filter(|flag| flag.family == key.family && flag.adopt.is_some());
@@ -95,15 +95,16 @@ impl Adoptions {
             return MoveOutcome::NotTried(why);
         }
         let until = Instant::now() + within;
-        let Ok(uncounted_over_at) = self.uncounted_over_at(key, rule.settles) else {
-            let why = "a request that may change something has not ended, which came before new files began to count the \
-                       requests of this family";
+        let Ok(uncounted_settled_at) = self.uncounted_settled_at(key, rule.settles) else {
+            let why = "a request that may change something, and began under earlier files, has not ended, and it is not \
+                       known which instance it is about";
             return MoveOutcome::NotTried(why.to_owned());
         };
-        if let Some(at) = uncounted_over_at.filter(|at| *at > Instant::now()) {
+        if let Some(at) = uncounted_settled_at.filter(|at| *at > Instant::now()) {
             if at > until {
                 return MoveOutcome::NotTried(
-                    "legacy may still have requests from before this process counted them (`settles`)".to_owned(),
+                    "legacy may still be working on requests that began before this process counted them (`settles`)"
+                        .to_owned(),
                 );
             }
             tokio::time::sleep_until(at).await;

@@ -1,7 +1,7 @@
 //! The pin collisions of one family: ids of instances that both arms have given out.
 //!
 //! Always true: a collision stands until a person accepts it, also over a restart. An acceptance covers what was found
-//! before it; an id that was not known to collide then stands again. Readers take no lock.
+//! before it; a collision of another id, found later, has to be accepted anew. Readers take no lock.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -9,11 +9,12 @@ use std::collections::HashSet;
 use http::header::{CONTENT_RANGE, LINK};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode, Uri};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::compare::decoded_body;
 use crate::expression::{id_text, parse_json};
-use crate::flag::{AliveCall, Service};
+use crate::flag::{AliveCall, NextPage, Service};
 use crate::limits::ALIVE_PAGES_MAX;
 use crate::transport::WholeReply;
 
@@ -74,13 +75,40 @@ fn page(call: &AliveCall, path: &str, WholeReply { status, headers, body }: &Who
         let (all, without) = (list.len(), list.len().saturating_sub(count));
         return Err(format!("of {all} elements that `GET {path}` lists, {without} have no id at `{}`", call.ids));
     }
-    let next = match call.next.as_ref().and_then(|next| next.query(&json).first()) {
-        None | Some(Value::Null | Value::Bool(false)) => next_link(headers, path)?,
-        Some(Value::String(text)) if text.is_empty() => next_link(headers, path)?,
-        Some(Value::String(text)) => Some(text.clone()),
-        Some(_) => return Err(format!("what the reply to `GET {path}` names as the next page is no address")),
+    let named = call.next.as_ref().and_then(|next| match next {
+        NextPage::Address(at) | NextPage::Cursor { path: at, .. } => at.query(&json).first(),
+    });
+    let next = match (named, &call.next) {
+        (None | Some(Value::Null | Value::Bool(false)), _) => next_link(headers, path)?,
+        (Some(Value::String(text)), _) if text.is_empty() => next_link(headers, path)?,
+        (Some(Value::String(text)), Some(NextPage::Cursor { parameter, .. })) => {
+            Some(with_cursor(path, parameter, text))
+        }
+        (Some(Value::Number(number)), Some(NextPage::Cursor { parameter, .. })) => {
+            Some(with_cursor(path, parameter, &number.to_string()))
+        }
+        (Some(Value::String(text)), _) => Some(text.clone()),
+        (Some(_), Some(NextPage::Cursor { .. })) => {
+            return Err(format!(
+                "what the reply to `GET {path}` has as the cursor of the next page is no text or number"
+            ));
+        }
+        (Some(_), _) => return Err(format!("what the reply to `GET {path}` names as the next page is no address")),
     };
     Ok(Page { ids, next })
+}
+
+/// The query of a call, as a reference, with this cursor in place of an earlier one.
+fn with_cursor(path: &str, parameter: &str, cursor: &str) -> String {
+    let query = path.split_once('?').map_or("", |(_, query)| query);
+    let of_cursor = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        percent_decode_str(name).decode_utf8_lossy() == parameter
+    };
+    let others = query.split('&').filter(|pair| !pair.is_empty() && !of_cursor(pair)).map(str::to_owned);
+    let [name, value] = [parameter, cursor].map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC));
+    let pairs: Vec<String> = others.chain([format!("{name}={value}")]).collect();
+    format!("?{}", pairs.join("&"))
 }
 
 /// The target of the link to the next page.
@@ -183,7 +211,7 @@ mod tests {
             headers: Vec::new(),
             list: path("$.items"),
             ids: path("$.items[*].id"),
-            next: next.map(path),
+            next: next.map(|next| NextPage::Address(path(next))),
         }
     }
 
@@ -303,6 +331,28 @@ mod tests {
         }
         let found = all(&by_path, &[first()]).await;
         assert_eq!(found, Err("page 2: no connection".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn pages_with_cursors_are_read() {
+        let mut by_cursor = call(None, "http://127.0.0.1:9000");
+        let path = parse_json_path("$.paging.next").unwrap();
+        by_cursor.next = Some(NextPage::Cursor { path, parameter: "page[after]".into() });
+        let pages = |second: Value, third: Value| {
+            [
+                ("/orders?open=1", reply(200, &[], &items(&[1], json!("a b/=")))),
+                ("/orders?open=1&page%5Bafter%5D=a%20b%2F%3D", reply(200, &[], &items(&[2], second))),
+                ("/orders?open=1&page%5Bafter%5D=7", reply(200, &[], &items(&[3], third))),
+            ]
+        };
+        for last in [Value::Null, json!(""), json!(false)] {
+            let found = all(&by_cursor, &pages(json!(7), last)).await;
+            assert_eq!(found, Ok(["1", "2", "3"].map(str::to_owned).to_vec()));
+        }
+        let found = all(&by_cursor, &pages(json!("a b/="), Value::Null)).await;
+        assert!(found.as_ref().is_err_and(|why| why.contains("which was read before")), "{found:?}");
+        let found = all(&by_cursor, &pages(json!({ "after": 7 }), Value::Null)).await;
+        assert!(found.as_ref().is_err_and(|why| why.contains("is no text or number")), "{found:?}");
     }
 
     #[tokio::test]

@@ -86,7 +86,7 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     let rules_hash = rules_of_route.map_or("", |rules| rules.hash());
     let text_of_rules = |rules: &Arc<Rules>| rules.shown_draft();
     // Rules that compare something are kept as a whole.
-    let rules_without_effect = rules_of_route.filter(|rules| rules.compare_no_reply()).map(text_of_rules);
+    let rules_without_effect = rules_of_route.filter(|rules| rules.compares_no_reply()).map(text_of_rules);
     part("the version of the expression language", DIALECT.to_string(), add_value);
     part(RULES, rules_without_effect.unwrap_or_default(), &|hasher, _| hasher.add(rules_hash));
     part("the address of its legacy service", addresses(Some(&route.legacy)), &|hasher, _| {
@@ -171,7 +171,7 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
         true => (String::new(), String::new()),
         false => (noise(setup, route, true), noise(setup, route, false)),
     };
-    let rules = rules_of_route.filter(|rules| !rules.compare_no_reply()).map(text_of_rules).unwrap_or_default();
+    let rules = rules_of_route.filter(|rules| !rules.compares_no_reply()).map(text_of_rules).unwrap_or_default();
     let Promote { pairs, mismatch_below, .. } = route.promote;
     let wanted = WantedPairs { pairs, mismatch_below };
     EvidenceBasis { hash: basis.hash(), parts, plan, noise, noise_apart_from_rules, rules, wanted }
@@ -245,13 +245,17 @@ mod tests {
 
     /// Files with these routes and this workflow beside another one.
     fn setup_with(routes: &str, workflow: &str) -> Setup {
+        setup_of("services: { shop: 'http://127.0.0.1:9' }\n", routes, workflow)
+    }
+
+    fn setup_of(services: &str, routes: &str, workflow: &str) -> Setup {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = dir.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        write("pointsman.yaml", "services: { shop: 'http://127.0.0.1:9' }\ndefault_legacy: shop\n");
+        write("pointsman.yaml", &format!("{services}default_legacy: shop\n"));
         write("workflows/w.yaml", "workflow: w\nsteps: { a: { set: 1 } }\nrespond: { status: 200, body: { id: 1 } }\n");
         write("workflows/v.yaml", workflow);
         write("routes/orders.yaml", routes);
@@ -342,6 +346,37 @@ mod tests {
         assert_eq!(values["the address of its legacy service"], "http://127.0.0.1:9/");
         let nothing = of("/orders", ", compare: { ignore: ['$'], status: class, headers: [] }");
         assert!(nothing.rules.is_empty() && nothing.parts.values[RULES].contains("class"), "{nothing:?}");
+    }
+
+    /// A gateway may choose by these names who answers.
+    #[test]
+    fn the_names_by_which_a_service_is_asked_are_part_of_the_basis() {
+        let workflow = "workflow: v\nsteps: { a: { call: 'GET ${services.prices}/p' } }\nrespond: { status: 200 }\n";
+        let of = |prices: &str, shop: &str| {
+            let services =
+                format!("services: {{ shop: {{ urls: [{A}]{shop} }}, prices: {{ urls: [{A}]{prices} }} }}\n");
+            let route = "routes:\n- { id: a, match: { method: POST, path: /a }, legacy: shop, workflow: v }\n";
+            bases(&setup_of(&services, route, workflow), &PlansInForce::default()).remove(0).1
+        };
+        const A: &str = "'https://127.0.0.1:9'";
+        let plain = of("", "");
+        assert_eq!(plain.hash, of(", host: client", "").hash, "the default");
+        for (prices, shop, part, value) in [
+            (", host: v1.prices", "", "the address of the service `prices`", "https://127.0.0.1:9/, host: v1.prices"),
+            (", host: url", "", "the address of the service `prices`", "https://127.0.0.1:9/, host: url"),
+            ("", ", host: v2.shop", "the address of its legacy service", "https://127.0.0.1:9/, host: v2.shop"),
+            (
+                ", tls: { server_name: v1.prices }",
+                "",
+                "the address of the service `prices`",
+                "https://127.0.0.1:9/, tls.server_name: v1.prices",
+            ),
+        ] {
+            let named = of(prices, shop);
+            assert_ne!(named.hash, plain.hash, "{prices}{shop}");
+            assert_ne!(named.parts.hashes[part], plain.parts.hashes[part], "{prices}{shop}");
+            assert_eq!(named.parts.values[part], value);
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ impl GateCondition for LateCallsGate {
         let rules = self.rules.load();
         let is_expected = |LateTarget { to, .. }: &&LateTarget| {
             let rules = rules.get(&route.id);
-            rules.is_some_and(|rules| rules.expect_call(to.service.as_ref(), &to.authority, &to.method, &to.path))
+            rules.is_some_and(|rules| rules.is_expected_call(to.service.as_ref(), &to.authority, &to.method, &to.path))
         };
         let unexpected: Vec<&LateTarget> = late.targets.iter().filter(|target| !is_expected(target)).collect();
         // What the unlisted ones were is not known. As of the first one: a flip by force after that overrides it for

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::parts::Parts;
 use crate::admin::RulesOfRoute;
-use crate::compare::{Allowances, CompareBounds, PairRecord, Rejudged, Rules, RulesDraft, rejudge};
+use crate::compare::{
+    Allowances, CompareBounds, PairRecord, Rejudged, Rules, RulesDraft, is_of_cut_list, may_stand_for_several_names,
+    rejudge,
+};
 use crate::evidence::{DifferingPlaces, PairsToRejudge, RejudgedOutcome, RejudgedPairs, Sample};
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -123,13 +126,22 @@ impl Work {
         // does to those without a sample.
         let count = self.pairs.fingerprints.get(fingerprint).copied()?;
         let are_all_kept = samples.len() as u64 >= count;
-        if !are_all_kept
-            && !self.added.is_some_and(|added| added.decide_by_place && !(added.ignores_calls && before.have_values()))
-        {
+        let first = samples.first()?;
+        let are_places_enough = |added: Allowances| {
+            added.decide_by_place
+                && !(added.ignores_calls && before.hides_path_values())
+                && !first.differences.iter().any(|difference| may_stand_for_several_names(&difference.path))
+                && !is_of_cut_list(fingerprint)
+        };
+        if !are_all_kept && !self.added.is_some_and(are_places_enough) {
             return None;
         }
         let judged: Option<Vec<Rejudged>> = samples.iter().map(|sample| self.judge_sample(sample, end)).collect();
         let judged = judged?;
+        // An earlier version did not tell such pairs from others.
+        if !are_all_kept && judged.iter().any(|judged| judged.was_cut) {
+            return None;
+        }
         let known: BTreeSet<&str> = self.before.names().collect();
         let rules = judged.iter().flat_map(|judged| &judged.comparison.ignored_by).map(|(rule, _)| rule);
         let rules: BTreeSet<&String> = rules.filter(|rule| !known.contains(rule.as_str())).collect();

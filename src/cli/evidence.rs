@@ -297,7 +297,7 @@ mod tests {
             pairs,
             mismatched,
             basis: String::new(),
-            answered: false,
+            outweighed: false,
             clean_pairs: None,
         };
         assert_eq!(earlier_text(&[]), "");

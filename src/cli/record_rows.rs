@@ -8,6 +8,7 @@ use super::flip::force_text;
 use super::format::{COLUMNS_MAX, Formatter, Tone, ago, counted, duration_text, escape_control, wrapped};
 use super::record_gates;
 use crate::admin::types::{FlipRow, RecordEntry};
+use crate::flag::{Percent, Shares, State};
 use crate::record::LATE_ENTRY_AFTER;
 
 /// How many digits of a hash are shown in a table.
@@ -87,7 +88,7 @@ fn texts(entry: &RecordEntry, now: Timestamp) -> EntryTexts {
                 (from, to) => format!("cohort {}: {from} to {to}", text("cohort")),
             }
         }
-        kind => format!("{kind}: {} to {}", text("from"), text("to")),
+        kind => format!("{kind}: {} to {}{}", text("from"), text("to"), share(&entry.body)),
     };
     let flip = serde_json::from_value::<FlipRow>(entry.body.clone()).ok().map(|mut flip| {
         let rung = |name: &str| entry.body["overridden"][name].as_str().and_then(|rung| rung.parse().ok());
@@ -121,6 +122,14 @@ fn texts(entry: &RecordEntry, now: Timestamp) -> EntryTexts {
             (by, why) => format!("by {by}: {why}"),
         },
     }
+}
+
+/// The share of the rung to which a flip moved the route; empty if that rung is all callers'.
+fn share(body: &Value) -> String {
+    let to = body["to"].as_str().and_then(|to| to.parse::<State>().ok());
+    let shares = serde_json::from_value::<Shares>(body["shares"].clone()).ok();
+    let share = to.zip(shares).map(|(to, shares)| shares.of(to)).filter(|share| *share < Percent::ALL);
+    share.map(|share| format!(" at {share}")).unwrap_or_default()
 }
 
 /// A state that the `force` in a file put in force without a flip.
@@ -308,6 +317,17 @@ mod tests {
         assert!(text.ends_with("by file: own; none to a == \"***\""), "{text}");
         let text = shown("cohort", json!({ "cohort": "staff", "by": "file", "changes": [change] }));
         assert!(text.ends_with("by file: none to a == \"***\""), "{text}");
+    }
+
+    #[test]
+    fn a_row_of_a_flip_says_the_share_of_its_rung() {
+        let flip = |to: &str, live: f64| {
+            let shares = json!({ "shadow": 100.0, "dark": 100.0, "live": live });
+            shown("flip", json!({ "from": "dark", "to": to, "by": "ada", "shares": shares }))
+        };
+        assert!(flip("live", 0.5).contains("flip: dark to live at 0.5"), "{}", flip("live", 0.5));
+        assert!(flip("live", 100.0).contains("flip: dark to live by ada"), "{}", flip("live", 100.0));
+        assert!(flip("only", 10.0).contains("flip: dark to only by ada"), "{}", flip("only", 10.0));
     }
 
     #[test]

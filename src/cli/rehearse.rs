@@ -160,8 +160,8 @@ fn text(report: &RehearsalReport, coverage_at_least: f64, format: Formatter) -> 
         }
         for (place, n) in &found.contradicted {
             let what = format!(
-                "{route}: {} differ at {}: the workflow has a value there that it also has where legacy had \
-                 another one (both are redacted)",
+                "{route}: {} differ at {}: one side has a value there that it also has where the other had another one \
+                 (both are redacted)",
                 counted(*n, "pair"),
                 escape_control(place)
             );

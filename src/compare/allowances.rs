@@ -11,6 +11,7 @@ use super::draft::RulesDraft;
 use super::effects::EffectRulesDraft;
 use super::rule_drafts::{IdDraft, IgnoreDraft, ToleranceDraft};
 use super::rule_path::RulePath;
+use super::value_path::is_id_key;
 
 /// What a change of rules adds that only allows more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +20,10 @@ pub struct Allowances {
     /// compared as before.
     pub leave_out_only: bool,
     /// Whether the path and the kind of a difference tell whether it is allowed, without the values: no index, filter,
-    /// condition or tolerance was added.
+    /// condition or tolerance was added, and no name that paths do not show.
     pub decide_by_place: bool,
-    /// Whether calls by legacy are left out, of whose paths a place may show less than the rule asks for.
+    /// Whether `ignore_calls` grew. Places show the paths of calls without values, so a place may not tell whether the
+    /// rule covers the call.
     pub ignores_calls: bool,
 }
 
@@ -36,8 +38,8 @@ impl Allowances {
         added.tolerances(&mut before.tolerance, &mut after.tolerance);
         added.texts(&mut before.ignore_calls, &mut after.ignore_calls);
         added.of_steps(&mut before.effects, &mut after.effects);
-        let Added { is_any, takes_away, compares_less, reads_indexes, ignores_calls } = added;
-        let (leave_out_only, decide_by_place) = (!compares_less, !compares_less && !reads_indexes);
+        let Added { is_any, takes_away, compares_less, reads_elements, ignores_calls } = added;
+        let (leave_out_only, decide_by_place) = (!compares_less, !compares_less && !reads_elements);
         let added = Self { leave_out_only, decide_by_place, ignores_calls };
         (is_any && !takes_away && before == after).then_some(added)
     }
@@ -50,8 +52,8 @@ struct Added {
     takes_away: bool,
     /// Whether a part is still compared, with more allowed than before, at least for some requests.
     compares_less: bool,
-    /// Whether a part is left out of some elements of a list: places do not tell elements apart.
-    reads_indexes: bool,
+    /// Whether a part is left out of some elements of a list, or below some ids: places do not tell them apart.
+    reads_elements: bool,
     ignores_calls: bool,
 }
 
@@ -67,7 +69,7 @@ impl Added {
             // Only a path without a condition leaves a part out for all requests. A filter may read values of the
             // reply.
             self.compares_less |= rule.0.as_str().is_none_or(|path| path.contains('?'));
-            self.reads_indexes |= rule.0.as_str().is_some_and(has_index);
+            self.reads_elements |= rule.0.as_str().is_some_and(selects_elements);
         }
         before.clear();
         after.clear();
@@ -134,6 +136,19 @@ fn before_selector(path: &str) -> &str {
     let brackets = path.match_indices('[').map(|(at, _)| at).find(|at| !path[*at..].starts_with("[*]"));
     let end = brackets.into_iter().chain(path.find("..")).min();
     &path[..end.unwrap_or(path.len())]
+}
+
+/// Whether a rule names elements of a list, or of a map by ids, which paths show as `[*]`.
+fn selects_elements(path: &str) -> bool {
+    let of_body = path.trim().strip_prefix('$').is_some();
+    let names_id = match RulePath::parse(path.trim()) {
+        Ok(path) if of_body => path.steps().is_none_or(|steps| {
+            let mut names = steps.iter().filter_map(|step| step.name.as_deref());
+            names.any(is_id_key)
+        }),
+        Ok(_) | Err(_) => false,
+    };
+    names_id || has_index(path)
 }
 
 /// Whether a JSONPath selects elements of a list by their position: `[0]`, `[-1]`, `[1:3]`, `['a',0]`.
@@ -210,14 +225,18 @@ mod tests {
             Allowances::added(&draft(&json!({})), &draft(after)).unwrap().decide_by_place
         };
         for path in
-            ["$.a", "$.items[*].a", "$..a", "$['0'].a", "$['a:1']", r"$['a\'][0]']", "header.etag", "$", "$.x-1"]
+            ["$.a", "$.items[*].a", "$..a", "$['a:1']", "$.a1001.b", "header.etag", "header.1001", "$", "$['x-1']"]
         {
             assert!(decide(&json!({ "ignore": [path] })), "{path}");
         }
         for path in ["$.items[0].a", "$.items[-1]", "$.items[1:3].a", "$.items[:3].a", "$['a', 0]", "$[?@.a > 1].b"] {
             assert!(!decide(&json!({ "ignore": [path] })), "{path}");
         }
-        for path in ["$.items[\t0].a", r"$['a\\'][0]"] {
+        for path in ["$.items[\t0].a", r"$['a\\'][0]", r"$['a\'][0]']"] {
+            assert!(!decide(&json!({ "ignore": [path] })), "{path}");
+        }
+        // Places show these names as `[*]`.
+        for path in ["$['0'].a", "$.of['1001'].a", "$..['4b3f9a0c11d2e3f4']", "$['jo@example.org']", "$['a', 'b']"] {
             assert!(!decide(&json!({ "ignore": [path] })), "{path}");
         }
         assert!(!decide(&json!({ "ignore": [{"path": "$.b", "when": "${legacy.status < 400}"}] })));

@@ -27,7 +27,7 @@ impl ElementOfLegacy {
     }
 }
 
-/// Which of the values it is that have the same path as text.
+/// Tells apart the values whose paths have the same text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ElementKey {
     /// There is only one: the path leads through no list.

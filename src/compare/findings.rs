@@ -26,7 +26,7 @@ mod shown;
 const CAUSES_BYTES_MAX: usize = 1_024;
 /// The time is checked once in this many units of work.
 const WORK_BETWEEN_CHECKS: u32 = 256;
-/// Work on so many bytes of text counts as one unit.
+/// Work on this many bytes of text counts as one unit.
 const BYTES_PER_UNIT: usize = 64;
 /// The most earlier pairings that one difference names.
 const CONTRADICTED_SHOWN_MAX: usize = 4;
@@ -111,7 +111,7 @@ impl<'a> ComparisonFindings<'a> {
         self.add_work(1)
     }
 
-    /// Counts work on so many bytes of text, and checks the time now and then.
+    /// Counts work on a number of bytes of text, and checks the time now and then.
     pub(super) fn count_work_on(&mut self, bytes: usize) -> Result<(), BoundExceeded> {
         self.add_work(u32::try_from(bytes / BYTES_PER_UNIT).unwrap_or(u32::MAX).saturating_add(1))
     }
@@ -380,7 +380,8 @@ impl<'a> ComparisonFindings<'a> {
             (false, _) => Verdict::Mismatch,
         };
         ignored_by.extend(self.notes.counted(&rules.texts));
-        let fingerprint = fingerprint(&self.differences, self.cause.as_deref(), self.distances.largest());
+        let fingerprint =
+            fingerprint(&self.differences, self.truncated, self.cause.as_deref(), self.distances.largest());
         Comparison {
             verdict,
             elements: self.elements.by_name(self.differences.iter().map(|d| (d.path.clone(), d.kind))),

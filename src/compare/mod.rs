@@ -152,12 +152,13 @@ pub use effects::{
     CallRole, CallTemplate, CorrespondingCall, EffectCoverage, EffectRulesDraft, IntentCounts, StepCoverage,
     any_spelling, authority_of_url, corresponding_call, path_of_url, path_without_values, url_without_values,
 };
+pub use fingerprint::is_of_cut_list;
 pub use kept::{
     CallPair, CallText, ComparedTo, KeepContext, KeptCall, KeptPair, KeptReply, NotJudged, NotKept, PairRecord,
     Rejudged, SensitiveParts, keep, rejudge,
 };
 pub use magnitude::largest_distance;
-pub use not_known::{NOT_KNOWN, NotKnownValues};
+pub use not_known::{NOT_KNOWN, UndecidedValues};
 pub use number::NumberForm;
 pub use observation::{Body, Intent, Observation};
 pub use pair::{HidesSensitive, InstanceIds, Pair};
@@ -174,4 +175,5 @@ pub use suggest::{
 };
 pub use text_rules::{TextRulesDraft, TimesDraft};
 pub use uncompared_headers::UncomparedHeader;
+pub use value_path::may_stand_for_several_names;
 pub use verdict::{ComparedCall, Comparison, Difference, DifferenceKind, EarlierPairing, UnparsableBody, Verdict};

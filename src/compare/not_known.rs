@@ -4,7 +4,7 @@
 //! Of a redacted value a capture has a hash, so that only a value that came from the capture too can be held against
 //! it. What the workflow has from elsewhere (a constant, a computed value) may be equal to the value that legacy had.
 //! But one value cannot be equal to two different ones: over several pairs it may show that it differs
-//! ([`NotKnownValues`]).
+//! ([`UndecidedValues`]).
 //!
 //! Always true: such a place is counted, and shown; it is no difference of the pair. Only a value under a name counts:
 //! a body of which nothing but a hash is known differs from any other body.
@@ -15,12 +15,12 @@ use super::node::{Kind, Node};
 use super::value_path::ValuePath;
 use crate::secret::{REDACTED, STARS, is_redacted};
 
-/// How the text begins that counts such a place beside the rules; its path follows.
+/// Prefix of the text by which such a place is counted beside the rules; its path follows.
 pub const NOT_KNOWN: &str = "not known: ";
 
 /// The two values at a place of which it is not known whether they differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotKnownValues {
+pub struct UndecidedValues {
     /// The place.
     pub path: String,
     /// A hash of legacy's redacted value: equal for equal values of all captures of one store.
@@ -34,7 +34,7 @@ pub struct NotKnownValues {
 pub(super) struct NotKnown {
     /// Whether legacy's side comes from a capture.
     is_captured: bool,
-    values: Vec<NotKnownValues>,
+    values: Vec<UndecidedValues>,
 }
 
 impl NotKnown {
@@ -68,7 +68,7 @@ impl NotKnown {
             text.hash(&mut hasher);
             hasher.finish()
         };
-        self.values.push(NotKnownValues { path, legacy: hash(legacy), engine: hash(engine) });
+        self.values.push(UndecidedValues { path, legacy: hash(legacy), engine: hash(engine) });
     }
 
     /// Adds a place with its two values.
@@ -81,7 +81,7 @@ impl NotKnown {
         self.values.len()
     }
 
-    /// Takes back what was added after the first so many.
+    /// Keeps the first `len` places.
     pub(super) fn truncate(&mut self, len: usize) {
         self.values.truncate(len);
     }
@@ -94,7 +94,7 @@ impl NotKnown {
         paths.into_iter().map(|path| (format!("{NOT_KNOWN}{path}"), 1)).collect()
     }
 
-    pub(super) fn into_values(self) -> Vec<NotKnownValues> {
+    pub(super) fn into_values(self) -> Vec<UndecidedValues> {
         self.values
     }
 }

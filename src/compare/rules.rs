@@ -160,7 +160,7 @@ impl Rules {
             }
         }
         let hint = "leave out `ignore: [\"$\"]` and name the parts that may differ, or compare the exact status";
-        if rules.compare_no_reply() {
+        if rules.compares_no_reply() {
             let message = "under these rules nothing of the replies is compared, so no pair counts as evidence";
             problems.warn(site, message).hint(hint);
         } else if rules.may_compare_only_the_body() && rules.whole_body_ignored.on_condition {
@@ -176,7 +176,7 @@ impl Rules {
     /// of the status, no header, no `assert`. Whether anything of a pair was, [`Comparison::compares_replies`] says.
     ///
     /// [`Comparison::compares_replies`]: super::Comparison::compares_replies
-    pub fn compare_no_reply(&self) -> bool {
+    pub fn compares_no_reply(&self) -> bool {
         self.whole_body_ignored.always && self.may_compare_only_the_body()
     }
 
@@ -207,7 +207,7 @@ impl Rules {
     }
 
     /// Whether there are asserts or conditions, which read the request.
-    pub fn read_the_request(&self) -> bool {
+    pub fn reads_request(&self) -> bool {
         !self.asserts.is_empty() || self.texts.conditions().next().is_some()
     }
 
@@ -264,8 +264,14 @@ impl Rules {
 
     /// Whether the workflow, or one that it runs, makes such a call where legacy makes it, or `ignore_calls` names it.
     /// `authority`: host and port, in lower case.
-    pub fn expect_call(&self, service: Option<&ServiceName>, authority: &str, method: &Method, path: &str) -> bool {
-        self.effects.expect_call(service, authority, method, path)
+    pub fn is_expected_call(
+        &self,
+        service: Option<&ServiceName>,
+        authority: &str,
+        method: &Method,
+        path: &str,
+    ) -> bool {
+        self.effects.is_expected_call(service, authority, method, path)
     }
     /// Whether `ignore_calls` names such a call.
     pub fn ignores_call(&self, service: Option<&ServiceName>, authority: &str, method: &Method, path: &str) -> bool {
@@ -273,8 +279,8 @@ impl Rules {
     }
     /// Whether a step sends a read with a method that is not safe: a call by legacy to the same address may be that
     /// read, or do something.
-    pub fn send_unsafe_reads(&self) -> bool {
-        self.effects.send_unsafe_reads()
+    pub fn has_unsafe_reads(&self) -> bool {
+        self.effects.has_unsafe_reads()
     }
     /// Whether a call that only legacy made, such as this one, is a read, and compared with nothing.
     pub fn is_read_without_comparison(&self, service: Option<&ServiceName>, method: &Method, url: &str) -> bool {

@@ -143,6 +143,18 @@ impl<'a> ValuePath<'a> {
     }
 }
 
+/// Whether the text of a path may be that of values below several names: names that may be secret are hidden, or a path
+/// that is too long was cut. (`false` for ids among names: [`is_id_key`].)
+pub fn may_stand_for_several_names(text: &str) -> bool {
+    let mut is_below_secret = false;
+    let mut parts = text.split(['.', '[', ']', '\'', ' ']).filter(|part| !part.is_empty());
+    text.ends_with('…')
+        || parts.any(|part| {
+            is_below_secret |= is_secret(part) || is_plural_of_secret(part);
+            part == "*" && is_below_secret
+        })
+}
+
 /// Whether a name is the plural of that of a secret.
 fn is_plural_of_secret(name: &str) -> bool {
     singular(name).is_some_and(is_secret)
@@ -195,7 +207,7 @@ fn are_pairs(list: Node<'_>) -> bool {
 }
 
 /// Whether a key is an id: an object whose keys are ids is shown like an array.
-fn is_id_key(key: &str) -> bool {
+pub(super) fn is_id_key(key: &str) -> bool {
     // `@` before a name is an attribute of XML; within one it is an address.
     let name = key.strip_prefix('@').unwrap_or(key);
     let many_digits = key.bytes().filter(u8::is_ascii_digit).count() * 3 >= key.len();
@@ -214,6 +226,25 @@ fn is_plain_name(key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_with_a_hidden_name_may_stand_for_several() {
+        for (text, several) in [
+            ("$.tokens[*]", true),
+            ("$.tokens[*].owner", true),
+            ("effects.charge.body.auth[*]", true),
+            ("$.a['card number'][*]", true),
+            ("$.items[*].price", false),
+            ("$.card.number", false),
+            ("$.items[*].token", false),
+        ] {
+            assert_eq!(may_stand_for_several_names(text), several, "{text}");
+        }
+        let long = "k".repeat(40);
+        let mut path = ValuePath::of("$");
+        (0..10).for_each(|_| path.enter_key(&long));
+        assert!(may_stand_for_several_names(&path.text()));
+    }
 
     #[test]
     fn keys_below_the_name_of_a_secret_are_shown_only_if_they_are_names_of_fields() {

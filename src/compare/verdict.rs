@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::differing_elements::DifferingElements;
 use super::effects::{EffectCoverage, IntentCounts};
-use super::not_known::NotKnownValues;
+use super::not_known::UndecidedValues;
 use crate::names::StepId;
 use crate::secret::{LengthMax, STARS, masked_and_cut};
 
@@ -217,7 +217,7 @@ pub struct Comparison {
     pub unparsable: Vec<UnparsableBody>,
     /// The values of which it is not known whether they differ, because legacy's are those of a capture and redacted.
     #[serde(skip)]
-    pub not_known: Vec<NotKnownValues>,
+    pub not_known: Vec<UndecidedValues>,
 }
 
 /// The arms, as [`UnparsableBody::arm`] names them.

@@ -14,9 +14,9 @@ use super::late_calls::REQUESTS_MAX;
 use super::watched::WatchedRequest;
 use crate::names::RouteId;
 
-/// How many lists there are. The threads that serve clients add each request to one of them, and so seldom wait for
+/// How many shards there are. The threads that serve clients add each request to one of them, and so seldom wait for
 /// each other.
-const LISTS: usize = 16;
+const SHARDS: usize = 16;
 /// How often a full list is searched for requests that are not current any more, at most.
 const SWEEP_PAUSE_US: u64 = 250_000;
 
@@ -36,7 +36,7 @@ impl RequestCounts {
 
 /// Requests that were announced and that the index does not have yet.
 pub(super) struct Announced {
-    lists: [Mutex<List>; LISTS],
+    lists: [Mutex<List>; SHARDS],
     /// Whether something was added since the last call of `take`.
     is_any: AtomicBool,
     bounds: RequestCounts,
@@ -64,7 +64,7 @@ struct List {
 
 /// Adds a request to a list of the last ones.
 fn add_last(last: &mut VecDeque<Arc<WatchedRequest>>, one: Arc<WatchedRequest>) {
-    if last.len() >= REQUESTS_MAX / LISTS {
+    if last.len() >= REQUESTS_MAX / SHARDS {
         last.pop_front();
     }
     last.push_back(one);
@@ -113,7 +113,7 @@ impl Announced {
     }
 
     fn try_add(&self, watched: Arc<WatchedRequest>, now_us: u64) -> bool {
-        let Some(list) = usize::try_from(watched.number).ok().and_then(|number| self.lists.get(number % LISTS)) else {
+        let Some(list) = usize::try_from(watched.number).ok().and_then(|number| self.lists.get(number % SHARDS)) else {
             return false;
         };
         let List { compared, uncompared, swept_at, over, earlier, refused } =
@@ -135,7 +135,7 @@ impl Announced {
                 remove(&oldest);
             }
         }
-        let max = max.div_ceil(LISTS);
+        let max = max.div_ceil(SHARDS);
         if requests.len() >= max && now_us.saturating_sub(*swept_at) >= SWEEP_PAUSE_US {
             *swept_at = now_us;
             requests.retain(|one| {
@@ -180,13 +180,13 @@ impl Announced {
         }
     }
 
-    /// Whether a compared request is here or in the index, or was added less than so long ago.
+    /// Whether a compared request is here or in the index, or was added less than `within_us` ago.
     pub(super) fn had_compared(&self, now_us: u64, within_us: u64) -> bool {
         let last_us = self.last_compared_us.load(Relaxed);
         self.compared.load(Relaxed) > 0 || last_us > 0 && now_us.saturating_sub(last_us) < within_us
     }
 
-    /// So many compared requests were removed.
+    /// Counts compared requests that were removed.
     pub(super) fn forget_compared(&self, removed: usize) {
         self.compared.fetch_sub(removed, Relaxed);
     }

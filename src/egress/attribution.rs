@@ -111,12 +111,12 @@ impl Attribution {
         }))
     }
 
-    /// Puts other settings in force. A call is attributed to a request that was announced under the earlier ones only
-    /// by its trace; while such a request is current, a call that is looked up by the new rule is ambiguous.
+    /// Puts other settings in force. A request that was announced under the earlier settings gets calls by its trace
+    /// only; while such a request is current, a call that is looked up by the new rule is ambiguous.
     pub fn set(&self, settings: AttributionSettings) {
         if **self.0.settings.load() != settings {
             self.0.settings.store(Arc::new(settings));
-            // With another window they may be in time.
+            // Late calls are forgotten: with another window they might not be late.
             let mut state = self.0.updated();
             state.counts.forget_late();
             (state.late, state.left_out) = Default::default();

@@ -13,6 +13,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::announced::RequestCounts;
+use super::call_traces::CallTraces;
 use super::counts::AttributedBy;
 use super::key::Key;
 use super::late_calls::{EarlierInTrace, EarlierRequests};
@@ -71,10 +72,6 @@ struct CandidatesByRule<'a> {
     unknown: Vec<&'a Arc<WatchedRequest>>,
     /// Whether one whose window is over, or that was left out, had the call's key: the call may be for that one.
     has_earlier: bool,
-}
-
-fn trace_of(effect: &Effect) -> Option<TraceContext> {
-    effect.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()))
 }
 
 /// What a sweep removed.
@@ -159,7 +156,17 @@ impl Index {
         earlier: &EarlierRequests,
     ) -> AttributedTo {
         let current = |numbers: &BTreeSet<u64>| self.current(numbers.range(..before), now_us);
-        let sent = trace_of(effect);
+        let traces = CallTraces::of(&effect.headers);
+        let sent = traces.first();
+        if traces.has_different_fields() {
+            let CandidatesByRule { known, unknown, .. } = self.by_rule(effect, now_us, before, earlier);
+            let named = traces.ids().filter_map(|id| self.by_trace.get(&id)).flat_map(current);
+            let possible: BTreeMap<u64, Arc<WatchedRequest>> =
+                named.chain(known).chain(unknown).map(|one| (one.number, one.clone())).collect();
+            if !possible.is_empty() {
+                return AttributedTo::Several(possible.into_values().collect());
+            }
+        }
         let traced = sent.and_then(|sent| self.by_trace.get(&sent.trace_id)).map(current).unwrap_or_default();
         let same_span =
             |one: &&&Arc<WatchedRequest>| one.trace.map(|trace| trace.span_id) == sent.map(|sent| sent.span_id);
@@ -218,7 +225,7 @@ impl Index {
 
     /// The routes of compared requests whose window is over and that a call may be for.
     pub(super) fn late_routes(&self, effect: &Effect, now_us: u64, earlier: &EarlierRequests) -> Vec<RouteId> {
-        let sent = trace_of(effect);
+        let sent = CallTraces::of(&effect.headers).first();
         let key = match self.settings.correlate.call_key(effect) {
             CallKey::Is(key) => Some(key),
             CallKey::None | CallKey::Unreadable => None,

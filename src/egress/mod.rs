@@ -18,6 +18,7 @@
 
 mod announced;
 mod attribution;
+mod call_traces;
 mod counts;
 mod index;
 mod key;

@@ -8,22 +8,22 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::call_traces::CallTraces;
 use super::index::Index;
 use super::rule::{AttributionSettings, CallKey, Correlate};
 use super::watched::{KnownValue, WatchedRequest};
 use crate::compare::{Body, Effect};
 use crate::exchange::{CallTarget, SentBody};
 use crate::limits::EGRESS_OPEN_CALLS_MAX;
-use crate::traces::TraceContext;
 
-/// How many lists there are. The threads that serve calls add each call to one of them, and so seldom wait for each
+/// How many shards there are. The threads that serve calls add each call to one of them, and so seldom wait for each
 /// other.
-const LISTS: usize = 16;
+const SHARDS: usize = 16;
 
 /// Calls that have begun and were not attributed yet.
 #[derive(Default)]
 pub(super) struct OpenCalls {
-    lists: [Mutex<HashMap<u64, Arc<OpenCall>>>; LISTS],
+    lists: [Mutex<HashMap<u64, Arc<OpenCall>>>; SHARDS],
     /// Open calls that found no room here.
     unlisted: AtomicU64,
     /// Until this time, a call that found no room here and was then lost could be any request's.
@@ -37,7 +37,7 @@ pub(super) struct OpenCall {
     pub write_to: Option<Arc<CallTarget>>,
     /// Requests with this number or a larger one were announced after it had begun: it is for none of them.
     pub before: u64,
-    trace_id: Option<u128>,
+    traces: CallTraces,
     settings: Arc<AttributionSettings>,
     key: OnceLock<CallKey>,
     /// What its key is read from, until it has been read.
@@ -60,7 +60,6 @@ impl OpenCall {
         began_us: u64,
         before: u64,
     ) -> Self {
-        let trace = head.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
         let (key, mut unread) = (OnceLock::new(), None);
         match settings.correlate {
             // Known from the head.
@@ -69,16 +68,7 @@ impl OpenCall {
         }
         let (unread, lost_until) = (Mutex::new(unread), AtomicU64::new(0));
         let write_to = (!head.method.is_safe()).then(|| Arc::new(CallTarget::of(head)));
-        Self {
-            began_us,
-            write_to,
-            before,
-            trace_id: trace.map(|trace| trace.trace_id),
-            settings,
-            key,
-            unread,
-            lost_until,
-        }
+        Self { began_us, write_to, before, traces: CallTraces::of(&head.headers), settings, key, unread, lost_until }
     }
 
     /// What identifies its request by the rule; [`CallKey::Unreadable`] also while its body is still being sent.
@@ -106,7 +96,7 @@ impl OpenCall {
         if request.number >= self.before || request.is_over_at(self.began_us) {
             return false;
         }
-        if self.trace_id.is_some() && request.trace.map(|trace| trace.trace_id) == self.trace_id {
+        if request.trace.is_some_and(|trace| self.traces.ids().any(|id| id == trace.trace_id)) {
             return true;
         }
         match self.key() {
@@ -132,7 +122,7 @@ impl OpenCall {
             // It counts as open for every request.
             CallKey::Unreadable => true,
         };
-        by_rule || self.trace_id.is_some_and(|trace| index.has_trace(trace))
+        by_rule || self.traces.ids().any(|trace| index.has_trace(trace))
     }
 
     /// Whether it was lost, and the time until which it counts is over.
@@ -155,7 +145,7 @@ impl OpenCalls {
     /// A call begins.
     pub(super) fn begin(&self, number: u64, call: OpenCall) {
         let Some(mut list) = self.list(number) else { return };
-        let max = EGRESS_OPEN_CALLS_MAX.div_ceil(LISTS);
+        let max = EGRESS_OPEN_CALLS_MAX.div_ceil(SHARDS);
         if list.len() >= max {
             list.retain(|_, other| !other.is_over(call.began_us));
         }
@@ -218,7 +208,7 @@ impl OpenCalls {
     }
 
     fn list(&self, number: u64) -> Option<MutexGuard<'_, HashMap<u64, Arc<OpenCall>>>> {
-        let at = usize::try_from(number % LISTS as u64).ok()?;
+        let at = usize::try_from(number % SHARDS as u64).ok()?;
         self.lists.get(at).map(lock)
     }
 }

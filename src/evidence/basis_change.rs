@@ -89,7 +89,7 @@ impl Counters {
         let added = allowances(&rules, &basis.rules);
         let noise_changed = self.noise.set_basis(basis, added.is_some_and(|added| added.leave_out_only));
         self.dirty |= noise_changed;
-        self.dirty |= self.evidence.judge_answers(basis.wanted);
+        self.dirty |= self.evidence.judge_outweighed(basis.wanted);
         if self.basis.as_deref() == Some(&basis.hash) {
             if noise_changed {
                 self.evidence.judge_groups(&self.noise);
@@ -119,8 +119,8 @@ impl Counters {
         let (text, evidence_before) = (changed.join(", "), self.evidence.clone());
         let (pairs, mismatched) = (self.evidence.pairs(), self.evidence.mismatched);
         let clean_pairs = self.evidence.clean_pairs();
-        let is_answered = self.evidence.are_answered_by(clean_pairs, basis.wanted);
-        let has_open_difference = self.evidence.rule_changes().has_open_difference && !is_answered;
+        let is_outweighed = self.evidence.are_outweighed_by(clean_pairs, basis.wanted);
+        let has_open_difference = self.evidence.rule_changes().has_open_difference && !is_outweighed;
         let is_only_of_rules = changed == [RULES];
         let taken_back = self.kept.iter().position(|kept| kept.basis == basis.hash);
         let again = taken_back.map(|index| self.kept.remove(index).evidence);
@@ -143,7 +143,7 @@ impl Counters {
         let mut earlier = std::mem::take(&mut old.earlier);
         let mut dropped = std::mem::take(&mut old.dropped);
         let mut restarted = old.restarted.clone();
-        // Nothing was compared since the last change: both answer what was found before.
+        // Nothing was compared since the last change: both outweigh what was found before.
         let joins_last = pairs == 0 && next != NextEvidence::Earlier && restarted.is_some();
         if joins_last {
             let lists = restarted.iter_mut().map(|last| &mut last.changed);
@@ -155,8 +155,16 @@ impl Counters {
         if old.rank() > 0 {
             // Where the evidence goes on, a change of the rules counts only after a difference.
             if !joins_last && (next != NextEvidence::GoesOn || mismatched > 0 || has_open_difference) {
-                let (basis, changed, answered) = (left.clone(), changed.clone(), is_answered);
-                earlier.push(EarlierEvidence { until: now, changed, pairs, mismatched, basis, answered, clean_pairs });
+                let (basis, changed, outweighed) = (left.clone(), changed.clone(), is_outweighed);
+                earlier.push(EarlierEvidence {
+                    until: now,
+                    changed,
+                    pairs,
+                    mismatched,
+                    basis,
+                    outweighed,
+                    clean_pairs,
+                });
                 rule_changes::prune(&mut earlier, &mut dropped, EARLIER_MAX);
             }
             // Samples are cleared at a change of the basis, so the groups of differences are not kept either: all of
@@ -268,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_is_another_one_after_any_change_but_one_of_the_rules() {
+    fn any_change_but_one_of_the_rules_starts_another_generation_of_the_engine() {
         let mut counters = Counters::default();
         let mut numbers = |workflow: &str, rules: &str| {
             counted(&mut counters, &basis(workflow, rules), 10, 1);
@@ -292,13 +300,13 @@ mod tests {
         assert_eq!(changes(&basis("1", "b"), 1), 1);
         assert_eq!(changes(&basis("2", "c"), 0), 2, "together with the workflow");
         assert_eq!(changes(&basis("3", "c"), 0), 2, "nothing differed: the workflow was not mended");
-        assert_eq!(changes(&basis("3", "d"), 1), 3, "the difference before was not answered");
+        assert_eq!(changes(&basis("3", "d"), 1), 3, "the difference before was not outweighed");
         assert_eq!(changes(&basis("4", "d"), 0), 0, "the workflow was changed after a difference");
     }
 
     /// Another workflow and some equal pairs come between a difference and each change of the rules.
     #[test]
-    fn a_change_of_the_rules_counts_until_the_difference_before_it_is_answered() {
+    fn a_change_of_the_rules_counts_until_the_difference_before_it_is_outweighed() {
         for pairs_between in [0, 1, 19] {
             let ignored =
                 |n: usize| json!({ "ignore": (0..n).map(|n| format!("$.{n}")).collect::<Vec<_>>() }).to_string();
@@ -326,7 +334,7 @@ mod tests {
                 assert_eq!(counters.evidence.rule_changes_after_differences(), 4);
                 counted(&mut counters, &basis(5, 4), 0, 0);
                 counted(&mut counters, &basis(5, 5), 0, 0);
-                assert_eq!(counters.evidence.rule_changes_after_differences(), 0, "it was answered by 100 pairs");
+                assert_eq!(counters.evidence.rule_changes_after_differences(), 0, "it was outweighed by 100 pairs");
             }
         }
     }
@@ -357,7 +365,7 @@ mod tests {
 
     /// For one save of the rules the gates ask for little, and then for as much as before.
     #[test]
-    fn an_answer_is_judged_by_what_the_gates_ask_for_now() {
+    fn what_outweighs_a_difference_is_judged_by_what_the_gates_ask_for_now() {
         let mut counters = Counters::default();
         let of = |rules: &str, wanted: WantedPairs| EvidenceBasis { wanted, ..basis("1", rules) };
         let (much, little) =
@@ -365,9 +373,9 @@ mod tests {
         counted(&mut counters, &of("a", much), 3, 3);
         counted(&mut counters, &of("b", much), 6, 0);
         counted(&mut counters, &of("c", little), 1, 0);
-        assert!(counters.evidence.earlier.last().is_some_and(|last| last.answered), "a few equal pairs are enough");
+        assert!(counters.evidence.earlier.last().is_some_and(|last| last.outweighed), "a few equal pairs are enough");
         counted(&mut counters, &of("c", much), 1, 0);
-        assert!(!counters.evidence.earlier.last().is_some_and(|last| last.answered));
+        assert!(!counters.evidence.earlier.last().is_some_and(|last| last.outweighed));
         assert_eq!(counters.evidence.rule_changes_after_differences(), 2);
     }
 

@@ -324,7 +324,7 @@ fn two_rungs_at_once_are_refused_and_going_down_is_always_allowed() {
 fn the_bound_that_is_shown_takes_account_of_changed_rules_too() {
     let (changed, basis) = (vec![RULES.to_owned()], String::new());
     let earlier =
-        EarlierEvidence { until: NOW, changed, pairs: 9, mismatched: 1, basis, answered: false, clean_pairs: None };
+        EarlierEvidence { until: NOW, changed, pairs: 9, mismatched: 1, basis, outweighed: false, clean_pairs: None };
     let (once, never) = (RouteEvidence { earlier: vec![earlier], ..good() }, good());
     assert!(once.mismatch_upper_bound() > never.mismatch_upper_bound());
     assert!(once.pairs_needed_for(0.001) > never.pairs_needed_for(0.001));

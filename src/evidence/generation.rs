@@ -1,4 +1,4 @@
-//! Which evidence of a route a request counts in, and by what it is answered.
+//! In which evidence of a route a request counts, and which behaviour of the engine answered it.
 
 /// The generation of a route's evidence in which a comparison counts: it increases each time the basis changes. `None`
 /// if the request was decided by files with another basis: the comparison counts in no generation.

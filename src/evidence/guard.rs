@@ -23,7 +23,7 @@ use crate::flag::{Guard, GuardCondition, State};
 use crate::names::{RouteId, RunId};
 use crate::store::route_of_candidate;
 
-/// Legacy's own rates count once there were so many replies by it, and its latency once there were so many pairs.
+/// Legacy's own rates count once it has sent this many replies, and its latency once there were as many pairs.
 const LEGACY_REPLIES_MIN: u64 = 100;
 /// How many runs of bad requests a message names.
 const RUNS_NAMED: usize = 3;

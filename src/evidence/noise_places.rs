@@ -14,7 +14,7 @@ const PLACES_OF_PAIR_MAX: usize = 64;
 /// The longest name of a place, in bytes.
 const PLACE_BYTES_MAX: usize = 200;
 
-/// How the place of a difference in the order of calls begins.
+/// Prefix of the place of a difference in the order of calls.
 const ORDER: &str = "effect_order";
 
 /// The path of a place that is a difference in the order of calls.
@@ -82,10 +82,10 @@ impl DifferingPlaces {
         self.places.iter().cloned().chain(orders).collect()
     }
     /// Whether one of them is a call whose path is shown without its values.
-    pub fn have_values(&self) -> bool {
+    pub fn hides_path_values(&self) -> bool {
         self.has_values
     }
-    /// Whether it differs at a place nowhere where these do not differ too: in a list, in none of the other elements.
+    /// Whether these differ at a place only where `others` differ too; in a list, only in the same elements.
     pub(super) fn are_among(&self, others: &Self, place: &str) -> bool {
         match (self.places.contains(place), others.places.contains(place)) {
             (false, _) => true,

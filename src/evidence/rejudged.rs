@@ -42,7 +42,7 @@ impl Evidence {
     /// together with those that are judged again.
     pub fn defer_sample_writes(&self, route: &RouteId) -> DeferredSampleWrites<'_> {
         let route = self.current_id(route);
-        self.pending().hold(&route, true);
+        self.pending().set_waiting(&route, true);
         DeferredSampleWrites { evidence: self, route }
     }
 
@@ -83,7 +83,7 @@ pub struct DeferredSampleWrites<'a> {
 impl Drop for DeferredSampleWrites<'_> {
     fn drop(&mut self) {
         let route = self.evidence.current_id(&self.route);
-        self.evidence.pending().hold(&route, false);
+        self.evidence.pending().set_waiting(&route, false);
     }
 }
 
@@ -108,8 +108,16 @@ impl Counters {
             if differ > 0 {
                 let pairs = self.evidence.pairs().saturating_sub(*pairs);
                 let basis = self.basis.clone().unwrap_or_default();
-                let (changed, mismatched, answered, clean_pairs) = (changed.clone(), differ, false, None);
-                earlier.push(EarlierEvidence { until: now, changed, pairs, mismatched, basis, answered, clean_pairs });
+                let (changed, mismatched, outweighed, clean_pairs) = (changed.clone(), differ, false, None);
+                earlier.push(EarlierEvidence {
+                    until: now,
+                    changed,
+                    pairs,
+                    mismatched,
+                    basis,
+                    outweighed,
+                    clean_pairs,
+                });
             }
             let restarted = Some(EvidenceRestart { at: now, changed, pairs_before: *pairs });
             let dropped = self.evidence.dropped;

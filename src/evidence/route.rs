@@ -14,7 +14,7 @@ use super::second_runs::SecondRuns;
 use super::strata::NotCompared;
 use super::strata_by::StrataBy;
 use super::uncompared_headers::UncomparedHeaders;
-use super::values_not_known::ValuesNotKnown;
+use super::values_not_known::UndecidedPlaces;
 use crate::compare::{Comparison, UnparsableBody};
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::State;
@@ -116,7 +116,7 @@ pub struct RouteEvidence {
     pub second_runs: SecondRuns,
     /// What is known of places at which captured values are redacted; nothing but in a rehearsal.
     #[serde(skip)]
-    pub values_not_known: ValuesNotKnown,
+    pub values_not_known: UndecidedPlaces,
 }
 
 /// Rules whose hits are counted separately.
@@ -184,9 +184,9 @@ pub struct EarlierEvidence {
     #[serde(default)]
     pub basis: String,
     /// Whether no pair differed, and there were as many as the gates ask for: a difference that was seen before has
-    /// been answered.
-    #[serde(default)]
-    pub answered: bool,
+    /// been outweighed.
+    #[serde(default, alias = "answered")]
+    pub outweighed: bool,
     /// The pairs without an error; `null` if a pair differed, and in evidence of an earlier version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clean_pairs: Option<u64>,
@@ -200,9 +200,10 @@ pub struct DroppedEvidence {
     pub mismatched: u64,
     /// How often the rules were changed after a difference.
     pub rule_changes: u32,
-    /// How often before a change of something else forgave these.
-    pub forgiven: u32,
-    /// Whether a difference has not been answered.
+    /// Changes of the rules that count no more because something else was changed later.
+    #[serde(alias = "forgiven")]
+    pub set_aside: u32,
+    /// Whether a difference has not been outweighed.
     pub has_open_difference: bool,
 }
 

@@ -1,11 +1,11 @@
 //! How often the rules were changed after a difference: somebody who does so until no pair happens to differ proves
 //! nothing, so each time it takes stronger evidence ([`bound`](super::bound)).
 //!
-//! Always true: a difference is answered once so many pairs were compared without one, under the same files, as the
+//! Always true: a difference is outweighed once as many pairs were compared without one, under the same files, as the
 //! gates ask for by the files in force now. Until then each change of the rules counts, whatever else was changed in
-//! between, or together with them. A change of something else alone, after a difference, forgives the changes before
-//! it; but they count again if the rules are changed before the difference is answered. What is dropped because there
-//! is no room for more entries goes on to count, and counts as not answered.
+//! between, or together with them. A change of something else alone, after a difference, sets the changes before it
+//! aside; but they count again if the rules are changed before the difference is outweighed. What is dropped because there
+//! is no room for more entries goes on to count, and counts as not outweighed.
 
 use super::basis::WantedPairs;
 use super::bound;
@@ -16,26 +16,26 @@ use super::route::{DroppedEvidence, EarlierEvidence, RULES, RouteEvidence};
 pub(super) struct RuleChanges {
     /// How often the rules were changed after a difference, as far as that counts.
     pub after_differences: u32,
-    /// Whether a difference has not been answered.
+    /// Whether a difference has not been outweighed.
     pub has_open_difference: bool,
 }
 
 impl DroppedEvidence {
     /// Adds what an entry says that came after these.
-    fn add(&mut self, entry: &EarlierEvidence, is_answered: bool) {
-        let Self { mismatched, rule_changes, forgiven, has_open_difference } = self;
+    fn add(&mut self, entry: &EarlierEvidence, is_outweighed: bool) {
+        let Self { mismatched, rule_changes, set_aside, has_open_difference } = self;
         *mismatched += entry.mismatched;
         if entry.mismatched > 0 {
             *has_open_difference = true;
-        } else if is_answered {
-            (*rule_changes, *forgiven, *has_open_difference) = (0, 0, false);
+        } else if is_outweighed {
+            (*rule_changes, *set_aside, *has_open_difference) = (0, 0, false);
         }
         if tells_of_rules(entry) {
             if *has_open_difference {
-                (*rule_changes, *forgiven) = (*rule_changes + *forgiven + 1, 0);
+                (*rule_changes, *set_aside) = (*rule_changes + *set_aside + 1, 0);
             }
         } else if entry.mismatched > 0 {
-            (*rule_changes, *forgiven) = (0, *rule_changes + *forgiven);
+            (*rule_changes, *set_aside) = (0, *rule_changes + *set_aside);
         }
     }
 }
@@ -47,7 +47,7 @@ fn tells_of_rules(entry: &EarlierEvidence) -> bool {
 impl RuleChanges {
     fn of(dropped: DroppedEvidence, earlier: &[EarlierEvidence]) -> Self {
         let mut all = dropped;
-        earlier.iter().for_each(|entry| all.add(entry, entry.answered));
+        earlier.iter().for_each(|entry| all.add(entry, entry.outweighed));
         Self { after_differences: all.rule_changes, has_open_difference: all.has_open_difference }
     }
 }
@@ -63,33 +63,33 @@ impl RouteEvidence {
         RuleChanges::of(self.dropped, &self.earlier)
     }
 
-    /// If no pair differs: how many there are that may answer an earlier difference.
+    /// If no pair differs: how many there are that may outweigh an earlier difference.
     pub(super) fn clean_pairs(&self) -> Option<u64> {
         (self.mismatched == 0).then(|| self.pairs_without_error())
     }
 
-    /// Whether so many pairs answer the differences before them.
-    pub(super) fn are_answered_by(&self, clean_pairs: Option<u64>, wanted: WantedPairs) -> bool {
+    /// Whether this many pairs without a difference outweigh the differences before them.
+    pub(super) fn are_outweighed_by(&self, clean_pairs: Option<u64>, wanted: WantedPairs) -> bool {
         clean_pairs.is_some_and(|pairs| pairs >= needed_pairs(self.rule_changes_after_differences(), wanted))
     }
 
-    /// Judges anew which earlier evidence answered the differences before it, since the gates may ask for something
+    /// Judges anew which earlier evidence outweighed the differences before it, since the gates may ask for something
     /// else now. Returns whether anything has changed.
-    pub(super) fn judge_answers(&mut self, wanted: WantedPairs) -> bool {
+    pub(super) fn judge_outweighed(&mut self, wanted: WantedPairs) -> bool {
         let (mut before, mut is_changed) = (self.dropped, false);
         for entry in &mut self.earlier {
             // Evidence that an earlier version stored stays as it was judged.
             if let Some(pairs) = entry.clean_pairs {
-                let is_answered = pairs >= needed_pairs(before.rule_changes, wanted);
-                is_changed |= std::mem::replace(&mut entry.answered, is_answered) != is_answered;
+                let is_outweighed = pairs >= needed_pairs(before.rule_changes, wanted);
+                is_changed |= std::mem::replace(&mut entry.outweighed, is_outweighed) != is_outweighed;
             }
-            before.add(entry, entry.answered);
+            before.add(entry, entry.outweighed);
         }
         is_changed
     }
 }
 
-/// How many pairs without a difference answer the differences before them, after so many changes of the rules.
+/// How many pairs without a difference outweigh the differences before them, after this many changes of the rules.
 fn needed_pairs(rule_changes: u32, wanted: WantedPairs) -> u64 {
     bound::clean_pairs_after(rule_changes, wanted.mismatch_below).max(wanted.pairs).max(1)
 }
@@ -99,7 +99,7 @@ fn needed_pairs(rule_changes: u32, wanted: WantedPairs) -> u64 {
 pub(super) fn prune(earlier: &mut Vec<EarlierEvidence>, dropped: &mut DroppedEvidence, max: usize) {
     while earlier.len() > max {
         let tells_nothing =
-            |entry: &EarlierEvidence| entry.mismatched == 0 && !entry.answered && !tells_of_rules(entry);
+            |entry: &EarlierEvidence| entry.mismatched == 0 && !entry.outweighed && !tells_of_rules(entry);
         let at = earlier.iter().position(tells_nothing);
         let entry = earlier.remove(at.unwrap_or_default());
         if at.is_none() {

@@ -66,12 +66,12 @@ pub struct StepIntents {
     pub intents: u64,
     /// Those that were compared with a call by legacy.
     pub compared: u64,
-    /// Of the others, those that an `assert` reads. What is left was held against nothing.
+    /// Of the others, those that an `assert` reads. The rest was compared with nothing.
     pub asserted: u64,
 }
 
 impl StepIntents {
-    /// The share of the calls that was held against something, from 0 to 1; 0 if there was no call.
+    /// The share of the calls that was compared with something, from 0 to 1; 0 if there was no call.
     pub(super) fn share(self) -> f64 {
         (self.compared + self.asserted) as f64 / self.intents.max(1) as f64
     }

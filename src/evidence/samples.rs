@@ -1,7 +1,7 @@
 //! Samples that are not written to the store yet.
 //!
-//! Always true: their number is bounded, and for one route and fingerprint no more samples are accepted than the store
-//! would keep, and once there are enough, one a minute: building a sample takes much longer than comparing. After a
+//! Always true: their number is bounded: for one route and fingerprint at most as many are accepted as the store keeps,
+//! then one a minute, because building a sample takes much longer than comparing. After a
 //! failed write, the samples that are put back may exceed the second bound.
 
 use std::collections::{HashMap, HashSet};
@@ -104,8 +104,8 @@ impl PendingSamples {
             self.changes.push(change);
         }
     }
-    /// From now on, or not any more, new samples of a route wait.
-    pub(super) fn hold(&mut self, route: &RouteId, is_held: bool) {
+    /// Sets whether new samples of a route wait.
+    pub(super) fn set_waiting(&mut self, route: &RouteId, is_held: bool) {
         match is_held {
             true => self.held.insert(route.clone()),
             false => self.held.remove(route),

@@ -1,48 +1,63 @@
 //! Places at which a captured value is redacted and the workflow's does not come from the capture: of one pair it is
-//! not known whether the two differ. Over several pairs it is, where the workflow has one value and legacy had
-//! different ones.
+//! not known whether the two differ. Over several pairs it is, where one side has one value and the other had different
+//! ones.
 //!
 //! Only rehearsals of captures have such places.
 
 use std::collections::BTreeMap;
 
-use crate::compare::NotKnownValues;
+use crate::compare::UndecidedValues;
 
 /// Places that are remembered.
 const PLACES_MAX: usize = 64;
-/// Values of the workflow that are remembered of one place.
+/// Values of each side that are remembered of one place.
 const VALUES_MAX: usize = 64;
 
 /// What is known of such places over all pairs.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ValuesNotKnown {
-    /// By place, for each value of the workflow (a hash) the first one that legacy had (a hash).
-    first: BTreeMap<String, BTreeMap<u64, u64>>,
-    /// By place, in how many pairs the workflow has a value that it also has where legacy had another one.
+pub struct UndecidedPlaces {
+    /// By place.
+    first: BTreeMap<String, FirstValues>,
+    /// By place, the number of pairs in which a value of one side was seen before with another value of the other side.
     contradicted: BTreeMap<String, u64>,
 }
 
-impl ValuesNotKnown {
+/// Hashes of the values at one place, with the hash of the value that the other side had in the first pair.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct FirstValues {
+    /// Legacy's values by the workflow's.
+    legacy_by_workflow: BTreeMap<u64, u64>,
+    /// The workflow's values by legacy's.
+    workflow_by_legacy: BTreeMap<u64, u64>,
+}
+
+impl UndecidedPlaces {
     /// Notes the two values at a place of one pair.
-    pub(super) fn note(&mut self, NotKnownValues { path, legacy, engine }: &NotKnownValues) {
+    pub(super) fn note(&mut self, UndecidedValues { path, legacy, engine }: &UndecidedValues) {
         if self.first.len() >= PLACES_MAX && !self.first.contains_key(path) {
             return;
         }
-        let values = self.first.entry(path.clone()).or_default();
-        let has_room = values.len() < VALUES_MAX;
-        match values.get(engine) {
-            Some(first) if first != legacy => *self.contradicted.entry(path.clone()).or_default() += 1,
-            Some(_) => {}
-            None if has_room => drop(values.insert(*engine, *legacy)),
-            None => {}
+        let FirstValues { legacy_by_workflow, workflow_by_legacy } = self.first.entry(path.clone()).or_default();
+        let (by_workflow, by_legacy) =
+            (is_another(legacy_by_workflow, *engine, *legacy), is_another(workflow_by_legacy, *legacy, *engine));
+        if by_workflow || by_legacy {
+            *self.contradicted.entry(path.clone()).or_default() += 1;
         }
     }
 
-    /// The places at which the workflow has one value where legacy had different ones, and in how many pairs it differs
+    /// The places at which one side has one value where the other had different ones, and in how many pairs they differ
     /// at least.
     pub fn contradicted(&self) -> &BTreeMap<String, u64> {
         &self.contradicted
     }
+}
+
+/// Whether the other side's value is not the first one with this value, which is remembered if it is the first.
+fn is_another(first: &mut BTreeMap<u64, u64>, value: u64, other: u64) -> bool {
+    if first.len() >= VALUES_MAX && !first.contains_key(&value) {
+        return false;
+    }
+    *first.entry(value).or_insert(other) != other
 }
 
 #[cfg(test)]
@@ -50,16 +65,17 @@ mod tests {
     use super::*;
 
     fn contradicted(pairs: &[(&str, u64, u64)]) -> Vec<(String, u64)> {
-        let mut values = ValuesNotKnown::default();
+        let mut values = UndecidedPlaces::default();
         for (path, legacy, engine) in pairs {
-            values.note(&NotKnownValues { path: (*path).to_owned(), legacy: *legacy, engine: *engine });
+            values.note(&UndecidedValues { path: (*path).to_owned(), legacy: *legacy, engine: *engine });
         }
         values.contradicted().clone().into_iter().collect()
     }
 
     #[test]
-    fn one_value_where_legacy_had_different_ones_differs() {
+    fn one_value_where_the_other_side_had_different_ones_differs() {
         assert_eq!(contradicted(&[("$.to", 1, 7), ("$.to", 1, 7), ("$.cc", 2, 7), ("$.to", 2, 8)]), []);
+        assert_eq!(contradicted(&[("$.to", 1, 7), ("$.to", 1, 8), ("$.to", 1, 9)]), [("$.to".to_owned(), 2)]);
         assert_eq!(contradicted(&[("$.to", 1, 7), ("$.to", 2, 7), ("$.to", 3, 7)]), [("$.to".to_owned(), 2)]);
         let many: Vec<_> = (0..2 * VALUES_MAX as u64).map(|n| ("$.to", n, n)).collect();
         assert_eq!(contradicted(&many), []);

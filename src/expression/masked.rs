@@ -25,11 +25,11 @@ fn may_hold_secret(source: &str, redact: &RedactRules) -> bool {
         return true;
     }
     let expression = source.trim().strip_prefix("${").and_then(|text| text.strip_suffix('}')).unwrap_or(source);
-    // Of what is no expression nobody knows what it reads.
+    // A text that does not parse may read anything.
     let Ok(expression) = Expression::parse(expression) else { return true };
     expression.reads().iter().any(|read| {
         let last = read.0.last().map_or("", |last| last);
-        // The name is computed, or all values are looked at.
+        // It reads all of them, or one whose name is computed.
         let is_any_name = ["headers", "query", "params"].contains(&last);
         is_any_name || redact.has_paths() && read.0.iter().any(|part| &**part == "body")
     })

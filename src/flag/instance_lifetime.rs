@@ -63,8 +63,22 @@ pub struct AliveCall {
     pub list: JsonPath,
     /// Where the ids are in the body of the reply: one in each element of the list.
     pub ids: JsonPath,
-    /// Where the address of the next page is in the body of the reply, if not in a `Link` field.
-    pub next: Option<JsonPath>,
+    /// What in the body of the reply names the next page, if not a `Link` field.
+    pub next: Option<NextPage>,
+}
+
+/// What names the next page of a list.
+#[derive(Clone)]
+pub enum NextPage {
+    /// Its address, which is here in the body.
+    Address(JsonPath),
+    /// Its cursor.
+    Cursor {
+        /// Where the cursor is in the body.
+        path: JsonPath,
+        /// The query parameter of the next call that has it.
+        parameter: String,
+    },
 }
 
 /// Who answers, in `only`, a request about an id that neither arm is known to have given out.

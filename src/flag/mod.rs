@@ -72,7 +72,8 @@ pub use guard_rule::GuardRule;
 pub use http_version::HttpVersion;
 pub use instance_key_source::InstanceKeySource;
 pub use instance_lifetime::{
-    ADOPT_SETTLES, AdoptRule, AliveCall, InstanceEnd, InstanceLifetime, REPLY_PARTS, ReplyFacts, UnknownInstance,
+    ADOPT_SETTLES, AdoptRule, AliveCall, InstanceEnd, InstanceLifetime, NextPage, REPLY_PARTS, ReplyFacts,
+    UnknownInstance,
 };
 pub use invariant::Invariant;
 pub use key_text::AmbiguousKey;

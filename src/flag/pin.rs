@@ -58,14 +58,13 @@ pub struct InstanceKey {
 }
 
 impl InstanceKey {
-    /// The key under which it is stored from now on what is known of an instance of legacy: one for all spellings of
-    /// its id, under the creator's oldest id. Whoever looks something up uses [`InstanceKey::stored_keys`].
+    /// The key under which new facts about an instance of legacy are stored: one for all spellings of its id, under the
+    /// creator's oldest id. For lookups use [`InstanceKey::stored_keys`].
     pub fn stored_key(&self) -> PinKey {
         self.stored_under(self.family.first_id())
     }
-    /// The keys under which it may be stored what is known of an instance of legacy: the present one, then those under
-    /// the creator's other ids. The oldest id was another one before the files listed an older one, or before several
-    /// creators became this one.
+    /// All keys under which facts about an instance of legacy may be stored: the present one, then those under the
+    /// creator's other ids. Earlier files may have had another oldest id, or separate creators.
     pub fn stored_keys(&self) -> impl Iterator<Item = PinKey> {
         let first_id = self.family.first_id();
         let others = self.family.ids().filter(move |id| *id != first_id);

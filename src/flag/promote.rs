@@ -28,8 +28,8 @@ pub struct Promote {
     pub effects_compared: bool,
     /// By how much the share of the engine's errors may exceed that of legacy, from 0 to 1.
     pub errors_not_worse_by: f64,
-    /// By how much more often than legacy from itself the engine may differ at a place of noise, as an upper bound,
-    /// from 0 to 1; 1 asks for nothing.
+    /// At a place of noise: the upper bound of the rate at which the engine differs from legacy, less the rate at which
+    /// legacy differs from itself; 1 asks for nothing.
     pub noise_not_worse_by: f64,
     /// The ratio that the engine's 99th percentile of latency to legacy's has to be below, as an upper bound; `None`
     /// asks for nothing.

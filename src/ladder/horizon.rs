@@ -60,7 +60,7 @@ pub(super) fn sentences(positions: &Positions, position: &RoutePosition, instanc
     }
     if moving > 0 {
         sentences.push(format!(
-            "the engine is adopting {} of `{family}`: each ends as the engine's or as legacy's",
+            "the engine is adopting {} of `{family}`: each will belong to the engine or to legacy",
             counted(moving)
         ));
     }

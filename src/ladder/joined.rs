@@ -23,8 +23,8 @@ pub(super) struct JoinedRoutes {
     names: String,
 }
 
-/// The routes that become this one by new files; `None` if there is at most one whose state counts and nothing that
-/// another one's guard did is left, or if its file has `force`.
+/// The routes that become this one by new files; `None` if its file has `force`, or if at most one of them was in the
+/// files that were read last and no guard's limit would be lost.
 pub(super) fn find(before: &Positions, guards: &GuardLatches, route: &Route) -> Option<JoinedRoutes> {
     let is_known = |id: &&RouteId| before.stored_declarations.contains_key(*id);
     let is_present = |id: &RouteId| !before.absent.contains(id);
@@ -65,8 +65,8 @@ impl JoinedRoute<'_> {
     }
 }
 
-/// The highest state that the guard of a route allows which becomes this one, if less than the guard of this one: its
-/// last action is older than one of another joined route.
+/// The limit that the guard of a joined route has set, if the guard of the new route allows more: only the newest action
+/// of the joined routes' guards is inherited.
 fn lost_limit(before: &Positions, guards: &GuardLatches, route: &Route, id: &RouteId) -> Option<State> {
     let ids = std::iter::once(id).chain(before.earlier_ids.get(id).into_iter().flatten());
     let limit = guards.newest(ids)?.guard.as_ref()?.limit?;
@@ -91,7 +91,7 @@ fn state_before(before: &Positions, id: &RouteId) -> (State, Shares) {
 }
 
 impl JoinedRoutes {
-    /// Lowers a route with a flip to what these routes had. Returns why, if its last flip says more.
+    /// Lowers a route with a flip to what these routes had. Returns why, if its last flip went higher.
     pub fn lower(&self, position: &mut RoutePosition) -> Option<String> {
         let Self { state, limit, shares, names } = self;
         position.last.as_ref()?;

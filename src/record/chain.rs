@@ -78,10 +78,13 @@ impl ChainCheck {
             return broken(expected, why);
         }
         if entry.previous != self.hash {
-            return broken(expected, format!("does not follow entry {}, which has another hash", self.number));
+            return broken(expected, format!("names a previous hash that is not the hash of entry {}", self.number));
         }
         if entry.hash != hash_of(entry) {
-            return broken(expected, "was changed after it was written: its hash is another one".to_owned());
+            return broken(
+                expected,
+                "was changed after it was written: its stored hash does not match its content".to_owned(),
+            );
         }
         self.number = entry.number;
         self.hash.clone_from(&entry.hash);
@@ -93,7 +96,7 @@ impl ChainCheck {
     /// `of_head` is the hash of the entry with that number, if there is one.
     ///
     /// # Errors
-    /// It has not.
+    /// The noted entry is missing, or has another hash.
     pub fn ends_at(&self, head: &ChainHead, of_head: Option<&str>) -> Result<(), BrokenChain> {
         let noted = format!("the store notes entry {} with the hash {} as the newest", head.number, head.hash);
         match of_head {
@@ -106,12 +109,12 @@ impl ChainCheck {
     /// Checks that the chain, of which all entries were checked, may be in a store that notes no entry as the newest.
     ///
     /// # Errors
-    /// The store did so when the last entry was added.
+    /// The store noted the newest entry when the last one was added.
     pub fn ends_without_head(&self) -> Result<(), BrokenChain> {
         let (number, newest) = (self.number + 1, self.number);
         let why = || {
             format!(
-                "may be missing: the store notes no entry as the newest any more, and did so when entry {newest} was \
+                "may be missing: the store has lost its note of the newest entry; it had one when entry {newest} was \
                  added"
             )
         };

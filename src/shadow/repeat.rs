@@ -97,7 +97,7 @@ impl Runner {
         let ComparedRequest { answered, generation, .. } = compared;
         let route = &answered.flag.route.id;
         let rules = self.rules_of(route);
-        let request = if rules.read_the_request() { request_value(&answered.request) } else { Value::Null };
+        let request = if rules.reads_request() { request_value(&answered.request) } else { Value::Null };
         let pair = Pair {
             legacy: &answered.legacy,
             engine: again,

@@ -153,7 +153,7 @@ impl Runner {
         let is_captured = is_captured(&answered);
         let runs_twice = runs_twice(&answered);
         let holds_reads_against_calls =
-            answered.effects.is_some() && self.rules_of(answered.compared_as()).send_unsafe_reads();
+            answered.effects.is_some() && self.rules_of(answered.compared_as()).has_unsafe_reads();
         let is_recorded = is_captured || runs_twice || answered.mode == Mode::Dark || holds_reads_against_calls;
         let recorded = is_recorded.then(|| Arc::new(RecordedReads::new(CAPTURE_BYTES_MAX)));
         let of_legacy = match replays_reads(&answered) {
@@ -274,7 +274,7 @@ impl Runner {
         if !engine.has_stopped() && (lacks_intents || report.open_steps.as_ref().is_some_and(reads_missing)) {
             return ComparisonOutcome::Skipped(SkipReason::MayStillRecordIntents);
         }
-        let request = if rules.read_the_request() { request_value(&answered.request) } else { Value::Null };
+        let request = if rules.reads_request() { request_value(&answered.request) } else { Value::Null };
         let bounds = CompareBounds::of(&self.limits);
         let start = Instant::now();
         let compare_within = Limits::ms(self.limits.compare_ms);
@@ -346,7 +346,7 @@ impl Runner {
         let are_calls_known = effects.is_some() && !lacks_calls;
         let is_made = |to: &CallTarget| engine.intents().iter().any(|intent| goes_to(intent, to));
         let is_expected = |to: &CallTarget| {
-            is_made(to) || rules.expect_call(to.service.as_ref(), &to.authority, &to.method, &to.path)
+            is_made(to) || rules.is_expected_call(to.service.as_ref(), &to.authority, &to.method, &to.path)
         };
         let is_ignored = |to: &CallTarget| rules.ignores_call(to.service.as_ref(), &to.authority, &to.method, &to.path);
         let legacy_calls = LegacyCallsStatus::of(answered.effects.as_ref(), are_calls_known, is_ignored, is_expected);

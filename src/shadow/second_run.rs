@@ -92,7 +92,7 @@ impl Runner {
         first: &Observation,
         second: &Observation,
     ) -> Option<EnginePlaces> {
-        let request = if rules.read_the_request() { request_value(&answered.request) } else { Value::Null };
+        let request = if rules.reads_request() { request_value(&answered.request) } else { Value::Null };
         let (effects, second) = as_made(first, second, |intent| rules.makes_as_effect(intent));
         let pair = Pair {
             legacy: first,

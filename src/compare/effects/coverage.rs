@@ -27,7 +27,7 @@ impl EffectCoverage {
     }
 }
 
-/// What the intents of one step of a pair were held against.
+/// What the intents of one step of a pair were compared with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IntentCounts {
     /// All of them.

@@ -66,7 +66,7 @@ fn private_steps_are_listed_unless_both_arms_may_make_their_calls() {
     assert_eq!(names(json!({})), ["note"]);
     assert_eq!(names(json!({"effects": {"note": {"made_by_both": "each has its own"}}})), Vec::<String>::new());
     let expects = |draft: serde_json::Value, method: &str, path: &str| {
-        rules(draft).expect_call(Some(&"shop".into()), "shop", &method.parse().unwrap(), path)
+        rules(draft).is_expected_call(Some(&"shop".into()), "shop", &method.parse().unwrap(), path)
     };
     // A charge that legacy makes without saying for whom may be this private note.
     assert!(!expects(json!({}), "POST", "/notes"));
@@ -137,7 +137,7 @@ fn a_template_that_fits_any_path_makes_no_call_an_expected_one() {
     let mut rules = rules(json!({}));
     let mut expects = |path: &str| {
         rules.effects.templates = vec![of(path)];
-        rules.expect_call(Some(&"bank".into()), "bank", &Method::POST, "/points")
+        rules.is_expected_call(Some(&"bank".into()), "bank", &Method::POST, "/points")
     };
     assert_eq!((expects("/{}"), expects("/points")), (false, true));
 }

@@ -163,7 +163,7 @@ impl EffectRules {
     }
 
     /// Whether a step sends a read with a method that is not safe.
-    pub(in crate::compare) fn send_unsafe_reads(&self) -> bool {
+    pub(in crate::compare) fn has_unsafe_reads(&self) -> bool {
         self.templates.iter().any(|template| template.reads() && !template.method.is_safe())
     }
 
@@ -202,7 +202,7 @@ impl EffectRules {
 
     /// Whether the workflow, or one that it runs, makes such a call where legacy makes it, or the rules ignore it. A
     /// private step does not: legacy may not make its call.
-    pub(in crate::compare) fn expect_call(
+    pub(in crate::compare) fn is_expected_call(
         &self,
         service: Option<&ServiceName>,
         authority: &str,

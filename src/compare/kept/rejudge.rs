@@ -31,6 +31,8 @@ pub struct Rejudged {
     pub still: Vec<Difference>,
     /// The differences that it has only under the other rules.
     pub new: Vec<Difference>,
+    /// Whether the list of the differences that it had under the rules in force was cut.
+    pub was_cut: bool,
 }
 
 /// Why a pair is not judged again.
@@ -166,7 +168,7 @@ impl ReadPair {
         if self.was_encoded && rules.headers.contains(&http::header::CONTENT_ENCODING) {
             return Err(NotJudged::Redacted("headers.content-encoding".to_owned()));
         }
-        Ok(Rejudged { comparison, still, new })
+        Ok(Rejudged { comparison, still, new, was_cut: false })
     }
 }
 
@@ -183,8 +185,8 @@ pub fn rejudge(
     expired: &dyn Fn() -> bool,
 ) -> Result<Rejudged, NotJudged> {
     let read = ReadPair::of(kept)?;
-    read.check_reproduces(found, in_force, bounds, expired)?;
-    read.judge(found, in_force, rules, bounds, expired)
+    let was_cut = read.check_reproduces(found, in_force, bounds, expired)?.truncated;
+    read.judge(found, in_force, rules, bounds, expired).map(|judged| Rejudged { was_cut, ..judged })
 }
 
 fn named(mut paths: Vec<String>) -> String {

@@ -38,6 +38,26 @@ fn a_call_whose_trace_and_header_name_different_requests_is_ambiguous() {
     assert_eq!(a.1.effects().len(), 2);
 }
 
+/// Trace Context allows one field.
+#[test]
+fn a_call_with_different_traceparents_is_ambiguous() {
+    let test = TestAttribution::new("");
+    let [a, b] = [7, 8].map(|trace_id| {
+        let trace = TraceContext { trace_id, span_id: 1, is_sampled: true };
+        (trace, test.traced(trace))
+    });
+    let stranger = value(TraceContext::random(true));
+    for (n, other) in (1..).step_by(2).zip([&value(b.0), &child(b.0), &stranger, "unreadable"]) {
+        test.call(&[("traceparent", &value(a.0)), ("traceparent", other)], "");
+        assert_eq!(test.outcomes(), (0, n, 0), "{other}");
+        test.call(&[("traceparent", other), ("traceparent", &value(a.0))], "");
+        assert_eq!(test.outcomes(), (0, n + 1, 0), "{other}");
+        assert_eq!(a.1.effects().gaps(), n + 1, "the call may be its own");
+    }
+    test.call(&[("traceparent", &value(a.0)), ("traceparent", &value(a.0))], "");
+    assert_eq!(a.1.effects().len(), 1, "the same field twice");
+}
+
 #[test]
 fn requests_of_one_trace_are_told_apart_by_the_rule() {
     let test = TestAttribution::new("header.x-request-id");

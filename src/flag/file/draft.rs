@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{
-    AdoptDraft, AutoDraft, CreatesDraft, GuardDraft, InvariantsDraft, PromoteDraft, RedactDraft, SizeDraft,
-    TimeoutsDraft,
+    AdoptDraft, AutoDraft, CreatesDraft, GuardDraft, InvariantsDraft, NextPageDraft, PromoteDraft, RedactDraft,
+    SizeDraft, TimeoutsDraft,
 };
 use crate::flag::{Compress, State};
 
@@ -187,9 +187,10 @@ pub struct AliveDraft {
     pub call: String,
     /// Where the ids are in the body of the reply: a JSONPath, such as `$.items[*].id`.
     pub ids: String,
-    /// Where the address of the next page is in the body of the reply: a JSONPath, such as `$.next`. The header `link`
-    /// with `rel=next` is followed without this.
-    pub next: Option<String>,
+    /// Where the address of the next page is in the body of the reply: a JSONPath, such as `$.next`; or a map with
+    /// `cursor`, where its cursor is, and `parameter`, the query parameter that has it. The header `link` with `rel=next`
+    /// is followed without this.
+    pub next: Option<NextPageDraft>,
     /// Headers of the call; they may read `secrets`.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,

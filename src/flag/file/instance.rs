@@ -9,6 +9,7 @@ use serde_json_path::JsonPath;
 
 use super::adopt::adopt_rule;
 use super::creates::{created_id_source, refuse_secret, selects_one_value};
+use super::next_page::next_page;
 use super::parts::{check_end_to_end, check_reads_only_head};
 use super::values::{condition, duration_within};
 use super::{AliveDraft, InstanceDraft, KnownNames, UnknownDraft, suggest};
@@ -101,7 +102,7 @@ fn alive_call(
     let AliveDraft { call, ids, next, headers } = draft;
     let headers = alive_headers(headers, &site.key("headers"), problems);
     let ids = alive_ids(ids, redact, &site.key("ids"), problems);
-    let next = next.as_ref().and_then(|text| alive_next(text, &site.key("next"), problems));
+    let next = next.as_ref().and_then(|next| next_page(next, &site.key("next"), problems));
     let site = site.key("call");
     let example = "for example GET ${services.shop}/orders?open=1";
     let Some(url) = call.strip_prefix("GET ").map(str::trim) else {
@@ -155,17 +156,6 @@ fn alive_ids(text: &str, redact: &RedactRules, site: &Site, problems: &mut Probl
         return None;
     };
     Some((list, ids))
-}
-
-/// Checks where the address of the next page is.
-fn alive_next(text: &str, site: &Site, problems: &mut Problems) -> Option<JsonPath> {
-    let why = match parse_json_path(text) {
-        Ok(next) if selects_one_value(text) => return Some(next),
-        Ok(_) => "does not name one value".to_owned(),
-        Err(error) => format!("is not a JSONPath: {error}"),
-    };
-    problems.error(site, format!("`{text}` {why}")).hint("for example $.next");
-    None
 }
 
 fn alive_headers(
@@ -305,27 +295,6 @@ fn body_path(text: &str, redact: &RedactRules, site: &Site, problems: &mut Probl
         Err(error) => {
             problems.error(site, format!("`{path}` is not a JSONPath: {error}")).hint(example);
             None
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_address_of_the_next_page_is_one_value() {
-        let site = Site::file("r.yaml").key("next");
-        for (text, problem) in [
-            ("$.paging.next", None),
-            ("$.a[*].next", Some("does not name one value")),
-            ("next", Some("is not a JSONPath")),
-        ] {
-            let mut problems = Problems::default();
-            let found = alive_next(text, &site, &mut problems);
-            let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
-            assert_eq!(found.is_some(), problem.is_none(), "{text}");
-            assert!(problem.is_none_or(|problem| messages[0].contains(problem)), "{messages:?}");
         }
     }
 }

@@ -17,6 +17,7 @@ mod instance;
 mod invariants;
 mod keep;
 mod matching;
+mod next_page;
 mod parts;
 mod paths;
 mod promote;
@@ -43,6 +44,7 @@ pub use draft::{
 };
 pub use guard::{GuardDraft, SLOW_RATE, guard, guard_by_default};
 pub use invariants::{ConditionalDraft, InvariantDraft, InvariantsDraft};
+pub use next_page::{NextCursorDraft, NextPageDraft};
 pub use paths::{ServicePathsDraft, ServicePathsMapDraft};
 pub use promote::{PromoteDraft, promote};
 pub use redact::{DetectorDraft, RedactDraft, redact_rules};

@@ -87,6 +87,7 @@ mod sample;
 mod secret_lines;
 mod secret_source;
 mod shown_condition;
+mod shown_draft;
 mod structure;
 mod structure_text;
 mod suggest;

@@ -1,19 +1,16 @@
-//! What is shown and kept of rules: their text. A condition (`when:`, `assert:`) or the filter of a path that may compare
-//! with a secret is shown and kept without its literals, and a pattern without what looks like a secret.
+//! What is shown and kept of the texts of rules. A condition (`when:`, `assert:`) or the filter of a path that may
+//! compare with a secret is shown and kept without its literals, and a pattern without what looks like a secret.
 
 use std::borrow::Cow;
 
-use serde_json::Value;
-
-use super::draft::RulesDraft;
-use super::rules::Rules;
 pub(super) use crate::expression::shown_condition as shown;
-use crate::secret::{FoundSecret, RedactRules, STARS, members_apart, replace_secrets};
+use crate::secret::{FoundSecret, RedactRules, STARS, replace_secrets};
 
 /// So many letters and digits behind a secret name in a pattern may be a secret.
 const LITERAL_CHARS_MIN: usize = 4;
 
-/// What is shown of the text of a path: one with a filter that may compare with a secret has no literals in its filters.
+/// What is shown of the text of a path: one with a filter that may compare with a secret has no literals in its
+/// filters.
 pub(super) fn shown_path<'a>(text: &'a str, redact: &RedactRules) -> Cow<'a, str> {
     let is_of_name = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
     let mut names = text.split(|c| !is_of_name(c)).filter(|name| !name.is_empty());
@@ -98,63 +95,9 @@ fn has_literal(pattern: &str) -> bool {
     literals >= LITERAL_CHARS_MIN
 }
 
-impl Rules {
-    /// The rules as JSON, as they were written, but for the literals of conditions that may be secret.
-    pub fn shown_draft(&self) -> String {
-        let mut draft = serde_json::to_value(self.draft()).unwrap_or_default();
-        mask(&mut draft, self.texts.redact());
-        draft.to_string()
-    }
-}
-
-impl RulesDraft {
-    /// The draft that [`Rules::shown_draft`] wrote; `None` if something is masked in it, so that it is not known what
-    /// the rules say, or if it is no draft.
-    pub fn of_shown(json: &str) -> Option<Self> {
-        serde_json::from_str(json).ok().filter(|_| !json.contains(STARS))
-    }
-}
-
-fn mask(value: &mut Value, redact: &RedactRules) {
-    match value {
-        Value::Object(members) => {
-            let masked = std::mem::take(members).into_iter().map(|(key, mut value)| {
-                mask(&mut value, redact);
-                // Paths and patterns are keys too.
-                (masked_text(&key, redact).unwrap_or(key), value)
-            });
-            *members = members_apart(masked);
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| mask(item, redact)),
-        Value::String(text) => {
-            if let Some(masked) = masked_text(text, redact) {
-                *text = masked;
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
-/// A text of a rule with stars in place of what may be secret; `None` if nothing in it is.
-fn masked_text(text: &str, redact: &RedactRules) -> Option<String> {
-    let masked = match text.trim_start() {
-        trimmed if trimmed.starts_with("${") => shown(text, redact),
-        trimmed if trimmed.starts_with('$') => shown_path(text, redact),
-        _ => shown_pattern(text, redact),
-    };
-    match masked {
-        Cow::Owned(masked) => Some(masked),
-        Cow::Borrowed(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::compare::CompareContext;
-    use crate::problem::{Problems, Site};
     use crate::secret::Detectors;
 
     fn redact() -> RedactRules {
@@ -178,32 +121,6 @@ mod tests {
         let of_paths = redact().and(&RedactRules::new([], vec!["$.iban".parse().unwrap()], Detectors::default()));
         assert_eq!(shown(r#"request.body.iban == "k3y""#, &of_paths), r#"request.body.iban == "***""#);
         assert_eq!(shown("legacy.status < 400", &of_paths), "legacy.status < 400");
-    }
-
-    #[test]
-    fn neither_the_texts_of_rules_nor_their_draft_have_a_secret() {
-        let secret = r#"${request.headers["x-staff"] == "k3y"}"#;
-        let draft = json!({
-            "ignore": [{ "path": "$.a", "when": secret }, { "path": "$.b", "when": "${legacy.status < 400}" }],
-            "ids": [{ "path": "$.id", "when": secret }],
-            "tolerance": { "$.t": { "by": 1, "when": secret } },
-            "unordered": { "$.u": { "by": "set", "when": secret } },
-            "assert": [
-                r#"${request.headers["x-staff"] != "k3y" || legacy.body.a == engine.body.a}"#,
-                { "that": "${legacy.body.a == engine.body.a}", "when": secret },
-            ],
-        });
-        let draft: RulesDraft = serde_json::from_value(draft).unwrap();
-        let (mut problems, redact) = (Problems::default(), redact());
-        let context = CompareContext { redact: Some(&redact), ..CompareContext::default() };
-        let rules = Rules::check(&draft, &Site::file("r.yaml"), &context, &mut problems).expect("valid rules");
-        let shown = rules.shown_draft();
-        for text in rules.texts.iter().chain(rules.asserts.iter().map(|assert| &assert.source)).chain([&shown]) {
-            assert!(!text.contains("k3y"), "{text}");
-        }
-        assert!(shown.contains("legacy.status < 400") && RulesDraft::of_shown(&shown).is_none());
-        let open = Rules::check(&RulesDraft::default(), &Site::file("r.yaml"), &context, &mut problems).unwrap();
-        assert_eq!(RulesDraft::of_shown(&open.shown_draft()).as_ref(), Some(open.draft()));
     }
 
     #[test]
@@ -231,26 +148,5 @@ mod tests {
         ] {
             assert_eq!(shown_pattern(pattern, &redact()), expected);
         }
-    }
-
-    #[test]
-    fn neither_paths_nor_patterns_of_rules_nor_their_draft_have_a_secret() {
-        let path = "$.users[?@.api_key == 'k3y'].seen";
-        let draft = json!({
-            "ignore": [path, { "path": path, "when": "${legacy.status < 400}" }],
-            "ids": [path, { "keys": path }],
-            "tolerance": { path: 1 },
-            "unordered": { path: "set" },
-            "text": { "ignore": ["^token: k3y-1"], "ids": ["password=k3y-2"], "times": { "pin: k3y-3": "2s" } },
-        });
-        let draft: RulesDraft = serde_json::from_value(draft).unwrap();
-        let (mut problems, redact) = (Problems::default(), redact());
-        let context = CompareContext { redact: Some(&redact), ..CompareContext::default() };
-        let rules = Rules::check(&draft, &Site::file("r.yaml"), &context, &mut problems).expect("valid rules");
-        let shown = rules.shown_draft();
-        for text in rules.texts.iter().chain([&shown]) {
-            assert!(!text.contains("k3y"), "{text}");
-        }
-        assert!(RulesDraft::of_shown(&shown).is_none() && shown.contains("api_key == '***'"), "{shown}");
     }
 }

@@ -20,8 +20,8 @@ pub struct EvidenceBasis {
     pub noise: String,
     /// As `noise`, without the rules.
     pub noise_apart_from_rules: String,
-    /// The rules as JSON, as [`Rules::shown_draft`](crate::compare::Rules::shown_draft) writes them; empty if they compare
-    /// nothing of the replies.
+    /// The rules as JSON, as [`Rules::shown_draft`](crate::compare::Rules::shown_draft) writes them; empty if they
+    /// compare nothing of the replies.
     pub rules: String,
     /// What the gates of the route ask for. Not part of the hash: it decides no verdict on a pair.
     pub wanted: WantedPairs,

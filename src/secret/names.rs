@@ -106,7 +106,8 @@ fn is_secret_in_process(name: &str) -> bool {
     has_declared(&NAMES_OF_PROCESS.load(), name)
 }
 
-/// What may stand between the parts of a nested name: `order[customer_ref][0]`, `order.customer_ref`, `/customer_ref/0`.
+/// What may stand between the parts of a nested name: `order[customer_ref][0]`, `order.customer_ref`,
+/// `/customer_ref/0`.
 const PART_DELIMITERS: [char; 5] = ['[', ']', '.', '/', ':'];
 
 /// Whether a name is one of these, which are plain ([`plain_name`]). Each part of a nested one counts too, as words

@@ -2,9 +2,9 @@
 //! engine would perform a second time, or a share has lost its `key`. Status shows them as `limited by the gate`.
 
 use super::gate::Gate;
+use super::gate_condition::UnknownRetries;
 use super::live_basis::is_changed;
 use super::positions::{Positions, RoutePosition};
-use super::types::UnknownRetries;
 use crate::flag::{Percent, State};
 use crate::names::RouteId;
 

@@ -2,7 +2,7 @@
 //!
 //! Always true: a change is in the store, with the source of its entry, before it is in force, so that an entry that
 //! was lost is made at the next start. All processes that read the same files find the same source. A route that the
-//! files did not have before has no entry: its flips have what their gates wanted.
+//! files did not have before has no entry: the records of its flips list what the gates required.
 
 use std::collections::{BTreeMap, BTreeSet};
 

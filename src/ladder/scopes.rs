@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::types::{DeclaredFiles, UnknownRetries};
+use super::gate_condition::UnknownRetries;
+use super::types::DeclaredFiles;
 use super::{cohort_reasons, reassigned_requests, scope_matches};
 use crate::clock;
 use crate::flag::{EarlierScopes, EarlierTimes, PathConventions, RetryScope, Route, RouteMatch, ServiceMatch};

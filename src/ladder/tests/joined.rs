@@ -1,0 +1,90 @@
+//! Routes that become one (`was`) and are separated again: ids of instances that they have in common, retry keys, and
+//! why the joined route is as low as it is.
+
+use std::sync::Mutex;
+
+use futures_util::future::BoxFuture;
+
+use super::captured_log::capture_log;
+use super::*;
+use crate::flag::PinKey;
+
+/// Knows the pin of an instance of the engine under `create` and another instance with that id under `other`.
+#[derive(Default)]
+struct SharedIds {
+    recorded: Mutex<Vec<SharedInstanceId>>,
+}
+
+fn shared_id() -> SharedInstanceId {
+    SharedInstanceId { pin: PinKey { family: "create".into(), id: "17".into() }, run: None, other: "other".into() }
+}
+
+impl GateCondition for SharedIds {
+    fn shared_instance_ids<'a>(
+        &'a self,
+        groups: &'a [Vec<RouteId>],
+    ) -> BoxFuture<'a, Result<Vec<SharedInstanceId>, StoreError>> {
+        let group_of = |id: &str| groups.iter().position(|group| group.iter().any(|other| other.as_str() == id));
+        let are_apart = group_of("create").zip(group_of("other")).is_some_and(|(one, other)| one != other);
+        Box::pin(std::future::ready(Ok(are_apart.then(shared_id).into_iter().collect())))
+    }
+    fn record_shared_ids<'a>(&'a self, found: &'a [SharedInstanceId]) -> BoxFuture<'a, ()> {
+        self.recorded.lock().unwrap().extend_from_slice(found);
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// `create`, and another creator.
+fn two_creators() -> DeclaredFiles {
+    let mut files = files(&[]);
+    let mut other = (**files.routes.iter().find(|route| route.id.as_str() == "create").unwrap()).clone();
+    (other.id, other.matches.path) = ("other".into(), "/others".into());
+    files.routes.push(Arc::new(other));
+    files
+}
+
+/// One creator in place of both.
+fn one_creator(id: &str, was: &[&str]) -> DeclaredFiles {
+    let mut files = two_creators();
+    files.routes.retain(|route| route.id.as_str() != "other");
+    let files = edited(files, "create", |route| {
+        (route.id, route.was) = (id.into(), was.iter().map(|id| RouteId::from(*id)).collect());
+    });
+    edited(files, "follow", |route| {
+        let key = crate::flag::InstanceKeySource::Path("id".into());
+        route.instance = Some(Instance::Follows { creator: id.into(), key });
+    })
+}
+
+#[tokio::test]
+async fn creators_with_an_id_in_common_are_not_joined_by_a_reload() {
+    for (id, was) in [("new", &["create", "other"][..]), ("create", &["other"]), ("other", &["create"])] {
+        let store = Arc::new(FailingStore::default());
+        let evidence = Evidence::load(store.clone()).await.unwrap();
+        let shared = Arc::new(SharedIds::default());
+        let ladder = open_with(two_creators(), &store, &evidence, vec![shared.clone()]).await.unwrap();
+        // A rename joins nothing.
+        let renamed =
+            edited(two_creators(), "other", |route| (route.id, route.was) = ("o".into(), vec!["other".into()]));
+        ladder.reload(renamed, || {}).await.unwrap();
+        ladder.reload(two_creators(), || {}).await.unwrap();
+
+        let refused =
+            ladder.reload(one_creator(id, was), || panic!("it is not recorded")).await.unwrap_err().to_string();
+        let expected = "the id `17` is that of an instance of the engine under `create` and of another instance under \
+                        `other`";
+        assert!(refused.contains(expected) && refused.contains(&format!("`{id}` joins several")), "{refused}");
+        assert_eq!(shared.recorded.lock().unwrap().len(), 0);
+
+        // A start is not refused, and the collision is recorded. Afterwards the routes are one.
+        drop(ladder);
+        for start in 1..=2 {
+            let (log, _guard) = capture_log();
+            let ladder = open_with(one_creator(id, was), &store, &evidence, vec![shared.clone()]).await.unwrap();
+            ladder.reload(one_creator(id, was), || {}).await.unwrap();
+            assert_eq!(*shared.recorded.lock().unwrap(), [shared_id()], "start {start}");
+            let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+            assert_eq!(log.contains(expected), start == 1, "{log}");
+        }
+    }
+}

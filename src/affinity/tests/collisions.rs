@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::exchange::NotedInstance;
+use crate::store::tests::rerun_of;
 use crate::store::{
     AdoptionClaim, AdoptionOutcome, AdoptionState, AdoptionStore, InstanceChange, InstanceStore, NewAdoption,
     PinCollision, PinCollisionStore,
@@ -138,6 +139,24 @@ async fn an_id_from_the_engine_that_legacy_gave_out_before_is_a_collision() {
     // The run calls services: a reply of legacy to a create is about another instance.
     affinity.note_instance(by_legacy("24"));
     assert!(pinned(&affinity, "24", earlier()).await);
+}
+
+/// The first run of the job created the instance at legacy and was rerun before it answered: legacy showed the instance
+/// before the rerun began.
+#[tokio::test]
+async fn what_an_earlier_run_of_the_job_created_at_legacy_is_no_collision() {
+    for (shown_at_s, expected) in [(2_000, false), (500, true)] {
+        let store = Arc::new(crate::store::MemoryStore::new());
+        let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+        let shown =
+            InstanceChange::LegacyListed(pin("17", Arm::Legacy).key, Timestamp::from_second(shown_at_s).unwrap());
+        store.change_instances(vec![shown]).await.unwrap();
+        let (new, first, rerun) = (pin("17", Arm::Engine), earlier(), later());
+        store.append(Arc::new(Append { pins: vec![new.clone()], ..rerun_of(first, rerun) })).await.unwrap();
+        affinity.record_pin(&new, rerun, affinity.pins_version());
+        affinity.finish_collision_checks().await;
+        assert_eq!(affinity.collided(&family()), expected, "shown at {shown_at_s} s");
+    }
 }
 
 /// Creators that each count from 1 become one.

@@ -107,7 +107,7 @@ pub(super) fn check_and_apply(
     let candidate_stays: Vec<String> = asked.into_iter().flat_map(|asked| gate.refused_move(before, &asked)).collect();
     let (mut after, moves) = files::apply(before, (declared, unlisted_ids), reading, gate, guards);
     plans::after_files(before, &mut after);
-    promote_changes::update(&mut after);
+    promote_changes::update(before, &mut after);
     refused.extend(leaving_only::lowered_without_acknowledgement(before, &after));
     let unaccepted = after
         .routes

@@ -26,7 +26,8 @@ use super::types::{
 };
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
 use super::{
-    cohort_moves, files, holds, leaving_only, live_basis, orphans, overtaken, plans, scopes, shared_ids, taken_ids,
+    cohort_moves, files, holds, leaving_only, live_basis, orphans, overtaken, plans, scopes, separated, shared_ids,
+    taken_ids,
 };
 use crate::clock;
 use crate::flag::{FlagSet, State};
@@ -235,6 +236,7 @@ impl Mover {
             }
         }
         scopes::log_changes(&before.scopes, &after.scopes, self.gate.retry_window);
+        separated::log(before, &after);
         recorded();
         let overtaken = self.put_in_force(after.clone());
         of_candidates.iter().for_each(|flip| self.report_candidate(flip));

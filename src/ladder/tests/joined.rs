@@ -88,3 +88,33 @@ async fn creators_with_an_id_in_common_are_not_joined_by_a_reload() {
         }
     }
 }
+
+/// `plain` and `bare` become one route with this id.
+fn joined_as(id: &str) -> DeclaredFiles {
+    let was = ["plain", "bare"].iter().filter(|was| **was != id).map(|id| RouteId::from(*id)).collect();
+    let mut files = files(&[]);
+    files.routes.retain(|route| route.id.as_str() != "plain");
+    edited(files, "bare", |route| (route.id, route.was, route.key) = (id.into(), was, None))
+}
+
+/// The keys of the joined time are looked up for both, whatever the id of the joined route was.
+#[tokio::test]
+async fn routes_that_were_joined_are_separated_by_a_reload_as_by_a_start() {
+    for restarts in [false, true] {
+        for id in ["new", "plain", "bare"] {
+            let mut fixture = Fixture::open(files(&[])).await;
+            fixture = fixture.next(joined_as(id), restarts).await;
+            // Again, as by another edit.
+            fixture = fixture.next(joined_as(id), restarts).await;
+            let (log, _guard) = capture_log();
+            let sentence = "`bare` and `plain` were one route before";
+            let logged = || String::from_utf8_lossy(&log.lock().unwrap()).matches(sentence).count();
+            fixture = fixture.next(files(&[]), restarts).await;
+            assert_eq!(logged(), 1, "joined as `{id}`, restarts: {restarts}");
+            let text = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+            assert!(!text.contains("Give the other route another id"), "{text}");
+            fixture.next(files(&[]), restarts).await;
+            assert_eq!(logged(), 1, "once");
+        }
+    }
+}

@@ -118,3 +118,27 @@ async fn routes_that_were_joined_are_separated_by_a_reload_as_by_a_start() {
         }
     }
 }
+
+/// The state of a joined route is not the lowest of theirs, but where it would be held.
+#[tokio::test]
+async fn the_flip_of_a_joined_route_that_is_held_says_so() {
+    for restarts in [false, true] {
+        let fixture = Fixture::open(files(&[])).await;
+        for (route, percent) in [("plain", 10.0), ("bare", 100.0)] {
+            for rung in [State::Dark, State::Live] {
+                let percent = (rung == State::Live).then(|| Percent::new(percent).unwrap());
+                fixture.flip(route, MoveRequest { percent, ..forced(rung) }).await.unwrap();
+            }
+        }
+        let key = crate::expression::Template::parse_str("${request.headers[\"x-tenant\"]}").unwrap();
+        let joined = edited(joined_as("new"), "new", |route| {
+            (route.key, route.matches.path) = (Some(key), "/all".into());
+        });
+        let fixture = fixture.next(joined, restarts).await;
+        let flip = fixture.status("new").last.unwrap();
+        assert_eq!((flip.from.as_str(), flip.to.as_str(), flip.by.as_str()), ("live", "dark", "file"));
+        let reason = flip.reason.unwrap();
+        let hold = "and it is at most in `dark`, because the route's retry keys are recorded since";
+        assert!(reason.contains("it joins `plain` (`live`) and `bare` (`live`)") && reason.contains(hold), "{reason}");
+    }
+}

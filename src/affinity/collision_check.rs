@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use super::instances::Instances;
 use super::pin_counts::PinCountsById;
@@ -189,11 +190,10 @@ impl Checker {
 
     /// The run that pinned the id for the engine, if both arms gave it out.
     async fn collision(&self, key: &PinKey, by: GivenBy<'_>) -> Result<Option<Option<RunId>>, StoreError> {
-        if let GivenBy::Run(run, family) = by {
-            let instance = InstanceKey { family: family.clone(), id: key.id.clone() };
-            if !self.instances.legacy_had(&instance, began(run)).await? {
-                return Ok(None);
-            }
+        if let GivenBy::Run(run, family) = by
+            && !self.legacy_had(&InstanceKey { family: family.clone(), id: key.id.clone() }, run).await?
+        {
+            return Ok(None);
         }
         let Some(pin) = self.store.pin(key.clone()).await?.filter(|pin| pin.arm == Arm::Engine) else {
             return Ok(None);
@@ -206,11 +206,24 @@ impl Checker {
         };
         Ok(is_collision.then_some(pin.run))
     }
+
+    /// Whether legacy gave out this id before the run did, or before the run that it reruns began: an earlier run of
+    /// the job may have created the instance at legacy.
+    async fn legacy_had(&self, instance: &InstanceKey, run: RunId) -> Result<bool, StoreError> {
+        if !self.instances.legacy_had(instance, began(run.0)).await? {
+            return Ok(false);
+        }
+        let job = self.store.run(run).await?.and_then(|summary| summary.job);
+        match job.filter(|job| job.0 != run.0) {
+            Some(job) => self.instances.legacy_had(instance, began(job.0)).await,
+            None => Ok(true),
+        }
+    }
 }
 
-/// When a run began, by its id (UUIDv7).
-fn began(run: RunId) -> Timestamp {
-    let (seconds, nanos) = run.0.get_timestamp().map_or((0, 0), |time| time.to_unix());
+/// When a run or a job began, by its id (UUIDv7). A job has the UUID of its first run.
+fn began(id: Uuid) -> Timestamp {
+    let (seconds, nanos) = id.get_timestamp().map_or((0, 0), |time| time.to_unix());
     let nanos = i32::try_from(nanos).unwrap_or(0);
     Timestamp::new(seconds.cast_signed(), nanos).unwrap_or(Timestamp::MIN)
 }

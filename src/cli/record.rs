@@ -297,10 +297,10 @@ pub(crate) fn verify_file(file: &Path, hash: Option<&str>, format: Formatter) ->
         let entry = serde_json::from_str::<RecordEntry>(&line).map_err(|error| at(format!("no entry: {error}")))?;
         // The hash does not cover what is in no field, nor how a value is written.
         if serde_json::to_string(&entry).ok().as_deref() != Some(&line) {
-            return Err(at(
-                "it is not exactly as `record export` writes it, so its hash proves nothing: export it again"
-                    .to_owned(),
-            ));
+            let why = RecordEntry::why_of_newer_version(line.as_bytes()).unwrap_or_else(|| {
+                "it is not exactly as `record export` writes it, so its hash proves nothing: export it again".to_owned()
+            });
+            return Err(at(why));
         }
         found.add(&entry, hash.as_deref());
     }

@@ -24,7 +24,7 @@ use jiff::Timestamp;
 
 use super::gate::{Gate, MoveRefusal, RequestedMove};
 use super::guard_latches::GuardLatches;
-use super::holds::{HELD_AT, lower_without_key, not_returned, set_held};
+use super::holds::{HELD_AT, lower_without_key, not_returned, set_held, why_below};
 use super::joined::JoinedRoutes;
 use super::leaving_only::no_acknowledgement;
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
@@ -229,6 +229,7 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
     if let Some(reason) = reason.filter(|_| made.is_none()) {
         // A route that is held goes down for good: neither a person nor a gate has said that it may be live.
         let (from, to) = (position.last.as_ref().map_or(position.rung(), state_of), position.rung());
+        let requested = position.inputs.requested;
         // An edit of the shares alone does not ask for the state that the route loses. The edit is judged on the lower
         // rung.
         if changed && has_flip && stored.is_some_and(|stored| stored.state == now.state) {
@@ -244,7 +245,9 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
             position.refused = lowered.refused;
         }
         let shares = position.inputs.shares;
-        let reason = Some(reason.to_owned());
+        let others = was_merged.filter(|why| *why != reason);
+        let below = (requested > to).then(|| why_below(held.as_ref(), others, &unmet)).flatten();
+        let reason = Some(below.map_or_else(|| reason.to_owned(), |below| format!("{reason}; {below}")));
         let by_file = || {
             let reason = route.force.clone().filter(|_| position.rung() > UNPROVEN_MAX)?;
             Some(Overridden { from: State::Off, reason, forced_at: None, by_this_move: Some(State::Off) })

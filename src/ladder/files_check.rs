@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::gate::Gate;
+use super::gate_condition::UnknownRetries;
 use super::guard_latches::GuardLatches;
 use super::orphans::OrphanReasons;
 use super::positions::{Positions, RoutePosition};
-use super::types::{DeclaredFiles, FilesError, Move, ReadKind, UnknownRetries};
+use super::shared_ids::{self, CreatorWithSharedIds, JoinedCreators};
+use super::types::{DeclaredFiles, FilesError, Move, ReadKind};
 use super::unknown_retries::unaccepted_sentence;
 use super::unlisted_ids::{self, UnlistedIds};
 use super::{files, leaving_only, orphans, plans, promote_changes, shares};
@@ -23,6 +25,9 @@ pub(super) struct PreparedFiles {
     declared: DeclaredFiles,
     unlisted_ids: UnlistedIds,
     orphans: OrphanReasons,
+    joined: JoinedCreators,
+    /// The joined creators of which an id is that of two instances.
+    shared_ids: Vec<CreatorWithSharedIds>,
     /// The families of which the engine might create instances at any moment when the instances were looked up.
     creating: BTreeSet<RouteId>,
 }
@@ -59,14 +64,20 @@ pub(super) struct CheckedFiles {
     pub moves: Vec<Move>,
     /// Whether they would leave instances of the engine without a route if there were some.
     pub may_orphan: bool,
+    /// Creators that they join.
+    pub joined: JoinedCreators,
+    /// Of these, at a start, those of which an id is that of two instances.
+    pub shared_ids: Vec<CreatorWithSharedIds>,
 }
 
-/// Reads from the store what the check of new files needs. That may take long where many runs are open.
+/// Reads from the store what the check of new files needs, and asks for what the gates need. That may take long where
+/// many runs are open.
 ///
 /// # Errors
 /// The store does not answer.
 pub(super) async fn prepare(
     store: &StoreHandle,
+    gate: &Gate,
     before: &Positions,
     mut declared: DeclaredFiles,
 ) -> Result<PreparedFiles, StoreError> {
@@ -74,7 +85,10 @@ pub(super) async fn prepare(
     declared.routes = unlisted_ids::add(&unlisted_ids, &declared.routes);
     let families = before.families();
     let orphans = orphans::find(store, &families, &declared.routes).await?;
-    Ok(PreparedFiles { declared, unlisted_ids, orphans, creating: families.creating })
+    let joined = shared_ids::joined_creators(before, &declared.routes);
+    let shared_ids = joined.with_shared_ids(gate).await?;
+    gate.ask_for_files(before, &declared.routes).await;
+    Ok(PreparedFiles { declared, unlisted_ids, orphans, joined, shared_ids, creating: families.creating })
 }
 
 /// The positions under new files, and the flips that they make.
@@ -87,13 +101,13 @@ pub(super) fn check_and_apply(
     files: PreparedFiles,
     reading: ReadKind,
 ) -> Result<CheckedFiles, FilesError> {
-    let PreparedFiles { declared, unlisted_ids, orphans, creating: _ } = files;
+    let PreparedFiles { declared, unlisted_ids, orphans, joined, shared_ids, creating: _ } = files;
     let OrphanReasons { new: mut refused, known, may_orphan } = orphans;
     let asked = declared.plans.candidate_move.clone();
     let candidate_stays: Vec<String> = asked.into_iter().flat_map(|asked| gate.refused_move(before, &asked)).collect();
     let (mut after, moves) = files::apply(before, (declared, unlisted_ids), reading, gate, guards);
     plans::after_files(before, &mut after);
-    promote_changes::update(&mut after);
+    promote_changes::update(before, &mut after);
     refused.extend(leaving_only::lowered_without_acknowledgement(before, &after));
     let unaccepted = after
         .routes
@@ -112,7 +126,10 @@ pub(super) fn check_and_apply(
     }
     let changed_share_sentences = shares::changed_share_sentences(before, &after);
     match reading {
-        ReadKind::Reload => refused.extend(changed_share_sentences),
+        ReadKind::Reload => {
+            refused.extend(changed_share_sentences);
+            refused.extend(shared_ids.iter().map(CreatorWithSharedIds::refusal));
+        }
         ReadKind::AppliedAgain => refused.clear(),
         ReadKind::Start { .. } => changed_share_sentences.iter().for_each(|sentence| tracing::error!("{sentence}")),
     }
@@ -133,7 +150,7 @@ pub(super) fn check_and_apply(
             tracing::error!(route = %position.route.id, "this route stays in `only`, although {sentence}");
         }
     }
-    Ok(CheckedFiles { after, moves, may_orphan })
+    Ok(CheckedFiles { after, moves, may_orphan, joined, shared_ids })
 }
 
 /// A sentence for each creator in `live` or above that new files leave there and give a follower without a workflow. A

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::gate_condition::{GateCondition, Unmet};
 use super::positions::{Positions, RoutePosition, state_of};
-use super::types::{FlipSource, GateCondition, NextRung, Unmet};
+use super::types::{FlipSource, NextRung};
 use crate::clock;
 use crate::evidence::{self, Condition, Evidence, GateVerdict, JudgedRoute, RouteEvidence};
 use crate::flag::{Cohort, Freeze, Instance, Percent, Shares, State};

@@ -2,9 +2,9 @@
 //! engine would perform a second time, or a share has lost its `key`. Status shows them as `limited by the gate`.
 
 use super::gate::Gate;
+use super::gate_condition::UnknownRetries;
 use super::live_basis::is_changed;
 use super::positions::{Positions, RoutePosition};
-use super::types::UnknownRetries;
 use crate::flag::{Percent, State};
 use crate::names::RouteId;
 
@@ -42,6 +42,15 @@ pub(super) fn not_returned(position: &RoutePosition, unmet: &[String]) -> String
         position.inputs.requested,
         unmet.join("; ")
     )
+}
+
+/// Why a route that is lowered for good goes down to where it would be held, and not only to the state that it would
+/// have otherwise; `None` if nothing holds it. To follow another reason of the same flip.
+pub(super) fn why_below(held: Option<&UnknownRetries>, was_merged: Option<&str>, unmet: &[String]) -> Option<String> {
+    let held = held.map(|UnknownRetries { why, .. }| why.clone());
+    let unmet = (!unmet.is_empty()).then(|| format!("the gate to its state is shut: {}", unmet.join("; ")));
+    let whys: Vec<String> = held.into_iter().chain(was_merged.map(str::to_owned)).chain(unmet).collect();
+    (!whys.is_empty()).then(|| format!("and it is at most in `{HELD_AT}`, because {}", whys.join("; ")))
 }
 
 /// Lowers a route that a person has just flipped, as the next reading of its file would: it is held after a flip

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::family::{creator, family};
 use super::gate::Gate;
+use super::gate_condition::{InstancesAtLegacy, Unmet};
 use super::mover::Mover;
 use super::positions::{Positions, RoutePosition};
-use super::types::{InstancesAtLegacy, Unmet};
 use super::unanswered::creates_at_legacy;
 use crate::flag::{Instance, Route, State};
 use crate::names::RouteId;

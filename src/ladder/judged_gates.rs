@@ -2,8 +2,8 @@
 //! are from the same judgement.
 
 use super::gate::{Gate, RequestedMove, sentences};
+use super::gate_condition::Unmet;
 use super::positions::{Positions, RoutePosition};
-use super::types::Unmet;
 use crate::evidence::{Condition, ConditionName, GateVerdict};
 use crate::flag::{Promote, State};
 use crate::secret::{LengthMax, masked_and_cut};

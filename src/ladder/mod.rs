@@ -54,17 +54,20 @@ mod forced_files;
 mod forced_states;
 mod freezes;
 mod gate;
+mod gate_condition;
 mod guard;
 mod guard_actions;
 mod guard_latches;
 mod guard_release;
 mod guard_status;
 mod guard_types;
+mod health;
 mod holds;
 mod horizon;
 mod in_force;
 mod instances;
 mod joined;
+mod joined_ids;
 mod judge;
 mod judged_gates;
 mod kill_switch;
@@ -90,6 +93,8 @@ mod renamed_back;
 mod revert_overtaken;
 mod scope_matches;
 mod scopes;
+mod separated;
+mod shared_ids;
 mod shares;
 mod shown;
 mod status;
@@ -106,7 +111,7 @@ mod versioned;
 pub(crate) mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -119,13 +124,14 @@ pub use cohort_listener::{CohortAhead, CohortListener, CohortMove};
 pub use command::FlipCommand;
 pub use declared_plans::{CandidateMove, DeclaredPlans};
 pub use forced_files::ForcedFileState;
+pub use gate_condition::{GateCondition, InstancesAtLegacy, SharedInstanceId, UnknownRetries, Unmet};
 pub use guard_types::{GuardActed, GuardListener, GuardRelease, GuardReleased, GuardStatus};
 pub use plans::{CandidateStatus, KeptPlans, stored_plans_in_force};
 pub use promote_changes::ChangedPromote;
 pub use status::RouteStatus;
 pub use types::{
-    AutoStatus, CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, GateCondition,
-    InstancesAtLegacy, KillSwitchListener, LadderParts, MoveRequest, NextRung, Unconfirmed, UnknownRetries, Unmet,
+    AutoStatus, CheckNumber, DeclaredFiles, FilesError, FlipError, Flipped, FreezeError, Frozen, KillSwitchListener,
+    LadderParts, MoveRequest, NextRung, Unconfirmed,
 };
 pub use unlisted_ids::with_unlisted_ids;
 
@@ -337,27 +343,6 @@ impl Ladder {
     /// The number of the newest flip that this process recorded or found in the store.
     pub fn newest_flip(&self) -> tokio::sync::watch::Receiver<u64> {
         self.mover.recorder.newest_flip()
-    }
-
-    /// The number of a check of the engine's health that begins now.
-    pub fn begin_check(&self) -> CheckNumber {
-        CheckNumber(self.checks.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-
-    /// Sets the engine's health, as a check found it. While it is unhealthy, routes below `only` create no new engine
-    /// instances.
-    pub fn set_health(&self, CheckNumber(version): CheckNumber, healthy: bool) {
-        if !self.mover.in_force().set_health(version, healthy) {
-            return;
-        }
-        if healthy {
-            tracing::info!("the engine is healthy again: its health does not limit routes any more");
-        } else {
-            tracing::warn!(
-                "the engine is not healthy: routes below `only` are at most at `shadow` and create no engine \
-                 instances; routes in `only` stay as they are"
-            );
-        }
     }
 
     /// If the store is a copy: until when retries may come of requests that it does not know. Until then, routes in

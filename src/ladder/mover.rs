@@ -25,7 +25,10 @@ use super::types::{
     DeclaredFiles, FilesError, FlipError, FlipSource, Flipped, KillSwitchListener, Move, MoveRequest, ReadKind,
 };
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
-use super::{cohort_moves, files, holds, leaving_only, live_basis, orphans, overtaken, plans, scopes, taken_ids};
+use super::{
+    cohort_moves, files, holds, leaving_only, live_basis, orphans, overtaken, plans, scopes, separated, shared_ids,
+    taken_ids,
+};
 use crate::clock;
 use crate::flag::{FlagSet, State};
 use crate::names::RouteId;
@@ -67,11 +70,12 @@ impl Mover {
         let before = Positions::from_store(&declared, flips, store.declared().await?);
         recorder.set_known_declarations(before.rows());
         let has_served = !store.is_new() || !before.rows().is_empty();
-        let prepared = prepare(&store, &before, declared).await?;
-        gate.ask_for_files(&before, prepared.routes()).await;
+        let prepared = prepare(&store, &gate, &before, declared).await?;
         let guards = GuardLatches::from_store(guards);
-        let CheckedFiles { after, moves, may_orphan: _ } =
+        let CheckedFiles { after, moves, shared_ids: found, .. } =
             check_and_apply((&gate, &guards), &before, prepared, ReadKind::Start { has_served })?;
+        // Before the store has the joined creators: the next start does not look for this again.
+        shared_ids::record(&found, &gate).await;
         for position in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
             tracing::error!(
                 route = %position.route.id,
@@ -135,9 +139,7 @@ impl Mover {
     /// a flip must not wait for it.
     pub async fn prepare(&self, declared: DeclaredFiles) -> Result<PreparedFiles, StoreError> {
         let before = self.in_force.inputs().positions;
-        let prepared = prepare(&self.store, &before, declared).await?;
-        self.gate.ask_for_files(&before, prepared.routes()).await;
-        Ok(prepared)
+        prepare(&self.store, &self.gate, &before, declared).await
     }
 
     /// Puts prepared files in force. No other reload may come between [`Self::prepare`] and this.
@@ -148,8 +150,7 @@ impl Mover {
         prepared: PreparedFiles,
         recorded: impl FnOnce() + Send,
     ) -> Result<Vec<FlipRecord>, FilesError> {
-        // If unrecorded flips cannot be recorded, files of which nothing has to be recorded come into force
-        // nevertheless.
+        // Files of which nothing has to be recorded come into force also if unrecorded flips cannot be recorded.
         let (before, all_recorded) = self.record_unrecorded_first(&moves_lock).await;
         let prepared = prepared.refreshed(&self.store, &before).await?;
         if !prepared.plans_are_as_read(&before) {
@@ -157,7 +158,7 @@ impl Mover {
         }
         let judged = self.positions_for_outdated_files(read, &before, prepared.routes());
         let guards = self.in_force.inputs().guards;
-        let CheckedFiles { after, moves, may_orphan } =
+        let CheckedFiles { after, moves, may_orphan, joined, .. } =
             check_and_apply((&self.gate, &guards), &judged, prepared, reading)?;
         taken_ids::check(&before, &after, &guards, &self.gate)?;
         let routes = after.declared.routes.clone();
@@ -172,6 +173,7 @@ impl Mover {
                 Err(error) => tracing::warn!(%error, "it is not known whether the new files follow up all instances"),
             }
         }
+        joined.record_given_out_meanwhile(&self.gate).await;
         Ok(flips)
     }
 
@@ -234,6 +236,7 @@ impl Mover {
             }
         }
         scopes::log_changes(&before.scopes, &after.scopes, self.gate.retry_window);
+        separated::log(before, &after);
         recorded();
         let overtaken = self.put_in_force(after.clone());
         of_candidates.iter().for_each(|flip| self.report_candidate(flip));

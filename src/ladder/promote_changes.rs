@@ -1,13 +1,15 @@
 //! What the gates of each route require by the files, and the changes of that, which get an entry in the record.
 //!
 //! Always true: a change is in the store, with the source of its entry, before it is in force, so that an entry that
-//! was lost is made at the next start. All processes that read the same files find the same source. A route that the
-//! files did not have before has no entry: the records of its flips list what the gates required.
+//! was lost is made at the next start. No two changes have the same source: the changes of a route are counted, also
+//! while the route is in no file, over renames, and where another route gets its id. All processes that read the same
+//! files find the same source. A route that no files had before has no entry: the records of its flips list what the gates
+//! required.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::positions::{Positions, RoutePosition};
-use crate::flag::Promote;
+use crate::flag::{Promote, Route};
 use crate::names::RouteId;
 use crate::store::{DeclaredPromote, PromoteChange};
 
@@ -22,25 +24,40 @@ pub struct ChangedPromote {
     pub requires: BTreeMap<String, String>,
 }
 
-/// Brings what the store has of each route up to date with files that have been judged.
-pub(super) fn update(positions: &mut Positions) {
+/// Brings what the store has of each route up to date with files that have been judged. `before` are the positions
+/// under the files before.
+pub(super) fn update(before: &Positions, positions: &mut Positions) {
     let of_route = |position: &RoutePosition| {
-        let known = position.route.ids().find_map(|id| positions.promotes.get(id));
-        after(&position.route.id, known, &position.route.promote)
+        let route = &position.route;
+        let known = route.ids().find_map(|id| positions.promotes.get(id));
+        after(&route.id, known, earlier_changes(before, positions, route), &route.promote)
     };
     let now = positions.routes.iter().map(|(id, position)| (id.clone(), of_route(position)));
     let now: BTreeMap<RouteId, DeclaredPromote> = now.collect();
-    // A route that is left out and added again goes on with what it had.
-    let is_known = |id: &RouteId| positions.stored_declarations.contains_key(id) && !now.contains_key(id);
-    let absent = positions.promotes.iter().filter(|(id, _)| is_known(id));
+    // A route that is left out and added again goes on with what it had. So does one without a flip, of which the store
+    // keeps nothing else, if it has sources in the record: they must not be given again.
+    let is_of_present = |id: &RouteId| positions.routes.values().any(|at| at.route.ids().any(|own| own == id));
+    let is_kept = |id: &RouteId, known: &DeclaredPromote| {
+        !now.contains_key(id)
+            && (positions.stored_declarations.contains_key(id) || known.changes > 0 && !is_of_present(id))
+    };
+    let absent = positions.promotes.iter().filter(|(id, known)| is_kept(id, known));
     let absent: Vec<_> = absent.map(|(id, known)| (id.clone(), known.clone())).collect();
     positions.promotes = now.into_iter().chain(absent).collect();
 }
 
-fn after(route: &RouteId, known: Option<&DeclaredPromote>, promote: &Promote) -> DeclaredPromote {
+/// How many changes have, or may have, sources with an id of this route: those of each route that had the id.
+fn earlier_changes(before: &Positions, positions: &Positions, route: &Route) -> u64 {
+    let had = |earlier: &[RouteId]| route.ids().any(|id| earlier.contains(id));
+    let others = before.earlier_ids.iter().filter(|(_, earlier)| had(earlier)).map(|(id, _)| id);
+    let known = route.ids().chain(others).filter_map(|id| positions.promotes.get(id));
+    known.map(|known| known.changes).max().unwrap_or(0)
+}
+
+fn after(route: &RouteId, known: Option<&DeclaredPromote>, changes: u64, promote: &Promote) -> DeclaredPromote {
     let requires: BTreeMap<String, String> =
         promote.settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    let Some(known) = known else { return DeclaredPromote { requires, ..DeclaredPromote::default() } };
+    let Some(known) = known else { return DeclaredPromote { requires, changes, last_change: None } };
     if known.requires == requires {
         return known.clone();
     }
@@ -48,7 +65,7 @@ fn after(route: &RouteId, known: Option<&DeclaredPromote>, promote: &Promote) ->
     let both =
         keys.into_iter().map(|key| (key.clone(), (known.requires.get(key).cloned(), requires.get(key).cloned())));
     let keys = both.filter(|(_, (before, after))| before != after).collect();
-    let changes = known.changes + 1;
+    let changes = changes + 1;
     let mut hasher = blake3::Hasher::new();
     for (key, value) in &requires {
         hasher.update(key.as_bytes()).update(&[0]).update(value.as_bytes()).update(&[0]);
@@ -64,11 +81,11 @@ mod tests {
     #[test]
     fn a_change_has_the_keys_that_differ_and_a_source_of_its_own() {
         let route = RouteId::from("orders");
-        let first = after(&route, None, &Promote::default());
+        let first = after(&route, None, 0, &Promote::default());
         assert_eq!((first.changes, &first.last_change), (0, &None));
-        assert_eq!(after(&route, Some(&first), &Promote::default()), first);
+        assert_eq!(after(&route, Some(&first), first.changes, &Promote::default()), first);
         let lax = Promote { pairs: 1, mismatch_below: 1.0, ..Promote::default() };
-        let second = after(&route, Some(&first), &lax);
+        let second = after(&route, Some(&first), first.changes, &lax);
         let keys = second.last_change.clone().unwrap().keys;
         let text = |text: &str| Some(text.to_owned());
         let expected = [
@@ -76,10 +93,10 @@ mod tests {
             ("pairs".to_owned(), (text("4512"), text("1"))),
         ];
         assert_eq!(keys.into_iter().collect::<Vec<_>>(), expected);
-        let third = after(&route, Some(&second), &Promote::default());
-        let fourth = after(&route, Some(&third), &lax);
+        let third = after(&route, Some(&second), second.changes, &Promote::default());
+        let fourth = after(&route, Some(&third), third.changes, &lax);
         let source = |of: &DeclaredPromote| of.last_change.as_ref().unwrap().source.clone();
         assert_eq!([&second, &third, &fourth].map(source).into_iter().collect::<BTreeSet<_>>().len(), 3);
-        assert_eq!(after(&route, Some(&first), &lax), second, "another process finds the same");
+        assert_eq!(after(&route, Some(&first), first.changes, &lax), second, "another process finds the same");
     }
 }

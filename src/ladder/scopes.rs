@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::types::{DeclaredFiles, UnknownRetries};
+use super::gate_condition::UnknownRetries;
+use super::joined_ids::joined_ids;
+use super::types::DeclaredFiles;
 use super::{cohort_reasons, reassigned_requests, scope_matches};
 use crate::clock;
 use crate::flag::{EarlierScopes, EarlierTimes, PathConventions, RetryScope, Route, RouteMatch, ServiceMatch};
@@ -54,6 +56,7 @@ pub(super) fn after_files(
             reads_only: declared.read_only.contains(&route.id),
             window_s: route.workflow.is_some().then_some(window.as_secs()),
             has_force: Some(route.force.is_some()),
+            joined: joined_ids(&known, route),
             ..Default::default()
         };
         let own: Vec<RetryScopes> = route.ids().filter_map(|id| known.remove(id)).collect();
@@ -233,6 +236,7 @@ fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
         accepted: _,
         forced_cohorts: _,
         dropped_reasons: _,
+        joined: _,
     } = was;
     let replaced = present.map(|scope| ReplacedScope { scope, at, matches, paths });
     let now = scopes.present.as_ref().map(|scope| (scope, scopes.matches.as_deref()));
@@ -264,6 +268,7 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
         window_s: _,
         has_force: _,
         forced_cohorts: _,
+        joined: _,
     } = scopes;
     earlier.sort_by_key(|replaced| Reverse(replaced.at));
     let mut remaining: Vec<ReplacedScope> = Vec::new();

@@ -4,7 +4,8 @@
 //! Always true: the route keeps its last flip, which is recorded once more under the id that it has. The other route
 //! has not passed the gates of that flip: it counts as new. Files that would take from a route what its guard did, its
 //! hold, or legacy's instances, or in which the other route would find the retry keys of the route's requests, are
-//! refused at a reload; at a start the log has an error.
+//! refused at a reload; at a start the log has an error. The last of these does not count where the other route had
+//! been one with this route (`separated`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use super::family::creator;
 use super::gate::Gate;
 use super::guard_latches::GuardLatches;
 use super::positions::{Positions, RoutePosition};
+use super::separated;
 use super::types::FilesError;
 use super::unlisted_ids::UnlistedIds;
 use crate::flag::{Family, Route};
@@ -81,7 +83,8 @@ fn sentences(before: &Positions, after: &Positions, guards: &GuardLatches, gate:
         let lost = (!lost.is_empty()).then(|| {
             format!("`{id}` would lose {} that is stored under it. Give the other route another id", lost.join(" and "))
         });
-        let found_keys = shares_keys(after, route, &ids).then(|| {
+        let is_separated = ids.iter().all(|id| separated::has_joined(before, &route.id, id));
+        let found_keys = (!is_separated && shares_keys(after, route, &ids)).then(|| {
             format!(
                 "retry keys of the requests of `{id}` are stored under it, so that the other route would take a first \
                  request with such a key for a retry. Give the other route another id"

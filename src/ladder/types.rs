@@ -10,8 +10,9 @@ use tokio::task::JoinError;
 
 use super::command::FlipCommand;
 use super::declared_plans::DeclaredPlans;
+use super::gate_condition::GateCondition;
 use crate::evidence::{Condition, Evidence, GateVerdict, overall};
-use crate::flag::{Effective, Family, Freeze, Percent, Route, Service, Shares, State};
+use crate::flag::{Effective, Freeze, Percent, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName, StepId};
 use crate::store::{FlipRecord, JudgedGate, Overridden, StoreError, StoreHandle};
 
@@ -296,78 +297,6 @@ impl NextRung {
             verdict => verdict,
         }
     }
-}
-
-/// A condition of a gate that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unmet {
-    /// A sentence.
-    pub why: String,
-    /// Since when it does not hold; `None` if that is not known. A flip by force before that time does not override it.
-    pub since: Option<Timestamp>,
-}
-
-impl From<String> for Unmet {
-    fn from(why: String) -> Self {
-        Self { why, since: None }
-    }
-}
-
-/// A condition of the gates other than evidence.
-pub trait GateCondition: Send + Sync {
-    /// Why this move upwards is not allowed; empty if it is. `--force` with a reason overrides it.
-    fn unmet(&self, _route: &Route, _from: State, _to: State) -> Vec<Unmet> {
-        Vec::new()
-    }
-    /// The instances of a family that legacy has and that have not ended, as of the last
-    /// [`GateCondition::ask_about_instances`]; `None` if nothing counts them.
-    fn instances_at_legacy(&self, _family: &Family, _creator: &Route) -> Option<InstancesAtLegacy> {
-        None
-    }
-    /// Brings [`GateCondition::instances_at_legacy`] up to date. Ends within a bounded time, whatever fails.
-    fn ask_about_instances<'a>(&'a self, _family: &'a Family, _creator: &'a Route) -> BoxFuture<'a, ()> {
-        Box::pin(std::future::ready(()))
-    }
-    /// Requests of any of these routes that legacy served and whose retry keys are not known. They keep the gate to
-    /// `live` shut, and a route in `live` is held below it, unless a flip by force came after the last of them or its
-    /// file has `force`.
-    fn unknown_retries(&self, _routes: &[&RouteId]) -> Vec<UnknownRetries> {
-        Vec::new()
-    }
-    /// Whether something of this route stands until a person accepts it ([`GateCondition::accept`]). If so, a flip by
-    /// force to the state that the route has is a change too. Must not wait.
-    fn awaits_acceptance(&self, _route: &Route) -> bool {
-        false
-    }
-    /// A person has flipped this route by force to `live`, `only` or the state that it had, and the flip is in force:
-    /// what came up until `at` is accepted. Must not wait. Nothing to do for a condition that waits for no person.
-    fn accept(&self, _route: &Route, _at: Timestamp) {}
-}
-
-/// The instances of a family that legacy has and that have not ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InstancesAtLegacy {
-    /// How many are known.
-    pub alive: u64,
-    /// Whether there are others, whose ids are not known.
-    pub has_unknown: bool,
-    /// When a request first showed the oldest one.
-    pub oldest: Option<Timestamp>,
-    /// Why the number is not known now, as the end of a sentence.
-    pub inconclusive: Option<String>,
-}
-
-/// Retries that may come of requests whose keys are not known: legacy served them, and the engine would perform the
-/// retries a second time.
-#[derive(Clone, Debug)]
-pub struct UnknownRetries {
-    /// When the cause came up: something, such as a change of the files, made it possible that the engine performs such
-    /// a retry. The newest cause counts.
-    pub cause_at: Timestamp,
-    /// From this time on no such retry can come.
-    pub until: Timestamp,
-    /// Which requests these are, and until when their retries may come, as the end of a sentence.
-    pub why: String,
 }
 
 /// Which reading of the files it is.

@@ -7,8 +7,8 @@
 use jiff::Timestamp;
 
 use super::gate::Gate;
+use super::gate_condition::UnknownRetries;
 use super::positions::{Positions, RoutePosition, state_of};
-use super::types::UnknownRetries;
 use super::{reassigned_requests, scopes};
 use crate::clock;
 use crate::flag::{Cohort, State};

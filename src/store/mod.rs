@@ -76,7 +76,7 @@ pub use declared_state::{DeclaredState, FileState, ForcedState, LiveBasis};
 pub use error::{AppendConflict, AppendError, ClaimedRequest, StoreError};
 pub use followed_path::FollowedPath;
 pub use guard_record::{GuardAction, GuardRecord, guard_key};
-pub use instances::{InstanceChange, InstanceCount, InstanceStore, LegacyInstance};
+pub use instances::{IdsUnderBoth, InstanceChange, InstanceCount, InstanceStore, LegacyInstance};
 pub use judged_gate::{JudgedCondition, JudgedGate};
 pub use key_files::{KeyFileRecord, Restored, StoreIdentity, UnreadKeyFile};
 pub use memory::MemoryStore;

@@ -4,7 +4,8 @@
 //! Always true: a row is returned only if its content can be read and its columns say the same as its content, because
 //! some statements select by the columns and what is in force is taken from the content. Any other row is unreadable,
 //! and is named. The row of an entry has exactly the bytes that were written: what the hash of the entry does not cover
-//! (further fields, a key that is there twice) is in no row that can be read.
+//! (further fields, a key that is there twice) is in no row that can be read. A row with further fields that the hash
+//! covers is not readable either, and is named as one of a newer version.
 //!
 //! Beside the entries the store has the head of the chain ([`ChainHead`]), which shows that the newest entries were
 //! removed: the entries before them make a chain that holds.
@@ -47,6 +48,30 @@ pub struct RecordEntry {
     pub is_noted: bool,
     /// The BLAKE3 hash, in hexadecimal, of this entry as compact JSON without `hash`.
     pub hash: String,
+}
+
+/// The fields of [`RecordEntry`], as they are named in its row.
+const ENTRY_FIELDS: [&str; 10] =
+    ["number", "at", "kind", "route", "source", "flips", "body", "previous", "is_noted", "hash"];
+
+impl RecordEntry {
+    /// Why a row with an entry cannot be read, if it has a field that this version does not know and the hash of the
+    /// entry is that of all bytes of the row: then a newer version may have written it. Whether the entry was changed
+    /// and given another hash cannot be told without that version.
+    pub fn why_of_newer_version(row: &[u8]) -> Option<String> {
+        let fields: serde_json::Map<String, Value> = serde_json::from_slice(row).ok()?;
+        let end = format!(",\"hash\":{}}}", fields.get("hash")?);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(row.strip_suffix(end.as_bytes())?).update(b"}");
+        if fields["hash"].as_str() != Some(hasher.finalize().to_hex().as_str()) {
+            return None;
+        }
+        let unknown = fields.keys().find(|name| !ENTRY_FIELDS.contains(&name.as_str()))?;
+        Some(format!(
+            "a newer version of pointsman seems to have written it: it has `{unknown}`, which this version does not \
+             know, and its hash covers that; only that version can check the record"
+        ))
+    }
 }
 
 /// The entry that was added last, as the transaction that added it noted it outside the table of entries.
@@ -196,7 +221,9 @@ pub(super) fn checked_entry(number: i64, source: &str, record: &[u8]) -> Checked
             unreadable(differs("number", Some(&known.to_string()), Some(&entry.number.to_string())))
         }
         Ok(_) if entry.source != source => unreadable(differs("source", Some(source), Some(&entry.source))),
-        Ok(_) if serde_json::to_vec(&entry).ok().as_deref() != Some(record) => unreadable(NOT_AS_WRITTEN.to_owned()),
+        Ok(_) if serde_json::to_vec(&entry).ok().as_deref() != Some(record) => {
+            unreadable(RecordEntry::why_of_newer_version(record).unwrap_or_else(|| NOT_AS_WRITTEN.to_owned()))
+        }
         Ok(_) => Ok(entry),
     }
 }

@@ -1,11 +1,12 @@
 //! What the store keeps of the scopes of a route's retry keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::flag::{PathConventions, RetryScope, State};
+use crate::names::RouteId;
 
 /// The scope of a route's retry keys, and the scopes before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -64,6 +65,10 @@ pub struct RetryScopes {
     /// of them may still come. The newest first.
     #[serde(rename = "moved", default, skip_serializing_if = "Vec::is_empty")]
     pub reassigned: Vec<ReplacedMatch>,
+    /// The earlier ids of the route that were those of other routes of the same files before these became this one:
+    /// files that have such a route again separate what was joined. Empty in a row that an earlier version wrote.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub joined: BTreeSet<RouteId>,
 }
 
 /// Why legacy may have served requests of a route whose retry keys were not recorded.

@@ -45,6 +45,7 @@ mod ids_outside_paths;
 mod inject_from_legacy;
 mod instances;
 mod invariants;
+mod joined_creators;
 mod json_server;
 mod kill_at_every_write;
 mod ladder;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::exchange::NotedInstance;
+use crate::store::tests::rerun_of;
 use crate::store::{
     AdoptionClaim, AdoptionOutcome, AdoptionState, AdoptionStore, InstanceChange, InstanceStore, NewAdoption,
     PinCollision, PinCollisionStore,
@@ -138,6 +139,52 @@ async fn an_id_from_the_engine_that_legacy_gave_out_before_is_a_collision() {
     // The run calls services: a reply of legacy to a create is about another instance.
     affinity.note_instance(by_legacy("24"));
     assert!(pinned(&affinity, "24", earlier()).await);
+}
+
+/// The first run of the job created the instance at legacy and was rerun before it answered: legacy showed the instance
+/// before the rerun began.
+#[tokio::test]
+async fn what_an_earlier_run_of_the_job_created_at_legacy_is_no_collision() {
+    for (shown_at_s, expected) in [(2_000, false), (500, true)] {
+        let store = Arc::new(crate::store::MemoryStore::new());
+        let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+        let shown =
+            InstanceChange::LegacyListed(pin("17", Arm::Legacy).key, Timestamp::from_second(shown_at_s).unwrap());
+        store.change_instances(vec![shown]).await.unwrap();
+        let (new, first, rerun) = (pin("17", Arm::Engine), earlier(), later());
+        store.append(Arc::new(Append { pins: vec![new.clone()], ..rerun_of(first, rerun) })).await.unwrap();
+        affinity.record_pin(&new, rerun, affinity.pins_version());
+        affinity.finish_collision_checks().await;
+        assert_eq!(affinity.collided(&family()), expected, "shown at {shown_at_s} s");
+    }
+}
+
+/// Creators that each count from 1 become one.
+#[tokio::test]
+async fn ids_that_instances_of_several_families_have_are_found_and_recorded() {
+    let store = Arc::new(crate::store::MemoryStore::new());
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    for (n, id) in [(1, "17"), (2, "18"), (3, "19")] {
+        let new = pin(id, Arm::Engine);
+        store.append(Arc::new(Append { pins: vec![new.clone()], ..append(run_id(n), 1, 1) })).await.unwrap();
+        affinity.record_pin(&new, run_id(n), affinity.pins_version());
+    }
+    // The store does not have it yet.
+    let (arm, run, is_created, has_ended) = (Arm::Legacy, None, true, false);
+    let key = |family: &str, id: &str| InstanceKey { family: RouteId::new(family).into(), id: id.into() };
+    for key in [key("bills.create", "18"), key("orders.create", "19"), key("orders.make", "17")] {
+        affinity.note_instance(NotedInstance { key, arm, run, is_created, has_ended });
+    }
+    let group = |ids: &[&str]| ids.iter().map(|id| RouteId::new(*id)).collect::<Vec<_>>();
+    let groups = [group(&["orders.make", "orders.create"]), group(&["bills.make", "bills.create"])];
+    let found = affinity.ids_of_two_instances(&groups).await.unwrap();
+    let expected =
+        IdOfTwoInstances { pin: pin("18", Arm::Engine).key, run: Some(run_id(2)), other: "bills.create".into() };
+    assert_eq!(found, [expected]);
+    assert!(!affinity.collided(&family()));
+    affinity.record_ids_of_two_instances(found.iter().map(|found| (&found.pin, found.run))).await;
+    assert!(affinity.collided(&family()));
+    assert_eq!(store.pin_collisions().await.unwrap().len(), 1, "a restart finds it");
 }
 
 /// Files may list an older id of a creator, or join several: legacy's instances are stored under the one that was the

@@ -79,3 +79,52 @@ async fn a_change_of_what_gates_require_is_stored_with_its_entry_until_the_next_
     let [(route, third)] = changed(&fixture).try_into().unwrap();
     assert_eq!((route.as_str(), third.keys), ("new", [("pairs".to_owned(), (text("20"), text("3")))].into()));
 }
+
+/// Each change needs a source of its own, else it is taken for one that is in the record already.
+#[tokio::test]
+async fn the_changes_of_what_gates_require_are_counted_also_while_the_route_is_in_no_file() {
+    let with = |pairs| edited(files(&[]), "bare", |route| route.promote.pairs = pairs);
+    let without = || {
+        let mut files = files(&[]);
+        files.routes.retain(|route| route.id.as_str() != "bare");
+        files
+    };
+    let renamed =
+        |pairs| edited(with(pairs), "bare", |route| (route.id, route.was) = ("new".into(), vec!["bare".into()]));
+    // Another route with the id that the renamed one had.
+    let with_another = |pairs| {
+        let mut files = edited(renamed(5), "new", |route| route.was.clear());
+        let another = edited(with(pairs), "bare", |route| route.matches.path = "/another".into());
+        files.routes.extend(another.routes.into_iter().filter(|route| route.id.as_str() == "bare"));
+        files
+    };
+    let mut fixture = Fixture::open(with(1_000)).await;
+    let mut sources = std::collections::BTreeSet::new();
+    let mut read = 0;
+    for (files, changes) in [
+        (with(1), 1),
+        (without(), 0),
+        (with(1_000), 1),
+        (with(1), 1),
+        (without(), 0),
+        (with(1), 1),
+        (with(2), 1),
+        (renamed(5), 1),
+        (with_another(1), 1),
+        (with_another(2), 2),
+    ] {
+        read += 1;
+        if read % 3 == 0 {
+            fixture = fixture.restart(files).await;
+        } else {
+            fixture.ladder.reload(files, || {}).await.unwrap();
+        }
+        let changed = fixture.ladder.changed_promotes();
+        assert_eq!(changed.len(), changes, "{read}: {changed:?}");
+        sources.extend(changed.into_iter().map(|changed| changed.change.source));
+    }
+    let counted: Vec<&str> = sources.iter().map(|source| source.rsplit_once(' ').unwrap().0).collect();
+    let expected =
+        ["promote bare 1", "promote bare 2", "promote bare 3", "promote bare 4", "promote bare 6", "promote new 5"];
+    assert_eq!(counted, expected);
+}

@@ -19,6 +19,7 @@ mod guard;
 mod held;
 mod held_cohorts;
 mod instances;
+mod joined;
 mod judged_gates;
 mod orphans;
 mod outcomes;
@@ -39,6 +40,7 @@ mod unrecorded_flips;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::Method;
 

@@ -310,7 +310,7 @@ pub(crate) fn run_started(run: RunId, at: Timestamp) -> Event {
 }
 
 /// An append with the first event of a rerun of the first run of a job.
-fn rerun_of(first: RunId, run: RunId) -> Append {
+pub(crate) fn rerun_of(first: RunId, run: RunId) -> Append {
     let Event::RunStarted(started) = run_started(run, at(5)) else { unreachable!() };
     let event = Event::RunStarted(Arc::new(RunStarted { job: Some(JobId(first.0)), ..(*started).clone() }));
     let summary = fold([&event]).unwrap().summary(at(5));

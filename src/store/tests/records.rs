@@ -243,6 +243,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             forced_cohorts: Some([("staff".into(), staff.clone())].into()),
             dropped_reasons: [("a pilot".into(), DroppedReason { since: at, at })].into(),
             reassigned: vec![ReplacedMatch { matches: "POST /b".into(), paths, scope: scope("x-c"), at }],
+            joined: ["c".into()].into(),
         })
     };
     let follows = FollowedPath {

@@ -106,6 +106,15 @@ async fn an_entry_that_cannot_be_read_is_named(which: StoreKind) {
     let put = |text: String| format!("UPDATE record_entries SET record = '{text}' WHERE number = 2");
     let added_key = &*put(written.replacen('{', r#"{"note":"x","#, 1));
     let twice = &*put(written.replace(r#"{"to":"#, r#"{"to":"only","to":"#));
+    // As a version with further fields writes it.
+    let covered = |more: &str| {
+        let content = written.replacen(r#","hash":"h2"}"#, more, 1);
+        let hash = blake3::hash(format!("{content}}}").as_bytes()).to_hex();
+        put(format!(r#"{content},"hash":"{hash}"}}"#))
+    };
+    let newer = &*covered(r#","weight":3"#);
+    let changed_since = &*newer.replace("weight\":3", "weight\":4");
+    let covered_twice = &*covered(r#","flips":3"#);
     let cases = [
         ("UPDATE record_entries SET source = 'flip 7' WHERE number = 2", 2, "its column `source` is `flip 7`"),
         ("UPDATE record_entries SET number = 9 WHERE number = 3", 9, "its column `number` is `9`"),
@@ -113,6 +122,9 @@ async fn an_entry_that_cannot_be_read_is_named(which: StoreKind) {
         ("UPDATE record_entries SET record = '' WHERE number = 3", 3, "EOF"),
         (added_key, 2, "it is not exactly as pointsman writes it"),
         (twice, 2, "it is not exactly as pointsman writes it"),
+        (newer, 2, "a newer version of pointsman seems to have written it: it has `weight`"),
+        (changed_since, 2, "it is not exactly as pointsman writes it"),
+        (covered_twice, 2, "duplicate field `flips`"),
         (
             r#"UPDATE record_entries SET record = '{"kind":"a","kind":"b"}' WHERE number = 2"#,
             2,

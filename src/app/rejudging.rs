@@ -127,11 +127,10 @@ impl Work {
         let count = self.pairs.fingerprints.get(fingerprint).copied()?;
         let are_all_kept = samples.len() as u64 >= count;
         let first = samples.first()?;
+        let hides_names = || first.differences.iter().any(|difference| may_stand_for_several_names(&difference.path));
         let are_places_enough = |added: Allowances| {
-            added.decide_by_place
-                && !(added.ignores_calls && before.hides_path_values())
-                && !first.differences.iter().any(|difference| may_stand_for_several_names(&difference.path))
-                && !is_of_cut_list(fingerprint)
+            let hides_calls = added.ignores_calls && before.hides_path_values();
+            added.decide_by_place && !hides_calls && !hides_names() && !is_of_cut_list(fingerprint)
         };
         if !are_all_kept && !self.added.is_some_and(are_places_enough) {
             return None;

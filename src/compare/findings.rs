@@ -372,7 +372,7 @@ impl<'a> ComparisonFindings<'a> {
     }
 
     pub(super) fn finish(self, rules: &Rules) -> Comparison {
-        let mut ignored_by = self.uses.counted(&rules.texts);
+        let (mut ignored_by, largest) = (self.uses.counted(&rules.texts), self.distances.largest());
         ignored_by.extend(self.not_known.counted());
         let verdict = match (self.differences.is_empty() && !self.truncated, ignored_by.is_empty()) {
             (true, true) => Verdict::Match,
@@ -380,8 +380,7 @@ impl<'a> ComparisonFindings<'a> {
             (false, _) => Verdict::Mismatch,
         };
         ignored_by.extend(self.notes.counted(&rules.texts));
-        let fingerprint =
-            fingerprint(&self.differences, self.truncated, self.cause.as_deref(), self.distances.largest());
+        let fingerprint = fingerprint(&self.differences, self.truncated, self.cause.as_deref(), largest);
         Comparison {
             verdict,
             elements: self.elements.by_name(self.differences.iter().map(|d| (d.path.clone(), d.kind))),

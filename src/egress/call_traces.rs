@@ -1,5 +1,5 @@
-//! What the `traceparent` fields of a call say of its request. Trace Context, section 3.2: a request has at most one such
-//! field; a call that has different ones names no request for certain.
+//! What the `traceparent` fields of a call say of its request. Trace Context, section 3.2: a request has at most one
+//! such field; a call that has different ones names no request for certain.
 
 use http::HeaderMap;
 

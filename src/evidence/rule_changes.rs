@@ -4,8 +4,8 @@
 //! Always true: a difference is outweighed once as many pairs were compared without one, under the same files, as the
 //! gates ask for by the files in force now. Until then each change of the rules counts, whatever else was changed in
 //! between, or together with them. A change of something else alone, after a difference, sets the changes before it
-//! aside; but they count again if the rules are changed before the difference is outweighed. What is dropped because there
-//! is no room for more entries goes on to count, and counts as not outweighed.
+//! aside; but they count again if the rules are changed before the difference is outweighed. What is dropped because
+//! there is no room for more entries goes on to count, and counts as not outweighed.
 
 use super::basis::WantedPairs;
 use super::bound;

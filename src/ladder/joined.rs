@@ -65,8 +65,8 @@ impl JoinedRoute<'_> {
     }
 }
 
-/// The limit that the guard of a joined route has set, if the guard of the new route allows more: only the newest action
-/// of the joined routes' guards is inherited.
+/// The limit that the guard of a joined route has set, if the guard of the new route allows more: only the newest
+/// action of the joined routes' guards is inherited.
 fn lost_limit(before: &Positions, guards: &GuardLatches, route: &Route, id: &RouteId) -> Option<State> {
     let ids = std::iter::once(id).chain(before.earlier_ids.get(id).into_iter().flatten());
     let limit = guards.newest(ids)?.guard.as_ref()?.limit?;

@@ -3,8 +3,8 @@
 //! Always true: a change is in the store, with the source of its entry, before it is in force, so that an entry that
 //! was lost is made at the next start. No two changes have the same source: the changes of a route are counted, also
 //! while the route is in no file, over renames, and where another route gets its id. All processes that read the same
-//! files find the same source. A route that no files had before has no entry: the records of its flips list what the gates
-//! required.
+//! files find the same source. A route that no files had before has no entry: the records of its flips list what the
+//! gates required.
 
 use std::collections::{BTreeMap, BTreeSet};
 

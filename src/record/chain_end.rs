@@ -2,8 +2,8 @@
 //!
 //! Always true: where the entry that the store notes as the head of the chain is not in the chain any more, the next
 //! entry has the number after that head and its hash. The chain then has a gap for ever, which shows that entries were
-//! removed or written anew, although the head is noted anew with that next entry. The same gap is left if the store lost
-//! its head after the newest entry was added.
+//! removed or written anew, although the head is noted anew with that next entry. The same gap is left if the store
+//! lost its head after the newest entry was added.
 
 use crate::store::{ChainHead, RecordEntry, StoreError, StoreHandle};
 

@@ -64,8 +64,7 @@ fn check(draft: &Value) -> Result<(Option<Rules>, Vec<String>), Vec<String>> {
     let draft: RulesDraft = serde_json::from_value(draft.clone()).map_err(|e| vec![e.to_string()])?;
     let mut problems = Problems::default();
     let (calls, services) = (&*templates(), &["shop", "stock", "bank", "mailer", "audit", "analytics"]);
-    let (intents, runs) = (&STEPS, &["pay"]);
-    let context = CompareContext { has_workflow: true, intents, runs, calls, services, ..CompareContext::default() };
+    let context = CompareContext { has_workflow: true, intents: &STEPS, runs: &["pay"], calls, services, redact: None };
     let rules = Rules::check(&draft, &Site::file("r.yaml").key("compare"), &context, &mut problems);
     let shown = problems.iter().map(|p| format!("{} {} {:?}", p.site, p.message, p.hint)).collect::<Vec<_>>();
     Ok((rules, shown))

@@ -188,8 +188,8 @@ pub struct AliveDraft {
     /// Where the ids are in the body of the reply: a JSONPath, such as `$.items[*].id`.
     pub ids: String,
     /// Where the address of the next page is in the body of the reply: a JSONPath, such as `$.next`; or a map with
-    /// `cursor`, where its cursor is, and `parameter`, the query parameter that has it. The header `link` with `rel=next`
-    /// is followed without this.
+    /// `cursor`, where its cursor is, and `parameter`, the query parameter that has it. The header `link` with
+    /// `rel=next` is followed without this.
     pub next: Option<NextPageDraft>,
     /// Headers of the call; they may read `secrets`.
     #[serde(default)]

@@ -275,11 +275,6 @@ impl Learning<'_> {
                     }
                 }
             }
-            Value::Array(items) if source.is_none() && private_key_items(items).is_some() => {
-                for (item, is_part) in items.iter().zip(private_key_items(items).unwrap_or_default()) {
-                    self.values(item, is_part.then_some(SecretSource::Name));
-                }
-            }
             Value::Array(items) if source.is_none() && are_pairs(items) => {
                 for pair in items {
                     match value_of_pair(pair, |name| self.source_of(name).is_some()) {
@@ -293,6 +288,11 @@ impl Learning<'_> {
                     let name = names_the_next(&pair[0], |name| self.source_of(name).is_some());
                     self.values(&pair[1], name.and_then(|name| self.source_of(name.trim_start_matches('-'))));
                     self.values(&pair[0], None);
+                }
+            }
+            Value::Array(items) if source.is_none() && private_key_items(items).is_some() => {
+                for (item, is_part) in items.iter().zip(private_key_items(items).unwrap_or_default()) {
+                    self.values(item, is_part.then_some(SecretSource::Name));
                 }
             }
             Value::Array(items) => items.iter().for_each(|item| self.values(item, source)),

@@ -1,7 +1,7 @@
 //! The rules of a route by their id, as texts, with the conditions under which they apply.
 
-use super::shown_condition::{shown, shown_path};
-use crate::expression::Expression;
+use super::shown_condition::{shown, shown_call, shown_path, with_hash};
+use crate::expression::{Expression, masked_with_hash};
 use crate::secret::RedactRules;
 
 /// Identifies a rule: its index in [`RuleTexts`]. The uses of each rule are counted by this index.
@@ -74,15 +74,16 @@ impl RuleTexts {
     }
     /// Adds a rule, and returns its id.
     pub(super) fn register(&mut self, text: String) -> RuleId {
-        let text = shown_path(&text, &self.redact).into_owned();
+        let text = with_hash(&text, shown_path(&text, &self.redact));
         self.add(text, None, false)
     }
     /// Adds a rule that applies only where a condition holds.
     pub(super) fn register_when(&mut self, text: String, when: Option<Expression>) -> RuleId {
         match when {
             Some(when) => {
-                let text = shown_path(&text, &self.redact);
-                let text = format!("{text} when ${{{}}}", shown(when.source(), &self.redact));
+                let with_when = |text: &str, when: &str| format!("{text} when ${{{when}}}");
+                let masked = with_when(&shown_path(&text, &self.redact), &shown(when.source(), &self.redact));
+                let text = masked_with_hash(&with_when(&text, when.source()), masked);
                 let failed = self.register_note(format!("{text} (condition failed: the rule did not apply)"));
                 let rule = self.add(text, Some(when), false);
                 self.entries[rule].failed = Some(failed);
@@ -90,6 +91,10 @@ impl RuleTexts {
             }
             None => self.register(text),
         }
+    }
+    /// Adds the rule that calls do not count which this pattern names.
+    pub(super) fn register_ignored_calls(&mut self, pattern: &str) -> RuleId {
+        self.register(format!("ignore_calls {}", shown_call(pattern, &self.redact)))
     }
     /// Adds what is counted beside the uses of a rule.
     pub(super) fn register_note(&mut self, text: String) -> RuleId {
@@ -101,8 +106,10 @@ impl RuleTexts {
         IdRule {
             rule,
             kind: IdKind::ANY,
-            unproven: self
-                .register_note(format!("{} (unproven: an id that stands only once)", shown_path(text, &self.redact))),
+            unproven: self.register_note(format!(
+                "{} (unproven: an id that stands only once)",
+                with_hash(text, shown_path(text, &self.redact))
+            )),
             any_type,
         }
     }

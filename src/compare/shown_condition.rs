@@ -3,22 +3,40 @@
 
 use std::borrow::Cow;
 
+use crate::expression::masked_with_hash;
 pub(super) use crate::expression::shown_condition as shown;
 use crate::secret::{FoundSecret, RedactRules, STARS, replace_secrets};
 
-/// So many letters and digits behind a secret name in a pattern may be a secret.
+/// Behind a secret name in a pattern, this many letters and digits may be a secret, also without a digit among them.
 const LITERAL_CHARS_MIN: usize = 4;
+
+/// A text as it is shown, with a hash if something is masked in it: rules that differ in what is masked have different
+/// texts.
+pub(super) fn with_hash(text: &str, shown: Cow<'_, str>) -> String {
+    masked_with_hash(text, shown.into_owned())
+}
 
 /// What is shown of the text of a path: one with a filter that may compare with a secret has no literals in its
 /// filters.
 pub(super) fn shown_path<'a>(text: &'a str, redact: &RedactRules) -> Cow<'a, str> {
-    let is_of_name = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
-    let mut names = text.split(|c| !is_of_name(c)).filter(|name| !name.is_empty());
     let has_filter = text.match_indices('[').any(|(at, _)| text[at + 1..].trim_start().starts_with('?'));
-    match has_filter && (names.any(|name| redact.is_secret(name)) || redact.finds_secret_in(text)) {
+    // What a filter reads may be at a place that is declared as secret.
+    let may_be_secret = || redact.has_paths() || secret_name_in(text, redact).is_some() || redact.finds_secret_in(text);
+    match has_filter && may_be_secret() {
         true => Cow::Owned(without_literals_in_filters(text)),
         false => Cow::Borrowed(text),
     }
+}
+
+/// Where the first secret name in a text ends.
+fn secret_name_in(text: &str, redact: &RedactRules) -> Option<usize> {
+    let is_of_name = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+    let mut start = 0;
+    text.split(|c| !is_of_name(c)).find_map(|name| {
+        let end = start + name.len();
+        start = end + text[end..].chars().next().map_or(0, char::len_utf8);
+        (!name.is_empty() && redact.is_secret(name)).then_some(end)
+    })
 }
 
 /// The text of a JSONPath with stars in place of each text and number in its filters that is no name.
@@ -66,17 +84,44 @@ fn quoted_len(text: &str, quote: char) -> usize {
     end.map_or(text.len(), |(at, c)| at + c.len_utf8())
 }
 
-/// What is shown of a pattern for lines: stars stand in place of what looks like a secret in it.
+/// What is shown of a pattern for lines: stars stand in place of what looks like a secret in it, and of all that stands
+/// behind a secret name, if it may be one.
 pub(super) fn shown_pattern<'a>(pattern: &'a str, redact: &RedactRules) -> Cow<'a, str> {
-    let mut stars = |found: FoundSecret<'_>| has_literal(found.value).then(|| STARS.to_owned());
+    let mut stars = |found: FoundSecret<'_>| may_be_secret(found.value).then(|| STARS.to_owned());
     let shown = replace_secrets(pattern, &|name| redact.is_secret(name), redact.detectors(), &mut stars);
-    shown.map_or(Cow::Borrowed(pattern), Cow::Owned)
+    let shown = shown.map_or(Cow::Borrowed(pattern), Cow::Owned);
+    match secret_name_in(&shown, redact) {
+        Some(end) if may_follow_name(&shown[end..]) => Cow::Owned(format!("{}{STARS}", &shown[..end])),
+        _ => shown,
+    }
 }
 
-/// Whether a part of a pattern has characters that it looks for, beside classes, groups and numbers of repetitions:
+/// What is shown of the pattern of a call: no segment of its path behind a secret name; with a hash, if one is masked.
+pub(super) fn shown_call(pattern: &str, redact: &RedactRules) -> String {
+    let segments: Vec<&str> = pattern.split('/').collect();
+    let is_hidden = |n: usize| n > 0 && segments[n] != "*" && redact.is_secret(segments[n - 1]);
+    let shown = segments.iter().enumerate().map(|(n, segment)| if is_hidden(n) { STARS } else { *segment });
+    masked_with_hash(pattern, shown.collect::<Vec<_>>().join("/"))
+}
+
+/// Whether what follows a secret name in a pattern may have a secret: a value behind a sign, or characters that are no
+/// words.
+fn may_follow_name(rest: &str) -> bool {
+    let literals = literals(rest);
+    !rest.starts_with(STARS)
+        && !rest.trim_start_matches([':', '=', ' ']).starts_with(STARS)
+        && (literals.contains(char::is_numeric) || rest.contains([':', '=']) && !literals.is_empty())
+}
+
+/// Whether a part of a pattern may be a secret.
+fn may_be_secret(pattern: &str) -> bool {
+    literals(pattern).chars().count() >= LITERAL_CHARS_MIN
+}
+
+/// The letters and digits that a part of a pattern looks for, without classes, groups and numbers of repetitions:
 /// `(\w+)` and `[a-z0-9]{8}` have none.
-fn has_literal(pattern: &str) -> bool {
-    let (mut chars, mut literals) = (pattern.chars(), 0);
+fn literals(pattern: &str) -> String {
+    let (mut chars, mut literals) = (pattern.chars(), String::new());
     while let Some(c) = chars.next() {
         let closing = match c {
             '\\' => {
@@ -86,13 +131,13 @@ fn has_literal(pattern: &str) -> bool {
             '[' => ']',
             '{' => '}',
             c => {
-                literals += usize::from(c.is_alphanumeric());
+                literals.extend(Some(c).filter(|c| c.is_alphanumeric()));
                 continue;
             }
         };
         chars.by_ref().find(|c| *c == closing);
     }
-    literals >= LITERAL_CHARS_MIN
+    literals
 }
 
 #[cfg(test)]
@@ -145,8 +190,25 @@ mod tests {
             (r"^Token: (\w+)", r"^Token: (\w+)"),
             ("password=[a-z0-9]{16}", "password=[a-z0-9]{16}"),
             ("^generated .*", "^generated .*"),
+            (r"^password\s*[:=]\s*k3y", "^password***"),
+            (r"^token\s+k3y", "^token***"),
+            ("^(?:password|token)=k3y", "^(?:password***"),
+            (r"api_key\W+k3y", "api_key***"),
+            ("^pin: 739", "^pin***"),
+            ("^password changed at .*", "^password changed at .*"),
         ] {
             assert_eq!(shown_pattern(pattern, &redact()), expected);
         }
+        for (call, expected) in
+            [("POST bank/token/k3y", "POST bank/token/***"), ("bank/token/*/of/7", "bank/token/*/of/7")]
+        {
+            let shown = shown_call(call, &redact());
+            assert_eq!(shown.split(" (").next(), Some(expected));
+        }
+        let of_paths = redact().and(&RedactRules::new([], vec!["$.a[*].b".parse().unwrap()], Detectors::default()));
+        assert_eq!(shown_path("$.a[?@.b == 'k3y'].c", &of_paths), "$.a[?@.b == '***'].c");
+        let [one, other] =
+            ["^token: k3y-1", "^token: k3y-2"].map(|text| with_hash(text, shown_pattern(text, &redact())));
+        assert!(one != other && !one.contains("k3y") && one.starts_with("^token: *** ("), "{one} {other}");
     }
 }

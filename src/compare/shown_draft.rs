@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::draft::RulesDraft;
 use super::rules::Rules;
-use super::shown_condition::{shown, shown_path, shown_pattern};
+use super::shown_condition::{shown, shown_call, shown_path, shown_pattern, with_hash};
 use crate::secret::{RedactRules, STARS, members_apart};
 
 impl Rules {
@@ -31,7 +31,10 @@ fn mask(value: &mut Value, redact: &RedactRules) {
     match value {
         Value::Object(members) => {
             let masked = std::mem::take(members).into_iter().map(|(key, mut value)| {
-                mask(&mut value, redact);
+                match (&mut value, &*key) {
+                    (Value::Array(calls), "ignore_calls") => calls.iter_mut().for_each(|call| mask_call(call, redact)),
+                    (value, _) => mask(value, redact),
+                }
                 // Paths and patterns are keys too.
                 (masked_text(&key, redact).unwrap_or(key), value)
             });
@@ -47,6 +50,12 @@ fn mask(value: &mut Value, redact: &RedactRules) {
     }
 }
 
+fn mask_call(call: &mut Value, redact: &RedactRules) {
+    if let Value::String(text) = call {
+        *text = shown_call(text, redact);
+    }
+}
+
 /// A text of a rule with stars in place of what may be secret; `None` if nothing in it is.
 fn masked_text(text: &str, redact: &RedactRules) -> Option<String> {
     let masked = match text.trim_start() {
@@ -55,7 +64,7 @@ fn masked_text(text: &str, redact: &RedactRules) -> Option<String> {
         _ => shown_pattern(text, redact),
     };
     match masked {
-        Cow::Owned(masked) => Some(masked),
+        Cow::Owned(_) => Some(with_hash(text, masked)),
         Cow::Borrowed(_) => None,
     }
 }

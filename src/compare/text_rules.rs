@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::bounds::BoundExceeded;
 use super::rule_texts::{IdRule, RuleId, RuleTexts};
-use super::shown_condition::shown_pattern;
+use super::shown_condition::{shown_pattern, with_hash};
 use super::times;
 use crate::problem::{Problems, Site};
 
@@ -104,12 +104,14 @@ impl TextRules {
             }
             rules.ignore.push((
                 pattern,
-                texts.register(format!("{prefix}text.ignore {}", shown_pattern(text, texts.redact()))),
+                texts.register(format!("{prefix}text.ignore {}", with_hash(text, shown_pattern(text, texts.redact())))),
             ));
         }
         if let Some(TimesDraft(times)) = &draft.times {
             for TimePatterns { text, patterns, by } in time_patterns(times, &site.key("times"), problems) {
-                let text = text.map_or_else(String::new, |text| format!(" {}", shown_pattern(text, texts.redact())));
+                let text = text.map_or_else(String::new, |text| {
+                    format!(" {}", with_hash(text, shown_pattern(text, texts.redact())))
+                });
                 let rule = texts.register(format!("{prefix}text.times{text}"));
                 rules.captures.extend(patterns.into_iter().map(|pattern| (pattern, Capture::Time { rule, by })));
             }
@@ -117,7 +119,7 @@ impl TextRules {
         for (n, text) in draft.ids.iter().enumerate() {
             if let Some(pattern) = capturing(text, &site.key("ids").index(n), problems) {
                 let ids = texts.register_ids(
-                    &format!("{prefix}text.ids {}", shown_pattern(text, texts.redact())),
+                    &format!("{prefix}text.ids {}", with_hash(text, shown_pattern(text, texts.redact()))),
                     None,
                     true,
                 );

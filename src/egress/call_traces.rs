@@ -29,8 +29,12 @@ impl CallTraces {
     pub(super) fn has_different_fields(&self) -> bool {
         self.has_different_fields
     }
+    /// All that are named.
+    pub(super) fn all(&self) -> impl Iterator<Item = TraceContext> {
+        self.first.iter().chain(&self.others).copied()
+    }
     /// The ids of the traces.
     pub(super) fn ids(&self) -> impl Iterator<Item = u128> {
-        self.first.iter().chain(&self.others).map(|trace| trace.trace_id)
+        self.all().map(|trace| trace.trace_id)
     }
 }

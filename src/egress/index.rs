@@ -225,14 +225,31 @@ impl Index {
 
     /// The routes of compared requests whose window is over and that a call may be for.
     pub(super) fn late_routes(&self, effect: &Effect, now_us: u64, earlier: &EarlierRequests) -> Vec<RouteId> {
-        let sent = CallTraces::of(&effect.headers).first();
         let key = match self.settings.correlate.call_key(effect) {
             CallKey::Is(key) => Some(key),
             CallKey::None | CallKey::Unreadable => None,
         };
-        if earlier.may_be_in_time(sent, key, now_us) {
+        let traces = CallTraces::of(&effect.headers);
+        // With several different fields it may be for the request of any.
+        let mut sent: Vec<Option<TraceContext>> = traces.all().map(Some).collect();
+        if sent.is_empty() {
+            sent.push(None);
+        }
+        if sent.iter().any(|sent| earlier.may_be_in_time(*sent, key, now_us)) {
             return Vec::new();
         }
+        let routes = sent.into_iter().flat_map(|sent| self.routes_of_late(sent, key, now_us, earlier));
+        routes.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The routes of compared requests in this trace, or with this key, whose window is over.
+    fn routes_of_late(
+        &self,
+        sent: Option<TraceContext>,
+        key: Option<Key>,
+        now_us: u64,
+        earlier: &EarlierRequests,
+    ) -> Vec<RouteId> {
         let routes = earlier.routes_of(sent, key);
         if !routes.is_empty() {
             return routes.to_vec();

@@ -253,15 +253,15 @@ fn begins_private_key(line: &str) -> bool {
     label.is_some_and(|(label, behind)| label.ends_with("PRIVATE KEY") && !behind.contains(PRIVATE_KEY_END))
 }
 
-/// Which elements of a list have parts of a private key in PEM whose lines are the elements; `None`: no key begins
-/// there.
+/// Which elements of a list have parts of a private key in PEM whose lines are the elements; `None`: none has.
 pub fn private_key_items(items: &[Value]) -> Option<Vec<bool>> {
     let lines = || items.iter().map(|item| item.as_str().unwrap_or_default());
     if !lines().any(|line| line.contains(PRIVATE_KEY_BEGIN)) {
         return None;
     }
     let mut lines_of_keys = PrivateKeyLines::default();
-    Some(lines().map(|line| lines_of_keys.next(line)).collect())
+    let parts: Vec<bool> = lines().map(|line| lines_of_keys.next(line)).collect();
+    parts.contains(&true).then_some(parts)
 }
 
 fn emails(text: &str) -> Vec<Range<usize>> {
@@ -340,6 +340,9 @@ mod tests {
         let items = ["a", "-----BEGIN PRIVATE KEY-----", "MHcC", "-----END PRIVATE KEY-----"].map(Value::from);
         assert_eq!(private_key_items(&items), Some(vec![false, false, true, false]));
         assert_eq!(private_key_items(&items[2..]), None);
+        for whole in ["-----BEGIN CERTIFICATE-----\nMHcC\n-----END CERTIFICATE-----", "-----BEGIN CERTIFICATE-----"] {
+            assert_eq!(private_key_items(&["x-cert", whole, "b"].map(Value::from)), None, "{whole}");
+        }
     }
 
     #[test]

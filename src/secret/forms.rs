@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::detect::private_key_items;
-use super::names::is_weakly_secret;
+use super::names::{is_weakly_secret, singular};
 
 /// Members, attributes and elements that hold a name, in a pair of name and value. Members with `@` before them are the
 /// attributes of XML.
@@ -67,19 +67,23 @@ pub fn values_of_secrets<'m>(members: &'m Map<String, Value>, is_secret: impl Fn
         let whole: HashMap<_, _> =
             members.keys().filter(|key| is_value(key)).map(|key| (key.as_str(), SecretPart::Whole)).collect();
         if !whole.is_empty() {
-            return NamedValues(with_private_keys(whole, members));
+            return NamedValues(with_private_keys(whole, members, &is_secret));
         }
     }
-    NamedValues(with_private_keys(following_siblings(members, is_secret), members))
+    NamedValues(with_private_keys(following_siblings(members, &is_secret), members, &is_secret))
 }
 
-/// These values and the elements of lists that are lines of private keys.
+/// These values and the elements of lists that are lines of private keys; not of a list of which the names say more:
+/// all of it may be secret, or names and values alternate in it.
 fn with_private_keys<'m>(
     mut found: HashMap<&'m str, SecretPart>,
     members: &'m Map<String, Value>,
+    is_secret: impl Fn(&str) -> bool,
 ) -> HashMap<&'m str, SecretPart> {
     for (key, items) in members {
-        let Some(parts) = items.as_array().and_then(|items| private_key_items(items)) else { continue };
+        let items = items.as_array().filter(|items| !alternates(items) && !are_pairs(items));
+        let items = items.filter(|_| !singular(key).is_some_and(&is_secret));
+        let Some(parts) = items.and_then(|items| private_key_items(items)) else { continue };
         let lines = parts.iter().enumerate().filter(|(_, is_part)| **is_part).map(|(index, _)| index);
         if let SecretPart::Items(items) = found.entry(key).or_insert_with(|| SecretPart::Items(BTreeSet::new())) {
             items.extend(lines);

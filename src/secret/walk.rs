@@ -127,16 +127,14 @@ impl SecretWalk<'_, '_> {
         match value {
             Value::Object(members) => self.members(members),
             Value::Array(items) => {
-                if let Some(parts) = private_key_items(items) {
-                    return items.iter_mut().zip(parts).fold(false, |is_changed, (item, is_part)| {
-                        is_changed | if is_part { self.secret("", item) } else { self.json(item) }
-                    });
+                let (alternates, are_pairs) = (alternates(items), are_pairs(items));
+                let parts = private_key_items(items).unwrap_or_default();
+                let of_keys = items.iter_mut().zip(parts).filter(|(_, is_part)| *is_part);
+                let is_changed = of_keys.fold(false, |is_changed, (item, _)| is_changed | self.secret("", item));
+                if alternates {
+                    return is_changed | self.alternating(items);
                 }
-                if alternates(items) {
-                    return self.alternating(items);
-                }
-                let are_pairs = are_pairs(items);
-                items.iter_mut().fold(false, |is_changed, item| {
+                items.iter_mut().fold(is_changed, |is_changed, item| {
                     is_changed | if are_pairs { self.pair(item) } else { self.json(item) }
                 })
             }

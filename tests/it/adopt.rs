@@ -385,7 +385,7 @@ async fn no_order_moves_while_legacy_has_a_write_that_earlier_files_decided() {
         shop.reload(&routes(ADOPT)).await;
         let other = shop.cancel(2).await;
         let bulk = shop.pointsman.cli(&["adopt", "orders.create", "--id", "1"]).await;
-        let why = "a request that may change something has not ended";
+        let why = "a request that may change something, and began under earlier files, has not ended";
         assert!(output_text(&bulk).contains(why), "{}", output_text(&bulk));
         shop.old.held.send_replace("");
         other

@@ -70,7 +70,7 @@ impl EffectRules {
         for (n, text) in draft.ignore_calls.iter().enumerate() {
             let site = site.key("ignore_calls").index(n);
             if let Some(pattern) = CallPattern::check(text, &site, context.services, problems) {
-                rules.ignore_calls.push((pattern, texts.register(format!("ignore_calls {text}"))));
+                rules.ignore_calls.push((pattern, texts.register_ignored_calls(text)));
             }
         }
         for (step, draft) in &draft.effects {

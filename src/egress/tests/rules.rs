@@ -59,6 +59,21 @@ fn a_call_with_different_traceparents_is_ambiguous() {
 }
 
 #[test]
+fn a_late_call_with_different_traceparents_is_late_for_the_request_of_any() {
+    for is_first in [true, false] {
+        let test = TestAttribution::new("");
+        let trace = TraceContext::random(true);
+        drop(test.traced(trace));
+        test.pass(Duration::from_secs(60));
+        let (own, other) = (value(trace), value(TraceContext::random(true)));
+        let fields = if is_first { [&own, &other] } else { [&other, &own] };
+        test.call(&fields.map(|field| ("traceparent", field.as_str())), "");
+        let late = test.attribution.report(&ROUTE.into()).late.calls();
+        assert_eq!(late, 1, "its own field is the first one: {is_first}");
+    }
+}
+
+#[test]
 fn requests_of_one_trace_are_told_apart_by_the_rule() {
     let test = TestAttribution::new("header.x-request-id");
     let trace = TraceContext::random(true);

@@ -126,7 +126,7 @@ pub(super) fn invariants(
 ) -> Vec<Invariant> {
     let entries: Vec<(Site, String, &InvariantDraft)> = match draft {
         InvariantsDraft::List(list) => {
-            list.iter().enumerate().map(|(n, one)| (site.index(n), own_name(one, n, redact), one)).collect()
+            list.iter().enumerate().map(|(n, one)| (site.index(n), own_name(one, redact), one)).collect()
         }
         InvariantsDraft::Named(map) => map.iter().map(|(name, one)| (site.key(&**name), name.clone(), one)).collect(),
     };
@@ -156,13 +156,14 @@ pub(super) fn invariants(
 }
 
 /// The name of a condition in a list: the beginning of its text. Of one whose literals may be secrets, without them and
-/// with its number in the list, because without them two may have one text.
-fn own_name(draft: &InvariantDraft, n: usize, redact: &RedactRules) -> String {
-    match shown_condition(draft.parts().0, redact) {
+/// with a hash, because without them two may have one text.
+fn own_name(draft: &InvariantDraft, redact: &RedactRules) -> String {
+    let text = draft.parts().0;
+    match shown_condition(text, redact) {
         Cow::Borrowed(text) => cut(text, INVARIANT_NAME_BYTES_MAX).to_owned(),
         Cow::Owned(masked) => {
-            let number = format!(" (number {})", n.saturating_add(1));
-            format!("{}{number}", cut(&masked, INVARIANT_NAME_BYTES_MAX - number.len()))
+            let hash = masked_with_hash(text, String::new());
+            format!("{}{hash}", cut(&masked, INVARIANT_NAME_BYTES_MAX - hash.len()))
         }
     }
 }
@@ -299,14 +300,16 @@ mod tests {
         for invariant in listed.iter().chain(&named) {
             assert!(!format!("{} {}", invariant.name, invariant.text).contains("k3y"), "{invariant:?}");
         }
-        assert_eq!(listed[0].name, "${request.headers[\"x-api-key\"] != \"***\"} (number 1)");
+        assert!(listed[0].name.starts_with("${request.headers[\"x-api-key\"] != \"***\"} ("), "{listed:?}");
+        let (moved, _) = checked(json!(["${reply.status < 500}", one]));
+        assert_eq!(moved[1].name, listed[0].name, "wherever it stands in the list");
         assert!(listed[0].name != listed[1].name && listed[0].text != listed[1].text && named[0].text != named[1].text);
         let long = format!(
             "${{request.headers[\"x-api-key\"] != \"k3y\" && {}}}",
             "reply.status < 500 && ".repeat(5) + "true"
         );
         let (long, _) = checked(json!([long]));
-        assert!(long[0].name.ends_with("(number 1)") && long[0].name.len() <= INVARIANT_NAME_BYTES_MAX, "{long:?}");
+        assert!(long[0].name.ends_with(')') && long[0].name.len() <= INVARIANT_NAME_BYTES_MAX, "{long:?}");
     }
 
     #[test]

@@ -5,8 +5,12 @@
 //! engine's. A reload is refused. A start is not, because every other route would be without service: the ids become
 //! pin collisions, which a person has to accept, and the log has an error. So does an id that was given out while new
 //! files came into force.
+//!
+//! An open run that has not answered yet may create an instance with an id that another one has already, and a pin
+//! collision that is found then does not stop the requests about the other one. So a reload is refused while there is
+//! such a run; at a start the log has an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::gate::Gate;
@@ -14,7 +18,7 @@ use super::gate_condition::SharedInstanceId;
 use super::positions::Positions;
 use crate::flag::{Instance, Route};
 use crate::names::RouteId;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreHandle, count_open_creators};
 
 /// The creators of new files that several creators of the files before have become.
 #[derive(Default)]
@@ -31,6 +35,13 @@ struct JoinedCreator {
 pub(super) struct CreatorWithSharedIds {
     route: RouteId,
     found: Vec<SharedInstanceId>,
+}
+
+/// A creator of which open runs may create instances with ids that are not known yet.
+pub(super) struct CreatorWithOpenRuns {
+    route: RouteId,
+    /// How many, by the id under which they pin their instance.
+    runs: BTreeMap<RouteId, u64>,
 }
 
 /// Finds the creators that new files join.
@@ -75,6 +86,27 @@ impl JoinedCreators {
         Ok(creators)
     }
 
+    /// Those of which an open run may create an instance. `oldest_ids` has the oldest id of each route of the files
+    /// before.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn with_open_runs(
+        &self,
+        store: &StoreHandle,
+        oldest_ids: &BTreeMap<RouteId, RouteId>,
+    ) -> Result<Vec<CreatorWithOpenRuns>, StoreError> {
+        let mut creators = Vec::new();
+        for JoinedCreator { route, groups } in &self.0 {
+            let families: BTreeSet<RouteId> = groups.iter().flatten().cloned().collect();
+            let runs = count_open_creators(&**store, &families, oldest_ids).await?;
+            if !runs.is_empty() {
+                creators.push(CreatorWithOpenRuns { route: route.clone(), runs });
+            }
+        }
+        Ok(creators)
+    }
+
     /// Records the ids that were given out to two instances while the files came into force.
     pub async fn record_given_out_meanwhile(&self, gate: &Gate) {
         match self.with_shared_ids(gate).await {
@@ -112,6 +144,30 @@ impl CreatorWithSharedIds {
         format!(
             "`{route}` joins several routes that create instances, and {first}: requests about the other one would \
                  reach the engine's"
+        )
+    }
+}
+
+impl CreatorWithOpenRuns {
+    /// Why the files are refused.
+    pub fn refusal(&self) -> String {
+        let sentence = self.sentence();
+        format!("{sentence}. Wait until they have ended, or cancel them (`pointsman runs list`), then reload")
+    }
+
+    /// What is wrong with the join.
+    pub fn sentence(&self) -> String {
+        let Self { route, runs } = self;
+        let of_each = |(id, count): (&RouteId, &u64)| match count {
+            1 => format!("1 run of `{id}`"),
+            count => format!("{count} runs of `{id}`"),
+        };
+        let counts: Vec<String> = runs.iter().map(of_each).collect();
+        format!(
+            "`{route}` joins several routes that create instances, and open runs may still create some ({}): if one \
+             gets an id that an instance of another of these routes has, requests about that instance would reach the \
+             engine's",
+            counts.join(", ")
         )
     }
 }

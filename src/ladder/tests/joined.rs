@@ -89,6 +89,30 @@ async fn creators_with_an_id_in_common_are_not_joined_by_a_reload() {
     }
 }
 
+/// What the run creates may get an id that an instance of the other route has.
+#[tokio::test]
+async fn creators_are_not_joined_by_a_reload_while_one_of_them_has_an_open_run() {
+    let mut fixture = Fixture::open(two_creators()).await;
+    fixture.begin_run("other", Some("other")).await;
+    let refused = fixture.ladder.reload(one_creator("new", &["create", "other"]), || {}).await.unwrap_err().to_string();
+    let sentence = "`new` joins several routes that create instances, and open runs may still create some (1 run of \
+                    `other`)";
+    assert!(refused.contains(sentence) && refused.contains("Wait until they have ended, or cancel them"), "{refused}");
+    // A start is not refused. Afterwards the routes are one.
+    for start in 1..=2 {
+        let (log, _guard) = capture_log();
+        fixture = fixture.restart(one_creator("new", &["create", "other"])).await;
+        let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+        assert_eq!(log.contains(sentence), start == 1, "{log}");
+    }
+    fixture.ladder.reload(one_creator("new", &["create", "other"]), || {}).await.unwrap();
+
+    // Runs that create nothing.
+    let fixture = Fixture::open(two_creators()).await;
+    fixture.begin_run("other", None).await;
+    fixture.ladder.reload(one_creator("new", &["create", "other"]), || {}).await.unwrap();
+}
+
 /// `plain` and `bare` become one route with this id.
 fn joined_as(id: &str) -> DeclaredFiles {
     let was = ["plain", "bare"].iter().filter(|was| **was != id).map(|id| RouteId::from(*id)).collect();

@@ -11,7 +11,7 @@ use super::gate_condition::UnknownRetries;
 use super::guard_latches::GuardLatches;
 use super::orphans::OrphanReasons;
 use super::positions::{Positions, RoutePosition};
-use super::shared_ids::{self, CreatorWithSharedIds, JoinedCreators};
+use super::shared_ids::{self, CreatorWithOpenRuns, CreatorWithSharedIds, JoinedCreators};
 use super::types::{DeclaredFiles, FilesError, Move, ReadKind};
 use super::unknown_retries::unaccepted_sentence;
 use super::unlisted_ids::{self, UnlistedIds};
@@ -28,6 +28,8 @@ pub(super) struct PreparedFiles {
     joined: JoinedCreators,
     /// The joined creators of which an id is that of two instances.
     shared_ids: Vec<CreatorWithSharedIds>,
+    /// The joined creators of which open runs may create instances.
+    open_runs: Vec<CreatorWithOpenRuns>,
     /// The families of which the engine might create instances at any moment when the instances were looked up.
     creating: BTreeSet<RouteId>,
 }
@@ -86,9 +88,12 @@ pub(super) async fn prepare(
     let families = before.families();
     let orphans = orphans::find(store, &families, &declared.routes).await?;
     let joined = shared_ids::joined_creators(before, &declared.routes);
+    // Before the ids: a run that ends between the two searches is found by one of them.
+    let open_runs = joined.with_open_runs(store, &families.oldest_ids).await?;
     let shared_ids = joined.with_shared_ids(gate).await?;
     gate.ask_for_files(before, &declared.routes).await;
-    Ok(PreparedFiles { declared, unlisted_ids, orphans, joined, shared_ids, creating: families.creating })
+    let creating = families.creating;
+    Ok(PreparedFiles { declared, unlisted_ids, orphans, joined, shared_ids, open_runs, creating })
 }
 
 /// The positions under new files, and the flips that they make.
@@ -101,7 +106,7 @@ pub(super) fn check_and_apply(
     files: PreparedFiles,
     reading: ReadKind,
 ) -> Result<CheckedFiles, FilesError> {
-    let PreparedFiles { declared, unlisted_ids, orphans, joined, shared_ids, creating: _ } = files;
+    let PreparedFiles { declared, unlisted_ids, orphans, joined, shared_ids, open_runs, creating: _ } = files;
     let OrphanReasons { new: mut refused, known, may_orphan } = orphans;
     let asked = declared.plans.candidate_move.clone();
     let candidate_stays: Vec<String> = asked.into_iter().flat_map(|asked| gate.refused_move(before, &asked)).collect();
@@ -129,9 +134,13 @@ pub(super) fn check_and_apply(
         ReadKind::Reload => {
             refused.extend(changed_share_sentences);
             refused.extend(shared_ids.iter().map(CreatorWithSharedIds::refusal));
+            refused.extend(open_runs.iter().map(CreatorWithOpenRuns::refusal));
         }
         ReadKind::AppliedAgain => refused.clear(),
-        ReadKind::Start { .. } => changed_share_sentences.iter().for_each(|sentence| tracing::error!("{sentence}")),
+        ReadKind::Start { .. } => {
+            let of_runs = open_runs.iter().map(CreatorWithOpenRuns::sentence);
+            changed_share_sentences.into_iter().chain(of_runs).for_each(|sentence| tracing::error!("{sentence}"));
+        }
     }
     for (route, cause_at) in accepted {
         if let Some(scopes) = after.scopes.get_mut(&route) {

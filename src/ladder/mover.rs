@@ -26,8 +26,7 @@ use super::types::{
 };
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
 use super::{
-    cohort_moves, files, holds, leaving_only, live_basis, orphans, overtaken, plans, scopes, separated, shared_ids,
-    taken_ids,
+    cohort_moves, files, holds, leaving_only, live_basis, orphans, overtaken, plans, scopes, separated, taken_ids,
 };
 use crate::clock;
 use crate::flag::{FlagSet, State};
@@ -72,10 +71,10 @@ impl Mover {
         let has_served = !store.is_new() || !before.rows().is_empty();
         let prepared = prepare(&store, &gate, &before, declared).await?;
         let guards = GuardLatches::from_store(guards);
-        let CheckedFiles { after, moves, shared_ids: found, .. } =
+        let CheckedFiles { after, moves, joined, shared_ids: found, .. } =
             check_and_apply((&gate, &guards), &before, prepared, ReadKind::Start { has_served })?;
         // Before the store has the joined creators: the next start does not look for this again.
-        shared_ids::record(&found, &gate).await;
+        joined.record(&found, &gate).await;
         for position in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
             tracing::error!(
                 route = %position.route.id,

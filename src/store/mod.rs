@@ -80,7 +80,7 @@ pub use instances::{IdsUnderBoth, InstanceChange, InstanceCount, InstanceStore, 
 pub use judged_gate::{JudgedCondition, JudgedGate};
 pub use key_files::{KeyFileRecord, Restored, StoreIdentity, UnreadKeyFile};
 pub use memory::MemoryStore;
-pub use open_creators::{OpenCreators, families_of_open_runs};
+pub use open_creators::{OpenCreators, count_open_creators, families_of_open_runs};
 pub use open_plans::{OpenPlans, child_plans_of, plans_of_open_runs};
 pub use pin_collisions::{PinCollision, PinCollisionStore};
 pub use postgres::PostgresStore;

@@ -71,8 +71,10 @@ async fn creators_with_an_id_in_common_are_not_joined_by_a_reload() {
 
         let refused =
             ladder.reload(one_creator(id, was), || panic!("it is not recorded")).await.unwrap_err().to_string();
-        let expected = "the id `17` is that of an instance of the engine under `create` and of another instance under \
-                        `other`";
+        let expected = "the id `17` is that of an instance of the engine under `create` and may be that of another \
+                        instance under `other`";
+        let way_out = format!("say so with `force: {{ reason: … }}` in the file of `{id}`");
+        assert!(refused.contains(&way_out), "{refused}");
         assert!(refused.contains(expected) && refused.contains(&format!("`{id}` joins several")), "{refused}");
         assert_eq!(shared.recorded.lock().unwrap().len(), 0);
 
@@ -87,6 +89,58 @@ async fn creators_with_an_id_in_common_are_not_joined_by_a_reload() {
             assert_eq!(log.contains(expected), start == 1, "{log}");
         }
     }
+}
+
+/// The files say that the ids come from one space: an id is that of one instance.
+#[tokio::test]
+async fn the_force_of_a_joined_creator_says_that_the_ids_come_from_one_space() {
+    let accepting =
+        || edited(one_creator("new", &["create", "other"]), "new", |route| route.force = Some("one".into()));
+    for is_start in [false, true] {
+        let store = Arc::new(FailingStore::default());
+        let evidence = Evidence::load(store.clone()).await.unwrap();
+        let shared = Arc::new(SharedIds::default());
+        let ladder = open_with(two_creators(), &store, &evidence, vec![shared.clone()]).await.unwrap();
+        let fixture = Fixture { store, evidence, ladder };
+        fixture.begin_run("other", Some("other")).await;
+        let (log, _guard) = capture_log();
+        let Fixture { store, evidence, mut ladder } = fixture;
+        if is_start {
+            drop(ladder);
+            ladder = open_with(accepting(), &store, &evidence, vec![shared.clone()]).await.unwrap();
+        } else {
+            ladder.reload(accepting(), || {}).await.unwrap();
+        }
+        // They are one route now, also without `force`.
+        ladder.reload(one_creator("new", &["create", "other"]), || {}).await.unwrap();
+        assert_eq!(shared.recorded.lock().unwrap().len(), 0, "start: {is_start}");
+        let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+        assert_eq!(log.matches("it is not examined whether an id is that of two instances").count(), 1, "{log}");
+    }
+}
+
+/// What the run creates may get an id that an instance of the other route has.
+#[tokio::test]
+async fn creators_are_not_joined_by_a_reload_while_one_of_them_has_an_open_run() {
+    let mut fixture = Fixture::open(two_creators()).await;
+    fixture.begin_run("other", Some("other")).await;
+    let refused = fixture.ladder.reload(one_creator("new", &["create", "other"]), || {}).await.unwrap_err().to_string();
+    let sentence = "`new` joins several routes that create instances, and open runs may still create some (1 run of \
+                    `other`)";
+    assert!(refused.contains(sentence) && refused.contains("Wait until they have ended, or cancel them"), "{refused}");
+    // A start is not refused. Afterwards the routes are one.
+    for start in 1..=2 {
+        let (log, _guard) = capture_log();
+        fixture = fixture.restart(one_creator("new", &["create", "other"])).await;
+        let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+        assert_eq!(log.contains(sentence), start == 1, "{log}");
+    }
+    fixture.ladder.reload(one_creator("new", &["create", "other"]), || {}).await.unwrap();
+
+    // Runs that create nothing.
+    let fixture = Fixture::open(two_creators()).await;
+    fixture.begin_run("other", None).await;
+    fixture.ladder.reload(one_creator("new", &["create", "other"]), || {}).await.unwrap();
 }
 
 /// `plain` and `bare` become one route with this id.

@@ -58,8 +58,8 @@ impl StoreAffinity {
         Ok(found)
     }
 
-    /// Whether the other instance is one of legacy's that only a follow-up has shown since the engine's run, or the first
-    /// one of its job, began.
+    /// Whether the other instance is one of legacy's that only a follow-up has shown since the engine's run, or the
+    /// first one of its job, began.
     async fn may_be_the_same(&self, found: &IdOfTwoInstances) -> Result<bool, StoreError> {
         let IdOfTwoInstances { pin, run, other } = found;
         let Some(run) = *run else { return Ok(false) };

@@ -132,8 +132,8 @@ impl RecordCheck {
             None => {
                 let what = self.noted.map(|number| {
                     format!(
-                        "the store notes no entry of the record as its newest any more, and did so when entry {number} \
-                         was added: entries may have been removed"
+                        "the store has lost its note of the record's newest entry, and had one when entry {number} was \
+                         added: entries may have been removed"
                     )
                 });
                 what.into_iter().for_each(|what| checked.add_finding(None, what, RESTORE));

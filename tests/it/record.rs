@@ -219,7 +219,7 @@ async fn a_row_that_is_no_flip_or_entry_and_a_record_that_was_emptied_do_not_hol
             "DELETE FROM record_entries; DELETE FROM meta WHERE key = 'record_head'",
             "the record is empty although flip 1 is in the store",
         ),
-        (without_entry.as_str(), "entry 2: may be missing: the store notes no entry as the newest any more"),
+        (without_entry.as_str(), "entry 2: may be missing: the store has lost its note of the newest entry"),
     ];
     for (change, why) in cases {
         database.execute_batch(change).expect("the tables");

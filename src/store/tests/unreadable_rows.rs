@@ -191,7 +191,7 @@ async fn a_record_without_its_newest_entry_is_named(which: StoreKind) {
     }
     assert!(fixture.edit("DELETE FROM meta WHERE key = 'record_head'").await);
     let found = findings(&fixture).await;
-    assert!(found.len() == 1 && found[0].contains("and did so when entry 2 was added"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("and had one when entry 2 was added"), "{found:?}");
     store.put_record_entry(entry(3)).await.unwrap();
     assert!(fixture.edit("UPDATE meta SET value = 'x' WHERE key = 'record_head'").await);
     let found = text(fixture.store.chain_head().await);

@@ -275,25 +275,11 @@ impl Learning<'_> {
                     }
                 }
             }
-            Value::Array(items) if source.is_none() && are_pairs(items) => {
-                for pair in items {
-                    match value_of_pair(pair, |name| self.source_of(name).is_some()) {
-                        Some((name, value)) => self.values(value, self.source_of(name.trim_start_matches('-'))),
-                        None => self.values(pair, None),
-                    }
-                }
-            }
-            Value::Array(items) if source.is_none() && alternates(items) => {
-                for pair in items.chunks_exact(2) {
-                    let name = names_the_next(&pair[0], |name| self.source_of(name).is_some());
-                    self.values(&pair[1], name.and_then(|name| self.source_of(name.trim_start_matches('-'))));
-                    self.values(&pair[0], None);
-                }
-            }
-            Value::Array(items) if source.is_none() && private_key_items(items).is_some() => {
-                for (item, is_part) in items.iter().zip(private_key_items(items).unwrap_or_default()) {
-                    self.values(item, is_part.then_some(SecretSource::Name));
-                }
+            Value::Array(items) if source.is_none() => {
+                let parts = private_key_items(items).unwrap_or_default();
+                let of_keys = items.iter().zip(&parts).filter(|(_, is_part)| **is_part);
+                of_keys.for_each(|(item, _)| self.values(item, Some(SecretSource::Name)));
+                self.list(items);
             }
             Value::Array(items) => items.iter().for_each(|item| self.values(item, source)),
             Value::String(text) => match source {
@@ -305,6 +291,26 @@ impl Learning<'_> {
             },
             Value::Number(number) => source.into_iter().for_each(|source| self.add(number.as_str(), source)),
             Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    /// A list that no name says to be secret: one of pairs, one in which names and values alternate, or another one.
+    fn list(&mut self, items: &[Value]) {
+        if are_pairs(items) {
+            for pair in items {
+                match value_of_pair(pair, |name| self.source_of(name).is_some()) {
+                    Some((name, value)) => self.values(value, self.source_of(name.trim_start_matches('-'))),
+                    None => self.values(pair, None),
+                }
+            }
+        } else if alternates(items) {
+            for pair in items.chunks_exact(2) {
+                let name = names_the_next(&pair[0], |name| self.source_of(name).is_some());
+                self.values(&pair[1], name.and_then(|name| self.source_of(name.trim_start_matches('-'))));
+                self.values(&pair[0], None);
+            }
+        } else {
+            items.iter().for_each(|item| self.values(item, None));
         }
     }
 }

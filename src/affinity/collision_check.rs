@@ -222,7 +222,7 @@ impl Checker {
 }
 
 /// When a run or a job began, by its id (UUIDv7). A job has the UUID of its first run.
-pub(super) fn began(id: Uuid) -> Timestamp {
+fn began(id: Uuid) -> Timestamp {
     let (seconds, nanos) = id.get_timestamp().map_or((0, 0), |time| time.to_unix());
     let nanos = i32::try_from(nanos).unwrap_or(0);
     Timestamp::new(seconds.cast_signed(), nanos).unwrap_or(Timestamp::MIN)

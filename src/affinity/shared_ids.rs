@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::StoreAffinity;
-use super::collision_check::began;
 use crate::flag::PinKey;
 use crate::names::{RouteId, RunId};
 use crate::store::StoreError;
@@ -28,9 +27,7 @@ pub struct IdOfTwoInstances {
 
 impl StoreAffinity {
     /// Ids that the engine has given out, or adopted, under an id of one of these groups, and that either arm has
-    /// given out to another instance under an id of another group. Not all of them if there are many. What only a
-    /// follow-up has shown at legacy since the engine's run began does not count where this process can tell, because
-    /// the run itself may have created it there.
+    /// given out to another instance under an id of another group. Not all of them if there are many.
     ///
     /// # Errors
     /// The store does not answer.
@@ -43,33 +40,15 @@ impl StoreAffinity {
             for engine in group {
                 for other in &others {
                     let ids = self.store.ids_under_both(engine.clone(), RouteId::clone(other), IDS_MAX).await?;
-                    // Of more than are looked up, one may be another instance.
-                    let are_all = ids.len() < IDS_MAX;
-                    for (id, run) in ids {
+                    let id_of_two = |(id, run)| {
                         let pin = PinKey { family: engine.clone(), id };
-                        let id_of_two = IdOfTwoInstances { pin, run, other: RouteId::clone(other) };
-                        if !are_all || !self.may_be_the_same(&id_of_two).await? {
-                            found.push(id_of_two);
-                        }
-                    }
+                        IdOfTwoInstances { pin, run, other: RouteId::clone(other) }
+                    };
+                    found.extend(ids.into_iter().map(id_of_two));
                 }
             }
         }
         Ok(found)
-    }
-
-    /// Whether the other instance is one of legacy's that only a follow-up has shown since the engine's run, or the
-    /// first one of its job, began.
-    async fn may_be_the_same(&self, found: &IdOfTwoInstances) -> Result<bool, StoreError> {
-        let IdOfTwoInstances { pin, run, other } = found;
-        let Some(run) = *run else { return Ok(false) };
-        let key = PinKey { family: other.clone(), id: pin.id.clone() };
-        if self.store.pin(key.clone()).await?.is_some_and(|pin| pin.run != Some(run)) {
-            return Ok(false);
-        }
-        let job = self.store.run(run).await?.and_then(|summary| summary.job);
-        let first = job.map_or(run.0, |job| job.0);
-        self.instances.is_only_followed_up_since(key, began(first)).await
     }
 
     /// Records a pin collision for each of these pins, and waits until the store has them. If the store takes longer

@@ -38,7 +38,7 @@ pub async fn families_of_open_runs(
     if families.is_empty() {
         return Ok(OpenCreators::default());
     }
-    let pending = of_pending_reruns(store).await?.into_iter().map(|(family, _)| (family, None));
+    let pending = of_pending_reruns(store).await?.into_keys().map(|family| (family, None));
     let mut found = OpenCreators { families: pending.collect(), unreadable_reruns: Vec::new() };
     let mut pages = Pages::new(store, families, oldest_ids);
     'pages: while let Some(page) = pages.next().await? {

@@ -37,22 +37,4 @@ impl Instances {
         }
         Ok(false)
     }
-
-    /// Whether legacy's instance with this key is known by a follow-up alone, and since this time, so that a run of the
-    /// engine that began then may have created it at legacy. `false` where this process cannot tell: the store does not
-    /// have by what a request of an earlier process, or of another one, showed an instance.
-    pub(in crate::affinity) async fn is_only_followed_up_since(
-        &self,
-        key: PinKey,
-        began: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let first_seen = {
-            let state = self.state();
-            let is_created = state.recorded.recorded_at(&Report::LegacyCreated(key.clone())).is_some();
-            state.recorded.recorded_at(&Report::LegacySeen(key.clone())).filter(|at| !is_created && *at >= began)
-        };
-        // The store keeps the time of the first report; that of a create has a time of its own.
-        let Some(first_seen) = first_seen else { return Ok(false) };
-        Ok(self.store.legacy_instance(key).await?.is_some_and(|known| known.seen == first_seen))
-    }
 }

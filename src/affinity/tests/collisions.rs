@@ -75,7 +75,7 @@ async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
 }
 
 /// An append of a run that pins an instance now.
-pub(super) fn pinning(new: &NewPin, run: RunId) -> Arc<Append> {
+fn pinning(new: &NewPin, run: RunId) -> Arc<Append> {
     let mut append = Append { pins: vec![new.clone()], ..append(run, 1, 1) };
     append.events.iter_mut().for_each(|(at, _)| *at = clock::now());
     Arc::new(append)
@@ -83,13 +83,13 @@ pub(super) fn pinning(new: &NewPin, run: RunId) -> Arc<Append> {
 
 /// The id of a run that begins later than what legacy shows now. Its time is in whole milliseconds, hence a later
 /// second.
-pub(super) fn later() -> RunId {
+fn later() -> RunId {
     let second = clock::now().as_second().cast_unsigned() + 2;
     RunId(uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, second, 0)))
 }
 
 /// The id of a run that began long ago.
-pub(super) fn earlier() -> RunId {
+fn earlier() -> RunId {
     RunId(uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 1_000, 0)))
 }
 

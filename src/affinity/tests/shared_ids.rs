@@ -1,6 +1,6 @@
 //! Ids of instances of two families whose creators become one.
 
-use super::collisions::{earlier, family, later, pinning};
+use super::collisions::family;
 use super::*;
 use crate::exchange::NotedInstance;
 use crate::store::PinCollisionStore;
@@ -31,47 +31,4 @@ async fn ids_that_instances_of_several_families_have_are_found_and_recorded() {
     affinity.record_ids_of_two_instances(found.iter().map(|found| (&found.pin, found.run))).await;
     assert!(affinity.collided(&family()));
     assert_eq!(store.pin_collisions().await.unwrap().len(), 1, "a restart finds it");
-}
-
-/// What a follow-up shows at legacy under another creator's id may be what the engine's run has created there.
-#[tokio::test]
-async fn ids_that_only_follow_ups_have_shown_since_the_run_began_are_not_those_of_two_instances() {
-    let store = Arc::new(crate::store::MemoryStore::new());
-    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    let groups = ["bills.create", "orders.create"].map(|id| vec![RouteId::new(id)]);
-    let found = async |affinity: &StoreAffinity| {
-        let found = affinity.ids_of_two_instances(&groups).await.unwrap();
-        found.into_iter().map(|found| found.pin.id.to_string()).collect::<Vec<_>>()
-    };
-    let pinned = async |id: &str, run: RunId| {
-        let new = pin(id, Arm::Engine);
-        store.append(pinning(&new, run)).await.unwrap();
-        affinity.record_pin(&new, run, affinity.pins_version());
-    };
-    let noted = |id: &str, is_created: bool| {
-        let key = PinKey { family: "bills.create".into(), id: id.into() };
-        let (arm, run, has_ended) = (Arm::Legacy, None, false);
-        affinity.note_instance(NotedInstance { key: key.into(), arm, run, is_created, has_ended });
-    };
-    pinned("31", earlier()).await;
-    noted("31", false);
-    assert!(found(&affinity).await.is_empty(), "the run may have created it at legacy");
-    // Before the run began.
-    noted("32", false);
-    pinned("32", later()).await;
-    // In a reply to a create.
-    pinned("33", earlier()).await;
-    noted("33", true);
-    pinned("34", earlier()).await;
-    noted("34", false);
-    noted("34", true);
-    // Legacy has created it: another run is its twin.
-    pinned("35", earlier()).await;
-    noted("35", false);
-    let other = NewPin { key: PinKey { family: "bills.create".into(), id: "35".into() }, arm: Arm::Legacy };
-    store.append(pinning(&other, run_id(1))).await.unwrap();
-    assert_eq!(found(&affinity).await, ["32", "33", "34", "35"]);
-    // Another process does not know what showed them.
-    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    assert_eq!(found(&affinity).await, ["31", "32", "33", "34", "35"]);
 }

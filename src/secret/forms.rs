@@ -73,16 +73,18 @@ pub fn values_of_secrets<'m>(members: &'m Map<String, Value>, is_secret: impl Fn
     NamedValues(with_private_keys(following_siblings(members, &is_secret), members, &is_secret))
 }
 
-/// These values and the elements of lists that are lines of private keys; not of a list of which the names say more:
-/// all of it may be secret, or names and values alternate in it.
+/// These values and the elements of lists that are lines of private keys. Not of a list of which nothing was found and
+/// the names say more: all of it may be secret, or names and values alternate in it.
 fn with_private_keys<'m>(
     mut found: HashMap<&'m str, SecretPart>,
     members: &'m Map<String, Value>,
     is_secret: impl Fn(&str) -> bool,
 ) -> HashMap<&'m str, SecretPart> {
     for (key, items) in members {
-        let items = items.as_array().filter(|items| !alternates(items) && !are_pairs(items));
-        let items = items.filter(|_| !singular(key).is_some_and(&is_secret));
+        let says_more =
+            |items: &Vec<Value>| alternates(items) || are_pairs(items) || singular(key).is_some_and(&is_secret);
+        let is_listed = found.contains_key(key.as_str());
+        let items = items.as_array().filter(|items| is_listed || !says_more(items));
         let Some(parts) = items.and_then(|items| private_key_items(items)) else { continue };
         let lines = parts.iter().enumerate().filter(|(_, is_part)| **is_part).map(|(index, _)| index);
         if let SecretPart::Items(items) = found.entry(key).or_insert_with(|| SecretPart::Items(BTreeSet::new())) {

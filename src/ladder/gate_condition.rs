@@ -64,7 +64,8 @@ pub trait GateCondition: Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<SharedInstanceId>, StoreError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
-    /// The routes have become one all the same. When this returns, a restart finds that a person has to accept it.
+    /// Records each of these ids as a collision, because the routes become one nevertheless. When this returns, a
+    /// restart finds the collisions too, and the engine waits until a person accepts them.
     fn record_shared_ids<'a>(&'a self, _found: &'a [SharedInstanceId]) -> BoxFuture<'a, ()> {
         Box::pin(std::future::ready(()))
     }

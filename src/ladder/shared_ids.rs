@@ -34,6 +34,9 @@ struct JoinedCreator {
     route: RouteId,
     /// Its ids, by the creator of the files before.
     groups: Vec<Vec<RouteId>>,
+    /// Whether several of these creators are known; if not, the creator is only renamed, as far as is known, and its new
+    /// id is a group of its own.
+    joins_known: bool,
 }
 
 /// A creator with ids that are those of two instances.
@@ -57,10 +60,12 @@ pub(super) fn joined_creators(before: &Positions, routes: &[Arc<Route>]) -> Join
         let mut groups: BTreeMap<&RouteId, Vec<RouteId>> = BTreeMap::new();
         route.ids().for_each(|id| groups.entry(route_before(before, id)).or_default().push(id.clone()));
         let groups: Vec<_> = groups.into_values().collect();
+        let joins_known = groups.iter().filter(|ids| ids.iter().any(|id| is_known(before, id))).count() > 1;
         match &route.force {
             _ if groups.len() < 2 => {}
-            Some(reason) => joined.accepted.push((route.id.clone(), reason.clone())),
-            None => joined.to_examine.push(JoinedCreator { route: route.id.clone(), groups }),
+            Some(reason) if joins_known => joined.accepted.push((route.id.clone(), reason.clone())),
+            Some(_) => {}
+            None => joined.to_examine.push(JoinedCreator { route: route.id.clone(), groups, joins_known }),
         }
     }
     joined
@@ -77,6 +82,13 @@ fn route_before<'a>(before: &'a Positions, id: &'a RouteId) -> &'a RouteId {
     had().find(is_present).or_else(|| had().next()).unwrap_or(id)
 }
 
+/// Whether a route of earlier files had this id.
+fn is_known(before: &Positions, id: &RouteId) -> bool {
+    before.stored_declarations.contains_key(id)
+        || before.scopes.contains_key(id)
+        || before.earlier_ids.values().any(|earlier| earlier.contains(id))
+}
+
 impl JoinedCreators {
     /// Those of which an id is that of two instances.
     ///
@@ -84,7 +96,7 @@ impl JoinedCreators {
     /// The store does not answer.
     pub async fn with_shared_ids(&self, gate: &Gate) -> Result<Vec<CreatorWithSharedIds>, StoreError> {
         let mut creators = Vec::new();
-        for JoinedCreator { route, groups } in &self.to_examine {
+        for JoinedCreator { route, groups, .. } in &self.to_examine {
             let mut found = Vec::new();
             for condition in &gate.conditions {
                 found.extend(condition.shared_instance_ids(groups).await?);
@@ -107,7 +119,8 @@ impl JoinedCreators {
         oldest_ids: &BTreeMap<RouteId, RouteId>,
     ) -> Result<Vec<CreatorWithOpenRuns>, StoreError> {
         let mut creators = Vec::new();
-        for JoinedCreator { route, groups } in &self.to_examine {
+        let joining = self.to_examine.iter().filter(|creator| creator.joins_known);
+        for JoinedCreator { route, groups, .. } in joining {
             let families: BTreeSet<RouteId> = groups.iter().flatten().cloned().collect();
             let runs = count_open_creators(&**store, &families, oldest_ids).await?;
             if !runs.is_empty() {

@@ -143,6 +143,21 @@ async fn creators_are_not_joined_by_a_reload_while_one_of_them_has_an_open_run()
     fixture.ladder.reload(one_creator("new", &["create", "other"]), || {}).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_creator_with_an_open_run_is_renamed_by_a_reload() {
+    for force in [None, Some("a drill".to_owned())] {
+        let fixture = Fixture::open(two_creators()).await;
+        fixture.begin_run("other", Some("other")).await;
+        let renamed = edited(two_creators(), "other", |route| {
+            (route.id, route.was, route.force) = ("o".into(), vec!["other".into()], force.clone());
+        });
+        let (log, _guard) = capture_log();
+        fixture.ladder.reload(renamed, || {}).await.unwrap();
+        let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+        assert!(!log.contains("joins several routes"), "{log}");
+    }
+}
+
 /// `plain` and `bare` become one route with this id.
 fn joined_as(id: &str) -> DeclaredFiles {
     let was = ["plain", "bare"].iter().filter(|was| **was != id).map(|id| RouteId::from(*id)).collect();

@@ -27,7 +27,7 @@ pub struct IdOfTwoInstances {
 
 impl StoreAffinity {
     /// Ids that the engine has given out, or adopted, under an id of one of these groups, and that either arm has
-    /// given out to another instance under an id of another group. Not all of them if there are many.
+    /// given out to another instance under an id of another group. At most `IDS_MAX` for each two ids.
     ///
     /// # Errors
     /// The store does not answer.

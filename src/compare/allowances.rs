@@ -138,37 +138,14 @@ fn before_selector(path: &str) -> &str {
     &path[..end.unwrap_or(path.len())]
 }
 
-/// Whether a rule names elements of a list, or of a map by ids, which paths show as `[*]`.
+/// Whether a rule may select only some elements of a list, or of a map by ids, which paths show as `[*]`: it consists of
+/// more than names and wildcards (an index, a slice, a union, a filter), or one of its names is an id.
 fn selects_elements(path: &str) -> bool {
-    let of_body = path.trim().strip_prefix('$').is_some();
-    let names_id = match RulePath::parse(path.trim()) {
-        Ok(path) if of_body => path.steps().is_none_or(|steps| {
-            let mut names = steps.iter().filter_map(|step| step.name.as_deref());
-            names.any(is_id_key)
-        }),
-        Ok(_) | Err(_) => false,
+    let path = path.trim();
+    let names_id = |path: RulePath| {
+        path.steps().is_none_or(|steps| steps.iter().filter_map(|step| step.name.as_deref()).any(is_id_key))
     };
-    names_id || has_index(path)
-}
-
-/// Whether a JSONPath selects elements of a list by their position: `[0]`, `[-1]`, `[1:3]`, `['a',0]`.
-fn has_index(path: &str) -> bool {
-    let (mut quote, mut is_escaped) = (None, false);
-    // The last character that is not whitespace.
-    let mut before = None;
-    for character in path.chars().filter(|character| !character.is_whitespace()) {
-        match (quote, character) {
-            (Some(_), _) if is_escaped => is_escaped = false,
-            (Some(_), '\\') => is_escaped = true,
-            (Some(open), _) if open == character => quote = None,
-            (Some(_), _) => {}
-            (None, '\'' | '"') => quote = Some(character),
-            (None, '0'..='9' | '-' | ':') if matches!(before, Some('[' | ',')) => return true,
-            (None, _) => {}
-        }
-        before = Some(character);
-    }
-    false
+    path.starts_with('$') && RulePath::parse(path).map_or(true, names_id)
 }
 
 #[cfg(test)]

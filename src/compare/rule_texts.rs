@@ -92,7 +92,7 @@ impl RuleTexts {
             None => self.register(text),
         }
     }
-    /// Adds the rule that calls do not count which this pattern names.
+    /// Adds an entry of `ignore_calls`: the calls that this pattern names do not count.
     pub(super) fn register_ignored_calls(&mut self, pattern: &str) -> RuleId {
         self.register(format!("ignore_calls {}", shown_call(pattern, &self.redact)))
     }

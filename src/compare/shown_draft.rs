@@ -56,7 +56,7 @@ fn mask_call(call: &mut Value, redact: &RedactRules) {
     }
 }
 
-/// A text of a rule with stars in place of what may be secret; `None` if nothing in it is.
+/// A text of a rule with stars in place of what may be secret; `None` if nothing is masked.
 fn masked_text(text: &str, redact: &RedactRules) -> Option<String> {
     let masked = match text.trim_start() {
         trimmed if trimmed.starts_with("${") => shown(text, redact),

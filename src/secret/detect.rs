@@ -237,7 +237,7 @@ pub struct PrivateKeyLines {
 }
 
 impl PrivateKeyLines {
-    /// Whether this line, the next one, has a part of a private key that begins on a line before it.
+    /// Whether the next line, which this is, has a part of a private key that begins on an earlier line.
     pub fn next(&mut self, line: &str) -> bool {
         let end = line.find(PRIVATE_KEY_END);
         let is_part = self.is_within && !line[..end.unwrap_or(line.len())].trim().is_empty();

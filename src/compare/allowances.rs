@@ -138,8 +138,8 @@ fn before_selector(path: &str) -> &str {
     &path[..end.unwrap_or(path.len())]
 }
 
-/// Whether a rule may select only some elements of a list, or of a map by ids, which paths show as `[*]`: it consists of
-/// more than names and wildcards (an index, a slice, a union, a filter), or one of its names is an id.
+/// Whether a rule may select only some elements of a list, or of a map by ids, which paths show as `[*]`: it has more
+/// than names and wildcards (an index, a slice, a union, a filter), or one of its names is an id.
 fn selects_elements(path: &str) -> bool {
     let path = path.trim();
     let names_id = |path: RulePath| {

@@ -34,8 +34,8 @@ struct JoinedCreator {
     route: RouteId,
     /// Its ids, by the creator of the files before.
     groups: Vec<Vec<RouteId>>,
-    /// Whether several of these creators are known; if not, the creator is only renamed, as far as is known, and its new
-    /// id is a group of its own.
+    /// Whether several of these creators are known. If not, the creator is only renamed, as far as is known, and its
+    /// new id is a group.
     joins_known: bool,
 }
 

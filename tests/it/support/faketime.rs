@@ -4,7 +4,6 @@
 //! `CLOCK_BOOTTIME` because the process reads it from the kernel and not through the C library.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Environment for a process whose machine's clock is off by a fixed time (`+2h`).
 pub fn offset(by: &str) -> Vec<(&'static str, String)> {
@@ -39,10 +38,14 @@ impl FakeClock {
     }
 }
 
+/// The library itself, not the `faketime` command: the command fails (`sem_open: File exists`) where an earlier one with
+/// the same process id was killed, as it creates a semaphore that is named after the id.
 fn library() -> Vec<(&'static str, String)> {
-    let shown = Command::new("faketime").args(["-m", "-f", "+0", "env"]).output();
-    let shown = shown.expect("faketime is not installed (tests/run does it)").stdout;
-    let shown = String::from_utf8_lossy(&shown).into_owned();
-    let library = shown.lines().find_map(|line| line.strip_prefix("LD_PRELOAD=")).expect("faketime names its library");
-    vec![("LD_PRELOAD", library.to_owned()), ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())]
+    let directories = std::fs::read_dir("/usr/lib").expect("Debian's libraries");
+    let mut files = directories.filter_map(|directory| {
+        let file = directory.ok()?.path().join("faketime/libfaketimeMT.so.1");
+        file.exists().then_some(file)
+    });
+    let library = files.next().expect("libfaketime is not installed (tests/run does it)");
+    vec![("LD_PRELOAD", library.display().to_string()), ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())]
 }

@@ -10,7 +10,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::content::{Content, Header};
-use super::endpoints::{Access, Endpoint};
+use super::endpoint::{Access, Endpoint};
 use super::types::ApiProblem;
 
 /// The OpenAPI 3.1 document. `requires_token`: whether the listener requires tokens.
@@ -318,6 +318,6 @@ pub(super) fn index(endpoints: &[Endpoint]) -> String {
         let method = if endpoint.method == Method::GET { "GET " } else { "POST" };
         text.push_str(&format!("{method} {:<56} {}\n", endpoint.path, endpoint.about));
     }
-    text.push_str("On the command line: pointsman status | flip | freeze | reload | diffs | evidence | egress | services | runs | explain | replay\n");
+    text.push_str("On the command line: pointsman status | flip | freeze | reload | diffs | evidence | egress | processes | services | runs | explain | replay\n");
     text
 }

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::types::{AdoptionsView, EgressStatus, InstancesRow, ServiceRow, ShadowLoad, StuckRun};
+use super::types::{AdoptionsView, EgressStatus, InstancesRow, ProcessRow, ServiceRow, ShadowLoad, StuckRun};
 use crate::config::{CheckFailed, Findings, RouteRules, Token};
 use crate::egress::Attribution;
 use crate::engine::{CommandError, Engine, Explanation, Start, StartError, Started};
@@ -107,6 +107,8 @@ pub struct AdminParts {
     pub traffic: Arc<dyn Fn(&RouteId) -> RouteTraffic + Send + Sync>,
     /// The services of the files, by name.
     pub services: Arc<dyn Fn() -> Vec<ServiceRow> + Send + Sync>,
+    /// The processes that share the store.
+    pub processes: Arc<dyn Fn() -> Vec<ProcessRow> + Send + Sync>,
     /// Moves the candidate of a route.
     pub move_candidate: MoveCandidate,
     /// Requests that the files are read now. The receiver gets the outcome of a reading that begins after the call, or
@@ -197,6 +199,8 @@ pub struct ProcessStatus {
     pub adoption_trouble: Option<String>,
     /// For which instances that legacy creates nobody answers, as text.
     pub instances_trouble: Option<String>,
+    /// Which processes that share the store have other files, as text.
+    pub processes_trouble: Option<String>,
     /// Whether the process is stopping.
     pub stopping: bool,
     /// The number of runs that have a task now; a waiting run has none.

@@ -46,6 +46,7 @@ pub(super) async fn status(admin: Admin) -> JsonResult<Status> {
         retry_keys_trouble: process.retry_keys_trouble,
         adoption_trouble: process.adoption_trouble,
         instances_trouble: process.instances_trouble,
+        processes_trouble: process.processes_trouble,
         stopping: process.stopping,
         runs_in_flight: process.runs_in_flight,
         runs: runs.ok().map(|runs| runs.into_iter().collect()),

@@ -22,6 +22,7 @@ mod guard;
 mod instances;
 mod orchestration;
 mod process;
+mod processes;
 mod record;
 mod reload;
 mod routes;
@@ -63,6 +64,7 @@ pub use orchestration::{
     RunPart, SentRequest, StepRow, UndoRow, UndoState,
 };
 pub use process::{Build, EgressStatus, Flags, ShadowLoad, Status, StuckRun};
+pub use processes::{FilesComparison, ProcessRow};
 pub use record::{ChainHead, RecordEntry, RecordPage};
 pub use reload::{
     CandidateOfRoute, ChangedRoute, LimitedRoute, MovedRoute, ReloadRequest, ReloadResponse, RestartedRoute,

@@ -67,7 +67,7 @@ pub async fn open_key_log(
         owner: StoreTag::new(&secret, &identity),
         identity,
         is_shared: store.is_shared(),
-        host: host(),
+        host: host_name(),
         listed: &listed,
         generation: running_times.map(|times| times.generation()),
         bytes_max: limits.retry_keys_file_bytes_max,
@@ -362,7 +362,7 @@ fn absolute(path: &Path) -> String {
 }
 
 /// The host name of this machine or container.
-fn host() -> String {
+pub(crate) fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
     name.map(|name| name.trim().to_owned()).unwrap_or_default()
 }

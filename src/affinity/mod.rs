@@ -78,6 +78,7 @@ use self::collision_records::CollisionRecords;
 pub use self::instances::{ArmInstances, FamilyInstances, Instances, TrackedFamily};
 pub use self::key_dir::default_dir;
 pub use self::key_file::KeyFileError;
+pub(crate) use self::key_files::host_name;
 pub use self::key_files::{KeyFileLocation, open_key_log, read_key_files};
 pub use self::key_log::KeyLog;
 use self::key_lookups::KeyLookups;

@@ -36,6 +36,7 @@ mod kept_plan_callers;
 mod late_calls_gate;
 mod late_parts;
 mod listener_tls;
+mod membership;
 mod memory;
 mod opened_store;
 mod parts;

@@ -13,6 +13,7 @@ use super::declared::declared;
 use super::family_gate::FamilyGate;
 use super::guard_webhooks::GuardWebhooks;
 use super::late_calls_gate::LateCallsGate;
+use super::membership::Membership;
 use super::opened_store::{LockedFiles, OpenedStore, routes_in_store, set_declared, set_renames};
 use super::plans::PlansInForce;
 use super::refused_files::RefusedFiles;
@@ -48,6 +49,7 @@ pub(super) struct Parts {
     pub engine: Arc<Engine>,
     pub affinity: Arc<StoreAffinity>,
     pub family_gate: Arc<FamilyGate>,
+    pub membership: Arc<Membership>,
     pub adoptions: Arc<Adoptions>,
     pub shadow: Arc<Shadow>,
     pub captures: Arc<Captures>,
@@ -82,7 +84,9 @@ impl Parts {
         let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
         family_gate.set_files(setup, &routes);
         let rules = Arc::new(ArcSwap::from_pointee(plans.rules(setup)));
-        let mut conditions: Vec<Arc<dyn GateCondition>> = vec![affinity.clone(), family_gate.clone()];
+        let membership = Membership::new(store.clone(), setup).await;
+        let mut conditions: Vec<Arc<dyn GateCondition>> =
+            vec![affinity.clone(), family_gate.clone(), membership.clone()];
         if let Some(attribution) = attribution {
             conditions.push(Arc::new(LateCallsGate { rules: rules.clone(), attribution }));
         }
@@ -154,6 +158,7 @@ impl Parts {
             engine,
             affinity,
             family_gate,
+            membership,
             adoptions,
             shadow,
             captures,
@@ -233,6 +238,7 @@ impl Parts {
                 parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
                 parts.family_gate.set_files(&setup, &routes);
                 parts.caller_notes.set_services(&setup.services);
+                parts.membership.set_edition(&setup.edition);
                 set_renames(&parts.evidence, &routes);
                 parts.evidence.set_basis_and_tell(files_version, &bases, &mut |route, change| {
                     parts.recorder.basis_changed(route, change);

@@ -39,6 +39,7 @@ pub(super) fn of(
         retry_keys_trouble: missing_retry_keys(parts),
         adoption_trouble: parts.adoptions.trouble(),
         instances_trouble: parts.ladder.unanswered_instances(),
+        processes_trouble: parts.membership.trouble(),
         stopping,
         runs_in_flight: parts.engine.runs_in_flight() as u64,
         stuck_more: parts.engine.stuck_count().saturating_sub(stuck.len()) as u64,

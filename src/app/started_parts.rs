@@ -202,6 +202,10 @@ impl StartingParts<'_> {
                     Some(CallersOfService { may_call, now: clock::now(), process, flush })
                 })
             },
+            processes: {
+                let membership = parts.membership.clone();
+                Arc::new(move || membership.rows())
+            },
             instances: {
                 let (affinity, ladder) = (parts.affinity.clone(), parts.ladder.clone());
                 Arc::new(move |family| {
@@ -229,6 +233,9 @@ impl StartingParts<'_> {
         };
 
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
+        let listen = client_proxy.listen.iter().map(ToString::to_string).collect();
+        let membership = parts.membership.clone().run(parts.engine.worker(), listen, admin_listen.to_string());
+        tasks.push(engine.spawn(membership));
         tasks.push(admin.spawn(rejudging::run(parts.clone(), rules_of, limits.clone())));
         tasks.push(admin.spawn(parts.captures.clone().write_behind(CAPTURES_EVERY)));
         let caller_notes = parts.caller_notes.clone();

@@ -28,6 +28,7 @@ mod id_prefix;
 mod open_runs;
 mod output;
 mod process_commands;
+mod processes;
 mod record;
 mod record_gates;
 mod record_rows;
@@ -164,6 +165,7 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
             with_client(&server, |client| callers::show(client, &service, unused_for, out))
         }
         CliCommand::Record { command } => run_record_command(command, out),
+        CliCommand::Processes { server } => with_client(&server, |client| processes::show(client, out)),
         CliCommand::Services { server } => with_client(&server, |client| services::show(client, out)),
         CliCommand::Runs { command } => run_command(command, out, Formatter::new(globals.color, &std::io::stderr())),
         CliCommand::Explain { run, server } => with_client(&server, |client| runs::explain(client, &run, out)),

@@ -116,6 +116,9 @@ pub(crate) fn text(status: &Status, warnings: bool, format: Formatter) -> String
     if let Some(trouble) = &status.instances_trouble {
         out.push_str(&format.tone(format!("instances: {}\n", escape_control(trouble)), Tone::Bad));
     }
+    if let Some(trouble) = &status.processes_trouble {
+        out.push_str(&format.tone(format!("processes: {}\n", escape_control(trouble)), Tone::Bad));
+    }
     if let Some(succession) = &status.succession {
         out.push_str(&format!("succession: {}\n", escape_control(succession)));
     }

@@ -18,7 +18,7 @@ use super::setup::{Loaded, Overrides, Setup};
 use super::store_url::mask_password;
 use super::tree::{Node, ParsedFile};
 use super::{
-    adoption, alive_secrets, check_files, child_undo, cross_checks, declared_reads, other_spellings,
+    adoption, alive_secrets, check_files, child_undo, cross_checks, declared_reads, edition, other_spellings,
     rehearse_from_legacy, uncompared_steps,
 };
 use crate::problem::{Problems, Severity, Site};
@@ -185,6 +185,7 @@ impl SetBuilder {
             workflows: workflows?,
             rules: routes.rules,
             limits: Arc::new(main.limits),
+            edition: edition::edition(&self.sources),
         })
     }
 }

@@ -25,6 +25,7 @@ mod checked_files;
 mod child_undo;
 mod cross_checks;
 mod declared_reads;
+mod edition;
 mod effects;
 mod egress;
 mod egress_attribution;

@@ -67,6 +67,9 @@ pub struct Setup {
     pub rules: BTreeMap<RouteId, Arc<crate::compare::Rules>>,
     /// The limits.
     pub limits: Arc<Limits>,
+    /// Equal for files that mean the same to every process that shares a store: they may differ in comments and layout,
+    /// and in settings of one process, such as `listen`.
+    pub edition: String,
 }
 
 /// `pointsman.yaml` except its services and limits.

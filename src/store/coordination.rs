@@ -25,7 +25,8 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    Append, CommandRecord, LockRow, OutboxRow, RetryKeyPage, RetryKeyPosition, RunSnapshot, StoreError, WebhookMessage,
+    Append, CommandRecord, LivingProcesses, LockRow, OutboxRow, ProcessRecord, RetryKeyPage, RetryKeyPosition,
+    RunSnapshot, StoreError, WebhookMessage,
 };
 use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, WorkerId};
@@ -259,6 +260,16 @@ pub trait RunCoordination: Send + Sync + 'static {
     /// The name of the living worker that owns a run, to show to people; `None` if there is none, and always in a store
     /// of one process.
     fn owner(&self, _run: RunId) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Stores what this process says about itself, beside its lease, and returns all processes whose leases are not
+    /// over. Without a lease nothing is stored. `None` in a store of one process.
+    fn exchange_processes(
+        &self,
+        _worker: WorkerId,
+        _record: ProcessRecord,
+    ) -> BoxFuture<'_, Result<Option<LivingProcesses>, StoreError>> {
         Box::pin(std::future::ready(Ok(None)))
     }
 

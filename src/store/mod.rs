@@ -36,6 +36,7 @@ mod open_creators;
 mod open_plans;
 mod pin_collisions;
 mod postgres;
+mod processes;
 mod put_flips;
 mod record_log;
 mod records;
@@ -84,6 +85,7 @@ pub use open_creators::{OpenCreators, count_open_creators, families_of_open_runs
 pub use open_plans::{OpenPlans, child_plans_of, plans_of_open_runs};
 pub use pin_collisions::{PinCollision, PinCollisionStore};
 pub use postgres::PostgresStore;
+pub use processes::{LivingProcess, LivingProcesses, ProcessRecord};
 pub use put_flips::PutFlips;
 pub use record_log::{ChainHead, CheckedRow, RecordEntry, RecordLog, UnreadableRow};
 pub use records::{

@@ -410,10 +410,7 @@ const GAUGES: MetricDescriptions = &[
         "1 for the verdict of the gate to the next state of a route with a workflow (pass, inconclusive, stale, fail), \
          else 0; all 0 in `only`.",
     ),
-    (
-        "pointsman_engine_healthy",
-        "1 while the store takes writes and the runs that the last process left are resumed, else 0.",
-    ),
+    ("pointsman_engine_healthy", "1 while the store takes writes and the last process's runs are resumed, else 0."),
     (
         "pointsman_store_commit_age_seconds",
         "How long the present commit of the store has been under way; 0 without one.",
@@ -424,6 +421,7 @@ const GAUGES: MetricDescriptions = &[
         "pointsman_flags_last_reload_successful",
         "1 while the flag files as they were last read are in force, 0 while older ones are.",
     ),
+    ("pointsman_processes", "Processes that share the store, by whether their flag files are those of this one."),
     ("pointsman_clock_offset_seconds", "How far the machine's clock is ahead of the process's time."),
     (
         "pointsman_evidence_pairs",

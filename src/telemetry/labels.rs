@@ -14,6 +14,7 @@ const LABELS: &[(&[&str], &[&str])] = &[
     (&["by", "service"], &["pointsman_service_refused_total"]),
     (&["condition", "route"], &["pointsman_guard_actions_total"]),
     (&["end", "route"], &["pointsman_evidence_error_excess", "pointsman_evidence_latency_ratio"]),
+    (&["files"], &["pointsman_processes"]),
     (&["invariant", "plan", "result", "route"], &["pointsman_invariants_total"]),
     (&["kind", "listener"], &["pointsman_tls_handshakes_total"]),
     (&["kind", "outcome"], &["pointsman_egress_requests_total"]),

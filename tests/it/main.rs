@@ -62,6 +62,7 @@ mod openapi;
 mod orchestrate;
 mod overload;
 mod postgres;
+mod processes;
 mod random_operations;
 mod rarely_read_metrics;
 mod raw_corpus;

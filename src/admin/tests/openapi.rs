@@ -6,7 +6,8 @@ use http::{Method, Request, StatusCode};
 use serde_json::Value;
 
 use super::test_api::{TestApi, get};
-use crate::admin::endpoints::{Access, endpoints};
+use crate::admin::endpoint::Access;
+use crate::admin::endpoints::endpoints;
 
 async fn described() -> Value {
     TestApi::new().await.call(get("/openapi.json")).await.json()

@@ -192,6 +192,7 @@ impl TestApi {
             adoptions: Arc::new(NoAdoptions),
             traffic: Arc::new(|_| RouteTraffic { requests: 12, overhead_p50_us: Some(40.0) }),
             services: Arc::new(Vec::new),
+            processes: Arc::new(Vec::new),
             move_candidate: Arc::new(|_| Box::pin(std::future::ready(Ok(())))),
             reload: Arc::new(move || {
                 let (answer, outcome) = tokio::sync::oneshot::channel();

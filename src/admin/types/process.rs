@@ -55,6 +55,10 @@ pub struct Status {
     /// are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances_trouble: Option<String>,
+    /// Which processes that share the store have other flag files than this one, so that the gates to `dark` and above
+    /// are shut. Left out if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes_trouble: Option<String>,
     /// The process that this one took over from, or that it hands over to. Left out if there is neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub succession: Option<String>,

@@ -214,6 +214,11 @@ pub(crate) enum CliCommand {
         #[command(subcommand)]
         command: RecordCommand,
     },
+    /// Show the processes that share the store: where each is, its version, whether its flag files are the same.
+    Processes {
+        #[command(flatten)]
+        server: Server,
+    },
     /// Show the services of the files: their breakers, calls in flight, rates, addresses.
     Services {
         #[command(flatten)]

@@ -19,8 +19,9 @@ use crate::names::{Fence, RunId, Seq, StepId, WorkerId};
 use crate::store::encoded::nanos;
 use crate::store::error::EventsError;
 use crate::store::{
-    AcquireResult, CommandRecord, LockRow, OutboxRow, OwnedRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies,
-    RunCoordination, RunSnapshot, StoreError, StoreNotification, StoreTime, WebhookMessage, no_such_run, run_has_ended,
+    AcquireResult, CommandRecord, LivingProcesses, LockRow, OutboxRow, OwnedRun, ProcessRecord, Purged, RetryKeyPage,
+    RetryKeyPosition, RunBodies, RunCoordination, RunSnapshot, StoreError, StoreNotification, StoreTime,
+    WebhookMessage, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
 
@@ -366,6 +367,14 @@ impl RunCoordination for PostgresStore {
             found.first().map(|row| record(row, 0)).transpose()
         }
         .boxed()
+    }
+
+    fn exchange_processes(
+        &self,
+        worker: WorkerId,
+        record: ProcessRecord,
+    ) -> BoxFuture<'_, Result<Option<LivingProcesses>>> {
+        async move { self.exchange(worker, record).await.map(Some) }.boxed()
     }
 
     fn owner(&self, run: RunId) -> BoxFuture<'_, Result<Option<String>>> {

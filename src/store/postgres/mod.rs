@@ -24,6 +24,7 @@ mod instances;
 mod notifier;
 mod open;
 mod pool;
+mod processes;
 mod read;
 mod record_log;
 mod record_writes;

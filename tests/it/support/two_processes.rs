@@ -96,8 +96,12 @@ impl TwoProcesses {
     }
     /// Starts another process on the same store, with the files as they are now.
     pub async fn start_another(&self, name: &str) -> Pointsman {
+        self.start_with_files(name, &self.flags).await
+    }
+    /// Starts another process on the same store, with other files.
+    pub async fn start_with_files(&self, name: &str, flags: &FlagsDir) -> Pointsman {
         let log = PathBuf::from(self._dir.path()).join(name);
-        let start = Start { flags: self.flags.path().to_owned(), store: self.cluster.url(), log, env: Vec::new() };
+        let start = Start { flags: flags.path().to_owned(), store: self.cluster.url(), log, env: Vec::new() };
         Pointsman::start(&start).await
     }
     /// Starts a run of `relay` at one of them; does not wait for it.

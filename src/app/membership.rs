@@ -1,0 +1,244 @@
+//! The processes that share the store, as this process last saw them.
+//!
+//! Always true: a process counts for as long as its lease is not over, by the store's clock. The gates to `dark` and
+//! above are shut while one of them has other flag files than this process, or does not say which files it has: each
+//! would judge and answer the requests of a route in its own way. If the store does not answer, what was seen last
+//! stays; nothing can be flipped up meanwhile, since the store has to record it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::admin::types::{FilesComparison, ProcessRow};
+use crate::affinity::host_name;
+use crate::clock;
+use crate::config::Setup;
+use crate::flag::{Route, State};
+use crate::ladder::{GateCondition, Unmet};
+use crate::names::WorkerId;
+use crate::store::{LivingProcess, LivingProcesses, ProcessRecord, RepeatedFailures, StoreHandle};
+
+/// How often this process tells the others about itself, and looks which of them live. A change of its files is told at
+/// once.
+const EXCHANGE_EVERY: Duration = Duration::from_secs(1);
+/// How long a start waits for the store to say which other processes live.
+const FIRST_EXCHANGE_WAIT: Duration = Duration::from_secs(2);
+/// A change of the clock's offset that is told to the others, in milliseconds.
+const CLOCK_CHANGE_TOLD_MS: u64 = 100;
+/// How many processes a sentence names; the number of the others is given.
+const NAMED_MAX: usize = 5;
+
+/// What this process says about itself, and what it knows of the others.
+pub(super) struct Membership {
+    store: StoreHandle,
+    own: ArcSwap<ProcessRecord>,
+    /// The id of this process in the store, once it has one.
+    worker: OnceLock<WorkerId>,
+    seen: Mutex<Seen>,
+    /// Notified when the files in force have changed.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Seen {
+    others: Vec<LivingProcess>,
+    own_lease_left: Option<Duration>,
+    /// Of each process that has, or may have, other files: since when this is seen.
+    differing: BTreeMap<WorkerId, Timestamp>,
+}
+
+impl Membership {
+    /// Membership of a process with these files, which does not have a lease yet. Looks which other processes live,
+    /// because the states in the files may have to pass gates.
+    pub(super) async fn new(store: StoreHandle, setup: &Setup) -> Arc<Self> {
+        let own = ProcessRecord {
+            host: host_name(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: clock::now(),
+            edition: setup.edition.clone(),
+            ..ProcessRecord::default()
+        };
+        let membership = Self {
+            store,
+            own: ArcSwap::from_pointee(own),
+            worker: OnceLock::new(),
+            seen: Mutex::default(),
+            changed: Notify::new(),
+        };
+        match tokio::time::timeout(FIRST_EXCHANGE_WAIT, membership.exchange()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the store did not say which other processes use it"),
+            Err(_) => tracing::warn!("the store does not say in time which other processes use it"),
+        }
+        Arc::new(membership)
+    }
+
+    /// Tells the others about this process and follows them; never returns.
+    pub(super) async fn run(self: Arc<Self>, worker: WorkerId, listen: Vec<String>, admin: String) {
+        let _ = self.worker.set(worker);
+        self.own.rcu(|own| ProcessRecord { listen: listen.clone(), admin: admin.clone(), ..(**own).clone() });
+        let failures = RepeatedFailures::default();
+        loop {
+            if let Err(error) = self.exchange().await
+                && let Some(unlogged) = failures.count(&error.to_string())
+            {
+                tracing::warn!(%error, unlogged, "the store did not say which other processes use it; tried again");
+            }
+            self.publish();
+            tokio::select! {
+                () = tokio::time::sleep(EXCHANGE_EVERY) => {}
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+
+    /// Files of this edition are in force now.
+    pub(super) fn set_edition(&self, edition: &str) {
+        self.own.rcu(|own| ProcessRecord { edition: edition.to_owned(), ..(**own).clone() });
+        let mut seen = self.seen();
+        seen.note_differing(edition, clock::now());
+        drop(seen);
+        self.changed.notify_one();
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn exchange(&self) -> Result<(), crate::store::StoreError> {
+        // No process has the nil id: nothing is stored before this process has its own.
+        let worker = self.worker.get().copied().unwrap_or(WorkerId(Uuid::nil()));
+        let (sent, sent_at) = (std::time::Instant::now(), Timestamp::now());
+        let record = (**self.own.load()).clone();
+        let Some(LivingProcesses { at, processes }) = self.store.exchange_processes(worker, record).await? else {
+            return Ok(());
+        };
+        // The machine's clock, not the process's, which follows the store. The store read its clock between the question
+        // and the answer.
+        let middle = sent_at + sent.elapsed() / 2;
+        self.note_clock(i64::try_from(middle.duration_since(at).as_millis()).unwrap_or(i64::MAX));
+        let mut seen = self.seen();
+        seen.own_lease_left = None;
+        seen.others = processes;
+        let own_place = seen.others.iter().position(|process| process.worker == worker);
+        if let Some(own_place) = own_place {
+            seen.own_lease_left = Some(seen.others.remove(own_place).lease_left);
+        }
+        seen.note_differing(&self.own.load().edition, clock::now());
+        Ok(())
+    }
+
+    /// Small changes are not told: each would write the row anew, once a second.
+    fn note_clock(&self, ahead_ms: i64) {
+        let told = self.own.load().clock_ahead_ms;
+        if told.is_none_or(|told| told.abs_diff(ahead_ms) >= CLOCK_CHANGE_TOLD_MS) {
+            self.own.rcu(|own| ProcessRecord { clock_ahead_ms: Some(ahead_ms), ..(**own).clone() });
+        }
+    }
+
+    fn publish(&self) {
+        let rows = self.rows();
+        for files in FilesComparison::ALL {
+            let number = rows.iter().filter(|row| row.files == files).count();
+            metrics::gauge!("pointsman_processes", "files" => files.as_str()).set(number as f64);
+        }
+    }
+
+    /// Every process: this one first, the others in the order of their starts.
+    pub(super) fn rows(&self) -> Vec<ProcessRow> {
+        let (own, seen) = (self.own.load(), self.seen());
+        let this = row(&own, title(&own), FilesComparison::Same, seen.own_lease_left);
+        let others = seen.others.iter().map(|process| {
+            let files = compare(process, &own.edition);
+            let record = process.record.clone().unwrap_or_default();
+            row(&record, shown(process), files, Some(process.lease_left))
+        });
+        std::iter::once(ProcessRow { is_this: true, ..this }).chain(others).collect()
+    }
+
+    /// Which processes have other files than this one, or may have, as a sentence; `None` if there is none.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.differing().map(|(why, _)| why)
+    }
+
+    /// The sentence, and since when a process differs.
+    fn differing(&self) -> Option<(String, Timestamp)> {
+        let (own, seen) = (self.own.load(), self.seen());
+        let since = *seen.differing.values().max()?;
+        let differing = seen.others.iter().filter(|process| compare(process, &own.edition) != FilesComparison::Same);
+        let names: Vec<String> = differing
+            .map(|process| match &process.record {
+                Some(record) => format!("{} (edition {})", shown(process), record.edition),
+                None => format!("{} (it does not say which: its version is older)", shown(process)),
+            })
+            .collect();
+        let more = match names.len().saturating_sub(NAMED_MAX) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let named = names.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let why = format!(
+            "processes that share the store have other flag files than this one (edition {}): {named}{more}. Bring the \
+             same files to all; `pointsman processes` lists them",
+            own.edition
+        );
+        Some((why, since))
+    }
+}
+
+impl Seen {
+    fn note_differing(&mut self, own_edition: &str, now: Timestamp) {
+        let differing = self.others.iter().filter(|process| compare(process, own_edition) != FilesComparison::Same);
+        let since = |worker: WorkerId| (worker, self.differing.get(&worker).copied().unwrap_or(now));
+        self.differing = differing.map(|process| since(process.worker)).collect();
+    }
+}
+
+impl GateCondition for Membership {
+    fn unmet(&self, _route: &Route, _from: State, to: State) -> Vec<Unmet> {
+        if to <= State::Shadow {
+            return Vec::new();
+        }
+        self.differing().map(|(why, since)| Unmet { why, since: Some(since) }).into_iter().collect()
+    }
+}
+
+fn compare(process: &LivingProcess, own_edition: &str) -> FilesComparison {
+    match &process.record {
+        None => FilesComparison::Unknown,
+        Some(record) if record.edition == own_edition => FilesComparison::Same,
+        Some(_) => FilesComparison::Other,
+    }
+}
+
+fn shown(process: &LivingProcess) -> String {
+    process.record.as_ref().map_or_else(|| process.name.clone(), title)
+}
+
+fn title(record: &ProcessRecord) -> String {
+    format!("process {} on {}", record.pid, record.host)
+}
+
+fn row(record: &ProcessRecord, name: String, files: FilesComparison, lease_left: Option<Duration>) -> ProcessRow {
+    let is_known = files != FilesComparison::Unknown;
+    ProcessRow {
+        name,
+        is_this: false,
+        host: record.host.clone(),
+        pid: record.pid,
+        version: record.version.clone(),
+        started: is_known.then_some(record.started),
+        listen: record.listen.clone(),
+        admin: record.admin.clone(),
+        edition: record.edition.clone(),
+        files,
+        clock_ahead_ms: record.clock_ahead_ms,
+        lease_left_ms: lease_left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+    }
+}

@@ -1,0 +1,45 @@
+//! The processes that share a database.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+
+use super::PostgresStore;
+use super::columns::{Result, column, json, time, unescape, uuid};
+use crate::names::WorkerId;
+use crate::store::{LivingProcess, LivingProcesses, ProcessRecord, StoreError};
+
+/// Reads with the row as it was before the update: the caller knows its own record. Times are those of the server.
+const EXCHANGE: &str = "WITH mine AS (UPDATE workers SET record = $2 WHERE worker = $1 AND record IS DISTINCT FROM $2) \
+     SELECT now_ns(), worker, name, record, (extract(epoch FROM alive_until - statement_timestamp()) * 1000)::bigint \
+     FROM (SELECT) AS one LEFT JOIN workers ON alive_until > statement_timestamp() ORDER BY worker LIMIT $3";
+
+/// Of more processes than this the rest is not shown.
+const PROCESSES_MAX: i64 = 1_024;
+
+impl PostgresStore {
+    pub(super) async fn exchange(&self, worker: WorkerId, record: ProcessRecord) -> Result<LivingProcesses> {
+        let bytes = json(&record)?;
+        let id = worker.0.as_bytes().as_slice();
+        let make = || sqlx::query(EXCHANGE).bind(id).bind(&bytes[..]).bind(PROCESSES_MAX);
+        let rows = self.pool.query(make).await?;
+        let first = rows.first().ok_or_else(|| StoreError("the database did not return its time".to_owned()))?;
+        let process = |row: &PgRow| {
+            let Some(id) = column(row, 1)? else { return Ok(None) };
+            let of = WorkerId(uuid(id)?);
+            let stored: Option<&[u8]> = column(row, 3)?;
+            Ok(Some(LivingProcess {
+                worker: of,
+                name: unescape(column(row, 2)?),
+                lease_left: Duration::from_millis(u64::try_from(column::<i64>(row, 4)?).unwrap_or(0)),
+                record: match of == worker {
+                    true => Some(record.clone()),
+                    // What cannot be read counts as not said: such a process is shown by its name.
+                    false => stored.and_then(|bytes| serde_json::from_slice(bytes).ok()),
+                },
+            }))
+        };
+        let processes = rows.iter().filter_map(|row| process(row).transpose()).collect::<Result<Vec<_>>>()?;
+        Ok(LivingProcesses { at: time(column(first, 0)?)?, processes })
+    }
+}

@@ -176,7 +176,19 @@ impl StoreAffinity {
         if earlier.keys.iter().any(|keys| engine_has(&keys.scoped)) {
             return Some(LegacyTake::HeldByEngine);
         }
-        for any_caller in [keys].iter().chain(&earlier.keys).filter_map(|keys| keys.any_caller) {
+        let all = [keys].into_iter().chain(earlier.keys.iter().copied());
+        self.why_engine_may_have_it(all, keys.is_verified(), body)
+    }
+
+    /// Whether the engine has the request under another credential, in the scope of any of these keys.
+    fn why_engine_may_have_it(
+        &self,
+        scopes: impl Iterator<Item = RetryKeys>,
+        is_verified: bool,
+        body: KnownBody,
+    ) -> Option<LegacyTake> {
+        let now = Instant::now();
+        for any_caller in scopes.filter_map(|keys| keys.any_caller) {
             // Any digest will do: the set in memory has only the beginning of a key, which does not depend on it.
             if self.engine_here_may_have_taken(&any_caller.of_request(&[0; 32])) {
                 match body {
@@ -187,12 +199,16 @@ impl StoreAffinity {
                 }
             }
             let has_request =
-                |digest| self.tries.engine_has_any(any_caller.range_of_request(&digest, keys.is_verified()), now);
+                |digest| self.tries.engine_has_any(any_caller.range_of_request(&digest, is_verified), now);
             if matches!(body, KnownBody::Digest(digest) if has_request(digest)) {
                 return Some(LegacyTake::HeldUnderAnotherCredential);
             }
         }
         None
+    }
+
+    fn legacy_has(&self, keys: &RetryKeys) -> bool {
+        self.tries.arm(&keys.scoped, Instant::now()) == Some(Arm::Legacy)
     }
 
     fn take_key_for_legacy(&self, key: RetryKey) -> Option<TakenKey> {
@@ -233,15 +249,22 @@ impl StoreAffinity {
         let _lock = any_caller.or(unverified_retry).as_ref().map(|key| self.request_locks.of(key));
         let mut newer_files = self.newer_files.lock();
         let arm = self.tries.arm(&scoped, Instant::now());
-        if arm == Some(Arm::Engine) {
-            return Err(LegacyTake::HeldByEngine);
-        }
-        if arm.is_none() {
-            // Asked even if legacy has the key for any caller, which may come from another caller's request.
-            if let Some(held) = self.why_legacy_cannot_take(&newer_files, keys, earlier, body) {
-                return Err(held);
+        match arm {
+            Some(Arm::Engine) => return Err(LegacyTake::HeldByEngine),
+            None => {
+                // Asked even if legacy has the key for any caller, which may come from another caller's request.
+                if let Some(held) = self.why_legacy_cannot_take(&newer_files, keys, earlier, body) {
+                    return Err(held);
+                }
+                newer_files.mark_taken_by_legacy(earlier);
             }
-            newer_files.mark_taken_by_legacy(earlier);
+            // A try of the caller that legacy has says nothing about one in another scope, which the engine may have.
+            Some(Arm::Legacy) => {
+                let others = earlier.keys.iter().copied().filter(|other| !self.legacy_has(other));
+                if let Some(held) = self.why_engine_may_have_it(others, keys.is_verified(), body) {
+                    return Err(held);
+                }
+            }
         }
         let own = self.take_key_for_legacy(scoped).ok_or(LegacyTake::HeldByEngine)?;
         Ok(self.take_for_other_credentials(own, keys))

@@ -64,9 +64,7 @@ impl KeyedRequest<'_> {
         // The engine may have a request with this key under another credential. Only the body shows whether that is the
         // same request.
         let mut body = KnownBody::Unread;
-        let may_be_engines = !first_try.is_certain();
-        if let (Decision::Legacy { rung, .. }, true, false) =
-            (self.decision(first_try), may_be_engines, first_try.is_unknown)
+        if let (Decision::Legacy { rung, .. }, false) = (self.decision(first_try), first_try.is_unknown)
             && retry_keys::engine_may_have_taken(affinity, &first_try.any_caller)
         {
             body = self.check_not_taken(rung, upload, first_try).await?;
@@ -179,7 +177,6 @@ impl KeyedRequest<'_> {
         let digests = body.map(|body| RequestDigests::of(&head.method, facts.path, head.uri.query(), body));
         let taken = match &digests {
             Some(digests) => retry_keys::engine_took(&*shared.affinity, first_try, digests).await,
-            None if first_try.is_certain() => Ok(false),
             // Under the limits of an earlier process, the engine may have taken larger bodies.
             None => retry_keys::engine_took_any(&*shared.affinity, &first_try.any_caller).await,
         };

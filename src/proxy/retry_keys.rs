@@ -165,7 +165,9 @@ pub(super) struct KnownFirstTry {
     present: Option<RetryKeys>,
     /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,
-    /// The keys for any caller among the present and earlier keys.
+    /// The keys for any caller among the present and earlier keys, of scopes in which no arm has the caller's own key.
+    /// Under these, the engine may have this request with another credential. In a scope in which legacy has the own
+    /// key, that was settled when legacy took it.
     pub any_caller: Vec<RetryKey>,
     /// Keys under which the engine took nothing. Only the store knows whether legacy took them before this process
     /// started.
@@ -210,7 +212,7 @@ impl KnownFirstTry {
             match affinity.remembered(&keys.scoped) {
                 Remembered::TakenBy(arm) => {
                     found.set_taken(keys, arm);
-                    found.is_own = true;
+                    found.set_own(keys);
                 }
                 Remembered::Unknown => {
                     found.this_engine_may_have_it = true;
@@ -225,7 +227,9 @@ impl KnownFirstTry {
         found
     }
 
-    /// Whether it is known which arm took the first try, even if other callers sent requests with the same key.
+    /// Whether it is known which arm took a try of this caller with the same key, even if other callers sent requests
+    /// with it. If files made one route of several, there may be another try, by the engine, under another scope and
+    /// another credential ([`Self::any_caller`]).
     pub(super) fn is_certain(&self) -> bool {
         self.arm.is_some() && self.is_own
     }
@@ -280,9 +284,10 @@ impl KnownFirstTry {
                     }
                 }
                 Ok(FoundTry { arm: Some(arm), is_own: true }) => {
-                    if !std::mem::replace(&mut self.is_own, true) {
+                    if !self.is_own {
                         self.arm = None; // the known arm may be that of another caller's request
                     }
+                    self.set_own(keys);
                     let is_first = self.arm.is_none();
                     self.set_taken(keys, arm);
                     if !is_first {
@@ -308,6 +313,12 @@ impl KnownFirstTry {
         let others = |keys: &RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.all().filter(others).collect();
         EarlierKeys { keys, files_version }
+    }
+
+    /// An arm has the caller's own key in the scope of these keys.
+    fn set_own(&mut self, keys: RetryKeys) {
+        self.is_own = true;
+        self.any_caller.retain(|key| Some(*key) != keys.any_caller);
     }
 
     /// The first one that is found counts: the present keys come first, then those of the newest files.

@@ -46,6 +46,7 @@ mod inject_from_legacy;
 mod instances;
 mod invariants;
 mod joined_creators;
+mod joined_keys;
 mod json_server;
 mod kill_at_every_write;
 mod ladder;

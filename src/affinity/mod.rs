@@ -51,7 +51,6 @@ mod request_locks;
 mod requests_at_legacy;
 mod run_versions;
 mod sets;
-mod shared_ids;
 mod store_generation;
 mod take;
 #[cfg(test)]
@@ -88,7 +87,6 @@ use self::request_locks::RequestLocks;
 pub use self::requests_at_legacy::{InstanceMoveMark, RequestsAtLegacyByInstance, RequestsEnded};
 use self::run_versions::RunVersions;
 use self::sets::Sets;
-pub use self::shared_ids::IdOfTwoInstances;
 pub use self::tries::KeyTakeResult;
 use self::tries::Tries;
 pub use self::unknown_keys::RequestsWithUnknownKeys;

@@ -2,7 +2,6 @@ mod collisions;
 mod given_back;
 mod key_files;
 mod older_copies;
-mod shared_ids;
 mod unnoted;
 mod verified;
 

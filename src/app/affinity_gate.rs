@@ -1,18 +1,14 @@
 //! What pins and retry keys say about the gates.
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use crate::affinity::{IdOfTwoInstances, RequestsWithUnknownKeys, StoreAffinity};
+use crate::affinity::{RequestsWithUnknownKeys, StoreAffinity};
 use crate::flag::{Family, Instance, Route, State};
-use crate::ladder::{GateCondition, SharedInstanceId, UnknownRetries, Unmet};
+use crate::ladder::{GateCondition, UnknownRetries, Unmet};
 use crate::names::RouteId;
-use crate::store::StoreError;
 
 /// `unmet`: after a pin collision, shuts the gates to `live` and `only` of the route that creates the instances, until
 /// a person accepts it.
-/// `shared_instance_ids`: ids that would collide if creators became one.
 /// `unknown_retries`: shuts the gate to `live`, and holds routes below `live`, while clients may still retry requests
 /// that legacy served and whose retry keys could not be noted or are in a file that cannot be read: the engine would
 /// perform these requests a second time.
@@ -40,18 +36,6 @@ impl GateCondition for StoreAffinity {
         if let Some(family) = created_family(route) {
             self.accept_collisions(&family, at);
         }
-    }
-
-    fn shared_instance_ids<'a>(
-        &'a self,
-        groups: &'a [Vec<RouteId>],
-    ) -> BoxFuture<'a, Result<Vec<SharedInstanceId>, StoreError>> {
-        let shared = |IdOfTwoInstances { pin, run, other }| SharedInstanceId { pin, run, other };
-        async move { Ok(self.ids_of_two_instances(groups).await?.into_iter().map(shared).collect()) }.boxed()
-    }
-
-    fn record_shared_ids<'a>(&'a self, found: &'a [SharedInstanceId]) -> BoxFuture<'a, ()> {
-        self.record_ids_of_two_instances(found.iter().map(|SharedInstanceId { pin, run, .. }| (pin, *run))).boxed()
     }
 
     fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<UnknownRetries> {

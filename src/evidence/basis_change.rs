@@ -19,8 +19,6 @@ use crate::flag::SkipReason;
 
 /// Of how many earlier bases the evidence is kept.
 const KEPT_MAX: usize = 4;
-/// How many times are kept at which the evidence was started from zero.
-const EARLIER_MAX: usize = 16;
 /// How many changed parts of a basis are named.
 const CHANGED_PARTS_MAX: usize = 8;
 
@@ -156,16 +154,8 @@ impl Counters {
             // Where the evidence goes on, a change of the rules counts only after a difference.
             if !joins_last && (next != NextEvidence::GoesOn || mismatched > 0 || has_open_difference) {
                 let (basis, changed, outweighed) = (left.clone(), changed.clone(), is_outweighed);
-                earlier.push(EarlierEvidence {
-                    until: now,
-                    changed,
-                    pairs,
-                    mismatched,
-                    basis,
-                    outweighed,
-                    clean_pairs,
-                });
-                rule_changes::prune(&mut earlier, &mut dropped, EARLIER_MAX);
+                let entry = EarlierEvidence { until: now, changed, pairs, mismatched, basis, outweighed, clean_pairs };
+                rule_changes::add_earlier(&mut earlier, &mut dropped, entry);
             }
             // Samples are cleared at a change of the basis, so the groups of differences are not kept either: all of
             // this is written again with each change of the present evidence.
@@ -243,6 +233,7 @@ mod tests {
     use super::*;
     use crate::evidence::WantedPairs;
     use crate::evidence::route::RULES;
+    use crate::evidence::rule_changes::EARLIER_MAX;
 
     fn basis(workflow: &str, rules: &str) -> EvidenceBasis {
         let parts = [("the workflow `w`", workflow), (RULES, rules)].map(|(name, hash)| (name.into(), hash.into()));

@@ -16,7 +16,7 @@ use super::counters::{Counters, RouteCounters};
 use super::fingerprints::{self, FingerprintCount};
 use super::rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs, Rejudging};
 use super::route::{EarlierEvidence, EvidenceRestart, RULES, RouteEvidence};
-use super::{Evidence, Sample};
+use super::{Evidence, Sample, rule_changes};
 use crate::clock;
 use crate::names::RouteId;
 
@@ -101,7 +101,7 @@ impl Counters {
         };
         let counted: u64 = seen.values().map(|seen| seen.count).sum();
         if counted != *differing || !seen.iter().all(is_known) {
-            let mut earlier = std::mem::take(&mut self.evidence.earlier);
+            let (mut earlier, mut dropped) = (std::mem::take(&mut self.evidence.earlier), self.evidence.dropped);
             let changed = vec![RULES.to_owned()];
             // What differed since under the new rules; what had differed before them is listed already.
             let differ = (self.evidence.mismatched + self.evidence.noise.ignored).saturating_sub(*differing);
@@ -109,18 +109,10 @@ impl Counters {
                 let pairs = self.evidence.pairs().saturating_sub(*pairs);
                 let basis = self.basis.clone().unwrap_or_default();
                 let (changed, mismatched, outweighed, clean_pairs) = (changed.clone(), differ, false, None);
-                earlier.push(EarlierEvidence {
-                    until: now,
-                    changed,
-                    pairs,
-                    mismatched,
-                    basis,
-                    outweighed,
-                    clean_pairs,
-                });
+                let entry = EarlierEvidence { until: now, changed, pairs, mismatched, basis, outweighed, clean_pairs };
+                rule_changes::add_earlier(&mut earlier, &mut dropped, entry);
             }
             let restarted = Some(EvidenceRestart { at: now, changed, pairs_before: *pairs });
-            let dropped = self.evidence.dropped;
             self.evidence = RouteEvidence { restarted, earlier, dropped, ..RouteEvidence::default() };
             return RejudgedOutcome::FromZero;
         }

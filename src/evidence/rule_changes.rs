@@ -11,6 +11,9 @@ use super::basis::WantedPairs;
 use super::bound;
 use super::route::{DroppedEvidence, EarlierEvidence, RULES, RouteEvidence};
 
+/// How many times are kept at which the evidence was started from zero.
+pub(super) const EARLIER_MAX: usize = 16;
+
 /// What the earlier evidence says of changes of the rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RuleChanges {
@@ -94,10 +97,11 @@ fn needed_pairs(rule_changes: u32, wanted: WantedPairs) -> u64 {
     bound::clean_pairs_after(rule_changes, wanted.mismatch_below).max(wanted.pairs).max(1)
 }
 
-/// Removes the oldest entries beyond `max`; first those that tell nothing of differences and changes of the rules. What
-/// the others say is added to `dropped`.
-pub(super) fn prune(earlier: &mut Vec<EarlierEvidence>, dropped: &mut DroppedEvidence, max: usize) {
-    while earlier.len() > max {
+/// Adds an entry, and removes the oldest ones beyond [`EARLIER_MAX`]; first those that tell nothing of differences and
+/// changes of the rules. What the others say is added to `dropped`.
+pub(super) fn add_earlier(earlier: &mut Vec<EarlierEvidence>, dropped: &mut DroppedEvidence, entry: EarlierEvidence) {
+    earlier.push(entry);
+    while earlier.len() > EARLIER_MAX {
         let tells_nothing =
             |entry: &EarlierEvidence| entry.mismatched == 0 && !entry.outweighed && !tells_of_rules(entry);
         let at = earlier.iter().position(tells_nothing);

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::gate::{Gate, judged, sentences};
+use super::gate::{Gate, judged};
+use super::gate_judgement::sentences;
 use super::positions::{Positions, RoutePosition};
 use crate::evidence::cohort_conditions;
 use crate::flag::{Cohort, Instance, State};

@@ -113,8 +113,8 @@ impl Mover {
                     commands: passing_commands::commands(before, self.gate(), position, to, shares, reason),
                 });
             }
-            let (shares, reason) = (requested.shares, requested.reason);
             let AllowedMove { overridden, still_required: _, gates } = allowed;
+            let (shares, reason, gates) = (requested.shares, requested.reason, gates.recorded(&position.route.promote));
             let made = Move { route: route.clone(), from, to, shares, reason, overridden, gates };
             let flip = self.flip_record(before, made, by.clone());
             let (sender, recorded) = watch::channel(None);

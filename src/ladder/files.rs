@@ -364,7 +364,7 @@ fn judge_and_move(
                 shares,
                 reason: requested.reason,
                 overridden: allowed.overridden,
-                gates: allowed.gates,
+                gates: allowed.gates.recorded(&route.promote),
             })
         }
         Err(refusal) => {

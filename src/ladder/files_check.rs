@@ -1,7 +1,8 @@
 //! Whether new files may be put in force. They are refused as a whole if instances of the engine would lose their
-//! followers, if a route in `only` would go down without an acknowledgement or perform retries a second time, and, at a
-//! reload, if a creator in `live` would get a follower without a workflow or if other callers would be in a share.
-//! Files in force that are read once more are not refused for any of that ([`ReadKind::AppliedAgain`]).
+//! followers, if several families of instances would become one, if a route in `only` would go down without an
+//! acknowledgement or perform retries a second time, and, at a reload, if a creator in `live` would get a follower
+//! without a workflow or if other callers would be in a share. Files in force that are read once more are not refused
+//! for any of that ([`ReadKind::AppliedAgain`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,13 +10,13 @@ use std::sync::Arc;
 use super::gate::Gate;
 use super::gate_condition::UnknownRetries;
 use super::guard_latches::GuardLatches;
+use super::joined_families::JoinedFamilies;
 use super::orphans::OrphanReasons;
 use super::positions::{Positions, RoutePosition};
-use super::shared_ids::{self, CreatorWithOpenRuns, CreatorWithSharedIds, JoinedCreators};
 use super::types::{DeclaredFiles, FilesError, Move, ReadKind};
 use super::unknown_retries::unaccepted_sentence;
 use super::unlisted_ids::{self, UnlistedIds};
-use super::{files, leaving_only, orphans, plans, promote_changes, shares};
+use super::{files, joined_families, leaving_only, orphans, plans, promote_changes, shares};
 use crate::flag::{Route, State};
 use crate::names::RouteId;
 use crate::store::{StoreError, StoreHandle};
@@ -25,11 +26,6 @@ pub(super) struct PreparedFiles {
     declared: DeclaredFiles,
     unlisted_ids: UnlistedIds,
     orphans: OrphanReasons,
-    joined: JoinedCreators,
-    /// The joined creators of which an id is that of two instances.
-    shared_ids: Vec<CreatorWithSharedIds>,
-    /// The joined creators of which open runs may create instances.
-    open_runs: Vec<CreatorWithOpenRuns>,
     /// The families of which the engine might create instances at any moment when the instances were looked up.
     creating: BTreeSet<RouteId>,
 }
@@ -66,10 +62,8 @@ pub(super) struct CheckedFiles {
     pub moves: Vec<Move>,
     /// Whether they would leave instances of the engine without a route if there were some.
     pub may_orphan: bool,
-    /// Creators that they join.
-    pub joined: JoinedCreators,
-    /// Of these, at a start, those of which an id is that of two instances.
-    pub shared_ids: Vec<CreatorWithSharedIds>,
+    /// Families that they make one.
+    pub joined: JoinedFamilies,
 }
 
 /// Reads from the store what the check of new files needs, and asks for what the gates need. That may take long where
@@ -87,13 +81,9 @@ pub(super) async fn prepare(
     declared.routes = unlisted_ids::add(&unlisted_ids, &declared.routes);
     let families = before.families();
     let orphans = orphans::find(store, &families, &declared.routes).await?;
-    let joined = shared_ids::joined_creators(before, &declared.routes);
-    // Before the ids: a run that ends between the two searches is found by one of them.
-    let open_runs = joined.with_open_runs(store, &families.oldest_ids).await?;
-    let shared_ids = joined.with_shared_ids(gate).await?;
     gate.ask_for_files(before, &declared.routes).await;
     let creating = families.creating;
-    Ok(PreparedFiles { declared, unlisted_ids, orphans, joined, shared_ids, open_runs, creating })
+    Ok(PreparedFiles { declared, unlisted_ids, orphans, creating })
 }
 
 /// The positions under new files, and the flips that they make.
@@ -106,7 +96,8 @@ pub(super) fn check_and_apply(
     files: PreparedFiles,
     reading: ReadKind,
 ) -> Result<CheckedFiles, FilesError> {
-    let PreparedFiles { declared, unlisted_ids, orphans, joined, shared_ids, open_runs, creating: _ } = files;
+    let PreparedFiles { declared, unlisted_ids, orphans, creating: _ } = files;
+    let mut joined = joined_families::find(before, &declared.routes);
     let OrphanReasons { new: mut refused, known, may_orphan } = orphans;
     let asked = declared.plans.candidate_move.clone();
     let candidate_stays: Vec<String> = asked.into_iter().flat_map(|asked| gate.refused_move(before, &asked)).collect();
@@ -133,13 +124,12 @@ pub(super) fn check_and_apply(
     match reading {
         ReadKind::Reload => {
             refused.extend(changed_share_sentences);
-            refused.extend(shared_ids.iter().map(CreatorWithSharedIds::refusal));
-            refused.extend(open_runs.iter().map(CreatorWithOpenRuns::refusal));
+            refused.append(&mut joined.refusals);
         }
         ReadKind::AppliedAgain => refused.clear(),
         ReadKind::Start { .. } => {
-            let of_runs = open_runs.iter().map(CreatorWithOpenRuns::sentence);
-            changed_share_sentences.into_iter().chain(of_runs).for_each(|sentence| tracing::error!("{sentence}"));
+            changed_share_sentences.into_iter().for_each(|sentence| tracing::error!("{sentence}"));
+            refused.append(&mut joined.refusals);
         }
     }
     for (route, cause_at) in accepted {
@@ -159,7 +149,7 @@ pub(super) fn check_and_apply(
             tracing::error!(route = %position.route.id, "this route stays in `only`, although {sentence}");
         }
     }
-    Ok(CheckedFiles { after, moves, may_orphan, joined, shared_ids })
+    Ok(CheckedFiles { after, moves, may_orphan, joined })
 }
 
 /// A sentence for each creator in `live` or above that new files leave there and give a follower without a workflow. A

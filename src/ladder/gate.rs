@@ -12,12 +12,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::gate_condition::{GateCondition, Unmet};
+use super::gate_judgement::{JudgedGates, sentences};
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::{FlipSource, NextRung};
 use crate::clock;
-use crate::evidence::{self, Condition, Evidence, GateVerdict, JudgedRoute, RouteEvidence};
+use crate::evidence::{self, Condition, Evidence, JudgedRoute, RouteEvidence};
 use crate::flag::{Cohort, Freeze, Instance, Percent, Shares, State};
-use crate::store::{JudgedGate, Overridden};
+use crate::store::Overridden;
 
 /// Judges moves, by evidence and other conditions.
 pub(super) struct Gate {
@@ -56,7 +57,7 @@ pub(super) struct AllowedMove {
     /// What the gates that this move overrides still require, as sentences.
     pub still_required: Vec<String>,
     /// The gates on its way, as they were judged.
-    pub gates: Vec<JudgedGate>,
+    pub gates: JudgedGates,
 }
 
 impl Gate {
@@ -78,10 +79,10 @@ impl Gate {
         // What an earlier move overrode, and is still shut: it stays recorded while the route is above that gate.
         let earlier = self.overridden(positions, position, requested.to);
         let judged = self.judged_gates(positions, position, requested);
-        let (unmet, gates) = (judged.unmet(), judged.recorded(&position.route.promote));
+        let unmet = judged.unmet();
         let Some(reason) = requested.reason.clone().filter(|_| requested.force) else {
             return match unmet.is_empty() {
-                true => Ok(AllowedMove { overridden: earlier, still_required: unmet, gates }),
+                true => Ok(AllowedMove { overridden: earlier, still_required: unmet, gates: judged }),
                 false => Err(MoveRefusal::GateShut(unmet)),
             };
         };
@@ -113,7 +114,7 @@ impl Gate {
         let from = earlier.as_ref().map(|earlier| earlier.from).into_iter().chain(overridden_now).min();
         let reason = earlier.filter(|_| overridden_now.is_none()).map_or(reason, |earlier| earlier.reason);
         let overridden = from.map(|from| Overridden { from, reason, forced_at, by_this_move: overridden_now });
-        Ok(AllowedMove { overridden, still_required: unmet, gates })
+        Ok(AllowedMove { overridden, still_required: unmet, gates: judged })
     }
 
     /// The next rung up and the conditions for it; `None` on the highest rung.
@@ -321,11 +322,6 @@ pub(super) fn judged<'a>(
         live_share_is_all: position.inputs.shares.live == Percent::ALL,
         now: clock::now(),
     }
-}
-
-/// The conditions that do not hold, as sentences.
-pub(super) fn sentences(conditions: Vec<Condition>) -> impl Iterator<Item = String> {
-    conditions.into_iter().filter(|condition| condition.verdict != GateVerdict::Pass).map(|condition| condition.detail)
 }
 
 /// Why a move is impossible, whatever the evidence and even with force.

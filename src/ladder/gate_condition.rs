@@ -4,9 +4,8 @@
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use crate::flag::{Family, PinKey, Route, State};
-use crate::names::{RouteId, RunId};
-use crate::store::StoreError;
+use crate::flag::{Family, Route, State};
+use crate::names::RouteId;
 
 /// A condition of a gate that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,34 +51,6 @@ pub trait GateCondition: Send + Sync {
     /// A person has flipped this route by force to `live`, `only` or the state that it had, and the flip is in force:
     /// what came up until `at` is accepted. Must not wait. Nothing to do for a condition that waits for no person.
     fn accept(&self, _route: &Route, _at: Timestamp) {}
-    /// Ids of instances that would each be those of two if the routes with these ids became one: the engine has an
-    /// instance under an id of one group, and either arm has another one under an id of another group. Not all of them
-    /// if there are many.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    fn shared_instance_ids<'a>(
-        &'a self,
-        _groups: &'a [Vec<RouteId>],
-    ) -> BoxFuture<'a, Result<Vec<SharedInstanceId>, StoreError>> {
-        Box::pin(std::future::ready(Ok(Vec::new())))
-    }
-    /// Records each of these ids as a collision, because the routes become one nevertheless. When this returns, a
-    /// restart finds the collisions too, and the engine waits until a person accepts them.
-    fn record_shared_ids<'a>(&'a self, _found: &'a [SharedInstanceId]) -> BoxFuture<'a, ()> {
-        Box::pin(std::future::ready(()))
-    }
-}
-
-/// An id of an instance of the engine that another instance has too, in the family of another route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SharedInstanceId {
-    /// The key of the engine's pin.
-    pub pin: PinKey,
-    /// The run that pinned it.
-    pub run: Option<RunId>,
-    /// The id of the other route.
-    pub other: RouteId,
 }
 
 /// The instances of a family that legacy has and that have not ended.

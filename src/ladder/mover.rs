@@ -71,10 +71,9 @@ impl Mover {
         let has_served = !store.is_new() || !before.rows().is_empty();
         let prepared = prepare(&store, &gate, &before, declared).await?;
         let guards = GuardLatches::from_store(guards);
-        let CheckedFiles { after, moves, joined, shared_ids: found, .. } =
+        let CheckedFiles { after, moves, joined, .. } =
             check_and_apply((&gate, &guards), &before, prepared, ReadKind::Start { has_served })?;
-        // Before the store has the joined creators: the next start does not look for this again.
-        joined.record(&found, &gate).await;
+        joined.log_accepted();
         for position in after.routes.values().filter(|at| gate.is_only_on_copy(&after, at)) {
             tracing::error!(
                 route = %position.route.id,
@@ -172,7 +171,7 @@ impl Mover {
                 Err(error) => tracing::warn!(%error, "it is not known whether the new files follow up all instances"),
             }
         }
-        joined.record_given_out_meanwhile(&self.gate).await;
+        joined.log_accepted();
         Ok(flips)
     }
 
@@ -292,7 +291,7 @@ impl Mover {
         // declaration, so that the move is not judged again.
         let (now, before) = (position.declared(), positions.clone());
         let AllowedMove { overridden, still_required, gates } = allowed;
-        let (shares, reason) = (requested.shares, requested.reason);
+        let (shares, reason, gates) = (requested.shares, requested.reason, gates.recorded(&position.route.promote));
         let made = Move { route: route.clone(), from, to, shares, reason, overridden, gates };
         let flip = self.flip_record(&positions, made, request.by.clone());
         positions.set_declaration_of_flipped(route, now);

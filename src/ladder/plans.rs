@@ -15,8 +15,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::declared_plans::{CandidateMove, DeclaredPlans};
-use super::gate::{Gate, judged, sentences};
-use super::judged_gates::recorded_gate;
+use super::gate::{Gate, judged};
+use super::gate_judgement::{recorded_gate, sentences};
 use super::live_basis;
 use super::positions::{Positions, RoutePosition, plans_from_store};
 use super::types::FlipSource;

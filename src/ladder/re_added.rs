@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::gate::{Gate, RequestedMove};
-use super::judged_gates::recorded_gate;
+use super::gate_judgement::recorded_gate;
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use super::types::{FlipSource, Move, NextRung};
 use crate::flag::{Route, State};
@@ -62,7 +62,7 @@ pub(super) fn judge(positions: &Positions, position: &mut RoutePosition, gate: &
         && let Ok(allowed) = gate.judge(positions, position, &by_force)
     {
         (position.inputs.requested, overridden, shut) = (wanted, allowed.overridden, None);
-        gates.extend(allowed.gates);
+        gates.extend(allowed.gates.recorded(&position.route.promote));
         position.overrides_gate = overridden.as_ref().is_some_and(|overridden| overridden.from < State::Live);
     }
     let to = position.rung();

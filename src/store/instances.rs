@@ -94,9 +94,6 @@ pub struct LegacyInstance {
     pub is_twin_incomplete: bool,
 }
 
-/// The result of [`InstanceStore::ids_under_both`].
-pub type IdsUnderBoth = Result<Vec<(Arc<str>, Option<RunId>)>, StoreError>;
-
 /// Keeps what is known of instances. A store that does not override these methods knows nothing of any.
 pub trait InstanceStore: Send + Sync {
     /// Records changes. After this returns, a restart finds them.
@@ -123,13 +120,6 @@ pub trait InstanceStore: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<LegacyInstance>, StoreError>> {
         let _ = (family, after, limit);
-        Box::pin(ready(Ok(Vec::new())))
-    }
-    /// Instances that the engine has, or is about to have, with a pin under the id `engine`, and whose id another
-    /// instance has under the id `other`: one of legacy, also if it has ended, or one that another run pinned. At most
-    /// `limit`, the oldest first: each id with the run of the pin.
-    fn ids_under_both(&self, engine: RouteId, other: RouteId, limit: usize) -> BoxFuture<'_, IdsUnderBoth> {
-        let _ = (engine, other, limit);
         Box::pin(ready(Ok(Vec::new())))
     }
 }

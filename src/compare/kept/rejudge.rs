@@ -132,13 +132,13 @@ impl ReadPair {
         if places(&again.differences) == places(found) { Ok(again) } else { Err(NotJudged::NotReproduced) }
     }
 
-    /// Judges a pair of which [`ReadPair::check_reproduces`] is known.
+    /// Judges a pair of which [`ReadPair::check_reproduces`] is known. `was_cut`: whether that comparison is truncated.
     ///
     /// # Errors
     /// Why it cannot be judged.
     pub(in crate::compare) fn judge(
         &self,
-        found: &[Difference],
+        (found, was_cut): (&[Difference], bool),
         in_force: &Rules,
         rules: &Rules,
         bounds: &CompareBounds,
@@ -168,7 +168,7 @@ impl ReadPair {
         if self.was_encoded && rules.headers.contains(&http::header::CONTENT_ENCODING) {
             return Err(NotJudged::Redacted("headers.content-encoding".to_owned()));
         }
-        Ok(Rejudged { comparison, still, new, was_cut: false })
+        Ok(Rejudged { comparison, still, new, was_cut })
     }
 }
 
@@ -186,7 +186,7 @@ pub fn rejudge(
 ) -> Result<Rejudged, NotJudged> {
     let read = ReadPair::of(kept)?;
     let was_cut = read.check_reproduces(found, in_force, bounds, expired)?.truncated;
-    read.judge(found, in_force, rules, bounds, expired).map(|judged| Rejudged { was_cut, ..judged })
+    read.judge((found, was_cut), in_force, rules, bounds, expired)
 }
 
 fn named(mut paths: Vec<String>) -> String {

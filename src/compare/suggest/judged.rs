@@ -50,6 +50,8 @@ pub struct SuggestContext<'a> {
 pub(super) struct JudgedSample<'a> {
     pub(super) read: ReadPair,
     pub(super) found: &'a [Difference],
+    /// Whether the list of its differences is cut.
+    was_cut: bool,
     pub(super) compared_ns: i128,
     /// How many pairs it stands for.
     pub(super) pairs: f64,
@@ -104,7 +106,7 @@ impl<'a> JudgedSamples<'a> {
         let mut evaluation = Evaluation { differences: Vec::new(), has_new: false };
         for sample in &self.samples {
             let SuggestContext { in_force, bounds, expired, .. } = self.context;
-            let left = match sample.read.judge(sample.found, in_force, &rules, bounds, *expired) {
+            let left = match sample.read.judge((sample.found, sample.was_cut), in_force, &rules, bounds, *expired) {
                 Ok(Rejudged { comparison, new, .. }) if !comparison.truncated => {
                     evaluation.has_new |= !new.is_empty();
                     comparison.differences
@@ -127,7 +129,7 @@ impl<'a> JudgedSample<'a> {
     fn of(sample: &SuggestSample<'a>, pairs: f64, context: &SuggestContext<'_>) -> Option<Self> {
         let SuggestSample { kept, differences, compared_ns } = sample;
         let read = ReadPair::of(kept).ok()?;
-        read.check_reproduces(differences, context.in_force, context.bounds, context.expired).ok()?;
+        let again = read.check_reproduces(differences, context.in_force, context.bounds, context.expired).ok()?;
         let documents = {
             let legacy = ComparedBody::of(&read.legacy, context.bounds).ok()?;
             let engine = ComparedBody::of(&read.engine, context.bounds).ok()?;
@@ -137,7 +139,8 @@ impl<'a> JudgedSample<'a> {
         let asked = json!([asked("method"), asked("path"), asked("query"), asked("body")]);
         // Placeholders of different pairs say nothing about each other.
         let asked = (!holds_masked(&asked)).then(|| asked.to_string());
-        Some(Self { read, found: *differences, compared_ns: *compared_ns, pairs, documents, asked })
+        let was_cut = again.truncated;
+        Some(Self { read, found: *differences, was_cut, compared_ns: *compared_ns, pairs, documents, asked })
     }
 
     fn read_differences(&self, context: &SuggestContext<'_>) -> Vec<Difference> {

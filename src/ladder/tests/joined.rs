@@ -1,38 +1,8 @@
 //! Routes that become one (`was`) and are separated again: ids of instances that they have in common, retry keys, and
 //! why the joined route is as low as it is.
 
-use std::sync::Mutex;
-
-use futures_util::future::BoxFuture;
-
 use super::captured_log::capture_log;
 use super::*;
-use crate::flag::PinKey;
-
-/// Knows the pin of an instance of the engine under `create` and another instance with that id under `other`.
-#[derive(Default)]
-struct SharedIds {
-    recorded: Mutex<Vec<SharedInstanceId>>,
-}
-
-fn shared_id() -> SharedInstanceId {
-    SharedInstanceId { pin: PinKey { family: "create".into(), id: "17".into() }, run: None, other: "other".into() }
-}
-
-impl GateCondition for SharedIds {
-    fn shared_instance_ids<'a>(
-        &'a self,
-        groups: &'a [Vec<RouteId>],
-    ) -> BoxFuture<'a, Result<Vec<SharedInstanceId>, StoreError>> {
-        let group_of = |id: &str| groups.iter().position(|group| group.iter().any(|other| other.as_str() == id));
-        let are_apart = group_of("create").zip(group_of("other")).is_some_and(|(one, other)| one != other);
-        Box::pin(std::future::ready(Ok(are_apart.then(shared_id).into_iter().collect())))
-    }
-    fn record_shared_ids<'a>(&'a self, found: &'a [SharedInstanceId]) -> BoxFuture<'a, ()> {
-        self.recorded.lock().unwrap().extend_from_slice(found);
-        Box::pin(std::future::ready(()))
-    }
-}
 
 /// `create`, and another creator.
 fn two_creators() -> DeclaredFiles {
@@ -56,91 +26,99 @@ fn one_creator(id: &str, was: &[&str]) -> DeclaredFiles {
     })
 }
 
+/// Why these files are refused, by a reload or by a start. Afterwards the earlier files are in force again.
+async fn refusal(
+    fixture: Fixture,
+    (earlier, next): (DeclaredFiles, DeclaredFiles),
+    is_start: bool,
+) -> (Fixture, String) {
+    if !is_start {
+        let refused = fixture.ladder.reload(next, || panic!("it is not recorded")).await.unwrap_err();
+        return (fixture, refused.to_string());
+    }
+    let Fixture { store, evidence, ladder } = fixture;
+    drop(ladder);
+    let refused = open_with(next, &store, &evidence, vec![]).await.err().unwrap().to_string();
+    let ladder = open_with(earlier, &store, &evidence, vec![]).await.unwrap();
+    (Fixture { store, evidence, ladder }, refused)
+}
+
 #[tokio::test]
-async fn creators_with_an_id_in_common_are_not_joined_by_a_reload() {
+async fn creators_are_joined_only_by_a_new_force() {
     for (id, was) in [("new", &["create", "other"][..]), ("create", &["other"]), ("other", &["create"])] {
-        let store = Arc::new(FailingStore::default());
-        let evidence = Evidence::load(store.clone()).await.unwrap();
-        let shared = Arc::new(SharedIds::default());
-        let ladder = open_with(two_creators(), &store, &evidence, vec![shared.clone()]).await.unwrap();
-        // A rename joins nothing.
-        let renamed =
-            edited(two_creators(), "other", |route| (route.id, route.was) = ("o".into(), vec!["other".into()]));
-        ladder.reload(renamed, || {}).await.unwrap();
-        ladder.reload(two_creators(), || {}).await.unwrap();
+        let joined =
+            |force: Option<&str>| edited(one_creator(id, was), id, |route| route.force = force.map(str::to_owned));
+        for is_start in [false, true] {
+            let mut fixture = Fixture::open(two_creators()).await;
+            // A rename joins nothing.
+            let renamed =
+                edited(two_creators(), "other", |route| (route.id, route.was) = ("o".into(), vec!["other".into()]));
+            fixture = fixture.next(renamed, is_start).await;
+            fixture = fixture.next(two_creators(), is_start).await;
 
-        let refused =
-            ladder.reload(one_creator(id, was), || panic!("it is not recorded")).await.unwrap_err().to_string();
-        let expected = "the id `17` is that of an instance of the engine under `create` and may be that of another \
-                        instance under `other`";
-        let way_out = format!("say so with `force: {{ reason: … }}` in the file of `{id}`");
-        assert!(refused.contains(&way_out), "{refused}");
-        assert!(refused.contains(expected) && refused.contains(&format!("`{id}` joins several")), "{refused}");
-        assert_eq!(shared.recorded.lock().unwrap().len(), 0);
+            let (mut fixture, refused) = refusal(fixture, (two_creators(), joined(None)), is_start).await;
+            let sentence = format!("`{id}` joins several routes (`create`, `other`)");
+            let way_out = format!("say so with `force: {{ reason: … }}` in the file of `{id}`");
+            assert!(refused.contains(&sentence) && refused.contains(&way_out), "{refused}");
 
-        // A start is not refused, and the collision is recorded. Afterwards the routes are one.
-        drop(ladder);
-        for start in 1..=2 {
             let (log, _guard) = capture_log();
-            let ladder = open_with(one_creator(id, was), &store, &evidence, vec![shared.clone()]).await.unwrap();
-            ladder.reload(one_creator(id, was), || {}).await.unwrap();
-            assert_eq!(*shared.recorded.lock().unwrap(), [shared_id()], "start {start}");
+            fixture = fixture.next(joined(Some("one space")), is_start).await;
+            // They are one route now, also without `force`.
+            fixture.next(joined(None), is_start).await;
             let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
-            assert_eq!(log.contains(expected), start == 1, "{log}");
+            let said = "Its file says that they are from one space (`force`): one space";
+            assert_eq!(log.matches(said).count(), 1, "{log}");
         }
     }
 }
 
-/// The files say that the ids come from one space: an id is that of one instance.
+/// A reason that one of the routes had before was written for something else.
 #[tokio::test]
-async fn the_force_of_a_joined_creator_says_that_the_ids_come_from_one_space() {
-    let accepting =
-        || edited(one_creator("new", &["create", "other"]), "new", |route| route.force = Some("one".into()));
-    for is_start in [false, true] {
-        let store = Arc::new(FailingStore::default());
-        let evidence = Evidence::load(store.clone()).await.unwrap();
-        let shared = Arc::new(SharedIds::default());
-        let ladder = open_with(two_creators(), &store, &evidence, vec![shared.clone()]).await.unwrap();
-        let fixture = Fixture { store, evidence, ladder };
-        fixture.begin_run("other", Some("other")).await;
-        let (log, _guard) = capture_log();
-        let Fixture { store, evidence, mut ladder } = fixture;
-        if is_start {
-            drop(ladder);
-            ladder = open_with(accepting(), &store, &evidence, vec![shared.clone()]).await.unwrap();
-        } else {
-            ladder.reload(accepting(), || {}).await.unwrap();
-        }
-        // They are one route now, also without `force`.
-        ladder.reload(one_creator("new", &["create", "other"]), || {}).await.unwrap();
-        assert_eq!(shared.recorded.lock().unwrap().len(), 0, "start: {is_start}");
-        let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
-        assert_eq!(log.matches("it is not examined whether an id is that of two instances").count(), 1, "{log}");
-    }
+async fn an_earlier_force_joins_no_creators() {
+    let forced = |files: DeclaredFiles, id: &str| edited(files, id, |route| route.force = Some("a drill".into()));
+    let fixture = Fixture::open(forced(two_creators(), "create")).await;
+    let joined = forced(one_creator("create", &["other"]), "create");
+    let (_, refused) = refusal(fixture, (two_creators(), joined), false).await;
+    assert!(refused.contains("with a reason that is new in this edit"), "{refused}");
 }
 
-/// What the run creates may get an id that an instance of the other route has.
+/// Requests about instances of `other` go to a follower of `create`, without any `was`.
 #[tokio::test]
-async fn creators_are_not_joined_by_a_reload_while_one_of_them_has_an_open_run() {
-    let mut fixture = Fixture::open(two_creators()).await;
-    fixture.begin_run("other", Some("other")).await;
-    let refused = fixture.ladder.reload(one_creator("new", &["create", "other"]), || {}).await.unwrap_err().to_string();
-    let sentence = "`new` joins several routes that create instances, and open runs may still create some (1 run of \
-                    `other`)";
-    assert!(refused.contains(sentence) && refused.contains("Wait until they have ended, or cancel them"), "{refused}");
-    // A start is not refused. Afterwards the routes are one.
-    for start in 1..=2 {
-        let (log, _guard) = capture_log();
-        fixture = fixture.restart(one_creator("new", &["create", "other"])).await;
-        let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
-        assert_eq!(log.contains(sentence), start == 1, "{log}");
+async fn a_follower_takes_over_no_requests_about_instances_of_another_creator() {
+    const OTHER: &str = "follow.other";
+    let follows = |route: &mut Route, creator: &str| {
+        let key = crate::flag::InstanceKeySource::Path("id".into());
+        route.instance = Some(Instance::Follows { creator: creator.into(), key });
+    };
+    let both = || {
+        let mut files = two_creators();
+        let mut follower = (**files.routes.iter().find(|route| route.id.as_str() == "follow").unwrap()).clone();
+        (follower.id, follower.matches.path) = (OTHER.into(), "/others/{id}".into());
+        follows(&mut follower, "other");
+        files.routes.push(Arc::new(follower));
+        files
+    };
+    let without = |mut files: DeclaredFiles, id: &str| {
+        files.routes.retain(|route| route.id.as_str() != id);
+        files
+    };
+    let wide = |route: &mut Route| route.matches.path = "/{kind}/{id}".into();
+    let of_another_creator = || edited(both(), OTHER, |route| follows(route, "create"));
+    let by_a_wider_match = || edited(without(both(), OTHER), "follow", wide);
+    for (taken, by) in [(of_another_creator as fn() -> _, OTHER), (by_a_wider_match, "follow")] {
+        for is_start in [false, true] {
+            let (fixture, refused) = refusal(Fixture::open(both()).await, (both(), taken()), is_start).await;
+            let sentence = format!(
+                "`{by}` follows up what `create` creates, and gets requests of `{OTHER}` about instances of `other`"
+            );
+            assert!(refused.contains(&sentence), "{refused}");
+            let forced = edited(taken(), by, |route| route.force = Some("one space".into()));
+            fixture.next(forced, is_start).await.next(taken(), is_start).await;
+        }
     }
-    fixture.ladder.reload(one_creator("new", &["create", "other"]), || {}).await.unwrap();
-
-    // Runs that create nothing.
-    let fixture = Fixture::open(two_creators()).await;
-    fixture.begin_run("other", None).await;
-    fixture.ladder.reload(one_creator("new", &["create", "other"]), || {}).await.unwrap();
+    // The wider match leaves these requests to the other follower, whose match is more specific.
+    let fixture = Fixture::open(both()).await;
+    fixture.next(edited(both(), "follow", wide), false).await;
 }
 
 #[tokio::test]

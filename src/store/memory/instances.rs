@@ -14,8 +14,8 @@ use crate::flag::{Arm, PinKey};
 use crate::names::{RouteId, RunId};
 use crate::store::instances::UNKNOWN_ID;
 use crate::store::{
-    AdoptionState, IdsUnderBoth, InstanceChange, InstanceCount, InstanceStore, LegacyInstance, PinAdoption,
-    PinCollision, PinCollisionStore, PinRecord, StoreError,
+    AdoptionState, InstanceChange, InstanceCount, InstanceStore, LegacyInstance, PinAdoption, PinCollision,
+    PinCollisionStore, PinRecord, StoreError,
 };
 
 impl Tables {
@@ -136,21 +136,6 @@ impl Tables {
         let of_family = rest.take_while(|(key, _)| key.family == *family);
         of_family.filter(|(_, instance)| instance.ended.is_none()).take(limit).map(|(key, at)| shown(key, at)).collect()
     }
-
-    pub(super) fn ids_under_both(
-        &self,
-        engine: &RouteId,
-        other: &RouteId,
-        limit: usize,
-    ) -> Vec<(Arc<str>, Option<RunId>)> {
-        let has_other = |pin: &PinRecord| {
-            let key = PinKey { family: other.clone(), id: pin.key.id.clone() };
-            let is_pinned = self.pins().get(&key).is_some_and(|of_other| of_other.run != pin.run);
-            is_pinned || self.instances.legacy.contains_key(&key)
-        };
-        let pins = self.pins().iter().filter(|pin| pin.arm == Arm::Engine && pin.key.family == *engine);
-        pins.filter(|pin| has_other(pin)).take(limit).map(|pin| (pin.key.id.clone(), pin.run)).collect()
-    }
 }
 
 /// Whether the instance of a pin is the engine's for good, as far as adoption is concerned.
@@ -187,10 +172,6 @@ impl InstanceStore for MemoryStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<LegacyInstance>, StoreError>> {
         self.with(|tables| tables.legacy_instances(&family, after, limit))
-    }
-
-    fn ids_under_both(&self, engine: RouteId, other: RouteId, limit: usize) -> BoxFuture<'_, IdsUnderBoth> {
-        self.with(|tables| tables.ids_under_both(&engine, &other, limit))
     }
 }
 

@@ -12,15 +12,14 @@ use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 
 use super::PostgresStore;
-use super::columns::{Result, column, run_id, sql_limit, time, utf8_text};
+use super::columns::{Result, column, sql_limit, time, utf8_text};
 use super::pool::Pool;
 use crate::flag::{Arm, PinKey};
 use crate::names::RouteId;
 use crate::store::encoded::nanos;
 use crate::store::instances::UNKNOWN_ID;
 use crate::store::{
-    IdsUnderBoth, InstanceChange, InstanceCount, InstanceStore, LegacyInstance, PinCollision, PinCollisionStore,
-    StoreError,
+    InstanceChange, InstanceCount, InstanceStore, LegacyInstance, PinCollision, PinCollisionStore, StoreError,
 };
 
 impl InstanceStore for PostgresStore {
@@ -43,10 +42,6 @@ impl InstanceStore for PostgresStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<LegacyInstance>>> {
         legacy_instances(&self.pool, family, after, limit).boxed()
-    }
-
-    fn ids_under_both(&self, engine: RouteId, other: RouteId, limit: usize) -> BoxFuture<'_, IdsUnderBoth> {
-        ids_under_both(&self.pool, engine, other, limit).boxed()
     }
 }
 
@@ -281,20 +276,4 @@ async fn legacy_instances(
     let after = after.as_deref().map(str::as_bytes);
     let make = || sqlx::query(text).bind(family.as_str()).bind(after).bind(sql_limit(limit));
     pool.query(make).await?.iter().map(shown).collect()
-}
-
-async fn ids_under_both(pool: &Pool, engine: RouteId, other: RouteId, limit: usize) -> IdsUnderBoth {
-    let text = "SELECT id, run_id FROM pins WHERE family = $1 AND arm = 'engine' AND ( \
-                    EXISTS (SELECT FROM legacy_instances other \
-                        WHERE other.family = $2 AND sha256(other.id) = sha256(pins.id)) \
-                    OR EXISTS (SELECT FROM pins other WHERE other.family = $2 AND sha256(other.id) = sha256(pins.id) \
-                        AND other.run_id IS DISTINCT FROM pins.run_id)) \
-                ORDER BY pos LIMIT $3";
-    let make = || sqlx::query(text).bind(engine.as_str()).bind(other.as_str()).bind(sql_limit(limit));
-    let found = pool.query(make).await?;
-    let shown = |row: &PgRow| {
-        let run = column::<Option<&[u8]>>(row, 1)?.map(run_id).transpose()?;
-        Ok((utf8_text(column(row, 0)?)?.into(), run))
-    };
-    found.iter().map(shown).collect()
 }

@@ -10,13 +10,11 @@ use super::SqliteStore;
 use super::other_writes::RecordWrite;
 use super::read::{read_error, sql_limit, time};
 use super::readers::Readers;
-use super::stored_state::run_id;
 use crate::flag::{Arm, PinKey};
 use crate::names::RouteId;
 use crate::store::instances::UNKNOWN_ID;
 use crate::store::{
-    IdsUnderBoth, InstanceChange, InstanceCount, InstanceStore, LegacyInstance, PinCollision, PinCollisionStore,
-    StoreError,
+    InstanceChange, InstanceCount, InstanceStore, LegacyInstance, PinCollision, PinCollisionStore, StoreError,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -41,10 +39,6 @@ impl InstanceStore for SqliteStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<LegacyInstance>>> {
         legacy_instances(&self.readers, family, after, limit).boxed()
-    }
-
-    fn ids_under_both(&self, engine: RouteId, other: RouteId, limit: usize) -> BoxFuture<'_, IdsUnderBoth> {
-        ids_under_both(&self.readers, engine, other, limit).boxed()
     }
 }
 
@@ -122,15 +116,4 @@ async fn legacy_instances(
     let after = after.as_deref().unwrap_or(UNKNOWN_ID);
     let query = sqlx::query_as(text).bind(family.as_str()).bind(after).bind(sql_limit(limit));
     query.fetch_all(readers.pool()?).await.map_err(read_error)?.into_iter().map(shown).collect()
-}
-
-async fn ids_under_both(readers: &Readers, engine: RouteId, other: RouteId, limit: usize) -> IdsUnderBoth {
-    let text = "SELECT id, run_id FROM pins WHERE family = ?1 AND arm = 'engine' AND ( \
-                    EXISTS (SELECT 1 FROM legacy_instances other WHERE other.family = ?2 AND other.id = pins.id) \
-                    OR EXISTS (SELECT 1 FROM pins other WHERE other.family = ?2 AND other.id = pins.id \
-                        AND other.run_id IS NOT pins.run_id)) \
-                ORDER BY pos LIMIT ?3";
-    let query = sqlx::query_as(text).bind(engine.as_str()).bind(other.as_str()).bind(sql_limit(limit));
-    let rows: Vec<(String, Option<Vec<u8>>)> = query.fetch_all(readers.pool()?).await.map_err(read_error)?;
-    Ok(rows.into_iter().map(|(id, run)| (id.into(), run.and_then(run_id))).collect())
 }

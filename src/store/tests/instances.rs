@@ -13,7 +13,6 @@ on_every_store! {
     unknown_instances_are_told_apart,
     twins_that_are_incomplete_are_counted_until_their_instances_end,
     legacys_instances_are_listed_in_pages,
-    ids_that_instances_of_two_families_have_are_found,
 }
 
 fn key(id: &str) -> PinKey {
@@ -183,38 +182,6 @@ async fn legacys_instances_are_listed_in_pages(which: StoreKind) {
     expected.remove(7);
     expected.sort();
     assert_eq!(found, expected);
-}
-
-async fn ids_that_instances_of_two_families_have_are_found(which: StoreKind) {
-    let fixture = StoreFixture::new(which).await;
-    let pin_in =
-        |family: &str, id: &str, arm: Arm| NewPin { key: PinKey { family: family.into(), id: id.into() }, arm };
-    let engine = ["1", "2", "3", "4", "5"].map(|id| pin_in("f", id, Arm::Engine));
-    for (n, pins) in [
-        (1, engine.to_vec()),
-        // One of both families by the same run is one instance.
-        (2, vec![pin_in("f", "6", Arm::Engine), pin_in("g", "6", Arm::Engine)]),
-        (3, vec![pin_in("g", "1", Arm::Engine), pin_in("g", "2", Arm::Legacy), pin_in("h", "5", Arm::Engine)]),
-    ] {
-        fixture.store.append(Append { pins, ..append(run_id(n), 1, 1) }.into()).await.unwrap();
-    }
-    let of_g = |id: &str| PinKey { family: "g".into(), id: id.into() };
-    let seen = [of_g("3"), of_g("9"), key("4")].map(|key| InstanceChange::LegacySeen(key, at(1)));
-    change(&fixture, &seen).await;
-    change(
-        &fixture,
-        &[InstanceChange::LegacyEnded(of_g("3"), at(2)), InstanceChange::LegacyUnknown("g".into(), at(2))],
-    )
-    .await;
-    let found = async |engine: &str, other: &str, limit: usize| {
-        let found = fixture.store.ids_under_both(engine.into(), other.into(), limit).await.unwrap();
-        found.into_iter().map(|(id, run)| (id.to_string(), run)).collect::<Vec<_>>()
-    };
-    let expected = ["1", "2", "3"].map(|id| (id.to_owned(), Some(run_id(1))));
-    assert_eq!(found("f", "g", 9).await, expected);
-    assert_eq!(found("f", "g", 2).await, expected[..2]);
-    assert_eq!(found("g", "f", 9).await, [("1".to_owned(), Some(run_id(3)))]);
-    assert_eq!(found("g", "h", 9).await, []);
 }
 
 /// The pins that a store of the version before had, of which the twins are instances of legacy.

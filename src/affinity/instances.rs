@@ -163,9 +163,9 @@ impl Instances {
         }
         let state = self.state();
         let is_seen = |change: &&InstanceChange| match change {
-            InstanceChange::LegacySeen(key, _) | InstanceChange::LegacyListed(key, _) => {
-                family.ids().any(|id| *id == key.family)
-            }
+            InstanceChange::LegacySeen(key, _)
+            | InstanceChange::LegacyListed(key, _)
+            | InstanceChange::LegacyCreated(key, _) => family.ids().any(|id| *id == key.family),
             _ => false,
         };
         found.legacy_waiting = state.waiting.iter().filter(is_seen).count() as u64;

@@ -207,10 +207,6 @@ impl StoreAffinity {
         None
     }
 
-    fn legacy_has(&self, keys: &RetryKeys) -> bool {
-        self.tries.arm(&keys.scoped, Instant::now()) == Some(Arm::Legacy)
-    }
-
     fn take_key_for_legacy(&self, key: RetryKey) -> Option<TakenKey> {
         let (is_retry, note) = self.tries.take_for_legacy(key, Instant::now(), || self.keys.note(key))?;
         Some(TakenKey { key, is_retry, note })
@@ -260,7 +256,7 @@ impl StoreAffinity {
             }
             // A try of the caller that legacy has says nothing about one in another scope, which the engine may have.
             Some(Arm::Legacy) => {
-                let others = earlier.keys.iter().copied().filter(|other| !self.legacy_has(other));
+                let others = earlier.keys.iter().copied().filter(|other| !self.legacy_has(&other.scoped));
                 if let Some(held) = self.why_engine_may_have_it(others, keys.is_verified(), body) {
                     return Err(held);
                 }

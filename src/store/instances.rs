@@ -27,6 +27,8 @@ pub enum InstanceChange {
     /// Legacy says that it has this instance and that it has not ended: it is alive, also if it was taken for ended. No
     /// effect on an instance that the engine has adopted: legacy has released it, whatever it lists.
     LegacyListed(PinKey, Timestamp),
+    /// As [`InstanceChange::LegacyListed`], because legacy's reply to a create gave out the id at this time.
+    LegacyCreated(PinKey, Timestamp),
     /// Legacy's instance has ended.
     LegacyEnded(PinKey, Timestamp),
     /// The twin of legacy's instance lacks something that legacy did to the instance.
@@ -92,6 +94,8 @@ pub struct LegacyInstance {
     pub ended: Option<Timestamp>,
     /// Whether its twin lacks something that legacy did.
     pub is_twin_incomplete: bool,
+    /// Whether a reply of legacy to a create gave out the id, as far as is known: an earlier version did not note it.
+    pub is_created: bool,
 }
 
 /// Keeps what is known of instances. A store that does not override these methods knows nothing of any.

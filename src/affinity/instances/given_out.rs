@@ -5,11 +5,11 @@ use jiff::Timestamp;
 use super::Instances;
 use super::recorded::Report;
 use crate::flag::{InstanceKey, PinKey};
-use crate::store::StoreError;
+use crate::store::{LegacyInstance, StoreError};
 
 impl Instances {
     /// Whether legacy gave out this id before the engine did, with a run that began at this time. A reply of legacy
-    /// to a create that this process has seen counts whenever it came: the run itself calls services, not this proxy.
+    /// to a create counts whenever it came: the run itself calls services, not this proxy.
     pub(in crate::affinity) async fn legacy_had(
         &self,
         instance: &InstanceKey,
@@ -31,7 +31,8 @@ impl Instances {
             return Ok(true);
         }
         for key in keys {
-            if self.store.legacy_instance(key).await?.is_some_and(|known| is_before(known.seen)) {
+            let shows = |known: LegacyInstance| known.is_created || is_before(known.seen);
+            if self.store.legacy_instance(key).await?.is_some_and(shows) {
                 return Ok(true);
             }
         }

@@ -39,7 +39,7 @@ impl Instances {
                 state.recorded.forget(&Report::LegacyEnded(key.clone()));
                 state.recorded.insert(Report::LegacySeen(key.clone()), clock::now());
                 drop(state);
-                self.record(Report::LegacyCreated(key.clone()), |at| InstanceChange::LegacyListed(key, at));
+                self.record(Report::LegacyCreated(key.clone()), |at| InstanceChange::LegacyCreated(key, at));
             }
             (Arm::Legacy, _, false) => {
                 let key = key.stored_key();
@@ -117,7 +117,10 @@ impl Instances {
         mut changes: Vec<InstanceChange>,
     ) -> Result<Vec<InstanceChange>, StoreError> {
         let has_other_ids = family.ids().nth(1).is_some();
-        if !has_other_ids || !changes.iter().any(|change| matches!(change, InstanceChange::LegacyListed(..))) {
+        let is_listed = |change: &InstanceChange| {
+            matches!(change, InstanceChange::LegacyListed(..) | InstanceChange::LegacyCreated(..))
+        };
+        if !has_other_ids || !changes.iter().any(is_listed) {
             return Ok(changes);
         }
         let counts = self.store.adoption_counts().await?;
@@ -138,7 +141,7 @@ impl Instances {
             }
         }
         changes.retain(|change| match change {
-            InstanceChange::LegacyListed(key, _) => !adopted.contains(&key.id),
+            InstanceChange::LegacyListed(key, _) | InstanceChange::LegacyCreated(key, _) => !adopted.contains(&key.id),
             _ => true,
         });
         Ok(changes)

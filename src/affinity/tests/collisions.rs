@@ -145,11 +145,13 @@ async fn an_id_from_the_engine_that_legacy_gave_out_before_is_a_collision() {
 /// before the rerun began.
 #[tokio::test]
 async fn what_an_earlier_run_of_the_job_created_at_legacy_is_no_collision() {
-    for (shown_at_s, expected) in [(2_000, false), (500, true)] {
+    let (listed, created) =
+        (InstanceChange::LegacyListed as fn(_, _) -> _, InstanceChange::LegacyCreated as fn(_, _) -> _);
+    // A create through this proxy is none of the run's.
+    for (shown, shown_at_s, expected) in [(listed, 2_000, false), (listed, 500, true), (created, 2_000, true)] {
         let store = Arc::new(crate::store::MemoryStore::new());
         let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-        let shown =
-            InstanceChange::LegacyListed(pin("17", Arm::Legacy).key, Timestamp::from_second(shown_at_s).unwrap());
+        let shown = shown(pin("17", Arm::Legacy).key, Timestamp::from_second(shown_at_s).unwrap());
         store.change_instances(vec![shown]).await.unwrap();
         let (new, first, rerun) = (pin("17", Arm::Engine), earlier(), later());
         store.append(Arc::new(Append { pins: vec![new.clone()], ..rerun_of(first, rerun) })).await.unwrap();

@@ -105,7 +105,8 @@ async fn a_follower_takes_over_no_requests_about_instances_of_another_creator() 
     let wide = |route: &mut Route| route.matches.path = "/{kind}/{id}".into();
     let of_another_creator = || edited(both(), OTHER, |route| follows(route, "create"));
     let by_a_wider_match = || edited(without(both(), OTHER), "follow", wide);
-    for (taken, by) in [(of_another_creator as fn() -> _, OTHER), (by_a_wider_match, "follow")] {
+    let cases: [(&dyn Fn() -> DeclaredFiles, &str); 2] = [(&of_another_creator, OTHER), (&by_a_wider_match, "follow")];
+    for (taken, by) in cases {
         for is_start in [false, true] {
             let (fixture, refused) = refusal(Fixture::open(both()).await, (both(), taken()), is_start).await;
             let sentence = format!(

@@ -23,6 +23,7 @@ pub(super) struct StoredLegacyInstance {
     pub(super) seen: Timestamp,
     pub(super) ended: Option<Timestamp>,
     pub(super) is_twin_incomplete: bool,
+    pub(super) is_created: bool,
 }
 
 /// The key of the row that says that there are instances whose ids are not known.
@@ -38,7 +39,7 @@ impl InstanceTables {
     }
 
     pub(super) fn see(&mut self, key: PinKey, at: Timestamp) -> &mut StoredLegacyInstance {
-        let new = StoredLegacyInstance { seen: at, ended: None, is_twin_incomplete: false };
+        let new = StoredLegacyInstance { seen: at, ended: None, is_twin_incomplete: false, is_created: false };
         self.legacy.entry(key).or_insert(new)
     }
 }

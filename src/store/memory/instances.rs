@@ -24,13 +24,16 @@ impl Tables {
             InstanceChange::LegacySeen(key, at) => {
                 self.instances.see(key, at);
             }
-            InstanceChange::LegacyListed(key, at) => {
+            InstanceChange::LegacyListed(ref key, at) | InstanceChange::LegacyCreated(ref key, at) => {
+                let is_created = matches!(change, InstanceChange::LegacyCreated(..));
+                let key = key.clone();
                 let state = self.adoptions.get(&key).map(|adoption| adoption.state);
                 if state != Some(AdoptionState::Adopted) {
                     let listed = self.instances.see(key, at);
                     if listed.ended.take().is_some() {
                         listed.seen = at;
                     }
+                    listed.is_created |= is_created;
                 }
             }
             InstanceChange::LegacyEnded(key, at) => {
@@ -148,8 +151,8 @@ fn is_engines(arm: Arm, pinned_by: Option<RunId>, run: RunId) -> bool {
 }
 
 fn shown(key: &PinKey, instance: &StoredLegacyInstance) -> LegacyInstance {
-    let StoredLegacyInstance { seen, ended, is_twin_incomplete } = *instance;
-    LegacyInstance { id: key.id.clone(), seen, ended, is_twin_incomplete }
+    let StoredLegacyInstance { seen, ended, is_twin_incomplete, is_created } = *instance;
+    LegacyInstance { id: key.id.clone(), seen, ended, is_twin_incomplete, is_created }
 }
 
 impl InstanceStore for MemoryStore {

@@ -114,7 +114,7 @@ macro_rules! put_rows {
 
 async fn write(pool: &Pool, changes: Vec<InstanceChange>) -> Result<()> {
     let (mut rows, mut listed) = (LegacyRows::default(), LegacyRows::default());
-    let mut others = Vec::new();
+    let (mut created, mut others) = (Vec::new(), Vec::new());
     for change in changes {
         // Instances that are listed are written after the others: an end that comes later is written later.
         if let InstanceChange::LegacyEnded(key, _) = &change
@@ -127,6 +127,10 @@ async fn write(pool: &Pool, changes: Vec<InstanceChange>) -> Result<()> {
             InstanceChange::LegacyEnded(key, at) => drop(rows.of(key, at).ended.get_or_insert(at)),
             InstanceChange::TwinIncomplete(key, at) => rows.of(key, at).is_incomplete = true,
             InstanceChange::LegacyListed(key, at) => drop(listed.of(key, at)),
+            InstanceChange::LegacyCreated(key, at) => {
+                listed.of(key.clone(), at);
+                created.push(key);
+            }
             other @ (InstanceChange::LegacyUnknown(..)
             | InstanceChange::LegacyKnown(..)
             | InstanceChange::EngineEnded { .. }
@@ -135,6 +139,7 @@ async fn write(pool: &Pool, changes: Vec<InstanceChange>) -> Result<()> {
         }
     }
     put_in_order(pool, rows, listed).await?;
+    mark_created(pool, &created).await?;
     for change in others {
         write_other(pool, change).await?;
     }
@@ -170,6 +175,18 @@ async fn put_legacy(pool: &Pool, LegacyRows(rows): &LegacyRows, text: &'static s
     let incomplete: Vec<bool> = rows.values().map(|row| row.is_incomplete).collect();
     let make = || sqlx::query(text).bind(&families).bind(&ids).bind(&seen).bind(&ended).bind(&incomplete);
     pool.query(make).await.map(drop)
+}
+
+async fn mark_created(pool: &Pool, keys: &[PinKey]) -> Result<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let text = "UPDATE legacy_instances SET created = true FROM unnest($1::text[], $2::bytea[]) AS new (family, id) \
+                WHERE legacy_instances.family = new.family AND sha256(legacy_instances.id) = sha256(new.id) \
+                    AND NOT created";
+    let families: Vec<&str> = keys.iter().map(|key| key.family.as_str()).collect();
+    let ids: Vec<&[u8]> = keys.iter().map(|key| key.id.as_bytes()).collect();
+    pool.query(|| sqlx::query(text).bind(&families).bind(&ids)).await.map(drop)
 }
 
 async fn write_other(pool: &Pool, change: InstanceChange) -> Result<()> {
@@ -213,6 +230,7 @@ async fn write_other(pool: &Pool, change: InstanceChange) -> Result<()> {
         }
         InstanceChange::LegacySeen(..)
         | InstanceChange::LegacyListed(..)
+        | InstanceChange::LegacyCreated(..)
         | InstanceChange::LegacyEnded(..)
         | InstanceChange::TwinIncomplete(..) => {}
     }
@@ -253,11 +271,12 @@ fn shown(row: &PgRow) -> Result<LegacyInstance> {
         seen: time(column(row, 1)?)?,
         ended: column::<Option<i64>>(row, 2)?.map(time).transpose()?,
         is_twin_incomplete: column(row, 3)?,
+        is_created: column(row, 4)?,
     })
 }
 
 async fn legacy_instance(pool: &Pool, key: PinKey) -> Result<Option<LegacyInstance>> {
-    let text = "SELECT id, seen, ended, incomplete FROM legacy_instances \
+    let text = "SELECT id, seen, ended, incomplete, created FROM legacy_instances \
                 WHERE family = $1 AND sha256(id) = sha256($2)";
     let (family, id) = (key.family.as_str(), key.id.as_bytes());
     pool.query(|| sqlx::query(text).bind(family).bind(id)).await?.first().map(shown).transpose()
@@ -270,7 +289,7 @@ async fn legacy_instances(
     after: Option<Arc<str>>,
     limit: usize,
 ) -> Result<Vec<LegacyInstance>> {
-    let text = "SELECT id, seen, ended, incomplete FROM legacy_instances \
+    let text = "SELECT id, seen, ended, incomplete, created FROM legacy_instances \
                 WHERE family = $1 AND ($2::bytea IS NULL OR sha256(id) > sha256($2)) AND octet_length(id) > 0 \
                     AND ended IS NULL ORDER BY sha256(id) LIMIT $3";
     let after = after.as_deref().map(str::as_bytes);

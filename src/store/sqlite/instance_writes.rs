@@ -18,7 +18,8 @@ pub(super) fn write(conn: &Connection, changes: &[InstanceChange]) -> Result<(),
                 let values = params![family.as_str(), &**id, nanos(*at), None::<i64>, false];
                 conn.prepare_cached(&format!("{see} ON CONFLICT DO NOTHING"))?.execute(values)?;
             }
-            InstanceChange::LegacyListed(PinKey { family, id }, at) => {
+            InstanceChange::LegacyListed(PinKey { family, id }, at)
+            | InstanceChange::LegacyCreated(PinKey { family, id }, at) => {
                 // A WHERE keeps the parser from taking ON for a part of a join.
                 let text = "INSERT INTO legacy_instances (family, id, seen, ended, incomplete) SELECT ?1, ?2, ?3, ?4, ?5 \
                             WHERE NOT EXISTS (SELECT 1 FROM adoptions WHERE family = ?1 AND id = ?2 AND state = 'adopted') \
@@ -26,6 +27,10 @@ pub(super) fn write(conn: &Connection, changes: &[InstanceChange]) -> Result<(),
                             WHERE ended IS NOT NULL";
                 let values = params![family.as_str(), &**id, nanos(*at), None::<i64>, false];
                 conn.prepare_cached(text)?.execute(values)?;
+                if matches!(change, InstanceChange::LegacyCreated(..)) {
+                    let text = "UPDATE legacy_instances SET created = 1 WHERE family = ?1 AND id = ?2";
+                    conn.prepare_cached(text)?.execute(params![family.as_str(), &**id])?;
+                }
             }
             InstanceChange::LegacyEnded(PinKey { family, id }, at) => {
                 let text =

@@ -93,14 +93,15 @@ async fn counts(readers: &Readers, families: Vec<RouteId>) -> Result<Vec<Instanc
     Ok(found)
 }
 
-type LegacyRow = (String, i64, Option<i64>, bool);
+type LegacyRow = (String, i64, Option<i64>, bool, bool);
 
-fn shown((id, seen, ended, is_twin_incomplete): LegacyRow) -> Result<LegacyInstance> {
-    Ok(LegacyInstance { id: id.into(), seen: time(seen)?, ended: ended.map(time).transpose()?, is_twin_incomplete })
+fn shown((id, seen, ended, is_twin_incomplete, is_created): LegacyRow) -> Result<LegacyInstance> {
+    let ended = ended.map(time).transpose()?;
+    Ok(LegacyInstance { id: id.into(), seen: time(seen)?, ended, is_twin_incomplete, is_created })
 }
 
 async fn legacy_instance(readers: &Readers, key: PinKey) -> Result<Option<LegacyInstance>> {
-    let text = "SELECT id, seen, ended, incomplete FROM legacy_instances WHERE family = ? AND id = ?";
+    let text = "SELECT id, seen, ended, incomplete, created FROM legacy_instances WHERE family = ? AND id = ?";
     let query = sqlx::query_as(text).bind(key.family.as_str()).bind(&*key.id);
     query.fetch_optional(readers.pool()?).await.map_err(read_error)?.map(shown).transpose()
 }
@@ -111,7 +112,7 @@ async fn legacy_instances(
     after: Option<Arc<str>>,
     limit: usize,
 ) -> Result<Vec<LegacyInstance>> {
-    let text = "SELECT id, seen, ended, incomplete FROM legacy_instances \
+    let text = "SELECT id, seen, ended, incomplete, created FROM legacy_instances \
                 WHERE family = ? AND id > ? AND ended IS NULL ORDER BY id LIMIT ?";
     let after = after.as_deref().unwrap_or(UNKNOWN_ID);
     let query = sqlx::query_as(text).bind(family.as_str()).bind(after).bind(sql_limit(limit));

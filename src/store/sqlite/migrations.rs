@@ -6,10 +6,10 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 /// The migration that creates the table of appends. The events of an older file are moved after it.
 pub(super) const CREATES_APPENDS: i64 = 7;
 /// The last migration.
-pub(in crate::store) const NEWEST_VERSION: i64 = 18;
+pub(in crate::store) const NEWEST_VERSION: i64 = 19;
 
 /// The version of the tables after each migration, its name and its statements. What was released never changes.
-const MIGRATIONS: [(i64, &str, &str); 18] = [
+const MIGRATIONS: [(i64, &str, &str); 19] = [
     (1, "first", include_str!("../schema/0001_first.sql")),
     (2, "run_keys", include_str!("../schema/0002_run_keys.sql")),
     (3, "work", include_str!("../schema/0003_work.sql")),
@@ -27,7 +27,8 @@ const MIGRATIONS: [(i64, &str, &str); 18] = [
     (15, "service callers", include_str!("../schema/0015_service_callers.sql")),
     (16, "captures", include_str!("../schema/0016_captures.sql")),
     (17, "sample runs", include_str!("../schema/0017_sample_runs.sql")),
-    (NEWEST_VERSION, "pin collisions", include_str!("../schema/0018_pin_collisions.sql")),
+    (18, "pin collisions", include_str!("../schema/0018_pin_collisions.sql")),
+    (NEWEST_VERSION, "created instances", include_str!("../schema/0019_created_instances.sql")),
 ];
 
 /// The migrations up to a version, in order.

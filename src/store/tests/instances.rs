@@ -59,9 +59,24 @@ async fn an_instance_that_has_ended_stays_ended(which: StoreKind) {
     let known = fixture.store.legacy_instance(key("9")).await.unwrap().unwrap();
     assert!(known.ended.is_some(), "in their order");
     let known = fixture.store.legacy_instance(key("1")).await.unwrap();
-    let ended = LegacyInstance { id: "1".into(), seen: at(1), ended: Some(at(5)), is_twin_incomplete: false };
+    let ended = LegacyInstance {
+        id: "1".into(),
+        seen: at(1),
+        ended: Some(at(5)),
+        is_twin_incomplete: false,
+        is_created: false,
+    };
     assert_eq!(known, Some(ended));
     assert_eq!(fixture.store.legacy_instance(key("4")).await.unwrap(), None);
+    // Created, after a follow-up showed it, and after it had ended.
+    for id in ["5", "1"] {
+        change(&fixture, &[seen(id, 11), InstanceChange::LegacyCreated(key(id), at(12)), seen(id, 13)]).await;
+    }
+    fixture.reopen().await;
+    for (id, since) in [("5", 11), ("1", 12)] {
+        let known = fixture.store.legacy_instance(key(id)).await.unwrap().unwrap();
+        assert_eq!((known.seen, known.ended, known.is_created), (at(since), None, true), "{id}");
+    }
 }
 
 async fn the_engines_instances_are_alive_until_they_end(which: StoreKind) {

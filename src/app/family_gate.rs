@@ -179,6 +179,11 @@ impl GateCondition for FamilyGate {
         Some(InstancesAtLegacy { alive, has_unknown, oldest: legacy.oldest, inconclusive })
     }
 
+    fn note_unknown_instances<'a>(&'a self, creator: &'a RouteId) -> BoxFuture<'a, Result<(), StoreError>> {
+        let unknown = InstanceChange::LegacyUnknown(creator.clone(), clock::now());
+        async move { self.affinity.instances().apply(&Family::from(creator.clone()), vec![unknown]).await }.boxed()
+    }
+
     fn ask_about_instances<'a>(&'a self, family: &'a Family, creator: &'a Route) -> BoxFuture<'a, ()> {
         async move {
             let answer = self.ask(family, creator).await;

@@ -119,7 +119,7 @@ impl Membership {
         let Some(LivingProcesses { at, processes }) = self.store.exchange_processes(worker, record).await? else {
             return Ok(());
         };
-        // The machine's clock, not the process's, which follows the store. The store read its clock between the question
+        // The machine's clock, not the process's, which follows the store. The store read its own between the question
         // and the answer.
         let middle = sent_at + sent.elapsed() / 2;
         self.note_clock(i64::try_from(middle.duration_since(at).as_millis()).unwrap_or(i64::MAX));

@@ -110,7 +110,7 @@ mod tests {
         let cells = |at: usize| lines[at].iter().copied().filter(|cell| !cell.is_empty()).collect::<Vec<_>>();
         let first = ["process 7 on a (this one)", "1.2.3", "60 s ago", "10.0.0.1:80, 10.0.0.1:81", "127.0.0.1:8081"];
         assert_eq!(cells(1)[..5], first, "{shown}");
-        assert_eq!(cells(1)[5..], ["0123456789ab", "-7.0 s", "12 s left"], "{shown}");
+        assert_eq!(cells(1)[5..], ["0123456789ab", "-7 s", "12 s left"], "{shown}");
         assert_eq!(cells(2)[5..], ["ba9876543210, OTHERS", "+3 ms", "12 s left"], "{shown}");
         assert_eq!(cells(3)[5], "ba9876543210 as here", "{shown}");
         assert_eq!(cells(4), ["process 10", "-", "-", "-", "-", "not known", "-", "12 s left"], "{shown}");

@@ -29,9 +29,12 @@ use super::joined::JoinedRoutes;
 use super::leaving_only::no_acknowledgement;
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use super::renamed_back::{flip_of_unlisted_id, was_earlier_id_of_another};
+use super::separated::SeparatedRoute;
 use super::types::{DeclaredFiles, FlipSource, Move, ReadKind};
 use super::unlisted_ids::UnlistedIds;
-use super::{cohort_reasons, forced_files, joined, live_basis, orphans, re_added, scopes, taken_ids, unlisted_ids};
+use super::{
+    cohort_reasons, forced_files, joined, live_basis, orphans, re_added, scopes, separated, taken_ids, unlisted_ids,
+};
 use crate::clock;
 use crate::flag::{Freeze, Instance, Route, Shares, State, StateInputs};
 use crate::names::RouteId;
@@ -75,10 +78,14 @@ pub(super) fn apply(
         };
         route.force.is_some() && route.ids().find_map(had) == Some(false)
     };
-    let edit_of =
-        |route: &Route| FileEdit { gets_force: gets_force(route), joined: joined::find(before, guards, route) };
+    let edit_of = |route: &Route| FileEdit {
+        gets_force: gets_force(route),
+        joined: joined::find(before, guards, route),
+        separated: after.routes.get(&route.id).and_then(|position| separated::limit(before, position)),
+    };
+    let edits: Vec<FileEdit> = routes.iter().map(|route| edit_of(route)).collect();
     let moves: Vec<Move> =
-        routes.iter().filter_map(|route| reconcile(&mut after, route, &edit_of(route), gate)).collect();
+        routes.iter().zip(&edits).filter_map(|(route, edit)| reconcile(&mut after, route, edit, gate)).collect();
     // Force that is new in the files was written for what the files say now.
     let accepts = |position: &RoutePosition| {
         let by_cohorts =
@@ -152,11 +159,13 @@ struct FileEdit {
     gets_force: bool,
     /// The routes that become this one.
     joined: Option<JoinedRoutes>,
+    /// It was a part of another route.
+    separated: Option<SeparatedRoute>,
 }
 
 /// Judges the file of one route: sets the route's position, and returns the flip by `file` that this makes, if any.
 fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, gate: &Gate) -> Option<Move> {
-    let FileEdit { gets_force, joined } = changed_file;
+    let FileEdit { gets_force, joined, separated } = changed_file;
     let mut position = positions.routes.get(&route.id)?.clone();
     if re_added::is_re_added(positions, &position) {
         position.refused.clear();
@@ -173,9 +182,12 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
     let joins = joined.as_ref().and_then(|joined| joined.lower(&mut position));
     let held = gate.held(positions, &position);
     let misses_flip = gate.may_miss_later_flip(positions, &position);
-    let was_merged = was_earlier_id_of_another(positions, &position);
+    let was_part = separated.as_ref().map(|separated| &*separated.why);
+    let was_merged = was_part.or_else(|| was_earlier_id_of_another(positions, &position));
     let unmet = if held.is_none() { gate.unmet_for_return(positions, &position) } else { Vec::new() };
-    position.inputs.gate = (held.is_some() || was_merged.is_some() || !unmet.is_empty()).then_some(HELD_AT);
+    let is_below_live = held.is_some() || was_merged.is_some() || !unmet.is_empty();
+    let highest = separated.as_ref().map(|separated| separated.highest);
+    position.inputs.gate = highest.or(is_below_live.then_some(HELD_AT));
     position.inputs.is_held = false;
 
     let now = position.declared();

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::flag::{Family, Route, State};
 use crate::names::RouteId;
+use crate::store::StoreError;
 
 /// A condition of a gate that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,14 @@ pub trait GateCondition: Send + Sync {
     /// Brings [`GateCondition::instances_at_legacy`] up to date. Ends within a bounded time, whatever fails.
     fn ask_about_instances<'a>(&'a self, _family: &'a Family, _creator: &'a Route) -> BoxFuture<'a, ()> {
         Box::pin(std::future::ready(()))
+    }
+    /// Notes that legacy may have instances of the creator with this oldest id whose own ids are not known. When this
+    /// returns, a restart finds it.
+    ///
+    /// # Errors
+    /// The store does not take it.
+    fn note_unknown_instances<'a>(&'a self, _creator: &'a RouteId) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
     }
     /// Requests of any of these routes that legacy served and whose retry keys are not known. They keep the gate to
     /// `live` shut, and a route in `live` is held below it, unless a flip by force came after the last of them or its

@@ -71,10 +71,14 @@ fn sentence(positions: &Positions, creator: &Route, instances: &InstancesAtLegac
         return None;
     }
     let number = match (alive, has_unknown) {
-        (0, true) => "instances".to_owned(),
+        (0, true) => "instances whose ids were not recorded (these count until `alive:` has listed all)".to_owned(),
         (1, false) => "1 instance".to_owned(),
         (alive, false) => format!("{alive} instances"),
-        (alive, true) => format!("{alive} instances, and others whose ids were not recorded,"),
+        (alive, true) => {
+            format!(
+                "{alive} instances, and others whose ids were not recorded (these count until `alive:` has listed all),"
+            )
+        }
     };
     let since = oldest.map_or_else(String::new, |oldest| format!(" (the oldest was first seen {oldest:.0})"));
     let ends = |route: &Route| route.lifetime.ends.is_some() || route.lifetime.ends_after.is_some();

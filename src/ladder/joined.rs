@@ -74,7 +74,7 @@ fn lost_limit(before: &Positions, guards: &GuardLatches, route: &Route, id: &Rou
 }
 
 /// The state and the shares of a route: those of its last flip, else those that its file set.
-fn state_before(before: &Positions, id: &RouteId) -> (State, Shares) {
+pub(super) fn state_before(before: &Positions, id: &RouteId) -> (State, Shares) {
     if let Some(position) = before.routes.get(id) {
         return (position.last.as_ref().map_or_else(|| position.rung(), state_of), position.inputs.shares);
     }

@@ -6,6 +6,7 @@
 //! logged.
 
 use super::positions::{Positions, RoutePosition, state_of};
+use super::separated;
 use crate::flag::State;
 use crate::names::RouteId;
 
@@ -21,15 +22,7 @@ pub(super) fn no_acknowledgement(id: &RouteId, to: State) -> String {
 /// was in force before, so there are none.
 pub(super) fn lowered_without_acknowledgement(before: &Positions, after: &Positions) -> Vec<String> {
     let in_only = before.routes.values().filter(|at| at.rung() == State::Only);
-    let sentence = |position: &RoutePosition| {
-        let id = &position.route.id;
-        let Some(next) = after.routes.values().find(|next| next.route.ids().any(|own| own == id)) else {
-            return Some(format!(
-                "`{id}` is in `only`, where legacy is not called at all, and without it legacy would get its requests. Flip \
-                 it down first (`pointsman flip {id} off --yes`), then remove it; if it has another id now, add `was: [{id}]` \
-                 to it"
-            ));
-        };
+    let sentence = |(id, next): (&RouteId, &RoutePosition)| {
         let (next_id, declared, rung) = (&next.route.id, next.route.declared, next.rung());
         let refused = no_acknowledgement(next_id, declared);
         if next.refused.contains(&refused) {
@@ -45,7 +38,21 @@ pub(super) fn lowered_without_acknowledgement(before: &Positions, after: &Positi
             )
         })
     };
-    in_only.filter_map(sentence).collect()
+    let sentences = |position: &RoutePosition| {
+        let id = &position.route.id;
+        // Several routes if it had become from several, and is separated again.
+        let takes_place = |own: &RouteId| own == id || separated::has_joined(before, id, own);
+        let next: Vec<_> = after.routes.values().filter(|next| next.route.ids().any(takes_place)).collect();
+        if next.is_empty() {
+            return vec![format!(
+                "`{id}` is in `only`, where legacy is not called at all, and without it legacy would get its requests. Flip \
+                 it down first (`pointsman flip {id} off --yes`), then remove it; if it has another id now, add `was: [{id}]` \
+                 to it"
+            )];
+        }
+        next.into_iter().filter_map(|next| sentence((id, next))).collect()
+    };
+    in_only.flat_map(sentences).collect()
 }
 
 /// Logs at a start which routes in `only` have left the files, or lost their workflow.

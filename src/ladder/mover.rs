@@ -219,6 +219,7 @@ impl Mover {
         if !flips.is_empty() || after.rows() != (Positions { scopes, ..before.clone() }).rows() {
             all_recorded?;
             plans::store_new(&self.store, before, &after).await?;
+            separated::note_unknown_instances(before, &after, &self.gate).await?;
             flips = self.record(RecordBatch { flips, declared: Some(after.rows()) }, &after).await?;
         }
         let (of_candidates, flips): (Vec<_>, Vec<_>) = flips.into_iter().partition(|flip| flip.candidate.is_some());

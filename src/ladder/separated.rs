@@ -2,16 +2,52 @@
 //! files once more.
 //!
 //! Always true: whichever id the joined route had, the files are not refused because retry keys from the time of the
-//! joining are looked up for the separate routes too: a rollback must be possible. The log names the routes.
+//! joining are looked up for the separate routes too, nor because of legacy's instances from that time: a rollback must
+//! be possible. The log names the routes. Instances of legacy that requests have shown while the routes were one are
+//! stored under the oldest id, and it is not known whose they are: of each other route that creates instances, the
+//! store notes that legacy may have some whose ids are not known, so that its gate to `only` stays shut. By its last
+//! flip from before the joining a route returns no higher than the joined route stood, and at most to `dark`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::positions::Positions;
+use super::family::creator;
+use super::gate::Gate;
+use super::holds::HELD_AT;
+use super::joined::state_before;
+use super::positions::{Positions, RoutePosition, state_of};
+use crate::flag::State;
 use crate::names::RouteId;
+use crate::store::StoreError;
 
 /// Whether this route of the files before had become from several, of which one had this id.
 pub(super) fn has_joined(before: &Positions, route: &RouteId, id: &RouteId) -> bool {
     before.scopes.get(route).is_some_and(|scopes| scopes.joined.contains(id))
+}
+
+/// The highest state of a route that was a part of another one by the files before, and why.
+pub(super) struct SeparatedRoute {
+    pub highest: State,
+    pub why: String,
+}
+
+/// How far a route may return by its last flip, if it was a part of another one, which has gone on without that flip.
+/// `None` if it was not, or may return: it, and the other one, were in `only`, where legacy is not called.
+pub(super) fn limit(before: &Positions, position: &RoutePosition) -> Option<SeparatedRoute> {
+    let route = &position.route;
+    let last = position.last.as_ref().map(state_of)?;
+    let is_own = |id: &RouteId| route.ids().any(|own| own == id);
+    let mut joined = before.scopes.iter().filter(|(id, scopes)| !is_own(id) && scopes.joined.iter().any(is_own));
+    let (joined, _) = joined.next()?;
+    let (stood, _) = state_before(before, joined);
+    let highest = stood.min(HELD_AT);
+    let stays_in_only = (last, stood) == (State::Only, State::Only);
+    let why = || {
+        format!(
+            "since its last flip (to `{last}`) it was a part of `{joined}`, which was in `{stood}` when the files separated \
+             them: it returns to `{highest}` at most"
+        )
+    };
+    (last > highest && !stays_in_only).then(|| SeparatedRoute { highest, why: why() })
 }
 
 /// Logs which routes of new files were one before.
@@ -28,6 +64,34 @@ pub(super) fn log(before: &Positions, after: &Positions) {
     }
 }
 
+/// Notes of routes that are separate again that legacy may have instances of them whose ids are not known.
+///
+/// # Errors
+/// The store does not take it: the files must not come into force.
+pub(super) async fn note_unknown_instances(
+    before: &Positions,
+    after: &Positions,
+    gate: &Gate,
+) -> Result<(), StoreError> {
+    for (joined, names) in find(before, after) {
+        let oldest = oldest_id(before, joined);
+        let creates = |position: &&RoutePosition| creator(&position.route) == Some(&position.route.id);
+        let parts = names.into_iter().filter_map(|id| after.routes.get(id)).filter(creates);
+        for position in parts.filter(|position| !position.route.ids().any(|own| own == oldest)) {
+            let id = &position.route.id;
+            for condition in &gate.conditions {
+                condition.note_unknown_instances(position.route.first_id()).await?;
+            }
+            tracing::warn!(
+                route = %id,
+                "`{id}` was a part of `{joined}`: which instances legacy has created meanwhile for `{id}` is not known, so \
+                 that the gate to `only` stays shut until `alive:` has listed them, or force overrides it"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// The joined routes of the files before that are several now, with the ids of these.
 fn find<'a>(before: &'a Positions, after: &'a Positions) -> Vec<(&'a RouteId, BTreeSet<&'a RouteId>)> {
     let owners: BTreeMap<&RouteId, &RouteId> =
@@ -38,4 +102,9 @@ fn find<'a>(before: &'a Positions, after: &'a Positions) -> Vec<(&'a RouteId, BT
         (id, ids.filter_map(|id| owners.get(id).copied()).collect::<BTreeSet<_>>())
     });
     with_owners.filter(|(_, owners)| owners.len() > 1).collect()
+}
+
+/// The oldest id of a route of the files before: what is new is stored under it.
+fn oldest_id<'a>(before: &'a Positions, route: &'a RouteId) -> &'a RouteId {
+    before.earlier_ids.get(route).and_then(|earlier| earlier.last()).unwrap_or(route)
 }

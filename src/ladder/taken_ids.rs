@@ -4,7 +4,7 @@
 //! Always true: the route keeps its last flip, which is recorded once more under the id that it has. The other route
 //! has not passed the gates of that flip: it counts as new. Files that would take from a route what its guard did, its
 //! hold, or legacy's instances, or in which the other route would find the retry keys of the route's requests, are
-//! refused at a reload; at a start the log has an error. The last of these does not count where the other route had
+//! refused at a reload; at a start the log has an error. The last two of these do not count where the other route had
 //! been one with this route (`separated`).
 
 use std::collections::BTreeSet;
@@ -79,11 +79,11 @@ fn sentences(before: &Positions, after: &Positions, guards: &GuardLatches, gate:
         }
         let names: Vec<String> = ids.iter().map(|id| format!("`{id}`")).collect();
         let (id, names) = (&route.id, names.join(", "));
-        let lost = lost(after, position, &ids, guards, gate);
+        let is_separated = ids.iter().all(|id| separated::has_joined(before, &route.id, id));
+        let lost = lost(after, position, (&ids, is_separated), guards, gate);
         let lost = (!lost.is_empty()).then(|| {
             format!("`{id}` would lose {} that is stored under it. Give the other route another id", lost.join(" and "))
         });
-        let is_separated = ids.iter().all(|id| separated::has_joined(before, &route.id, id));
         let found_keys = (!is_separated && shares_keys(after, route, &ids)).then(|| {
             format!(
                 "retry keys of the requests of `{id}` are stored under it, so that the other route would take a first \
@@ -109,7 +109,7 @@ fn shares_keys(after: &Positions, route: &Route, taken: &[&RouteId]) -> bool {
 fn lost(
     after: &Positions,
     position: &RoutePosition,
-    taken: &[&RouteId],
+    (taken, is_separated): (&[&RouteId], bool),
     guards: &GuardLatches,
     gate: &Gate,
 ) -> Vec<&'static str> {
@@ -132,7 +132,8 @@ fn lost(
         let mut found = gate.conditions.iter().filter_map(|condition| condition.instances_at_legacy(&family, route));
         found.any(|found| found.alive > 0 || found.has_unknown)
     };
-    if creator(route) == Some(&route.id) && taken.iter().any(has_instances) {
+    // Of a route that is separated it is noted that some are not known.
+    if !is_separated && creator(route) == Some(&route.id) && taken.iter().any(has_instances) {
         lost.push("what it knows of legacy's instances");
     }
     lost

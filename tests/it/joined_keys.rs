@@ -12,7 +12,7 @@ use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX};
 
 const PERFORM: &str = "workflow: perform
 steps:
-  make: { effect: shared, call: 'POST ${services.new}${request.path}', body: {}, unseen: { reason: a test } }
+  make: { effect: shared, call: 'POST ${services.new}/performed', body: {}, unseen: { reason: a test } }
 respond: { status: 201, body: { by: new } }
 ";
 
@@ -73,7 +73,7 @@ async fn a_retry_with_a_refreshed_credential_is_not_performed_by_the_other_arm()
         let (status, body) = send("/v2/orders", "Bearer 2").await;
         let is_held = body["type"].as_str().is_some_and(|kind| kind.ends_with("retry-key-held"));
         assert!(status == 409 && is_held, "{joined}: {status} {body}");
-        assert_eq!(*at_new.lock().expect("unpoisoned"), ["/v2/orders"], "{joined}");
+        assert_eq!(*at_new.lock().expect("unpoisoned"), ["/performed"], "{joined}");
         assert_eq!(*at_old.lock().expect("unpoisoned"), ["/v1/orders"], "{joined}");
         // What legacy took under its own key stays with legacy.
         assert_eq!(send("/v1/orders", "Bearer 2").await, (201, json!({ "by": "old" })), "{joined}");

@@ -14,6 +14,7 @@ use crate::support::{FlagsDir, Pointsman, until};
 /// How much longer than its lease a process may be listed on a busy machine: the list is read once a second.
 const SLACK: Duration = Duration::from_secs(4);
 const ROUTE: &str = "orders.create";
+const WORKFLOW: &str = "    workflow: create-order\n";
 
 async fn rows(at: &Pointsman) -> Vec<Value> {
     at.get("/api/v2/processes").await.as_array().expect("rows").clone()
@@ -94,7 +95,8 @@ async fn files_that_differ_between_processes_shut_the_gates() {
     let mut third = two.start_with_files("third", &other_files).await;
     until_listed(first, 3, |row| row["files"] == "same").await;
 
-    other_files.edit("routes/orders.yaml", |text| text.replacen("state: off", "state: shadow", 1));
+    other_files
+        .edit("routes/orders.yaml", |text| text.replacen(WORKFLOW, &format!("{WORKFLOW}    deadline: 1500ms\n"), 1));
     assert!(third.cli(&["reload"]).await.status.success());
     first
         .until_metric("another edition", |metrics| is_one(metrics.sum("pointsman_processes", &[("files", "other")])))
@@ -120,7 +122,7 @@ async fn files_that_differ_between_processes_shut_the_gates() {
         wrong.push(format!("a flip down: {status} {reply}"));
     }
 
-    other_files.edit("routes/orders.yaml", |text| text.replacen("state: shadow", "state: off", 1));
+    other_files.edit("routes/orders.yaml", |text| text.replacen("    deadline: 1500ms\n", "", 1));
     assert!(third.cli(&["reload"]).await.status.success());
     until_listed(first, 3, |row| row["files"] == "same").await;
     let (_, reply) = flip(first, "dark", false).await;
@@ -150,11 +152,12 @@ async fn a_process_that_ends_is_not_listed_any_more() {
     let mut third = two.start_another("third").await;
     let mut fourth = two.start_another("fourth").await;
     until_listed(first, 4, has_been_told).await;
+    let (third_pid, fourth_pid) = (third.pid(), fourth.pid());
     third.stop().await;
-    until_listed(first, 3, |row| row["pid"] != third.pid()).await;
+    until_listed(first, 3, |row| row["pid"] != third_pid).await;
     fourth.kill().await;
     let since = Instant::now();
-    until_listed(first, 2, |row| row["pid"] != fourth.pid()).await;
+    until_listed(first, 2, |row| row["pid"] != fourth_pid).await;
     let took = since.elapsed();
     if took > LEASE + SLACK {
         wrong.push(format!("a killed process was listed for {took:?}, and its lease is {LEASE:?}"));

@@ -64,7 +64,7 @@ async fn a_family_does_not_go_to_only_while_legacy_has_instances() {
     let missing = fixture.status("follow").next.unwrap().missing;
     assert!(missing.iter().any(|why| why.contains("147 instances")), "{missing:?}");
     legacy.set(InstancesAtLegacy { has_unknown: true, ..InstancesAtLegacy::default() });
-    assert!(fixture.refusal("follow", to(State::Only)).await.contains("legacy still has instances of `create`"));
+    assert!(fixture.refusal("follow", to(State::Only)).await.contains("legacy still has instances whose ids"));
     let inconclusive = Some("the store did not say".to_owned());
     legacy.set(InstancesAtLegacy { inconclusive, ..InstancesAtLegacy::default() });
     let refused = fixture.refusal("follow", to(State::Only)).await;

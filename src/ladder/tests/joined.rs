@@ -5,7 +5,7 @@ use super::captured_log::capture_log;
 use super::*;
 
 /// `create`, and another creator.
-fn two_creators() -> DeclaredFiles {
+pub(super) fn two_creators() -> DeclaredFiles {
     let mut files = files(&[]);
     let mut other = (**files.routes.iter().find(|route| route.id.as_str() == "create").unwrap()).clone();
     (other.id, other.matches.path) = ("other".into(), "/others".into());
@@ -14,7 +14,7 @@ fn two_creators() -> DeclaredFiles {
 }
 
 /// One creator in place of both.
-fn one_creator(id: &str, was: &[&str]) -> DeclaredFiles {
+pub(super) fn one_creator(id: &str, was: &[&str]) -> DeclaredFiles {
     let mut files = two_creators();
     files.routes.retain(|route| route.id.as_str() != "other");
     let files = edited(files, "create", |route| {

@@ -32,6 +32,7 @@ mod removed_share_key;
 mod renamed_back;
 mod renames;
 mod scopes;
+mod separated;
 mod shares;
 mod spellings;
 mod unknown_keys;

@@ -103,7 +103,7 @@ async fn a_route_that_is_renamed_back_and_gets_another_match_is_held() {
 async fn after_a_merge_is_undone_only_the_route_with_the_oldest_id_returns_to_live() {
     for restarts in [false, true] {
         for (lowered, declared, expected) in [
-            (true, State::Live, effective(State::Dark, EffectiveReason::Requested)),
+            (true, State::Live, effective(State::Off, EffectiveReason::Requested)),
             (false, State::Live, effective(State::Dark, EffectiveReason::Requested)),
             (true, State::Off, effective(State::Off, EffectiveReason::Requested)),
         ] {

@@ -6,9 +6,8 @@
 //! database, never by a cache of one process; all times that decide are the database's.
 //!
 //! When the database is slow, appends wait in a bounded queue and are committed together; a full queue refuses at once.
-//! When it is gone, each append gets an error that says what is certain ([`commit`]), within the bounds `store_*_ms` of
-//! the limits; [`Store::healthy`] is false, and the writer probes until it is back. An append is never cancelled:
-//! dropping the future only drops the reply.
+//! When it is gone, each append gets an error that says what is certain ([`commit`]), within the bounds `store_*_ms`;
+//! [`Store::healthy`] is false, and the writer probes until it is back. To drop an append's future cancels nothing.
 
 mod acquire;
 mod address;

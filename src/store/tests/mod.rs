@@ -23,6 +23,7 @@ mod pin_collisions;
 mod postgres;
 mod power;
 mod process_kill;
+mod processes;
 mod purge;
 mod records;
 mod removed_files;

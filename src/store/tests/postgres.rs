@@ -10,9 +10,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use super::cluster::{Database, shared};
 use super::*;
-use crate::store::{
-    AcquireResult, AppendError, LockChange, OwnedRun, ProcessRecord, RunFilter, StoreError, StoreNotification,
-};
+use crate::store::{AcquireResult, AppendError, LockChange, OwnedRun, RunFilter, StoreError, StoreNotification};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -59,45 +57,6 @@ async fn a_run_is_acquired_from_a_process_whose_lease_expired_and_that_process_i
     two.append(by(append(run_id(1), 2, 1), 2, 2).into()).await.unwrap();
     assert_eq!(one.append(by(append(run_id(1), 2, 1), 1, 1).into()).await, Err(AppendError::Fenced(run_id(1))));
     assert_eq!(seqs(&one, run_id(1)).await, [1, 2]);
-    one.close().await;
-    two.close().await;
-}
-
-#[tokio::test]
-async fn each_process_sees_what_the_living_ones_say_about_themselves() {
-    let Some(database) = database() else { return };
-    let (one, two) = (open(&database).await, open(&database).await);
-    let record = |pid| ProcessRecord { host: "a".into(), pid, edition: "e".into(), ..ProcessRecord::default() };
-    let exchange = async |store: &StoreHandle, n: u128| {
-        let living = store.exchange_processes(worker(n), record(n as u32)).await.unwrap().expect("a shared store");
-        let records = living.processes.iter().map(|process| (process.worker, process.record.clone()));
-        (living.at, records.collect::<Vec<_>>())
-    };
-    // Without a lease nothing is stored.
-    assert_eq!(exchange(&one, 1).await.1, []);
-    for n in [1, 2] {
-        two.heartbeat(worker(n), format!("worker {n}"), Duration::from_secs(600)).await.unwrap();
-    }
-    assert_eq!(exchange(&two, 2).await.1, [(worker(1), None), (worker(2), Some(record(2)))]);
-    let (at, records) = exchange(&one, 1).await;
-    assert_eq!(records, [(worker(1), Some(record(1))), (worker(2), Some(record(2)))]);
-    assert!(at.duration_since(jiff::Timestamp::now()).as_secs().abs() < 60, "{at}");
-    // A renewal of the lease keeps what was said.
-    two.heartbeat(worker(2), "worker 2".into(), Duration::from_secs(600)).await.unwrap();
-    assert_eq!(exchange(&one, 1).await.1[1], (worker(2), Some(record(2))));
-    // A field of a newer version is ignored; what cannot be read counts as not said.
-    let stored = |text: &str| {
-        database.query(&format!(
-            "UPDATE pointsman.workers SET record = convert_to('{text}', 'UTF8') WHERE name = 'worker 2'"
-        ))
-    };
-    stored(r#"{"host": "a", "pid": 2, "edition": "e", "mood": 7}"#);
-    assert_eq!(exchange(&one, 1).await.1[1], (worker(2), Some(record(2))));
-    stored("no JSON");
-    assert_eq!(exchange(&one, 1).await.1[1], (worker(2), None));
-    // The lease ends, by the server's clock.
-    one.heartbeat(worker(2), "worker 2".into(), Duration::ZERO).await.unwrap();
-    assert_eq!(exchange(&one, 1).await.1, [(worker(1), Some(record(1)))]);
     one.close().await;
     two.close().await;
 }

@@ -17,6 +17,7 @@ mod cohorts;
 mod egress;
 mod file_problem;
 mod flips;
+mod free_text;
 mod gate;
 mod guard;
 mod instances;
@@ -93,7 +94,7 @@ pub struct FreezeRequest {
     #[serde(default)]
     pub effects: bool,
     /// The reason.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "free_text::optional")]
     pub reason: Option<String>,
     /// The caller's name, where the listener requires no token.
     #[serde(default, rename = "as")]

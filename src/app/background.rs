@@ -77,6 +77,10 @@ pub(super) async fn reload(
         };
         let Some(Reading { change, asked }) = reading else { return requests.close() };
         to_retry = None;
+        let change = match change {
+            FilesChange::Loaded(loaded) => FilesChange::Loaded(Box::new(loaded.with_text_hash(&parts.text_hash))),
+            refused @ FilesChange::Refused(_) => refused,
+        };
         // Held briefly while a candidate is moved, and for good by a hand-over.
         let lock = tokio::time::timeout(LOCK_WAITS, reload_lock.lock()).await;
         let outcome = match change {

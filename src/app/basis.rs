@@ -234,4 +234,4 @@ fn services<'a>(setup: &'a Setup, plans: &Plans<'a>) -> BTreeSet<&'a ServiceName
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

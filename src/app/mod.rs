@@ -62,6 +62,7 @@ mod started_parts;
 mod stored;
 mod stores;
 mod succession;
+mod text_hashes;
 mod time;
 mod twins;
 mod zero_counters;

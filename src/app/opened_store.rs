@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use super::basis::bases_in_store;
 use super::plans::PlansInForce;
-use super::{stores, time};
+use super::{stores, text_hashes, time};
 use crate::affinity::StoreAffinity;
 use crate::config::{Setup, StoreUrl};
 use crate::evidence::{BasisChange, Evidence};
@@ -18,6 +18,7 @@ use crate::flag::{Route, StratumKey};
 use crate::ladder;
 use crate::limits::Limits;
 use crate::names::RouteId;
+use crate::secret::TextHash;
 use crate::store::{MemoryStore, PostgresStore, SqliteStore, StoreError, StoreHandle, candidate_key};
 
 /// The store, and what was read from it. A store that is not shared is used only by this process from now on; nothing
@@ -29,6 +30,8 @@ pub(super) struct OpenedStore {
     pub basis_changes: Vec<(RouteId, BasisChange)>,
     pub affinity: Arc<StoreAffinity>,
     pub secret: [u8; 32],
+    /// The hash for the texts of rules. The evidence is counted by texts with this hash.
+    pub text_hash: TextHash,
     /// The plans in force of the routes that the last process left in `live` or above.
     pub plans: PlansInForce,
 }
@@ -67,6 +70,8 @@ impl OpenedStore {
         time::set(&store, Duration::from_secs(limits.retry_window_s)).await?;
         let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
         let secret = store.secret().await.context("reading the store's secret")?;
+        let text_hash = text_hashes::of_store(setup, &secret);
+        let setup = &setup.with_text_hash(&text_hash);
         let (flips, rows) = (store.last_flips().await, store.declared().await);
         let (flips, rows) =
             (flips.context("reading the last flips")?, rows.context("reading what the files declared")?);
@@ -82,9 +87,12 @@ impl OpenedStore {
             }
         };
         set_renames(&evidence, &routes);
+        for (route, renamed) in text_hashes::renamed(setup, &text_hash) {
+            [&route, &candidate_key(&route)].into_iter().for_each(|id| evidence.rename_texts(id, &renamed));
+        }
         let basis_changes = evidence.set_basis(0, &bases_in_store(setup, &routes, &plans));
         set_declared(&evidence, setup);
-        Ok(Self { store, evidence, basis_changes, affinity, secret, plans })
+        Ok(Self { store, evidence, basis_changes, affinity, secret, text_hash, plans })
     }
 }
 
@@ -117,7 +125,7 @@ pub(super) struct LockedFiles {
 impl OpenedStore {
     /// The store and the files beside it, to release their locks if the start fails.
     pub fn locked_files(&self) -> LockedFiles {
-        let Self { store, evidence, basis_changes: _, affinity, secret: _, plans: _ } = self;
+        let Self { store, evidence, basis_changes: _, affinity, secret: _, text_hash: _, plans: _ } = self;
         LockedFiles { store: store.clone(), evidence: evidence.clone(), affinity: affinity.clone() }
     }
 }

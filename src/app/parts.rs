@@ -32,7 +32,7 @@ use crate::ladder::{CandidateMove, FilesError, GateCondition, KillSwitchListener
 use crate::limits::Limits;
 use crate::names::WorkflowName;
 use crate::record::RecordWriter;
-use crate::secret::{RedactionKey, set_secret_names};
+use crate::secret::{RedactionKey, TextHash, set_secret_names};
 use crate::shadow::{Shadow, ShadowParts};
 use crate::store::{FlipRecord, StoreHandle};
 use crate::transport::AddressRegistry;
@@ -57,6 +57,8 @@ pub(super) struct Parts {
     pub recorder: Arc<RecordWriter>,
     pub caller_notes: Arc<CallerNotes>,
     pub retention: Arc<ArcSwap<Retention>>,
+    /// The hash for the texts of rules in all files that come into force.
+    pub text_hash: TextHash,
     /// The files in force; locked while files are put in force.
     in_force: Arc<tokio::sync::Mutex<Setup>>,
     /// The names of the workflows in force.
@@ -76,7 +78,7 @@ impl Parts {
         addresses: Arc<AddressRegistry>,
         attribution: Option<Attribution>,
     ) -> anyhow::Result<Self> {
-        let OpenedStore { store, evidence, basis_changes, affinity, secret, plans } = opened;
+        let OpenedStore { store, evidence, basis_changes, affinity, secret, text_hash, plans } = opened;
         let limits = setup.limits.clone();
         let caller_notes = Arc::new(CallerNotes::new(addresses.clone(), store.clone()));
         caller_notes.set_services(&setup.services);
@@ -164,6 +166,7 @@ impl Parts {
             captures,
             rules,
             retention,
+            text_hash,
             in_force: Arc::new(tokio::sync::Mutex::new(setup.clone())),
             workflows,
         })

@@ -91,7 +91,9 @@ impl StartingParts<'_> {
         opened: OpenedStore,
     ) -> anyhow::Result<StartedParts> {
         let Self { flags, overrides, signals, engine, admin, stop, succession } = self;
-        let Loaded { setup, warnings, hash, referenced_files, read_at: _ } = Loaded::clone(&files.load());
+        let loaded = Loaded::clone(&files.load()).with_text_hash(&opened.text_hash);
+        files.store(Arc::new(loaded.clone()));
+        let Loaded { setup, warnings, hash, referenced_files, read_at: _ } = loaded;
         let limits = setup.limits.clone();
         let recorder = telemetry::recorder();
         let (admin_listener, api_listener) = client_proxy.admin_listeners(admin)?;

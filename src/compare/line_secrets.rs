@@ -10,6 +10,11 @@ use crate::secret::CDATA;
 const SECRET_CHARS_MIN: usize = 16;
 /// A line that is nothing but a name is not longer.
 const NAME_BYTES_MAX: usize = 40;
+/// A line of signs that underlines a heading is not shorter.
+const UNDERLINE_BYTES_MIN: usize = 3;
+const UNDERLINES: [char; 4] = ['-', '=', '~', '_'];
+/// Quotes in which a text may go on for several lines. An apostrophe is none.
+const LONG_QUOTES: [&str; 3] = ["\"\"\"", "'''", "\""];
 const QUOTES: [char; 5] = ['"', '\'', '`', ']', ')'];
 
 /// The offset in a line from which on it is secret.
@@ -36,7 +41,9 @@ pub(super) fn secret_from(line: &str, is_secret: &dyn Fn(&str) -> bool) -> Optio
         if before.ends_with("&lt;") || before.ends_with(':') && before.contains("&lt;") {
             return Some(rest.find("&gt;").map_or(end, |at| end + at + "&gt;".len()));
         }
-        let after = rest.trim_start_matches(|c: char| QUOTES.contains(&c) || c.is_whitespace());
+        let is_between = |c: char| QUOTES.contains(&c) || c.is_whitespace();
+        let after = rest.trim_start_matches(is_between);
+        let after = if blank > 0 { without_remark(after).trim_start_matches(is_between) } else { after };
         let sign = ["->", "=>", "→", ":=", ":", "="].iter().find(|sign| after.starts_with(**sign));
         if let Some(sign) = sign {
             return Some(line.len() - after.len() + sign.len());
@@ -51,10 +58,46 @@ pub(super) fn only_begins_a_secret(line: &str) -> bool {
     ["", CDATA[0]].contains(&line.trim())
 }
 
+/// Whether a line only underlines the one before, which is a heading.
+pub(super) fn is_underline(line: &str) -> bool {
+    let line = line.trim();
+    line.len() >= UNDERLINE_BYTES_MIN && UNDERLINES.iter().any(|sign| line.trim_matches(*sign).is_empty())
+}
+
 /// Whether a secret of several lines begins behind a bracket: `"password": {`. Where it ends is not known.
 pub(super) fn opens_a_secret(line: &str, is_secret: &dyn Fn(&str) -> bool) -> bool {
     let line = line.trim_end();
     line.ends_with(['{', '[']) && secret_from(line, is_secret).is_some()
+}
+
+/// With which quotes a text of several lines ends that begins behind the name of a secret. `None` if the value ends on
+/// the line, or is in no such quotes.
+pub(super) fn unclosed_quote(line: &str, is_secret: &dyn Fn(&str) -> bool) -> Option<&'static str> {
+    let value = line[secret_from(line, is_secret)?..].trim_start();
+    let quote = LONG_QUOTES.into_iter().find(|quote| value.starts_with(quote))?;
+    // A line with a label: `print("Password: ")`.
+    (line.matches(quote).count() % 2 == 1).then_some(quote)
+}
+
+/// Whether a text in quotes of several lines ends on this line.
+pub(super) fn closes(line: &str, quote: &str) -> bool {
+    line.trim_end_matches([',', ';', '}', ')', ']', ' ', '\r']).ends_with(quote)
+}
+
+/// What follows a remark in brackets behind a name, which tells of the value and is none: `(case sensitive): x`.
+fn without_remark(behind: &str) -> &str {
+    let remark = behind.strip_prefix('(').and_then(|inner| inner.split_once(')'));
+    let is_remark = |remark: &str| remark.len() <= NAME_BYTES_MAX && !remark.contains('(');
+    remark.filter(|(remark, _)| is_remark(remark)).map_or(behind, |(_, rest)| rest)
+}
+
+/// What is before such a remark at the end of a line, which may be followed by a sign.
+fn before_remark(line: &str) -> &str {
+    let named = line.trim_end_matches([':', '=', ' ']);
+    let parts = named.strip_suffix(')').and_then(|inner| inner.rsplit_once('('));
+    let is_remark = |before: &str, remark: &str| before.ends_with(' ') && remark.len() <= NAME_BYTES_MAX;
+    let parts = parts.filter(|(before, remark)| named.len() < line.len() && is_remark(before, remark));
+    parts.map_or(line, |(before, _)| before)
 }
 
 /// A name of a secret in a line.
@@ -105,7 +148,7 @@ fn named_at_end<'l>(line: &'l str, is_secret: &dyn Fn(&str) -> bool) -> Option<N
     if !is_candidate || line.is_empty() {
         return None;
     }
-    let name = line.trim_end_matches(|c: char| {
+    let name = before_remark(line).trim_end_matches(|c: char| {
         c.is_whitespace() || QUOTES.contains(&c) || matches!(c, ':' | '=' | '|' | '>' | '-' | '+' | '\\' | '*' | '#')
     });
     let (start, _) = words(name).last().filter(|(start, end)| *end == name.len() && is_secret(&name[*start..]))?;
@@ -164,12 +207,22 @@ mod tests {
             "got Bearer hunter2 from a",
             "seen eyJhbGciOi.hunter2.x",
             "[password] hunter2",
+            "Password (case sensitive): hunter2",
+            "\"Password\" (8 to 16 characters) = hunter2",
         ] {
             let shown = secret_from(line, &is_secret).map(|from| &line[..from]);
             assert!(shown.is_some_and(|shown| !shown.contains("hunter2")), "{line}: {shown:?}");
         }
-        for line in ["Your password has expired", "discard 17", "Basic plan", "total: 5", "a->b", "the tokens are gone"]
-        {
+        for line in [
+            "Your password has expired",
+            "discard 17",
+            "Basic plan",
+            "total: 5",
+            "a->b",
+            "the tokens are gone",
+            "get_token(a): string",
+            "the password (yours) has expired",
+        ] {
             assert_eq!(secret_from(line, &is_secret), None, "{line}");
         }
     }
@@ -181,6 +234,17 @@ mod tests {
         {
             assert_eq!(opens_a_secret(line, &is_secret), opens, "{line}");
         }
+        for (line, quote) in [
+            ("password: \"hun", Some("\"")),
+            ("\"pin\": \"\"\"", Some("\"\"\"")),
+            ("password: \"hunter2\"", None),
+            ("print(\"Password: \")", None),
+            ("password: 'tis", None),
+            ("total: \"5", None),
+        ] {
+            assert_eq!(unclosed_quote(line, &is_secret), quote, "{line}");
+        }
+        assert!(closes("ter2\",", "\"") && !closes("ter\"2", "\""));
     }
 
     #[test]
@@ -197,6 +261,7 @@ mod tests {
             "# API key token =",
             "Authorization: Bearer",
             "x-token: abc\\",
+            "Password (case sensitive):",
         ] {
             assert!(named_on_the_next_line(line, &is_secret).is_some(), "{line}");
         }

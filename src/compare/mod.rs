@@ -86,6 +86,7 @@ mod rules_by_node;
 mod sample;
 mod secret_lines;
 mod secret_source;
+mod section_secrets;
 mod shown_condition;
 mod shown_draft;
 mod structure;

@@ -23,7 +23,7 @@ use super::multipart;
 use super::observation::Body;
 use super::pair_parts::{MessageBody, PairMessage, PairParts};
 use super::parsed_body::ParsedBody;
-use super::secret_lines::SecretLines;
+use super::secret_lines::{SecretLine, SecretLines};
 use super::secret_source::{SecretSource, is_kind_of_token};
 use super::structure::values_of_text;
 use crate::secret::{
@@ -136,7 +136,8 @@ impl Learning<'_> {
         let is_secret = |name: &str| self.source_of(name).is_some();
         let mut lines = SecretLines::of(&is_secret);
         let value = |line: &str| {
-            let name = lines.next(line)?.name?;
+            let SecretLine { name, is_assigned } = lines.next(line)?;
+            let (name, line) = (name?, line.split_once('=').filter(|_| is_assigned).map_or(line, |(_, value)| value));
             let item = line.trim().trim_start_matches("- ");
             Some((name, item.trim_matches(['"', '\'', ',', ' ']).to_owned(), true))
         };

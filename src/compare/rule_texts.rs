@@ -1,7 +1,7 @@
 //! The rules of a route by their id, as texts, with the conditions under which they apply.
 
-use super::shown_condition::{shown, shown_call, shown_path, with_hash};
-use crate::expression::{Expression, masked_with_hash};
+use super::shown_condition::{Mask, masked, shown_call, shown_condition, shown_path};
+use crate::expression::Expression;
 use crate::secret::RedactRules;
 
 /// Identifies a rule: its index in [`RuleTexts`]. The uses of each rule are counted by this index.
@@ -51,6 +51,8 @@ pub(super) struct RuleTexts {
     kinds: Vec<String>,
     /// What the route declares as secret: no text has a literal that is compared with it.
     redact: RedactRules,
+    /// Whether something is masked in one of the texts.
+    has_masked: bool,
 }
 
 #[derive(Clone)]
@@ -72,9 +74,19 @@ impl RuleTexts {
     pub(super) fn redact(&self) -> &RedactRules {
         &self.redact
     }
+    /// A text of a rule as it is shown and kept: without what may be secret in it.
+    pub(super) fn masked(&mut self, text: &str, mask: Mask) -> String {
+        let shown = masked(text, mask, &self.redact);
+        self.has_masked |= shown != text;
+        shown
+    }
+    /// Whether something is masked in one of the texts.
+    pub(super) fn has_masked(&self) -> bool {
+        self.has_masked
+    }
     /// Adds a rule, and returns its id.
     pub(super) fn register(&mut self, text: String) -> RuleId {
-        let text = with_hash(&text, shown_path(&text, &self.redact));
+        let text = self.masked(&text, shown_path);
         self.add(text, None, false)
     }
     /// Adds a rule that applies only where a condition holds.
@@ -82,8 +94,11 @@ impl RuleTexts {
         match when {
             Some(when) => {
                 let with_when = |text: &str, when: &str| format!("{text} when ${{{when}}}");
-                let masked = with_when(&shown_path(&text, &self.redact), &shown(when.source(), &self.redact));
-                let text = masked_with_hash(&with_when(&text, when.source()), masked);
+                let condition = shown_condition(when.source(), &self.redact);
+                let shown = with_when(&shown_path(&text, &self.redact), &condition);
+                let written = with_when(&text, when.source());
+                self.has_masked |= shown != written;
+                let text = self.redact.text_hash().beside(&written, shown);
                 let failed = self.register_note(format!("{text} (condition failed: the rule did not apply)"));
                 let rule = self.add(text, Some(when), false);
                 self.entries[rule].failed = Some(failed);
@@ -94,7 +109,8 @@ impl RuleTexts {
     }
     /// Adds an entry of `ignore_calls`: the calls that this pattern names do not count.
     pub(super) fn register_ignored_calls(&mut self, pattern: &str) -> RuleId {
-        self.register(format!("ignore_calls {}", shown_call(pattern, &self.redact)))
+        let shown = self.masked(pattern, shown_call);
+        self.register(format!("ignore_calls {shown}"))
     }
     /// Adds what is counted beside the uses of a rule.
     pub(super) fn register_note(&mut self, text: String) -> RuleId {
@@ -103,15 +119,9 @@ impl RuleTexts {
     /// Adds a rule for ids.
     pub(super) fn register_ids(&mut self, text: &str, when: Option<Expression>, any_type: bool) -> IdRule {
         let rule = self.register_when(text.to_owned(), when);
-        IdRule {
-            rule,
-            kind: IdKind::ANY,
-            unproven: self.register_note(format!(
-                "{} (unproven: an id that stands only once)",
-                with_hash(text, shown_path(text, &self.redact))
-            )),
-            any_type,
-        }
+        let shown = self.masked(text, shown_path);
+        let unproven = self.register_note(format!("{shown} (unproven: an id that stands only once)"));
+        IdRule { rule, kind: IdKind::ANY, unproven, any_type }
     }
     /// Declares a kind of ids.
     pub(super) fn declare_kind(&mut self, name: &str) {

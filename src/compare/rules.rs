@@ -16,7 +16,7 @@ use super::effects::{CallRole, EffectRules};
 use super::observation::Intent;
 use super::rule_drafts::Written;
 use super::rule_warnings;
-use super::shown_condition::{shown, with_hash};
+use super::shown_condition::shown_condition;
 use super::text_rules::TextRules;
 use super::whole_body::WholeBodyIgnored;
 use crate::expression::{EFFECTS, EFFECTS_OF_ALL_STEPS, Expression, ReadPath};
@@ -151,7 +151,7 @@ impl Rules {
             let when = condition::when(written.when.as_ref(), problems);
             if let Some(expression) = assert(written.text(), &written.site, context, problems) {
                 let text = written.text().trim();
-                let source = with_hash(text, shown(text, rules.texts.redact()));
+                let source = rules.texts.masked(text, shown_condition);
                 let why = match &when {
                     None => "(not evaluated: legacy answered 4xx or 5xx)",
                     Some(_) => "(condition failed: it was not evaluated)",

@@ -1,13 +1,15 @@
 //! Finds the lines of a text that are secret because of lines before them.
 //!
 //! Always true: the lines of a private key are secret; so is the line after a line that ends with the name of a secret,
-//! and what is indented below a line that ends or begins with one: a block or a list of YAML, a header that goes on.
+//! and what is indented below a line that ends or begins with one: a block or a list of YAML, a header that goes on. So
+//! are the values of a section of secrets (`[secrets]`), and the lines up to the quote that ends a value.
 //! Behind a bracket (`"password": {`) the rest of the text is secret, because it is not known where the value ends.
 
 use super::line_secrets::{
-    NameInLine, ends_with_bearer, may_be_secret, named_at_start, named_on_the_next_line, only_begins_a_secret,
-    opens_a_secret,
+    NameInLine, closes, ends_with_bearer, is_underline, may_be_secret, named_at_start, named_on_the_next_line,
+    only_begins_a_secret, opens_a_secret, unclosed_quote,
 };
+use super::section_secrets::{SectionLine, section_of_secrets};
 use crate::secret::{PrivateKeyLines, singular};
 
 /// Tells of the lines of one text, one after the other, which of them are secret.
@@ -32,6 +34,10 @@ enum Following {
     },
     /// It may be a bearer token.
     Token,
+    /// It is a value of a section of secrets with this name, if it has one.
+    Section(String),
+    /// It belongs to a value up to these quotes.
+    Quoted(&'static str),
     /// All others belong to a value.
     Rest,
 }
@@ -53,6 +59,8 @@ impl Name {
 pub(super) struct SecretLine {
     /// The name whose value the line is; `None` if there is none, or if the line may have more than a value.
     pub name: Option<String>,
+    /// Whether the line has a name of its own before the value: `name = value`.
+    pub is_assigned: bool,
 }
 
 impl<'n> SecretLines<'n> {
@@ -72,8 +80,18 @@ impl<'n> SecretLines<'n> {
         let indent = line.len() - line.trim_start().len();
         let is_item = content.starts_with('-');
         let block = |name: &Name| Following::Block { name: name.clone(), is_list: is_item };
+        let is_assigned = matches!(self.following, Following::Section(_));
         let (secret, following) = match std::mem::replace(&mut self.following, Following::Nothing) {
             Following::Rest => (Some(None), Following::Rest),
+            Following::Quoted(quote) if closes(line, quote) => (Some(None), Following::Nothing),
+            Following::Quoted(quote) => (Some(None), Following::Quoted(quote)),
+            Following::Value(name) if is_underline(content) => (None, Following::Value(name)),
+            Following::Section(name) => match SectionLine::of(line) {
+                SectionLine::Value(_) => (Some(Some(name.clone())), Following::Section(name)),
+                SectionLine::Continued => (Some(None), Following::Section(name)),
+                SectionLine::Comment => (None, Following::Section(name)),
+                SectionLine::Outside => (None, self.behind(line)),
+            },
             Following::Value(name) if only_begins_a_secret(content) => (Some(None), Following::Value(name)),
             Following::Value(name) => (Some(Some(name.name.clone())), block(&name)),
             Following::FirstOfList(name) if is_item => (Some(Some(name.name.clone())), block(&name)),
@@ -91,16 +109,22 @@ impl<'n> SecretLines<'n> {
         };
         self.following = following;
         match is_of_key {
-            true => Some(SecretLine { name: None }),
-            false => secret.map(|name| SecretLine { name }),
+            true => Some(SecretLine { name: None, is_assigned: false }),
+            false => secret.map(|name| SecretLine { name, is_assigned }),
         }
     }
 
     /// What a line that is no value itself says of the next one.
     fn behind(&self, line: &str) -> Following {
         let is_plural = |name: &str| singular(name).is_some_and(self.is_secret);
+        if let Some(name) = section_of_secrets(line, self.is_secret) {
+            return Following::Section(name.to_owned());
+        }
         if opens_a_secret(line, self.is_secret) {
             return Following::Rest;
+        }
+        if let Some(quote) = unclosed_quote(line, self.is_secret) {
+            return Following::Quoted(quote);
         }
         if let Some(found) = named_on_the_next_line(line, self.is_secret) {
             return Following::Value(Name::of(found));
@@ -154,6 +178,14 @@ mod tests {
             ("tokens:\n- name: a\n  value: hunter2\n- b\nc: 1", "tokens:\n***\n  ***\n***\nc: 1"),
             ("pins:\n  - 1234\nb: 1", "pins:\n  ***\nb: 1"),
             ("sent as Bearer\nhunter2\nb", "sent as Bearer\n***\nb"),
+            ("Password\n--------\nhunter2\nbye", "Password\n--------\n***\nbye"),
+            ("Password (case sensitive):\nhunter2\nbye", "Password (case sensitive):\n***\nbye"),
+            (
+                "[app.secrets]\n# old\npay = \"hunter2\"\n\nlist = [\n  \"hunter3\",\n]\n[server]\nport = 1",
+                "[app.secrets]\n# old\n***\n\n***\n  ***\n***\n[server]\nport = 1",
+            ),
+            ("password: \"hun\nter2\"\nb: 1", "password: \"hun\n***\nb: 1"),
+            ("{\"pin\": \"\"\"\n12\n34\"\"\",\n\"b\": 1}", "{\"pin\": \"\"\"\n***\n***\n\"b\": 1}"),
             (
                 "private_key:\n-----BEGIN PRIVATE KEY-----\nMHcC\n-----END PRIVATE KEY-----\nb: 1",
                 "private_key:\n***\n***\n-----END PRIVATE KEY-----\nb: 1",
@@ -172,6 +204,11 @@ mod tests {
             "token: x\ntotal: 5",
             "pins:\n  red and blue",
             "the bearer\nof news",
+            "[session]\ntimeout = 30",
+            "[secrets]\nare kept here",
+            "Orders\n------\n17",
+            "password: 'tis\nnot so",
+            "password: \"x\"\nb: 1",
             "total:\n  5",
         ] {
             assert_eq!(shown(text), text);

@@ -3,17 +3,19 @@
 
 use std::borrow::Cow;
 
-use crate::expression::masked_with_hash;
-pub(super) use crate::expression::shown_condition as shown;
+pub(super) use crate::expression::shown_condition;
 use crate::secret::{FoundSecret, RedactRules, STARS, replace_secrets};
 
 /// Behind a secret name in a pattern, this many letters and digits may be a secret, also without a digit among them.
 const LITERAL_CHARS_MIN: usize = 4;
 
+/// What a kind of text of rules is shown as: [`shown_condition`], [`shown_path`], [`shown_pattern`] or [`shown_call`].
+pub(super) type Mask = for<'a> fn(&'a str, &RedactRules) -> Cow<'a, str>;
+
 /// A text as it is shown, with a hash if something is masked in it: rules that differ in what is masked have different
-/// texts.
-pub(super) fn with_hash(text: &str, shown: Cow<'_, str>) -> String {
-    masked_with_hash(text, shown.into_owned())
+/// texts, where there is a key for the hash.
+pub(super) fn masked(text: &str, mask: Mask, redact: &RedactRules) -> String {
+    redact.text_hash().beside(text, mask(text, redact).into_owned())
 }
 
 /// What is shown of the text of a path: one with a filter that may compare with a secret has no literals in its
@@ -96,12 +98,16 @@ pub(super) fn shown_pattern<'a>(pattern: &'a str, redact: &RedactRules) -> Cow<'
     }
 }
 
-/// What is shown of the pattern of a call: no segment of its path behind a secret name; with a hash, if one is masked.
-pub(super) fn shown_call(pattern: &str, redact: &RedactRules) -> String {
+/// What is shown of the pattern of a call: no segment of its path that looks like a secret, or is behind a secret name.
+pub(super) fn shown_call<'a>(pattern: &'a str, redact: &RedactRules) -> Cow<'a, str> {
     let segments: Vec<&str> = pattern.split('/').collect();
-    let is_hidden = |n: usize| n > 0 && segments[n] != "*" && redact.is_secret(segments[n - 1]);
+    let is_secret = |n: usize| n > 0 && redact.is_secret(segments[n - 1]) || redact.finds_secret_in(segments[n]);
+    let is_hidden = |n: usize| segments[n] != "*" && is_secret(n);
+    if !(0..segments.len()).any(is_hidden) {
+        return Cow::Borrowed(pattern);
+    }
     let shown = segments.iter().enumerate().map(|(n, segment)| if is_hidden(n) { STARS } else { *segment });
-    masked_with_hash(pattern, shown.collect::<Vec<_>>().join("/"))
+    Cow::Owned(shown.collect::<Vec<_>>().join("/"))
 }
 
 /// Whether what follows a secret name in a pattern may have a secret: a value behind a sign, or characters that are no
@@ -143,7 +149,7 @@ fn literals(pattern: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Detectors;
+    use crate::secret::{Detectors, TextHash};
 
     fn redact() -> RedactRules {
         RedactRules::new(["x-staff".to_owned()], Vec::new(), Detectors::default())
@@ -161,11 +167,16 @@ mod tests {
             ("legacy.status < 400", "legacy.status < 400"),
             ("${intents.charge.body.amount == 7}", "${intents.charge.body.amount == 7}"),
         ] {
-            assert_eq!(shown(source, &redact()), expected);
+            assert_eq!(shown_condition(source, &redact()), expected);
         }
         let of_paths = redact().and(&RedactRules::new([], vec!["$.iban".parse().unwrap()], Detectors::default()));
-        assert_eq!(shown(r#"request.body.iban == "k3y""#, &of_paths), r#"request.body.iban == "***""#);
-        assert_eq!(shown("legacy.status < 400", &of_paths), "legacy.status < 400");
+        assert_eq!(shown_condition(r#"request.body.iban == "k3y""#, &of_paths), r#"request.body.iban == "***""#);
+        assert_eq!(shown_condition("legacy.status < 400", &of_paths), "legacy.status < 400");
+        let on_path = r#"request.path == "/reset/hunter2""#;
+        assert_eq!(shown_condition(on_path, &redact().for_path(&["token"])), r#"request.path == "***""#);
+        assert_eq!(shown_condition(on_path, &redact().for_path(&["id"])), on_path);
+        let card = r#"request.path == "/cards/4111111111111111""#;
+        assert_eq!(shown_condition(card, &redact()), r#"request.path == "***""#);
     }
 
     #[test]
@@ -199,16 +210,23 @@ mod tests {
         ] {
             assert_eq!(shown_pattern(pattern, &redact()), expected);
         }
-        for (call, expected) in
-            [("POST bank/token/k3y", "POST bank/token/***"), ("bank/token/*/of/7", "bank/token/*/of/7")]
-        {
-            let shown = shown_call(call, &redact());
-            assert_eq!(shown.split(" (").next(), Some(expected));
+        for (call, expected) in [
+            ("POST bank/token/k3y", "POST bank/token/***"),
+            ("bank/token/*/of/7", "bank/token/*/of/7"),
+            ("GET bank/cards/4111111111111111/limit", "GET bank/cards/***/limit"),
+        ] {
+            assert_eq!(shown_call(call, &redact()), expected);
         }
         let of_paths = redact().and(&RedactRules::new([], vec!["$.a[*].b".parse().unwrap()], Detectors::default()));
         assert_eq!(shown_path("$.a[?@.b == 'k3y'].c", &of_paths), "$.a[?@.b == '***'].c");
-        let [one, other] =
-            ["^token: k3y-1", "^token: k3y-2"].map(|text| with_hash(text, shown_pattern(text, &redact())));
+        let of_store = redact().with_text_hash(&TextHash::derived_from(None, &[1; 32]));
+        let texts = ["^token: k3y-1", "^token: k3y-2"];
+        let [one, other] = texts.map(|text| masked(text, shown_pattern, &of_store));
         assert!(one != other && !one.contains("k3y") && one.starts_with("^token: *** ("), "{one} {other}");
+        assert_eq!(
+            texts.map(|text| masked(text, shown_pattern, &redact())),
+            ["^token: ***"; 2],
+            "no hash without a key"
+        );
     }
 }

@@ -1,13 +1,11 @@
 //! The rules as they were written, without what may be secret in them: the record shows them, and a later process reads
 //! them to see whether a change of them only allows more.
 
-use std::borrow::Cow;
-
 use serde_json::Value;
 
 use super::draft::RulesDraft;
 use super::rules::Rules;
-use super::shown_condition::{shown, shown_call, shown_path, shown_pattern, with_hash};
+use super::shown_condition::{Mask, masked, shown_call, shown_condition, shown_path, shown_pattern};
 use crate::secret::{RedactRules, STARS, members_apart};
 
 impl Rules {
@@ -16,6 +14,17 @@ impl Rules {
         let mut draft = serde_json::to_value(self.draft()).unwrap_or_default();
         mask(&mut draft, self.texts.redact());
         draft.to_string()
+    }
+
+    /// The texts of the rules, and of what is counted beside them, in a fixed order: the same one in rules that were
+    /// checked with another hash for texts that have something masked.
+    pub fn counted_texts(&self) -> impl Iterator<Item = &str> {
+        self.texts.iter().map(String::as_str)
+    }
+
+    /// Whether something is masked in a text of the rules, so that its hash depends on a key.
+    pub fn have_masked_texts(&self) -> bool {
+        self.texts.has_masked()
     }
 }
 
@@ -52,21 +61,18 @@ fn mask(value: &mut Value, redact: &RedactRules) {
 
 fn mask_call(call: &mut Value, redact: &RedactRules) {
     if let Value::String(text) = call {
-        *text = shown_call(text, redact);
+        *text = masked(text, shown_call, redact);
     }
 }
 
 /// A text of a rule with stars in place of what may be secret; `None` if nothing is masked.
 fn masked_text(text: &str, redact: &RedactRules) -> Option<String> {
-    let masked = match text.trim_start() {
-        trimmed if trimmed.starts_with("${") => shown(text, redact),
-        trimmed if trimmed.starts_with('$') => shown_path(text, redact),
-        _ => shown_pattern(text, redact),
+    let mask: Mask = match text.trim_start() {
+        trimmed if trimmed.starts_with("${") => shown_condition,
+        trimmed if trimmed.starts_with('$') => shown_path,
+        _ => shown_pattern,
     };
-    match masked {
-        Cow::Owned(_) => Some(with_hash(text, masked)),
-        Cow::Borrowed(_) => None,
-    }
+    Some(masked(text, mask, redact)).filter(|shown| shown != text)
 }
 
 #[cfg(test)]

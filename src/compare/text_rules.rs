@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::bounds::BoundExceeded;
 use super::rule_texts::{IdRule, RuleId, RuleTexts};
-use super::shown_condition::{shown_pattern, with_hash};
+use super::shown_condition::shown_pattern;
 use super::times;
 use crate::problem::{Problems, Site};
 
@@ -102,27 +102,20 @@ impl TextRules {
                     .warn(&site, format!("`{text}` matches every line, so no line would be compared"))
                     .hint("a pattern such as `^generated .*` names the lines that do not count");
             }
-            rules.ignore.push((
-                pattern,
-                texts.register(format!("{prefix}text.ignore {}", with_hash(text, shown_pattern(text, texts.redact())))),
-            ));
+            let shown = texts.masked(text, shown_pattern);
+            rules.ignore.push((pattern, texts.register(format!("{prefix}text.ignore {shown}"))));
         }
         if let Some(TimesDraft(times)) = &draft.times {
             for TimePatterns { text, patterns, by } in time_patterns(times, &site.key("times"), problems) {
-                let text = text.map_or_else(String::new, |text| {
-                    format!(" {}", with_hash(text, shown_pattern(text, texts.redact())))
-                });
+                let text = text.map_or_else(String::new, |text| format!(" {}", texts.masked(text, shown_pattern)));
                 let rule = texts.register(format!("{prefix}text.times{text}"));
                 rules.captures.extend(patterns.into_iter().map(|pattern| (pattern, Capture::Time { rule, by })));
             }
         }
         for (n, text) in draft.ids.iter().enumerate() {
             if let Some(pattern) = capturing(text, &site.key("ids").index(n), problems) {
-                let ids = texts.register_ids(
-                    &format!("{prefix}text.ids {}", with_hash(text, shown_pattern(text, texts.redact()))),
-                    None,
-                    true,
-                );
+                let text = format!("{prefix}text.ids {}", texts.masked(text, shown_pattern));
+                let ids = texts.register_ids(&text, None, true);
                 rules.captures.push((pattern, Capture::Id { ids }));
             }
         }

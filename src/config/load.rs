@@ -15,6 +15,7 @@ use super::parse::parse;
 use super::referenced_files::ReferencedFiles;
 use super::render::{CheckFailed, Finding, Findings};
 use super::setup::{Loaded, Overrides, Setup};
+use super::shown_values::without_secrets;
 use super::store_url::mask_password;
 use super::tree::{Node, ParsedFile};
 use super::{
@@ -67,7 +68,7 @@ impl SetBuilder {
         let (source, errors) = parse(&Arc::from(name), text);
         for error in errors {
             let finding = finding_at(&source, Severity::Error, source.position(error.span), error.message, error.hint);
-            self.findings.0.push(finding);
+            self.findings.0.push(without_secrets(finding, &source, None));
         }
         self.sources.push((kind, source));
     }
@@ -92,7 +93,8 @@ impl SetBuilder {
             let position = source.locate(&problem.site, problem.offset);
             let message = self.with_line_numbers(&problem.message);
             let hint = problem.hint.as_deref().map(|hint| self.with_line_numbers(hint));
-            findings.0.push(finding_at(source, problem.severity, position, message, hint));
+            let finding = finding_at(source, problem.severity, position, message, hint);
+            findings.0.push(without_secrets(finding, source, Some(&problem.site)));
         }
         findings.sort();
         findings

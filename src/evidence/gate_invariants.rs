@@ -86,12 +86,13 @@ mod tests {
     use crate::evidence::testing::evidence;
     use crate::evidence::{Evidence, EvidenceBasis, GateVerdict, GuardedAnswer, InvariantVerdict, JudgedAnswer};
     use crate::expression::Expression;
-    use crate::flag::{Guard, GuardCondition, GuardRelease, Promote, State};
+    use crate::flag::{Guard, GuardCondition, GuardRelease, Promote, State, WrittenInvariant};
     use crate::names::{RouteId, RunId};
 
     fn invariant(name: &str, text: &str) -> Invariant {
         let that = Expression::parse("reply.status < 500").unwrap();
-        Invariant { name: name.to_owned(), text: text.to_owned(), that, when: None }
+        let written = WrittenInvariant::new(Some(name), text, None);
+        Invariant { name: name.to_owned(), text: text.to_owned(), that, when: None, written }
     }
 
     fn answer(supports_only: bool) -> JudgedAnswer {

@@ -6,9 +6,6 @@ use super::parsed::Expression;
 use super::scan::{Item, Items};
 use crate::secret::{RedactRules, STARS};
 
-/// How many hexadecimal digits of the hash of a masked text are shown.
-const HASH_DIGITS: usize = 16;
-
 /// What is shown of the text of a condition: it has no literals, if one of them may be a secret.
 pub fn shown_condition<'a>(source: &'a str, redact: &RedactRules) -> Cow<'a, str> {
     match may_hold_secret(source, redact) {
@@ -31,16 +28,9 @@ fn may_hold_secret(source: &str, redact: &RedactRules) -> bool {
         let last = read.0.last().map_or("", |last| last);
         // It reads all of them, or one whose name is computed.
         let is_any_name = ["headers", "query", "params"].contains(&last);
-        is_any_name || redact.has_paths() && read.0.iter().any(|part| &**part == "body")
+        let is_secret_path = redact.is_path_secret() && read.root() == "request" && read.part(0) == Some("path");
+        is_any_name || is_secret_path || redact.has_paths() && read.0.iter().any(|part| &**part == "body")
     })
-}
-
-/// A text as it is shown, with a hash of the text, if something is masked in it: another text is then shown otherwise.
-pub fn masked_with_hash(text: &str, shown: String) -> String {
-    match shown == text {
-        true => shown,
-        false => format!("{shown} ({})", &blake3::hash(text.as_bytes()).to_hex()[..HASH_DIGITS]),
-    }
 }
 
 /// The text of a CEL expression with stars in place of each text and number, and without comments. What follows a value

@@ -59,7 +59,7 @@ pub use form::{parse_fields_strictly, parse_form, parse_form_strictly, parse_for
 pub use header_pattern::{HeaderPattern, HeaderPatternError, is_id_name};
 pub use json::{RESERVED_PREFIX, is_reserved_key, parse_json, refuse_reserved_keys, without_byte_order_mark};
 pub use json_path::{JsonPathError, last_name, parse_json_path};
-pub use masked::{masked_with_hash, shown_condition, without_literals};
+pub use masked::{shown_condition, without_literals};
 pub use media_type::MediaType;
 pub use parse::{EFFECTS, EFFECTS_OF_ALL_STEPS};
 pub use parsed::Expression;

@@ -75,7 +75,7 @@ pub use instance_lifetime::{
     ADOPT_SETTLES, AdoptRule, AliveCall, InstanceEnd, InstanceLifetime, NextPage, REPLY_PARTS, ReplyFacts,
     UnknownInstance,
 };
-pub use invariant::Invariant;
+pub use invariant::{Invariant, WrittenInvariant};
 pub use key_text::AmbiguousKey;
 pub use likelihood::{ln_evidence_above, ln_evidence_below};
 pub use overlap::TemplateSegment;

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::expression::{CreatedIdSource, Expression, Template, id_text};
 use crate::names::{RouteId, WorkflowName};
-use crate::secret::RedactRules;
+use crate::secret::{RedactRules, TextHash};
 
 /// The header that holds the retry key of a request if its route has no `retry_key`.
 pub const RETRY_KEY_DEFAULT: HeaderName = HeaderName::from_static("idempotency-key");
@@ -144,12 +144,31 @@ impl Route {
 
     /// The rule of each cohort that decides who is in it, as a hash: its condition and those before it.
     pub fn cohort_rules(&self) -> BTreeMap<String, String> {
-        let mut hasher = blake3::Hasher::new();
+        self.cohort_rules_by(self.redact.text_hash())
+    }
+    /// As [`Route::cohort_rules`], as the same store may have them from before.
+    pub fn earlier_cohort_rules(&self) -> Vec<BTreeMap<String, String>> {
+        self.redact.text_hash().earlier().iter().map(|text_hash| self.cohort_rules_by(text_hash)).collect()
+    }
+    fn cohort_rules_by(&self, text_hash: &TextHash) -> BTreeMap<String, String> {
+        let mut conditions = String::new();
         let rules = self.cohorts.iter().map(|cohort| {
-            hasher.update(cohort.when.source().as_bytes()).update(&[0]);
-            (cohort.name.clone(), hasher.finalize().to_hex()[..32].to_owned())
+            conditions.push_str(cohort.when.source());
+            conditions.push('\0');
+            // Without a store nothing is kept or shown of a cohort's rule: the hash only tells rules apart.
+            let hash = text_hash.of(&conditions).unwrap_or_else(|| blake3::hash(conditions.as_bytes()));
+            (cohort.name.clone(), hash.to_hex()[..32].to_owned())
         });
         rules.collect()
+    }
+    /// The same route, with this hash beside the texts that have something masked.
+    #[must_use]
+    pub fn with_text_hash(&self, text_hash: &TextHash) -> Self {
+        let mut route = self.clone();
+        route.redact = self.redact.with_text_hash(text_hash);
+        route.invariants = self.invariants.iter().map(|invariant| invariant.shown_with(&route.redact)).collect();
+        route.promote.strata_by = self.promote.strata_by.as_ref().map(|key| key.with_text_hash(text_hash));
+        route
     }
     /// The route's present id and its other ids.
     pub fn ids(&self) -> impl Iterator<Item = &RouteId> {

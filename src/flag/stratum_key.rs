@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::RequestFacts;
 use super::facts::scope;
-use crate::expression::{ExpressionError, ReadPath, Template, masked_with_hash, without_literals};
-use crate::secret::RedactRules;
+use crate::expression::{ExpressionError, ReadPath, Template, without_literals};
+use crate::secret::{RedactRules, TextHash};
 
 /// The longest value, before it is escaped; what is longer is cut.
 const VALUE_BYTES_MAX: usize = 64;
@@ -22,17 +22,30 @@ pub struct StratumKey {
     template: Template,
     /// Kept and shown with what is counted.
     text: Arc<str>,
+    /// What the same store may have as its text from before.
+    earlier: Arc<[String]>,
 }
 
 impl StratumKey {
     /// The key with this template, which reads facts of a request and never its body.
-    pub fn new(template: Template) -> Self {
+    pub fn new(template: Template, text_hash: &TextHash) -> Self {
         let text = template.text().unwrap_or_default();
-        let text = masked_with_hash(text, without_literals(text)).into();
-        Self { template, text }
+        let shown_by = |text_hash: &TextHash| text_hash.beside(text, without_literals(text));
+        let earlier = text_hash.earlier().iter().map(shown_by).collect();
+        let text = shown_by(text_hash).into();
+        Self { template, text, earlier }
+    }
+    /// Whether this is the key's text, as a store may have it from before: with another hash.
+    pub fn is_earlier_text(&self, text: &str) -> bool {
+        self.earlier.iter().any(|earlier| earlier == text)
+    }
+    /// The same key, with this hash beside its text.
+    #[must_use]
+    pub fn with_text_hash(&self, text_hash: &TextHash) -> Self {
+        Self::new(self.template.clone(), text_hash)
     }
     /// The template without its literals, which may be secrets. If it has some, a hash shows whether others stand there
-    /// now.
+    /// now; without a key for the hash, there is none.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -108,12 +121,18 @@ mod tests {
 
     #[test]
     fn the_text_of_a_key_has_no_literals() {
-        let text = |template: &str| StratumKey::new(Template::parse_str(template).unwrap()).text().to_owned();
+        let key = |template: &str| StratumKey::new(Template::parse_str(template).unwrap(), &TextHash::None);
+        let of_store = TextHash::derived_from(None, &[1; 32]);
+        let text = |template: &str| key(template).with_text_hash(&of_store).text().to_owned();
         assert_eq!(text("${request.headers[\"x-tier\"]}"), "${request.headers[\"x-tier\"]}");
         let of = |literal: &str| text(&format!("${{request.query.a == \"{literal}\"}}"));
         let masked = of("k3y");
         assert!(masked.starts_with("${request.query.a == \"***\"} (") && !masked.contains("k3y"), "{masked}");
         assert_ne!(masked, of("other"));
+        let with = |text_hash: &TextHash| key("${request.query.a == \"k3y\"}").with_text_hash(text_hash);
+        assert!(with(&of_store).is_earlier_text(with(&TextHash::Unkeyed).text()));
+        assert!(!with(&of_store).is_earlier_text(&of("other")));
+        assert_eq!(key("${request.query.a == \"k3y\"}").text(), "${request.query.a == \"***\"}", "without a key");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::cohort_rules;
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX};
 use crate::flag::{Cohort, State};
 use crate::names::RouteId;
+use crate::secret::redact_line;
 
 /// The moves between two sets of positions.
 pub(super) fn moves(before: &Positions, after: &Positions) -> Vec<CohortMove> {
@@ -30,9 +31,10 @@ pub(super) fn forced_at_start(before: &Positions, after: &Positions) -> Vec<Coho
         let moved = |CohortAhead { name, rung, forced }: CohortAhead| {
             let reason = forced?;
             let same_name = || known.iter().filter_map(|cohorts| cohorts.get(&name));
-            let same_reason = same_name().find(|known| known.reason == reason);
+            let same_reason = same_name().find(|known| redact_line(&known.reason) == reason);
             let rule = rules.remove(&name);
-            let is_repeated = same_reason.is_some_and(|known| known.has_rule(rule.as_ref()));
+            let is_repeated =
+                same_reason.is_some_and(|known| cohort_rules::is_of(known, &position.route, &name, rule.as_ref()));
             let source = source_of_entry(after, [id], &name);
             // Nothing is known of an entry that an earlier version made.
             if is_repeated && source.is_none() {

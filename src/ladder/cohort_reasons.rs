@@ -15,13 +15,14 @@ use super::cohort_rules;
 use crate::flag::{Cohort, Route, State};
 use crate::limits::COHORT_REASONS_MAX;
 use crate::names::RouteId;
+use crate::secret::redact_line;
 use crate::store::{DroppedReason, ForcedCohort, RetryScopes};
 
 /// Sets the reasons in new files, and those that these files have dropped. `own` are the route's scopes before.
 pub(super) fn set(scopes: &mut RetryScopes, route: &Route, own: &[RetryScopes], now: Timestamp) {
     // An earlier version did not store reasons, so they may be as old as the route.
     let is_unknown = own.iter().any(|was| was.forced_cohorts.is_none());
-    let mut known: BTreeMap<&str, DroppedReason> = BTreeMap::new();
+    let mut known: BTreeMap<String, DroppedReason> = BTreeMap::new();
     for (reason, DroppedReason { since, at }) in own.iter().flat_map(|was| reasons(was, now)) {
         let known = known.entry(reason).or_insert(DroppedReason { since, at });
         *known = DroppedReason { since: known.since.min(since), at: known.at.max(at) };
@@ -33,7 +34,8 @@ pub(super) fn set(scopes: &mut RetryScopes, route: &Route, own: &[RetryScopes], 
         let first = if is_unknown { Timestamp::UNIX_EPOCH } else { now };
         let since = known.get(reason.as_str()).map_or(first, |known| known.since);
         let mut of_name = own.iter().filter_map(|was| was.forced_cohorts.as_ref()?.get(&cohort.name));
-        let source = match of_name.find(|was| was.reason == reason && was.has_rule(rule.as_ref())) {
+        let is_same_rule = |was: &ForcedCohort| cohort_rules::is_of(was, route, &cohort.name, rule.as_ref());
+        let source = match of_name.find(|was| redact_line(&was.reason) == reason && is_same_rule(was)) {
             Some(was) => was.source.clone(),
             None => Some(format!("cohort {} {} {now}", route.id, cohort.name)),
         };
@@ -41,7 +43,7 @@ pub(super) fn set(scopes: &mut RetryScopes, route: &Route, own: &[RetryScopes], 
     };
     let forced: BTreeMap<String, ForcedCohort> = route.cohorts.iter().filter_map(forced).collect();
     known.retain(|reason, _| !forced.values().any(|forced| forced.reason == *reason));
-    scopes.dropped_reasons = known.into_iter().map(|(reason, dropped)| (reason.to_owned(), dropped)).collect();
+    scopes.dropped_reasons = known;
     scopes.forced_cohorts = Some(forced);
 }
 
@@ -54,11 +56,13 @@ pub(super) fn are_new(scopes: &BTreeMap<RouteId, RetryScopes>, route: &Route, no
     in_live.peek().is_some() && in_live.all(is_new)
 }
 
-/// The reasons of a row, as if the files had just dropped all of them.
-fn reasons(was: &RetryScopes, now: Timestamp) -> impl Iterator<Item = (&str, DroppedReason)> {
+/// The reasons of a row, as if the files had just dropped all of them. An earlier version stored them with the secrets
+/// in them.
+fn reasons(was: &RetryScopes, now: Timestamp) -> impl Iterator<Item = (String, DroppedReason)> {
     let forced = was.forced_cohorts.iter().flat_map(BTreeMap::values);
     let forced = forced.map(move |forced| (forced.reason.as_str(), DroppedReason { since: forced.since, at: now }));
-    forced.chain(was.dropped_reasons.iter().map(|(reason, dropped)| (reason.as_str(), dropped.clone())))
+    let dropped = was.dropped_reasons.iter().map(|(reason, dropped)| (reason.as_str(), dropped.clone()));
+    forced.chain(dropped).map(|(reason, dropped)| (redact_line(reason), dropped))
 }
 
 /// Removes dropped reasons that no hold can concern any more, and the oldest beyond the bound.

@@ -13,6 +13,9 @@ use crate::flag::{Promote, Route};
 use crate::names::RouteId;
 use crate::store::{DeclaredPromote, PromoteChange};
 
+/// The key of `promote:` whose value may have something masked, and a hash.
+const STRATA_BY: &str = "strata_by";
+
 /// The last change of what the gates of a route require.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangedPromote {
@@ -58,8 +61,15 @@ fn after(route: &RouteId, known: Option<&DeclaredPromote>, changes: u64, promote
     let requires: BTreeMap<String, String> =
         promote.settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let Some(known) = known else { return DeclaredPromote { requires, changes, last_change: None } };
+    let mut known = known.clone();
+    // The hash in it had another key, or none: nothing of what is required was changed.
+    if let (Some(text), Some(key)) = (known.requires.get_mut(STRATA_BY), &promote.strata_by)
+        && key.is_earlier_text(text)
+    {
+        key.text().clone_into(text);
+    }
     if known.requires == requires {
-        return known.clone();
+        return known;
     }
     let keys: BTreeSet<&String> = known.requires.keys().chain(requires.keys()).collect();
     let both =
@@ -77,6 +87,9 @@ fn after(route: &RouteId, known: Option<&DeclaredPromote>, changes: u64, promote
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expression::Template;
+    use crate::flag::StratumKey;
+    use crate::secret::TextHash;
 
     #[test]
     fn a_change_has_the_keys_that_differ_and_a_source_of_its_own() {
@@ -98,5 +111,20 @@ mod tests {
         let source = |of: &DeclaredPromote| of.last_change.as_ref().unwrap().source.clone();
         assert_eq!([&second, &third, &fourth].map(source).into_iter().collect::<BTreeSet<_>>().len(), 3);
         assert_eq!(after(&route, Some(&first), first.changes, &lax), second, "another process finds the same");
+    }
+
+    #[test]
+    fn another_hash_beside_a_masked_text_is_no_change() {
+        let promote = |literal: &str, text_hash: &TextHash| {
+            let template = Template::parse_str(&format!("${{string(request.headers.a == \"{literal}\")}}")).unwrap();
+            Promote { strata_by: Some(StratumKey::new(template, text_hash)), ..Promote::default() }
+        };
+        let (route, of_store) = (RouteId::from("orders"), TextHash::derived_from(None, &[1; 32]));
+        let stored = after(&route, None, 0, &promote("k3y", &TextHash::Unkeyed));
+        let now = after(&route, Some(&stored), 0, &promote("k3y", &of_store));
+        assert_eq!((now.changes, &now.last_change), (0, &None));
+        assert!(now.requires != stored.requires);
+        assert_eq!(after(&route, Some(&now), 0, &promote("k3y", &of_store)), now);
+        assert_eq!(after(&route, Some(&stored), 0, &promote("other", &of_store)).changes, 1);
     }
 }

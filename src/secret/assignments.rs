@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use super::forms::decoded_component;
 use super::names::is_weakly_secret;
+use super::value_lines::{QUOTES, folded_end, indent_of_named_line, is_of_name, line_end, without_remark};
 
 /// A name is not longer, with its escapes.
 const NAME_CHARS_MAX: usize = 128;
@@ -28,7 +29,6 @@ const ONE_WORD_REMARKS: [&str; 8] =
 const LABELS: [&str; 9] = ["number", "no", "id", "key", "code", "value", "is", "was", "hash"];
 /// The most bytes that the quote before a value has, with the backslashes that escape it.
 const QUOTE_BYTES_MAX: usize = 8;
-const QUOTES: [char; 4] = ['"', '\'', '`', '\\'];
 
 /// A value behind a secret name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +108,13 @@ impl<'t, 'n> Assignments<'t, 'n> {
             let start = text.len() - behind.len();
             let found = self.value(behind, is_parameter, is_quoted, is_weakly_secret(&name));
             if let Some((place, form)) = found.filter(|(place, _)| !behind[place.clone()].trim().is_empty()) {
-                let value = start + place.start..start + place.end;
+                let mut value = start + place.start..start + place.end;
+                if form == ValueForm::Line
+                    && !is_quoted
+                    && let Some(indent) = indent_of_named_line(&text[..delimiter], &name)
+                {
+                    value.end = folded_end(text, indent, value.end);
+                }
                 self.skip_to(value.end);
                 return Some(Assignment { name, value, form });
             }
@@ -187,17 +193,9 @@ pub(super) fn value_behind(
     })
 }
 
-fn line_end(text: &str) -> usize {
-    text.find(['\n', '\r']).unwrap_or(text.len())
-}
-
-fn is_of_name(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '%' | '[' | ']' | '$')
-}
-
 /// The secret name at the end of a text, and whether it stands in quotes.
 fn name_at_end<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Option<(Cow<'t, str>, bool)> {
-    let text = text.trim_end_matches([' ', '\t']);
+    let text = without_remark(text).trim_end_matches([' ', '\t']);
     let name_end = text.trim_end_matches(QUOTES);
     let (word, before) = last_word(name_end);
     let is_quoted = name_end.len() < text.len();
@@ -353,6 +351,13 @@ mod tests {
             (r"a=1\x26pin=1234", r"a=1\x26pin=***"),
             (r"C:\token=hunter2", r"C:\token=***"),
             (r"said\npin code: 1234", r"said\npin code: ***"),
+            ("Password (case sensitive): hunter2", "Password (case sensitive): ***"),
+            ("the pin (4 digits) = 1234 is new", "the pin (4 digits) = ***"),
+            ("x-token: hun\n ter2\n\t3\nfoo: 1", "x-token: ***\nfoo: 1"),
+            ("  token: hun\r\n    ter2\r\n  user: bob", "  token: ***\r\n  user: bob"),
+            ("token: hunter2\n  user: bob", "token: ***\n  user: bob"),
+            ("token: hunter2\n  - bob", "token: ***\n  - bob"),
+            ("the token: hunter2\n  and so on", "the token: ***\n  and so on"),
         ] {
             assert_eq!(shown(text), expected);
         }
@@ -374,6 +379,7 @@ mod tests {
             "role \"arn:aws:secret:prod\"",
             "a->b, 1 > 2, x >= 3",
             "password:",
+            "get_token(a): string",
             r"a\nopinion=7\u0026company=8",
         ] {
             assert_eq!(shown(text), text);

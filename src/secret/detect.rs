@@ -1,5 +1,5 @@
 //! Finds what looks like a secret in a text, whatever stands before it: numbers of payment cards, bearer tokens,
-//! private keys in PEM, and, where they are asked for, e-mail addresses.
+//! private keys (`private_keys`), and, where they are asked for, e-mail addresses.
 //!
 //! Always true: the parts that are found do not overlap and begin and end between characters. A number that only looks
 //! like that of a card is replaced too: about one of ten numbers of 13 to 19 digits that begin with 2 to 6 passes the
@@ -8,18 +8,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use serde_json::Value;
+use super::private_keys::private_keys;
 
 /// How many digits the number of a card has.
 const CARD_DIGITS: Range<usize> = 13..20;
 /// A word after `Bearer` is taken for a token if it has a digit or so many characters: not "bearer of news".
 const TOKEN_CHARS_MIN: usize = 16;
 const BEARER: &str = "bearer";
-/// With what the first line of a private key begins.
-const PRIVATE_KEY_BEGIN: &str = "-----BEGIN ";
-/// With what its last line begins.
-const PRIVATE_KEY_END: &str = "-----END";
-
 /// Which detectors search, beside those for cards, bearer tokens and private keys, which always do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Detectors {
@@ -204,66 +199,6 @@ fn tokens(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// The lines between the delimiters of a private key in PEM (RFC 7468); up to the end of the text if it was cut.
-fn private_keys(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    // Where the last key ends: one that begins within it is a part of it, and is not read on again for the work to be
-    // linear.
-    let mut searched = 0;
-    for (at, begin) in text.match_indices(PRIVATE_KEY_BEGIN) {
-        if at < searched {
-            continue;
-        }
-        let label = &text[at + begin.len()..];
-        let Some(end_of_label) = label.find("-----") else { break };
-        if !label[..end_of_label].ends_with("PRIVATE KEY") {
-            continue;
-        }
-        let start = at + begin.len() + end_of_label + "-----".len();
-        let end = text[start..].find(PRIVATE_KEY_END).map_or(text.len(), |end| start + end);
-        searched = end;
-        let body = &text[start..end];
-        let lead = body.len() - body.trim_start().len();
-        found.push(start + lead..start + body.trim_end().len().max(lead));
-    }
-    found.retain(|part| !part.is_empty());
-    found
-}
-
-/// Tells of lines, one after the other, which belong to a private key in PEM.
-#[derive(Default)]
-pub struct PrivateKeyLines {
-    is_within: bool,
-}
-
-impl PrivateKeyLines {
-    /// Whether the next line, which this is, has a part of a private key that begins on an earlier line.
-    pub fn next(&mut self, line: &str) -> bool {
-        let end = line.find(PRIVATE_KEY_END);
-        let is_part = self.is_within && !line[..end.unwrap_or(line.len())].trim().is_empty();
-        self.is_within = self.is_within && end.is_none() || begins_private_key(line);
-        is_part
-    }
-}
-
-/// Whether a private key begins on this line and does not end there.
-fn begins_private_key(line: &str) -> bool {
-    let label = line.rfind(PRIVATE_KEY_BEGIN).map(|at| &line[at + PRIVATE_KEY_BEGIN.len()..]);
-    let label = label.and_then(|behind| behind.split_once("-----"));
-    label.is_some_and(|(label, behind)| label.ends_with("PRIVATE KEY") && !behind.contains(PRIVATE_KEY_END))
-}
-
-/// Which elements of a list have parts of a private key in PEM whose lines are the elements; `None`: none has.
-pub fn private_key_items(items: &[Value]) -> Option<Vec<bool>> {
-    let lines = || items.iter().map(|item| item.as_str().unwrap_or_default());
-    if !lines().any(|line| line.contains(PRIVATE_KEY_BEGIN)) {
-        return None;
-    }
-    let mut lines_of_keys = PrivateKeyLines::default();
-    let parts: Vec<bool> = lines().map(|line| lines_of_keys.next(line)).collect();
-    parts.contains(&true).then_some(parts)
-}
-
 fn emails(text: &str) -> Vec<Range<usize>> {
     let is_local = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '%' | '+' | '-');
     let is_domain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-');
@@ -307,41 +242,6 @@ mod tests {
             ("4111 1111 1111 1111 3782-822463-10005", "<4111111111111111> <378282246310005>"),
         ] {
             assert_eq!(masked(text, false), shown);
-        }
-    }
-
-    #[test]
-    fn private_keys_are_found_and_certificates_stay() {
-        let key = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\nIBk=\n-----END EC PRIVATE KEY-----";
-        let shown = "-----BEGIN EC PRIVATE KEY-----\n<MHcCAQEE\nIBk=>\n-----END EC PRIVATE KEY-----";
-        assert_eq!(masked(&format!("a {key} b {key}"), false), format!("a {shown} b {shown}"));
-        assert_eq!(masked("-----BEGIN PRIVATE KEY-----\nMHc", false), "-----BEGIN PRIVATE KEY-----\n<MHc>", "cut");
-        for text in [
-            "-----BEGIN CERTIFICATE-----\nMHcCAQEE\n-----END CERTIFICATE-----",
-            "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----",
-            "-----BEGIN PRIVATE KEY",
-        ] {
-            assert_eq!(masked(text, false), text);
-        }
-    }
-
-    #[test]
-    fn the_lines_of_private_keys_are_found_one_by_one() {
-        let parts = |text: &str| {
-            let mut lines = PrivateKeyLines::default();
-            text.lines().filter(|line| lines.next(line)).map(str::trim).collect::<Vec<_>>().join(" ")
-        };
-        let key = "a\n  -----BEGIN EC PRIVATE KEY-----\n  MHcC\n\n  IBk=\n  -----END EC PRIVATE KEY-----\nb\n";
-        assert_eq!(parts(&format!("{key}{key}")), "MHcC IBk= MHcC IBk=");
-        let end = "IBk=-----END PRIVATE KEY-----";
-        assert_eq!(parts(&format!("-----BEGIN PRIVATE KEY-----\nMHcC\n{end}\nb")), format!("MHcC {end}"));
-        assert_eq!(parts("-----BEGIN PRIVATE KEY-----MH-----END PRIVATE KEY-----\nb"), "");
-        assert_eq!(parts("-----BEGIN CERTIFICATE-----\nMHcC\n-----END CERTIFICATE-----"), "");
-        let items = ["a", "-----BEGIN PRIVATE KEY-----", "MHcC", "-----END PRIVATE KEY-----"].map(Value::from);
-        assert_eq!(private_key_items(&items), Some(vec![false, false, true, false]));
-        assert_eq!(private_key_items(&items[2..]), None);
-        for whole in ["-----BEGIN CERTIFICATE-----\nMHcC\n-----END CERTIFICATE-----", "-----BEGIN CERTIFICATE-----"] {
-            assert_eq!(private_key_items(&["x-cert", whole, "b"].map(Value::from)), None, "{whole}");
         }
     }
 

@@ -6,8 +6,8 @@ use percent_encoding::percent_decode_str;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::detect::private_key_items;
 use super::names::{is_weakly_secret, singular};
+use super::private_keys::{private_key_items, private_key_members};
 
 /// Members, attributes and elements that hold a name, in a pair of name and value. Members with `@` before them are the
 /// attributes of XML.
@@ -57,7 +57,7 @@ impl NamedValues<'_> {
 
 /// The values of pairs such as `{"name": "password", "value": "…"}`, if the name is secret: all members that may hold
 /// the value. In an element of XML of which an attribute has the name, all children too; otherwise the element that
-/// follows one with the name. Also the parts of private keys whose lines are the elements of a list.
+/// follows one with the name. Also the parts of private keys whose lines are members, or the elements of a list.
 pub fn values_of_secrets<'m>(members: &'m Map<String, Value>, is_secret: impl Fn(&str) -> bool) -> NamedValues<'m> {
     let is_naming = |(key, name): &(&String, &Value)| holds_a_name(key) && text_of(name).is_some_and(&is_secret);
     let mut naming = members.iter().filter(is_naming).map(|(key, _)| key).peekable();
@@ -73,8 +73,8 @@ pub fn values_of_secrets<'m>(members: &'m Map<String, Value>, is_secret: impl Fn
     NamedValues(with_private_keys(following_siblings(members, &is_secret), members, &is_secret))
 }
 
-/// These values and the elements of lists that are lines of private keys. Not of a list of which nothing was found and
-/// the names say more: all of it may be secret, or names and values alternate in it.
+/// These values, and the members and elements of lists that are lines of private keys. Not of a list of which nothing
+/// was found and the names say more: all of it may be secret, or names and values alternate in it.
 fn with_private_keys<'m>(
     mut found: HashMap<&'m str, SecretPart>,
     members: &'m Map<String, Value>,
@@ -91,6 +91,7 @@ fn with_private_keys<'m>(
             items.extend(lines);
         }
     }
+    found.extend(private_key_members(members).into_iter().map(|key| (key, SecretPart::Whole)));
     found
 }
 

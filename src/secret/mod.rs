@@ -10,10 +10,13 @@ mod markup;
 mod names;
 mod number;
 mod path_params;
+mod private_keys;
 mod quoted;
 mod redact;
 mod rules;
 mod search;
+mod text_hash;
+mod value_lines;
 mod walk;
 mod walk_columns;
 mod walk_lines;
@@ -24,7 +27,7 @@ mod walk_tests;
 use std::sync::Arc;
 
 pub use cut::{BEGINNING_CHARS_MIN, CUT, LengthMax, masked_and_cut};
-pub use detect::{Detectors, PrivateKeyLines, private_key_items, replace_detected};
+pub use detect::{Detectors, replace_detected};
 pub use escaped::forms_in_texts;
 pub use forms::{
     alternates, are_pairs, decoded_component, holds_a_name, is_order, json_of, names_a_sibling, names_the_next,
@@ -35,10 +38,12 @@ pub use markup::CDATA;
 pub use names::{is_field_name, is_secret, is_weakly_secret, set_secret_names, singular};
 pub use number::CanonicalNumber;
 pub use path_params::{is_secret_segment, without_secret_params};
+pub use private_keys::{PrivateKeyLines, private_key_items};
 pub use quoted::{QUOTED_SECRETS_MAX, QuotedSecrets, forms_in_shown_texts};
 pub use redact::{SEALED, STARS, is_hidden, redact_line};
 pub use rules::RedactRules;
 pub use search::{is_quoted_in, quotes_and_cut_quotes_in, quotes_in, replaced};
+pub use text_hash::TextHash;
 pub use walk::{FoundSecret, USER_INFO, members_apart, replace_secrets};
 
 /// A value that is never shown: `Debug` prints stars, and there is no `Display`.

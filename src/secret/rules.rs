@@ -6,6 +6,7 @@ use serde_json_path::JsonPath;
 use super::detect::Detectors;
 use super::names::{has_declared, is_secret, plain_name};
 use super::redact::{STARS, is_hidden};
+use super::text_hash::TextHash;
 use super::walk::{FoundSecret, replace_secrets};
 
 /// What is redacted in addition to secrets that are known by their names.
@@ -17,20 +18,43 @@ pub struct RedactRules {
     paths: Vec<JsonPath>,
     /// Which detectors search.
     detectors: Detectors,
+    /// Whether the path of a request has a secret in it: a parameter of its template has such a name.
+    is_path_secret: bool,
+    /// What tells texts of rules apart that have something masked.
+    text_hash: TextHash,
 }
 
 impl RedactRules {
     /// These rules.
     pub fn new(names: impl IntoIterator<Item = String>, paths: Vec<JsonPath>, detectors: Detectors) -> Self {
         let names = names.into_iter().map(|name| plain_name(&name)).collect();
-        Self { names, paths, detectors }
+        Self { names, paths, detectors, ..Self::default() }
     }
     /// These rules and others.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
         let names = self.names.iter().chain(&other.names).cloned().collect();
         let paths = self.paths.iter().chain(&other.paths).cloned().collect();
-        Self { names, paths, detectors: Detectors { email: self.detectors.email || other.detectors.email } }
+        let detectors = Detectors { email: self.detectors.email || other.detectors.email };
+        Self { names, paths, detectors, ..self.clone() }
+    }
+    /// These rules, for a route with these parameters in its path.
+    #[must_use]
+    pub fn for_path(self, params: &[&str]) -> Self {
+        Self { is_path_secret: params.iter().any(|name| self.is_secret(name)), ..self }
+    }
+    /// Whether the path of a request may have a secret in it.
+    pub fn is_path_secret(&self) -> bool {
+        self.is_path_secret
+    }
+    /// These rules, with this hash for texts of rules that have something masked.
+    #[must_use]
+    pub fn with_text_hash(&self, text_hash: &TextHash) -> Self {
+        Self { text_hash: text_hash.clone(), ..self.clone() }
+    }
+    /// What tells texts of rules apart that have something masked.
+    pub fn text_hash(&self) -> &TextHash {
+        &self.text_hash
     }
     /// Whether nothing is declared.
     pub fn is_empty(&self) -> bool {
@@ -58,6 +82,12 @@ impl RedactRules {
         };
         replace_secrets(text, &|name| self.is_secret(name), self.detectors, &mut note);
         is_found
+    }
+    /// A text of a person with stars in place of the secrets in it.
+    pub fn shown_line(&self, text: &str) -> String {
+        let mut stars = |found: FoundSecret<'_>| (!is_hidden(found.value)).then(|| STARS.to_owned());
+        let shown = replace_secrets(text, &|name| self.is_secret(name), self.detectors, &mut stars);
+        shown.unwrap_or_else(|| text.to_owned())
     }
     /// Whether places in bodies are declared as secret by a JSONPath.
     pub fn has_paths(&self) -> bool {

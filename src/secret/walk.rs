@@ -14,10 +14,11 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-use super::detect::{Detectors, private_key_items, replace_detected};
+use super::detect::{Detectors, replace_detected};
 use super::forms::{SecretPart, alternates, are_pairs, json_of, names_the_next, value_of_pair, values_of_secrets};
 use super::markup::pieces;
 use super::names::{is_field_name, singular};
+use super::private_keys::private_key_items;
 
 /// How many formats deep a text is read.
 pub const NESTING_MAX: usize = 8;

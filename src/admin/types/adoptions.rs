@@ -105,6 +105,7 @@ pub struct AdoptionDecisionRequest {
     /// Whose it is.
     pub owner: Arm,
     /// Why.
+    #[serde(deserialize_with = "super::free_text::required")]
     pub reason: String,
     /// The caller's name, where the listener requires no token: recorded as unverified.
     #[serde(default, rename = "as")]

@@ -69,7 +69,7 @@ pub struct CandidateRequest {
     #[serde(default)]
     pub plan: Option<String>,
     /// Why; required with `force`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::free_text::optional")]
     pub reason: Option<String>,
     /// Pass the gate without its evidence.
     #[serde(default)]

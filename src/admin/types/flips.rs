@@ -20,7 +20,7 @@ pub struct FlipRequest {
     #[schemars(range(min = 0, max = 100))]
     pub percent: Option<f64>,
     /// The reason.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::free_text::optional")]
     pub reason: Option<String>,
     /// Pass the gate without its evidence; requires a reason.
     #[serde(default)]

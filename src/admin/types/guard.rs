@@ -44,6 +44,7 @@ pub struct GuardRow {
 #[serde(deny_unknown_fields)]
 pub struct GuardReleaseRequest {
     /// Why.
+    #[serde(deserialize_with = "super::free_text::required")]
     pub reason: String,
     /// Also if the route was changed since its evidence, or a follower of it is still lowered.
     #[serde(default)]

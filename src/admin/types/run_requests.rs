@@ -54,7 +54,7 @@ impl JsonSchema for PersonName {
 #[serde(default, deny_unknown_fields)]
 pub struct PauseRequest {
     /// Why; recorded in the audit trail.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "super::free_text::optional")]
     pub reason: Option<String>,
     /// The caller's name, where the listener requires no token.
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
@@ -69,7 +69,7 @@ pub struct CancelRequest {
     /// Whether finished steps that have an `undo` are undone. Default: true.
     pub compensate: bool,
     /// The reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "super::free_text::optional")]
     pub reason: Option<String>,
     /// The caller's name, where the listener requires no token.
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
@@ -91,7 +91,7 @@ pub struct SkipRequest {
     /// The step.
     pub step: String,
     /// The reason.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::free_text::optional")]
     pub reason: Option<String>,
     /// The caller's name, where the listener requires no token.
     #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
@@ -111,7 +111,7 @@ pub struct AdjustRequest {
     /// The input: the body of a call, the value of a `set`, the input of a `run`.
     pub input: Value,
     /// The reason.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::free_text::optional")]
     pub reason: Option<String>,
     /// The caller's name, where the listener requires no token.
     #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
@@ -175,7 +175,7 @@ pub struct ResolveRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensate: Option<bool>,
     /// The reason.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::free_text::optional")]
     pub reason: Option<String>,
     /// The caller's name, where the listener requires no token.
     #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
@@ -248,7 +248,7 @@ pub struct AnswerRequest {
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "indexes")]
     pub struck: Vec<u32>,
     /// A comment, recorded with the answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "super::free_text::optional")]
     pub note: Option<String>,
     /// The caller's name, where the listener requires no token.
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{self, Overrides};
 
 /// Files with these routes.
-fn setup(routes: &str) -> Setup {
+pub(in crate::app) fn setup(routes: &str) -> Setup {
     setup_with(routes, "workflow: v\nsteps: { a: { set: 1 } }\nrespond: { status: 200 }\n")
 }
 

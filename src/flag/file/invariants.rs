@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::suggest;
 use super::values::condition;
-use crate::expression::{EFFECTS, Expression, ReadPath, Scope, masked_with_hash, shown_condition};
-use crate::flag::invariant::{INVARIANT_NAME_BYTES_MAX, INVARIANTS_MAX, Invariant};
+use crate::expression::{EFFECTS, Expression, ReadPath, Scope};
+use crate::flag::invariant::{INVARIANT_NAME_BYTES_MAX, INVARIANTS_MAX, Invariant, WrittenInvariant};
 use crate::problem::{Problems, Site};
-use crate::secret::RedactRules;
+use crate::secret::{RedactRules, TextHash};
 
 /// The names that an invariant may read. `engine` is the same as `reply`, as in an `assert`.
 const ROOTS: [&str; 6] = ["request", "reply", "engine", "run", "intents", EFFECTS];
@@ -115,6 +115,10 @@ impl InvariantDraft {
             Self::When(ConditionalDraft { that, when }) => (that, when.as_deref()),
         }
     }
+    fn written(&self, name: Option<&str>) -> WrittenInvariant {
+        let (that, when) = self.parts();
+        WrittenInvariant::new(name, that, when)
+    }
 }
 
 /// Checks conditions. In a list, each condition is named by its own text. `redact`: what the route declares as secret.
@@ -124,11 +128,13 @@ pub(super) fn invariants(
     site: &Site,
     problems: &mut Problems,
 ) -> Vec<Invariant> {
-    let entries: Vec<(Site, String, &InvariantDraft)> = match draft {
+    let entries: Vec<(Site, WrittenInvariant, &InvariantDraft)> = match draft {
         InvariantsDraft::List(list) => {
-            list.iter().enumerate().map(|(n, one)| (site.index(n), own_name(one, redact), one)).collect()
+            list.iter().enumerate().map(|(n, one)| (site.index(n), one.written(None), one)).collect()
         }
-        InvariantsDraft::Named(map) => map.iter().map(|(name, one)| (site.key(&**name), name.clone(), one)).collect(),
+        InvariantsDraft::Named(map) => {
+            map.iter().map(|(name, one)| (site.key(&**name), one.written(Some(name)), one)).collect()
+        }
     };
     if entries.len() > INVARIANTS_MAX {
         problems
@@ -136,46 +142,29 @@ pub(super) fn invariants(
             .hint("join some with `&&`");
         return Vec::new();
     }
-    let mut names = BTreeSet::new();
-    let checked = entries.into_iter().filter_map(|(site, name, draft)| {
+    // Without a key for the hash, the names of different conditions may be shown as one.
+    let (mut names, with_hash) = (BTreeSet::new(), redact.with_text_hash(&TextHash::Unkeyed));
+    let checked = entries.into_iter().filter_map(|(site, written, draft)| {
+        let name = written.name(redact);
         if name.is_empty() || name.len() > INVARIANT_NAME_BYTES_MAX || name.contains(char::is_control) {
             problems
                 .error(&site.at_key(), format!("the name of an invariant has 1 to {INVARIANT_NAME_BYTES_MAX} bytes"))
                 .hint("such as `one charge`");
             return None;
         }
-        if !names.insert(name.clone()) {
+        if !names.insert(written.name(&with_hash)) {
             problems
                 .error(&site, format!("two invariants would be named `{name}`"))
                 .hint("give them names: `invariants: { NAME: CONDITION }`");
             return None;
         }
-        one(name, draft, redact, &site, problems)
+        one(written, draft, redact, &site, problems)
     });
     checked.collect()
 }
 
-/// The name of a condition in a list: the beginning of its text. Of one whose literals may be secrets, without them and
-/// with a hash, because without them two may have one text.
-fn own_name(draft: &InvariantDraft, redact: &RedactRules) -> String {
-    let text = draft.parts().0;
-    match shown_condition(text, redact) {
-        Cow::Borrowed(text) => cut(text, INVARIANT_NAME_BYTES_MAX).to_owned(),
-        Cow::Owned(masked) => {
-            let hash = masked_with_hash(text, String::new());
-            format!("{}{hash}", cut(&masked, INVARIANT_NAME_BYTES_MAX - hash.len()))
-        }
-    }
-}
-
-/// The beginning of a text.
-fn cut(text: &str, bytes_max: usize) -> &str {
-    let text = text.trim();
-    &text[..text.floor_char_boundary(bytes_max)]
-}
-
 fn one(
-    name: String,
+    written: WrittenInvariant,
     draft: &InvariantDraft,
     redact: &RedactRules,
     site: &Site,
@@ -186,13 +175,6 @@ fn one(
         InvariantDraft::That(_) => (site.clone(), site.clone()),
         InvariantDraft::When(_) => (site.key("that"), site.key("when")),
     };
-    let text_of = |that: &str, when: Option<&str>| match when {
-        Some(when) => format!("{that} when {when}"),
-        None => that.to_owned(),
-    };
-    let shown_when = when.map(|when| shown_condition(when, redact));
-    let shown = text_of(&shown_condition(that, redact), shown_when.as_deref());
-    let text = masked_with_hash(&text_of(that, when), shown);
     let condition_of = |text: &str, site: &Site, problems: &mut Problems| condition(text, site, problems);
     let parsed = condition_of(that, &of_that, problems);
     let condition = when.map(|when| condition_of(when, &of_when, problems));
@@ -211,7 +193,8 @@ fn one(
             .hint("it reads `request`, `reply`, `run` and `effects(\"STEP\")`: `${reply.body.total >= 0}`");
         return None;
     }
-    (may_read && may_decide).then_some(Invariant { name, text, that, when })
+    let (name, text) = (written.name(redact), written.text(redact));
+    (may_read && may_decide).then_some(Invariant { name, text, that, when, written })
 }
 
 fn may_read_path(read: &ReadPath, site: &Site, problems: &mut Problems) -> bool {
@@ -268,7 +251,12 @@ mod tests {
         let draft: InvariantsDraft = serde_json::from_value(draft).unwrap();
         let redact = RedactRules::new(["customer_ref".to_owned()], Vec::new(), Detectors::default());
         let found = invariants(&draft, &redact, &site.key("invariants"), &mut problems);
-        (found, problems.iter().count())
+        let of_store = redact.with_text_hash(&TextHash::derived_from(None, &[1; 32]));
+        assert!(
+            found.iter().all(|one| !format!("{} {}", one.name, one.text).contains("***\"} (")),
+            "no hash without a key"
+        );
+        (found.iter().map(|one| one.shown_with(&of_store)).collect(), problems.iter().count())
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::expression::{ReadPath, Template};
 use crate::flag::facts::{HOP_BY_HOP_HEADERS, REQUEST_PARTS};
 use crate::flag::{Cohort, Percent, Shares, State};
 use crate::problem::{Problems, Site};
+use crate::secret::RedactRules;
 
 /// Checks each rung's share. A share below 100 in `dark` and `live` needs a key: without one, requests of the same
 /// caller would be on different rungs.
@@ -94,7 +95,13 @@ fn checked_template(
 }
 
 /// Checks the rules that put some callers on another rung.
-pub fn cohorts(drafts: &[CohortDraft], params: &[&str], site: &Site, problems: &mut Problems) -> Vec<Cohort> {
+pub fn cohorts(
+    drafts: &[CohortDraft],
+    params: &[&str],
+    redact: &RedactRules,
+    site: &Site,
+    problems: &mut Problems,
+) -> Vec<Cohort> {
     let mut names = HashSet::new();
     let mut cohorts = Vec::new();
     for (index, CohortDraft { name, when, state, force }) in drafts.iter().enumerate() {
@@ -105,19 +112,25 @@ pub fn cohorts(drafts: &[CohortDraft], params: &[&str], site: &Site, problems: &
         }
         let Some(when) = condition(when, &site.key("when"), problems) else { continue };
         check_reads_only_head(when.reads(), params, &site.key("when"), problems);
-        let force = force_reason(force.as_ref(), &site.key("force"), problems);
+        let force = force_reason(force.as_ref(), redact, &site.key("force"), problems);
         cohorts.push(Cohort { name: name.clone(), when, state: *state, force });
     }
     cohorts
 }
 
-/// The reason for overriding the gate; reports an error if it is empty.
-pub fn force_reason(draft: Option<&ForceDraft>, site: &Site, problems: &mut Problems) -> Option<String> {
+/// The reason for overriding the gate, without what looks like a secret in it, because it is recorded and shown;
+/// reports an error if it is empty.
+pub fn force_reason(
+    draft: Option<&ForceDraft>,
+    redact: &RedactRules,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<String> {
     let reason = &draft?.reason;
     if reason.trim().is_empty() {
         problems.error(&site.key("reason"), "overriding the gate needs a reason");
     }
-    Some(reason.clone())
+    Some(redact.shown_line(reason))
 }
 
 /// Refuses expressions that read more than the request's head: they are evaluated before the body is read.

@@ -84,20 +84,20 @@ fn build_route(draft: &RouteDraft, site: &Site, known: &KnownNames<'_>, problems
             "leave out one that no record uses any more, but not the last: a hash of it chooses the callers in a share",
         );
     }
-    let redact = known.redact.and(&redact::redact_rules(redact_draft, &at("redact"), problems));
+    let redact = known.redact.and(&redact::redact_rules(redact_draft, &at("redact"), problems)).for_path(&path_params);
     let matches = matching::check_match(matches, &at("match"), problems);
     let legacy = service(legacy, known, &at("legacy"), problems);
     let workflow_facts = workflow.as_ref().and_then(|name| workflow_facts(name, known, &at("workflow"), problems));
     if workflow.is_none() {
         check_workflow_named(draft, site, problems);
     }
-    let forced = parts::force_reason(force.as_ref(), &at("force"), problems);
+    let forced = parts::force_reason(force.as_ref(), &redact, &at("force"), problems);
     let shares = match percent {
         Some(percent) => parts::shares(percent, *state, key.is_some(), &at("percent"), problems),
         None => Shares::default(),
     };
     let key = key.as_ref().and_then(|text| parts::template(text, &path_params, &at("key"), problems));
-    let cohorts = parts::cohorts(cohorts, &path_params, &at("cohorts"), problems);
+    let cohorts = parts::cohorts(cohorts, &path_params, &redact, &at("cohorts"), problems);
     let lifetime = instance
         .as_ref()
         .map(|draft| instance::lifetime(draft, &path_params, &redact, known, &at("instance"), problems));

@@ -26,7 +26,7 @@ pub fn check_strata_key(
             .error(&site, format!("{why}, and {STORED}"))
             .hint("read one header or parameter that is not secret, by its name: ${request.headers[\"x-channel\"]}");
     }
-    Some(StratumKey::new(template))
+    Some(StratumKey::new(template, redact.text_hash()))
 }
 
 /// Checks that a route's `strata_by`, if it is that of pointsman.yaml, reads nothing that is secret in this route.
@@ -68,6 +68,7 @@ mod tests {
     use crate::flag::Promote;
     use crate::flag::file::tests::{known_names, messages, only_problem, with};
     use crate::flag::file::{KnownNames, check_routes};
+    use crate::secret::TextHash;
 
     #[test]
     fn it_reads_the_head_of_the_request_and_no_secret() {
@@ -125,7 +126,7 @@ mod tests {
         let by_default = "${default(request.headers[\"x-customer\"], request.path)}";
         let of = |patch: Value| {
             let template = Template::parse_str(by_default).unwrap();
-            let promote = Promote { strata_by: Some(StratumKey::new(template)), ..Promote::default() };
+            let promote = Promote { strata_by: Some(StratumKey::new(template, &TextHash::None)), ..Promote::default() };
             messages_with(&promote, patch)
         };
         assert_eq!(of(json!({})), Vec::<String>::new());

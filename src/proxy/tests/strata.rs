@@ -3,12 +3,12 @@
 use super::rig::{OK, Origin, Rig, Setup};
 use crate::expression::Template;
 use crate::flag::{Percent, Route, Shares, State, StratumKey};
-use crate::secret::{Detectors, RedactRules};
+use crate::secret::{Detectors, RedactRules, TextHash};
 
 const KEY: &str = "${request.headers[\"x-channel\"]}";
 
 fn with_key(route: &mut Route) {
-    route.promote.strata_by = Some(StratumKey::new(Template::parse_str(KEY).unwrap()));
+    route.promote.strata_by = Some(StratumKey::new(Template::parse_str(KEY).unwrap(), &TextHash::None));
 }
 
 fn order(channel: &str) -> String {

@@ -6,8 +6,9 @@ use super::error::ApiError;
 use super::extract::{JsonBody, PathParams};
 use super::flips::flip_row;
 use super::route_lookup::find;
-use super::state::{Admin, JsonResult};
+use super::state::{Admin, ApiState, JsonResult};
 use super::types::{GuardReleaseRequest, GuardReleaseResponse, GuardRow};
+use crate::flag::{RouteFlag, State};
 use crate::ladder::{GuardRelease, GuardReleased, GuardStatus};
 use crate::store::GuardAction;
 
@@ -27,6 +28,15 @@ pub(super) async fn release(
     let ids = set.routes.iter().map(|flag| &flag.route.id);
     let GuardReleased { record, effective, still_shut } = released.map_err(|error| ApiError::flip(error, ids))?;
     Ok(Json(GuardReleaseResponse { route, record: flip_row(record), effective, still_shut }))
+}
+
+/// What the guard of a route that answers callers does not count, because legacy's own rate is not known.
+pub(super) fn not_guarded(state: &ApiState, flag: &RouteFlag) -> Vec<String> {
+    if flag.effective.state < State::Live {
+        return Vec::new();
+    }
+    let windows = state.parts.evidence.guard_windows(&flag.route.id).into_iter();
+    windows.filter(|window| window.accepted.is_none()).map(|window| window.counted).collect()
 }
 
 /// What the guard of a route did, as the API shows it.

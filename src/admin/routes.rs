@@ -127,6 +127,7 @@ fn route_row(state: &ApiState, flag: &RouteFlag, status: Option<&RouteStatus>) -
         changed_since_evidence: status.and_then(|status| status.changed.clone()),
         flip_unrecorded: status.is_some_and(|status| status.is_unrecorded),
         guard: status.and_then(|status| status.guard.clone()).map(guard::row),
+        not_guarded: guard::not_guarded(state, flag),
         plan: status.and_then(|status| Some(status.plans.as_ref()?.label())),
         plan_trouble: status.and_then(|status| status.plan_trouble.clone()),
         candidate: status.and_then(|status| candidates::row(state, status)),

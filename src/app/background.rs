@@ -45,9 +45,9 @@ const LOCK_WAITS: Duration = Duration::from_secs(3);
 /// How often candidates are looked for whose guards have found too many errors, slow answers or differences.
 const GUARD_CANDIDATES_EVERY: Duration = Duration::from_millis(200);
 
-/// How often `drop_plans` looks for routes that went below `live` and still have the plan that was in force there. A
-/// flip up waits until it is replaced.
-const DROP_PLANS_EVERY: Duration = Duration::from_millis(100);
+/// How often `apply_files_again` looks for routes that went below `live` and still have the plan that was in force
+/// there, for which a flip up waits, and for moves by files that have waited for pairs.
+const APPLY_AGAIN_EVERY: Duration = Duration::from_millis(100);
 
 /// What tasks that reload files share.
 pub(super) struct Reloads {
@@ -154,6 +154,7 @@ pub(super) async fn move_candidate(
     reload_lock: Arc<tokio::sync::Mutex<()>>,
     candidate_move: CandidateMove,
 ) -> Result<(), CandidateMoveError> {
+    parts.ladder.wait_for_pairs_of_candidate(&candidate_move).await;
     // Held briefly while files are put in force, and for good by a hand-over.
     let Ok(_no_hand_over) = tokio::time::timeout(LOCK_WAITS, reload_lock.lock()).await else {
         let why = "another process takes over from this one (`serve --succeed`): ask it, once it serves";
@@ -211,12 +212,13 @@ fn candidate_with_share(parts: &Parts, route: &RouteId) -> Option<Arc<PlanSet>> 
     (candidate.share > Percent::NONE).then(|| Arc::clone(&candidate.plans))
 }
 
-/// Replaces the plans in force of routes that went below `live` by those of the files.
-pub(super) async fn drop_plans(parts: Parts, reload_lock: Arc<tokio::sync::Mutex<()>>) {
+/// Replaces the plans in force of routes that went below `live` by those of the files, and judges moves by files again
+/// that waited for pairs under way.
+pub(super) async fn apply_files_again(parts: Parts, reload_lock: Arc<tokio::sync::Mutex<()>>) {
     let failures = RepeatedFailures::default();
     loop {
-        tokio::time::sleep(DROP_PLANS_EVERY).await;
-        if !parts.ladder.has_plans_to_drop() {
+        tokio::time::sleep(APPLY_AGAIN_EVERY).await;
+        if !parts.ladder.has_plans_to_drop() && !parts.ladder.has_moves_to_judge_again() {
             continue;
         }
         let Ok(_no_hand_over) = reload_lock.try_lock() else { continue };
@@ -224,7 +226,11 @@ pub(super) async fn drop_plans(parts: Parts, reload_lock: Arc<tokio::sync::Mutex
             && let Some(unlogged) = failures.count(&format!("{error:#}"))
         {
             let error = format!("{error:#}");
-            tracing::warn!(error, unlogged, "a route below `live` keeps the plan that was in force there; tried again");
+            tracing::warn!(
+                error,
+                unlogged,
+                "a route below `live` keeps the plan that was in force there, or a move by its file waits; tried again"
+            );
         }
     }
 }

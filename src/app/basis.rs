@@ -32,7 +32,9 @@ use super::basis_parts::{creator_of, more_specific, noise};
 use super::plans::{PlansInForce, services_of};
 use crate::compare::Rules;
 use crate::config::Setup;
-use crate::evidence::{BasisParts, EvidenceBasis, RULES, WantedPairs};
+use crate::evidence::{
+    BasisParts, EvidenceBasis, LEGACY_ADDRESS, MATCH, OTHER_ROUTES, PLAN_IN_FORCE, RULES, WantedPairs,
+};
 use crate::expression::DIALECT;
 use crate::flag::{Instance, Promote, Route, RouteMatch};
 use crate::limits::Limits;
@@ -89,10 +91,10 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     let rules_without_effect = rules_of_route.filter(|rules| rules.compares_no_reply()).map(text_of_rules);
     part("the version of the expression language", DIALECT.to_string(), add_value);
     part(RULES, rules_without_effect.unwrap_or_default(), &|hasher, _| hasher.add(rules_hash));
-    part("the address of its legacy service", addresses(Some(&route.legacy)), &|hasher, _| {
+    part(LEGACY_ADDRESS, addresses(Some(&route.legacy)), &|hasher, _| {
         hasher.add_addresses(Some(&route.legacy));
     });
-    part("`match:`", route.matches.normal_form(), add_value);
+    part(MATCH, route.matches.normal_form(), add_value);
     // What is larger is never compared. Defaults are left out: the evidence of earlier versions goes on.
     if let Some(sizes) = compared_sizes(&setup.limits) {
         part("`body_capture_bytes_max` or `compare_bytes_max`", sizes.clone(), add_value);
@@ -136,7 +138,7 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     }
     // Nothing is added if there are none, so that routes without more specific ones keep their earlier basis.
     let more_specific = more_specific(setup, route);
-    part("which of its requests other routes take", joined(&more_specific), &|hasher, _| {
+    part(OTHER_ROUTES, joined(&more_specific), &|hasher, _| {
         more_specific.iter().for_each(|text| hasher.add(text));
     });
     if !more_specific.is_empty() {
@@ -164,7 +166,7 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     if let Some(control) = own.filter(|_| is_candidate) {
         let text = serde_json::to_string(&**control).unwrap_or_default();
         basis.add(&text);
-        part("the plan in force", text, add_value);
+        part(PLAN_IN_FORCE, text, add_value);
     }
     // A candidate is compared with the plan in force, which is never asked twice.
     let (noise, noise_apart_from_rules) = match is_candidate {

@@ -9,6 +9,7 @@ use crate::evidence::EvidenceBasis;
 use crate::flag::Route;
 use crate::ladder::{CandidateMove, DeclaredFiles};
 use crate::names::{RouteId, StepId};
+use crate::shadow::CONTROL_ENDS_WITHIN;
 use crate::workflow::PlanVersion;
 
 /// How long comparing may take after a request's window is over.
@@ -39,6 +40,7 @@ pub(super) fn declared(
         private_steps: setup.rules.iter().map(|(id, rules)| (id.clone(), rules.private_steps_of_one_arm())).collect(),
         sent_reads: sent_reads(setup),
         pairs_within: setup.settings.attribution.as_ref().map_or(Duration::ZERO, |of| of.window) + PAIRS_AFTER_WINDOW,
+        candidate_pairs_within: CONTROL_ENDS_WITHIN + PAIRS_AFTER_WINDOW,
     }
 }
 

@@ -263,7 +263,7 @@ impl StartingParts<'_> {
             readings,
         )));
         tasks.push(engine.spawn(reopen_on_signal(signals.reopens, client_proxy.access_log.clone())));
-        tasks.push(engine.spawn(background::drop_plans(parts.clone(), client_proxy.reload_lock.clone())));
+        tasks.push(engine.spawn(background::apply_files_again(parts.clone(), client_proxy.reload_lock.clone())));
         tasks.push(engine.spawn(background::guard_candidates(parts.clone(), client_proxy.reload_lock.clone())));
         tasks.push(engine.spawn(background::health(parts.clone())));
         tasks.push(engine.spawn(background::release_held_routes(parts.clone())));

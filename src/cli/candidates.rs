@@ -1,5 +1,7 @@
 //! `flip --candidate`: moves the candidate of a route; and how candidates are shown.
 
+use std::time::Duration;
+
 use super::args::Server;
 use super::client::{CallError, Client, component};
 use super::format::{Formatter, Tone, count, escape_control};
@@ -9,6 +11,9 @@ use crate::admin::types::{CandidateRequest, CandidateResponse, CandidateRow, Can
 /// Sent as the plan of the candidate where the route had none: no plan has this name, so that one that has appeared
 /// since is not moved.
 const NO_PLAN: &str = "none";
+
+/// The pairs that are under way may take a while, and the store too.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// The options of `flip --candidate`.
 pub(crate) struct CandidateOptions {
@@ -38,7 +43,9 @@ pub(crate) fn flip(
         None => seen_plan(client.get::<RouteDetail>(&path)?.0.row.candidate.as_ref(), &route),
     };
     let request = CandidateRequest { to, percent, plan: Some(plan), reason, force, by: server.caller_name() };
-    let (done, json) = client.post::<CandidateResponse>(&format!("{path}/candidate"), &request)?;
+    let what = "waiting for the candidate's pairs that are under way (up to 11 s)";
+    let path = format!("{path}/candidate");
+    let (done, json) = client.post_patiently::<CandidateResponse>(&path, &request, ANSWER_WITHIN, what)?;
     let CandidateResponse { route, candidate, in_force, before, share, forced } = &done;
     if in_force == before {
         let text = format!(

@@ -184,7 +184,7 @@ fn guard_text(view: &EvidenceView, format: Formatter) -> String {
         let rows = view.guard_windows.iter().map(|window| {
             let accepted = match window.accepted {
                 Some(accepted) => format!("{:.2}%", accepted * 100.0),
-                None => "legacy's rate is not known".to_owned(),
+                None => "not counted: legacy's rate is not known".to_owned(),
             };
             let acts = match (window.acts_after, window.acts_at) {
                 (Some(after), Some(at)) => format!("{after} in a row, {at} in any case"),

@@ -4,7 +4,7 @@ use super::args::Server;
 use super::client::{CallError, Client, component};
 use super::format::{Formatter, Tone, escape_control, why};
 use super::output::Output;
-use crate::admin::types::{GuardReleaseRequest, GuardReleaseResponse, GuardRow};
+use crate::admin::types::{GuardReleaseRequest, GuardReleaseResponse, GuardRow, RouteRow};
 
 pub(crate) fn release(
     client: &Client,
@@ -33,6 +33,19 @@ pub(crate) fn release(
         text.push_str(&format.tone(line, Tone::Warn));
     }
     Ok(Output { text, json, is_ok: true })
+}
+
+/// What the guard of a route cannot count, as one line.
+pub(crate) fn not_counted(route: &RouteRow, format: Formatter) -> Option<String> {
+    let what: Vec<_> = route.not_guarded.iter().map(|what| escape_control(what).to_string()).collect();
+    let line = || {
+        format!(
+            "{}: the guard does not count {}: legacy's own rate is not known (`pointsman help guard`)\n",
+            route.id,
+            what.join(" and ")
+        )
+    };
+    (!what.is_empty()).then(|| format.tone(line(), Tone::Warn))
 }
 
 /// What the guard of a route did, as one line.

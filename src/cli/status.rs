@@ -140,7 +140,8 @@ pub(crate) fn text(status: &Status, warnings: bool, format: Formatter) -> String
     }
     let guarded =
         status.routes.iter().filter_map(|route| Some(guard::line(route.id.as_str(), route.guard.as_ref()?, format)));
-    let guarded: String = guarded.collect();
+    let not_guarded = status.routes.iter().filter_map(|route| guard::not_counted(route, format));
+    let guarded: String = guarded.chain(not_guarded).collect();
     if !guarded.is_empty() {
         out.push_str(&fitted(&format!("\n{guarded}")));
     }

@@ -2,16 +2,19 @@
 //!
 //! Always true: evidence of different bases is never added up, but for rules that only allow more than those before: a
 //! pair that was equal is equal under them too, and those that differed are judged again (`rejudged`). Evidence of an
-//! earlier basis goes on if that basis returns, with its differences.
+//! earlier basis goes on if that basis returns, with its differences. Beside that, two things go on that no pair says:
+//! how legacy answers (`legacy_replies`), and that the guard has stopped a candidate (`guard_stop`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::basis::{BasisParts, EvidenceBasis};
+use super::basis::{BasisParts, EvidenceBasis, RULES};
 use super::counters::Counters;
+use super::guard_stop;
+use super::legacy_replies;
 use super::rejudging::Rejudging;
-use super::route::{EarlierEvidence, EvidenceRestart, KeptEvidence, RULES, RouteEvidence};
+use super::route::{EarlierEvidence, EvidenceRestart, KeptEvidence, RouteEvidence};
 use super::rule_changes;
 use super::uncompared_headers::UncomparedHeaders;
 use crate::compare::{Allowances, RulesDraft};
@@ -107,6 +110,8 @@ impl Counters {
             return None;
         };
         let differing = differing_parts(&before.hashes, &basis.parts.hashes);
+        let legacy = legacy_replies::are_kept(&before, &basis.parts).then(|| self.evidence.legacy.clone());
+        let stopped = self.evidence.stopped_by_guard.clone().filter(|_| guard_stop::is_kept(&differing));
         let changed: Vec<String> = differing.iter().map(|name| text_of(name, &before, &basis.parts)).collect();
         let part_change = |name: &&String| PartChange {
             part: String::clone(name),
@@ -187,6 +192,9 @@ impl Counters {
             }
             (None, _) => RouteEvidence { restarted, earlier, dropped, ..RouteEvidence::default() },
         };
+        // How legacy answers, and that the guard has stopped a candidate, outlive what does not concern them.
+        self.evidence.legacy = legacy.unwrap_or_else(|| std::mem::take(&mut self.evidence.legacy));
+        self.evidence.stopped_by_guard = self.evidence.stopped_by_guard.take().or(stopped);
         // Since this evidence was last in force, more may have been learned, or forgotten, of legacy's noise.
         self.evidence.judge_groups(&self.noise);
         let (pairs_before, mismatched_before) = (pairs, mismatched);
@@ -227,163 +235,4 @@ fn value_of(name: &str, parts: &BasisParts, rules: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::evidence::WantedPairs;
-    use crate::evidence::route::RULES;
-    use crate::evidence::rule_changes::EARLIER_MAX;
-
-    fn basis(workflow: &str, rules: &str) -> EvidenceBasis {
-        let parts = [("the workflow `w`", workflow), (RULES, rules)].map(|(name, hash)| (name.into(), hash.into()));
-        EvidenceBasis { hash: format!("{workflow} {rules}"), parts: parts.into(), ..EvidenceBasis::default() }
-    }
-
-    /// Counters with these pairs, of which so many differ, under this basis.
-    fn counted(counters: &mut Counters, basis: &EvidenceBasis, pairs: u64, mismatched: u64) -> bool {
-        let change = counters.set_basis(1, basis, Timestamp::UNIX_EPOCH);
-        counters.evidence.shadow_pairs += pairs;
-        counters.evidence.mismatched += mismatched;
-        change.is_some_and(|change| change.next == NextEvidence::Earlier)
-    }
-
-    #[test]
-    fn the_evidence_goes_on_with_its_differences_if_a_change_is_taken_back() {
-        let mut counters = Counters::default();
-        let sums = |counters: &Counters| (counters.evidence.pairs(), counters.evidence.mismatched);
-        assert!(!counted(&mut counters, &basis("1", "a"), 10, 1));
-        assert!(!counted(&mut counters, &basis("1", "b"), 5, 0));
-        let generation = counters.generation;
-        assert!(counted(&mut counters, &basis("1", "a"), 2, 0));
-        assert_eq!((sums(&counters), counters.generation), ((12, 1), generation + 1));
-        assert!(counted(&mut counters, &basis("1", "b"), 0, 0));
-        assert_eq!(sums(&counters), (5, 0));
-        assert_eq!(counters.evidence.earlier.len(), 1, "that of the basis in force is not listed");
-        for other in 0..KEPT_MAX {
-            assert!(!counted(&mut counters, &basis("2", &other.to_string()), 1, 0));
-        }
-        assert!(!counted(&mut counters, &basis("1", "a"), 0, 0), "it was dropped: the oldest");
-    }
-
-    #[test]
-    fn any_change_but_one_of_the_rules_starts_another_generation_of_the_engine() {
-        let mut counters = Counters::default();
-        let mut numbers = |workflow: &str, rules: &str| {
-            counted(&mut counters, &basis(workflow, rules), 10, 1);
-            (counters.generation, counters.engine_generation)
-        };
-        assert_eq!(numbers("1", "a"), (0, 0));
-        assert_eq!(numbers("1", "b"), (1, 0));
-        assert_eq!(numbers("2", "b"), (2, 1));
-        assert_eq!(numbers("2", "b"), (2, 1));
-        assert_eq!(numbers("3", "c"), (3, 2));
-    }
-
-    #[test]
-    fn a_change_of_the_rules_after_a_difference_counts_also_together_with_another_change() {
-        let mut counters = Counters::default();
-        let mut changes = |basis: &EvidenceBasis, mismatched| {
-            counted(&mut counters, basis, 10, mismatched);
-            counters.evidence.rule_changes_after_differences()
-        };
-        assert_eq!(changes(&basis("1", "a"), 1), 0);
-        assert_eq!(changes(&basis("1", "b"), 1), 1);
-        assert_eq!(changes(&basis("2", "c"), 0), 2, "together with the workflow");
-        assert_eq!(changes(&basis("3", "c"), 0), 2, "nothing differed: the workflow was not mended");
-        assert_eq!(changes(&basis("3", "d"), 1), 3, "the difference before was not outweighed");
-        assert_eq!(changes(&basis("4", "d"), 0), 0, "the workflow was changed after a difference");
-    }
-
-    /// Another workflow and some equal pairs come between a difference and each change of the rules.
-    #[test]
-    fn a_change_of_the_rules_counts_until_the_difference_before_it_is_outweighed() {
-        for pairs_between in [0, 1, 19] {
-            let ignored =
-                |n: usize| json!({ "ignore": (0..n).map(|n| format!("$.{n}")).collect::<Vec<_>>() }).to_string();
-            // Ignored parts are added, or replaced by another one.
-            for rules in
-                [&ignored as &dyn Fn(usize) -> String, &|n| json!({ "ignore": [format!("$.{n}")] }).to_string()]
-            {
-                let mut counters = Counters::default();
-                let wanted = WantedPairs { pairs: 20, mismatch_below: 0.2 };
-                let basis = |workflow: usize, n: usize| EvidenceBasis {
-                    rules: rules(n),
-                    wanted,
-                    ..basis(&workflow.to_string(), &rules(n))
-                };
-                for n in 0..3 {
-                    counted(&mut counters, &basis(n, n), 1, 1);
-                    counted(&mut counters, &basis(n + 1, n), pairs_between, 0);
-                    counted(&mut counters, &basis(n + 1, n + 1), 0, 0);
-                    let counted = counters.evidence.rule_changes_after_differences() as usize;
-                    assert_eq!(counted, n + 1, "{pairs_between} {} {:#?}", rules(n), counters.evidence.earlier);
-                }
-                // Needs more pairs than 20 by now.
-                counted(&mut counters, &basis(4, 3), 25, 0);
-                counted(&mut counters, &basis(4, 4), 100, 0);
-                assert_eq!(counters.evidence.rule_changes_after_differences(), 4);
-                counted(&mut counters, &basis(5, 4), 0, 0);
-                counted(&mut counters, &basis(5, 5), 0, 0);
-                assert_eq!(counters.evidence.rule_changes_after_differences(), 0, "it was outweighed by 100 pairs");
-            }
-        }
-    }
-
-    #[test]
-    fn many_changes_of_the_workflow_do_not_make_a_difference_forgotten() {
-        let mut counters = Counters::default();
-        counted(&mut counters, &basis("0", "a"), 1, 1);
-        for n in 1..=EARLIER_MAX + 2 {
-            counted(&mut counters, &basis(&n.to_string(), "a"), 1, 0);
-        }
-        counted(&mut counters, &basis("1", "b"), 1, 0);
-        assert_eq!(counters.evidence.rule_changes_after_differences(), 1);
-        assert_eq!(counters.evidence.earlier.len(), EARLIER_MAX);
-    }
-
-    /// Each change but the first is one of the rules after which a pair was equal.
-    #[test]
-    fn many_changes_of_the_rules_do_not_make_a_difference_forgotten() {
-        let mut counters = Counters::default();
-        counted(&mut counters, &basis("1", "0"), 1, 1);
-        for n in 1..EARLIER_MAX * 2 {
-            counted(&mut counters, &basis("1", &n.to_string()), 1, 0);
-            assert_eq!(counters.evidence.rule_changes_after_differences() as usize, n);
-        }
-        assert_eq!((counters.evidence.earlier.len(), counters.evidence.dropped.mismatched), (EARLIER_MAX, 1));
-    }
-
-    /// For one save of the rules the gates ask for little, and then for as much as before.
-    #[test]
-    fn what_outweighs_a_difference_is_judged_by_what_the_gates_ask_for_now() {
-        let mut counters = Counters::default();
-        let of = |rules: &str, wanted: WantedPairs| EvidenceBasis { wanted, ..basis("1", rules) };
-        let (much, little) =
-            (WantedPairs { pairs: 20, mismatch_below: 0.2 }, WantedPairs { pairs: 1, mismatch_below: 0.99 });
-        counted(&mut counters, &of("a", much), 3, 3);
-        counted(&mut counters, &of("b", much), 6, 0);
-        counted(&mut counters, &of("c", little), 1, 0);
-        assert!(counters.evidence.earlier.last().is_some_and(|last| last.outweighed), "a few equal pairs are enough");
-        counted(&mut counters, &of("c", much), 1, 0);
-        assert!(!counters.evidence.earlier.last().is_some_and(|last| last.outweighed));
-        assert_eq!(counters.evidence.rule_changes_after_differences(), 2);
-    }
-
-    #[test]
-    fn changes_without_a_pair_between_them_count_as_one() {
-        for skips in [0, 3] {
-            let mut counters = Counters::default();
-            counted(&mut counters, &basis("1", "a"), 8, 8);
-            counted(&mut counters, &basis("2", "a"), 0, 0);
-            if skips > 0 {
-                counters.evidence.skipped.insert("queue_full".into(), skips);
-            }
-            counted(&mut counters, &basis("2", "b"), 3, 0);
-            assert_eq!(counters.evidence.rule_changes_after_differences(), 1, "the rules were changed too");
-            let restart = counters.evidence.restarted.clone().expect("it was started from zero");
-            assert_eq!((restart.changed.len(), restart.pairs_before), (2, 8), "{:?}", restart.changed);
-            assert_eq!(counters.evidence.earlier.len(), 1);
-        }
-    }
-}
+mod tests;

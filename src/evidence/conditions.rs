@@ -73,6 +73,8 @@ pub enum ConditionName {
     Window,
     /// The engine's answers with a 4xx status.
     ClientErrors,
+    /// The guard has stopped the candidate.
+    StoppedByGuard,
     /// `invariants`: what the engine's answers have to meet.
     Invariants,
 }
@@ -100,6 +102,7 @@ impl ConditionName {
             Self::Answers => "answers",
             Self::Window => "window",
             Self::ClientErrors => "client_errors",
+            Self::StoppedByGuard => "stopped_by_guard",
             Self::Invariants => "invariants",
         }
     }

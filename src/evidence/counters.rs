@@ -133,7 +133,7 @@ impl Totals {
 
 impl RouteCounters {
     pub(super) fn restore(stored: StoredEvidence) -> Self {
-        let (mut evidence, mut kept) = (stored.evidence.with_matched_from_pairs(), stored.kept);
+        let (mut evidence, mut kept) = (stored.evidence.restored(), stored.kept);
         // The gate to `only` asks what the present binary answers.
         if stored.answers_by.as_deref() != Some(VERSION) {
             evidence.restart_answers();
@@ -234,6 +234,9 @@ impl Counters {
                 counts.count_unknown_calls(stratum);
             }
         }
+        if !(is_error && engine.status().as_u16() >= 400) {
+            evidence.legacy.latencies.count(legacy.latency());
+        }
         let (pairs, with_error) = match rung {
             State::Dark => (&mut evidence.dark_pairs, &mut evidence.dark_pairs_with_error),
             State::Off | State::Shadow | State::Live | State::Only => {
@@ -324,7 +327,7 @@ impl Counters {
     pub(super) fn settle(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) {
         let counts = self.has_basis_of(request.files_version);
         if counts {
-            self.count_legacy_reply(request);
+            self.evidence.legacy.count(request);
             self.evidence.count_coverage(request, outcome);
             self.evidence.all.count_settled(request, outcome);
             if request.rung >= State::Dark {
@@ -353,14 +356,6 @@ impl Counters {
             }
         }
         self.dirty = true;
-    }
-
-    fn count_legacy_reply(&mut self, request: &OfferedRequest) {
-        let Some(status) = request.legacy_status else { return };
-        let evidence = &mut self.evidence;
-        evidence.legacy_replies += 1;
-        evidence.legacy_4xx += u64::from(status.is_client_error());
-        evidence.legacy_5xx += u64::from(status.is_server_error());
     }
 
     /// Counts a run that failed after its answer was given or compared.

@@ -14,7 +14,7 @@ impl JudgedRoute<'_> {
         let sums = self.evidence.answers.over(self.promote.window, self.now);
         let mut conditions = vec![self.share(), self.answers(sums), self.window()];
         conditions.extend(self.errors_of_answers(sums, AnswersOf::Route));
-        conditions.extend(self.client_errors(sums));
+        conditions.extend(self.client_errors(sums, AnswersOf::Route));
         conditions.extend(self.invariants());
         conditions.extend(self.age("answer of the engine without an error", self.evidence.last_answer, false));
         conditions
@@ -70,14 +70,13 @@ impl JudgedRoute<'_> {
         if all == 0 {
             return None;
         }
-        let of_legacy = share(e.legacy_5xx, e.legacy_replies);
+        let (failed, replies) = (e.legacy.server_errors, e.legacy.replies);
+        let of_legacy = share(failed, replies);
         let found = format!(
             "{:.2} % of {what} ended with an error, a fallback or an unknown outcome ({errors} of {all}); of legacy's \
-             replies {:.2} % were 5xx ({} of {})",
+             replies {:.2} % were 5xx ({failed} of {replies})",
             share(errors, all) * 100.0,
             of_legacy * 100.0,
-            e.legacy_5xx,
-            e.legacy_replies,
         );
         let allowed = of_legacy + self.promote.errors_not_worse_by;
         if share(errors, all) <= allowed {
@@ -92,39 +91,59 @@ impl JudgedRoute<'_> {
         Some(Condition { name, verdict: Verdict::Fail, detail })
     }
 
-    /// A 4xx is the caller's error only as far as legacy answers as many.
-    fn client_errors(&self, AnswerSums { answers, client_errors, .. }: AnswerSums) -> Option<Condition> {
-        let e = self.evidence;
+    /// A 4xx is the caller's error only as far as legacy answers as many. While it is not known how many these are,
+    /// what would be too many for a legacy without any is not judged.
+    pub(super) fn client_errors(
+        &self,
+        AnswerSums { answers, client_errors, .. }: AnswerSums,
+        whose: AnswersOf,
+    ) -> Option<Condition> {
+        let (name, legacy) = (Name::ClientErrors, &self.evidence.legacy);
         if answers == 0 {
             return None;
         }
+        let who = match whose {
+            AnswersOf::Route => "the engine",
+            AnswersOf::Candidate => "the candidate",
+        };
         if client_errors == answers {
             let detail = format!(
-                "needs an answer of the engine below 400: it answered all {answers} with 4xx, so perhaps no run took effect"
+                "needs an answer of {who} below 400: it answered all {answers} with 4xx, so perhaps no run took effect"
             );
-            return Some(Condition { name: Name::ClientErrors, verdict: Verdict::Fail, detail });
+            return Some(Condition { name, verdict: Verdict::Fail, detail });
         }
         let found = format!(
-            "{:.1} % of the engine's answers are 4xx ({client_errors} of {answers})",
+            "{:.1} % of {who}'s answers are 4xx ({client_errors} of {answers})",
             share(client_errors, answers) * 100.0
         );
-        if e.legacy_replies == 0 {
-            return Some(pass(Name::ClientErrors, format!("{found}; how many legacy had is not known")));
-        }
-        let of_legacy = share(e.legacy_4xx, e.legacy_replies);
-        let found = format!(
-            "{found}; of legacy's replies {:.1} % were ({} of {})",
-            of_legacy * 100.0,
-            e.legacy_4xx,
-            e.legacy_replies
-        );
+        let of_legacy = share(legacy.client_errors, legacy.replies);
+        let found = match legacy.replies {
+            0 => format!("{found}; how many of legacy's replies are is not known"),
+            replies => format!(
+                "{found}; of legacy's replies {:.1} % were ({} of {replies})",
+                of_legacy * 100.0,
+                legacy.client_errors
+            ),
+        };
         // With 95 % confidence, so that chance does not hold a route.
         let at_least = 1.0 - bound::upper(answers, answers - client_errors);
         if at_least <= of_legacy + self.promote.errors_not_worse_by {
-            return Some(pass(Name::ClientErrors, found));
+            return Some(pass(name, found));
         }
-        let detail = format!("the engine refuses requests that legacy does not: {found}");
-        Some(Condition { name: Name::ClientErrors, verdict: Verdict::Fail, detail })
+        let (verdict, detail) = match (legacy.replies, whose) {
+            (0, AnswersOf::Route) => (
+                Verdict::Inconclusive,
+                format!(
+                    "{found}: needs replies of legacy, which come below `live` and from callers outside its share; or pass \
+                     the gate with `--force` if callers are rightly refused"
+                ),
+            ),
+            (0, AnswersOf::Candidate) => {
+                (Verdict::Inconclusive, format!("{found}: needs replies of the plan in force, at a smaller share"))
+            }
+            (_, _) => (Verdict::Fail, format!("{who} refuses requests that legacy does not: {found}")),
+        };
+        Some(Condition { name, verdict, detail })
     }
 }
 

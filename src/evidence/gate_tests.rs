@@ -5,11 +5,12 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::answers::AnswersByHour;
+use super::basis::RULES;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict, overall};
 use super::gate::{JudgedRoute, conditions};
-use super::gate_of_candidate::candidate_conditions;
+use super::legacy_replies::RepliesOfLegacy;
 use super::noise::{NoiseGroup, PlaceOutcomes};
-use super::route::{EarlierEvidence, RULES, RouteEvidence};
+use super::route::{EarlierEvidence, RouteEvidence};
 use super::rung::RungCounts;
 use super::strata::{NotCompared, StratumCounts};
 use crate::exchange::Served;
@@ -40,7 +41,7 @@ pub(super) fn good() -> RouteEvidence {
         dark_with_twin: 30,
         all: counts(),
         dark: counts(),
-        legacy_replies: 90,
+        legacy: legacy(90, 0, 0),
         answers: answers(50, 0, 0),
         answers_since: Some(NOW - SignedDuration::from_hours(30)),
         last_answer: Some(NOW),
@@ -48,8 +49,13 @@ pub(super) fn good() -> RouteEvidence {
     }
 }
 
+/// Replies of legacy: all, and those of them with 4xx and 5xx.
+pub(super) fn legacy(replies: u64, client_errors: u64, server_errors: u64) -> RepliesOfLegacy {
+    RepliesOfLegacy { replies, client_errors, server_errors, ..RepliesOfLegacy::default() }
+}
+
 /// Answers of this hour: all without an error, those of them with 4xx, and errors.
-fn answers(all: u64, client_errors: u64, errors: u64) -> AnswersByHour {
+pub(super) fn answers(all: u64, client_errors: u64, errors: u64) -> AnswersByHour {
     let mut answers = AnswersByHour::default();
     let count = |answers: &mut AnswersByHour, served, n| (0..n).for_each(|_| answers.count(served, NOW));
     count(&mut answers, Served::Answered, all - client_errors);
@@ -282,7 +288,7 @@ fn an_engine_that_refuses_more_requests_than_legacy_did_does_not_go_to_only() {
     let mut e = RouteEvidence { answers: answers(50, 50, 0), ..good() };
     let detail = only_missing(&e, &small(), State::Only, Name::ClientErrors, GateVerdict::Fail);
     assert!(detail.contains("all 50 with 4xx"), "{detail}");
-    (e.answers, e.legacy_replies, e.legacy_4xx) = (answers(1_000, 200, 0), 1_000, 50);
+    (e.answers, e.legacy) = (answers(1_000, 200, 0), legacy(1_000, 50, 0));
     let detail = only_missing(&e, &small(), State::Only, Name::ClientErrors, GateVerdict::Fail);
     assert!(
         detail.contains("20.0 % of the engine's answers are 4xx (200 of 1000); of legacy's replies 5.0 %"),
@@ -290,6 +296,17 @@ fn an_engine_that_refuses_more_requests_than_legacy_did_does_not_go_to_only() {
     );
     e.answers = answers(1_000, 60, 0);
     assert_eq!(missing(&e, &small(), State::Live, State::Only), [], "that may be chance");
+}
+
+/// Otherwise a route whose engine refuses half of its callers would go to `only` because nothing is known of legacy.
+#[test]
+fn while_it_is_not_known_how_many_requests_legacy_refuses_an_engine_that_refuses_many_does_not_pass() {
+    let mut e = RouteEvidence { legacy: RepliesOfLegacy::default(), answers: answers(50, 25, 0), ..good() };
+    let detail = only_missing(&e, &small(), State::Only, Name::ClientErrors, GateVerdict::Inconclusive);
+    assert!(detail.contains("50.0 % of the engine's answers are 4xx (25 of 50); how many of legacy's"), "{detail}");
+    // No legacy refuses fewer.
+    e.answers = answers(50, 0, 0);
+    assert_eq!(missing(&e, &small(), State::Live, State::Only), []);
 }
 
 #[test]
@@ -303,7 +320,7 @@ fn errors_in_live_are_held_against_those_of_legacy() {
     );
     let one = RouteEvidence { answers: answers(999, 0, 1), ..good() };
     assert_eq!(missing(&one, &small(), State::Live, State::Only), [], "0.1 % is not more than 0.1 %");
-    let legacy_fails_too = RouteEvidence { legacy_5xx: 1, legacy_replies: 1_000, ..e };
+    let legacy_fails_too = RouteEvidence { legacy: legacy(1_000, 0, 1), ..e };
     assert_eq!(missing(&legacy_fails_too, &small(), State::Live, State::Only), []);
 }
 
@@ -360,22 +377,6 @@ fn noise_holds_the_gate_until_it_is_known_how_little_it_may_hide() {
     let mut order = with_repeats(0, 0);
     order.noise.groups.values_mut().for_each(|of| of.places = ["effect_order effects.a, effects.b".to_owned()].into());
     assert_eq!(condition(&order, &small()), None);
-}
-
-#[test]
-fn a_candidate_whose_own_answers_fail_or_whose_child_calls_nobody_compares_does_not_pass() {
-    let verdict =
-        |e: &RouteEvidence, uncompared: &[String]| overall(&candidate_conditions(&judged(e, &small(), uncompared)));
-    assert_eq!(verdict(&good(), &[]), GateVerdict::Pass);
-    assert_eq!(verdict(&RouteEvidence { answers: answers(30, 0, 20), ..good() }, &[]), GateVerdict::Fail);
-    let failing = RouteEvidence { answers: answers(30, 0, 20), ..good() };
-    let all = candidate_conditions(&judged(&failing, &small(), &[]));
-    let about_errors: Vec<_> = all.iter().filter(|found| found.name.as_str().contains("errors")).collect();
-    let [of_pairs, own] = about_errors.as_slice() else { panic!("{about_errors:?}") };
-    assert_eq!((of_pairs.name.as_str(), own.name.as_str()), ("errors_not_worse_by", "candidate_errors"));
-    assert!(own.detail.contains("of requests that the candidate answered ended with an error"), "{own:?}");
-    assert_eq!(verdict(&RouteEvidence { answers: answers(0, 0, 0), ..good() }, &[]), GateVerdict::Pass, "no share yet");
-    assert_eq!(verdict(&good(), &["`pay/charge`".to_owned()]), GateVerdict::Inconclusive);
 }
 
 /// Otherwise a workflow that charges the wrong amount in a workflow that it runs would pass to `live`.

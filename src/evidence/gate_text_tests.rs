@@ -19,7 +19,7 @@ fn a_candidate_whose_steps_were_not_reached_is_not_advised_to_watch_legacy() {
     let effects = |conditions: Vec<Condition>| {
         conditions.into_iter().find(|condition| condition.name == Name::EffectsCompared).unwrap().detail
     };
-    let of_candidate = effects(candidate_conditions(&route));
+    let of_candidate = effects(candidate_conditions(&route, None));
     assert!(of_candidate.contains("call by the plan in force") && !of_candidate.contains("egress"), "{of_candidate}");
     let of_route = effects(conditions(&route, State::Dark, State::Live));
     assert!(of_route.contains("call by legacy") && of_route.contains("egress listener"), "{of_route}");

@@ -9,13 +9,12 @@
 //! Which state a route is lowered to, and whether it is at all, is left to `ladder`.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::guard_window::{Crossing, GuardWindow};
 use super::invariants::JudgedAnswer;
-use super::route::RouteEvidence;
+use super::legacy_rates::LegacyRates;
 use crate::clock;
 use crate::exchange::{ComparisonOutcome, EngineAnswer, OfferedRequest, Served};
 use crate::flag::file::SLOW_RATE;
@@ -23,14 +22,10 @@ use crate::flag::{Guard, GuardCondition, State};
 use crate::names::{RouteId, RunId};
 use crate::store::route_of_candidate;
 
-/// Legacy's own rates count once it has sent this many replies, and its latency once there were as many pairs.
-const LEGACY_REPLIES_MIN: u64 = 100;
 /// How many runs of bad requests a message names.
 const RUNS_NAMED: usize = 3;
 /// What the window of broken invariants counts.
 const BROKEN_ANSWERS: &str = "answers that broke an invariant";
-/// Legacy's own rates are rounded up to a multiple of 1/1000, so that the accepted rate changes seldom.
-const RATE_STEPS: f64 = 1_000.0;
 
 /// More went wrong than the guard of a route accepts.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,17 +86,6 @@ impl CleanPairs {
     }
 }
 
-/// Legacy's own error rates and latency, which the guard accepts of the engine too.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct LegacyRates {
-    /// Its share of 5xx; `None` if it has replied too rarely to tell.
-    pub errors: Option<f64>,
-    /// Its share of 4xx.
-    pub client_errors: Option<f64>,
-    /// Its 99th percentile of latency.
-    pub p99: Option<Duration>,
-}
-
 /// What the guard of one route counts.
 pub(super) struct RouteGuard {
     settings: Guard,
@@ -120,26 +104,6 @@ pub(super) struct RouteGuard {
     /// Since the last difference or failed run: in `dark`, and on any rung.
     clean_in_dark: CleanPairs,
     clean: CleanPairs,
-}
-
-impl LegacyRates {
-    pub(super) fn of(evidence: &RouteEvidence) -> Self {
-        let replies = evidence.legacy_replies;
-        let share = |part: u64| (replies >= LEGACY_REPLIES_MIN).then(|| rounded_up(part as f64 / replies as f64));
-        let narrow = &evidence.all.narrow_latencies.legacy;
-        let wide = &evidence.all.latencies.legacy;
-        // Of pairs that an earlier version compared, only the wide buckets are known.
-        let p99 = match (narrow.total() >= LEGACY_REPLIES_MIN, wide.total() >= LEGACY_REPLIES_MIN) {
-            (true, _) => narrow.percentile(1.0 - SLOW_RATE),
-            (false, true) => wide.percentile(1.0 - SLOW_RATE),
-            (false, false) => None,
-        };
-        Self { errors: share(evidence.legacy_5xx), client_errors: share(evidence.legacy_4xx), p99 }
-    }
-}
-
-fn rounded_up(rate: f64) -> f64 {
-    (rate * RATE_STEPS).ceil() / RATE_STEPS
 }
 
 impl RouteGuard {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::RouteEvidence;
-use super::guard::{LegacyRates, RouteGuard};
+use super::guard::RouteGuard;
+use super::legacy_rates::LegacyRates;
 use crate::exchange::{EngineAnswer, Served};
 use crate::flag::{Guard, GuardRelease, State};
 
@@ -20,7 +21,7 @@ fn guard(random: &mut fastrand::Rng, scale: f64) -> (RouteGuard, f64) {
     let mut all: Vec<f64> = (0..4_000).map(|_| latency(random, scale)).collect();
     for at in &all {
         let at = Duration::from_secs_f64(*at);
-        evidence.all.narrow_latencies.count(at, at);
+        evidence.legacy.latencies.count(at);
         evidence.all.latencies.legacy.count(at);
     }
     all.sort_by(f64::total_cmp);

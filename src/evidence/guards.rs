@@ -2,8 +2,10 @@
 
 use super::Evidence;
 use super::counters::RouteCounters;
-use super::guard::{CleanPairs, GuardCrossing, GuardWindowView, LegacyRates, RouteGuard};
+use super::guard::{CleanPairs, GuardCrossing, GuardWindowView, RouteGuard};
+use super::guard_stop::GuardStop;
 use super::invariants::JudgedAnswer;
+use super::legacy_rates::LegacyRates;
 use crate::exchange::{ComparisonOutcome, EngineAnswer, OfferedRequest};
 use crate::flag::{Guard, State};
 use crate::names::RouteId;
@@ -68,6 +70,14 @@ impl Evidence {
         self.counters(route).lock_guard().as_ref().map(|guard| guard.view()).unwrap_or_default()
     }
 
+    /// Sets that the guard has stopped this candidate, or that a person has passed its gate by force since.
+    pub fn set_guard_stop(&self, candidate: &RouteId, stop: Option<GuardStop>) {
+        let shared = self.counters(candidate);
+        let mut counters = shared.lock();
+        counters.dirty |= counters.evidence.stopped_by_guard != stop;
+        counters.evidence.stopped_by_guard = stop;
+    }
+
     pub(super) fn count_answer_for_guard(&self, route: &RouteId, answer: &EngineAnswer) {
         self.count_for_guard(&self.counters(route), |guard| guard.count_answer(answer));
     }
@@ -94,5 +104,54 @@ impl Evidence {
         if crosses {
             self.guard_signal.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+    use crate::evidence::EvidenceBasis;
+    use crate::evidence::basis::LEGACY_ADDRESS;
+    use crate::exchange::{Served, ServedObserver as _, TicketCounter as _};
+    use crate::flag::{GuardCondition, GuardRelease, SkipReason};
+
+    /// The evidence of a route whose workflow was changed in `live` starts anew, and no reply of legacy comes any more.
+    #[tokio::test]
+    async fn the_guard_goes_on_to_count_4xx_after_a_change_that_does_not_concern_legacy() {
+        let (evidence, _store) = crate::evidence::testing::evidence().await;
+        let route: RouteId = "orders".into();
+        let basis = |address: &str, workflow: &str| {
+            let parts = [(LEGACY_ADDRESS, address), ("the workflow `w`", workflow)];
+            let parts = parts.map(|(name, hash)| (name.to_owned(), hash.to_owned()));
+            let hash = format!("{address} {workflow}");
+            [(route.clone(), EvidenceBasis { hash, parts: parts.into(), ..EvidenceBasis::default() })]
+        };
+        evidence.set_basis(0, &basis("a", "1"));
+        let (errors, release) = (Some(0.01), GuardRelease::Hand);
+        let (mismatch, p99_ratio, notify) = (None, None, None);
+        let guard = Guard { mismatch, errors, p99_ratio, over: 500, at_least: 5, in_dark: false, release, notify };
+        evidence.set_guards([(&route, Some(&guard))].into_iter());
+        let counts_4xx = || {
+            evidence.refresh_guards();
+            let windows = evidence.guard_windows(&route).into_iter();
+            windows.filter(|window| window.counted.contains("4xx")).all(|window| window.accepted.is_some())
+        };
+        assert!(!counts_4xx(), "nothing is known of legacy yet");
+        for _ in 0..120 {
+            let legacy_status = Some(StatusCode::OK);
+            let request = OfferedRequest { legacy_status, ..OfferedRequest::new(route.clone(), 0) };
+            evidence.settle(&request, ComparisonOutcome::Skipped(SkipReason::NotSampled));
+        }
+        evidence.set_basis(1, &basis("a", "2"));
+        assert!(counts_4xx() && evidence.of(&route).pairs() == 0);
+        let refused =
+            EngineAnswer { files_version: 1, rung: State::Live, served: Served::CallerError, took: None, run: None };
+        (0..5).for_each(|_| evidence.answered(&route, refused.clone()));
+        let found: Vec<_> = evidence.take_guard_crossings().into_iter().map(|crossing| crossing.condition).collect();
+        assert_eq!(found, [GuardCondition::Errors]);
+        evidence.set_basis(2, &basis("b", "2"));
+        assert!(!counts_4xx(), "another legacy answers: `status` says that 4xx are not counted");
     }
 }

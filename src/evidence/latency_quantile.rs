@@ -78,7 +78,7 @@ impl Thresholds {
 }
 
 impl NarrowLatencyCounts {
-    fn count(&mut self, latency: Duration) {
+    pub(super) fn count(&mut self, latency: Duration) {
         let steps = (latency.as_secs_f64() / FIRST_S).max(1.0).log2() * PER_DOUBLING;
         let bucket = (steps.ceil() as usize).min(BUCKETS - 1);
         // What was stored has no buckets behind the last one that was needed.

@@ -44,6 +44,7 @@ mod generation;
 mod guard;
 #[cfg(test)]
 mod guard_latency_tests;
+mod guard_stop;
 mod guard_window;
 mod guards;
 mod invariants;
@@ -51,6 +52,8 @@ mod latency;
 mod latency_quantile;
 mod latency_ratio;
 mod legacy_calls;
+mod legacy_rates;
+mod legacy_replies;
 mod lost;
 mod mark_file;
 mod mark_writer;
@@ -79,6 +82,8 @@ mod stratum_names;
 mod uncompared_headers;
 mod values_not_known;
 
+#[cfg(test)]
+mod gate_of_candidate_tests;
 #[cfg(test)]
 mod gate_strata_tests;
 #[cfg(test)]
@@ -116,7 +121,7 @@ pub use self::gate_of_cohort::cohort_conditions;
 /// A comparison that is kept for people to read.
 pub use crate::store::{RehearsedChild, RehearsedEvent, SampleRecord as Sample};
 pub use answers::{AnswersByHour, HourOfAnswers};
-pub use basis::{BasisParts, EvidenceBasis, WantedPairs};
+pub use basis::{BasisParts, EvidenceBasis, LEGACY_ADDRESS, MATCH, OTHER_ROUTES, PLAN_IN_FORCE, RULES, WantedPairs};
 pub use basis_change::{BasisChange, NextEvidence, PartChange};
 pub use branches::{BranchCounts, BranchOutcome, BranchRunCounts};
 pub use captures::{
@@ -126,11 +131,13 @@ pub use captures::{
 pub use fingerprints::{FingerprintCount, PairsByKind};
 pub use generation::{EngineGeneration, EvidenceGeneration};
 pub use guard::{CleanPairs, GuardCrossing, GuardWindowView};
+pub use guard_stop::GuardStop;
 pub use invariants::{BrokenInvariant, GuardedAnswer, InvariantCounts, InvariantVerdict, JudgedAnswer};
 pub use latency::{LatencyCounts, PairedLatencies};
 pub use latency_quantile::{NarrowLatencyCounts, NarrowPairedLatencies};
 pub use latency_ratio::{LatencyRatios, RatioInterval};
 pub use legacy_calls::{LegacyCallCounts, LegacyCallsStatus};
+pub use legacy_replies::RepliesOfLegacy;
 pub use mark_file::MarkFileError;
 pub use marks::{IncompleteEvidenceMarks, MarksLocation};
 pub use noise::{LegacyWrite, NoiseGroup, NoisePairs, PlaceOutcomes};
@@ -138,7 +145,7 @@ pub use noise_places::DifferingPlaces;
 pub use noise_view::{Interval, NoiseView, NoisyPlace};
 pub use rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs};
 pub use renamed_texts::RenamedTexts;
-pub use route::{DroppedEvidence, EarlierEvidence, EvidenceRestart, RULES, RouteEvidence};
+pub use route::{DroppedEvidence, EarlierEvidence, EvidenceRestart, RouteEvidence};
 pub use rung::{RungCounts, StepIntents};
 pub use second_runs::{EnginePlaces, SecondRuns};
 pub use statistics::{ErrorTable, RouteStatistics, StratumBound};

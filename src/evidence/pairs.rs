@@ -177,7 +177,7 @@ impl Evidence {
 
     /// How many requests of a route the shadow executor works on that count against coverage until they are compared.
     pub fn in_flight(&self, route: &RouteId) -> u64 {
-        self.counters(route).lock().in_flight.pairs()
+        self.known_counters(route).map_or(0, |shared| shared.lock().in_flight.pairs())
     }
 
     /// Counts a dark request that has a twin. A request of an earlier generation does not count.

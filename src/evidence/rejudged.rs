@@ -12,10 +12,11 @@ use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 
+use super::basis::RULES;
 use super::counters::{Counters, RouteCounters};
 use super::fingerprints::{self, FingerprintCount};
 use super::rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs, Rejudging};
-use super::route::{EarlierEvidence, EvidenceRestart, RULES, RouteEvidence};
+use super::route::{EarlierEvidence, EvidenceRestart, RouteEvidence};
 use super::{Evidence, Sample, rule_changes};
 use crate::clock;
 use crate::names::RouteId;

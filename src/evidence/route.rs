@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use super::answers::AnswersByHour;
 use super::bound;
 use super::fingerprints::FingerprintCount;
+use super::guard_stop::GuardStop;
 use super::invariants::InvariantCounts;
+use super::legacy_replies::RepliesOfLegacy;
 use super::noise::NoisePairs;
 use super::rung::RungCounts;
 use super::second_runs::SecondRuns;
@@ -19,9 +21,6 @@ use crate::compare::{Comparison, UnparsableBody};
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::State;
 use crate::names::StepId;
-
-/// The name of the rules as a part of the basis.
-pub const RULES: &str = "`compare:`";
 
 /// The evidence of one route since its workflow or rules last changed.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -87,12 +86,12 @@ pub struct RouteEvidence {
     pub all: RungCounts,
     /// Of these, what was counted in `dark`.
     pub dark: RungCounts,
-    /// Replies by legacy to requests that were offered for a comparison.
-    pub legacy_replies: u64,
-    /// Of these, those with a 4xx status.
-    pub legacy_4xx: u64,
-    /// Of these, those with a 5xx status.
-    pub legacy_5xx: u64,
+    /// How legacy answers by itself. It outlives a change of the basis that does not concern legacy.
+    #[serde(flatten)]
+    pub legacy: RepliesOfLegacy,
+    /// Of a candidate: the guard has set its share to 0, and nobody has passed its gate by force since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped_by_guard: Option<GuardStop>,
     /// What the evidence was each time it was started from zero, the oldest first; the last 16 times.
     pub earlier: Vec<EarlierEvidence>,
     /// What those before these said of differences and of changes of the rules.
@@ -215,9 +214,10 @@ pub(super) struct KeptEvidence {
 }
 
 impl RouteEvidence {
-    /// Sets `matched` to the number of pairs that neither differ nor are equal only by a rule. Earlier versions also
-    /// counted the pairs that are equal by a rule there.
-    pub(super) fn with_matched_from_pairs(self) -> Self {
+    /// Stored evidence, which an earlier version may have written. Such a version also counted the pairs that are equal
+    /// by a rule as `matched`.
+    pub(super) fn restored(mut self) -> Self {
+        self.legacy.complete_latencies(&self.all.narrow_latencies.legacy);
         Self { matched: self.pairs().saturating_sub(self.ignored + self.mismatched), ..self }
     }
     /// The rank of this evidence. Where there is evidence under several ids of one route, the route keeps the one with
@@ -227,9 +227,9 @@ impl RouteEvidence {
         match self {
             Self { mismatched: 1.., .. } => 2,
             other => {
-                // What the files declare is no evidence.
-                let (restarted, earlier, strata_by) = Default::default();
-                u8::from(Self { restarted, earlier, strata_by, ..other.clone() } != Self::default())
+                // Neither what the files declare is evidence, nor what legacy answered under an earlier basis.
+                let (restarted, earlier, strata_by, legacy) = Default::default();
+                u8::from(Self { restarted, earlier, strata_by, legacy, ..other.clone() } != Self::default())
             }
         }
     }

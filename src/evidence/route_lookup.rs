@@ -17,11 +17,17 @@ impl Evidence {
     /// The counters of a route. Routes come from files, so there are few.
     pub(super) fn counters(&self, route: &RouteId) -> Arc<RouteCounters> {
         let route = &self.current_id(route);
-        if let Some(counters) = self.routes.read().unwrap_or_else(PoisonError::into_inner).get(route) {
-            return Arc::clone(counters);
+        if let Some(counters) = self.known_counters(route) {
+            return counters;
         }
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(routes.entry(route.clone()).or_default())
+    }
+
+    /// The counters of a route; `None` if nothing was counted of it.
+    pub(super) fn known_counters(&self, route: &RouteId) -> Option<Arc<RouteCounters>> {
+        let route = &self.current_id(route);
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).get(route).cloned()
     }
 
     pub(super) fn all(&self) -> Vec<(RouteId, Arc<RouteCounters>)> {

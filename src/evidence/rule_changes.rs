@@ -7,9 +7,9 @@
 //! aside; but they count again if the rules are changed before the difference is outweighed. What is dropped because
 //! there is no room for more entries goes on to count, and counts as not outweighed.
 
-use super::basis::WantedPairs;
+use super::basis::{RULES, WantedPairs};
 use super::bound;
-use super::route::{DroppedEvidence, EarlierEvidence, RULES, RouteEvidence};
+use super::route::{DroppedEvidence, EarlierEvidence, RouteEvidence};
 
 /// How many times are kept at which the evidence was started from zero.
 pub(super) const EARLIER_MAX: usize = 16;

@@ -1,10 +1,10 @@
 //! Raises the shares of routes with `auto:` step by step, within their state.
 //!
 //! Always true: a share grows by an ordinary flip, through its gate, never by force, and only to the next step; only
-//! while the requested state is in force, after its time, and after so many requests with it; and never over a share
-//! that a person has made smaller. That nobody has moved the route meanwhile is looked at again under the lock of
-//! moves. What this process saw of a share is not stored: after a start the time and the requests of each share count
-//! anew.
+//! while the requested state is in force, after its time, after so many requests with it, and after the pairs that were
+//! under way then (`pairs_in_flight`); and never over a share that a person has made smaller. That nobody has moved the
+//! route meanwhile is looked at again under the lock of moves. What this process saw of a share is not stored: after a
+//! start the time and the requests of each share count anew.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -112,6 +112,7 @@ impl Mover {
             requests: 0,
             is_set_by_hand: is_set_by_hand(position),
             blocked_by: Vec::new(),
+            pairs_until: None,
             failure: None,
         });
         if (found.state, found.share) != (state, share) {
@@ -138,6 +139,14 @@ impl Mover {
             return None;
         }
         found.blocked_by = self.against_next_step(inputs, position, state, next);
+        match found.blocked_by.is_empty() && self.gate().evidence.in_flight(id) > 0 {
+            true => {
+                let until = *found.pairs_until.get_or_insert(now + inputs.positions.declared.pairs_within);
+                let waits = now < until;
+                found.blocked_by.extend(waits.then(|| "requests of it are still being compared".to_owned()));
+            }
+            false => found.pairs_until = None,
+        }
         let reason =
             format!("{} requests with {share} in {}s", found.requests, now.duration_since(found.since).as_secs());
         let due = found.blocked_by.is_empty().then(|| DueStep { route: id.clone(), state, share, next, reason });

@@ -28,13 +28,16 @@ pub(super) struct SeenShare {
     pub is_set_by_hand: bool,
     /// What blocks the next share besides time and requests, as sentences.
     pub blocked_by: Vec<String>,
+    /// Until when a step that is due waits for the pairs that are under way.
+    pub pairs_until: Option<Instant>,
     /// Why the step failed when it was last tried.
     pub failure: Option<String>,
 }
 
 impl SeenShare {
     pub fn begin(&mut self, now: Instant, counted: u64) {
-        (self.since, self.before, self.requests, self.failure) = (now, counted, 0, None);
+        (self.since, self.before, self.requests) = (now, counted, 0);
+        (self.pairs_until, self.failure) = (None, None);
     }
 
     /// How long it is until the share has had its time.

@@ -15,6 +15,8 @@
 //! itself, if its last flip is from before the copy was started: the copy may miss a later one. Files that make a route
 //! in `only` match requests without such records are refused, unless they say `force`.
 //!
+//! A move that the gate would allow also waits for the pairs that are under way (`pairs_in_flight`).
+//!
 //! The module `leaving_only` says how files lower a route from the state `only`, and what is refused then.
 
 use std::collections::BTreeSet;
@@ -149,6 +151,7 @@ fn initial_position(before: &Positions, route: &Arc<Route>) -> RoutePosition {
         refused: Vec::new(),
         held_until: None,
         cohorts_held_until: None,
+        awaits_pairs: None,
     }
 }
 
@@ -179,6 +182,7 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
     position.inputs.gate = None;
     position.refused.clear();
     position.held_until = None;
+    position.awaits_pairs = position.awaits_pairs.and_then(|awaited| awaited.judged_again(position.declared()));
     let joins = joined.as_ref().and_then(|joined| joined.lower(&mut position));
     let held = gate.held(positions, &position);
     let misses_flip = gate.may_miss_later_flip(positions, &position);
@@ -336,7 +340,7 @@ fn judge_and_move(
         position.refused = vec![no_acknowledgement(&route.id, to)];
         return None;
     }
-    let mut judged = gate.judge(positions, position, &requested);
+    let mut judged = gate.judge_by_file(positions, position, &requested);
     // Neither going down nor the edit of another share waits for the gate of a larger share. A share whose gate is shut
     // keeps its present size.
     if matches!(judged, Err(MoveRefusal::GateShut(_))) && to <= position.rung() {
@@ -348,7 +352,7 @@ fn judge_and_move(
         for rung in raised {
             let without = requested.shares;
             requested.shares = without.with(rung, asked.of(rung));
-            if let Err(MoveRefusal::GateShut(why)) = gate.judge(positions, position, &requested) {
+            if let Err(MoveRefusal::GateShut(why)) = gate.judge_by_file(positions, position, &requested) {
                 refused.push(format!("its share of `{rung}` stays {}: {}", present.of(rung), why.join("; ")));
                 requested.shares = without;
             }
@@ -356,7 +360,7 @@ fn judge_and_move(
         let goes_down = to < position.rung() || position.last.as_ref().is_some_and(|flip| to < state_of(flip));
         if goes_down || requested.shares != present {
             position.refused = refused;
-            judged = gate.judge(positions, position, &requested);
+            judged = gate.judge_by_file(positions, position, &requested);
         }
     }
     let shares: Shares = requested.shares;

@@ -36,6 +36,7 @@
 mod acceptance;
 mod auto;
 mod auto_shares;
+mod awaited_pairs;
 mod cohort_gate;
 mod cohort_listener;
 mod cohort_moves;
@@ -81,6 +82,7 @@ mod mover;
 mod orphans;
 mod outdated_moves;
 mod overtaken;
+mod pairs_in_flight;
 mod passing_commands;
 mod pending_shares;
 mod plans;
@@ -99,6 +101,7 @@ mod separated;
 mod shares;
 mod shown;
 mod status;
+mod stopped_candidates;
 mod taken_ids;
 mod tell_cohorts;
 mod types;
@@ -329,6 +332,18 @@ impl Ladder {
     /// have to be put in force again.
     pub fn has_plans_to_drop(&self) -> bool {
         self.mover.in_force().has_plans_to_drop()
+    }
+
+    /// Whether the move of a route by its file has waited for pairs that were under way: the files have to be put in
+    /// force again.
+    pub fn has_moves_to_judge_again(&self) -> bool {
+        let positions = self.mover.in_force().inputs().positions;
+        positions.routes.values().any(|position| self.mover.gate().is_to_be_judged_again(position))
+    }
+
+    /// Before a candidate is moved: waits for its pairs that are under way, if its gate would let it pass. Bounded.
+    pub async fn wait_for_pairs_of_candidate(&self, asked: &CandidateMove) {
+        self.mover.wait_for_pairs_of_candidate(asked).await;
     }
 
     /// Whether a freeze is in force that the store does not have yet, so that a restart would lose it.

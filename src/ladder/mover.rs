@@ -2,7 +2,7 @@
 //! put in force first and recorded afterwards.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -32,9 +32,6 @@ use crate::clock;
 use crate::flag::{FlagSet, State};
 use crate::names::RouteId;
 use crate::store::{FlipRecord, StoreError, StoreHandle};
-
-/// How often it is looked whether pairs are still under way.
-const PAIRS_POLL: Duration = Duration::from_millis(50);
 
 pub(super) struct Mover {
     pub store: StoreHandle,
@@ -238,6 +235,7 @@ impl Mover {
         separated::log(before, &after);
         recorded();
         let overtaken = self.put_in_force(after.clone());
+        of_candidates.iter().for_each(|flip| self.note_move_of_candidate(flip));
         of_candidates.iter().for_each(|flip| self.report_candidate(flip));
         holds::log_refused(&after);
         live_basis::log_changed(before, &self.in_force.inputs().positions);
@@ -248,23 +246,6 @@ impl Mover {
             self.revert_overtaken(&overtaken, before).await;
         }
         Ok(flips)
-    }
-
-    /// Before a flip up that the gate would allow: waits until the pairs that are under way are compared, because some
-    /// of them may differ. Without the lock of moves, so that a flip down does not wait. While requests go on coming,
-    /// this takes as long as legacy's calls are waited for (`egress.window`).
-    pub(super) async fn wait_for_pairs(&self, route: &RouteId, request: &MoveRequest) {
-        let positions = self.in_force.inputs().positions;
-        let Some(position) = positions.routes.get(route) else { return };
-        let until = Instant::now() + positions.declared.pairs_within;
-        let are_in_flight = || self.gate.evidence.in_flight(route) > 0 && Instant::now() < until;
-        let is_judged = !request.force && request.to <= State::Live && position.is_raised_by(request);
-        if !is_judged || !are_in_flight() || self.judge(&positions, position, request).is_err() {
-            return;
-        }
-        while are_in_flight() {
-            tokio::time::sleep(PAIRS_POLL).await;
-        }
     }
 
     /// Moves a route up, or changes its shares. Flips down that are made meanwhile come after it.

@@ -15,13 +15,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::declared_plans::{CandidateMove, DeclaredPlans};
-use super::gate::{Gate, judged};
+use super::gate::Gate;
 use super::gate_judgement::{recorded_gate, sentences};
 use super::live_basis;
 use super::positions::{Positions, RoutePosition, plans_from_store};
 use super::types::FlipSource;
 use crate::clock;
-use crate::evidence::{self, Condition, RouteEvidence};
+use crate::evidence::{Condition, RouteEvidence};
 use crate::flag::{CandidatePlans, Percent, Route, RoutePlans, State};
 use crate::names::{PlanSet, RouteId};
 use crate::store::{CandidateAction, CandidateRecord, FlipRecord, StoreError, StoreHandle, candidate_key};
@@ -184,7 +184,7 @@ fn candidate_of(positions: &Positions, id: &RouteId) -> Option<Arc<PlanSet>> {
 }
 
 /// The last record of a route's candidate, under whichever of its ids.
-fn last_record<'p>(positions: &'p Positions, ids: &[&RouteId]) -> Option<&'p FlipRecord> {
+pub(super) fn last_record<'p>(positions: &'p Positions, ids: &[&RouteId]) -> Option<&'p FlipRecord> {
     ids.iter().filter_map(|id| positions.candidates.get(*id)).max_by_key(|flip| flip.number)
 }
 
@@ -249,6 +249,8 @@ pub(super) fn records(positions: &Positions, gate: &Gate) -> Vec<FlipRecord> {
         };
         let from = known.map_or("none".to_owned(), |known| stage(share_of(positions, &ids, known)));
         let evidence = gate.evidence_of_candidate(positions, position);
+        let conditions =
+            asked.map(|_| gate.conditions_of_candidate(positions, position, candidate.as_deref(), &evidence));
         let record = CandidateRecord {
             route: id.clone(),
             action,
@@ -256,7 +258,6 @@ pub(super) fn records(positions: &Positions, gate: &Gate) -> Vec<FlipRecord> {
             candidate: candidate.map(|candidate| PlanSet::clone(&candidate)),
             share,
         };
-        let conditions = asked.map(|_| evidence::candidate_conditions(&judged(positions, position, &evidence)));
         let between = (from.as_str(), to.as_str());
         let gate = conditions.map(|judged| recorded_gate(between, &judged, &position.route.promote));
         let gates = gate.into_iter().filter(|gate| !gate.conditions.is_empty()).collect();
@@ -333,7 +334,7 @@ impl Gate {
         let ids: Vec<&RouteId> = position.route.ids().collect();
         let share = share_of(positions, &ids, &candidate);
         let evidence = self.evidence_of_candidate(positions, position);
-        let conditions = evidence::candidate_conditions(&judged(positions, position, &evidence));
+        let conditions = self.conditions_of_candidate(positions, position, Some(&candidate), &evidence);
         let missing = sentences(conditions.clone()).collect();
         Some(CandidateStatus { in_force, candidate, share, since, conditions, missing })
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::awaited_pairs::AwaitedPairs;
 use super::orphans::{FamiliesBefore, Followers};
 use super::scopes::Scopes;
 use super::types::{DeclaredFiles, FlipError, FlipSource, MoveRequest};
@@ -36,6 +37,8 @@ pub(super) struct RoutePosition {
     pub held_until: Option<Timestamp>,
     /// When the first hold of one of its cohorts ends.
     pub cohorts_held_until: Option<Timestamp>,
+    /// Set while the move by its file waits for pairs that are under way.
+    pub awaits_pairs: Option<AwaitedPairs>,
 }
 
 /// All routes, with the flips and declarations that the store has.
@@ -137,6 +140,7 @@ impl RoutePosition {
         self.overrides_gate = false;
         self.refused.clear();
         self.held_until = None;
+        self.awaits_pairs = None;
     }
 }
 

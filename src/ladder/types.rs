@@ -43,6 +43,8 @@ pub struct DeclaredFiles {
     pub sent_reads: BTreeMap<RouteId, Vec<StepId>>,
     /// How long the pairs that are under way are waited for before a gate opens.
     pub pairs_within: Duration,
+    /// The same of the pairs of a candidate.
+    pub candidate_pairs_within: Duration,
     /// The plans of the routes' workflows.
     pub plans: DeclaredPlans,
 }

@@ -18,7 +18,7 @@ use crate::flag::SkipReason;
 
 /// How long the rehearsal of a candidate waits for the end of the run that answered. A run that has not ended by then
 /// is compared by its answer alone.
-const CONTROL_ENDS_WITHIN: Duration = Duration::from_secs(10);
+pub const CONTROL_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Runner {
     /// For a request to a candidate: waits until the run that answered it has ended, or for a bounded time, and adds
@@ -27,10 +27,12 @@ impl Runner {
     /// no candidate any more.
     pub(super) async fn wait_for_control(
         &self,
-        entry: QueuedRequest,
+        mut entry: QueuedRequest,
         stop: watch::Receiver<Stop>,
     ) -> Option<QueuedRequest> {
         let Some(candidate) = &entry.answered.candidate else { return Some(entry) };
+        // Moves of the candidate wait for it from now on.
+        entry.ticket.begin();
         // The rules of the route are those of the control only while the route has a candidate.
         let control = {
             let rules = self.rules.load();

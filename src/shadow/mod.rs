@@ -88,6 +88,7 @@ use run::Runner;
 use shared_bound::SharedBound;
 use stop::Stop;
 
+pub use control::CONTROL_ENDS_WITHIN;
 pub use parts::{RepeatedLegacy, RulesInForce, ShadowParts};
 
 use crate::byte_budget::ByteBudget;

@@ -21,10 +21,10 @@ const LEGACY_REPLY: &str = r#"{"total":7}"#;
 
 /// One route `orders`, whose workflow reads a rate and charges.
 pub(super) struct Orders {
-    legacy: Origin,
-    bank: StepService,
+    pub(super) legacy: Origin,
+    pub(super) bank: StepService,
     ops: Origin,
-    flags: FlagsDir,
+    pub(super) flags: FlagsDir,
     pub(super) pointsman: Pointsman,
     client: Client,
     start: Start,
@@ -86,11 +86,11 @@ impl Orders {
         self.row().await["effective"].clone()
     }
 
-    async fn until_effective(&self, state: &str) {
+    pub(super) async fn until_effective(&self, state: &str) {
         until("the state", || async { (self.effective().await["state"] == state).then_some(()) }).await;
     }
 
-    async fn restart(&mut self) {
+    pub(super) async fn restart(&mut self) {
         assert_eq!(self.pointsman.stop().await, Some(0));
         self.pointsman = Pointsman::start(&self.start).await;
     }

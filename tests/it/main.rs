@@ -35,6 +35,7 @@ mod fuzz;
 mod giant_bodies;
 mod growing_shares;
 mod guard;
+mod guarded_changes;
 mod hostile;
 mod house;
 mod http2;

@@ -112,6 +112,7 @@ impl TestApi {
             shared_steps: Default::default(),
             sent_reads: Default::default(),
             pairs_within: Duration::ZERO,
+            candidate_pairs_within: Duration::ZERO,
             private_steps: Default::default(),
             plans: Default::default(),
         };

@@ -61,6 +61,10 @@ pub struct RouteRow {
     /// What the route's guard did; `null` if nothing, or if it was released.
     #[serde(default)]
     pub guard: Option<GuardRow>,
+    /// While the engine answers callers: what the route's guard is asked to count and cannot, because legacy's own rate
+    /// is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_guarded: Vec<String>,
     /// In `live` and `only`: the plan in force, whatever the files say. Where its workflow runs others, a hash over all
     /// plans follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]

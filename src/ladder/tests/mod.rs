@@ -25,6 +25,7 @@ mod orphans;
 mod outcomes;
 mod outdated_moves;
 mod overtaken;
+mod pairs_in_flight;
 mod plans;
 mod races;
 mod re_added;
@@ -35,6 +36,7 @@ mod scopes;
 mod separated;
 mod shares;
 mod spellings;
+mod stopped_candidates;
 mod unknown_keys;
 mod unrecorded_because;
 mod unrecorded_flips;
@@ -89,6 +91,7 @@ fn files(states: &[(&str, State)]) -> DeclaredFiles {
         private_steps: Default::default(),
         sent_reads: Default::default(),
         pairs_within: Duration::ZERO,
+        candidate_pairs_within: Duration::ZERO,
         plans: Default::default(),
     }
 }

@@ -7,7 +7,7 @@ use crate::ladder::{CandidateMove, CandidateStatus, DeclaredPlans};
 use crate::names::PlanSet;
 use crate::store::CandidateAction;
 
-fn set(plan: &str) -> Arc<PlanSet> {
+pub(super) fn set(plan: &str) -> Arc<PlanSet> {
     Arc::new(PlanSet { workflow: "work".into(), plans: [("work".into(), plan.into())].into() })
 }
 
@@ -23,7 +23,7 @@ fn with_plan(plan: &str, in_force: Option<&str>) -> DeclaredFiles {
     DeclaredFiles { plans, ..files(&[]) }
 }
 
-fn promoting(plan: &str, force: bool) -> DeclaredFiles {
+pub(super) fn promoting(plan: &str, force: bool) -> DeclaredFiles {
     let mut files = with_plan(plan, None);
     let reason = force.then(|| "a drill".to_owned());
     files.plans.candidate_move = Some(CandidateMove {
@@ -224,7 +224,7 @@ async fn the_share_of_a_candidate_is_its_own_and_only_a_larger_one_needs_the_gat
 }
 
 /// Files with this plan in which a candidate gets a share, or is only shown (`None`).
-fn sharing(plan: &str, share: Option<f64>) -> DeclaredFiles {
+pub(super) fn sharing(plan: &str, share: Option<f64>) -> DeclaredFiles {
     let mut files = promoting(plan, true);
     files.plans.in_force = [("bare".into(), set("one"))].into();
     match share {
@@ -248,13 +248,13 @@ fn renamed(mut files: DeclaredFiles, id: &str, was: &[&str]) -> DeclaredFiles {
 }
 
 impl Fixture {
-    async fn with_share(share: f64) -> Self {
+    pub(super) async fn with_share(share: f64) -> Self {
         let fixture = Self::in_live_with("one").await;
         fixture.ladder.reload(sharing("two", None), || {}).await.unwrap();
         fixture.ladder.reload(sharing("two", Some(share)), || {}).await.unwrap();
         fixture
     }
-    fn share_of(&self, route: &str) -> Option<f64> {
+    pub(super) fn share_of(&self, route: &str) -> Option<f64> {
         let flags = self.ladder.flags().load();
         let plans = flags.route(&route.into()).unwrap().plans.clone();
         plans.and_then(|plans| plans.candidate).map(|candidate| candidate.share.as_f64())

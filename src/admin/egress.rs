@@ -7,13 +7,15 @@ use super::route_lookup::find;
 use super::state::{Admin, ApiState, JsonResult};
 use super::types::{AttributedCalls, EgressCalls, EgressView, TunnelRow, UnattributedCall};
 use crate::egress::{EgressReport, ListedCall, RouteCalls, TotalCalls, TunnelCounts, TunnelTarget};
+use crate::evidence::{UncomparedCallCounts, UncomparedTarget};
 use crate::names::RouteId;
 
 pub(super) async fn egress(admin: Admin, PathParams(id): PathParams<String>) -> JsonResult<EgressView> {
     let set = admin.parts.ladder.flags();
     let route = find(&set, &id)?.route.id.clone();
     let report = admin.parts.attribution.as_ref().map(|attribution| attribution.report(&route));
-    Ok(Json(view(route, report)))
+    let uncompared = admin.parts.evidence.uncompared_calls(&route);
+    Ok(Json(view(route, report, &uncompared)))
 }
 
 /// Why a route with `replay_reads` seems to find no read of legacy: to none of its requests a call was attributed, and
@@ -32,9 +34,10 @@ pub(super) fn reads_not_found(admin: &ApiState, route: &RouteId) -> Option<Strin
     })
 }
 
-fn view(route: RouteId, report: Option<EgressReport>) -> EgressView {
+fn view(route: RouteId, report: Option<EgressReport>, uncompared: &UncomparedCallCounts) -> EgressView {
     let is_watched = report.is_some();
-    let EgressReport { correlate, window, route: calls, total, listed, late, tunnels } = report.unwrap_or_default();
+    let EgressReport { correlate, window, route: calls, total, listed, tunnels } = report.unwrap_or_default();
+    let UncomparedCallCounts { late, of_no_request } = uncompared;
     let RouteCalls { requests, closed, without_call, by_traceparent, by_header, by_value } = calls;
     let TotalCalls {
         attributed,
@@ -67,7 +70,9 @@ fn view(route: RouteId, report: Option<EgressReport>) -> EgressView {
             uncompared_requests_left_out,
         },
         late: late.calls(),
-        late_to: late.targets.iter().map(|target| target.to.to_string()).collect(),
+        late_to: late.listed.iter().map(UncomparedTarget::pattern).collect(),
+        of_no_request: of_no_request.calls(),
+        of_no_request_to: of_no_request.listed.iter().map(UncomparedTarget::pattern).collect(),
         unattributed: listed.into_iter().map(row).collect(),
         tunnels: targets.into_iter().map(tunnel_row).collect(),
         tunnels_to_others,

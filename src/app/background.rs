@@ -213,16 +213,19 @@ fn candidate_with_share(parts: &Parts, route: &RouteId) -> Option<Arc<PlanSet>> 
 }
 
 /// Replaces the plans in force of routes that went below `live` by those of the files, and judges moves by files again
-/// that waited for pairs under way.
+/// that waited for pairs under way, or until the processes that share the store have the same files.
 pub(super) async fn apply_files_again(parts: Parts, reload_lock: Arc<tokio::sync::Mutex<()>>) {
-    let failures = RepeatedFailures::default();
+    let (failures, mut agreed) = (RepeatedFailures::default(), false);
     loop {
         tokio::time::sleep(APPLY_AGAIN_EVERY).await;
-        if !parts.ladder.has_plans_to_drop() && !parts.ladder.has_moves_to_judge_again() {
+        agreed |= parts.membership.take_agreed_again();
+        if !agreed && !parts.ladder.has_plans_to_drop() && !parts.ladder.has_moves_to_judge_again() {
             continue;
         }
         let Ok(_no_hand_over) = reload_lock.try_lock() else { continue };
-        if let Err(error) = parts.apply_again(None).await
+        let applied = parts.apply_again(None).await;
+        agreed &= applied.is_err();
+        if let Err(error) = applied
             && let Some(unlogged) = failures.count(&format!("{error:#}"))
         {
             let error = format!("{error:#}");

@@ -14,7 +14,12 @@
 //!   it;
 //! - the addresses of the services that these plans name, and of the route's legacy;
 //! - the rules, whether the engine's reads are answered with legacy's (`replay_reads`), and the version of the
-//!   expression language.
+//!   expression language;
+//! - `egress.window` and `egress.correlate`: they decide which calls by legacy belong to a request. A pair that was
+//!   compared under a shorter window lacks calls, and might differ under a longer one. So calls that came after the
+//!   window are forgotten only together with the pairs that lack them.
+//!
+//! The names of path parameters in `match:` are part of it only if something reads them.
 //!
 //! A plan of the creator or of another follower that came into force through the gate of a candidate is not part of it:
 //! its gate says that it does to instances what the plan before it did, which stays part of the basis.
@@ -28,12 +33,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::basis_hasher::{BasisHasher, addresses, cut, joined};
-use super::basis_parts::{creator_of, more_specific, noise};
+use super::basis_parts::{attribution_of, creator_of, more_specific, noise, read_parameters, without_parameter_name};
 use super::plans::{PlansInForce, services_of};
 use crate::compare::Rules;
 use crate::config::Setup;
 use crate::evidence::{
-    BasisParts, EvidenceBasis, LEGACY_ADDRESS, MATCH, OTHER_ROUTES, PLAN_IN_FORCE, RULES, WantedPairs,
+    BasisParts, EvidenceBasis, LANGUAGE_VERSION, LEGACY_ADDRESS, MATCH, OTHER_ROUTES, OTHER_VERSIONS, PLAN_IN_FORCE,
+    READ_PARAMETERS, RULES, WantedPairs, service_part, workflow_part,
 };
 use crate::expression::DIALECT;
 use crate::flag::{Instance, Promote, Route, RouteMatch};
@@ -89,7 +95,7 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     let text_of_rules = |rules: &Arc<Rules>| rules.shown_draft();
     // Rules that compare something are kept as a whole.
     let rules_without_effect = rules_of_route.filter(|rules| rules.compares_no_reply()).map(text_of_rules);
-    part("the version of the expression language", DIALECT.to_string(), add_value);
+    part(LANGUAGE_VERSION, DIALECT.to_string(), add_value);
     part(RULES, rules_without_effect.unwrap_or_default(), &|hasher, _| hasher.add(rules_hash));
     part(LEGACY_ADDRESS, addresses(Some(&route.legacy)), &|hasher, _| {
         hasher.add_addresses(Some(&route.legacy));
@@ -118,19 +124,20 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
             format!("follows {creator} {key}")
         }
     };
-    part("`instance:`", instance.clone(), add_value);
+    part("`instance:`", without_parameter_name(route, &instance), add_value);
     basis.add(&instance);
     basis.add_count(plans.len());
+    let read_plans: Vec<&Plan> = plans.values().copied().flatten().collect();
     for (name, plan) in plans {
         let plan = plan.map_or("", |plan| plan.id.as_str());
-        part(&format!("the workflow `{name}`"), plan.to_owned(), add_value);
+        part(&workflow_part(name.as_str()), plan.to_owned(), add_value);
         basis.add(name.as_str());
         basis.add(plan);
     }
     basis.add_count(names.len());
     for name in names {
         let service = setup.services.get(name).map(|service| &**service);
-        part(&format!("the address of the service `{name}`"), addresses(service), &|hasher, _| {
+        part(&service_part(name.as_str()), addresses(service), &|hasher, _| {
             hasher.add_addresses(service);
         });
         basis.add(name.as_str());
@@ -145,13 +152,25 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
         basis.add_count(more_specific.len());
         more_specific.iter().for_each(|matches| basis.add(matches));
     }
+    let read_parameters = read_parameters(setup, route, &read_plans);
+    if !read_parameters.is_empty() {
+        part(READ_PARAMETERS, joined(&read_parameters), &|hasher, _| {
+            read_parameters.iter().for_each(|text| hasher.add(text));
+        });
+    }
+    // A candidate is compared with what the plan in force does. Nothing is added for the defaults, so that the evidence
+    // of earlier versions goes on.
+    if let Some(attribution) = attribution_of(setup).filter(|_| !is_candidate) {
+        basis.add(&attribution);
+        part("`egress.window` or `egress.correlate`", attribution, add_value);
+    }
     if route.replay_reads {
         part("`replay_reads:`", "yes".to_owned(), add_value);
         basis.add("replay_reads");
     }
     // Nothing is added for a route whose files and whose creator's files have the plans in force.
     if !other_versions.is_empty() {
-        part("the versions of workflows in force", joined(&other_versions), &|hasher, _| {
+        part(OTHER_VERSIONS, joined(&other_versions), &|hasher, _| {
             other_versions.iter().for_each(|id| hasher.add(id));
         });
         basis.add_count(other_versions.len());

@@ -1,11 +1,14 @@
-//! Parts of what the evidence of a route depends on: other routes, and what noise depends on.
+//! Parts of what the evidence of a route depends on: other routes, what noise depends on, the names of parameters, and
+//! which calls by legacy belong to a request.
 
 use std::collections::BTreeSet;
 
 use super::basis_hasher::BasisHasher;
 use crate::config::Setup;
+use crate::egress::AttributionSettings;
 use crate::expression::DIALECT;
 use crate::flag::{Instance, Route, RouteMatch};
+use crate::workflow::Plan;
 
 /// What legacy's replies and their comparison depend on, or all of it but the rules; empty if no request of the route
 /// may be sent to legacy twice.
@@ -37,4 +40,45 @@ pub(super) fn more_specific(setup: &Setup, route: &Route) -> BTreeSet<String> {
     let others = setup.routes.iter().map(|other| &other.matches);
     let taking = others.filter(|other| other.overlaps(&route.matches) && other.wins_over(&route.matches));
     taking.map(RouteMatch::normal_form).collect()
+}
+
+/// By what, and for how long, calls by legacy are attributed to requests; `None` if they are not seen, or for the
+/// defaults.
+pub(super) fn attribution_of(setup: &Setup) -> Option<String> {
+    let settings =
+        setup.settings.attribution.as_ref().filter(|settings| **settings != AttributionSettings::default())?;
+    let AttributionSettings { correlate, window } = settings;
+    let correlate = correlate.source().map_or_else(String::new, |source| format!(", correlate: {source}"));
+    Some(format!("window: {window:?}{correlate}"))
+}
+
+/// The names, with the position, of those parameters of the route's path that these plans, the rules or
+/// `egress.correlate` read. Another name for one of them is another value for its reader.
+pub(super) fn read_parameters(setup: &Setup, route: &Route, plans: &[&Plan]) -> BTreeSet<String> {
+    let reads = plans.iter().flat_map(|plan| &plan.reads).filter(|read| read.root() == "request");
+    let (mut names, mut are_all_read) = (BTreeSet::new(), false);
+    for read in reads {
+        match (read.part(0), read.part(1)) {
+            (Some("params"), Some(name)) => {
+                names.insert(name);
+            }
+            (None, _) | (Some("params"), None) => are_all_read = true,
+            (Some(_), _) => {}
+        }
+    }
+    // A mention counts as a read of all.
+    let is_mentioned = |text: String| text.contains("params");
+    are_all_read |= setup.rules.get(&route.id).is_some_and(|rules| is_mentioned(rules.shown_draft()));
+    are_all_read |= attribution_of(setup).is_some_and(is_mentioned);
+    let params = route.matches.params().enumerate();
+    params.filter(|(_, name)| are_all_read || names.contains(name)).map(|(at, name)| format!("{at} {name}")).collect()
+}
+
+/// What a route does with instances, as `instance`, with the position of a path parameter in place of its name.
+pub(super) fn without_parameter_name(route: &Route, instance: &str) -> String {
+    let Some(Instance::Follows { creator: _, key }) = &route.instance else { return instance.to_owned() };
+    let Some(name) = key.path_parameter() else { return instance.to_owned() };
+    let at = route.matches.params().position(|param| param == name);
+    let rest = instance.strip_suffix(name).unwrap_or(instance);
+    format!("{rest}path parameter {}", at.map_or_else(|| name.to_owned(), |at| (at + 1).to_string()))
 }

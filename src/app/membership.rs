@@ -6,6 +6,7 @@
 //! stays; nothing can be flipped up meanwhile, since the store has to record it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(super) struct Membership {
     seen: Mutex<Seen>,
     /// Notified when the files in force have changed.
     changed: Notify,
+    /// Set when no process has other files any more, until [`Self::take_agreed_again`].
+    agreed_again: AtomicBool,
 }
 
 #[derive(Default)]
@@ -70,6 +73,7 @@ impl Membership {
             worker: OnceLock::new(),
             seen: Mutex::default(),
             changed: Notify::new(),
+            agreed_again: AtomicBool::new(false),
         };
         match tokio::time::timeout(FIRST_EXCHANGE_WAIT, membership.exchange()).await {
             Ok(Ok(())) => {}
@@ -101,10 +105,22 @@ impl Membership {
     /// Files of this edition are in force now.
     pub(super) fn set_edition(&self, edition: &str) {
         self.own.rcu(|own| ProcessRecord { edition: edition.to_owned(), ..(**own).clone() });
-        let mut seen = self.seen();
-        seen.note_differing(edition, clock::now());
-        drop(seen);
+        self.note_differing(&mut self.seen(), edition);
         self.changed.notify_one();
+    }
+
+    /// Whether all processes have come to have the same files since this was last called: gates that were shut because
+    /// of that may be open, also those to the states in files.
+    pub(super) fn take_agreed_again(&self) -> bool {
+        self.agreed_again.swap(false, Ordering::AcqRel)
+    }
+
+    fn note_differing(&self, seen: &mut Seen, own_edition: &str) {
+        let differed = !seen.differing.is_empty();
+        seen.note_differing(own_edition, clock::now());
+        if differed && seen.differing.is_empty() {
+            self.agreed_again.store(true, Ordering::Release);
+        }
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
@@ -130,7 +146,7 @@ impl Membership {
         if let Some(own_place) = own_place {
             seen.own_lease_left = Some(seen.others.remove(own_place).lease_left);
         }
-        seen.note_differing(&self.own.load().edition, clock::now());
+        self.note_differing(&mut seen, &self.own.load().edition);
         Ok(())
     }
 

@@ -33,7 +33,6 @@ mod flushes;
 mod guard_webhooks;
 mod instances;
 mod kept_plan_callers;
-mod late_calls_gate;
 mod late_parts;
 mod listener_tls;
 mod membership;
@@ -65,6 +64,7 @@ mod succession;
 mod text_hashes;
 mod time;
 mod twins;
+mod uncompared_calls;
 mod zero_counters;
 
 pub use commands::{demo, serve};

@@ -12,13 +12,13 @@ use super::cohort_entries::CohortEntries;
 use super::declared::declared;
 use super::family_gate::FamilyGate;
 use super::guard_webhooks::GuardWebhooks;
-use super::late_calls_gate::LateCallsGate;
 use super::membership::Membership;
 use super::opened_store::{LockedFiles, OpenedStore, routes_in_store, set_declared, set_renames};
 use super::plans::PlansInForce;
 use super::refused_files::RefusedFiles;
 use super::service_callers::CallerNotes;
 use super::twins::EngineTwins;
+use super::uncompared_calls::UncomparedCallsGate;
 use super::{file_entries, repeats, retention, zero_counters};
 use crate::adoption::{AdoptionParts, Adoptions};
 use crate::affinity::StoreAffinity;
@@ -50,6 +50,8 @@ pub(super) struct Parts {
     pub affinity: Arc<StoreAffinity>,
     pub family_gate: Arc<FamilyGate>,
     pub membership: Arc<Membership>,
+    /// `None` if legacy's calls are not seen.
+    pub uncompared_calls: Option<Arc<UncomparedCallsGate>>,
     pub adoptions: Arc<Adoptions>,
     pub shadow: Arc<Shadow>,
     pub captures: Arc<Captures>,
@@ -89,9 +91,11 @@ impl Parts {
         let membership = Membership::new(store.clone(), setup).await;
         let mut conditions: Vec<Arc<dyn GateCondition>> =
             vec![affinity.clone(), family_gate.clone(), membership.clone()];
-        if let Some(attribution) = attribution {
-            conditions.push(Arc::new(LateCallsGate { rules: rules.clone(), attribution }));
-        }
+        let uncompared_calls = attribution.map(|attribution| {
+            let (rules, evidence, taking) = (rules.clone(), evidence.clone(), Default::default());
+            Arc::new(UncomparedCallsGate { rules, evidence, attribution, taking })
+        });
+        conditions.extend(uncompared_calls.clone().map(|gate| gate as Arc<dyn GateCondition>));
         let ladder = LadderParts {
             store: store.clone(),
             evidence: evidence.clone(),
@@ -161,6 +165,7 @@ impl Parts {
             affinity,
             family_gate,
             membership,
+            uncompared_calls,
             adoptions,
             shadow,
             captures,

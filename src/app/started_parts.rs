@@ -234,7 +234,9 @@ impl StartingParts<'_> {
             admin.spawn(async move { admin::serve(admin_listeners, max, stop.cancelled()).await })
         };
 
-        let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY))];
+        let uncompared_calls = parts.uncompared_calls.clone();
+        let before_write = move || uncompared_calls.iter().for_each(|calls| calls.update_evidence());
+        let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY, before_write))];
         let listen = client_proxy.listen.iter().map(ToString::to_string).collect();
         let membership = parts.membership.clone().run(parts.engine.worker(), listen, admin_listen.to_string());
         tasks.push(engine.spawn(membership));

@@ -27,7 +27,6 @@ pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> Stri
     }
     let number = |name: &str, number: u64, tone: Tone| -> Vec<TableCell> { vec![plain(name), (count(number), tone)] };
     let calls = &view.calls;
-    let late_tone = if view.late == 0 { Tone::Faint } else { Tone::Bad };
     let rows = vec![
         number("requests", view.requests, Tone::Plain),
         number("  ended, their window over", view.closed, Tone::Faint),
@@ -35,13 +34,9 @@ pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> Stri
         number("calls by traceparent", calls.traceparent, Tone::Plain),
         number("calls by header", calls.header, Tone::Plain),
         number("calls by value", calls.value, Tone::Plain),
-        number("calls after the window, compared with nothing", view.late, late_tone),
     ];
     out.push_str(&format.table(&["OF THIS ROUTE, SINCE THE START", "COUNT"], &[1], rows));
-    if !view.late_to.is_empty() {
-        let to = view.late_to.iter().map(|to| escape_control(to)).collect::<Vec<_>>().join(", ");
-        let _ = writeln!(out, "those after the window went to {to}: raise `egress.window`");
-    }
+    out.push_str(&uncompared(view, format));
     let all = &view.all;
     let alarm = |number: u64| if number == 0 { Tone::Good } else { Tone::Warn };
     let rows = vec![
@@ -92,6 +87,22 @@ pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> Stri
         );
     }
     out
+}
+
+/// The calls that no pair shows; nothing without any.
+fn uncompared(view: &EgressView, format: Formatter) -> String {
+    let mut out = String::new();
+    let mut tell = |calls: u64, to: &[String], what: &str, todo: &str| {
+        if calls > 0 {
+            let to = to.iter().map(|to| escape_control(to)).collect::<Vec<_>>().join(", ");
+            let text = format!("{} {what} to {to}, which the workflow does not make: {todo}", count(calls));
+            let _ = writeln!(out, "{}", format.tone(text, Tone::Bad));
+        }
+    };
+    tell(view.late, &view.late_to, "calls after the window went", "raise `egress.window`");
+    let todo = "name in `compare.ignore_calls` those that are never for this route";
+    tell(view.of_no_request, &view.of_no_request_to, "calls or tunnels of no known request went", todo);
+    if out.is_empty() { out } else { format!("\n{out}no pair shows them, and they hold the gate to `live`\n") }
 }
 
 /// The tunnels that legacy opened; nothing without any.

@@ -328,14 +328,19 @@ impl IdMap {
             Value::Array(items) => Value::Array(items.iter().map(|v| self.value_with_legacy_ids(v)).collect()),
             Value::Object(map) => {
                 let value = |key: &str, value: &Value| match id_text(value) {
-                    // An amount of money that happens to be the engine's id is none.
-                    Some(text) if names_an_amount(key) && is_number(text) => value.clone(),
+                    // An amount of money that happens to be an id of either arm is none.
+                    Some(text) if names_an_amount(key) && self.may_be_amount(text) => value.clone(),
                     Some(_) | None => self.value_with_legacy_ids(value),
                 };
                 Value::Object(map.iter().map(|(k, v)| (k.clone(), value(k, v))).collect())
             }
             Value::Null | Value::Bool(_) => engine.clone(),
         }
+    }
+
+    /// Whether a text of the engine under the name of an amount is a number, or legacy has a number in its place.
+    fn may_be_amount(&self, text: &str) -> bool {
+        is_number(text) || self.legacy_of(IdKind::ANY, text).is_some_and(is_number)
     }
 
     fn substitution<'m>(&'m self, ids: &'m IdsOfArm, matching: WordMatching) -> Substitution<'m> {

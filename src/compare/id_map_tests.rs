@@ -113,6 +113,29 @@ fn an_amount_does_not_hide_behind_an_id() {
     assert_eq!(ids.value_with_legacy_ids(&engine), expected);
 }
 
+/// Legacy's id is a plain number and the engine's is not: what legacy has behind the name of an amount may be its id by
+/// chance, and the engine would charge its own id.
+#[test]
+fn a_quantity_of_legacy_is_equal_to_no_id_of_the_engine() {
+    let ids = ids(&[("4006", "run-xk12ab90"), ("4007", "c7d2")]);
+    for (before, after) in
+        [("amount=", ""), ("/charges?amount=", "&x=1"), ("Total: ", ""), ("", " cents"), ("EUR ", "")]
+    {
+        for (legacy, engine) in [("4006", "run-xk12ab90"), ("4007", "c7d2")] {
+            let [legacy, engine] = [legacy, engine].map(|id| format!("{before}{id}{after}"));
+            assert!(!ids.same_text(&legacy, &engine), "{legacy} {engine}");
+            assert_eq!(ids.with_legacy_ids(&engine), engine);
+        }
+    }
+    for (legacy, engine) in
+        [("order=4006", "order=run-xk12ab90"), ("/orders/4006/items", "/orders/run-xk12ab90/items"), ("4007", "c7d2")]
+    {
+        assert!(ids.same_text(legacy, engine), "{legacy} {engine}");
+    }
+    let intent = serde_json::json!({"amount": "c7d2", "order": "c7d2"});
+    assert_eq!(ids.value_with_legacy_ids(&intent), serde_json::json!({"amount": "c7d2", "order": "4007"}));
+}
+
 #[test]
 fn ids_are_found_within_words() {
     let (a, b) = ("3f2a1b4c-0000-4000-8000-00000000000a", "9b9b9b9b-0000-4000-8000-00000000000b");

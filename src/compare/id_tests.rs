@@ -153,6 +153,16 @@ fn bad_rules_for_ids_are_reported_with_their_positions() {
 }
 
 #[test]
+fn a_text_under_the_name_of_an_amount_that_is_a_number_of_either_arm_has_to_be_equal() {
+    let draft = json!({"ids": ["$.id"]});
+    let of = |id: &str, amount: &str| json!({"id": id, "amount": amount, "order": id});
+    let differing = bodies(&of("4006", "4006"), &of("run_9", "run_9"), draft.clone());
+    assert_eq!(found(&differing), [("$.amount", DifferenceKind::Value)]);
+    let same = bodies(&of("4006", "4006"), &of("run_9", "4006"), draft);
+    assert_eq!(found(&same), []);
+}
+
+#[test]
 fn what_is_no_id_is_a_difference() {
     let draft = json!({"ids": ["$.id"]});
     for engine in [json!(""), json!(" "), json!("null"), json!("Internal error: no id")] {

@@ -1,7 +1,8 @@
 //! Finds the ids of one arm in a text, and puts those of the other arm in their place.
 //!
-//! Always true: a number is taken for an id only where nothing says that it is a quantity (`quantity`), and a number of
-//! fewer than four digits only where something says that it is an id; the work on a text grows with its length alone.
+//! Always true: a number is taken for an id, and put in place of one, only where nothing says that it is a quantity
+//! (`quantity`), and a number of fewer than four digits only where something says that it is an id; the work on a text
+//! grows with its length alone.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
@@ -198,7 +199,20 @@ impl Substitution<'_> {
         if self.ids.all(id).is_empty() && !is_uuid(id) {
             return None;
         }
-        self.refers(before, id, after).then(|| self.find(id, before, note)).flatten()
+        self.refers(before, id, after).then(|| self.find_beside(id, before, after, note)).flatten()
+    }
+
+    /// As [`Self::find`]; `None` if what stands for the id would be a quantity in its place: then the two must be
+    /// equal.
+    fn find_beside(&self, id: &str, before: &str, after: &str, note: &mut dyn FnMut(&str, &BoundId)) -> Option<String> {
+        let mut found = None;
+        let other = self.find(id, before, &mut |id, bound| found = Some((id.to_owned(), bound.clone())))?;
+        let is_quantity = || !is_in_path(before, after) && quantity::is_quantity(before, &other, after);
+        if is_number(&other) && is_quantity() {
+            return None;
+        }
+        found.iter().for_each(|(id, bound)| note(id, bound));
+        Some(other)
     }
 
     /// Replaces the ids that are parts of a word.
@@ -235,7 +249,7 @@ impl Substitution<'_> {
                 for until in ends.filter(|until| *until <= word.end && is_boundary(text, *until)) {
                     let Some(id) = text.get(at..until) else { continue };
                     let is_amount = is_number(id) && quantity::is_quantity(&text[..at], id, &text[until..]);
-                    if !is_amount && let Some(other) = self.find(id, &text[..at], note) {
+                    if !is_amount && let Some(other) = self.find_beside(id, &text[..at], &text[until..], note) {
                         found.push((at..until, other));
                         end = until;
                         break;
@@ -306,7 +320,7 @@ impl Substitution<'_> {
 
     /// Whether a word is used as an id, judged by the text before and after it.
     fn refers(&self, before: &str, word: &str, after: &str) -> bool {
-        if before.ends_with(['/', '#']) && !quantity::has_fraction(after) {
+        if is_in_path(before, after) {
             return true;
         }
         if is_number(word) && quantity::is_quantity(before, word, after) {
@@ -319,6 +333,11 @@ impl Substitution<'_> {
                 .is_some_and(|name| is_rarely_a_quantity(word) || self.names.ends_with_id_parameter(name))
             || is_rarely_a_quantity(word) && self.names.ends_with_noun(before)
     }
+}
+
+/// Whether a word between two texts is an id by what is before it, whatever follows: `/4000`, `#4000`.
+fn is_in_path(before: &str, after: &str) -> bool {
+    before.ends_with(['/', '#']) && !quantity::has_fraction(after)
 }
 
 /// Whether a word may begin or end at this place.

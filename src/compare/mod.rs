@@ -152,7 +152,8 @@ pub use earlier_ids::{BoundIds, EarlierIds, IdsOf};
 pub use effect::{Effect, EffectReply, RecordedParts};
 pub use effects::{
     CallRole, CallTemplate, CorrespondingCall, EffectCoverage, EffectRulesDraft, IntentCounts, StepCoverage,
-    any_spelling, authority_of_url, corresponding_call, path_of_url, path_without_values, url_without_values,
+    any_spelling, authority_of_url, corresponding_call, has_dot_segments, path_of_url, path_without_values,
+    url_without_values,
 };
 pub use fingerprint::is_of_cut_list;
 pub use kept::{

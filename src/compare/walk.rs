@@ -195,7 +195,7 @@ impl<'a, 'f> Walk<'a, 'f> {
     /// Whether two strings are equal, where an id of legacy in them counts as equal to the engine's id that it is bound
     /// to. Counts the rules of these ids if the strings are equal only by that.
     fn same_text(&mut self, path: &ValuePath<'_>, legacy: &str, engine: &str) -> bool {
-        if is_number(legacy) && is_number(engine) && path.keys().last().is_some_and(names_an_amount) {
+        if (is_number(legacy) || is_number(engine)) && path.keys().last().is_some_and(names_an_amount) {
             return legacy == engine;
         }
         let WalkContext { ids, findings, rules, .. } = &mut self.context;

@@ -7,8 +7,10 @@ use super::tree::ParsedFile;
 
 /// Settings of `pointsman.yaml` that may differ between processes that share a store: where each listens and keeps its
 /// own files, how it reaches the store, and where it sends its log and spans.
-const OF_ONE_PROCESS: [&str; 9] =
-    ["listen", "admin", "api", "egress", "store", "store_password", "retry_keys_dir", "access_log", "traces"];
+const OF_ONE_PROCESS: [&str; 8] =
+    ["listen", "admin", "api", "store", "store_password", "retry_keys_dir", "access_log", "traces"];
+/// And settings of its section `egress`.
+const OF_ONE_PROCESS_IN_EGRESS: [&str; 1] = ["listen"];
 /// How many hexadecimal digits of the hash are used: enough to tell editions apart, and short enough to be read.
 const DIGITS: usize = 12;
 
@@ -28,6 +30,9 @@ fn content(kind: FileKind, file: &ParsedFile) -> String {
     let mut value = file.root.as_ref().map_or(Value::Null, super::tree::Node::to_value);
     if let (FileKind::Pointsman, Value::Object(settings)) = (kind, &mut value) {
         settings.retain(|key, _| !OF_ONE_PROCESS.contains(&key.as_str()));
+        if let Some(egress) = settings.get_mut("egress").and_then(Value::as_object_mut) {
+            egress.retain(|key, _| !OF_ONE_PROCESS_IN_EGRESS.contains(&key.as_str()));
+        }
     }
     value.sort_all_objects();
     value.to_string()
@@ -66,6 +71,12 @@ mod tests {
         let first = edition_of(&[(FileKind::Pointsman, MAIN), (FileKind::Routes, ROUTE)]);
         let main = MAIN.replace("http://a", "http://b");
         assert_ne!(edition_of(&[(FileKind::Pointsman, &main), (FileKind::Routes, ROUTE)]), first);
+        let egress = |settings: &str| {
+            let main = format!("{MAIN}egress: {{ {settings} }}\n");
+            edition_of(&[(FileKind::Pointsman, &main), (FileKind::Routes, ROUTE)])
+        };
+        assert_eq!(egress("listen: 127.0.0.1:1"), egress("listen: 127.0.0.1:2"));
+        assert_ne!(egress("listen: 127.0.0.1:1"), egress("listen: 127.0.0.1:1, window: 3s"));
         let route = ROUTE.replace("/a", "/b");
         assert_ne!(edition_of(&[(FileKind::Pointsman, MAIN), (FileKind::Routes, &route)]), first);
         assert_ne!(edition_of(&[(FileKind::Pointsman, MAIN)]), first);

@@ -5,32 +5,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use metrics::{Counter, counter};
+use metrics::counter;
 
 use super::announced::{Announced, NewRequests, RequestCounts};
 use super::counts::{Counts, EffectOutcome, EgressReport};
+use super::earlier_cause::EarlierCause;
 use super::index::{AttributedTo, Index};
 use super::late_calls::EarlierRequests;
 use super::left_out_requests::LeftOutRequests;
 use super::open_calls::{OpenCall, OpenCalls};
+use super::request_counters::RequestCounters;
 use super::rule::{AttributionSettings, Correlate};
 use super::tunnels::Tunnels;
 use super::unattributed_writes::RecentUnattributedWrites;
+use super::uncompared_calls::{MAY_BE_CAUSED_US, RecentRoutes, UntakenCalls};
 use super::unwatched_requests::UnwatchedRequests;
 use super::watched::{Unread, WatchedRequest};
 use crate::byte_budget::ByteBudget;
 use crate::compare::Effect;
 use crate::exchange::{
     CallTarget, EffectObserver, EffectRegistry, EffectWatch, OpenCallsOf, RequestEffects, RequestToWatch, SentBody,
-    UnattributedWrites,
+    UnattributedWrites, UncomparedCalls,
 };
 use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_VALUE_BODY_BYTES_MAX, Limits};
 use crate::names::RouteId;
 use crate::traces::TraceContext;
-
-/// How long after the last compared request legacy's calls are still copied, because they may belong to it; in
-/// microseconds.
-const COPIED_AFTER_US: u64 = 600_000_000;
 
 /// Attributes the calls that legacy makes to the requests that it handles. Cheap to clone.
 #[derive(Clone)]
@@ -46,27 +45,13 @@ struct Inner {
     state: Mutex<State>,
     unwatched: UnwatchedRequests,
     unattributed_writes: RecentUnattributedWrites,
+    uncompared: UntakenCalls,
     tunnels: Tunnels,
     memory: Arc<ByteBudget>,
     bounds: RequestCounts,
-    compared: Outcomes,
-    uncompared: Outcomes,
+    compared: RequestCounters,
+    uncompared_requests: RequestCounters,
     now_us: Arc<dyn Fn() -> u64 + Send + Sync>,
-}
-
-/// Counts requests of one kind by what became of them.
-struct Outcomes {
-    watched: Counter,
-    refused: Counter,
-    evicted: Counter,
-}
-
-impl Outcomes {
-    fn of(kind: &'static str) -> Self {
-        let [watched, refused, evicted] = ["watched", "refused", "evicted"]
-            .map(|outcome| counter!("pointsman_egress_requests_total", "kind" => kind, "outcome" => outcome));
-        Self { watched, refused, evicted }
-    }
 }
 
 #[derive(Default)]
@@ -75,6 +60,7 @@ struct State {
     counts: Counts,
     late: EarlierRequests,
     left_out: LeftOutRequests,
+    recent: RecentRoutes,
 }
 
 impl Attribution {
@@ -102,11 +88,12 @@ impl Attribution {
             state: Mutex::default(),
             unwatched: UnwatchedRequests::default(),
             unattributed_writes: RecentUnattributedWrites::default(),
+            uncompared: UntakenCalls::default(),
             tunnels: Tunnels::default(),
             memory: ByteBudget::new(limits.egress_bytes_max),
             bounds,
-            compared: Outcomes::of("compared"),
-            uncompared: Outcomes::of("not_compared"),
+            compared: RequestCounters::of("compared"),
+            uncompared_requests: RequestCounters::of("not_compared"),
             now_us: Arc::new(now_us),
         }))
     }
@@ -116,9 +103,8 @@ impl Attribution {
     pub fn set(&self, settings: AttributionSettings) {
         if **self.0.settings.load() != settings {
             self.0.settings.store(Arc::new(settings));
-            // Late calls are forgotten: with another window they might not be late.
+            // With another window the calls of these requests might not be late.
             let mut state = self.0.updated();
-            state.counts.forget_late();
             (state.late, state.left_out) = Default::default();
         }
     }
@@ -128,14 +114,23 @@ impl Attribution {
         let settings = self.0.settings.load_full();
         let State { counts, .. } = &*self.0.updated();
         EgressReport {
-            correlate: settings.correlate.source(),
+            correlate: settings.correlate.shown(),
             window: settings.window,
             route: counts.of(route),
             total: counts.total,
             listed: counts.listed(),
-            late: counts.late_of(route),
             tunnels: self.0.tunnels.counts(),
         }
+    }
+
+    /// Takes the calls that may have changed something and that no pair shows. Tunnels are among them while they are
+    /// open, each time.
+    pub fn take_uncompared(&self) -> Vec<UncomparedCalls> {
+        let now_us = (self.0.now_us)();
+        let mut state = self.0.updated();
+        state.recent.forget_old(now_us);
+        self.0.unattributed_writes.open_tunnels().iter().for_each(|to| self.0.uncompared.note_tunnel(to.as_ref()));
+        self.0.uncompared.take(&state.recent)
     }
 
     #[cfg(test)]
@@ -151,17 +146,20 @@ impl Inner {
         let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // Loaded under the lock, so that no earlier ones come back into the index.
         let settings = self.settings.load_full();
-        let State { index, counts, late, left_out } = &mut *guard;
+        let State { index, counts, late, left_out, recent } = &mut *guard;
         let NewRequests { requests, over, earlier, refused: no_room } = self.announced.take();
         let is_in_force = |watched: &&Arc<WatchedRequest>| Arc::ptr_eq(&watched.settings, &settings);
         for watched in earlier.iter().filter(is_in_force) {
             watched.value_key(); // read only now: this thread serves no client
             late.add(watched, now_us);
         }
-        for route in requests.iter().filter_map(|watched| watched.route.as_ref()) {
+        for watched in &requests {
+            let Some(route) = &watched.route else { continue };
             counts.route(route).requests += 1;
+            recent.add(route, watched.number, now_us);
         }
         for (route, number) in over {
+            recent.add(&route, 0, now_us); // their numbers are not known
             let calls = counts.route(&route);
             calls.requests += number;
             calls.closed += number;
@@ -190,7 +188,8 @@ impl Inner {
             compared += 1;
         }
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        for (outcomes, evicted) in [(&self.compared, evicted.compared), (&self.uncompared, evicted.uncompared)] {
+        for (outcomes, evicted) in [(&self.compared, evicted.compared), (&self.uncompared_requests, evicted.uncompared)]
+        {
             if evicted > 0 {
                 outcomes.evicted.increment(count(evicted));
             }
@@ -225,7 +224,7 @@ impl Inner {
 impl EffectObserver for Attribution {
     /// Whether there is a compared request that a call could be for, or was one not long ago: its calls may be late.
     fn is_watching(&self) -> bool {
-        self.0.announced.had_compared((self.0.now_us)(), COPIED_AFTER_US)
+        self.0.announced.had_compared((self.0.now_us)(), MAY_BE_CAUSED_US)
     }
 
     fn begin(&self, head: &Effect, body: Option<Arc<dyn SentBody>>) {
@@ -251,6 +250,7 @@ impl EffectObserver for Attribution {
     fn tunnel(&self, to: CallTarget) -> Box<dyn Send> {
         let now_us = self.0.now_us.clone();
         let counted = self.0.tunnels.open(&to);
+        self.0.uncompared.note_of_nobody(&Arc::new(to.clone()), u64::MAX);
         Box::new((self.0.unattributed_writes.tunnel(to, move || now_us()), counted))
     }
 
@@ -267,7 +267,7 @@ impl Inner {
     /// Attributes a call that has ended to a request with a number below `before`.
     fn attribute(&self, effect: Effect, before: u64) {
         let mut guard = self.updated();
-        let State { index, counts, late, left_out: _ } = &mut *guard;
+        let State { index, counts, late, left_out: _, recent: _ } = &mut *guard;
         let now_us = (self.now_us)();
         match index.find(&effect, now_us, before, &self.unwatched, late) {
             AttributedTo::One(watched, by) => match &watched.route {
@@ -286,9 +286,15 @@ impl Inner {
             }
             AttributedTo::None => {
                 if !effect.method.is_safe() {
-                    let routes = index.late_routes(&effect, now_us, late);
-                    routes.iter().for_each(|route| counts.count_late(route, CallTarget::of(&effect)));
-                    self.unattributed_writes.note(&Arc::new(CallTarget::of(&effect)), (self.now_us)());
+                    let to = Arc::new(CallTarget::of(&effect));
+                    match index.cause_of_unattributed(&effect, now_us, late) {
+                        EarlierCause::Late(routes) => {
+                            routes.iter().for_each(|route| self.uncompared.note_late(route, &to))
+                        }
+                        EarlierCause::Unknown => self.uncompared.note_of_nobody(&to, before),
+                        EarlierCause::NoComparedRequest => {}
+                    }
+                    self.unattributed_writes.note(&to, (self.now_us)());
                 }
                 counts.count(&effect, EffectOutcome::Unattributed, None);
             }
@@ -378,7 +384,7 @@ impl EffectRegistry for Attribution {
         });
         let number = inner.next_number.fetch_add(1, Relaxed);
         let watched = Arc::new(WatchedRequest::new(number, compared.cloned(), trace, settings, header, unread));
-        let outcomes = if watched.is_compared() { &inner.compared } else { &inner.uncompared };
+        let outcomes = if watched.is_compared() { &inner.compared } else { &inner.uncompared_requests };
         let began_us = (inner.now_us)();
         if !inner.announced.add(watched.clone(), began_us) {
             outcomes.refused.increment(1);

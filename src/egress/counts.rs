@@ -9,11 +9,9 @@ use http::Method;
 use jiff::Timestamp;
 use metrics::{Counter, counter};
 
-use super::late_calls::LateCalls;
 use super::tunnels::TunnelCounts;
 use crate::clock;
 use crate::compare::{Effect, url_without_values};
-use crate::exchange::CallTarget;
 use crate::limits::{EGRESS_LISTED_CALLS_MAX, EGRESS_LISTED_URL_BYTES_MAX};
 use crate::names::{RouteId, ServiceName};
 use crate::secret::{LengthMax, masked_and_cut, redact_line};
@@ -137,8 +135,6 @@ pub struct EgressReport {
     pub total: TotalCalls,
     /// The last ones that were attributed to no request, newest first.
     pub listed: Vec<ListedCall>,
-    /// Those that came after the window of the request of this route that they name, and may have changed something.
-    pub late: LateCalls,
     /// The tunnels that legacy opened, for whatever request.
     pub tunnels: TunnelCounts,
 }
@@ -149,7 +145,6 @@ pub(super) struct Counts {
     routes: HashMap<RouteId, RouteCalls>,
     pub(super) total: TotalCalls,
     last: VecDeque<LastCall>,
-    late: HashMap<RouteId, LateCalls>,
     /// The counters of `pointsman_effects_total` that were used, by service.
     counters: HashMap<Option<ServiceName>, Vec<(EffectOutcome, Counter)>>,
 }
@@ -183,21 +178,6 @@ impl Counts {
 
     pub(super) fn route(&mut self, route: &RouteId) -> &mut RouteCalls {
         self.routes.entry(route.clone()).or_default()
-    }
-
-    /// Counts a call that came after the window of its request.
-    pub(super) fn count_late(&mut self, route: &RouteId, to: CallTarget) {
-        counter!("pointsman_effects_not_judged_total", "route" => route.to_string(), "reason" => "late").increment(1);
-        self.late.entry(route.clone()).or_default().count(to);
-    }
-
-    pub(super) fn late_of(&self, route: &RouteId) -> LateCalls {
-        self.late.get(route).cloned().unwrap_or_default()
-    }
-
-    /// The settings by which calls are late have changed.
-    pub(super) fn forget_late(&mut self) {
-        self.late.clear();
     }
 
     pub(super) fn listed(&self) -> Vec<ListedCall> {

@@ -21,7 +21,6 @@ use super::rule::{AttributionSettings, CallKey, Correlate};
 use super::unwatched_requests::UnwatchedRequests;
 use super::watched::{ValueKey, WatchedRequest};
 use crate::compare::Effect;
-use crate::names::RouteId;
 use crate::traces::TraceContext;
 
 /// How often requests that are not current any more are removed, at most; more often while there is no room.
@@ -223,42 +222,25 @@ impl Index {
         }
     }
 
-    /// The routes of compared requests whose window is over and that a call may be for.
-    pub(super) fn late_routes(&self, effect: &Effect, now_us: u64, earlier: &EarlierRequests) -> Vec<RouteId> {
-        let key = match self.settings.correlate.call_key(effect) {
+    /// What identifies the request of a call by the rule; `None` also if that cannot be read.
+    pub(super) fn key_of(&self, effect: &Effect) -> Option<Key> {
+        match self.settings.correlate.call_key(effect) {
             CallKey::Is(key) => Some(key),
             CallKey::None | CallKey::Unreadable => None,
-        };
-        let traces = CallTraces::of(&effect.headers);
-        // With several different fields it may be for the request of any.
-        let mut sent: Vec<Option<TraceContext>> = traces.all().map(Some).collect();
-        if sent.is_empty() {
-            sent.push(None);
         }
-        if sent.iter().any(|sent| earlier.may_be_in_time(*sent, key, now_us)) {
-            return Vec::new();
-        }
-        let routes = sent.into_iter().flat_map(|sent| self.routes_of_late(sent, key, now_us, earlier));
-        routes.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// The routes of compared requests in this trace, or with this key, whose window is over.
-    fn routes_of_late(
+    /// The requests with this key, or else in this trace, whose window is over and that are not removed yet.
+    pub(super) fn over_with(
         &self,
         sent: Option<TraceContext>,
         key: Option<Key>,
         now_us: u64,
-        earlier: &EarlierRequests,
-    ) -> Vec<RouteId> {
-        let routes = earlier.routes_of(sent, key);
-        if !routes.is_empty() {
-            return routes.to_vec();
-        }
+    ) -> Vec<&Arc<WatchedRequest>> {
         let of_key = key.and_then(|key| self.by_key.get(&key));
         let numbers = of_key.or_else(|| self.by_trace.get(&sent?.trace_id)).into_iter().flatten();
-        let over = numbers.filter_map(|number| self.requests.get(number)).map(|entry| &entry.watched);
-        let over = over.filter(|watched| !watched.accepts_calls(now_us));
-        over.filter_map(|watched| watched.route.clone()).next_back().into_iter().collect()
+        let found = numbers.filter_map(|number| self.requests.get(number)).map(|entry| &entry.watched);
+        found.filter(|watched| !watched.accepts_calls(now_us)).collect()
     }
 
     /// The requests that could have caused a call by the rule.

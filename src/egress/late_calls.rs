@@ -12,12 +12,8 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
 use super::key::Key;
 use super::watched::{RequestEnd, WatchedRequest};
-use crate::clock;
-use crate::exchange::CallTarget;
 use crate::names::RouteId;
 use crate::traces::TraceContext;
 
@@ -29,8 +25,6 @@ pub(super) const REQUESTS_MAX: usize = 32_768;
 const OPEN_MAX: usize = 16;
 /// The most routes of one trace.
 const ROUTES_MAX: usize = 4;
-/// The most targets of a route that are listed.
-const TARGETS_MAX: usize = 16;
 
 /// The requests whose window is over, and those that were left out; the last ones.
 #[derive(Default)]
@@ -153,10 +147,10 @@ impl EarlierRequests {
         key.and_then(|key| self.by_key.get(&key)).or_else(by_span).or_else(by_trace)
     }
 
-    /// The routes of the requests that a call may be for. In one trace there may be requests of several routes: then it
-    /// is not known which of them is meant.
-    pub(super) fn routes_of(&self, trace: Option<TraceContext>, key: Option<Key>) -> &[RouteId] {
-        self.requests_of(trace, key).map_or(&[], |found| &found.routes)
+    /// The routes of the requests that a call may be for; none if these were not compared, `None` if there are no such
+    /// requests. In one trace there may be requests of several routes: then it is not known which of them is meant.
+    pub(super) fn routes_of(&self, trace: Option<TraceContext>, key: Option<Key>) -> Option<&[RouteId]> {
+        self.requests_of(trace, key).map(|found| &*found.routes)
     }
 
     /// Whether the call may be for a request that was left out and whose window is not over: then it is not late.
@@ -179,67 +173,10 @@ impl EarlierRequests {
     }
 }
 
-/// The late calls of one route that may have changed something, since the process started or `egress:` was changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LateCalls {
-    /// Where they went, the first 16 targets.
-    pub targets: Vec<LateTarget>,
-    /// How many went elsewhere.
-    pub others: u64,
-}
-
-/// Where late calls went.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LateTarget {
-    /// The service, method and path.
-    pub to: Arc<CallTarget>,
-    /// How many calls.
-    pub calls: u64,
-    /// When the first one ended.
-    pub first: Timestamp,
-}
-
-impl LateCalls {
-    pub(super) fn count(&mut self, to: CallTarget) {
-        let has_room = self.targets.len() < TARGETS_MAX;
-        // Targets that differ only in values of the path are one.
-        let name = to.to_string();
-        match self.targets.iter_mut().find(|target| target.to.to_string() == name) {
-            Some(target) => target.calls += 1,
-            None if has_room => self.targets.push(LateTarget { to: Arc::new(to), calls: 1, first: clock::now() }),
-            None => self.others += 1,
-        }
-    }
-    /// All of them.
-    pub fn calls(&self) -> u64 {
-        self.targets.iter().map(|target| target.calls).sum::<u64>().saturating_add(self.others)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use http::Method;
-
     use super::*;
     use crate::egress::AttributionSettings;
-
-    fn target(path: &str) -> CallTarget {
-        CallTarget { service: None, authority: "bank".to_owned(), method: Method::POST, path: path.to_owned() }
-    }
-
-    #[test]
-    fn the_targets_of_late_calls_are_listed_up_to_a_bound_and_all_calls_are_counted() {
-        let mut late = LateCalls::default();
-        for name in ["a", "b", "c"] {
-            (0..6).for_each(|n| late.count(target(&format!("/{name}{}", "x".repeat(n)))));
-        }
-        late.count(target("/a"));
-        assert_eq!((late.targets.len(), late.others, late.targets[0].calls), (TARGETS_MAX, 2, 2));
-        assert_eq!(late.calls(), 19);
-        let mut ids = LateCalls::default();
-        (0..99).for_each(|n| ids.count(target(&format!("/events/{n}"))));
-        assert_eq!((ids.targets.len(), ids.others), (1, 0), "ids in paths are no other targets");
-    }
 
     #[test]
     fn the_oldest_requests_are_forgotten() {

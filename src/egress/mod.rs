@@ -20,14 +20,17 @@ mod announced;
 mod attribution;
 mod call_traces;
 mod counts;
+mod earlier_cause;
 mod index;
 mod key;
 mod late_calls;
 mod left_out_requests;
 mod open_calls;
+mod request_counters;
 mod rule;
 mod tunnels;
 mod unattributed_writes;
+mod uncompared_calls;
 mod unwatched_requests;
 mod watched;
 
@@ -36,6 +39,5 @@ mod tests;
 
 pub use attribution::Attribution;
 pub use counts::{AttributedBy, EffectOutcome, EgressReport, ListedCall, RouteCalls, TotalCalls};
-pub use late_calls::{LateCalls, LateTarget};
 pub use rule::{AttributionSettings, Correlate, CorrelateError};
 pub use tunnels::{TunnelCounts, TunnelTarget};

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::key::{self, Key};
 use crate::compare::{Body, Effect, decoded_body};
 use crate::exchange::{RequestCopy, body_value, headers_value, query_value, request_value};
-use crate::expression::{Expression, Scope};
+use crate::expression::{Expression, Scope, without_literals};
 use crate::limits::EGRESS_VALUE_BODY_BYTES_MAX;
 
 /// The settings of attribution under `egress:` in the files.
@@ -129,6 +129,11 @@ impl Correlate {
             Correlate::Header(name) => Some(format!("header.{name}")),
             Correlate::Value { source, .. } => Some(source.clone()),
         }
+    }
+
+    /// What is shown of the text in the files: without the texts and numbers of an expression, which may be secret.
+    pub fn shown(&self) -> Option<String> {
+        self.source().as_deref().map(without_literals)
     }
 
     /// Returns the key that identifies a request by a header.

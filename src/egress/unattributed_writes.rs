@@ -99,6 +99,13 @@ impl RecentUnattributedWrites {
         }
     }
 
+    /// The targets of the tunnels that are open now; `None` for those that are not listed.
+    pub(super) fn open_tunnels(&self) -> Vec<Option<Arc<CallTarget>>> {
+        let State { listed, others } = &*self.lock();
+        let open = listed.iter().filter(|(_, times)| times.open > 0).map(|(target, _)| Some(target.clone()));
+        open.chain((others.open > 0).then_some(None)).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

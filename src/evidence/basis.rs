@@ -6,19 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::PlanId;
 
-/// The name of the rules as a part of the basis.
-pub const RULES: &str = "`compare:`";
-/// The name of legacy's address.
-pub const LEGACY_ADDRESS: &str = "the address of its legacy service";
-/// The name of what the route matches.
-pub const MATCH: &str = "`match:`";
-/// The name of the matches of more specific routes.
-pub const OTHER_ROUTES: &str = "which of its requests other routes take";
-/// The name of the plan in force, which is part of the basis of a candidate.
-pub const PLAN_IN_FORCE: &str = "the plan in force";
-/// What decides which requests legacy gets and who answers them.
-pub(super) const LEGACY_PARTS: [&str; 3] = [LEGACY_ADDRESS, MATCH, OTHER_ROUTES];
-
 /// What the evidence of a route depends on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EvidenceBasis {

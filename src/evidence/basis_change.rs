@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::basis::{BasisParts, EvidenceBasis, RULES};
+use super::basis::{BasisParts, EvidenceBasis};
 use super::counters::Counters;
 use super::guard_stop;
 use super::legacy_replies;
+use super::part_names::{ADDED, REMOVED, RULES};
 use super::rejudging::Rejudging;
 use super::route::{EarlierEvidence, EvidenceRestart, KeptEvidence, RouteEvidence};
 use super::rule_changes;
@@ -103,6 +104,12 @@ impl Counters {
             return None;
         }
         let before = std::mem::replace(&mut self.parts, basis.parts.clone());
+        // The hash has names of path parameters too, which are a part only if something reads them.
+        if self.basis.is_some() && !before.hashes.is_empty() && before.hashes == basis.parts.hashes {
+            self.basis = Some(basis.hash.clone());
+            self.dirty = true;
+            return None;
+        }
         let left = self.basis.replace(basis.hash.clone());
         self.dirty = true;
         let Some(left) = left else {
@@ -182,7 +189,9 @@ impl Counters {
             }
             (None, NextEvidence::GoesOn) => {
                 if added.is_some_and(|added| added.ignores_calls) {
-                    [&mut old.all, &mut old.dark].into_iter().for_each(|counts| counts.legacy_calls.ignore_more());
+                    let uncompared = old.uncompared_calls.ignore_more();
+                    let counts = [&mut old.all, &mut old.dark].into_iter();
+                    counts.for_each(|counts| counts.legacy_calls.ignore_more(uncompared));
                 }
                 let (seen, differing) = (std::mem::take(&mut old.seen), mismatched + old.noise.ignored);
                 self.rejudging = (differing > 0).then_some(Rejudging { rules, since: now, differing, pairs, seen });
@@ -222,8 +231,8 @@ fn differing_parts<'a>(before: &'a BTreeMap<String, String>, after: &'a BTreeMap
 /// How a part that differs is named.
 fn text_of(name: &str, before: &BasisParts, after: &BasisParts) -> String {
     match (before.hashes.contains_key(name), after.hashes.contains_key(name)) {
-        (false, _) => format!("{name} (not used before)"),
-        (_, false) => format!("{name} (not used any more)"),
+        (false, _) => format!("{name}{ADDED}"),
+        (_, false) => format!("{name}{REMOVED}"),
         (true, true) => name.to_owned(),
     }
 }

@@ -141,8 +141,12 @@ impl JudgedRoute<'_> {
         let percent = |rate: f64| rate * 100.0;
         let starts_over = match restarts {
             0 => String::new(),
-            1 => "; the rules were changed after a difference, so that it takes more pairs".to_owned(),
-            n => format!("; the rules were changed after a difference {n} times, so that it takes more pairs"),
+            1 => {
+                "; the rules or other settings were changed after a difference, so that it takes more pairs".to_owned()
+            }
+            n => format!(
+                "; the rules or other settings were changed after a difference {n} times, so that it takes more pairs"
+            ),
         };
         let by_noise = match self.evidence.noise.ignored {
             0 => String::new(),

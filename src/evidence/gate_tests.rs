@@ -5,11 +5,11 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::answers::AnswersByHour;
-use super::basis::RULES;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict, overall};
 use super::gate::{JudgedRoute, conditions};
 use super::legacy_replies::RepliesOfLegacy;
 use super::noise::{NoiseGroup, PlaceOutcomes};
+use super::part_names::RULES;
 use super::route::{EarlierEvidence, RouteEvidence};
 use super::rung::RungCounts;
 use super::strata::{NotCompared, StratumCounts};
@@ -346,7 +346,11 @@ fn the_bound_that_is_shown_takes_account_of_changed_rules_too() {
     assert!(once.mismatch_upper_bound() > never.mismatch_upper_bound());
     assert!(once.pairs_needed_for(0.001) > never.pairs_needed_for(0.001));
     let detail = |e: &RouteEvidence| judge(e, &small(), State::Shadow, State::Dark)[2].detail.clone();
-    assert!(detail(&once).contains("the rules were changed after a difference, so"), "{}", detail(&once));
+    assert!(
+        detail(&once).contains("the rules or other settings were changed after a difference, so"),
+        "{}",
+        detail(&once)
+    );
     assert!(detail(&once).starts_with(&format!("at most {:.2} %", once.mismatch_upper_bound() * 100.0)));
 }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::basis::{LEGACY_PARTS, RULES};
+use super::part_names::{LEGACY_PARTS, RULES};
 
 /// The guard has set the share of a candidate to 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

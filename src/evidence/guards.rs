@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
     use crate::evidence::EvidenceBasis;
-    use crate::evidence::basis::LEGACY_ADDRESS;
+    use crate::evidence::part_names::LEGACY_ADDRESS;
     use crate::exchange::{Served, ServedObserver as _, TicketCounter as _};
     use crate::flag::{GuardCondition, GuardRelease, SkipReason};
 
@@ -148,7 +148,7 @@ mod tests {
         assert!(counts_4xx() && evidence.of(&route).pairs() == 0);
         let refused =
             EngineAnswer { files_version: 1, rung: State::Live, served: Served::CallerError, took: None, run: None };
-        (0..5).for_each(|_| evidence.answered(&route, refused.clone()));
+        (0..5).for_each(|_| evidence.answered(&route, refused));
         let found: Vec<_> = evidence.take_guard_crossings().into_iter().map(|crossing| crossing.condition).collect();
         assert_eq!(found, [GuardCondition::Errors]);
         evidence.set_basis(2, &basis("b", "2"));

@@ -105,8 +105,9 @@ impl LegacyCallCounts {
     }
 
     /// The rules ignore more calls: which of the unexpected ones they leave is for the next pairs to show.
-    pub(super) fn ignore_more(&mut self) {
-        let wanted = self.unexpected.min(PAIRS_AFTER_IGNORING_CALLS);
+    /// `uncompared`: how many there were beside these that no pair shows, to targets that are not known.
+    pub(super) fn ignore_more(&mut self, uncompared: u64) {
+        let wanted = self.unexpected.max(uncompared).min(PAIRS_AFTER_IGNORING_CALLS);
         self.more_needed = self.more_needed.max(wanted);
         self.watched = self.watched.saturating_sub(std::mem::take(&mut self.unexpected));
     }
@@ -207,7 +208,7 @@ mod tests {
     #[test]
     fn after_calls_are_ignored_more_pairs_are_needed() {
         let mut pairs = LegacyCallCounts { watched: 500, known: 20, unexpected: 480, ..Default::default() };
-        pairs.ignore_more();
+        pairs.ignore_more(0);
         assert!(pairs.why_not_known(0.95).unwrap().contains("100 more pairs are needed"), "{pairs:?}");
         (0..99).for_each(|_| pairs.count(LegacyCallsStatus::Known));
         pairs.count(LegacyCallsStatus::Incomplete);
@@ -215,7 +216,7 @@ mod tests {
         pairs.count(LegacyCallsStatus::None);
         assert_eq!((pairs.watched, pairs.why_not_known(0.95)), (121, None));
         // Not all of them were named.
-        pairs.ignore_more();
+        pairs.ignore_more(0);
         (0..7).for_each(|_| pairs.count(LegacyCallsStatus::Unexpected));
         assert!(pairs.why_not_known(0.95).unwrap().starts_with("during 7 of 128 pairs"));
     }

@@ -10,8 +10,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::basis::{BasisParts, LEGACY_PARTS, PLAN_IN_FORCE};
+use super::basis::BasisParts;
 use super::latency_quantile::NarrowLatencyCounts;
+use super::part_names::{LEGACY_PARTS, PLAN_IN_FORCE};
 use crate::exchange::OfferedRequest;
 
 /// What is known of how legacy answers, since its address or the requests that the route gets last changed. For the
@@ -56,5 +57,5 @@ pub(super) fn are_kept(before: &BasisParts, now: &BasisParts) -> bool {
     let is_same = |part: &&str| before.hashes.get(*part) == now.hashes.get(*part);
     // An earlier version stored no parts.
     let is_known = !before.hashes.is_empty();
-    is_known && !now.hashes.contains_key(PLAN_IN_FORCE) && LEGACY_PARTS.iter().all(|part| is_same(&part))
+    is_known && !now.hashes.contains_key(PLAN_IN_FORCE) && LEGACY_PARTS.iter().all(is_same)
 }

@@ -59,6 +59,7 @@ pub(super) fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence
         unresolved: before.unresolved,
         noise: before.noise,
         second_runs: before.second_runs,
+        uncompared_calls: before.uncompared_calls,
         values_not_known: before.values_not_known,
     }
 }

@@ -66,6 +66,7 @@ mod noise_view;
 mod observers;
 mod paired;
 mod pairs;
+mod part_names;
 mod rejudged;
 mod rejudging;
 mod renamed_texts;
@@ -79,6 +80,7 @@ mod statistics;
 mod strata;
 mod strata_by;
 mod stratum_names;
+mod uncompared_calls;
 mod uncompared_headers;
 mod values_not_known;
 
@@ -121,7 +123,7 @@ pub use self::gate_of_cohort::cohort_conditions;
 /// A comparison that is kept for people to read.
 pub use crate::store::{RehearsedChild, RehearsedEvent, SampleRecord as Sample};
 pub use answers::{AnswersByHour, HourOfAnswers};
-pub use basis::{BasisParts, EvidenceBasis, LEGACY_ADDRESS, MATCH, OTHER_ROUTES, PLAN_IN_FORCE, RULES, WantedPairs};
+pub use basis::{BasisParts, EvidenceBasis, WantedPairs};
 pub use basis_change::{BasisChange, NextEvidence, PartChange};
 pub use branches::{BranchCounts, BranchOutcome, BranchRunCounts};
 pub use captures::{
@@ -143,6 +145,10 @@ pub use marks::{IncompleteEvidenceMarks, MarksLocation};
 pub use noise::{LegacyWrite, NoiseGroup, NoisePairs, PlaceOutcomes};
 pub use noise_places::DifferingPlaces;
 pub use noise_view::{Interval, NoiseView, NoisyPlace};
+pub use part_names::{
+    LANGUAGE_VERSION, LEGACY_ADDRESS, MATCH, OTHER_ROUTES, OTHER_VERSIONS, PLAN_IN_FORCE, READ_PARAMETERS, RULES,
+    service_part, workflow_part,
+};
 pub use rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs};
 pub use renamed_texts::RenamedTexts;
 pub use route::{DroppedEvidence, EarlierEvidence, EvidenceRestart, RouteEvidence};
@@ -151,6 +157,7 @@ pub use second_runs::{EnginePlaces, SecondRuns};
 pub use statistics::{ErrorTable, RouteStatistics, StratumBound};
 pub use strata::{NotCompared, PairClass, StratumCounts};
 pub use strata_by::StrataBy;
+pub use uncompared_calls::{UncomparedCallCounts, UncomparedTarget, UncomparedTargets};
 pub use uncompared_headers::{UncomparedHeaderCounts, UncomparedHeaders};
 
 use counters::{RouteCounters, StoredEvidence};
@@ -361,13 +368,14 @@ impl Evidence {
         outcome
     }
 
-    /// Flushes at an interval until the task is aborted. The caller then flushes once more.
-    pub async fn write_behind(self: Arc<Self>, every: Duration) {
+    /// Flushes at an interval until the task is aborted, each time after `before`. The caller then flushes once more.
+    pub async fn write_behind(self: Arc<Self>, every: Duration, before: impl Fn()) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let failures = RepeatedFailures::default();
         loop {
             ticks.tick().await;
+            before();
             if let Err(error) = self.flush().await
                 && let Some(unlogged) = failures.count(&error.0)
             {

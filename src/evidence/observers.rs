@@ -1,13 +1,15 @@
-//! What others tell evidence: how comparisons ended, how the engine served callers, and whether its answers met the
-//! invariants of their routes.
+//! What others tell evidence: how comparisons ended, how the engine served callers, whether its answers met the
+//! invariants of their routes, and which calls by legacy no pair shows.
 
 use std::collections::BTreeMap;
 
 use super::Evidence;
 use super::invariants::{GuardedAnswer, InvariantVerdict, JudgedAnswer};
+use super::uncompared_calls::UncomparedCallCounts;
 use crate::clock;
 use crate::exchange::{
-    ComparisonOutcome, EngineAnswer, LateFailureObserver, OfferedRequest, Served, ServedObserver, TicketCounter,
+    CallTarget, ComparisonOutcome, EngineAnswer, LateFailureObserver, OfferedRequest, Served, ServedObserver,
+    TicketCounter, UncomparedCalls,
 };
 use crate::flag::{Invariant, State, StratumValue};
 use crate::names::{PlanId, RouteId};
@@ -126,6 +128,35 @@ impl Evidence {
         if let Some(how) = answer.for_guard {
             self.count_invariants_for_guard(route, answer, how == GuardedAnswer::Bad);
         }
+    }
+
+    /// Counts calls that no pair of a route shows. `is_expected`: whether the workflow makes such a call, or the rules
+    /// ignore it.
+    pub fn count_uncompared(&self, calls: &UncomparedCalls, is_expected: &dyn Fn(&CallTarget) -> bool) {
+        if calls.to.as_deref().is_some_and(is_expected) {
+            return;
+        }
+        let to = calls.to.as_ref().map(|to| to.without_values());
+        let would_be_first = {
+            let shared = self.counters(&calls.route);
+            let counters = shared.lock();
+            counters.evidence.uncompared_calls.of(calls.reason).would_be_first(to.as_ref())
+        };
+        // An open tunnel is told of again and again.
+        if calls.calls == 0 && !would_be_first {
+            return;
+        }
+        // While `_uncounted` lives, the mark of the route is not cleared, because the calls are not counted yet.
+        let _uncounted = would_be_first.then(|| self.mark(&calls.route));
+        let shared = self.counters(&calls.route);
+        let mut counters = shared.lock();
+        counters.evidence.uncompared_calls.of_mut(calls.reason).count(to, calls, is_expected);
+        counters.dirty = true;
+    }
+
+    /// The calls that no pair of a route shows.
+    pub fn uncompared_calls(&self, route: &RouteId) -> UncomparedCallCounts {
+        self.counters(route).lock().evidence.uncompared_calls.clone()
     }
 
     /// An answer of the engine is going to be judged. If the process is killed before that, it counts as not judged.

@@ -12,9 +12,9 @@ use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 
-use super::basis::RULES;
 use super::counters::{Counters, RouteCounters};
 use super::fingerprints::{self, FingerprintCount};
+use super::part_names::RULES;
 use super::rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs, Rejudging};
 use super::route::{EarlierEvidence, EvidenceRestart, RouteEvidence};
 use super::{Evidence, Sample, rule_changes};

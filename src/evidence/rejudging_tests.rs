@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::basis::RULES;
 use super::noise_places::DifferingPlaces;
 use super::noise_tests::{comparison, replied};
+use super::part_names::RULES;
 use super::testing::{Memory, sample, samples};
 use super::{Evidence, EvidenceBasis, NextEvidence, PairClass, RejudgedOutcome, RejudgedPairs, WantedPairs};
 use crate::compare::{Comparison, DifferenceKind, UncomparedHeader, Verdict};

@@ -15,6 +15,7 @@ use super::rung::RungCounts;
 use super::second_runs::SecondRuns;
 use super::strata::NotCompared;
 use super::strata_by::StrataBy;
+use super::uncompared_calls::UncomparedCallCounts;
 use super::uncompared_headers::UncomparedHeaders;
 use super::values_not_known::UndecidedPlaces;
 use crate::compare::{Comparison, UnparsableBody};
@@ -113,6 +114,9 @@ pub struct RouteEvidence {
     pub noise: NoisePairs,
     /// Where the engine differed from itself.
     pub second_runs: SecondRuns,
+    /// Calls by legacy that may have changed something and that no pair shows. They hold the gate to `live` as long as
+    /// these pairs count.
+    pub uncompared_calls: UncomparedCallCounts,
     /// What is known of places at which captured values are redacted; nothing but in a rehearsal.
     #[serde(skip)]
     pub values_not_known: UndecidedPlaces,
@@ -227,9 +231,11 @@ impl RouteEvidence {
         match self {
             Self { mismatched: 1.., .. } => 2,
             other => {
-                // Neither what the files declare is evidence, nor what legacy answered under an earlier basis.
-                let (restarted, earlier, strata_by, legacy) = Default::default();
-                u8::from(Self { restarted, earlier, strata_by, legacy, ..other.clone() } != Self::default())
+                // What the files declare is no evidence, nor what earlier evidence was, nor how legacy answered under
+                // an earlier basis, nor calls without a pair.
+                let (restarted, earlier, dropped, strata_by, legacy, uncompared_calls) = Default::default();
+                let own = Self { restarted, earlier, dropped, strata_by, legacy, uncompared_calls, ..other.clone() };
+                u8::from(own != Self::default())
             }
         }
     }

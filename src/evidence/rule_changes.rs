@@ -1,5 +1,7 @@
 //! How often the rules were changed after a difference: somebody who does so until no pair happens to differ proves
-//! nothing, so each time it takes stronger evidence ([`bound`](super::bound)).
+//! nothing, so each time it takes stronger evidence ([`bound`](super::bound)). A change of anything else that the
+//! evidence depends on, but the plans of workflows, counts like one of the rules: it starts the evidence from zero too,
+//! and mends nothing.
 //!
 //! Always true: a difference is outweighed once as many pairs were compared without one, under the same files, as the
 //! gates ask for by the files in force now. Until then each change of the rules counts, whatever else was changed in
@@ -7,8 +9,11 @@
 //! aside; but they count again if the rules are changed before the difference is outweighed. What is dropped because
 //! there is no room for more entries goes on to count, and counts as not outweighed.
 
-use super::basis::{RULES, WantedPairs};
+use jiff::Timestamp;
+
+use super::basis::WantedPairs;
 use super::bound;
+use super::part_names::change_more_than_plans;
 use super::route::{DroppedEvidence, EarlierEvidence, RouteEvidence};
 
 /// How many times are kept at which the evidence was started from zero.
@@ -24,6 +29,16 @@ pub(super) struct RuleChanges {
 }
 
 impl DroppedEvidence {
+    /// Both may tell of the same differences.
+    pub(super) fn max(self, other: Self) -> Self {
+        Self {
+            mismatched: self.mismatched.max(other.mismatched),
+            rule_changes: self.rule_changes.max(other.rule_changes),
+            set_aside: self.set_aside.max(other.set_aside),
+            has_open_difference: self.has_open_difference || other.has_open_difference,
+        }
+    }
+
     /// Adds what an entry says that came after these.
     fn add(&mut self, entry: &EarlierEvidence, is_outweighed: bool) {
         let Self { mismatched, rule_changes, set_aside, has_open_difference } = self;
@@ -44,7 +59,7 @@ impl DroppedEvidence {
 }
 
 fn tells_of_rules(entry: &EarlierEvidence) -> bool {
-    entry.changed.iter().any(|part| part == RULES)
+    change_more_than_plans(&entry.changed)
 }
 
 impl RuleChanges {
@@ -74,6 +89,25 @@ impl RouteEvidence {
     /// Whether this many pairs without a difference outweigh the differences before them.
     pub(super) fn are_outweighed_by(&self, clean_pairs: Option<u64>, wanted: WantedPairs) -> bool {
         clean_pairs.is_some_and(|pairs| pairs >= needed_pairs(self.rule_changes_after_differences(), wanted))
+    }
+
+    /// What this evidence and those before it say to a route that takes the requests over under another id: that is a
+    /// change too, and no plan was mended by it.
+    pub(super) fn taken_over(&self, now: Timestamp, wanted: WantedPairs) -> DroppedEvidence {
+        let clean_pairs = self.clean_pairs();
+        let last = EarlierEvidence {
+            until: now,
+            changed: vec!["its id".to_owned()],
+            pairs: self.pairs(),
+            mismatched: self.mismatched,
+            basis: String::new(),
+            outweighed: self.are_outweighed_by(clean_pairs, wanted),
+            clean_pairs,
+        };
+        let mut all = self.dropped;
+        self.earlier.iter().for_each(|entry| all.add(entry, entry.outweighed));
+        all.add(&last, last.outweighed);
+        all
     }
 
     /// Judges anew which earlier evidence outweighed the differences before it, since the gates may ask for something

@@ -24,6 +24,7 @@ mod repeat;
 mod request_effects;
 mod request_value;
 mod twins;
+mod uncompared_call;
 
 pub use adoption::{
     Adopter, AdoptionAnswer, AdoptionRequest, InFlightAtLegacyCounter, LegacyAdmission, LegacyAdmissionRequest,
@@ -53,3 +54,4 @@ pub use repeat::{NotRepeated, REPEAT_HEADER, RepeatReply, RepeatRequest};
 pub use request_effects::{CallTarget, EffectsSoFar, OpenCallsOf, RequestEffects, UnattributedWrites};
 pub use request_value::{body_value, decoded_body_value, headers_value, query_value, request_value};
 pub use twins::{PerformedCalls, Twins};
+pub use uncompared_call::{UncomparedCalls, UncomparedReason};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::compare::{Effect, authority_of_url, path_of_url, path_without_values};
+use crate::compare::{Effect, authority_of_url, has_dot_segments, path_of_url, path_without_values};
 use crate::names::ServiceName;
 
 /// The calls that legacy made for one request. Calls may be added after the request was answered. Cheap to clone.
@@ -73,6 +73,16 @@ impl CallTarget {
             method: call.method.clone(),
             path: path_of_url(&call.url).to_owned(),
         }
+    }
+    /// The target of all calls that differ from this one only in values of the path, with `{}` in place of each value.
+    /// Dot segments stay, because they make it another path.
+    pub fn without_values(&self) -> Self {
+        let shown = |segment: &str| match has_dot_segments(segment) {
+            true => "..".to_owned(),
+            false => path_without_values(segment),
+        };
+        let path = self.path.split('/').map(shown).collect::<Vec<_>>().join("/");
+        Self { path, ..self.clone() }
     }
 }
 

@@ -3,21 +3,18 @@
 //! Always true: a file makes a flip by `file` only if its declaration differs from the one of the last reading, and the
 //! flip goes through the same gate. A route without any flip has the state of its file up to `shadow`; above that the
 //! file needs `force` with a reason, else the gate decides; a creator also waits for its followers. A route whose move
-//! the gate refuses keeps its state, and the state in the file is shown as requested. The store keeps the older
-//! declaration then, so that the move is judged again at the next reading, also after a restart, until a person flips
-//! the route.
+//! the gate refuses keeps its state, and the one in the file is shown as requested. The store keeps the older
+//! declaration, so that the move is judged again at the next reading, until a person flips the route.
 //!
 //! A route in `live` is held at `dark` if new files make it match requests that legacy served before without a record
-//! of their retry keys, for as long as retries of these may come: the engine would perform them a second time. It is
-//! held in the same way while the store is a copy that does not know the newest requests, or while keys of requests
-//! that legacy served are not known. The route's last flip is unchanged, so that the route returns to `live` when that
-//! time is over and nothing else holds it. On a copy the route goes down by a flip instead, and does not return by
-//! itself, if its last flip is from before the copy was started: the copy may miss a later one. Files that make a route
-//! in `only` match requests without such records are refused, unless they say `force`.
+//! of their retry keys, while retries of these may come: the engine would perform them again. So it is if the store
+//! is a copy that does not know the newest requests, or while keys of requests that legacy served are not known. The
+//! route's last flip is unchanged, so that it returns to `live` after that time. On a copy the route goes down by a
+//! flip instead, and does not return by itself, if its last flip is from before the copy was started: the copy may miss
+//! a later one. Files that make a route in `only` match requests without such records need `force`.
 //!
-//! A move that the gate would allow also waits for the pairs that are under way (`pairs_in_flight`).
-//!
-//! The module `leaving_only` says how files lower a route from the state `only`, and what is refused then.
+//! A move that the gate would allow also waits for the pairs that are under way (`pairs_in_flight`). How files lower a
+//! route from `only`, and what is refused then, is in `leaving_only`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -355,6 +355,12 @@ impl InForce {
         plans::are_to_be_dropped(&self.lock().positions)
     }
 
+    /// The routes of which the move by their file waits for pairs.
+    pub fn awaiting_pairs(&self) -> Vec<RoutePosition> {
+        let waits = |at: &&RoutePosition| at.awaits_pairs.is_some_and(|awaited| awaited.holds);
+        self.lock().positions.routes.values().filter(waits).cloned().collect()
+    }
+
     /// The effective state of a route now.
     pub fn effective(&self, route: &RouteId) -> Effective {
         let inputs = self.lock();

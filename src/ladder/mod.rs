@@ -337,8 +337,7 @@ impl Ladder {
     /// Whether the move of a route by its file has waited for pairs that were under way: the files have to be put in
     /// force again.
     pub fn has_moves_to_judge_again(&self) -> bool {
-        let positions = self.mover.in_force().inputs().positions;
-        positions.routes.values().any(|position| self.mover.gate().is_to_be_judged_again(position))
+        self.mover.in_force().awaiting_pairs().iter().any(|position| self.mover.gate().is_to_be_judged_again(position))
     }
 
     /// Before a candidate is moved: waits for its pairs that are under way, if its gate would let it pass. Bounded.

@@ -75,17 +75,18 @@ fn route(keys: &str) -> String {
     )
 }
 
-struct Shop {
-    pointsman: Pointsman,
-    client: Client,
+pub(crate) struct Shop {
+    pub pointsman: Pointsman,
+    pub client: Client,
+    pub flags: FlagsDir,
+    pub bank: Origin,
+    start: Start,
     _legacy: Server,
-    bank: Origin,
-    flags: FlagsDir,
     _dir: TempDir,
 }
 
 impl Shop {
-    async fn start(egress_keys: &str) -> Self {
+    pub async fn start(egress_keys: &str) -> Self {
         Self::start_with(egress_keys, "rehearse: {}").await
     }
 
@@ -118,22 +119,27 @@ impl Shop {
         let start = Start { flags: flags.path().to_owned(), store, log: dir.path().join("log"), env: Vec::new() };
         let pointsman = Pointsman::start(&start).await;
         egress.set(pointsman.egress.expect("an egress listener")).expect("set once");
-        Self { pointsman, client: Client::new(WAIT_MAX), _legacy: legacy, bank, flags, _dir: dir }
+        Self { pointsman, client: Client::new(WAIT_MAX), flags, bank, start, _legacy: legacy, _dir: dir }
+    }
+
+    /// Starts the process again, after it has ended.
+    pub async fn start_again(&mut self) {
+        self.pointsman = Pointsman::start(&self.start).await;
     }
 
     /// Sends an order; `number` keeps the references apart.
-    async fn order(&self, kind: &str, number: u32) {
+    pub async fn order(&self, kind: &str, number: u32) {
         let body = json!({ "ref": format!("{kind}-{number}"), "kind": kind, "amount": 12 });
         let reply = self.client.json(Method::POST, &format!("{}/orders", self.pointsman.url()), &[], &body).await;
         assert_eq!(reply.expect("a reply").status, StatusCode::CREATED);
     }
 
-    async fn evidence(&self) -> Value {
+    pub async fn evidence(&self) -> Value {
         self.pointsman.get("/api/v2/routes/orders/evidence").await["evidence"].clone()
     }
 
     /// Puts these keys of the route in force.
-    async fn reload_with(&self, keys: &str) {
+    pub async fn reload_with(&self, keys: &str) {
         self.flags.write("routes/orders.yaml", &route(keys));
         let reloaded = self.cli(&["reload"]).await;
         assert!(!reloaded.contains("error"), "{reloaded}");
@@ -173,7 +179,7 @@ impl Shop {
         }
     }
 
-    async fn cli(&self, arguments: &[&str]) -> String {
+    pub async fn cli(&self, arguments: &[&str]) -> String {
         output_text(&self.pointsman.cli(arguments).await)
     }
 }

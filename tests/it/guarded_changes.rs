@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::guard::{OUTAGE, Orders};
+use super::guard::Orders;
 use crate::support::process::output_text;
 use crate::support::step_service::ScriptedReply;
 use crate::support::until;
@@ -26,14 +26,14 @@ fn refusing(orders: &Orders) {
     );
 }
 
-/// A workflow that does what that of [`Orders`] does, and one step more.
-fn harmless(orders: &Orders, charge: &str, more: &str) {
+/// A workflow that does what that of [`Orders`] does, and these steps more; it answers after these steps.
+fn with_steps(orders: &Orders, more: &str, answers_after: &str) {
     orders.flags.write(
         "workflows/create.yaml",
         &format!(
             "workflow: create\nsteps:\n  rate: {{ call: \"GET ${{services.bank}}/rate\", retry: {{ attempts: 1 }} }}\n  \
-             charge: {{ call: \"POST ${{services.bank}}/charges\", needs: [rate], body: {{ amount: {charge} }}, rehearse: {{}} }}\n\
-             {more}respond: {{ after: [charge], status: 200, body: {{ total: 7 }} }}\n"
+             charge: {{ call: \"POST ${{services.bank}}/charges\", needs: [rate], body: {{ amount: 7 }}, rehearse: {{}} }}\n\
+             {more}respond: {{ after: [{answers_after}], status: 200, body: {{ total: 7 }} }}\n"
         ),
     );
 }
@@ -86,10 +86,13 @@ async fn the_guard_knows_legacys_rate_of_4xx_after_a_workflow_was_changed_in_liv
     orders.pointsman.put_candidate_in_force("orders").await;
     let evidence = orders.evidence("").await["evidence"].clone();
     assert_eq!((&evidence["dark_pairs"], &evidence["legacy_replies"]), (&json!(0), &json!(110)), "{evidence}");
-    for _ in 0..OUTAGE {
-        assert_eq!(orders.order(1).await.status, StatusCode::UNPROCESSABLE_ENTITY);
-    }
-    orders.until_effective("dark").await;
+    assert_eq!(orders.order(1).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    // The guard begins to count anew when the workflow comes into force, which may be a moment after the command.
+    until("the guard to lower the route", || async {
+        orders.order(1).await;
+        (orders.effective().await["state"] == "dark").then_some(())
+    })
+    .await;
     assert_eq!(orders.effective().await["why"], "guard");
 }
 
@@ -128,15 +131,17 @@ async fn an_engine_that_refuses_callers_does_not_go_to_only_whatever_is_known_of
 #[tokio::test(flavor = "multi_thread")]
 async fn a_candidate_that_refuses_callers_is_stopped_and_does_not_come_into_force() {
     let mut orders = Orders::start("guard: { errors: 1% }").await;
-    harmless(&orders, "7", "  noted: { needs: [charge], set: 1 }\n");
+    let refuse =
+        "  refuse: { needs: [charge], if: '${has(steps.charge.output.refused)}', fail: { status: 422, body: {} } }\n";
+    with_steps(&orders, refuse, "charge, refuse");
     orders.run_ok(&["reload"]).await;
     for _ in 0..30 {
         assert_eq!(orders.order(0).await.status, StatusCode::OK);
     }
     orders.until_counted("?candidate=true", "shadow_pairs", 30).await;
     orders.run_ok(&["flip", "orders", "--candidate", "live", "--percent", "100"]).await;
-    // What no rehearsal shows: the bank refuses what the candidate sends.
-    orders.bank.set_default("POST /charges", ScriptedReply::Refuse(403));
+    // What no rehearsal shows: the bank's real reply.
+    orders.bank.set_default("POST /charges", ScriptedReply::Done(200, json!({ "refused": true })));
     let stopped = || async {
         let reply = orders.order(0).await;
         let shown = orders.row().await["candidate"].clone();
@@ -165,11 +170,11 @@ async fn a_candidate_waits_for_pairs_whose_control_has_answered_and_goes_on() {
     const MAIL: &str =
         "  mail: { needs: [charge], call: \"POST ${services.bank}/mails\", body: { to: TO }, rehearse: {} }\n";
     let orders = Orders::start("").await;
-    harmless(&orders, "7", &MAIL.replace("TO", "a"));
+    with_steps(&orders, &MAIL.replace("TO", "a"), "charge");
     orders.run_ok(&["reload"]).await;
     orders.pointsman.put_candidate_in_force("orders").await;
     let wrong_for_one = "'${request.headers[\"x-tenant\"] == \"1\" ? \"b\" : \"a\"}'";
-    harmless(&orders, "7", &MAIL.replace("TO", wrong_for_one));
+    with_steps(&orders, &MAIL.replace("TO", wrong_for_one), "charge");
     orders.run_ok(&["reload"]).await;
     for _ in 0..30 {
         assert_eq!(orders.order(0).await.status, StatusCode::OK);

@@ -12,7 +12,7 @@ use crate::support::{FlagsDir, LOCAL, Pointsman, WAIT_MAX};
 
 const PERFORM: &str = "workflow: perform
 steps:
-  make: { effect: shared, call: 'POST ${services.new}/performed', body: {}, unseen: { reason: a test } }
+  make: { effect: shared, call: 'POST ${services.new}/performed', body: {} }
 respond: { status: 201, body: { by: new } }
 ";
 

@@ -97,5 +97,6 @@ mod succession_edges;
 mod support;
 mod traces;
 mod two_processes;
+mod uncompared_calls;
 mod unwritable_start;
 mod whole_sets;

@@ -13,7 +13,7 @@ use crate::support::{FlagsDir, Pointsman, until};
 
 /// How much longer than its lease a process may be listed on a busy machine: the list is read once a second.
 const SLACK: Duration = Duration::from_secs(4);
-const ROUTE: &str = "orders.create";
+const ROUTE: &str = "orders.get";
 const WORKFLOW: &str = "    workflow: create-order\n";
 
 async fn rows(at: &Pointsman) -> Vec<Value> {

@@ -171,7 +171,7 @@ async fn an_added_ignore_judges_the_kept_samples_again() {
     let evidence = orders.pointsman.get("/api/v2/routes/orders/evidence").await;
     assert_eq!(evidence["evidence"]["shadow_pairs"], 6);
     let gate = output_line(&orders.pointsman.cli(&["evidence", "orders"]).await);
-    assert!(gate.contains("the rules were changed after a difference 2 times"), "{gate}");
+    assert!(gate.contains("the rules or other settings were changed after a difference 2 times"), "{gate}");
 
     // Taken back: the evidence of then goes on.
     ignore(&orders.flags, "$.note");

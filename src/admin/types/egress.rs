@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{RouteId, ServiceName};
 
-/// The calls that legacy made for the requests of a route, since the process started.
+/// The calls that legacy made for the requests of a route, since the process started; `late` and `of_no_request` since
+/// the evidence of the route began.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EgressView {
     /// The route.
@@ -29,13 +30,21 @@ pub struct EgressView {
     pub calls: AttributedCalls,
     /// The numbers of calls for all routes.
     pub all: EgressCalls,
-    /// Calls that came after `window_s`, name a request of this route, and may have changed something: they are
-    /// compared with nothing, and hold the gate to `live`.
+    /// Calls that came after `window_s`, name a request of this route, may have changed something, and are neither made
+    /// by the workflow nor named in `ignore_calls`: they are compared with nothing, and hold the gate to `live` as long
+    /// as the pairs of that time count.
     #[serde(default)]
     pub late: u64,
-    /// Where they went: `POST bank/points`.
+    /// Where they went, as `ignore_calls` names them: `POST bank/points`.
     #[serde(default)]
     pub late_to: Vec<String>,
+    /// The same of calls and tunnels that belong to no known request and that a request of this route may have caused,
+    /// because one was compared in the ten minutes before.
+    #[serde(default)]
+    pub of_no_request: u64,
+    /// Where they went.
+    #[serde(default)]
+    pub of_no_request_to: Vec<String>,
     /// The latest calls that were attributed to no request of any route, newest first.
     pub unattributed: Vec<UnattributedCall>,
     /// Where legacy opened tunnels (CONNECT) to, for whatever request: those to which most were opened first, 64 at

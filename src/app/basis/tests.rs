@@ -111,6 +111,56 @@ fn a_changed_part_is_known_by_its_name() {
     assert!(nothing.rules.is_empty() && nothing.parts.values[RULES].contains("class"), "{nothing:?}");
 }
 
+/// The hash of a basis has the names, so evidence goes on where all parts are equal.
+#[test]
+fn the_names_of_path_parameters_are_a_part_only_where_something_reads_them() {
+    let of = |path: &str, rest: &str, reads: &str| {
+        let routes = format!(
+            "routes:\n- {{ id: a, match: {{ method: POST, path: '{path}' }}, legacy: shop, workflow: v{rest} }}\n\
+             - {{ id: make, match: {{ method: POST, path: /o }}, legacy: shop, workflow: w, instance: {{ creates: $.id }} }}\n"
+        );
+        let workflow = format!("workflow: v\nsteps: {{ a: {{ set: '{reads}' }} }}\nrespond: {{ status: 200 }}\n");
+        let mut all = bases(&setup_with(&routes, &workflow), &PlansInForce::default()).into_iter();
+        all.find(|(route, _)| route.as_str() == "a").unwrap().1.parts.hashes
+    };
+    let rule = ", compare: { ignore: [{ path: $.a, when: \"${request.params.x == request.params.y}\" }] }";
+    for (reads, rest) in [("${request.body}", ""), ("${request.params.b}", "")] {
+        assert_eq!(of("/o/{x}/{b}", rest, reads), of("/o/{y}/{b}", rest, reads), "{reads}");
+    }
+    let followers = [("x", "y"), ("y", "x")].map(|(key, other)| {
+        let follows = format!(", instance: {{ follows: make, key: path.{key} }}");
+        of(&format!("/o/{{{key}}}/{{{other}}}"), &follows, "${request.body}")
+    });
+    assert_eq!(followers[0], followers[1]);
+    let by_second = of("/o/{x}/{y}", ", instance: { follows: make, key: path.y }", "${request.body}");
+    assert_ne!(by_second["`instance:`"], followers[0]["`instance:`"]);
+    for (reads, rest) in [("${request.params.x}", ""), ("${request.params}", ""), ("${request.body}", rule)] {
+        let (before, after) = (of("/o/{x}/{y}", rest, reads), of("/o/{y}/{x}", rest, reads));
+        assert_ne!(before[READ_PARAMETERS], after[READ_PARAMETERS], "{reads} {rest}");
+    }
+}
+
+#[test]
+fn what_decides_which_calls_belong_to_a_request_is_part_of_the_basis() {
+    let of = |egress: &str| {
+        let services = format!("services: {{ shop: 'http://127.0.0.1:9' }}\n{egress}");
+        let routes = "routes:\n- { id: a, match: { method: POST, path: /orders }, legacy: shop, workflow: w }\n";
+        let workflow = "workflow: v\nsteps: { a: { set: 1 } }\nrespond: { status: 200 }\n";
+        bases(&setup_of(&services, routes, workflow), &PlansInForce::default()).remove(0).1
+    };
+    let with = |more: &str| of(&format!("egress: {{ listen: 127.0.0.1:8090{more} }}\n"));
+    assert_eq!(of("").hash, with("").hash, "the evidence of earlier versions goes on");
+    assert_eq!(with("").hash, with(", window: 10s").hash);
+    let hashes = [
+        with(""),
+        with(", window: 5s"),
+        with(", correlate: header.x-id"),
+        with(", window: 5s, correlate: header.x-id"),
+    ];
+    let distinct: BTreeSet<&str> = hashes.iter().map(|basis| basis.hash.as_str()).collect();
+    assert_eq!(distinct.len(), hashes.len());
+}
+
 /// A gateway may choose by these names who answers.
 #[test]
 fn the_names_by_which_a_service_is_asked_are_part_of_the_basis() {

@@ -52,6 +52,26 @@ fn egress_shows_the_share_that_was_attributed_and_what_was_not() {
 }
 
 #[test]
+fn egress_shows_the_calls_that_no_pair_shows() {
+    let now = "2026-01-02T03:05:05Z".parse().expect("a time");
+    let plain = egress::text(&view(true, 3), now, Formatter(false));
+    assert!(!plain.contains("no pair shows"), "{plain}");
+    let calls = EgressView {
+        late: 2,
+        late_to: vec!["POST bank/points\u{1b}".into()],
+        of_no_request: 55,
+        of_no_request_to: vec!["POST mail/mails/*".into(), "CONNECT bank".into()],
+        ..view(true, 3)
+    };
+    let text = egress::text(&calls, now, Formatter(false));
+    assert!(text.contains("\n2 calls after the window went to POST bank/points") && !text.contains('\u{1b}'), "{text}");
+    assert!(
+        text.contains("55 calls or tunnels of no known request went to POST mail/mails/*, CONNECT bank,"),
+        "{text}"
+    );
+}
+
+#[test]
 fn egress_shows_where_tunnels_lead_and_that_nobody_sees_what_goes_through_them() {
     let now = "2026-01-02T03:05:05Z".parse().expect("a time");
     let text = egress::text(&view(true, 3), now, Formatter(false));

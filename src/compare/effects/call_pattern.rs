@@ -3,6 +3,7 @@
 use http::Method;
 
 use super::call_template::{VALUE, path_matches};
+use super::path_text::has_dot_segments;
 use crate::problem::{Problems, Site, nearest};
 
 /// A pattern `[METHOD ]SERVICE[/PATH]`; in the path, `*` stands for any one segment.
@@ -48,7 +49,8 @@ impl CallPattern {
         Some(Self { method, target: target.to_ascii_lowercase(), path })
     }
 
-    /// Whether the pattern matches a call to this service or address.
+    /// Whether the pattern matches a call to this service or address. None matches a path with dot segments: the server
+    /// may take `/mail/../b/refunds` for `/b/refunds`.
     pub(super) fn names(&self, service: Option<&str>, authority: &str, method: &Method, path: &str) -> bool {
         let host = || authority.rsplit_once(':').map_or(authority, |(host, _)| host);
         let is_target = match service {
@@ -56,6 +58,7 @@ impl CallPattern {
             None => self.target == authority || self.target == host(),
         };
         is_target
+            && !has_dot_segments(path)
             && self.method.as_ref().is_none_or(|named| named == method)
             && self.path.as_ref().is_none_or(|named| path_matches(named, path))
     }
@@ -83,6 +86,16 @@ mod tests {
         assert!(!named("POST analytics/events/*", Some("analytics"), "POST", "/events"));
         assert!(named("audit.example", None, "POST", "/") && named("audit.example:8443", None, "POST", "/"));
         assert!(!named("audit.example:80", None, "POST", "/"));
+    }
+
+    #[test]
+    fn no_pattern_matches_a_path_with_dot_segments() {
+        for text in ["analytics", "POST analytics", "analytics/*/*/*", "analytics/../b/refunds"] {
+            let pattern = pattern(text).unwrap();
+            for path in ["/../b/refunds", "/%2e%2e/b/refunds", "/mail/../b/refunds", "/mail/%2E./refunds"] {
+                assert!(!pattern.names(Some("analytics"), "a.example", &Method::POST, path), "{text} {path}");
+            }
+        }
     }
 
     #[test]

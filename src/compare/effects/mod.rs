@@ -57,6 +57,8 @@ pub use corresponding::{CorrespondingCall, corresponding_call};
 pub use coverage::{EffectCoverage, IntentCounts, StepCoverage};
 pub use draft::EffectRulesDraft;
 pub(super) use paired::PairedCalls;
-pub use path_text::{any_spelling, authority_of_url, path_of_url, path_without_values, url_without_values};
+pub use path_text::{
+    any_spelling, authority_of_url, has_dot_segments, path_of_url, path_without_values, url_without_values,
+};
 pub(super) use rules::EffectRules;
 pub(super) use unpaired::RunExtent;

@@ -10,6 +10,8 @@ use super::call_template::VALUE;
 const WORD_CHARS_MAX: usize = 24;
 /// The most segments that are shown.
 const SEGMENTS_MAX: usize = 12;
+/// How often a path is percent-decoded to look for dot segments: each server on the way may decode it once more.
+const DECODED_MAX: usize = 4;
 
 /// Derives the template of a path that belongs to no step of the workflow. A segment that is not plainly a word counts
 /// as a value: it may be an id, and may be secret. A word has only letters, `-` and `_`, and no capital after its first
@@ -71,6 +73,24 @@ pub fn any_spelling(path: &str) -> String {
     format!("/{}", segments.join("/"))
 }
 
+/// Whether a server may take a segment of the path for `.` or `..`, so that the path leads elsewhere than it reads:
+/// also percent-encoded (once or several times), with a semicolon behind it, or behind a backslash.
+pub fn has_dot_segments(path: &str) -> bool {
+    let mut path = Cow::Borrowed(path);
+    for _ in 0..DECODED_MAX {
+        let segments = path.split(['/', '\\']).map(|segment| segment.split(';').next().unwrap_or_default());
+        if segments.into_iter().any(|segment| matches!(segment.trim(), "." | "..")) {
+            return true;
+        }
+        let decoded = percent_decode_str(&path).decode_utf8_lossy().into_owned();
+        if decoded == *path {
+            break;
+        }
+        path = Cow::Owned(decoded);
+    }
+    false
+}
+
 /// A path in which only the characters are encoded that must be, with capital letters (RFC 3986, 6.2.2).
 pub(super) fn normal_encoding(path: &str) -> Cow<'_, str> {
     let mut rest = path;
@@ -123,6 +143,27 @@ mod tests {
             ("/ä%é%41", "/ä%éA"),
         ] {
             assert_eq!(normal_encoding(path), normal);
+        }
+    }
+
+    #[test]
+    fn dot_segments_are_found_in_each_spelling() {
+        for path in [
+            "/mail/../b",
+            "/mail/./b",
+            "/mail/..",
+            "/mail/%2e%2E/b",
+            "/mail/.%2e/b",
+            "/mail%2f..%2Fb",
+            "/mail/%252e%252e/b",
+            "/mail/..;a=1/b",
+            "/mail\\..\\b",
+            "/mail/%5c..%5cb",
+        ] {
+            assert!(has_dot_segments(path), "{path}");
+        }
+        for path in ["/mail/...", "/mail/a..b", "/.well-known/x", "/v1.2/..a", "/100%", "/a%2eb", "", "/"] {
+            assert!(!has_dot_segments(path), "{path}");
         }
     }
 

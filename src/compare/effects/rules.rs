@@ -10,7 +10,7 @@ use super::call::{Call, EngineCall};
 use super::call_pattern::CallPattern;
 use super::call_template::{CallRole, CallTemplate};
 use super::draft::EffectRulesDraft;
-use super::path_text::path_of_url;
+use super::path_text::{has_dot_segments, path_of_url};
 use crate::compare::body_rules::{
     self, BodyRules, BodyRulesDraft, IgnoredName, RuleId, RuleTexts, compared_header, header,
 };
@@ -214,9 +214,10 @@ impl EffectRules {
                 Some(step) => template.role != CallRole::Private || self.of(step).is_made_by_both,
                 None => true,
             };
-            // One that fits any path says nothing of where the engine calls.
-            let is_named = !template.fits_any_path();
-            may_be_legacys && is_named && service == Some(&template.service) && template.matches(method, path)
+            // One that fits any path says nothing of where the engine calls. A path with dot segments may lead
+            // elsewhere.
+            let is_named = !template.fits_any_path() && template.matches(method, path) && !has_dot_segments(path);
+            may_be_legacys && is_named && service == Some(&template.service)
         };
         self.templates.iter().any(is_made) || self.ignores_call(service, authority, method, path)
     }

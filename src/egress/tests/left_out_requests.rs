@@ -37,12 +37,6 @@ impl LeftOut {
     }
 }
 
-impl TestAttribution {
-    fn late(&self) -> u64 {
-        self.attribution.report(&ROUTE.into()).late.calls()
-    }
-}
-
 #[test]
 fn a_late_call_of_a_request_that_was_left_out_is_not_given_to_a_later_one() {
     for is_evicted in [false, true] {

@@ -4,6 +4,7 @@ mod left_out_requests;
 mod open_calls;
 mod properties;
 mod rules;
+mod uncompared_calls;
 mod uncompared_requests;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,6 +18,7 @@ use super::{Attribution, AttributionSettings, Correlate, EffectOutcome};
 use crate::compare::{Body, Effect};
 use crate::exchange::{
     EffectObserver, EffectRegistry, EffectWatch, RequestCopy, RequestEffects, RequestToWatch, SentBody,
+    UncomparedCalls, UncomparedReason,
 };
 use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_LISTED_CALLS_MAX, EGRESS_OPEN_CALLS_MAX, Limits};
 use crate::names::RouteId;
@@ -54,6 +56,8 @@ struct TestAttribution {
     attribution: Attribution,
     now_us: Arc<AtomicU64>,
     calls: AtomicU64,
+    /// What was taken so far of the calls that no pair shows.
+    taken: Mutex<Vec<UncomparedCalls>>,
 }
 
 const ROUTE: &str = "orders.create";
@@ -68,7 +72,7 @@ impl TestAttribution {
         let now_us = Arc::new(AtomicU64::new(1));
         let clock = now_us.clone();
         let attribution = Attribution::with_clock(settings, &limits, move || clock.load(Relaxed));
-        Self { attribution, now_us, calls: AtomicU64::new(0) }
+        Self { attribution, now_us, calls: AtomicU64::new(0), taken: Mutex::default() }
     }
     fn pass(&self, time: Duration) {
         self.now_us.fetch_add(u64::try_from(time.as_micros()).unwrap(), Relaxed);
@@ -219,7 +223,7 @@ fn a_late_call_is_not_given_to_a_later_request() {
         drop(test.watch(&[("traceparent", &sent), ("x-id", "a")], None).unwrap());
         test.pass(Duration::from_secs(11));
         let later = test.watch(&[("traceparent", &next), ("x-id", "a")], None).unwrap();
-        let late = || test.attribution.report(&ROUTE.into()).late.calls();
+        let late = || test.late();
         test.call(&[("traceparent", &sent)], "it hands on the field of the first request");
         assert_eq!((later.effects().len(), later.effects().gaps(), late()), (0, 0, 1), "{correlate}");
         test.call(&[("traceparent", &child(trace))], "of either");
@@ -250,23 +254,23 @@ fn a_call_that_names_a_request_whose_window_is_over_counts_as_late_for_its_route
         let sent = value(trace);
         drop(test.watch(&[("traceparent", &sent), ("x-id", "a")], None).unwrap());
         test.pass(Duration::from_secs(10));
-        let late = || test.attribution.report(&ROUTE.into()).late;
         test.call(&[(names.0, &names.1)], "in time");
-        assert_eq!(late().calls(), 0);
+        assert_eq!(test.late(), 0);
         test.pass(Duration::from_secs(1));
         test.call(&[(names.0, &names.1)], "late");
         test.pass(Duration::from_secs(60));
         test.call(&[(names.0, &names.1)], "later");
         test.call(&[], "of nobody");
-        assert_eq!(late().calls(), 2, "{correlate}");
-        assert_eq!(late().targets[0].to.to_string(), "POST bank/charges");
+        assert_eq!(test.late(), 2, "{correlate}");
+        assert_eq!(test.taken.lock().unwrap()[0].to.as_ref().unwrap().to_string(), "POST bank/charges");
         assert_eq!(test.outcomes(), (1, 0, 3), "all of them are counted and listed");
-        assert_eq!(test.attribution.report(&"other".into()).late.calls(), 0);
+        assert_eq!(test.no_pair_shows("other", UncomparedReason::Late), 0);
         let wider = AttributionSettings { window: Duration::from_secs(90), ..AttributionSettings::default() };
         test.attribution.set(wider);
-        assert_eq!(late().calls(), 0, "with another window they may be in time");
-        test.call(&[(names.0, &names.1)], "of a request under the earlier window");
-        assert_eq!(late().calls(), 0);
+        let of_nobody = || test.no_pair_shows(ROUTE, UncomparedReason::NoKnownRequest);
+        assert_eq!(of_nobody(), 1);
+        test.call(&[(names.0, &names.1)], "with another window it may be in time");
+        assert_eq!((test.late(), of_nobody()), (2, 2));
     }
 }
 

@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::evidence::basis::{LEGACY_ADDRESS, PLAN_IN_FORCE, RULES};
+use crate::evidence::part_names::{
+    LANGUAGE_VERSION, LEGACY_ADDRESS, MATCH, PLAN_IN_FORCE, READ_PARAMETERS, RULES, service_part, workflow_part,
+};
+use crate::evidence::rule_changes::EARLIER_MAX;
 use crate::evidence::{GuardStop, RepliesOfLegacy, WantedPairs};
 
 fn basis(workflow: &str, rules: &str) -> EvidenceBasis {
@@ -216,4 +219,52 @@ fn a_candidate_stays_stopped_until_what_it_answers_may_have_changed() {
     assert_eq!(found(with_legacy("b", "1", "s")), stop, "or legacy moved");
     assert_eq!(found(with_legacy("b", "2", "s")), None, "another workflow");
     assert_eq!(found(with_legacy("a", "1", "s")), stop, "the change was taken back");
+}
+
+/// The names of path parameters are part of the hash of a basis, and of no part unless something reads them.
+#[test]
+fn the_evidence_goes_on_if_only_names_change_that_nothing_reads() {
+    let mut counters = Counters::default();
+    let named = |name: &str| EvidenceBasis { hash: format!("{name} 1 a"), ..basis("1", "a") };
+    counted(&mut counters, &named("o0"), 8, 3);
+    assert_eq!(counters.set_basis(2, &named("o1"), Timestamp::UNIX_EPOCH), None);
+    assert_eq!((counters.evidence.pairs(), counters.evidence.mismatched, counters.generation), (8, 3, 0));
+    assert_eq!(counters.basis.as_deref(), Some("o1 1 a"));
+    // Of evidence of an earlier version it is not known what the parts were.
+    counters.parts = BasisParts::default();
+    assert!(counters.set_basis(3, &named("o2"), Timestamp::UNIX_EPOCH).is_some());
+    assert_eq!(counters.evidence.pairs(), 0);
+}
+
+/// Each of them starts the evidence from zero, so that it can be repeated until no pair happens to differ.
+#[test]
+fn a_change_of_anything_but_a_plan_counts_like_one_of_the_rules() {
+    let of = |parts: &[(&str, &str)]| {
+        let parts: BTreeMap<String, String> =
+            parts.iter().map(|(name, hash)| ((*name).into(), (*hash).into())).collect();
+        let parts = BasisParts { hashes: parts, values: BTreeMap::new() };
+        EvidenceBasis { hash: format!("{:?}", parts.hashes), parts, ..EvidenceBasis::default() }
+    };
+    let (service, workflow) = (service_part("bank"), workflow_part("w"));
+    let (service, workflow) = (service.as_str(), workflow.as_str());
+    let (of_rules, of_plan) = (1, 0);
+    for (before, after, counts) in [
+        (of(&[(MATCH, "a"), ("w", "1")]), of(&[(MATCH, "b"), ("w", "1")]), of_rules),
+        (of(&[("`instance:`", "a")]), of(&[("`instance:`", "b")]), of_rules),
+        (of(&[(service, "a")]), of(&[(service, "b")]), of_rules),
+        (of(&[(workflow, "a"), (MATCH, "a")]), of(&[(workflow, "b"), (MATCH, "b")]), of_rules),
+        (of(&[(workflow, "a")]), of(&[(workflow, "b")]), of_plan),
+        // The changed workflow makes another call.
+        (of(&[(workflow, "a")]), of(&[(workflow, "b"), (service, "a")]), of_plan),
+        (of(&[(workflow, "a")]), of(&[(workflow, "b"), (READ_PARAMETERS, "a")]), of_plan),
+        (of(&[(READ_PARAMETERS, "a")]), of(&[(READ_PARAMETERS, "b")]), of_rules),
+        (of(&[(LANGUAGE_VERSION, "a")]), of(&[(LANGUAGE_VERSION, "b")]), of_plan),
+        (of(&[(PLAN_IN_FORCE, "a")]), of(&[(PLAN_IN_FORCE, "b")]), of_plan),
+    ] {
+        let mut counters = Counters::default();
+        counted(&mut counters, &before, 8, 1);
+        counted(&mut counters, &after, 0, 0);
+        assert_eq!(counters.evidence.rule_changes_after_differences(), counts, "{before:?} {after:?}");
+        assert_eq!(counters.evidence.pairs(), 0);
+    }
 }

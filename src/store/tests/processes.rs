@@ -9,8 +9,9 @@ use crate::store::ProcessRecord;
 #[tokio::test]
 async fn each_process_sees_what_the_living_ones_say_about_themselves() {
     let Some(database) = StoreKind::Postgres.is_installed().then(|| shared().unwrap().database()) else { return };
-    let open = async || -> StoreHandle {
-        Arc::new(PostgresStore::open(&Secret::new(database.url()), None, &Limits::default()).await.unwrap())
+    let open = async || {
+        let store = PostgresStore::open(&Secret::new(database.url()), None, &Limits::default()).await.unwrap();
+        Arc::new(store) as StoreHandle
     };
     let (one, two) = (open().await, open().await);
     let record = |pid| ProcessRecord { host: "a".into(), pid, edition: "e".into(), ..ProcessRecord::default() };

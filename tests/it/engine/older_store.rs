@@ -178,7 +178,7 @@ async fn the_upgrade_of_an_older_store_shows_progress_and_survives_kills() {
     test.allowed.crashes += 2;
     test.restart().await;
     let log = test.pointsman.log();
-    assert!(log.contains("the store has tables of version 6 and is upgraded to version 18 now: about"), "{log}");
+    assert!(log.contains("the store has tables of version 6 and is upgraded to version 19 now: about"), "{log}");
     assert!(log.contains(&format!("about {total} events are moved")), "{log}");
     let checked = test.cli(&["store", "check", "--store", &test.start.store, "--json"]).await;
     let checked: Value = serde_json::from_str(&checked).expect("JSON");

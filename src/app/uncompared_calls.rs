@@ -1,0 +1,103 @@
+//! The calls by legacy that no pair shows: puts them into the evidence of their routes, and holds the gate to `live` of
+//! a route while there are some that the workflow does not make and `ignore_calls` does not name. A workflow without
+//! them looks right.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::egress::Attribution;
+use crate::evidence::{Evidence, UncomparedCallCounts, UncomparedTarget, UncomparedTargets};
+use crate::exchange::CallTarget;
+use crate::flag::{Route, State};
+use crate::ladder::{GateCondition, Unmet};
+use crate::names::RouteId;
+use crate::shadow::RulesInForce;
+
+/// The most targets that a sentence names.
+const NAMED_MAX: usize = 8;
+
+/// The calls by legacy that no pair shows.
+pub(super) struct UncomparedCallsGate {
+    pub(super) rules: RulesInForce,
+    pub(super) evidence: Arc<Evidence>,
+    pub(super) attribution: Attribution,
+    /// Locked while calls are put into the evidence, so that a gate finds those that were taken out meanwhile.
+    pub(super) taking: Mutex<()>,
+}
+
+/// Of such calls those that hold the gate.
+struct Holding {
+    calls: u64,
+    /// Where they went, as lines of `ignore_calls`.
+    to: String,
+    /// When the first one ended.
+    first: Timestamp,
+}
+
+impl UncomparedCallsGate {
+    /// Puts the calls that no pair shows into the evidence.
+    pub(super) fn update_evidence(&self) {
+        let _one_at_a_time = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        for calls in self.attribution.take_uncompared() {
+            self.evidence.count_uncompared(&calls, &|to| self.is_expected(&calls.route, to));
+        }
+    }
+
+    /// Whether the workflow of the route makes such a call, or its rules ignore it.
+    fn is_expected(&self, route: &RouteId, to: &CallTarget) -> bool {
+        let CallTarget { service, authority, method, path } = to;
+        self.rules
+            .load()
+            .get(route)
+            .is_some_and(|rules| rules.is_expected_call(service.as_ref(), authority, method, path))
+    }
+
+    fn holding(&self, route: &RouteId, targets: &UncomparedTargets) -> Option<Holding> {
+        let is_expected = |target: &&UncomparedTarget| target.target().is_some_and(|to| self.is_expected(route, &to));
+        let unexpected: Vec<&UncomparedTarget> = targets.listed.iter().filter(|target| !is_expected(target)).collect();
+        let named = unexpected.iter().take(NAMED_MAX).map(|target| format!("`{}`", target.pattern()));
+        let mut to: Vec<String> = named.collect();
+        match unexpected.len().saturating_sub(NAMED_MAX) {
+            0 => {}
+            more => to.push(format!("{more} more targets (`evidence.uncompared_calls` in the API)")),
+        }
+        // What the unlisted ones were is not known.
+        if targets.others > 0 {
+            to.push(format!("{} calls to targets that are not listed", targets.others));
+        }
+        // As of the first one: a flip by force after that overrides it for good.
+        let first = unexpected.iter().map(|target| target.first).chain(targets.others_since).min()?;
+        let calls = unexpected.iter().map(|target| target.calls).sum::<u64>() + targets.others;
+        Some(Holding { calls, to: to.join(", "), first })
+    }
+}
+
+impl GateCondition for UncomparedCallsGate {
+    fn unmet(&self, route: &Route, _from: State, to: State) -> Vec<Unmet> {
+        if to != State::Live || !route.promote.effects_compared {
+            return Vec::new();
+        }
+        self.update_evidence();
+        let UncomparedCallCounts { late, of_no_request } = self.evidence.uncompared_calls(&route.id);
+        let late = self.holding(&route.id, &late).map(|Holding { calls, to, first }| Unmet {
+            why: format!(
+                "legacy made {calls} calls for requests of this route after `egress.window` was over, which no pair shows \
+                 and the workflow does not make ({to}): raise the window, or name in `compare.ignore_calls` those that \
+                 are never for the route"
+            ),
+            since: Some(first),
+        });
+        let of_no_request = self.holding(&route.id, &of_no_request).map(|Holding { calls, to, first }| Unmet {
+            why: format!(
+                "legacy made {calls} calls or tunnels that may have changed something, belong to no known request and may \
+                 be for requests of this route, which no pair shows and the workflow does not make ({to}): name in \
+                 `compare.ignore_calls` those that are never for the route, such as jobs of legacy and calls of other \
+                 routes; if they are for it, add them to the workflow, or have legacy send with each call the request's \
+                 `traceparent`, or what `egress.correlate` names"
+            ),
+            since: Some(first),
+        });
+        late.into_iter().chain(of_no_request).collect()
+    }
+}

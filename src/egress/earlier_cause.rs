@@ -1,0 +1,70 @@
+//! For which requests a call may be that is attributed to none: requests whose window is over.
+
+use std::collections::BTreeSet;
+
+use super::call_traces::CallTraces;
+use super::index::Index;
+use super::key::Key;
+use super::late_calls::EarlierRequests;
+use crate::compare::Effect;
+use crate::names::RouteId;
+use crate::traces::TraceContext;
+
+/// For which requests a call may be that was attributed to none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum EarlierCause {
+    /// For compared ones of these routes, whose window is over.
+    Late(Vec<RouteId>),
+    /// For ones that were not compared, or were left out because there was no room.
+    NoComparedRequest,
+    /// That is not known.
+    Unknown,
+}
+
+impl Index {
+    /// For which requests a call may be that was attributed to none.
+    pub(super) fn cause_of_unattributed(
+        &self,
+        effect: &Effect,
+        now_us: u64,
+        earlier: &EarlierRequests,
+    ) -> EarlierCause {
+        let key = self.key_of(effect);
+        let traces = CallTraces::of(&effect.headers);
+        // With several different fields it may be for the request of any.
+        let mut sent: Vec<Option<TraceContext>> = traces.all().map(Some).collect();
+        if sent.is_empty() {
+            sent.push(None);
+        }
+        if sent.iter().any(|sent| earlier.may_be_in_time(*sent, key, now_us)) {
+            return EarlierCause::NoComparedRequest;
+        }
+        let of_fields = sent.into_iter().map(|sent| self.routes_of_late(sent, key, now_us, earlier));
+        let found: Vec<Option<Vec<RouteId>>> = of_fields.collect();
+        let are_all_known = found.iter().all(Option::is_some);
+        let routes: BTreeSet<RouteId> = found.into_iter().flatten().flatten().collect();
+        match (routes.is_empty(), are_all_known) {
+            (false, _) => EarlierCause::Late(routes.into_iter().collect()),
+            (true, true) => EarlierCause::NoComparedRequest,
+            (true, false) => EarlierCause::Unknown,
+        }
+    }
+
+    /// The routes of compared requests in this trace, or with this key, whose window is over; none if only requests
+    /// that were not compared are; `None` if no requests are.
+    fn routes_of_late(
+        &self,
+        sent: Option<TraceContext>,
+        key: Option<Key>,
+        now_us: u64,
+        earlier: &EarlierRequests,
+    ) -> Option<Vec<RouteId>> {
+        let routes = earlier.routes_of(sent, key);
+        if let Some(routes) = routes.filter(|routes| !routes.is_empty()) {
+            return Some(routes.to_vec());
+        }
+        let over = self.over_with(sent, key, now_us);
+        let of_last = over.iter().filter_map(|watched| watched.route.clone()).next_back();
+        (routes.is_some() || !over.is_empty()).then(|| of_last.into_iter().collect())
+    }
+}

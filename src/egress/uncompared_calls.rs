@@ -1,0 +1,219 @@
+//! Calls by legacy that may have changed something and that no pair shows, until somebody takes them: late ones, those
+//! of no known request, and tunnels.
+//!
+//! A call of no known request may be for any request that was compared not long before it ended: a queue of legacy is
+//! slower than the request, and no pair need be under way then. So it is taken for each route that had such a request.
+//!
+//! Always true: what is kept is bounded. Where there is no more room for targets, those that differ only in values of
+//! the path are counted together; beyond that, only the number of calls is known.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use metrics::counter;
+
+use crate::clock;
+use crate::exchange::{CallTarget, UncomparedCalls, UncomparedReason};
+use crate::limits::EGRESS_UNATTRIBUTED_WRITES_MAX;
+use crate::names::RouteId;
+
+/// For how long after a request was compared calls of no known request may be for it, in microseconds. So long after
+/// the last compared request calls are observed.
+pub(super) const MAY_BE_CAUSED_US: u64 = 600_000_000;
+
+/// The calls that were not taken yet.
+#[derive(Default)]
+pub(super) struct UntakenCalls(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    late: Targets<RouteId>,
+    /// Those of no known request; the routes are found when they are taken.
+    of_nobody: Targets<()>,
+}
+
+/// The calls to each target, by what they are counted for.
+struct Targets<K> {
+    listed: HashMap<(K, Arc<CallTarget>), Calls>,
+    /// Those to targets that found no room.
+    others: HashMap<K, Calls>,
+}
+
+#[derive(Clone, Copy)]
+struct Calls {
+    number: u64,
+    first: Timestamp,
+    /// They began when the requests with a number below this one had been announced.
+    before: u64,
+}
+
+impl<K> Default for Targets<K> {
+    fn default() -> Self {
+        Self { listed: HashMap::new(), others: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash> Targets<K> {
+    fn note(&mut self, of: K, to: &Arc<CallTarget>, before: u64) {
+        self.of(of, to, before).number += 1;
+    }
+
+    fn of(&mut self, of: K, to: &Arc<CallTarget>, before: u64) -> &mut Calls {
+        let mut key = (of, to.clone());
+        let mut has_room = self.listed.len() < EGRESS_UNATTRIBUTED_WRITES_MAX || self.listed.contains_key(&key);
+        if !has_room {
+            key.1 = Arc::new(to.without_values());
+            // As many again of these.
+            has_room = self.listed.len() < 2 * EGRESS_UNATTRIBUTED_WRITES_MAX || self.listed.contains_key(&key);
+        }
+        let calls = match has_room {
+            true => self.listed.entry(key).or_insert_with(Calls::none),
+            false => self.others.entry(key.0).or_insert_with(Calls::none),
+        };
+        calls.before = calls.before.max(before);
+        calls
+    }
+
+    /// All of them, without a target for those that found no room.
+    fn into_all(self) -> impl Iterator<Item = (K, Option<Arc<CallTarget>>, Calls)> {
+        let listed = self.listed.into_iter().map(|((of, to), calls)| (of, Some(to), calls));
+        listed.chain(self.others.into_iter().map(|(of, calls)| (of, None, calls)))
+    }
+}
+
+impl Calls {
+    fn none() -> Self {
+        Self { number: 0, first: clock::now(), before: 0 }
+    }
+}
+
+impl UntakenCalls {
+    /// A call of a request of this route ended after the request's window.
+    pub(super) fn note_late(&self, route: &RouteId, to: &Arc<CallTarget>) {
+        counter!("pointsman_effects_not_judged_total", "route" => route.to_string(), "reason" => "late").increment(1);
+        self.lock().late.note(route.clone(), to, u64::MAX);
+    }
+
+    /// A call of no known request ended, or a tunnel was opened. It began when the requests below `before` had been
+    /// announced.
+    pub(super) fn note_of_nobody(&self, to: &Arc<CallTarget>, before: u64) {
+        self.lock().of_nobody.note((), to, before);
+    }
+
+    /// A tunnel is still open; `None` if its target is not known.
+    pub(super) fn note_tunnel(&self, to: Option<&Arc<CallTarget>>) {
+        let mut state = self.lock();
+        let calls = match to {
+            Some(to) => state.of_nobody.of((), to, u64::MAX),
+            None => state.of_nobody.others.entry(()).or_insert_with(Calls::none),
+        };
+        calls.before = u64::MAX;
+    }
+
+    /// Takes all of them out.
+    pub(super) fn take(&self, routes: &RecentRoutes) -> Vec<UncomparedCalls> {
+        let State { late, of_nobody } = std::mem::take(&mut *self.lock());
+        let late = late.into_all().map(|(route, to, calls)| calls.of(route, to, UncomparedReason::Late));
+        let of_nobody = of_nobody.into_all().flat_map(|((), to, calls)| {
+            let may_be_of = routes.0.iter().filter(move |(_, route)| route.first < calls.before);
+            may_be_of.map(move |(route, _)| calls.of(route.clone(), to.clone(), UncomparedReason::NoKnownRequest))
+        });
+        late.chain(of_nobody).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Calls {
+    fn of(self, route: RouteId, to: Option<Arc<CallTarget>>, reason: UncomparedReason) -> UncomparedCalls {
+        UncomparedCalls { route, to, reason, calls: self.number, first: self.first }
+    }
+}
+
+/// The routes that had compared requests not long ago.
+#[derive(Default)]
+pub(super) struct RecentRoutes(HashMap<RouteId, RecentRoute>);
+
+#[derive(Clone, Copy)]
+struct RecentRoute {
+    /// The number of the first of these requests.
+    first: u64,
+    /// When the last one came, in microseconds.
+    last_us: u64,
+}
+
+impl RecentRoutes {
+    /// A request with this number was compared, or several, of which this is the smallest number.
+    pub(super) fn add(&mut self, route: &RouteId, number: u64, now_us: u64) {
+        let none = RecentRoute { first: number, last_us: now_us };
+        let known = self.0.entry(route.clone()).or_insert(none);
+        (known.first, known.last_us) = (known.first.min(number), known.last_us.max(now_us));
+    }
+
+    /// Forgets routes whose last request is too long ago to have caused a call that ends now.
+    pub(super) fn forget_old(&mut self, now_us: u64) {
+        self.0.retain(|_, route| now_us.saturating_sub(route.last_us) <= MAY_BE_CAUSED_US);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    fn to(path: &str) -> Arc<CallTarget> {
+        let authority = "bank.test".to_owned();
+        Arc::new(CallTarget { service: None, authority, method: Method::POST, path: path.to_owned() })
+    }
+
+    fn shown(taken: Vec<UncomparedCalls>) -> Vec<String> {
+        let target = |to: &CallTarget| format!("{}{}", to.authority, to.path);
+        let mut all: Vec<String> = taken
+            .iter()
+            .map(|of| {
+                let to = of.to.as_deref().map_or_else(|| "?".to_owned(), target);
+                format!("{} {:?} {to} {}", of.route, of.reason, of.calls)
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn a_call_of_no_known_request_is_taken_for_each_route_with_a_request_before_it_and_not_long_ago() {
+        let (calls, mut routes) = (UntakenCalls::default(), RecentRoutes::default());
+        routes.add(&"old".into(), 1, 5);
+        routes.add(&"orders".into(), 2, 6 + MAY_BE_CAUSED_US);
+        routes.add(&"later".into(), 3, 6 + MAY_BE_CAUSED_US);
+        routes.forget_old(6 + MAY_BE_CAUSED_US);
+        calls.note_of_nobody(&to("/mails"), 3);
+        calls.note_of_nobody(&to("/mails"), 3);
+        calls.note_late(&"old".into(), &to("/points"));
+        assert_eq!(
+            shown(calls.take(&routes)),
+            ["old Late bank.test/points 1", "orders NoKnownRequest bank.test/mails 2"]
+        );
+        assert_eq!(shown(calls.take(&routes)), [""; 0], "taken once");
+    }
+
+    #[test]
+    fn where_there_is_no_more_room_targets_of_one_kind_are_counted_together_and_then_calls() {
+        let (calls, mut routes) = (UntakenCalls::default(), RecentRoutes::default());
+        routes.add(&"orders".into(), 0, 1);
+        let max = EGRESS_UNATTRIBUTED_WRITES_MAX;
+        (0..max + 5).for_each(|n| calls.note_of_nobody(&to(&format!("/mails/{n}")), 9));
+        let taken = calls.take(&routes);
+        let kind = taken.iter().find(|of| of.to.as_ref().is_some_and(|to| to.path == "/mails/{}"));
+        assert_eq!((taken.len(), kind.map(|of| of.calls)), (max + 1, Some(5)));
+        let word = |n: usize| -> String { format!("{n:04}").bytes().map(|digit| char::from(digit + 49)).collect() };
+        (0..2 * max + 7).for_each(|n| calls.note_of_nobody(&to(&format!("/{}", word(n))), 9));
+        let taken = calls.take(&routes);
+        let others = taken.iter().find(|of| of.to.is_none());
+        assert_eq!((taken.len(), others.map(|of| of.calls)), (2 * max + 1, Some(7)));
+    }
+}

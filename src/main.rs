@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     cli::main(&ProcessCommands {
         serve,
         demo,
+        sample_services: pointsman::app::sample_services,
         store_check: pointsman::app::store_check,
         store_backup: pointsman::app::store_backup,
     })

@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::activation;
@@ -12,13 +14,17 @@ use super::memory;
 use super::process::{App, StartOptions};
 use super::running::{Ended, RemainingConnections};
 use super::runtimes::{admin_runtime, engine_runtime, runtime};
+use super::service_manager;
 use super::signals::Signals;
 use super::sockets::GivenSockets;
-use crate::cli;
+use crate::cli::{self, SampleServices};
 use crate::clock;
 use crate::config::Overrides;
-use crate::demo::{DemoOptions, Product};
+use crate::demo::{DemoOptions, Latency, Legacy, OutsideWorld, Product};
 use crate::traces;
+
+/// Determines the latencies of the sample services.
+const SAMPLE_LATENCY_SEED: u64 = 20_261_129;
 
 /// Refuses a machine's clock before 1970: neither the ids of runs nor HTTP's `Date` can express such a time. Checking
 /// at the start is enough, since the kernel refuses to set the clock to such a time.
@@ -63,6 +69,9 @@ pub fn serve(flags: PathBuf, overrides: Overrides, takes_over: bool) -> anyhow::
         let start = options(given, takes_over, None, RemainingConnections::default());
         let mut app = App::start(start, signals, engine.handle(), admin.handle()).await?;
         print_addresses(&app);
+        service_manager::notify_ready(&app.listen, app.admin);
+        let pools = |app: &App| app.pools([engine.handle(), admin.handle()]);
+        let mut watchdog = service_manager::watch_pools(pools(&app));
         tokio::spawn(memory::unmap_program_after_start());
         loop {
             let files = app.files();
@@ -74,6 +83,9 @@ pub fn serve(flags: PathBuf, overrides: Overrides, takes_over: bool) -> anyhow::
                 Ended::SuccessorLost(sockets, remaining) => {
                     let restart = options(sockets, false, Some(files.load_full()), remaining);
                     app = App::start(restart, Signals::handle()?, engine.handle(), admin.handle()).await?;
+                    // The old task goes on until here: pools that were shut down do not stop it.
+                    let earlier = std::mem::replace(&mut watchdog, service_manager::watch_pools(pools(&app)));
+                    earlier.iter().for_each(JoinHandle::abort);
                 }
             }
         }
@@ -94,6 +106,7 @@ fn stop_on_signal() -> anyhow::Result<CancellationToken> {
             _ = int.recv() => {}
         }
         tracing::info!("stopping: requests finish, then the shadow queue, then runs");
+        service_manager::notify_stopping();
         cancelled.cancel();
     });
     Ok(stop)
@@ -148,4 +161,22 @@ pub fn demo(exit: bool) -> anyhow::Result<()> {
     }))?;
     anyhow::ensure!(promises_held, "a promise was broken; the lines above say which");
     Ok(())
+}
+
+/// `pointsman demo --services`: serves the sample services until SIGTERM, SIGQUIT or SIGINT. Prints their addresses to
+/// stdout, as one JSON line.
+///
+/// # Errors
+/// An address is not available.
+pub fn sample_services(addresses: SampleServices) -> anyhow::Result<()> {
+    runtime()?.block_on(async {
+        let stop = stop_on_signal()?;
+        let latency = Latency::new(1.0, SAMPLE_LATENCY_SEED);
+        let world = OutsideWorld::start(addresses.world, latency.clone()).await.context("serving what legacy calls")?;
+        let legacy = Legacy::start(addresses.legacy, &world.url(), latency).await.context("serving legacy")?;
+        let line = serde_json::json!({ "legacy": legacy.address().to_string(), "world": world.url() });
+        let _ = writeln!(std::io::stdout(), "{line}"); // a closed stdout is no error
+        stop.cancelled().await;
+        Ok(())
+    })
 }

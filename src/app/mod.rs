@@ -53,6 +53,7 @@ mod retention;
 mod running;
 mod runtimes;
 mod service_callers;
+mod service_manager;
 mod services;
 mod signals;
 mod sockets;
@@ -67,7 +68,7 @@ mod twins;
 mod uncompared_calls;
 mod zero_counters;
 
-pub use commands::{demo, serve};
+pub use commands::{demo, sample_services, serve};
 pub use process::{App, StartOptions};
 pub use rehearsal_report::{RehearsalReport, RehearsedGroup, RehearsedRoute};
 pub use rehearse::{Capture, RehearsalFiles};

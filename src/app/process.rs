@@ -62,6 +62,8 @@ pub struct App {
     pub egress: Option<SocketAddr>,
     /// The files in force.
     files: Arc<ArcSwap<Loaded>>,
+    /// The runtimes that serve the connections of clients.
+    worker_runtimes: Vec<Handle>,
     stop: CancellationToken,
     ended: JoinHandle<Ended>,
 }
@@ -150,6 +152,7 @@ impl App {
         let (listen, egress) = (client_proxy.listen.clone(), client_proxy.egress.as_ref().map(|egress| egress.address));
         tracing::info!(?listen, %admin, "listening");
         let limits = setup.limits.clone();
+        let worker_runtimes = client_proxy.worker_runtimes.clone();
         let (successors, mut client_proxy) = (Successors::listen(&setup.settings, &client_proxy), client_proxy);
         client_proxy.connect(&parts);
         client_proxy.accept();
@@ -170,7 +173,7 @@ impl App {
             successors,
             succession,
         };
-        Ok(Self { listen, admin, api, egress, files, stop, ended: tokio::spawn(running.run()) })
+        Ok(Self { listen, admin, api, egress, files, worker_runtimes, stop, ended: tokio::spawn(running.run()) })
     }
 
     /// A token that stops the process when it is cancelled.
@@ -189,6 +192,11 @@ impl App {
     /// The files in force, with which a process that starts again begins.
     pub fn files(&self) -> Arc<ArcSwap<Loaded>> {
         self.files.clone()
+    }
+
+    /// The thread pools of the process: those that serve connections of clients, and these.
+    pub(super) fn pools(&self, others: [&Handle; 2]) -> Vec<Handle> {
+        self.worker_runtimes.iter().chain(others).cloned().collect()
     }
 
     /// Stops accepting, lets requests, the shadow queue and runs finish within their bounds, and ends.

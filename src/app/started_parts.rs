@@ -24,7 +24,7 @@ use super::signals::Signals;
 use super::succession::status::SuccessionStatus;
 use super::{
     background, file_entries, instances, kept_plan_callers, memory, process_status, rejudging, retention,
-    service_callers, services, time,
+    service_callers, service_manager, services, time,
 };
 use crate::access_log::AccessLog;
 use crate::admin::{self, AdminParts, CallersOfService, RouteTraffic, RulesOfRoute};
@@ -102,7 +102,6 @@ impl StartingParts<'_> {
         let (watch, readings) =
             FlagFileWatcher::start(&flags, overrides, hash, referenced_files, WatchTiming::default())
                 .context("watching the flag files")?;
-        watch.reload_on_hangup(signals.hangups);
         let parts = {
             let (setup, flags, addresses) = (setup.clone(), client_proxy.flags.clone(), client_proxy.addresses.clone());
             let attribution = client_proxy.attribution.clone();
@@ -248,6 +247,7 @@ impl StartingParts<'_> {
         let (recorder, newest_flip) = (parts.recorder.clone(), parts.ladder.newest_flip());
         tasks.push(admin.spawn(async move { recorder.run(newest_flip).await }));
         tasks.extend(adopting);
+        let hangup_requests = reload_requests.clone();
         tasks.push(engine.spawn(background::reload(
             parts.clone(),
             setup.clone(),
@@ -264,6 +264,7 @@ impl StartingParts<'_> {
             },
             readings,
         )));
+        tasks.push(engine.spawn(service_manager::reload_on_hangup(signals.hangups, hangup_requests)));
         tasks.push(engine.spawn(reopen_on_signal(signals.reopens, client_proxy.access_log.clone())));
         tasks.push(engine.spawn(background::apply_files_again(parts.clone(), client_proxy.reload_lock.clone())));
         tasks.push(engine.spawn(background::guard_candidates(parts.clone(), client_proxy.reload_lock.clone())));

@@ -22,6 +22,8 @@ use crate::admin::types::ApiProblem;
 
 /// How long a request may take, from connecting to the last byte; for a stream, to the head of the response.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a probe may take: less than what supervisors allow a check.
+const PROBE_TIME_MAX: Duration = Duration::from_secs(2);
 /// After this time a command says what it waits for.
 const SHOWN_AFTER: Duration = Duration::from_millis(1_500);
 /// A stream sends heartbeats: without any byte for this long it is broken.
@@ -112,6 +114,15 @@ impl Client {
     /// GET; returns the response as `T` and as raw JSON.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<(T, Value), CallError> {
         self.call(Method::GET, path, None, &[])
+    }
+
+    /// GET of a probe, which is answered as text: whether the status is 2xx, and the text.
+    pub fn probe(&self, path: &str) -> Result<(bool, String), CallError> {
+        self.within(PROBE_TIME_MAX, async {
+            let response = self.send(Method::GET, path, None, &[]).await?;
+            let is_ok = response.status().is_success();
+            Ok((is_ok, String::from_utf8_lossy(&self.body(response).await?).into_owned()))
+        })
     }
 
     /// POST; returns the response as `T` and as raw JSON.

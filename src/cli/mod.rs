@@ -3,10 +3,10 @@
 //! Always true: stdout is data (as JSON with `--json`, which only `demo` refuses), stderr is messages; the exit code
 //! is 0 for done, 1 for refused or failed (also if stdout cannot be written), 2 for wrong usage. `status`, `flip`,
 //! `freeze`, `guard`, `reload`, `diffs`, `evidence`, `egress`, `flips`, `adopt`, `horizon`, `legacy`, `record`,
-//! `captures`, `services`, `runs` and `explain` are clients of the API of a running process; `replay` and
+//! `captures`, `services`, `runs`, `explain` and `health` are clients of the API of a running process; `replay` and
 //! `check --against-open-runs` are too, or read a store (`--store`); `check` without that option, `schema`, `rehearse`
-//! and `record verify --file` read files only; `help` shows the reference; `serve`, `demo` and `store` call functions
-//! of `app`, which `main` passes in [`ProcessCommands`].
+//! and `record verify --file` read files only; `help` shows the reference; `completions` and `man` describe the command
+//! line; `serve`, `demo` and `store` call functions of `app`, which `main` passes in [`ProcessCommands`].
 
 mod adopt;
 mod args;
@@ -23,6 +23,7 @@ mod flip;
 mod format;
 mod gates;
 mod guard;
+mod health;
 mod help;
 mod id_prefix;
 mod open_runs;
@@ -39,6 +40,7 @@ mod rule_trials;
 mod run_source;
 mod runs;
 mod services;
+mod shell_files;
 mod statistics;
 mod status;
 mod store;
@@ -56,7 +58,7 @@ use client::{CallError, Client};
 use format::{Formatter, Tone, escape_control};
 use output::{Output, pretty, print, print_with, report_error};
 pub use process_commands::{
-    DemoOptions, ProcessCommands, ServeOptions, StoreCopy, StoreFinding, StoreLocation, StoreReport,
+    DemoOptions, ProcessCommands, SampleServices, ServeOptions, StoreCopy, StoreFinding, StoreLocation, StoreReport,
 };
 use rule_trials::Trial;
 use runs::RunCommand;
@@ -97,7 +99,10 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
             let _ = writeln!(std::io::stderr(), "error: `demo` prints text for people and has no --json");
             return ExitCode::from(2);
         }
-        CliCommand::Demo { exit } => {
+        CliCommand::Demo { services: true, legacy, world, .. } => {
+            return exit_code(&globals, (process_commands.sample_services)(SampleServices { legacy, world }));
+        }
+        CliCommand::Demo { exit, .. } => {
             return exit_code(&globals, (process_commands.demo)(DemoOptions { exit, colour: out.0 }));
         }
         CliCommand::Check { dir, no_secrets, against_open_runs: false, .. } => Ok(check::check(&dir, no_secrets, out)),
@@ -106,6 +111,9 @@ fn run(line: CommandLine, process_commands: &ProcessCommands) -> ExitCode {
         }
         CliCommand::Help { topic } => return help::help(&topic, &globals),
         CliCommand::Schema { kind } => Ok(check::schema(kind)),
+        CliCommand::Completions { shell } => Ok(shell_files::completions(shell)),
+        CliCommand::Man { dir } => shell_files::man(&dir),
+        CliCommand::Health { ready, server } => with_client(&server, |client| health::health(client, ready, out)),
         CliCommand::Store { command } => match store::run(command, process_commands, out) {
             Ok(done) => Ok(done),
             Err(error) => return exit_code(&globals, Err(error)),

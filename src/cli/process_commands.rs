@@ -1,6 +1,7 @@
 //! The commands that run a process or open a store. `main` passes them to the command line as functions: `app`
 //! implements them, and `cli` must not depend on how a process is built.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::Overrides;
@@ -23,6 +24,15 @@ pub struct DemoOptions {
     pub exit: bool,
     /// Whether to colour.
     pub colour: bool,
+}
+
+/// The addresses of `demo --services`.
+#[derive(Clone, Copy, Debug)]
+pub struct SampleServices {
+    /// Where the sample shop listens, which is legacy.
+    pub legacy: SocketAddr,
+    /// Where the services listen that the shop and the engine call.
+    pub world: SocketAddr,
 }
 
 /// How a store is named.
@@ -85,6 +95,8 @@ pub struct ProcessCommands {
     pub serve: fn(ServeOptions) -> anyhow::Result<()>,
     /// `demo`.
     pub demo: fn(DemoOptions) -> anyhow::Result<()>,
+    /// `demo --services`.
+    pub sample_services: fn(SampleServices) -> anyhow::Result<()>,
     /// `store check`.
     pub store_check: fn(StoreLocation) -> anyhow::Result<StoreReport>,
     /// `store backup`.

@@ -114,16 +114,6 @@ impl FlagFileWatcher {
     pub fn trigger(&self) -> ReloadTrigger {
         self.trigger.clone()
     }
-    /// Reads the files again whenever the process gets SIGHUP, until the runtime ends. A SIGHUP that `hangups` received
-    /// earlier counts too.
-    pub fn reload_on_hangup(&self, mut hangups: tokio::signal::unix::Signal) {
-        let trigger = self.trigger();
-        tokio::spawn(async move {
-            while hangups.recv().await.is_some() && !trigger.stop.load(Ordering::Acquire) {
-                trigger.force();
-            }
-        });
-    }
 }
 
 impl Drop for FlagFileWatcher {

@@ -16,6 +16,7 @@ mod cohorts;
 mod crash;
 mod dashboard;
 mod demo_exit;
+mod deploy;
 mod disk;
 mod docs;
 mod drain;

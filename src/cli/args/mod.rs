@@ -4,6 +4,7 @@ mod common;
 mod parsers;
 mod record;
 mod runs;
+mod store;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub(crate) use record::RecordCommand;
 pub(crate) use runs::{
     AnswerArgs, Choice, EventsArgs, ListArgs, ReasonArgs, Replay, Resolve, RunArgs, Runs, Start, StepArgs,
 };
+pub(crate) use store::{StoreArgs, StoreCommand};
 
 /// Moves legacy workflow endpoints onto an embedded engine, route by route and reversibly.
 #[derive(Debug, Parser)]
@@ -37,6 +39,18 @@ pub(crate) enum CliCommand {
         /// Exit when the demonstration has ended: with 0 where every check passed, else with 1.
         #[arg(long)]
         exit: bool,
+        /// Only serve the sample services, for a process that is started by itself: the shop that is legacy, and what
+        /// the shop and the workflows in flags/ call.
+        #[arg(long, conflicts_with = "exit")]
+        services: bool,
+        /// Where the sample shop listens.
+        #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "services",
+            default_value = "127.0.0.1:9000")]
+        legacy: SocketAddr,
+        /// Where the other sample services listen.
+        #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "services",
+            default_value = "127.0.0.1:9100")]
+        world: SocketAddr,
     },
     /// Run the proxy, the engine and the API.
     Serve(Serve),
@@ -249,6 +263,27 @@ pub(crate) enum CliCommand {
         #[arg(value_name = "TOPIC")]
         topic: Vec<String>,
     },
+    /// Ask a process whether it runs. Exits with 0 if it answers so within two seconds, else with 1: for the health
+    /// check of a container that has no other program.
+    Health {
+        /// Ask whether it can take runs (`/readyz`) instead of whether it runs (`/healthz`).
+        #[arg(long)]
+        ready: bool,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Print the script that completes commands and options in a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the pages for `man` into a directory.
+    Man {
+        /// The directory.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// Print the JSON Schema of a kind of flag file, for editors.
     Schema {
         /// Which file: pointsman.yaml, routes/*.yaml or workflows/*.yaml. Without it: all three, by name.
@@ -350,36 +385,6 @@ pub(crate) struct Rehearse {
     /// default one compared capture of each route is enough.
     #[arg(long, value_name = "PERCENT", value_parser = percent, default_value = "0", hide_default_value = true)]
     pub coverage_at_least: f64,
-}
-
-/// Commands for stores.
-#[derive(Debug, Subcommand)]
-pub(crate) enum StoreCommand {
-    /// Read the whole store and report faults: a gap in a run's events, a summary that differs from its events, a pin
-    /// of a run that does not exist. Nothing is changed.
-    Check {
-        #[command(flatten)]
-        store: StoreArgs,
-    },
-    /// Copy the store to a new file, while runs continue.
-    Backup {
-        /// The file.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        #[command(flatten)]
-        store: StoreArgs,
-    },
-}
-
-/// The options that name a store.
-#[derive(Debug, Args)]
-pub(crate) struct StoreArgs {
-    /// The directory of flag files whose `store:` is used.
-    #[arg(value_name = "DIR", default_value = "flags", conflicts_with = "store")]
-    pub dir: PathBuf,
-    /// The URL of the store: `sqlite:PATH`, or for `check` also `postgres://…`.
-    #[arg(long, value_name = "URL")]
-    pub store: Option<String>,
 }
 
 /// Kinds of flag file.

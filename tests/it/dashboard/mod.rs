@@ -10,6 +10,8 @@ mod promql;
 mod rules;
 mod server;
 
+pub(crate) use server::Server;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;

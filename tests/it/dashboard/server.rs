@@ -17,7 +17,7 @@ use super::read;
 const START_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A running program; dropping it ends it.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     /// `HOST:PORT`
     pub address: String,
@@ -65,9 +65,12 @@ impl Server {
     }
     /// A Prometheus that scrapes one process every second, with these rules, and sends alerts to this address.
     pub(super) async fn prometheus(target: &str, rules: &str, alertmanager: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
         let replacements = [("15s", "1s"), ("127.0.0.1:8081", target), ("127.0.0.1:9093", alertmanager)];
-        let config = replaced(read("prometheus.yml"), &replacements);
+        Self::prometheus_with(&replaced(read("prometheus.yml"), &replacements), rules).await
+    }
+    /// A Prometheus with this configuration and these rules.
+    pub(crate) async fn prometheus_with(config: &str, rules: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("alerts.yaml"), rules).expect("written");
         std::fs::write(dir.path().join("prometheus.yml"), config).expect("written");
         let arguments = [
@@ -96,18 +99,18 @@ impl Server {
         Self::start("prometheus-alertmanager", &arguments, dir).await
     }
     /// The result of an instant query; it has to be valid. `None` if the server did not answer.
-    pub(super) async fn query(&self, query: &str) -> Option<Vec<Value>> {
+    pub(crate) async fn query(&self, query: &str) -> Option<Vec<Value>> {
         let encoded = utf8_percent_encode(query, NON_ALPHANUMERIC);
         let reply = self.get(&format!("/api/v1/query?query={encoded}")).await?;
         assert_eq!(reply["status"], "success", "{query}: {reply}");
         Some(reply["data"]["result"].as_array().cloned().unwrap_or_default())
     }
-    pub(super) async fn get(&self, path: &str) -> Option<Value> {
+    pub(crate) async fn get(&self, path: &str) -> Option<Value> {
         let url = format!("http://{}{path}", self.address);
         let reply = self.client.json(Method::GET, &url, &[], &Value::Null).await.ok()?;
         serde_json::from_slice(&reply.body).ok()
     }
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.child.kill().await.expect("it could be killed");
     }
 }

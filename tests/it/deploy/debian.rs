@@ -1,4 +1,4 @@
-//! The Debian package: made by cargo-deb from the binary under test, and installed into and removed from a root of its own.
+//! The Debian package: made by cargo-deb from the binary under test, installed into a root of its own, and removed.
 
 use std::fs;
 use std::path::{Path, PathBuf};

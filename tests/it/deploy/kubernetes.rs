@@ -1,5 +1,5 @@
-//! The overlays for Kubernetes: built by kubectl, held against the schemas of Kubernetes and of the Prometheus operator,
-//! and their flag files given to the program as the kubelet would do it.
+//! The overlays for Kubernetes: built by kubectl, held against the schemas of Kubernetes and of the Prometheus
+//! operator, and their flag files given to the program as the kubelet would do it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -155,8 +155,8 @@ fn there_is_one_replica_until_processes_share_all() {
     }
 }
 
-/// A volume of a ConfigMap as the kubelet makes it: the files are in `..TIME/`, `..data` leads there, and each name at the
-/// top leads into `..data`. A change is a new directory and one rename of `..data`; the old directory is removed.
+/// A volume of a ConfigMap as the kubelet makes it: the files are in `..TIME/`, `..data` leads there, and each name at
+/// the top leads into `..data`. A change is a new directory and one rename of `..data`; the old directory is removed.
 struct ConfigVolume {
     dir: PathBuf,
     versions: usize,

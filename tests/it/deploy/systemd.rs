@@ -62,7 +62,8 @@ fn system_calls(group: &str) -> BTreeSet<String> {
     names.flat_map(|name| if name.starts_with('@') { system_calls(name) } else { [name.to_owned()].into() }).collect()
 }
 
-/// systemd itself does not run here, so the calls of a process that serves, reloads and stops are held against the filter.
+/// systemd itself does not run here, so the calls of a process that serves, reloads and stops are held against the
+/// filter.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_program_makes_only_system_calls_that_the_service_may_make() {
     let unit = read("systemd/pointsman.service");
@@ -167,8 +168,8 @@ async fn a_service_manager_hears_that_the_process_is_ready_works_reloads_and_sto
     assert_eq!(pointsman.wait_for_exit().await, Some(0));
 }
 
-/// Executes a command on the sockets that were passed, again whenever it ends, until there is a file `stop`: what systemd
-/// does for a service with a socket unit. `systemd-socket-activate` executes a command only once.
+/// Executes a command on the sockets that were passed, again whenever it ends, until there is a file `stop`: what
+/// systemd does for a service with a socket unit. `systemd-socket-activate` executes a command only once.
 const KEEPER: &str = r#"
 while [ ! -e "$1/stop" ]; do
     bash -c 'export LISTEN_PID=$$; echo "pid $$"; exec "$@"' service "${@:2}"

@@ -35,7 +35,10 @@ impl Storage {
         if !works {
             return Some(said);
         }
-        let mounted = stdout(self.buildah().args(["mount", "probe"]));
+        let (works, mounted) = run(self.buildah().args(["mount", "probe"]));
+        if !works {
+            return Some(mounted);
+        }
         let probe = Path::new(mounted.trim()).join("probe");
         // A program that is in every system without libraries: the loader itself.
         fs::copy("/lib64/ld-linux-x86-64.so.2", &probe).expect("copied");

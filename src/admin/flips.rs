@@ -54,10 +54,21 @@ pub(super) async fn flip(
     let flip = flip_row(flip);
     let unrecorded = flip_note(recorded, share_is_pending).map(str::to_owned);
     let unlisted = unlisted_note(&set, &route).filter(|_| to == State::Only && changed);
-    let notes: Vec<String> = unrecorded.into_iter().chain(unlisted).collect();
+    let not_in_force_in = behind(&admin, flip.number).await;
+    let notes: Vec<String> = unrecorded.into_iter().chain(unlisted).chain(behind_note(&not_in_force_in)).collect();
     let note = (!notes.is_empty()).then(|| notes.join("; "));
-    let response =
-        FlipResponse { flip, changed, recorded, note, effective, shares, horizon, still_required, runs_in_flight };
+    let response = FlipResponse {
+        flip,
+        changed,
+        recorded,
+        note,
+        not_in_force_in,
+        effective,
+        shares,
+        horizon,
+        still_required,
+        runs_in_flight,
+    };
     Ok((status, Json(response)))
 }
 
@@ -90,16 +101,11 @@ const UNRECORDED_FLIP: &str = "the store has not recorded the flip, which is in 
 /// The note in the response to a flip down whose larger share waits for the store.
 const PENDING_SHARE: &str = "the flip down itself is in force and recorded, but it is not known yet whether the larger \
                              share is recorded; until it is, the larger share is not in force";
-/// The note in the response to a freeze of one of several processes that share a store.
-const FREEZE_OF_ONE_PROCESS: &str = "the freeze is in force in this process only: other processes on the same store are \
-                                     not frozen and may execute its runs; freeze each of them";
-/// The note in the response to the end of a freeze of a process that shares its store.
-const UNFREEZE_OF_ONE_PROCESS: &str = "the freeze has ended in this process only: end it in each other process on the \
-                                       same store that is frozen";
 /// The note in the response to a freeze that the store has not recorded.
 const UNRECORDED_FREEZE: &str = "the freeze is in force, but the store has not recorded it yet: pointsman tries again \
                                  until it has; if the process stops or is killed before that, the next one \
-                                 starts without the freeze";
+                                 starts without the freeze, and other processes on the same store do not know of it \
+                                 before";
 
 fn flip_note(recorded: bool, share_is_pending: bool) -> Option<&'static str> {
     (!recorded).then_some(if share_is_pending { PENDING_SHARE } else { UNRECORDED_FLIP })
@@ -122,11 +128,20 @@ fn unlisted_note(set: &FlagSet, route: &RouteId) -> Option<String> {
     })
 }
 
-fn freeze_note(to: Freeze, recorded: bool, is_shared: bool) -> Option<String> {
-    let of_one_process = if to == Freeze::No { UNFREEZE_OF_ONE_PROCESS } else { FREEZE_OF_ONE_PROCESS };
-    let notes = [(!recorded, UNRECORDED_FREEZE), (is_shared, of_one_process)];
-    let notes: Vec<&str> = notes.into_iter().filter_map(|(applies, note)| applies.then_some(note)).collect();
-    (!notes.is_empty()).then(|| notes.join("; "))
+/// The processes that do not have the flip with this number in force in time. A number of 0 is that of no flip: it is
+/// not recorded, or nothing changed.
+async fn behind(admin: &Admin, number: u64) -> Vec<String> {
+    if number == 0 { Vec::new() } else { (admin.parts.wait_followed)(number).await }
+}
+
+fn behind_note(names: &[String]) -> Option<String> {
+    (!names.is_empty()).then(|| {
+        format!(
+            "not in force yet in these processes on the same store: {}. Each follows as soon as the store answers it, or \
+             is out when its lease is over (`pointsman processes`)",
+            names.join(", ")
+        )
+    })
 }
 
 pub(super) async fn freeze(
@@ -150,8 +165,13 @@ pub(super) async fn freeze(
         Ok(Err(_)) | Err(_) => None, // the freeze is in force: a count that cannot be read must not make it look refused
     };
     let status = if recorded { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let note = freeze_note(to, recorded, admin.parts.store.is_shared());
-    Ok((status, Json(FreezeResponse { freeze, flip: flip_row(flip), recorded, note, runs_in_flight, open_runs })))
+    let not_in_force_in = behind(&admin, flip.number).await;
+    let unrecorded = (!recorded).then(|| UNRECORDED_FREEZE.to_owned());
+    let notes: Vec<String> = unrecorded.into_iter().chain(behind_note(&not_in_force_in)).collect();
+    let note = (!notes.is_empty()).then(|| notes.join("; "));
+    let flip = flip_row(flip);
+    let response = FreezeResponse { freeze, flip, recorded, note, not_in_force_in, runs_in_flight, open_runs };
+    Ok((status, Json(response)))
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]
@@ -238,13 +258,9 @@ mod tests {
     }
 
     #[test]
-    fn the_note_of_a_freeze_says_what_is_unrecorded_or_not_frozen() {
-        assert_eq!(freeze_note(Freeze::Effects, true, false), None);
-        assert_eq!(freeze_note(Freeze::Effects, true, true).as_deref(), Some(FREEZE_OF_ONE_PROCESS));
-        assert_eq!(freeze_note(Freeze::No, true, true).as_deref(), Some(UNFREEZE_OF_ONE_PROCESS));
-        assert_eq!(
-            freeze_note(Freeze::Instances, false, true),
-            Some(format!("{UNRECORDED_FREEZE}; {FREEZE_OF_ONE_PROCESS}"))
-        );
+    fn the_note_names_the_processes_where_it_is_not_in_force() {
+        assert_eq!(behind_note(&[]), None);
+        let note = behind_note(&["process 7 on a".into(), "process 8 on b".into()]).unwrap();
+        assert!(note.contains("process 7 on a, process 8 on b."), "{note}");
     }
 }

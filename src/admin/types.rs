@@ -113,10 +113,12 @@ pub struct FreezeResponse {
     /// it.
     #[serde(default)]
     pub recorded: bool,
-    /// A warning: the freeze is not recorded, or it is in force in only one of several processes on the store. Left out
-    /// if there is none.
+    /// A warning: it is not recorded, or not in force in another process on the same store. Left out if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// The other processes on the same store that do not have it in force yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_in_force_in: Vec<String>,
     /// The number of runs that are executed at this moment, including rehearsals and runs that are not kept; waiting
     /// runs do not count.
     pub runs_in_flight: u64,

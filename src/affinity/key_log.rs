@@ -263,13 +263,15 @@ impl KeyLog {
     }
 
     /// Waits until the store has all keys that are noted now, or a write to the store fails. Keys that are being
-    /// written are waited for, also if the disk hangs, until they are written or the store has them.
-    pub(super) async fn flush(&self) {
+    /// written are waited for, also if the disk hangs, until they are written or the store has them. Returns whether
+    /// the store has them.
+    pub(super) async fn flush(&self) -> bool {
         self.writer.wait_for_pending().await;
         let last = self.ring().last();
         let mut progress = self.progress.subscribe();
         let refused = progress.borrow().refused;
-        let _closed = progress.wait_for(|now| now.stored >= last || now.refused > refused).await;
+        let ended = progress.wait_for(|now| now.stored >= last || now.refused > refused).await;
+        ended.is_ok_and(|now| now.stored >= last)
     }
 
     /// How many keys neither the file nor the store has: if the process ends now, they are lost.

@@ -10,6 +10,8 @@
 //! - A first try belongs to one arm from the moment it is taken, before anything of it is on disk.
 //! - A key that legacy takes is in a file ([`KeyLog`]) before legacy is called, or the result says that it is not
 //!   ([`LegacyTake::Taken`]).
+//! - In a store that several processes share, legacy gets a keyed request of a route on which an engine may answer only
+//!   once the store has the key as legacy's (`claims`).
 //! - The keys that the engine took and the instances that it owns are in sets without false negatives (`sets`), so that
 //!   the store is asked only where these say "perhaps".
 //!
@@ -23,6 +25,8 @@
 
 mod adoption;
 mod cache;
+mod claim;
+mod claims;
 mod collision_check;
 mod collision_records;
 mod collisions;
@@ -72,6 +76,8 @@ use tokio::task::AbortHandle;
 
 use self::cache::Cache;
 pub use self::cache::PinsVersion;
+pub use self::claims::ClaimingRoutes;
+use self::claims::Claims;
 use self::collision_check::{CheckMessage, CollisionChecks};
 use self::collision_records::CollisionRecords;
 pub use self::instances::{ArmInstances, FamilyInstances, Instances, TrackedFamily};
@@ -110,6 +116,7 @@ pub struct StoreAffinity {
     families: Arc<PinCountsById>,
     cache: Cache,
     tries: Arc<Tries>,
+    claims: Claims,
     request_locks: RequestLocks,
     look_ups: KeyLookups,
     run_versions: RunVersions,
@@ -159,6 +166,7 @@ impl StoreAffinity {
             families,
             cache: Cache::default(),
             tries,
+            claims: Claims::default(),
             request_locks: RequestLocks::default(),
             look_ups: KeyLookups::default(),
             run_versions: RunVersions::default(),
@@ -250,15 +258,16 @@ impl Affinity for StoreAffinity {
 
     fn take_for_legacy<'a>(
         &'a self,
+        route: &'a RouteId,
         keys: RetryKeys,
         earlier: &'a EarlierKeys,
         body: KnownBody,
     ) -> BoxFuture<'a, LegacyTake> {
-        async move { self.wait_until_noted_all(self.take_request_for_legacy(keys, earlier, body)).await }.boxed()
+        self.take_or_claim(route, keys, earlier, body).boxed()
     }
 
-    fn give_to_legacy(&self, keys: RetryKeys) -> BoxFuture<'_, LegacyTake> {
-        async move { self.wait_until_noted_all(self.give_request_to_legacy(keys)).await }.boxed()
+    fn give_to_legacy<'a>(&'a self, route: &'a RouteId, keys: RetryKeys) -> BoxFuture<'a, LegacyTake> {
+        self.give_or_claim(route, keys).boxed()
     }
 
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {

@@ -103,8 +103,13 @@ impl StoreAffinity {
         match tokio::time::timeout(LOOK_UP_MAX, self.store.pin(key.clone())).await {
             Ok(Ok(pin)) => {
                 let known = pin.as_ref().map(owner_by);
-                // What is being moved has another owner soon.
-                if !matches!(known, Some((Owner::Moving | Owner::AdoptionUnknown, _))) {
+                // What is being moved has another owner soon. Of an instance without one, another process may make the
+                // pin.
+                let may_change = match known {
+                    Some((owner, _)) => matches!(owner, Owner::Moving | Owner::AdoptionUnknown),
+                    None => self.store.is_shared(),
+                };
+                if !may_change {
                     self.cache.looked_up(&key, known, before);
                 }
                 Ok(known.unwrap_or((Owner::NoPin, None)))

@@ -5,14 +5,17 @@ mod older_copies;
 mod unnoted;
 mod verified;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use self::collisions::created;
 use super::*;
 use crate::flag::PinKey;
 use crate::store::tests::{append, pin, run_id};
 use crate::store::{Append, MemoryStore, NewPin, PinRecord, Store, StoreIdentity};
+
+/// The route of the requests.
+static ROUTE: LazyLock<RouteId> = LazyLock::new(|| "r".into());
 
 /// A memory store that counts look-ups and can be made to fail them.
 struct CountingStore {
@@ -241,7 +244,7 @@ async fn a_retry_stays_on_its_arm_across_a_restart() {
     let claim = Some(crate::store::Claim::new(engine_key, [0; 32]));
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
     assert_eq!(
-        affinity.take_for_legacy(legacy_key.into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        affinity.take_for_legacy(&ROUTE, legacy_key.into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::FIRST
     );
     assert_eq!(affinity.first_try(&legacy_key).await, Ok(Some(Arm::Legacy)));
@@ -264,7 +267,7 @@ async fn keys_that_the_store_refused_are_written_later() {
         let mut key = [7; 32];
         key[..2].copy_from_slice(&n.to_be_bytes());
         assert_eq!(
-            affinity.take_for_legacy(RetryKey(key).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+            affinity.take_for_legacy(&ROUTE, RetryKey(key).into(), &EarlierKeys::none(), KnownBody::Unread).await,
             LegacyTake::FIRST
         );
     }
@@ -355,7 +358,7 @@ async fn a_key_that_the_store_never_got_is_found_in_the_file() {
     let open = || KeyLog::open(&path, &limits);
     let affinity = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
     assert_eq!(
-        affinity.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        affinity.take_for_legacy(&ROUTE, numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::FIRST
     );
     assert!(open().is_err(), "it is locked");
@@ -397,16 +400,16 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
     let (route, other) = (RouteId::new("r"), RouteId::new("other"));
     for n in 0..960 {
         assert_eq!(
-            affinity.take_for_legacy(numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+            affinity.take_for_legacy(&ROUTE, numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread).await,
             LegacyTake::FIRST
         );
     }
     assert_eq!(
-        affinity.take_for_legacy(numbered(960).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        affinity.take_for_legacy(&ROUTE, numbered(960).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::NOT_NOTED
     );
     assert_eq!(
-        affinity.take_for_legacy(numbered(5).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        affinity.take_for_legacy(&ROUTE, numbered(5).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::Taken { noted: true, is_retry: true },
         "it is noted already"
     );
@@ -431,14 +434,14 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
             && affinity.unnoted_requests(std::iter::once(&other)).is_none()
     );
     assert_eq!(
-        affinity.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        affinity.take_for_legacy(&ROUTE, numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::NOT_NOTED
     );
     store.is_gone.store(false, Ordering::Relaxed);
     affinity.flush().await;
     affinity.flush().await;
     assert_eq!(
-        affinity.take_for_legacy(numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        affinity.take_for_legacy(&ROUTE, numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::Taken { noted: true, is_retry: true },
         "there is room again"
     );
@@ -453,7 +456,7 @@ async fn a_key_whose_window_ends_in_the_store_before_it_ends_here_is_noted_again
     let soon_over = clock::now() - window + jiff::SignedDuration::from_secs(2);
     store.inner.note_legacy_tries(vec![(key, soon_over)]).await.unwrap();
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    let take = || now(affinity.take_for_legacy(key.into(), &EarlierKeys::none(), KnownBody::Unread));
+    let take = || now(affinity.take_for_legacy(&ROUTE, key.into(), &EarlierKeys::none(), KnownBody::Unread));
     assert_eq!(take(), LegacyTake::FIRST);
     affinity.flush().await;
     let taken_at = async || store.inner.first_try(key).await.unwrap().map(|first| first.at);
@@ -478,7 +481,7 @@ async fn many_new_keys_stay_with_legacy() {
     let affinity = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
     for n in 0..KEYS {
         assert_eq!(
-            affinity.take_for_legacy(numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+            affinity.take_for_legacy(&ROUTE, numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread).await,
             LegacyTake::FIRST
         );
         match n % 25_000 {
@@ -521,7 +524,7 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
                 affinity.take_for_engine_under_any_credential(&any_caller, None, &digest, 0)
             });
             together.wait();
-            let take = |body| now(affinity.take_for_legacy(keys, &EarlierKeys::none(), body));
+            let take = |body| now(affinity.take_for_legacy(&ROUTE, keys, &EarlierKeys::none(), body));
             let legacy = match take(KnownBody::Unread) {
                 LegacyTake::NeedsBody => take(KnownBody::Digest(digest)),
                 took => took,
@@ -538,13 +541,19 @@ async fn legacy_and_the_engine_never_take_one_request_under_two_credentials() {
     // Another request with the same key is not the engine's.
     affinity.take_for_engine_under_any_credential(&numbered(ROUNDS), None, &digest, 0);
     let keys = RetryKeys { any_caller: Some(numbered(ROUNDS)), ..numbered(ROUNDS + 1_000_000).into() };
-    assert_eq!(affinity.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Unread).await, LegacyTake::NeedsBody);
     assert_eq!(
-        affinity.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::Digest([8; 32])).await,
+        affinity.take_for_legacy(&ROUTE, keys, &EarlierKeys::none(), KnownBody::Unread).await,
+        LegacyTake::NeedsBody
+    );
+    assert_eq!(
+        affinity.take_for_legacy(&ROUTE, keys, &EarlierKeys::none(), KnownBody::Digest([8; 32])).await,
         LegacyTake::FIRST
     );
     let keys = RetryKeys { any_caller: Some(numbered(ROUNDS + 1)), ..numbered(ROUNDS + 1_000_001).into() };
-    assert_eq!(affinity.take_for_legacy(keys, &EarlierKeys::none(), KnownBody::TooLarge).await, LegacyTake::FIRST);
+    assert_eq!(
+        affinity.take_for_legacy(&ROUTE, keys, &EarlierKeys::none(), KnownBody::TooLarge).await,
+        LegacyTake::FIRST
+    );
 }
 
 /// Only one of two simultaneous tries gets a dark run.
@@ -561,7 +570,7 @@ async fn of_simultaneous_tries_legacy_takes_one_for_the_first_time() {
         let together = std::sync::Barrier::new(2);
         let take = |credential| {
             together.wait();
-            now(affinity.take_for_legacy(keys(credential), &EarlierKeys::none(), KnownBody::Digest([8; 32])))
+            now(affinity.take_for_legacy(&ROUTE, keys(credential), &EarlierKeys::none(), KnownBody::Digest([8; 32])))
         };
         let took = std::thread::scope(|scope| {
             let other = scope.spawn(|| take(1));

@@ -216,6 +216,14 @@ impl Tries {
         shard.engine_by_age.push_back((until, key));
     }
 
+    /// Forgets that legacy took a key: the store has it as the engine's.
+    pub(super) fn forget(&self, key: &RetryKey) {
+        let mut shard = self.shard(key);
+        if shard.taken.get(key).is_some_and(TriedKey::is_of_legacy) {
+            shard.taken.remove(key);
+        }
+    }
+
     /// Releases a key that the engine took without beginning a run for it.
     pub(super) fn release(&self, key: &RetryKey) {
         let mut shard = self.shard(key);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::basis::bases_in_store;
@@ -12,11 +13,13 @@ use super::cohort_entries::CohortEntries;
 use super::declared::declared;
 use super::family_gate::FamilyGate;
 use super::guard_webhooks::GuardWebhooks;
+use super::key_claims::KeyClaims;
 use super::membership::Membership;
 use super::opened_store::{LockedFiles, OpenedStore, routes_in_store, set_declared, set_renames};
 use super::plans::PlansInForce;
 use super::refused_files::RefusedFiles;
 use super::service_callers::CallerNotes;
+use super::shared_moves::SharedMoves;
 use super::twins::EngineTwins;
 use super::uncompared_calls::UncomparedCallsGate;
 use super::{file_entries, repeats, retention, zero_counters};
@@ -28,7 +31,9 @@ use crate::egress::Attribution;
 use crate::engine::{Engine, EngineParts};
 use crate::evidence::{Captures, Evidence};
 use crate::flag::{FlagSet, Freeze, RouteMatch};
-use crate::ladder::{CandidateMove, FilesError, GateCondition, KillSwitchListener, Ladder, LadderParts};
+use crate::ladder::{
+    CandidateMove, FilesError, FollowedMoves, GateCondition, KillSwitchListener, Ladder, LadderParts, OtherProcesses,
+};
 use crate::limits::Limits;
 use crate::names::WorkflowName;
 use crate::record::RecordWriter;
@@ -67,6 +72,25 @@ pub(super) struct Parts {
     pub workflows: Arc<ArcSwap<Vec<WorkflowName>>>,
 }
 
+/// Why files are put in force.
+enum Reading {
+    /// They are new, and were read then.
+    New(Instant),
+    /// They are in force already; with this candidate moved.
+    Again(Option<CandidateMove>),
+    /// They are in force already; other processes have recorded moves.
+    Followed(FollowedMoves),
+}
+
+impl Reading {
+    fn candidate_move(&self) -> Option<&CandidateMove> {
+        match self {
+            Reading::Again(candidate_move) => candidate_move.as_ref(),
+            Reading::New(_) | Reading::Followed(_) => None,
+        }
+    }
+}
+
 impl Parts {
     /// Builds all parts, in the order of their dependencies, and records what the files declare. The flags in force are
     /// put into `flags`.
@@ -103,6 +127,7 @@ impl Parts {
             retry_window: Duration::from_secs(limits.retry_window_s),
             copy_started: affinity.copy_started(),
             answer_within: Limits::ms(limits.move_answer_ms),
+            others: store.is_shared().then(|| membership.clone() as Arc<dyn OtherProcesses>),
         };
         let declared = declared(setup, 0, (&plans, &bases_in_store(setup, &routes, &plans)), None);
         let ladder = Ladder::open_into(declared, ladder, Some(flags)).await.map_err(|error| match error {
@@ -110,6 +135,9 @@ impl Parts {
             FilesError::Refused(sentences) => RefusedFiles(sentences).into(),
             FilesError::FlippedMeanwhile | FilesError::TaskEnded => error.into(),
         })?;
+        if store.is_shared() {
+            membership.set_claims(KeyClaims::new(affinity.clone(), &ladder));
+        }
         let engine = Arc::new(Engine::new(EngineParts {
             store: store.clone(),
             plans: setup.workflows.clone(),
@@ -187,7 +215,7 @@ impl Parts {
     /// is [`FilesError::TaskEnded`].
     pub async fn apply(&self, read: Instant, setup: &Setup) -> anyhow::Result<Vec<FlipRecord>> {
         let mut in_force = self.in_force.lock().await;
-        let flips = self.apply_with(Some(read), setup, None).await?;
+        let flips = self.apply_with(&Reading::New(read), setup, &in_force).await?;
         *in_force = setup.clone();
         Ok(flips)
     }
@@ -199,20 +227,45 @@ impl Parts {
     /// As [`Parts::apply`].
     pub async fn apply_again(&self, candidate_move: Option<CandidateMove>) -> anyhow::Result<()> {
         let in_force = self.in_force.lock().await;
-        self.apply_with(None, &in_force, candidate_move).await.map(drop)
+        self.apply_with(&Reading::Again(candidate_move), &in_force, &in_force).await.map(drop)
     }
 
-    /// `read`: when these files were read; `None`: they are in force already.
-    async fn apply_with(
-        &self,
-        read: Option<Instant>,
-        setup: &Setup,
-        candidate_move: Option<CandidateMove>,
-    ) -> anyhow::Result<Vec<FlipRecord>> {
+    /// What the moves of other processes concern.
+    pub fn shared_moves(&self) -> SharedMoves {
+        let parts = self.clone();
+        let follow = move || {
+            let parts = parts.clone();
+            async move { parts.follow().await }.boxed()
+        };
+        SharedMoves { ladder: self.ladder.clone(), follow: Box::new(follow) }
+    }
+
+    /// Puts in force what other processes have recorded.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn follow(&self) -> anyhow::Result<()> {
+        let in_force = self.in_force.lock().await;
+        self.follow_with(&in_force).await
+    }
+
+    async fn follow_with(&self, in_force: &Setup) -> anyhow::Result<()> {
+        while let Some(moves) = self.ladder.newer_moves().await? {
+            match self.try_apply(&Reading::Followed(moves), in_force).await? {
+                Ok(_) | Err(FilesError::FlippedMeanwhile) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts files in force, judged by what other processes have recorded.
+    async fn apply_with(&self, reading: &Reading, setup: &Setup, in_force: &Setup) -> anyhow::Result<Vec<FlipRecord>> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.try_apply(read, setup, candidate_move.clone()).await? {
+            self.follow_with(in_force).await?;
+            match self.try_apply(reading, setup).await? {
                 Ok(flips) => return Ok(flips),
                 Err(flipped) if tries >= APPLY_TRIES_MAX => return Err(flipped.into()),
                 Err(_) => {}
@@ -221,20 +274,25 @@ impl Parts {
     }
 
     /// The inner error says that a route was flipped meanwhile: nothing changed, and the caller tries again.
-    async fn try_apply(
-        &self,
-        read: Option<Instant>,
-        setup: &Setup,
-        candidate_move: Option<CandidateMove>,
-    ) -> anyhow::Result<Result<Vec<FlipRecord>, FilesError>> {
+    async fn try_apply(&self, reading: &Reading, setup: &Setup) -> anyhow::Result<Result<Vec<FlipRecord>, FilesError>> {
         let files_version = self.ladder.flags().load().files_version + 1;
-        let kept = self.ladder.plans_in_force(&setup.routes, candidate_move.as_ref());
+        let candidate_move = reading.candidate_move();
+        let kept = match reading {
+            Reading::Followed(moves) => self.ladder.plans_after(moves, &setup.routes),
+            Reading::New(_) | Reading::Again(_) => self.ladder.plans_in_force(&setup.routes, candidate_move),
+        };
         let plans = PlansInForce::load(&self.store, setup, kept).await?;
-        let plans = plans.refusing_new(&self.ladder.unrunnable_plans(), &setup.routes)?;
+        let plans = match reading {
+            // What another process has put in force is not refused: the other routes are served.
+            Reading::Followed(_) => plans,
+            Reading::New(_) | Reading::Again(_) => {
+                plans.refusing_new(&self.ladder.unrunnable_plans(), &setup.routes)?
+            }
+        };
         let routes =
             routes_in_store(&self.store, setup).await.context("reading what the files declared, nothing changed")?;
         let bases = bases_in_store(setup, &routes, &plans);
-        let declared = declared(setup, files_version, (&plans, &bases), candidate_move);
+        let declared = declared(setup, files_version, (&plans, &bases), candidate_move.cloned());
         let recorded = {
             let (parts, setup) = (self.clone(), setup.clone());
             move || {
@@ -255,9 +313,12 @@ impl Parts {
                 zero_counters::publish(&setup.routes);
             }
         };
-        let reloaded = match read {
-            Some(read) => self.ladder.reload_files(read, declared, recorded).await,
-            None => self.ladder.apply_files_again(declared, recorded).await,
+        let reloaded = match reading {
+            Reading::New(read) => self.ladder.reload_files(*read, declared, recorded).await,
+            Reading::Again(_) => self.ladder.apply_files_again(declared, recorded).await,
+            Reading::Followed(moves) => {
+                self.ladder.follow(moves.clone(), declared, recorded).await.map(|()| Vec::new())
+            }
         };
         self.adoptions.flags_changed();
         if reloaded.is_ok() {

@@ -207,6 +207,13 @@ impl StartingParts<'_> {
                 let membership = parts.membership.clone();
                 Arc::new(move || membership.rows())
             },
+            wait_followed: {
+                let membership = parts.membership.clone();
+                Arc::new(move |number| {
+                    let membership = membership.clone();
+                    async move { membership.wait_followed(number).await }.boxed()
+                })
+            },
             instances: {
                 let (affinity, ladder) = (parts.affinity.clone(), parts.ladder.clone());
                 Arc::new(move |family| {
@@ -237,8 +244,15 @@ impl StartingParts<'_> {
         let before_write = move || uncompared_calls.iter().for_each(|calls| calls.update_evidence());
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY, before_write))];
         let listen = client_proxy.listen.iter().map(ToString::to_string).collect();
-        let membership = parts.membership.clone().run(parts.engine.worker(), listen, admin_listen.to_string());
-        tasks.push(engine.spawn(membership));
+        {
+            // Before requests are served.
+            let (parts, admin) = (parts.clone(), admin_listen.to_string());
+            let joining = async move {
+                parts.membership.join(parts.engine.worker(), (listen, admin), &parts.shared_moves()).await;
+            };
+            engine.spawn(joining).await?;
+        }
+        tasks.push(engine.spawn(parts.membership.clone().run(parts.shared_moves())));
         tasks.push(admin.spawn(rejudging::run(parts.clone(), rules_of, limits.clone())));
         tasks.push(admin.spawn(parts.captures.clone().write_behind(CAPTURES_EVERY)));
         let caller_notes = parts.caller_notes.clone();

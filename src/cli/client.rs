@@ -20,8 +20,9 @@ use serde_json::Value;
 use super::args::Server;
 use crate::admin::types::ApiProblem;
 
-/// How long a request may take, from connecting to the last byte; for a stream, to the head of the response.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a request may take, from connecting to the last byte; for a stream, to the head of the response. A flip may
+/// wait for a lease of another process.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(25);
 /// How long a probe may take: less than what supervisors allow a check.
 const PROBE_TIME_MAX: Duration = Duration::from_secs(2);
 /// After this time a command says what it waits for.

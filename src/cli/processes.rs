@@ -16,11 +16,12 @@ pub(crate) fn show(client: &Client, format: Formatter) -> Result<Output, CallErr
 }
 
 pub(crate) fn text(processes: &[ProcessRow], now: Timestamp, format: Formatter) -> String {
-    let header = ["PROCESS", "VERSION", "STARTED", "PROXY", "API", "FILES", "CLOCK", "LEASE"];
-    format.table(&header, &[6, 7], processes.iter().map(|process| row(process, now)).collect())
+    let newest = processes.iter().filter_map(|process| process.newest_flip).max();
+    let header = ["PROCESS", "VERSION", "STARTED", "PROXY", "API", "FILES", "FLIP", "CLOCK", "LEASE"];
+    format.table(&header, &[6, 7, 8], processes.iter().map(|process| row(process, newest, now)).collect())
 }
 
-fn row(process: &ProcessRow, now: Timestamp) -> Vec<TableCell> {
+fn row(process: &ProcessRow, newest: Option<u64>, now: Timestamp) -> Vec<TableCell> {
     let ProcessRow {
         name,
         is_this,
@@ -32,6 +33,7 @@ fn row(process: &ProcessRow, now: Timestamp) -> Vec<TableCell> {
         admin,
         edition,
         files,
+        newest_flip,
         clock_ahead_ms,
         lease_left_ms,
     } = process;
@@ -42,6 +44,13 @@ fn row(process: &ProcessRow, now: Timestamp) -> Vec<TableCell> {
         FilesComparison::Same => (format!("{} as here", escape_control(edition)), Tone::Good),
         FilesComparison::Other => (format!("{}, OTHERS", escape_control(edition)), Tone::Bad),
         FilesComparison::Unknown => ("not known".to_owned(), Tone::Warn),
+    };
+    let flip = match newest_flip {
+        // A store of one process.
+        None if lease_left_ms.is_none() => plain("-"),
+        None => ("not known".to_owned(), Tone::Warn),
+        Some(number) if *newest_flip < newest => (format!("{number}, BEHIND"), Tone::Bad),
+        Some(number) => plain(number.to_string()),
     };
     let clock = match clock_ahead_ms {
         None => plain("-"),
@@ -59,6 +68,7 @@ fn row(process: &ProcessRow, now: Timestamp) -> Vec<TableCell> {
         text(&listen.join(", ")),
         text(admin),
         files,
+        flip,
         clock,
         plain(left.map_or_else(|| "-".to_owned(), |left| format!("{} left", duration_text(left)))),
     ]
@@ -82,6 +92,7 @@ mod tests {
             admin: "127.0.0.1:8081".into(),
             edition: "0123456789ab".into(),
             files: FilesComparison::Same,
+            newest_flip: Some(12),
             clock_ahead_ms: Some(-7_000),
             lease_left_ms: Some(12_000),
         };
@@ -90,6 +101,7 @@ mod tests {
             is_this: false,
             edition: "ba9876543210".into(),
             files: FilesComparison::Other,
+            newest_flip: Some(9),
             clock_ahead_ms: Some(3),
             ..this.clone()
         };
@@ -102,6 +114,7 @@ mod tests {
             admin: String::new(),
             edition: String::new(),
             files: FilesComparison::Unknown,
+            newest_flip: None,
             clock_ahead_ms: None,
             ..other.clone()
         };
@@ -110,9 +123,9 @@ mod tests {
         let cells = |at: usize| lines[at].iter().copied().filter(|cell| !cell.is_empty()).collect::<Vec<_>>();
         let first = ["process 7 on a (this one)", "1.2.3", "60 s ago", "10.0.0.1:80, 10.0.0.1:81", "127.0.0.1:8081"];
         assert_eq!(cells(1)[..5], first, "{shown}");
-        assert_eq!(cells(1)[5..], ["0123456789ab", "-7 s", "12 s left"], "{shown}");
-        assert_eq!(cells(2)[5..], ["ba9876543210, OTHERS", "+3 ms", "12 s left"], "{shown}");
+        assert_eq!(cells(1)[5..], ["0123456789ab", "12", "-7 s", "12 s left"], "{shown}");
+        assert_eq!(cells(2)[5..], ["ba9876543210, OTHERS", "9, BEHIND", "+3 ms", "12 s left"], "{shown}");
         assert_eq!(cells(3)[5], "ba9876543210 as here", "{shown}");
-        assert_eq!(cells(4), ["process 10", "-", "-", "-", "-", "not known", "-", "12 s left"], "{shown}");
+        assert_eq!(cells(4), ["process 10", "-", "-", "-", "-", "not known", "not known", "-", "12 s left"], "{shown}");
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn only_begins_a_secret(line: &str) -> bool {
     ["", CDATA[0]].contains(&line.trim())
 }
 
-/// Whether a line only underlines the one before, which is a heading.
+/// Whether a line has nothing but signs that underline the line before, which is a heading then.
 pub(super) fn is_underline(line: &str) -> bool {
     let line = line.trim();
     line.len() >= UNDERLINE_BYTES_MIN && UNDERLINES.iter().any(|sign| line.trim_matches(*sign).is_empty())
@@ -70,8 +70,8 @@ pub(super) fn opens_a_secret(line: &str, is_secret: &dyn Fn(&str) -> bool) -> bo
     line.ends_with(['{', '[']) && secret_from(line, is_secret).is_some()
 }
 
-/// With which quotes a text of several lines ends that begins behind the name of a secret. `None` if the value ends on
-/// the line, or is in no such quotes.
+/// The quotes of a text of several lines that begins behind the name of a secret; the same quotes end it. `None` if the
+/// value ends on the line, or is in no such quotes.
 pub(super) fn unclosed_quote(line: &str, is_secret: &dyn Fn(&str) -> bool) -> Option<&'static str> {
     let value = line[secret_from(line, is_secret)?..].trim_start();
     let quote = LONG_QUOTES.into_iter().find(|quote| value.starts_with(quote))?;

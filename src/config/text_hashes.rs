@@ -16,8 +16,8 @@ impl Loaded {
 }
 
 impl Setup {
-    /// The same set, with this hash beside the texts of rules that have something masked: of `compare:`, invariants,
-    /// `strata_by:` and cohorts.
+    /// The same set with this hash in it. It is put beside each masked part of the texts that rules are shown with:
+    /// those of `compare:`, invariants, `strata_by:` and cohorts.
     #[must_use]
     pub fn with_text_hash(&self, text_hash: &TextHash) -> Self {
         let mut setup = self.clone();

@@ -76,7 +76,7 @@ impl<K: Eq + Hash> Targets<K> {
         calls
     }
 
-    /// All of them, without a target for those that found no room.
+    /// All calls, by target. Calls to targets that found no room have no target.
     fn into_all(self) -> impl Iterator<Item = (K, Option<Arc<CallTarget>>, Calls)> {
         let listed = self.listed.into_iter().map(|((of, to), calls)| (of, Some(to), calls));
         listed.chain(self.others.into_iter().map(|(of, calls)| (of, None, calls)))

@@ -61,14 +61,14 @@ use self::scheduler::subscriptions::RunSubscriptions;
 use self::scheduler::why_unresumed::WhyUnresumed;
 use self::snapshot::{FilesSnapshot, ProcessConstants};
 use self::tasks::Tasks;
-use crate::affinity::StoreAffinity;
+use crate::affinity::{StoreAffinity, host_name};
 use crate::clock::ProcessClock;
 use crate::exchange::{ArmReply, ArmRequest, LateFailureObserver, RepeatReply, RepeatRequest};
 use crate::flag::{Freeze, Service};
 use crate::limits::Limits;
 use crate::names::{RunId, ServiceName, WorkerId, WorkflowName};
 use crate::secret::Secret;
-use crate::store::StoreHandle;
+use crate::store::{StoreHandle, process_name};
 use crate::transport::AddressRegistry;
 use crate::workflow::{Mode, Plan, PlanVersion};
 
@@ -173,7 +173,7 @@ impl Engine {
             dark_permits: Arc::new(Semaphore::new(dark_max.max(1))),
             wake_permits: Arc::new(Semaphore::new(runs_max.max(1))),
             worker: WorkerId(Uuid::now_v7()),
-            worker_name: format!("process {}", std::process::id()),
+            worker_name: process_name(std::process::id(), &host_name()),
             lease,
             mailboxes: Arc::default(),
             timers: Arc::default(),

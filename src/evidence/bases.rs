@@ -143,7 +143,7 @@ mod tests {
         set(&[("b", basis("/orders", "1")), ("other", basis("/other", "1"))]);
         assert_eq!((of("b"), of("other")), ((1, 3, 0), (0, 0, 0)));
         count("b", 8, 1);
-        // Another step between them, and a route that leaves its requests to another one.
+        // `b` is removed, and later comes back with other requests; `other` gets those that it had.
         set(&[("other", basis("/other", "1"))]);
         set(&[("b", basis("/elsewhere", "1")), ("other", basis("/orders", "1"))]);
         assert_eq!(of("other"), (2, 4, 0));

@@ -156,15 +156,17 @@ pub trait Affinity: Send + Sync {
     fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, ArmUnknown>>;
     /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. If the
     /// result says `noted`, the keys are in a file (or in the store) when this returns; they are written to the store
-    /// in the background. If the disk hangs, this waits for a bounded time.
+    /// in the background. If the disk hangs, this waits for a bounded time. In a store that several processes share, it
+    /// waits for the store on a route on which the engine may answer.
     fn take_for_legacy<'a>(
         &'a self,
+        route: &'a RouteId,
         keys: RetryKeys,
         earlier: &'a EarlierKeys,
         body: KnownBody,
     ) -> BoxFuture<'a, LegacyTake>;
-    /// Records for legacy a first try that the engine gave back.
-    fn give_to_legacy(&self, keys: RetryKeys) -> BoxFuture<'_, LegacyTake>;
+    /// Records for legacy a first try that the engine gave back, as [`Affinity::take_for_legacy`] does.
+    fn give_to_legacy<'a>(&'a self, route: &'a RouteId, keys: RetryKeys) -> BoxFuture<'a, LegacyTake>;
     /// Whether these keys were noted for an earlier try, and the store has them. Asked when legacy took the first try
     /// and the keys of the retry cannot be noted now. Waits for the store only if this process noted them.
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool>;

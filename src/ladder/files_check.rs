@@ -97,7 +97,11 @@ pub(super) fn check_and_apply(
     reading: ReadKind,
 ) -> Result<CheckedFiles, FilesError> {
     let PreparedFiles { declared, unlisted_ids, orphans, creating: _ } = files;
-    let mut joined = joined_families::find(before, &declared.routes);
+    let mut joined = match reading {
+        // These files are the ones before.
+        ReadKind::AppliedAgain => JoinedFamilies::default(),
+        ReadKind::Reload | ReadKind::Start { .. } => joined_families::find(before, &declared.routes),
+    };
     let OrphanReasons { new: mut refused, known, may_orphan } = orphans;
     let asked = declared.plans.candidate_move.clone();
     let candidate_stays: Vec<String> = asked.into_iter().flat_map(|asked| gate.refused_move(before, &asked)).collect();
@@ -122,16 +126,13 @@ pub(super) fn check_and_apply(
     }
     let changed_share_sentences = shares::changed_share_sentences(before, &after);
     match reading {
-        ReadKind::Reload => {
-            refused.extend(changed_share_sentences);
-            refused.append(&mut joined.refusals);
-        }
+        ReadKind::Reload => refused.extend(changed_share_sentences),
         ReadKind::AppliedAgain => refused.clear(),
         ReadKind::Start { .. } => {
-            changed_share_sentences.into_iter().for_each(|sentence| tracing::error!("{sentence}"));
-            refused.append(&mut joined.refusals);
+            changed_share_sentences.into_iter().for_each(|sentence| tracing::error!("{sentence}"))
         }
     }
+    refused.append(&mut joined.refusals);
     for (route, cause_at) in accepted {
         if let Some(scopes) = after.scopes.get_mut(&route) {
             scopes.accepted = Some(cause_at);

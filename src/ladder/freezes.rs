@@ -46,7 +46,7 @@ impl Mover {
         all_recorded?;
         let FreezeEnd { flip, unrecorded } = self.kill_switch().prepare_end(self.in_force(), version, reason, by)?;
         let flips = unrecorded.into_iter().chain([flip]).collect();
-        let recorded = self.record(RecordBatch { flips, declared: None }, &positions).await?;
+        let recorded = self.record(RecordBatch { flips, declared: None, is_judged: true }, &positions).await?;
         let last = recorded.last().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
         self.kill_switch().apply_recorded_end(self.in_force(), version, last);
         self.obey(version, Freeze::No).await;
@@ -54,7 +54,7 @@ impl Mover {
         Ok(last.clone())
     }
 
-    async fn obey(&self, version: u64, freeze: Freeze) {
+    pub(super) async fn obey(&self, version: u64, freeze: Freeze) {
         let connected = self.connected().clone();
         for other in connected {
             other.apply_freeze(version, freeze).await;
@@ -73,6 +73,7 @@ impl Ladder {
         let mover = Arc::clone(&self.mover);
         if freeze == Freeze::No {
             let (until, version) = (TokioInstant::now() + self.answer_within, mover.kill_switch().request_end());
+            mover.catch_up::<FreezeError>(until).await?;
             let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
             let work = tokio::spawn(async move { mover.end_freeze(guard, version, reason, by).await });
             let joined = timeout_at(until, work).await.map_err(|_| Unconfirmed::Pending)?;

@@ -15,6 +15,7 @@ use super::guard_types::{GuardActed, GuardListener};
 use super::in_force::Inputs;
 use super::mover::Mover;
 use super::positions::RoutePosition;
+use super::record::RecordBatch;
 use crate::clock;
 use crate::evidence::GuardCrossing;
 use crate::flag::{Effective, Instance, Route, State};
@@ -143,7 +144,7 @@ impl Mover {
         if actions.is_empty() {
             return Ok(());
         }
-        let recorded = self.recorder.record(super::record::RecordBatch { flips: actions, declared: None }).await?;
+        let recorded = self.recorder.record(RecordBatch { flips: actions, declared: None, is_judged: false }).await?;
         self.in_force().set_guard_recorded(recorded);
         Ok(())
     }

@@ -62,6 +62,17 @@ impl GuardLatches {
         }
     }
 
+    /// Puts an action of another process in force, unless a newer one of its route is, or one that the store does not
+    /// have. Returns whether it is in force.
+    pub fn follow(&mut self, action: FlipRecord) -> bool {
+        let Some(guard) = &action.guard else { return false };
+        let is_newest = self.last.get(&guard.route).is_none_or(|last| last.number < action.number);
+        if is_newest {
+            self.set_last(Arc::new(action));
+        }
+        is_newest
+    }
+
     /// The actions that the store does not have, as they are recorded.
     pub fn unrecorded(&self) -> Vec<FlipRecord> {
         self.unrecorded.iter().map(|action| FlipRecord { number: 0, ..FlipRecord::clone(action) }).collect()

@@ -10,10 +10,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::family::family;
+use super::family::creator;
 use super::positions::Positions;
 use super::reassigned_requests::has_same_requests;
-use crate::flag::{Instance, Route, RouteMatch, ServiceMatch};
+use crate::flag::{Family, Instance, Route, RouteMatch, ServiceMatch};
 use crate::names::RouteId;
 use crate::store::FollowedPath;
 
@@ -29,11 +29,12 @@ pub(super) struct JoinedFamilies {
 /// Finds the routes of new files that make several families of the files before one.
 pub(super) fn find(before: &Positions, routes: &[Arc<Route>]) -> JoinedFamilies {
     let mut found = JoinedFamilies::default();
+    let leaving = LeavingRequests::find(before, routes);
     let with_workflow = routes.iter().filter(|route| route.workflow.is_some());
     for route in with_workflow {
         let sentence = match route.instance {
             Some(Instance::Creates { .. }) => joins_creators(before, route),
-            Some(Instance::Follows { .. }) => takes_over(before, route, routes),
+            Some(Instance::Follows { .. }) => leaving.taken_by(route),
             None => None,
         };
         let Some(sentence) = sentence else { continue };
@@ -45,8 +46,8 @@ pub(super) fn find(before: &Positions, routes: &[Arc<Route>]) -> JoinedFamilies 
             _ => found.refusals.push(format!(
                 "{sentence}: a request about an instance of legacy would reach the engine's instance with the same id. \
                  If the ids of both come from one space, so that one id is one instance, say so with \
-                 `force: {{ reason: … }}` in the file of `{}`, with a reason that is new in this edit; if not, leave \
-                 the families apart (`pointsman help files`)",
+                 `force: {{ reason: … }}` in the file of `{}`, with a reason that is new in this edit (at a start, where \
+                 only the files before had no `force`); if not, leave the families apart (`pointsman help files`)",
                 route.id
             )),
         }
@@ -78,32 +79,55 @@ fn joins_creators(before: &Positions, route: &Route) -> Option<String> {
     })
 }
 
-/// Says so if requests about instances of another family than that of this follower go to it now.
-fn takes_over(before: &Positions, route: &Route, routes: &[Arc<Route>]) -> Option<String> {
-    let own = family(route, routes)?;
-    let is_own = |followed: &FollowedPath| followed.family.iter().any(|id| own.ids().any(|own| own == id));
-    let (follower, followed) = before.followers.iter().find(|(follower, followed)| {
-        !is_own(followed) && !keeps_requests(before, follower, followed, routes) && may_get(route, follower, followed)
-    })?;
-    let other = followed.family.first()?;
-    Some(format!(
-        "`{}` follows up what `{}` creates, and gets requests of `{follower}` about instances of `{other}`",
-        route.id,
-        own.id()
-    ))
+/// Requests of followers of the files before that do not go to the same followers of the same family any more: of most
+/// edits there are none.
+struct LeavingRequests<'a> {
+    of: Vec<(&'a RouteId, &'a FollowedPath)>,
+    /// The routes of the new files by each of their ids.
+    by_id: BTreeMap<&'a RouteId, &'a Route>,
 }
 
-/// Whether a route of new files still follows up this family by the requests of this follower.
-fn keeps_requests(before: &Positions, follower: &RouteId, followed: &FollowedPath, routes: &[Arc<Route>]) -> bool {
-    let Some(successor) = routes.iter().find(|route| route.ids().any(|id| id == follower)) else { return false };
-    let is_in_family =
-        family(successor, routes).is_some_and(|family| family.ids().any(|id| followed.family.contains(id)));
-    let Ok(matches) = followed.matches.parse::<RouteMatch>() else { return false };
-    let has_same = match before.scopes.get(follower) {
-        Some(scopes) => has_same_requests(scopes, &matches, successor),
-        None => matches.normal_form() == successor.matches.normal_form(),
-    };
-    is_in_family && has_same && successor.workflow.is_some()
+impl<'a> LeavingRequests<'a> {
+    fn find(before: &'a Positions, routes: &'a [Arc<Route>]) -> Self {
+        let ids = |route: &'a Arc<Route>| route.ids().map(move |id| (id, &**route));
+        let mut leaving = Self { of: Vec::new(), by_id: routes.iter().flat_map(ids).collect() };
+        leaving.of = before.followers.iter().filter(|(id, followed)| !leaving.stays(before, id, followed)).collect();
+        leaving
+    }
+
+    /// Whether a route of the new files follows up this family by the requests of this follower.
+    fn stays(&self, before: &Positions, follower: &RouteId, followed: &FollowedPath) -> bool {
+        let Some(successor) = self.by_id.get(follower).filter(|route| route.workflow.is_some()) else { return false };
+        let is_in_family = self.family(successor).is_some_and(|own| own.ids().any(|id| followed.family.contains(id)));
+        let Ok(matches) = followed.matches.parse::<RouteMatch>() else { return false };
+        let has_same = match before.scopes.get(follower) {
+            Some(scopes) => has_same_requests(scopes, &matches, successor),
+            None => matches.normal_form() == successor.matches.normal_form(),
+        };
+        is_in_family && has_same
+    }
+
+    fn family(&self, route: &Route) -> Option<Family> {
+        let creator = creator(route)?;
+        self.by_id.get(creator).filter(|of| of.id == *creator).map(|creator| Family::of(creator))
+    }
+
+    /// Says so if this follower gets some of these requests, about instances of another family than its own.
+    fn taken_by(&self, route: &Route) -> Option<String> {
+        if self.of.is_empty() {
+            return None;
+        }
+        let own = self.family(route)?;
+        let is_own = |followed: &FollowedPath| followed.family.iter().any(|id| own.ids().any(|own| own == id));
+        let is_taken = |(id, followed): &&(&RouteId, &FollowedPath)| !is_own(followed) && may_get(route, id, followed);
+        let (follower, followed) = self.of.iter().find(is_taken)?;
+        let other = followed.family.first()?;
+        Some(format!(
+            "`{}` follows up what `{}` creates, and gets requests of `{follower}` about instances of `{other}`",
+            route.id,
+            own.id()
+        ))
+    }
 }
 
 /// Whether this route may get requests of a follower of the files before.
@@ -116,10 +140,13 @@ fn may_get(route: &Route, follower: &RouteId, followed: &FollowedPath) -> bool {
     ServiceMatch { matches: &matches, paths: followed.paths.unwrap_or_default() }.overlaps(&ServiceMatch::of(route))
 }
 
-/// Whether no route that becomes this one had the same reason for `force` by the files before. At a start these reasons
-/// are not known: each counts as new.
+/// Whether the reason for `force` is new in this edit. At a start the store says only which routes had a reason: one of
+/// a route that had none, or of which nothing is known, is new.
 fn is_new_force(before: &Positions, route: &Route) -> bool {
-    let had = |id: &RouteId| before.routes.get(id).is_some_and(|position| position.route.force == route.force);
+    let had = |id: &RouteId| match before.routes.get(id) {
+        Some(position) => position.route.force == route.force,
+        None => before.scopes.get(id).is_some_and(|scopes| scopes.has_force == Some(true)),
+    };
     !route.ids().any(had)
 }
 

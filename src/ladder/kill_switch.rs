@@ -10,7 +10,7 @@ use metrics::Gauge;
 use tokio::sync::watch;
 
 use super::in_force::InForce;
-use super::positions::freeze_name;
+use super::positions::{freeze_name, freeze_of};
 use super::types::FreezeError;
 use crate::clock;
 use crate::flag::Freeze;
@@ -95,6 +95,23 @@ impl FreezeRecords {
         let mut state = self.state();
         state.version += 1;
         state.version
+    }
+
+    /// Puts in force what another process has recorded, and returns the number of the change; `None` if nothing
+    /// changes. A freeze of this process that the store does not have yet stays, unless the other one is stronger.
+    pub fn follow(&self, in_force: &InForce, flip: &FlipRecord) -> Option<u64> {
+        let mut state = self.state();
+        let (present, freeze) = (in_force.inputs().freeze(), freeze_of(flip));
+        if freeze == present || (state.unrecorded.is_some() && freeze < present) {
+            return None;
+        }
+        state.version += 1;
+        if freeze != Freeze::No {
+            state.newest_freeze = state.version;
+        }
+        let version = state.version;
+        in_force.set_freeze(version, freeze);
+        Some(version)
     }
 
     /// Prepares the records for the end of the freeze, by the number of its request. Changes nothing.

@@ -11,6 +11,9 @@
 //! - The set in force was checked as a whole. Moves other than flips down happen one after the other.
 //! - No route goes to `only` during a freeze; a flip to `only` that a freeze overtakes is reverted (`overtaken`).
 //! - Health and kill switch have a version, and an outdated update changes nothing (`in_force`).
+//! - What another process on the same store has recorded comes into force here without being judged again
+//!   (`followed`), and a move that was judged before that is not recorded (`record`). A move that lets the engine answer
+//!   is announced to the other processes first (`announce`).
 //!
 //! Deciding a request by the set is left to `flag`, judging whether evidence suffices to `evidence`.
 //!
@@ -31,9 +34,12 @@
 //!   the route; *absent*: a route with one that the files do not have now; *re-added*: the files have it again.
 //! - *renamed back*: the files give a route an earlier id again; *unlisted*: its id in between, which they do not list.
 //! - *overtaken*: a flip to `only` that a freeze came before; *reverted*: it is undone by a second flip.
+//! - *announced*: told to the other processes, and not recorded yet; *followed*: recorded by another process, and in
+//!   force here.
 //! - *unmet*: a condition of a gate that does not hold; *orphaned*: an instance that no route would follow up.
 
 mod acceptance;
+mod announce;
 mod auto;
 mod auto_shares;
 mod awaited_pairs;
@@ -51,6 +57,8 @@ mod export;
 mod family;
 mod files;
 mod files_check;
+mod flips;
+mod followed;
 mod forced_files;
 mod forced_states;
 mod freezes;
@@ -67,6 +75,7 @@ mod health;
 mod holds;
 mod horizon;
 mod in_force;
+mod inputs;
 mod instances;
 mod joined;
 mod joined_families;
@@ -80,6 +89,7 @@ mod live_basis;
 mod lowered_routes;
 mod mover;
 mod orphans;
+mod other_processes;
 mod outdated_moves;
 mod overtaken;
 mod pairs_in_flight;
@@ -109,6 +119,7 @@ mod unanswered;
 mod unknown_retries;
 mod unlisted_ids;
 mod unrecorded_flips;
+mod up;
 mod versioned;
 
 #[cfg(test)]
@@ -121,15 +132,17 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
+use tokio::time::timeout;
 
 pub use cohort_gate::CohortBelow;
 pub use cohort_listener::{CohortAhead, CohortListener, CohortMove};
 pub use command::FlipCommand;
 pub use declared_plans::{CandidateMove, DeclaredPlans};
+pub use followed::{ClaimingRoutes, FollowedMoves};
 pub use forced_files::ForcedFileState;
 pub use gate_condition::{GateCondition, InstancesAtLegacy, UnknownRetries, Unmet};
 pub use guard_types::{GuardActed, GuardListener, GuardRelease, GuardReleased, GuardStatus};
+pub use other_processes::OtherProcesses;
 pub use plans::{CandidateStatus, KeptPlans, stored_plans_in_force};
 pub use promote_changes::ChangedPromote;
 pub use status::RouteStatus;
@@ -139,7 +152,6 @@ pub use types::{
 };
 pub use unlisted_ids::with_unlisted_ids;
 
-use self::down::FlipDownOutcome;
 use self::gate::Gate;
 use self::mover::Mover;
 use self::record_unrecorded::UnrecordedMoves;
@@ -184,9 +196,9 @@ impl Ladder {
         parts: LadderParts,
         flags: Option<Arc<ArcSwap<FlagSet>>>,
     ) -> Result<Arc<Self>, FilesError> {
-        let LadderParts { store, evidence, conditions, retry_window, copy_started, answer_within } = parts;
+        let LadderParts { store, evidence, conditions, retry_window, copy_started, answer_within, others } = parts;
         let gate = Gate { evidence, conditions, retry_window, copy_started };
-        let mover = Arc::new(Mover::open(declared, store, gate, flags).await?);
+        let mover = Arc::new(Mover::open(declared, store, (gate, others), flags).await?);
         let (reload_lock, checks, logged_lost, releasing, candidate_crossings) = Default::default();
         Ok(Arc::new(Self { mover, reload_lock, checks, logged_lost, releasing, candidate_crossings, answer_within }))
     }
@@ -272,47 +284,6 @@ impl Ladder {
             let why = "its task ended without a result, so it is not known whether anything changed";
             Err(StoreError(format!("{why}: {error}")))
         })
-    }
-
-    /// Moves a route. A move to its present state changes nothing; the result says so. A move down is in force at once,
-    /// also while the store does not answer or another move waits for it; the result says whether it is recorded. A
-    /// move up is refused if the route was lowered after it was asked for. A larger share that is asked for together
-    /// with a move down comes into force once both are recorded, also if the caller goes away meanwhile; if it does
-    /// not, or if that is not known yet, the result's `horizon` says so.
-    ///
-    /// # Errors
-    /// See [`FlipError`]; nothing changed, unless it is [`Unconfirmed::Pending`] or [`Unconfirmed::TaskEnded`].
-    pub async fn flip(&self, route: &RouteId, request: MoveRequest) -> Result<Flipped, FlipError> {
-        let asked = Instant::now();
-        let (mover, route) = (Arc::clone(&self.mover), route.clone());
-        let request = mover.with_first_step(&route, request);
-        mover.ask_about_instances(&route, request.to).await;
-        mover.wait_for_pairs(&route, &request).await;
-        let until = TokioInstant::now() + self.answer_within;
-        let guard = loop {
-            match mover.clone().flip_down(asked, &route, &request).await? {
-                Some(FlipDownOutcome::Unchanged(flipped)) => return Ok(flipped),
-                Some(FlipDownOutcome::InForce(down, None)) => return Ok(mover.wait_recorded(down).await),
-                Some(FlipDownOutcome::InForce(down, Some(share))) => {
-                    let work = tokio::spawn(mover.set_larger_share(asked, until, request, down, share));
-                    return work.await.map_err(|error| Unconfirmed::task_ended(&error).into());
-                }
-                None => {}
-            }
-            mover.wait_for_dropped_plans(&route, request.to, until).await?;
-            let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
-            // The move before this one may have put the route above the requested state, or below `live`.
-            if !mover.is_flip_down(&route, &request) && !mover.has_plans_to_drop(&route, request.to) {
-                break guard;
-            }
-        };
-        let work = tokio::spawn(async move {
-            let outcome = mover.flip(guard, asked, &route, request).await;
-            mover.start_recording();
-            outcome
-        });
-        let joined = timeout_at(until, work).await.map_err(|_| Unconfirmed::Pending)?;
-        joined.unwrap_or_else(|error| Err(Unconfirmed::task_ended(&error).into()))
     }
 
     /// The plans that stay in force under files with these routes. `candidate_move`: what moves with them.

@@ -12,22 +12,18 @@ use super::auto_shares::AutoShares;
 use super::cohort_listener::CohortListeners;
 use super::export::{log, log_candidate};
 use super::files_check::{CheckedFiles, PreparedFiles, check_and_apply, prepare};
-use super::gate::{AllowedMove, Gate};
+use super::gate::Gate;
 use super::guard_latches::GuardLatches;
 use super::guard_types::GuardListener;
 use super::in_force::{InForce, Inputs};
 use super::kill_switch::FreezeRecords;
-use super::lowered_routes::Lowering;
+use super::other_processes::OtherProcesses;
 use super::pending_shares::PendingShares;
 use super::positions::{Positions, RoutePosition};
-use super::record::{FlipRecorder, RecordBatch, flip_record};
-use super::types::{
-    DeclaredFiles, FilesError, FlipError, FlipSource, Flipped, KillSwitchListener, Move, MoveRequest, ReadKind,
-};
+use super::record::{FlipRecorder, RecordBatch, flip_record, is_overtaken};
+use super::types::{DeclaredFiles, FilesError, FlipSource, KillSwitchListener, Move, ReadKind};
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
-use super::{
-    cohort_moves, files, holds, leaving_only, live_basis, orphans, overtaken, plans, scopes, separated, taken_ids,
-};
+use super::{cohort_moves, files, holds, leaving_only, live_basis, orphans, plans, scopes, separated, taken_ids};
 use crate::clock;
 use crate::flag::{FlagSet, State};
 use crate::names::RouteId;
@@ -47,6 +43,19 @@ pub(super) struct Mover {
     guard_listeners: Mutex<Vec<Arc<dyn GuardListener>>>,
     cohort_listeners: Mutex<CohortListeners>,
     pub auto_shares: AutoShares,
+    /// Told of moves before they are recorded.
+    pub others: Option<Arc<dyn OtherProcesses>>,
+}
+
+/// Whose change of the positions it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChangeOrigin {
+    /// This process starts: other processes have the files before, and are not told before it serves.
+    Start,
+    /// This process judged it.
+    Own,
+    /// Other processes recorded it. `newest`: the number of the newest flip that they had recorded.
+    OtherProcess { newest: u64 },
 }
 
 /// Shows that the caller holds the lock of all moves; one task at a time holds it.
@@ -56,7 +65,7 @@ impl Mover {
     pub async fn open(
         declared: DeclaredFiles,
         store: StoreHandle,
-        gate: Gate,
+        (gate, others): (Gate, Option<Arc<dyn OtherProcesses>>),
         flags: Option<Arc<ArcSwap<FlagSet>>>,
     ) -> Result<Self, FilesError> {
         let secret = store.secret().await?;
@@ -95,8 +104,9 @@ impl Mover {
             guard_listeners: Default::default(),
             cohort_listeners,
             auto_shares: Default::default(),
+            others,
         };
-        mover.record_and_apply(&before, after, moves, Ok(()), || {}).await?;
+        mover.record_and_apply(&before, after, moves, Ok(()), (ChangeOrigin::Start, || {})).await?;
         Ok(mover)
     }
 
@@ -157,7 +167,11 @@ impl Mover {
             check_and_apply((&self.gate, &guards), &judged, prepared, reading)?;
         taken_ids::check(&before, &after, &guards, &self.gate)?;
         let routes = after.declared.routes.clone();
-        let flips = self.record_and_apply(&before, after, moves, all_recorded, recorded).await?;
+        let applied = self.record_and_apply(&before, after, moves, all_recorded, (ChangeOrigin::Own, recorded)).await;
+        let flips = applied.map_err(|error| match is_overtaken(&error) {
+            true => FilesError::FlippedMeanwhile,
+            false => error.into(),
+        })?;
         drop(moves_lock);
         // Requests that were decided by the set before may have begun runs since the check.
         if may_orphan {
@@ -182,21 +196,28 @@ impl Mover {
             return Ok(());
         }
         let (after, moves) = files::release(&before, now, &self.gate);
-        self.record_and_apply(&before, after, moves, Ok(()), || {}).await.map(drop)
+        self.record_and_apply(&before, after, moves, Ok(()), (ChangeOrigin::Own, || {})).await.map(drop)
     }
 
     /// Records the moves and declarations of new files, calls `recorded`, then puts them in force. `all_recorded` is an
     /// error while there are flips down that the store did not record. Then nothing is recorded, because it would come
     /// before them: the error is returned if there is something to record. Returns the flips.
-    async fn record_and_apply(
+    pub(super) async fn record_and_apply(
         &self,
         before: &Positions,
         mut after: Positions,
         moves: Vec<Move>,
         all_recorded: Result<(), StoreError>,
-        recorded: impl FnOnce() + Send,
+        (origin, recorded): (ChangeOrigin, impl FnOnce() + Send),
     ) -> Result<Vec<FlipRecord>, StoreError> {
         plans::add_missing(&mut after);
+        let _announced = match origin {
+            ChangeOrigin::Own => match self.announce_files(before, &after).await {
+                Ok(announced) => Some(announced),
+                Err((why, _)) => return Err(StoreError(why)),
+            },
+            ChangeOrigin::Start | ChangeOrigin::OtherProcess { .. } => None,
+        };
         let mut flips = Vec::new();
         for made in moves {
             let route = made.route.clone();
@@ -217,7 +238,8 @@ impl Mover {
             all_recorded?;
             plans::store_new(&self.store, before, &after).await?;
             separated::note_unknown_instances(before, &after, &self.gate).await?;
-            flips = self.record(RecordBatch { flips, declared: Some(after.rows()) }, &after).await?;
+            let is_judged = origin == ChangeOrigin::Own;
+            flips = self.record(RecordBatch { flips, declared: Some(after.rows()), is_judged }, &after).await?;
         }
         let (of_candidates, flips): (Vec<_>, Vec<_>) = flips.into_iter().partition(|flip| flip.candidate.is_some());
         for flip in &flips {
@@ -234,7 +256,7 @@ impl Mover {
         scopes::log_changes(&before.scopes, &after.scopes, self.gate.retry_window);
         separated::log(before, &after);
         recorded();
-        let overtaken = self.put_in_force(after.clone());
+        let overtaken = self.put_in_force(after.clone(), origin);
         of_candidates.iter().for_each(|flip| self.note_move_of_candidate(flip));
         of_candidates.iter().for_each(|flip| self.report_candidate(flip));
         holds::log_refused(&after);
@@ -248,70 +270,21 @@ impl Mover {
         Ok(flips)
     }
 
-    /// Moves a route up, or changes its shares. Flips down that are made meanwhile come after it.
-    pub async fn flip(
-        self: &Arc<Self>,
-        guard: MovesLock,
-        asked: Instant,
-        route: &RouteId,
-        request: MoveRequest,
-    ) -> Result<Flipped, FlipError> {
-        let (mut positions, all_recorded) = self.record_unrecorded_first(&guard).await;
-        let position = positions.routes.get(route).ok_or_else(|| positions.unknown_route(route))?;
-        let (from, to) = (position.rung(), request.to);
-        let lowered = Lowering { at: asked, to, by: request.by.clone() };
-        if self.is_unchanged(position, &request) {
-            self.in_force.note_lowered(route, lowered);
-            return Ok(self.unchanged(position, request.by));
-        }
-        let goes_up = position.is_raised_by(&request);
-        self.check_not_lowered_since(asked, &positions, position, &request)?;
-        self.check_guard(position, &request)?;
-        let (requested, allowed) = self.judge(&positions, position, &request)?;
-        all_recorded?;
-        // A flip ends a move that the file requested and the gate refused: the store gets the file's present
-        // declaration, so that the move is not judged again.
-        let (now, before) = (position.declared(), positions.clone());
-        let AllowedMove { overridden, still_required, gates } = allowed;
-        let (shares, reason, gates) = (requested.shares, requested.reason, gates.recorded(&position.route.promote));
-        let made = Move { route: route.clone(), from, to, shares, reason, overridden, gates };
-        let flip = self.flip_record(&positions, made, request.by.clone());
-        positions.set_declaration_of_flipped(route, now);
-        plans::add_for(&mut positions, route, to);
-        plans::store_new(&self.store, &before, &positions).await?;
-        if goes_up || requested.force {
-            live_basis::accept(&mut positions, route, to);
-        }
-        let flip = self.record_flip(flip, positions.rows(), &positions, (route, &request)).await?;
-        positions.apply_flip(route, flip.clone());
-        holds::lower_after_flip(&mut positions, route, &self.gate);
-        let overtaken = self.put_in_force(positions);
-        if !goes_up {
-            self.in_force.note_lowered(route, lowered);
-            self.end_guard_by_flip(route, to, &flip.by, flip.reason.as_deref());
-        }
-        self.gate.evidence.restart_guard(route);
-        log(&flip, FlipSource::Api);
-        if !overtaken.is_empty() {
-            self.revert_overtaken(&overtaken, &before).await;
-            return Err(FlipError::Refused { why: overtaken::refusal(route, from), commands: Vec::new() });
-        }
-        self.accept_conditions(route, from, &request, flip.at);
-        let (effective, share_is_pending, horizon) = (self.in_force.effective(route), false, Vec::new());
-        Ok(Flipped { flip, changed: true, recorded: true, share_is_pending, effective, horizon, still_required })
-    }
-
     /// Puts positions in force, lowered by the flips down that were made since they were computed. Returns the routes
     /// that it caps below `only` because of a freeze: the caller reverts their flips.
-    pub(super) fn put_in_force(&self, mut positions: Positions) -> Vec<RouteId> {
+    pub(super) fn put_in_force(&self, mut positions: Positions, origin: ChangeOrigin) -> Vec<RouteId> {
         positions.routes.values_mut().for_each(|position| position.inputs.returns_at_restart = false);
         loop {
             let Inputs { mut unrecorded, positions_version, .. } = self.in_force.inputs();
             let mut lowered = positions.clone();
             unrecorded.retain_mut(|unrecorded| unrecorded.reapply_to(&mut lowered, &self.gate));
-            if let Some(overtaken) = self.set_positions(lowered, unrecorded, positions_version) {
+            let tells = !matches!(origin, ChangeOrigin::OtherProcess { .. });
+            if let Some(overtaken) = self.set_positions_and((lowered, unrecorded), positions_version, tells) {
                 // What was written is in the positions now.
                 self.in_force.set_outstanding(OutstandingWrite::default());
+                if let ChangeOrigin::OtherProcess { newest } = origin {
+                    self.recorder.set_followed(newest);
+                }
                 return overtaken;
             }
         }
@@ -320,15 +293,25 @@ impl Mover {
     /// As [`InForce::set_positions`], after the cohorts are judged.
     pub(super) fn set_positions(
         &self,
-        mut positions: Positions,
+        positions: Positions,
         unrecorded: Vec<UnrecordedFlip>,
         computed_from: u64,
+    ) -> Option<Vec<RouteId>> {
+        self.set_positions_and((positions, unrecorded), computed_from, true)
+    }
+
+    /// `tells`: whether the listeners are told of the moves of cohorts. Of those of another process that one tells.
+    fn set_positions_and(
+        &self,
+        (mut positions, unrecorded): (Positions, Vec<UnrecordedFlip>),
+        computed_from: u64,
+        tells: bool,
     ) -> Option<Vec<RouteId>> {
         holds::judge_cohorts(&mut positions, &self.gate);
         let (before, after) = (self.in_force.inputs(), positions.clone());
         let overtaken = self.in_force.set_positions(positions, unrecorded, computed_from)?;
         // What the first set of a process has was in force before its start.
-        if before.has_files {
+        if before.has_files && tells {
             self.tell_cohort_moves(&before.positions, &after);
         }
         Some(overtaken)
@@ -362,7 +345,7 @@ impl Mover {
         declared: Option<Vec<crate::store::DeclaredState>>,
         of: &Positions,
     ) -> Result<FlipRecord, StoreError> {
-        let mut recorded = self.record(RecordBatch { flips: vec![flip], declared }, of).await?;
+        let mut recorded = self.record(RecordBatch { flips: vec![flip], declared, is_judged: false }, of).await?;
         recorded.pop().ok_or_else(|| StoreError("the store gave the flip no number".into()))
     }
 

@@ -7,11 +7,12 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::declared_rows::merged;
 use super::types::Move;
 use crate::flag::Shares;
+use crate::names::RouteId;
 use crate::store::{DeclaredState, FlipRecord, PutFlips, StoreError, StoreHandle};
 
 /// What is recorded in one transaction.
@@ -19,6 +20,18 @@ pub(super) struct RecordBatch {
     pub flips: Vec<FlipRecord>,
     /// The new declarations of all files; `None` keeps the stored ones.
     pub declared: Option<Vec<DeclaredState>>,
+    /// Whether it was judged by the flips that are in force here: then it is not recorded after one of another process
+    /// that is not.
+    pub is_judged: bool,
+}
+
+/// Why a judged move is not recorded.
+const OVERTAKEN: &str =
+    "another process has recorded a move since this one was judged; it comes into force here in a moment: try again";
+
+/// Whether a move was not recorded because another process recorded one first.
+pub(super) fn is_overtaken(error: &StoreError) -> bool {
+    error.0 == OVERTAKEN
 }
 
 /// The pauses between look-ups of an unknown outcome: the first and the longest.
@@ -31,6 +44,10 @@ pub(super) struct FlipRecorder {
     /// The number of the newest flip in the store, as far as this process knows. Another process may have recorded a
     /// newer one, and so may an earlier write of this process that counted as not recorded.
     newest: watch::Sender<u64>,
+    /// The number of the newest flip that is in force here with all before it, also those of other processes.
+    followed: watch::Sender<u64>,
+    /// Notified when a flip of another process is found that is not in force here.
+    pub behind: Notify,
     /// The declarations that this process last recorded, or read at its start.
     known: Mutex<Vec<DeclaredState>>,
 }
@@ -49,7 +66,36 @@ impl FlipRecorder {
     /// `last` are the last flips of all routes and of the kill switch.
     pub fn new(store: StoreHandle, last: &[FlipRecord]) -> Self {
         let newest = last.iter().map(|flip| flip.number).max().unwrap_or(0);
-        Self { store, newest: watch::Sender::new(newest), known: Mutex::default() }
+        let (newest, followed) = (watch::Sender::new(newest), watch::Sender::new(newest));
+        Self { store, newest, followed, behind: Notify::new(), known: Mutex::default() }
+    }
+
+    /// The number of the newest flip that is in force here with all before it.
+    pub fn followed(&self) -> u64 {
+        *self.followed.borrow()
+    }
+
+    /// The same, and its changes.
+    pub fn subscribe_followed(&self) -> watch::Receiver<u64> {
+        self.followed.subscribe()
+    }
+
+    /// All flips of the store up to this number are in force here.
+    pub fn set_followed(&self, number: u64) {
+        self.newest.send_if_modified(|newest| std::mem::replace(newest, number.max(*newest)) < number);
+        self.followed.send_if_modified(|followed| std::mem::replace(followed, number.max(*followed)) < number);
+    }
+
+    /// What the store has of these routes in `live` is in force here too: this process did not change it.
+    pub fn set_known_of<'a>(&self, routes: impl Iterator<Item = &'a RouteId>, stored: &[DeclaredState]) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for route in routes {
+            let Some(known) = known.iter_mut().find(|row| row.route == *route) else { continue };
+            let stored = stored.iter().find(|row| row.route == *route);
+            known.live = stored.and_then(|row| row.live.clone());
+            known.in_force = stored.and_then(|row| row.in_force.clone());
+            known.evidence_from = stored.and_then(|row| row.evidence_from.clone());
+        }
     }
 
     /// Sets the declarations that this process has read from the store.
@@ -81,11 +127,19 @@ impl FlipRecorder {
     /// Nothing was recorded, except that an earlier attempt to record the same flips may have recorded the first of
     /// them.
     pub async fn record(&self, batch: RecordBatch) -> Result<Vec<FlipRecord>, StoreError> {
-        let RecordBatch { mut flips, declared } = batch;
+        let RecordBatch { mut flips, declared, is_judged } = batch;
+        let is_judged = is_judged && self.store.is_shared();
         let mut numbers = Vec::new();
         // Kept only once all is recorded: after an error, the next attempt has to find again which flips are there.
         let mut after = *self.newest.borrow();
+        let mut follows_all = after == self.followed();
         loop {
+            if !follows_all {
+                self.behind.notify_one();
+                if is_judged {
+                    return Err(StoreError(OVERTAKEN.to_owned()));
+                }
+            }
             let rest = flips[numbers.len()..].to_vec();
             // Read in each try: a try is refused where another process has recorded a flip meanwhile. One that has
             // recorded declarations alone between this and the write is not noticed, and they are written over.
@@ -104,6 +158,7 @@ impl FlipRecorder {
                 Ok(None) => {
                     let found = self.read_back(&rest, merged.as_deref()).await?;
                     after = found.newest;
+                    follows_all &= !found.numbers.is_empty();
                     numbers.extend(found.numbers);
                     if !flips.is_empty() && numbers.len() == flips.len() {
                         break;
@@ -118,7 +173,11 @@ impl FlipRecorder {
         if let Some(ours) = declared {
             *self.known.lock().unwrap_or_else(PoisonError::into_inner) = ours;
         }
-        self.newest.send_replace(numbers.iter().copied().fold(after, u64::max));
+        let newest = numbers.iter().copied().fold(after, u64::max);
+        match follows_all {
+            true => self.set_followed(newest),
+            false => drop(self.newest.send_replace(newest)),
+        }
         for (flip, number) in flips.iter_mut().zip(numbers) {
             flip.number = number;
         }

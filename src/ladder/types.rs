@@ -11,6 +11,7 @@ use tokio::task::JoinError;
 use super::command::FlipCommand;
 use super::declared_plans::DeclaredPlans;
 use super::gate_condition::GateCondition;
+use super::other_processes::OtherProcesses;
 use crate::evidence::{Condition, Evidence, GateVerdict, overall};
 use crate::flag::{Effective, Freeze, Percent, Route, Service, Shares, State};
 use crate::names::{RouteId, ServiceName, StepId};
@@ -63,6 +64,8 @@ pub struct LadderParts {
     pub copy_started: Option<Timestamp>,
     /// How long a move waits for the store before the caller is told that its outcome is not known yet.
     pub answer_within: Duration,
+    /// The other processes that share the store; `None` in a store of one process.
+    pub others: Option<Arc<dyn OtherProcesses>>,
 }
 
 /// The number of a check of the engine's health. It is assigned before the check is made: of two checks, the one that

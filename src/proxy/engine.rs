@@ -97,6 +97,7 @@ pub(super) async fn answer(
             }
             let take = retry_keys::take_for_legacy(
                 &*shared.affinity,
+                &flagged.flag.route.id,
                 flagged.retry_keys,
                 &flagged.earlier,
                 KnownBody::TooLarge,
@@ -186,9 +187,20 @@ pub(super) async fn answer(
         }
         Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) if may_fall_back => {
             tracing::info!(route = %route, reason = abandoned.reason, "the engine gave a request back");
-            if retry_keys::give_to_legacy(&*shared.affinity, flagged.retry_keys).await.is_not_noted() {
+            let id = &flagged.flag.route.id;
+            let failure = match retry_keys::give_to_legacy(&*shared.affinity, id, flagged.retry_keys).await {
+                LegacyTake::Taken { noted: true, .. } => None,
+                LegacyTake::Taken { noted: false, .. } => Some(Failure::KeyNotNoted),
+                // The engine of another process took it meanwhile, or may have.
+                LegacyTake::HeldByEngine
+                | LegacyTake::NeedsBody
+                | LegacyTake::HeldUnderAnotherCredential
+                | LegacyTake::HeldUnderNewerFiles
+                | LegacyTake::Unknown => Some(Failure::FirstTryUnknown),
+            };
+            if let Some(failure) = failure {
                 count_served(Served::Error, abandoned.run);
-                return Err(proxied.refused(rung, Failure::KeyNotNoted));
+                return Err(proxied.refused(rung, failure));
             }
             if !NOT_A_FAILURE.contains(&abandoned.reason) {
                 proxied.entry.route_metrics.count_fallback();

@@ -82,7 +82,7 @@ impl KeyedRequest<'_> {
             (first_try.is_unknown || first_try.is_stored, self.decision(first_try))
         {
             let earlier = first_try.earlier_keys(proxied.table.set.files_version);
-            match retry_keys::take_for_legacy(affinity, first_try.keys, &earlier, body).await {
+            match retry_keys::take_for_legacy(affinity, &flag.route.id, first_try.keys, &earlier, body).await {
                 LegacyTake::Taken { noted, is_retry } => {
                     // Another try with the same key was taken since the look-up above, and the dark run is that one's.
                     had_dark_run |= is_retry;

@@ -48,20 +48,21 @@ pub(super) fn keys_of_request(
 /// Records a request as legacy's, unless the engine has it.
 pub(super) async fn take_for_legacy(
     affinity: &dyn Affinity,
+    route: &RouteId,
     keys: Option<RetryKeys>,
     earlier: &EarlierKeys,
     body: KnownBody,
 ) -> LegacyTake {
     match keys {
-        Some(keys) => affinity.take_for_legacy(keys, earlier, body).await,
+        Some(keys) => affinity.take_for_legacy(route, keys, earlier, body).await,
         None => LegacyTake::FIRST,
     }
 }
 
 /// Records as legacy's a request that the engine gave back.
-pub(super) async fn give_to_legacy(affinity: &dyn Affinity, keys: Option<RetryKeys>) -> LegacyTake {
+pub(super) async fn give_to_legacy(affinity: &dyn Affinity, route: &RouteId, keys: Option<RetryKeys>) -> LegacyTake {
     match keys {
-        Some(keys) => affinity.give_to_legacy(keys).await,
+        Some(keys) => affinity.give_to_legacy(route, keys).await,
         None => LegacyTake::FIRST,
     }
 }

@@ -82,6 +82,8 @@ pub enum StoreNotification {
     WebhookMessage,
     /// A run is to begin: see [`RunCoordination::pending_runs`].
     PendingRun,
+    /// Another process has changed what it says about itself: see [`RunCoordination::exchange_processes`].
+    Process,
 }
 
 /// The bodies of a run's request and answer, for workflows that follow up the instance that the run created. Of a
@@ -257,9 +259,9 @@ pub trait RunCoordination: Send + Sync + 'static {
     /// The bodies that are kept of a purged pinned run; `None` for every other run.
     fn purged_run_bodies(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunBodies>, StoreError>>;
 
-    /// The name of the living worker that owns a run, to show to people; `None` if there is none, and always in a store
+    /// The living worker that owns a run, and its name, to show to people; `None` if there is none, and always in a store
     /// of one process.
-    fn owner(&self, _run: RunId) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+    fn owner(&self, _run: RunId) -> BoxFuture<'_, Result<Option<(WorkerId, String)>, StoreError>> {
         Box::pin(std::future::ready(Ok(None)))
     }
 

@@ -1,11 +1,12 @@
 //! The processes that share a store: each keeps a row about itself beside its lease.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::names::WorkerId;
+use crate::names::{RouteId, WorkerId};
 
 /// What a process says about itself to the others. A field that a newer version adds is ignored, and one that an older
 /// version lacks is empty.
@@ -28,6 +29,23 @@ pub struct ProcessRecord {
     pub edition: String,
     /// How far its machine's clock is ahead of the store's, in milliseconds; `None` as long as that is not measured.
     pub clock_ahead_ms: Option<i64>,
+    /// The number of the newest flip in the store that it has in force, with all flips before it; `None`: its version
+    /// does not follow the flips of other processes.
+    pub flips: Option<u64>,
+    /// What it is going to put in force once all others have acknowledged it.
+    pub announced: Option<Announcement>,
+    /// The newest announcement of each other process that it has acknowledged.
+    pub acknowledged: BTreeMap<WorkerId, u64>,
+}
+
+/// Routes that a process is going to raise to where the engine answers. A process that has acknowledged this takes no
+/// retry key of them for legacy that the store does not have.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// Increases with each announcement of the process.
+    pub number: u64,
+    /// The routes.
+    pub routes: Vec<RouteId>,
 }
 
 /// A process whose lease is not over.
@@ -48,6 +66,22 @@ pub struct LivingProcess {
 pub struct LivingProcesses {
     /// The store's time.
     pub at: Timestamp,
+    /// The number of the newest flip that the store has; 0: it has none.
+    pub newest_flip: u64,
     /// The processes, in the order of their starts.
     pub processes: Vec<LivingProcess>,
+}
+
+impl ProcessRecord {
+    /// The name of this process, as people see it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        process_name(self.pid, &self.host)
+    }
+}
+
+/// The name of a process: in containers many have the same process id.
+#[must_use]
+pub fn process_name(pid: u32, host: &str) -> String {
+    format!("process {pid} on {host}")
 }

@@ -422,6 +422,7 @@ const GAUGES: MetricDescriptions = &[
         "1 while the flag files as they were last read are in force, 0 while older ones are.",
     ),
     ("pointsman_processes", "Processes that share the store, by whether their flag files are those of this one."),
+    ("pointsman_processes_behind", "Processes that share the store and do not have the newest flip in force."),
     ("pointsman_clock_offset_seconds", "How far the machine's clock is ahead of the process's time."),
     (
         "pointsman_evidence_pairs",

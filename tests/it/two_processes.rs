@@ -206,7 +206,7 @@ async fn what_another_process_has_recorded_of_its_files_stays() {
 }
 
 /// The engine of the second process takes a key after the first process started. The client's retry at the first
-/// process, where legacy answers, goes to the engine's run, and nothing is performed again.
+/// process, after the route was lowered there, goes to the engine's run, and nothing is performed again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_another_process_took_is_known_below_live() {
     let Some(two) = TwoProcesses::start(&[]).await else { return };
@@ -227,12 +227,17 @@ async fn a_key_that_another_process_took_is_known_below_live() {
     let first = order(1).await;
     assert!(first["id"].is_string(), "the engine's: {first}");
     let before = charges();
+    for rung in ["dark", "off"] {
+        let path = "/api/v2/routes/orders.create/flip";
+        let reply = two.processes[0].api(Method::POST, path, json!({ "to": rung })).await;
+        assert!(reply.status.is_success(), "{} {}", reply.status, reply.json());
+    }
     let again = order(0).await;
     let mut wrong = Vec::new();
     if again["id"] != first["id"] || charges() != before {
         wrong.push(format!("the retry got {again} instead of {first}, {} charges more", charges() - before));
     }
-    // While the database is silent, legacy answers a new order as usual: the route is `off` at the first process.
+    // While the database is silent, legacy answers a new order as usual: the route is `off`.
     two.link.drop_silently();
     let url = format!("{}/orders", two.processes[0].url());
     let fresh = client.json(Method::POST, &url, &[("idempotency-key", "two")], &some_order(2)).await.expect("a reply");

@@ -123,6 +123,7 @@ impl TestApi {
             retry_window: Duration::from_secs(86_400),
             copy_started: None,
             answer_within: Duration::from_secs(5),
+            others: None,
         };
         let ladder = Ladder::open(files, parts).await.unwrap();
         let process = ProcessStatus { engine_healthy: true, runs_in_flight: 3, ..ProcessStatus::default() };
@@ -194,6 +195,7 @@ impl TestApi {
             traffic: Arc::new(|_| RouteTraffic { requests: 12, overhead_p50_us: Some(40.0) }),
             services: Arc::new(Vec::new),
             processes: Arc::new(Vec::new),
+            wait_followed: Arc::new(|_| Box::pin(std::future::ready(Vec::new()))),
             move_candidate: Arc::new(|_| Box::pin(std::future::ready(Ok(())))),
             reload: Arc::new(move || {
                 let (answer, outcome) = tokio::sync::oneshot::channel();

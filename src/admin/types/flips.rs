@@ -48,9 +48,12 @@ pub struct FlipResponse {
     /// it is not known yet whether the larger share that was given with it is recorded; `note` says so.
     #[serde(default = "super::default_true")]
     pub recorded: bool,
-    /// If the flip is not recorded: a sentence that says so. Left out otherwise.
+    /// If the flip is not recorded, or not in force in another process: a sentence that says so. Left out otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// The other processes on the same store that do not have it in force yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_in_force_in: Vec<String>,
     /// The state in force now.
     pub effective: Effective,
     /// The shares in force now.

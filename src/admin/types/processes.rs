@@ -28,6 +28,8 @@ pub struct ProcessRow {
     pub edition: String,
     /// Whether its files are those of the process that answers.
     pub files: FilesComparison,
+    /// The number of the newest flip that it has in force; `null` if its version does not follow those of others.
+    pub newest_flip: Option<u64>,
     /// How far the clock of its machine is ahead of the store's, in milliseconds; `null` if that is not measured.
     pub clock_ahead_ms: Option<i64>,
     /// How long it counts as alive unless it renews its lease, in milliseconds; `null` where processes have no leases,

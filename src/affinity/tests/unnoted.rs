@@ -59,7 +59,8 @@ async fn a_retry_of_a_noted_request_counts_as_noted_while_no_key_can_be_noted() 
     let soon_over = clock::now() - jiff::SignedDuration::from_hours(24) + jiff::SignedDuration::from_secs(2);
     store.inner.note_legacy_tries(vec![(expired, soon_over)]).await.unwrap();
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
-    let take = |key: RetryKey| now(affinity.take_for_legacy(key.into(), &EarlierKeys::none(), KnownBody::Unread));
+    let take =
+        |key: RetryKey| now(affinity.take_for_legacy(&ROUTE, key.into(), &EarlierKeys::none(), KnownBody::Unread));
     assert_eq!([take(noted), take(expired)], [LegacyTake::FIRST; 2]);
     affinity.flush().await;
     while store.inner.first_try(expired).await.unwrap().is_some() {
@@ -95,7 +96,7 @@ async fn a_write_that_hangs_delays_nobody_for_long() {
     store.is_gone.store(true, Ordering::Relaxed); // so that the keys stay in the file
     let affinity = affinity_with_file(&store, dir.path()).await;
     let (none, route) = (EarlierKeys::none(), RouteId::new("orders.create"));
-    let take = |n| affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+    let take = |n| affinity.take_for_legacy(&ROUTE, numbered(n).into(), &none, KnownBody::Unread);
     let is_unnoted = || affinity.unnoted_requests(std::iter::once(&route)).is_some();
     assert_eq!(take(0).await, LegacyTake::FIRST);
     let write_hangs = affinity.keys.hold_file();
@@ -125,7 +126,7 @@ async fn a_key_that_the_store_has_counts_as_noted_while_its_write_hangs() {
     let store = CountingStore::new();
     let affinity = affinity_with_file(&store, dir.path()).await;
     let (none, route) = (EarlierKeys::none(), RouteId::new("orders.create"));
-    let take = |n| affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+    let take = |n| affinity.take_for_legacy(&ROUTE, numbered(n).into(), &none, KnownBody::Unread);
     let write_hangs = affinity.keys.hold_file();
     let first = take(1).await;
     assert!(matches!(first, LegacyTake::Taken { is_retry: false, .. }), "{first:?}");
@@ -153,7 +154,7 @@ async fn a_key_that_the_store_took_from_the_file_is_noted_while_writes_hang() {
     store.is_gone.store(true, Ordering::Relaxed); // so that the key stays in the file
     let affinity = affinity_with_file(&store, dir.path()).await;
     let (none, keys) = (EarlierKeys::none(), &affinity.keys);
-    let take = |n| affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+    let take = |n| affinity.take_for_legacy(&ROUTE, numbered(n).into(), &none, KnownBody::Unread);
     assert_eq!(take(0).await, LegacyTake::FIRST);
     let write_hangs = keys.hold_file();
     assert_eq!(take(1).await, LegacyTake::NOT_NOTED);
@@ -174,7 +175,7 @@ async fn a_flush_waits_for_a_write_that_hangs() {
     let affinity = affinity_with_file(&store, dir.path()).await;
     let write_hangs = affinity.keys.hold_file();
     assert_eq!(
-        affinity.take_for_legacy(numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        affinity.take_for_legacy(&ROUTE, numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread).await,
         LegacyTake::NOT_NOTED
     );
     let mut flush = Box::pin(affinity.flush());
@@ -197,7 +198,7 @@ async fn a_write_that_hangs_is_noticed_although_nobody_waits_for_long() {
     let mut n = 0;
     while store.inner.first_try(numbered(1)).await.unwrap().is_none() {
         n += 1;
-        let take = affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+        let take = affinity.take_for_legacy(&ROUTE, numbered(n).into(), &none, KnownBody::Unread);
         let _went_away = take.now_or_never();
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -215,7 +216,7 @@ async fn a_key_that_the_store_takes_before_its_request_is_recorded_counts_as_not
     store.is_gone.store(true, Ordering::Relaxed);
     let affinity = affinity_with_file(&store, dir.path()).await;
     let (none, route) = (EarlierKeys::none(), RouteId::new("orders.create"));
-    let take = |n| affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread);
+    let take = |n| affinity.take_for_legacy(&ROUTE, numbered(n).into(), &none, KnownBody::Unread);
     let record = |n| now(affinity.record_served_unnoted(&numbered(n).into(), &route, &route));
     let is_unnoted = || affinity.unnoted_requests(std::iter::once(&route)).is_some();
     let write_hangs = affinity.keys.hold_file();
@@ -290,7 +291,7 @@ async fn a_flush_finds_that_a_write_hangs_and_the_store_takes_the_key() {
     let affinity = affinity_with_file(&store, dir.path()).await;
     let write_hangs = affinity.keys.hold_file();
     let none = EarlierKeys::none();
-    let _went_away = affinity.take_for_legacy(numbered(1).into(), &none, KnownBody::Unread).now_or_never();
+    let _went_away = affinity.take_for_legacy(&ROUTE, numbered(1).into(), &none, KnownBody::Unread).now_or_never();
     affinity.flush().await;
     assert_eq!(affinity.unwritten_keys(), 0);
     assert!(store.inner.first_try(numbered(1)).await.unwrap().is_some());
@@ -309,10 +310,11 @@ async fn a_write_that_hangs_is_noticed_although_the_file_has_no_room() {
     let mut n = 0;
     while affinity.keys.ring().has_room() {
         n += 1;
-        let _went_away = affinity.take_for_legacy(numbered(n).into(), &none, KnownBody::Unread).now_or_never();
+        let _went_away = affinity.take_for_legacy(&ROUTE, numbered(n).into(), &none, KnownBody::Unread).now_or_never();
     }
     while store.inner.first_try(numbered(1)).await.unwrap().is_none() {
-        let _refused = affinity.take_for_legacy(numbered(n + 1).into(), &none, KnownBody::Unread).now_or_never();
+        let _refused =
+            affinity.take_for_legacy(&ROUTE, numbered(n + 1).into(), &none, KnownBody::Unread).now_or_never();
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     drop(write_hangs);

@@ -53,14 +53,14 @@ async fn what_legacy_took_stays_with_legacy_while_tokens_cannot_be_verified() {
         (Unverified, Verified, true),
         (Verified, OtherVerified, true),
     ]) {
-        let take = || now(affinity.take_for_legacy(first.keys(n), &none, KnownBody::Digest(digest)));
+        let take = || now(affinity.take_for_legacy(&ROUTE, first.keys(n), &none, KnownBody::Digest(digest)));
         assert_eq!(take(), LegacyTake::FIRST, "{first:?}");
         assert_eq!(take(), LegacyTake::Taken { noted: true, is_retry: true }, "{first:?}");
         assert_eq!(engine_takes(&affinity, second.keys(n), &digest), engine_may_take, "{first:?}, then {second:?}");
     }
     // Of two callers' first tries with one key, none is a retry of the other.
-    let takes =
-        [Verified, OtherVerified].map(|caller| now(affinity.take_for_legacy(caller.keys(9), &none, KnownBody::Unread)));
+    let takes = [Verified, OtherVerified]
+        .map(|caller| now(affinity.take_for_legacy(&ROUTE, caller.keys(9), &none, KnownBody::Unread)));
     assert_eq!(takes, [LegacyTake::FIRST; 2]);
 }
 
@@ -74,7 +74,10 @@ async fn verified_callers_reserve_nothing_against_each_other_after_files_that_co
         let earlier =
             EarlierKeys { keys: vec![RetryKeys { verified_callers: None, ..Unverified.keys(n) }], files_version: 1 };
         let none = EarlierKeys { files_version: 1, ..EarlierKeys::none() };
-        assert_eq!(affinity.take_for_legacy(first.keys(n), &none, KnownBody::Digest(digest)).await, LegacyTake::FIRST);
+        assert_eq!(
+            affinity.take_for_legacy(&ROUTE, first.keys(n), &none, KnownBody::Digest(digest)).await,
+            LegacyTake::FIRST
+        );
         let took = affinity.take_request_for_engine(OtherVerified.keys(n).scoped, &digest, &earlier);
         assert_eq!(took == KeyTakeResult::First, engine_may_take, "{first:?}: {took:?}");
     }
@@ -86,8 +89,11 @@ async fn a_retry_that_cannot_be_verified_is_not_taken_for_legacy_because_of_anot
     let affinity = affinity_with_built_sets(&CountingStore::new()).await;
     let (none, digest) = (EarlierKeys::none(), [3; 32]);
     assert!(engine_takes(&affinity, Verified.keys(1), &digest));
-    assert_eq!(affinity.take_for_legacy(OtherVerified.keys(1), &none, KnownBody::Unread).await, LegacyTake::FIRST);
-    let take = |body| now(affinity.take_for_legacy(Unverified.keys(1), &none, body));
+    assert_eq!(
+        affinity.take_for_legacy(&ROUTE, OtherVerified.keys(1), &none, KnownBody::Unread).await,
+        LegacyTake::FIRST
+    );
+    let take = |body| now(affinity.take_for_legacy(&ROUTE, Unverified.keys(1), &none, body));
     assert_eq!(take(KnownBody::Unread), LegacyTake::NeedsBody);
     assert_eq!(take(KnownBody::Digest(digest)), LegacyTake::HeldUnderAnotherCredential);
     assert_eq!(take(KnownBody::Digest([4; 32])), LegacyTake::FIRST, "the other caller's retry");
@@ -96,7 +102,7 @@ async fn a_retry_that_cannot_be_verified_is_not_taken_for_legacy_because_of_anot
 #[tokio::test]
 async fn what_the_engine_gave_back_stays_with_legacy_while_tokens_cannot_be_verified() {
     let affinity = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
-    assert_eq!(affinity.give_to_legacy(Verified.keys(1)).await, LegacyTake::FIRST);
+    assert_eq!(affinity.give_to_legacy(&ROUTE, Verified.keys(1)).await, LegacyTake::FIRST);
     assert!(!engine_takes(&affinity, Unverified.keys(1), &[3; 32]));
 }
 
@@ -118,11 +124,11 @@ async fn what_the_engine_took_is_not_taken_again_while_tokens_cannot_be_verified
             assert!(engine_takes(&affinity, first.keys(n), &digest), "{first:?}");
         }
         let legacy_takes =
-            |digest| now(affinity.take_for_legacy(second.keys(for_legacy), &none, KnownBody::Digest(digest)));
+            |digest| now(affinity.take_for_legacy(&ROUTE, second.keys(for_legacy), &none, KnownBody::Digest(digest)));
         assert_eq!(legacy_takes(digest), legacy_gets, "{first:?}, then {second:?}");
         assert_eq!(engine_takes(&affinity, second.keys(for_engine), &digest), may_take, "{first:?}, then {second:?}");
         if legacy_gets == LegacyTake::HeldUnderAnotherCredential {
-            let unread = affinity.take_for_legacy(second.keys(for_legacy), &none, KnownBody::Unread).await;
+            let unread = affinity.take_for_legacy(&ROUTE, second.keys(for_legacy), &none, KnownBody::Unread).await;
             assert_eq!(unread, LegacyTake::NeedsBody);
             assert_eq!(legacy_takes(other_digest), LegacyTake::FIRST, "another request");
         }
@@ -133,7 +139,7 @@ async fn what_the_engine_took_is_not_taken_again_while_tokens_cannot_be_verified
     let release = |keys: RetryKeys| {
         affinity.release(&keys.unverified_retry.unwrap().of_verified_request(&digest, &keys.scoped));
     };
-    let take = || now(affinity.take_for_legacy(Unverified.keys(50), &none, KnownBody::Digest(digest)));
+    let take = || now(affinity.take_for_legacy(&ROUTE, Unverified.keys(50), &none, KnownBody::Digest(digest)));
     release(keys[0]);
     assert_eq!(take(), LegacyTake::HeldUnderAnotherCredential);
     release(keys[1]);

@@ -117,9 +117,9 @@ async fn explain_within(core: &Arc<Core>, id: RunId, reads: &mut Reads) -> Resul
     let mut sentence = sentence(core, &summary, &lines, stuck);
     if core.ports.store.is_shared() && !core.schedule.mailboxes.has_task(id) {
         // This process may own the run although no task executes it: then no other process is named.
-        let owner =
-            core.ports.store.owner(id).await.map_err(store_error)?.filter(|name| *name != core.schedule.worker_name);
-        sentence.push_str(&owner.map_or_else(String::new, |name| format!(" The process {name} executes it.")));
+        let owner = core.ports.store.owner(id).await.map_err(store_error)?;
+        let other = owner.filter(|(worker, _)| *worker != core.schedule.worker);
+        sentence.push_str(&other.map_or_else(String::new, |(_, name)| format!(" It is executed by {name}.")));
     }
     Ok((Explanation { run: summary, sentence, waits: lines, stuck }, person))
 }

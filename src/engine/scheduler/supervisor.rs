@@ -148,7 +148,10 @@ async fn handle_notification(core: &Arc<Core>, notification: StoreNotification) 
             }
         }
         StoreNotification::Lock(name) => locks::wake_first(core, &name).await,
-        StoreNotification::Command(_) | StoreNotification::WebhookMessage | StoreNotification::PendingRun => {}
+        StoreNotification::Command(_)
+        | StoreNotification::WebhookMessage
+        | StoreNotification::PendingRun
+        | StoreNotification::Process => {}
     }
 }
 

@@ -63,7 +63,7 @@ async fn legacy_cannot_take_a_request_of_the_engine_before_its_run_is_durable() 
         let affinity = &harness.engine.core.ports.affinity;
         assert_eq!(affinity.remembered(&KEY), Remembered::TakenBy(Arm::Engine));
         assert_eq!(
-            affinity.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread).await,
+            affinity.take_for_legacy(&"r".into(), KEY.into(), &EarlierKeys::none(), KnownBody::Unread).await,
             LegacyTake::HeldByEngine
         );
         step_service.open_gate();
@@ -85,7 +85,13 @@ async fn the_engine_refuses_a_key_that_legacy_took() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let harness = Harness::new(&step_service, plan()).await;
     assert_eq!(
-        harness.engine.core.ports.affinity.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        harness
+            .engine
+            .core
+            .ports
+            .affinity
+            .take_for_legacy(&"r".into(), KEY.into(), &EarlierKeys::none(), KnownBody::Unread)
+            .await,
         LegacyTake::FIRST
     );
     assert_eq!(abandoned(harness.send(keyed()).await).reason, "legacy_took_first_try");
@@ -119,7 +125,13 @@ async fn the_key_of_a_request_that_was_refused_before_it_began_is_free() {
     let unknown = ArmRequest { workflow: Some("x".into()), may_fall_back: false, ..keyed() };
     assert_eq!(refused(harness.send(unknown).await).0.kind, "no-workflow");
     assert_eq!(
-        harness.engine.core.ports.affinity.take_for_legacy(KEY.into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        harness
+            .engine
+            .core
+            .ports
+            .affinity
+            .take_for_legacy(&"r".into(), KEY.into(), &EarlierKeys::none(), KnownBody::Unread)
+            .await,
         LegacyTake::FIRST
     );
 }

@@ -15,7 +15,7 @@ use crate::workflow::RunSummary;
 /// A memory store whose flips, declarations, samples and evidence fail on demand.
 #[derive(Default)]
 pub struct FailingStore {
-    inner: MemoryStore,
+    pub inner: MemoryStore,
     /// Flips are not recorded.
     pub refuse_flips: AtomicBool,
     /// Flips are not recorded if they follow the newest one.

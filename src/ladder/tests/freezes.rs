@@ -1,5 +1,7 @@
 //! The kill switch while the store takes nothing.
 
+use tokio::time::Instant as TokioInstant;
+
 use super::*;
 use crate::store::FlipRecord;
 

@@ -16,6 +16,7 @@ async fn restart_on_copy(files: DeclaredFiles, fixture: Fixture) -> Fixture {
         retry_window: Duration::from_secs(86_400),
         copy_started: Some(clock::now()),
         answer_within: Duration::from_secs(5),
+        others: None,
     };
     let ladder = Ladder::open(files, parts).await.unwrap();
     Fixture { store, evidence, ladder }

@@ -1,6 +1,7 @@
 //! Tests of moves, with a store in memory.
 
 mod acceptance;
+mod announce;
 mod auto;
 mod captured_log;
 mod changed_in_live;
@@ -13,6 +14,7 @@ mod first_set;
 mod first_tries;
 mod flips;
 mod flips_down;
+mod followed;
 mod forced_files;
 mod freezes;
 mod guard;
@@ -142,6 +144,7 @@ fn ladder_parts(
         retry_window: Duration::from_secs(86_400),
         copy_started: None,
         answer_within: Duration::from_secs(5),
+        others: None,
     }
 }
 

@@ -176,6 +176,7 @@ async fn other_conditions_keep_a_gate_shut() {
         retry_window: Duration::from_secs(86_400),
         copy_started: None,
         answer_within: Duration::from_secs(5),
+        others: None,
     };
     let ladder = Ladder::open(files(&[]), parts).await.unwrap();
     let fixture = Fixture { store, evidence, ladder };

@@ -99,7 +99,7 @@ async fn a_route_that_was_joined_returns_no_higher_than_the_joined_route_stood()
     }
 }
 
-/// Legacy is not called for any of them.
+/// In `only` legacy gets no request of the joined route, so it lacks what was done for each of its parts.
 #[tokio::test]
 async fn no_part_of_a_joined_route_leaves_only_without_an_acknowledgement() {
     let fixture = Fixture::open(two_routes(State::Off)).await;

@@ -15,6 +15,7 @@ async fn bare_in_dark(unnoted: &Arc<Unnoted>, copy_started: Option<jiff::Timesta
         retry_window: Duration::from_secs(86_400),
         copy_started,
         answer_within: Duration::from_secs(5),
+        others: None,
     };
     let ladder = Ladder::open(files(&[]), parts).await.unwrap();
     let fixture = Fixture { store, evidence, ladder };

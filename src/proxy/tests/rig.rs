@@ -166,16 +166,21 @@ impl Affinity for Fakes {
     }
     fn take_for_legacy<'a>(
         &'a self,
+        route: &'a RouteId,
         keys: RetryKeys,
         _earlier: &'a EarlierKeys,
         _body: KnownBody,
     ) -> BoxFuture<'a, LegacyTake> {
         match self.engine_takes_first.load(SeqCst) {
             true => Box::pin(async { LegacyTake::HeldByEngine }),
-            false => self.give_to_legacy(keys),
+            false => self.give_to_legacy(route, keys),
         }
     }
-    fn give_to_legacy(&self, RetryKeys { scoped, any_caller, .. }: RetryKeys) -> BoxFuture<'_, LegacyTake> {
+    fn give_to_legacy<'a>(
+        &'a self,
+        _route: &'a RouteId,
+        RetryKeys { scoped, any_caller, .. }: RetryKeys,
+    ) -> BoxFuture<'a, LegacyTake> {
         let mut keys = self.keys_of_legacy.lock().unwrap();
         let is_retry = keys.contains(&scoped);
         let noted = !self.records_no_keys.load(SeqCst);

@@ -213,6 +213,6 @@ impl RunCoordination for MemoryStore {
     }
 
     fn is_shared(&self) -> bool {
-        false
+        self.is_shared.load(std::sync::atomic::Ordering::Acquire)
     }
 }

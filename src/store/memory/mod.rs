@@ -47,6 +47,8 @@ use crate::workflow::{RunStatus, RunSummary};
 pub struct MemoryStore {
     tables: Mutex<Tables>,
     closed: AtomicBool,
+    /// Set in tests in which several parts use it as processes do.
+    is_shared: AtomicBool,
     notifications: broadcast::Sender<StoreNotification>,
 }
 
@@ -61,8 +63,15 @@ impl MemoryStore {
         Self {
             tables: Mutex::new(Tables::new(limits.retry_window_s)),
             closed: AtomicBool::new(false),
+            is_shared: AtomicBool::new(false),
             notifications: broadcast::Sender::new(NOTIFICATIONS_MAX),
         }
+    }
+
+    /// From now on several parts use it as processes do.
+    #[cfg(test)]
+    pub(crate) fn set_shared(&self) {
+        self.is_shared.store(true, Ordering::Release);
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {

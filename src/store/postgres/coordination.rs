@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::PostgresStore;
 use super::acquire::WriterRequest;
-use super::columns::{Result, column, escape, json, parse, record, run_id, sql_limit, time, unescape, utf8_text};
+use super::columns::{Result, column, escape, json, parse, record, run_id, sql_limit, time, unescape, utf8_text, uuid};
 use super::read;
 use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId};
@@ -377,12 +377,12 @@ impl RunCoordination for PostgresStore {
         async move { self.exchange(worker, record).await.map(Some) }.boxed()
     }
 
-    fn owner(&self, run: RunId) -> BoxFuture<'_, Result<Option<String>>> {
+    fn owner(&self, run: RunId) -> BoxFuture<'_, Result<Option<(WorkerId, String)>>> {
         async move {
-            let text = "SELECT w.name FROM runs r JOIN workers w ON w.worker = r.owner \
+            let text = "SELECT w.worker, w.name FROM runs r JOIN workers w ON w.worker = r.owner \
                         WHERE r.run_id = $1 AND NOT r.ended AND w.alive_until > statement_timestamp()";
             let found = self.pool.query(|| sqlx::query(text).bind(run.0.as_bytes().as_slice())).await?;
-            found.first().map(|row| column(row, 0)).transpose()
+            found.first().map(|row| Ok((WorkerId(uuid(column(row, 0)?)?), unescape(column(row, 1)?)))).transpose()
         }
         .boxed()
     }

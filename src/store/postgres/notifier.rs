@@ -133,6 +133,7 @@ fn parse(text: &str) -> Option<StoreNotification> {
         "lock" => unhex(of).map(StoreNotification::Lock),
         "notice" => Some(StoreNotification::WebhookMessage),
         "birth" => Some(StoreNotification::PendingRun),
+        "process" => Some(StoreNotification::Process),
         _ => None,
     }
 }
@@ -152,6 +153,7 @@ mod tests {
     fn notifications_of_the_database_are_parsed() {
         assert_eq!(parse("lock:736b753ac3a9"), Some(StoreNotification::Lock("sku:é".into())));
         assert_eq!(parse("notice"), Some(StoreNotification::WebhookMessage));
+        assert_eq!(parse("process"), Some(StoreNotification::Process));
         let id = Uuid::from_u128(7);
         assert_eq!(parse(&format!("run:{}", id.simple())), Some(StoreNotification::Run(RunId(id))));
         for odd in ["", "run:", "lock:7", "lock:zz", "lock:ff", "later:1"] {

@@ -9,9 +9,13 @@ use super::columns::{Result, column, json, time, unescape, uuid};
 use crate::names::WorkerId;
 use crate::store::{LivingProcess, LivingProcesses, ProcessRecord, StoreError};
 
-/// Reads with the row as it was before the update: the caller knows its own record. Times are those of the server.
-const EXCHANGE: &str = "WITH mine AS (UPDATE workers SET record = $2 WHERE worker = $1 AND record IS DISTINCT FROM $2) \
-     SELECT now_ns(), worker, name, record, (extract(epoch FROM alive_until - statement_timestamp()) * 1000)::bigint \
+/// Reads with the row as it was before the update: the caller knows its own record. A changed record is told to the other
+/// processes. Times are those of the server.
+const EXCHANGE: &str = "WITH mine AS (UPDATE workers SET record = $2 WHERE worker = $1 AND record IS DISTINCT FROM $2 \
+                                  RETURNING worker), \
+          told AS (SELECT tell($4, ARRAY['process']) AS nothing FROM mine) \
+     SELECT now_ns(), worker, name, record, (extract(epoch FROM alive_until - statement_timestamp()) * 1000)::bigint, \
+            (SELECT coalesce(max(number), 0) FROM flips), (SELECT count(*) FROM told) \
      FROM (SELECT) AS one LEFT JOIN workers ON alive_until > statement_timestamp() ORDER BY worker LIMIT $3";
 
 /// Of more processes than this the rest is not shown.
@@ -21,7 +25,7 @@ impl PostgresStore {
     pub(super) async fn exchange(&self, worker: WorkerId, record: ProcessRecord) -> Result<LivingProcesses> {
         let bytes = json(&record)?;
         let id = worker.0.as_bytes().as_slice();
-        let make = || sqlx::query(EXCHANGE).bind(id).bind(&bytes[..]).bind(PROCESSES_MAX);
+        let make = || sqlx::query(EXCHANGE).bind(id).bind(&bytes[..]).bind(PROCESSES_MAX).bind(&*self.notifier.origin);
         let rows = self.pool.query(make).await?;
         let first = rows.first().ok_or_else(|| StoreError("the database did not return its time".to_owned()))?;
         let process = |row: &PgRow| {
@@ -40,6 +44,7 @@ impl PostgresStore {
             }))
         };
         let processes = rows.iter().filter_map(|row| process(row).transpose()).collect::<Result<Vec<_>>>()?;
-        Ok(LivingProcesses { at: time(column(first, 0)?)?, processes })
+        let newest_flip = column::<i64>(first, 5)?.cast_unsigned();
+        Ok(LivingProcesses { at: time(column(first, 0)?)?, newest_flip, processes })
     }
 }

@@ -45,7 +45,7 @@ async fn a_run_is_acquired_from_a_process_whose_lease_expired_and_that_process_i
     one.append(by(append(run_id(1), 1, 1), 1, 1).into()).await.unwrap();
     let elsewhere = AcquireResult::Elsewhere { worker: worker(1), name: "one".into() };
     assert_eq!(two.acquire(worker(2), run_id(1)).await.unwrap(), elsewhere);
-    assert_eq!(two.owner(run_id(1)).await.unwrap().as_deref(), Some("one"));
+    assert_eq!(two.owner(run_id(1)).await.unwrap().map(|(_, name)| name).as_deref(), Some("one"));
     assert_eq!(two.owner(run_id(2)).await.unwrap(), None);
     assert_eq!(two.acquire_due(worker(2), 9).await.unwrap(), []);
 

@@ -147,7 +147,7 @@ fn a_pod_gets_more_time_than_its_stop_takes() {
 #[test]
 fn there_is_one_replica_until_processes_share_all() {
     let unshared = pointsman::docs::find("postgresql").expect("a topic").text();
-    let is_unshared = unshared.contains("does not see the flips, pins and evidence of the others");
+    let is_unshared = unshared.contains("the process that writes last overwrites what others have");
     for overlay in OVERLAYS {
         let all = objects(overlay);
         let replicas = &workload(&all)["spec"]["replicas"];

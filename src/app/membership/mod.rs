@@ -5,15 +5,19 @@
 //! would judge and answer the requests of a route in its own way. If the store does not answer, what was seen last
 //! stays; nothing can be flipped up meanwhile, since the store has to record it.
 
+mod moves;
+
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
+
+use super::key_claims::KeyClaims;
 
 use crate::admin::types::{FilesComparison, ProcessRow};
 use crate::affinity::host_name;
@@ -21,8 +25,9 @@ use crate::clock;
 use crate::config::Setup;
 use crate::flag::{Route, State};
 use crate::ladder::{GateCondition, Unmet};
+use crate::limits::Limits;
 use crate::names::WorkerId;
-use crate::store::{LivingProcess, LivingProcesses, ProcessRecord, RepeatedFailures, StoreHandle};
+use crate::store::{LivingProcess, LivingProcesses, ProcessRecord, StoreHandle};
 
 /// How often this process tells the others about itself, and looks which of them live. A change of its files is told at
 /// once.
@@ -45,12 +50,23 @@ pub(super) struct Membership {
     changed: Notify,
     /// Set when no process has other files any more, until [`Self::take_agreed_again`].
     agreed_again: AtomicBool,
+    lease: Duration,
+    /// The number of the last announcement of this process.
+    announcements: AtomicU64,
+    claims: OnceLock<Arc<KeyClaims>>,
+    /// Changes with each exchange.
+    exchanges: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct Seen {
     others: Vec<LivingProcess>,
-    own_lease_left: Option<Duration>,
+    /// The number of the newest flip in the store.
+    newest_flip: u64,
+    /// The announcement that this process had told when the others were seen.
+    told: Option<u64>,
+    /// When the lease of this process is over unless it is renewed; `None` while it has none.
+    lease_ends: Option<Instant>,
     /// Of each process that has, or may have, other files: since when this is seen.
     differing: BTreeMap<WorkerId, Timestamp>,
 }
@@ -74,6 +90,10 @@ impl Membership {
             seen: Mutex::default(),
             changed: Notify::new(),
             agreed_again: AtomicBool::new(false),
+            lease: Limits::ms(setup.limits.lease_ms),
+            announcements: AtomicU64::new(0),
+            claims: OnceLock::new(),
+            exchanges: watch::Sender::new(0),
         };
         match tokio::time::timeout(FIRST_EXCHANGE_WAIT, membership.exchange()).await {
             Ok(Ok(())) => {}
@@ -83,27 +103,16 @@ impl Membership {
         Arc::new(membership)
     }
 
-    /// Tells the others about this process and follows them; never returns.
-    pub(super) async fn run(self: Arc<Self>, worker: WorkerId, listen: Vec<String>, admin: String) {
-        let _ = self.worker.set(worker);
-        self.own.rcu(|own| ProcessRecord { listen: listen.clone(), admin: admin.clone(), ..(**own).clone() });
-        let failures = RepeatedFailures::default();
-        loop {
-            if let Err(error) = self.exchange().await
-                && let Some(unlogged) = failures.count(&error.to_string())
-            {
-                tracing::warn!(%error, unlogged, "the store did not say which other processes use it; tried again");
-            }
-            self.publish();
-            tokio::select! {
-                () = tokio::time::sleep(EXCHANGE_EVERY) => {}
-                () = self.changed.notified() => {}
-            }
-        }
+    /// What this process claims because of other processes.
+    pub(super) fn set_claims(&self, claims: Arc<KeyClaims>) {
+        let _ = self.claims.set(claims);
     }
 
     /// Files of this edition are in force now.
     pub(super) fn set_edition(&self, edition: &str) {
+        if self.own.load().edition == edition {
+            return;
+        }
         self.own.rcu(|own| ProcessRecord { edition: edition.to_owned(), ..(**own).clone() });
         self.note_differing(&mut self.seen(), edition);
         self.changed.notify_one();
@@ -130,9 +139,12 @@ impl Membership {
     async fn exchange(&self) -> Result<(), crate::store::StoreError> {
         // No process has the nil id: nothing is stored before this process has its own.
         let worker = self.worker.get().copied().unwrap_or(WorkerId(Uuid::nil()));
-        let (sent, sent_at) = (std::time::Instant::now(), Timestamp::now());
+        let (sent, sent_at) = (Instant::now(), Timestamp::now());
         let record = (**self.own.load()).clone();
-        let Some(LivingProcesses { at, processes }) = self.store.exchange_processes(worker, record).await? else {
+        let told = record.announced.as_ref().map(|announced| announced.number);
+        let Some(LivingProcesses { at, newest_flip, processes }) =
+            self.store.exchange_processes(worker, record).await?
+        else {
             return Ok(());
         };
         // The machine's clock, not the process's, which follows the store. The store read its own between the question
@@ -140,13 +152,15 @@ impl Membership {
         let middle = sent_at + sent.elapsed() / 2;
         self.note_clock(i64::try_from(middle.duration_since(at).as_millis()).unwrap_or(i64::MAX));
         let mut seen = self.seen();
-        seen.own_lease_left = None;
+        (seen.lease_ends, seen.newest_flip, seen.told) = (None, newest_flip, told);
         seen.others = processes;
         let own_place = seen.others.iter().position(|process| process.worker == worker);
         if let Some(own_place) = own_place {
-            seen.own_lease_left = Some(seen.others.remove(own_place).lease_left);
+            seen.lease_ends = Some(sent + seen.others.remove(own_place).lease_left);
         }
         self.note_differing(&mut seen, &self.own.load().edition);
+        drop(seen);
+        self.exchanges.send_modify(|exchanges| *exchanges += 1);
         Ok(())
     }
 
@@ -164,12 +178,21 @@ impl Membership {
             let number = rows.iter().filter(|row| row.files == files).count();
             metrics::gauge!("pointsman_processes", "files" => files.as_str()).set(number as f64);
         }
+        let newest_flip = self.seen().newest_flip;
+        let behind = rows.iter().filter(|row| row.newest_flip.is_none_or(|newest| newest < newest_flip));
+        let behind = behind.filter(|_| self.store.is_shared());
+        metrics::gauge!("pointsman_processes_behind").set(behind.count() as f64);
     }
 
     /// Every process: this one first, the others in the order of their starts.
     pub(super) fn rows(&self) -> Vec<ProcessRow> {
         let (own, seen) = (self.own.load(), self.seen());
-        let this = row(&own, title(&own), FilesComparison::Same, seen.own_lease_left);
+        let this = row(
+            &own,
+            own.name(),
+            FilesComparison::Same,
+            seen.lease_ends.map(|ends| ends.saturating_duration_since(Instant::now())),
+        );
         let others = seen.others.iter().map(|process| {
             let files = compare(process, &own.edition);
             let record = process.record.clone().unwrap_or_default();
@@ -221,6 +244,10 @@ impl GateCondition for Membership {
         if to <= State::Shadow {
             return Vec::new();
         }
+        if self.worker.get().is_none() && to >= State::Live && !self.seen().others.is_empty() {
+            let why = "other processes share the store, and this one has not joined them yet: it is judged in a moment";
+            return vec![Unmet { why: why.to_owned(), since: None }];
+        }
         self.differing().map(|(why, since)| Unmet { why, since: Some(since) }).into_iter().collect()
     }
 }
@@ -234,11 +261,7 @@ fn compare(process: &LivingProcess, own_edition: &str) -> FilesComparison {
 }
 
 fn shown(process: &LivingProcess) -> String {
-    process.record.as_ref().map_or_else(|| process.name.clone(), title)
-}
-
-fn title(record: &ProcessRecord) -> String {
-    format!("process {} on {}", record.pid, record.host)
+    process.record.as_ref().map_or_else(|| process.name.clone(), ProcessRecord::name)
 }
 
 fn row(record: &ProcessRecord, name: String, files: FilesComparison, lease_left: Option<Duration>) -> ProcessRow {
@@ -254,6 +277,7 @@ fn row(record: &ProcessRecord, name: String, files: FilesComparison, lease_left:
         admin: record.admin.clone(),
         edition: record.edition.clone(),
         files,
+        newest_flip: record.flips,
         clock_ahead_ms: record.clock_ahead_ms,
         lease_left_ms: lease_left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
     }

@@ -1,0 +1,105 @@
+//! Claims of retry keys in a store that several processes share.
+//!
+//! Always true: on a route on which the engine of this process or of another one may answer, legacy gets a request only
+//! once the store has its key as legacy's. The engine's first append takes the key in the same table and fails where
+//! legacy has it. So of two tries of one request, which reach two processes, one arm performs one, whatever states the
+//! two processes have in force. On other routes a key of legacy is in a file first, and in the store a moment later.
+//!
+//! When the store is slow or gone, a claim waits for it for a bounded time, and the request gets 503.
+
+use std::time::Instant;
+
+use super::claims::ClaimingRoutes;
+use super::{LOOK_UP_MAX, StoreAffinity};
+use crate::exchange::{EarlierKeys, KnownBody, LegacyTake};
+use crate::flag::{Arm, RetryKeys};
+use crate::names::RouteId;
+
+impl StoreAffinity {
+    /// Sets the routes whose keys are claimed. A request that takes its key after this call claims it.
+    pub fn set_claiming(&self, routes: ClaimingRoutes) {
+        self.claims.change(|state| state.routes = routes);
+    }
+
+    /// The lease of this process is over then, unless it is renewed.
+    pub fn set_lease_end(&self, ends: Instant) {
+        self.claims.change(|state| state.lease_ends = Some(ends));
+    }
+
+    /// Waits until the store has all keys that legacy has taken up to now. Returns whether it has them; `false` where a
+    /// write to the store failed.
+    pub async fn flush_taken(&self) -> bool {
+        self.keys.flush().await
+    }
+
+    /// The engine may own instances of this creator, which other processes make.
+    pub fn engine_may_own_of(&self, creator: &RouteId) {
+        self.families.ensure(creator);
+    }
+
+    /// As [`Affinity::take_for_legacy`](crate::exchange::Affinity::take_for_legacy) says.
+    pub(super) async fn take_or_claim(
+        &self,
+        route: &RouteId,
+        keys: RetryKeys,
+        earlier: &EarlierKeys,
+        body: KnownBody,
+    ) -> LegacyTake {
+        let (taken, claims) = {
+            // Held while the key is taken: whoever sets the routes and then flushes the keys finds it.
+            let state = self.claims.read();
+            (self.take_request_for_legacy(keys, earlier, body), state.claims(route))
+        };
+        self.claim_if(claims, self.wait_until_noted_all(taken).await, keys, body).await
+    }
+
+    /// As [`Affinity::give_to_legacy`](crate::exchange::Affinity::give_to_legacy) says.
+    pub(super) async fn give_or_claim(&self, route: &RouteId, keys: RetryKeys) -> LegacyTake {
+        let (given, claims) = {
+            let state = self.claims.read();
+            (self.give_request_to_legacy(keys), state.claims(route))
+        };
+        // Nobody else has it under another credential: the engine, which gives it back, had taken it.
+        self.claim_if(claims, self.wait_until_noted_all(given).await, keys.scoped.into(), KnownBody::Unread).await
+    }
+
+    async fn claim_if(&self, claims: bool, taken: LegacyTake, keys: RetryKeys, body: KnownBody) -> LegacyTake {
+        match taken {
+            LegacyTake::Taken { noted: false, .. } if claims => LegacyTake::Unknown,
+            LegacyTake::Taken { is_retry, .. } if claims => self.claim(keys, body, is_retry).await,
+            other => other,
+        }
+    }
+
+    /// Waits until the store has the keys as legacy's, unless the engine of some process has the request.
+    async fn claim(&self, keys: RetryKeys, body: KnownBody, is_retry: bool) -> LegacyTake {
+        let is_stored = tokio::time::timeout(LOOK_UP_MAX, self.flush_taken()).await;
+        if is_stored != Ok(true) {
+            tracing::error!("the store did not take a retry key of legacy in time: the request gets 503");
+            return LegacyTake::Unknown;
+        }
+        match self.look_ups.first_try(&self.store, keys.scoped, LOOK_UP_MAX).await {
+            Ok(Some(Arm::Legacy)) => {}
+            Ok(Some(Arm::Engine)) => {
+                self.tries.forget(&keys.scoped);
+                return LegacyTake::HeldByEngine;
+            }
+            Ok(None) | Err(_) => return LegacyTake::Unknown,
+        }
+        // The engine of another process may have taken the request under another credential since it was looked up.
+        let Some(any_caller) = keys.any_caller else { return LegacyTake::Taken { noted: true, is_retry } };
+        let (range, held) = match body {
+            KnownBody::Unread => (any_caller.range(), LegacyTake::NeedsBody),
+            KnownBody::Digest(digest) => {
+                let range = any_caller.range_of_request(&digest, keys.is_verified());
+                (range, LegacyTake::HeldUnderAnotherCredential)
+            }
+            KnownBody::TooLarge => (any_caller.range(), LegacyTake::HeldUnderAnotherCredential),
+        };
+        match self.look_ups.engine_took_any(&self.store, range, LOOK_UP_MAX).await {
+            Ok(false) => LegacyTake::Taken { noted: true, is_retry },
+            Ok(true) => held,
+            Err(_) => LegacyTake::Unknown,
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Moves that all processes on the same store have to have in force.
+//!
+//! Always true: the engine of no process answers a route's requests before all others have acknowledged that the route
+//! is going to be raised there ([`OtherProcesses::announce`]): from then on each claims the retry keys of the route
+//! (`key_claims`). A recorded move is in force in each process a moment after it is recorded, and each says up to which
+//! flip that is so. A process serves only after it has joined the others.
+//!
+//! When a process hangs or loses the store, the others wait for it until its lease is over, by the store's clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::super::key_claims::KeyClaims;
+use super::super::shared_moves::SharedMoves;
+use super::{EXCHANGE_EVERY, Membership, shown};
+use crate::ladder::{Ladder, OtherProcesses};
+use crate::names::{RouteId, WorkerId};
+use crate::store::{Announcement, ProcessRecord, RepeatedFailures, StoreError, StoreNotification};
+
+/// How much longer than a lease an announcement waits for the other processes, and a start for its own lease.
+const BEYOND_LEASE: Duration = Duration::from_secs(1);
+/// How long the answer to a flip waits until it is in force in the other processes.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(3);
+/// How long the keys that legacy has taken are waited for before an announcement is acknowledged. It is tried again.
+const FLUSH_WAIT: Duration = Duration::from_secs(2);
+/// The pause before an exchange that follows a change is made again, if it failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+impl Membership {
+    /// Joins the other processes, before this one serves: tells them about it, puts in force what they have recorded,
+    /// and waits, for a bounded time, until they have acknowledged which routes the engine answers here.
+    pub(in crate::app) async fn join(
+        &self,
+        worker: WorkerId,
+        (listen, admin): (Vec<String>, String),
+        shared: &SharedMoves,
+    ) {
+        let _ = self.worker.set(worker);
+        let flips = self.store.is_shared().then(|| *shared.ladder.followed().borrow());
+        self.own.rcu(|own| ProcessRecord { listen: listen.clone(), admin: admin.clone(), flips, ..(**own).clone() });
+        let Some(claims) = self.claims.get() else { return };
+        claims.set_lease_end(Instant::now());
+        let joined = async {
+            // The lease may not be acquired yet: then the others do not see this process.
+            loop {
+                let exchanged = self.exchange_and_act(&shared.ladder).await;
+                let is_current = exchanged.is_ok() && !self.is_behind(&shared.ladder);
+                if is_current && self.seen().lease_ends.is_some() {
+                    return;
+                }
+                if let Err(error) = (shared.follow)().await {
+                    tracing::warn!(error = format!("{error:#}"), "what other processes recorded is not in force yet");
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        };
+        if tokio::time::timeout(self.lease + BEYOND_LEASE, joined).await.is_err() {
+            tracing::error!("this process serves without a lease: the store did not give it one in time");
+            return;
+        }
+        // Those that have the same files claim the same routes. A process that was killed counts until its lease is over.
+        let answering = if self.seen().differing.is_empty() { Vec::new() } else { claims.answering() };
+        if !answering.is_empty()
+            && let Err(why) = self.announce_and_exchange(answering, &shared.ladder).await
+        {
+            tracing::error!(why, "this process serves nevertheless");
+        }
+        self.end_announcement();
+        self.agreed_again.store(true, Ordering::Release);
+    }
+
+    /// Tells the others about this process and follows them. Returns at once where the store has one process.
+    pub(in crate::app) async fn run(self: Arc<Self>, shared: SharedMoves) {
+        self.publish();
+        if !self.store.is_shared() {
+            return;
+        }
+        // At once: a move that is announced waits for exchanges, and what is to be followed waits for that move.
+        tokio::join!(self.exchange_repeatedly(&shared.ladder), self.follow_repeatedly(&shared));
+    }
+
+    async fn exchange_repeatedly(&self, ladder: &Ladder) {
+        let (mut notifications, failures) = (self.store.notifications(), RepeatedFailures::default());
+        let mut followed = ladder.followed();
+        loop {
+            if let Err(error) = self.exchange_and_act(ladder).await {
+                if let Some(unlogged) = failures.count(&error.to_string()) {
+                    tracing::warn!(%error, unlogged, "the store did not say which other processes use it; tried again");
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            self.publish();
+            tokio::select! {
+                () = tokio::time::sleep(EXCHANGE_EVERY) => {}
+                () = self.changed.notified() => {}
+                _ = followed.changed() => {}
+                () = changed_process(&mut notifications) => {}
+            }
+        }
+    }
+
+    /// Puts in force what other processes have recorded, whenever they have.
+    async fn follow_repeatedly(&self, SharedMoves { ladder, follow }: &SharedMoves) {
+        let (mut exchanges, failures) = (self.exchanges.subscribe(), RepeatedFailures::default());
+        loop {
+            tokio::select! {
+                _ = exchanges.wait_for(|_| self.is_behind(ladder)) => {}
+                () = ladder.behind() => {}
+            }
+            if let Err(error) = follow().await {
+                let error = format!("{error:#}");
+                if let Some(unlogged) = failures.count(&error) {
+                    tracing::warn!(error, unlogged, "what other processes recorded is not in force here; tried again");
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+
+    /// Whether the store had flips, when the others were last seen, that are not in force here.
+    fn is_behind(&self, ladder: &Ladder) -> bool {
+        *ladder.followed().borrow() < self.seen().newest_flip
+    }
+
+    /// Exchanges what the processes say about themselves, as often as it has changed here, and acts on what the others
+    /// say.
+    async fn exchange_and_act(&self, ladder: &Ladder) -> Result<(), StoreError> {
+        let Some(claims) = self.claims.get() else { return Ok(()) };
+        loop {
+            let flips = Some(*ladder.followed().borrow());
+            self.own.rcu(|own| ProcessRecord { flips, ..(**own).clone() });
+            let told = self.own.load_full();
+            self.exchange().await?;
+            claims.update();
+            let is_current = !self.is_behind(ladder);
+            self.acknowledge(claims, is_current).await;
+            // Only now this process obeys what the others did while its lease may have been over.
+            if let Some(ends) = self.seen().lease_ends.filter(|_| is_current) {
+                claims.set_lease_end(ends);
+            }
+            if self.own.load_full() == told {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Acknowledges what others have announced, once no key of these routes is on its way to the store. `is_current`:
+    /// all that had been recorded when the others were seen is in force here.
+    async fn acknowledge(&self, claims: &KeyClaims, is_current: bool) {
+        let (others, agreed) = {
+            let seen = self.seen();
+            (seen.others.clone(), seen.differing.is_empty())
+        };
+        let of = |worker: WorkerId| others.iter().find(|other| other.worker == worker)?.record.as_ref();
+        let acknowledged = &self.own.load().acknowledged;
+        let is_new = |worker: WorkerId, number: u64| acknowledged.get(&worker).is_none_or(|known| *known < number);
+        let new: BTreeMap<WorkerId, Announcement> = others
+            .iter()
+            .filter_map(|other| Some((other.worker, other.record.as_ref()?.announced.clone()?)))
+            .filter(|(worker, announced)| is_new(*worker, announced.number))
+            .collect();
+        for (worker, announcement) in &new {
+            claims.announce(*worker, announcement.clone());
+        }
+        if !new.is_empty() && tokio::time::timeout(FLUSH_WAIT, claims.flush()).await == Ok(true) {
+            self.own.rcu(|own| {
+                let mut own = (**own).clone();
+                own.acknowledged.extend(new.iter().map(|(worker, announcement)| (*worker, announcement.number)));
+                own
+            });
+        }
+        let own = self.worker.get().copied();
+        if is_current {
+            // What was announced before is recorded, and in force here, or it was not done.
+            let still = |worker, of_claim: &Announcement| {
+                let announced = of(worker).and_then(|record| record.announced.as_ref());
+                Some(worker) == own || announced.is_some_and(|announced| announced.number >= of_claim.number)
+            };
+            claims.end_announcements(still);
+        }
+        if self.own.load().acknowledged.keys().any(|worker| of(*worker).is_none()) {
+            self.own.rcu(|own| {
+                let mut own = (**own).clone();
+                own.acknowledged.retain(|worker, _| of(*worker).is_some());
+                own
+            });
+        }
+        // While files differ, a route or a cohort may answer by those of another process.
+        if agreed {
+            let flips = others.iter().map(|other| other.record.as_ref().and_then(|record| record.flips).unwrap_or(0));
+            claims.all_have(flips.min().unwrap_or(u64::MAX));
+        }
+    }
+
+    /// As [`OtherProcesses::announce`], for a process that exchanges nothing by itself yet.
+    async fn announce_and_exchange(&self, routes: Vec<RouteId>, ladder: &Ladder) -> Result<(), String> {
+        let mut announcing = std::pin::pin!(self.announce(routes));
+        loop {
+            tokio::select! {
+                acknowledged = &mut announcing => return acknowledged,
+                () = tokio::time::sleep(RETRY_PAUSE) => drop(self.exchange_and_act(ladder).await),
+            }
+        }
+    }
+
+    /// Waits, for at most [`FOLLOWED_WITHIN`], until every other process has this flip in force. Returns the names of
+    /// those that do not.
+    pub(in crate::app) async fn wait_followed(&self, number: u64) -> Vec<String> {
+        let behind = || {
+            let seen = self.seen();
+            let has = |record: &ProcessRecord| record.flips.is_some_and(|flips| flips >= number);
+            let behind = seen.others.iter().filter(|other| !other.record.as_ref().is_some_and(has));
+            behind.map(shown).collect::<Vec<String>>()
+        };
+        let mut exchanges = self.exchanges.subscribe();
+        let all = exchanges.wait_for(|_| behind().is_empty());
+        let _in_time = tokio::time::timeout(FOLLOWED_WITHIN, all).await.is_ok();
+        behind()
+    }
+}
+
+impl OtherProcesses for Membership {
+    fn announce(&self, routes: Vec<RouteId>) -> BoxFuture<'_, Result<(), String>> {
+        async move {
+            let (Some(worker), Some(claims)) = (self.worker.get(), self.claims.get()) else {
+                return Err("this process has not joined the others that share the store yet: try again".to_owned());
+            };
+            let number = self.announcements.fetch_add(1, Ordering::AcqRel) + 1;
+            let announcement = Announcement { number, routes };
+            claims.announce(*worker, announcement.clone());
+            self.own.rcu(|own| ProcessRecord { announced: Some(announcement.clone()), ..(**own).clone() });
+            // Those that do not acknowledge it; `None` while the others do not know of it.
+            let silent = || {
+                let seen = self.seen();
+                let acknowledges =
+                    |record: &ProcessRecord| record.acknowledged.get(worker).is_some_and(|known| *known >= number);
+                let silent = seen.others.iter().filter(|other| !other.record.as_ref().is_some_and(acknowledges));
+                (seen.told == Some(number)).then(|| silent.map(shown).collect::<Vec<String>>())
+            };
+            let mut exchanges = self.exchanges.subscribe();
+            self.changed.notify_one();
+            let all = exchanges.wait_for(|_| silent().is_some_and(|silent| silent.is_empty()));
+            match tokio::time::timeout(self.announce_within(), all).await {
+                Ok(_) => Ok(()),
+                Err(_) => Err(match silent() {
+                    None => {
+                        "the store does not answer, so that the other processes do not know of this move".to_owned()
+                    }
+                    Some(silent) => format!(
+                        "these processes share the store and have not acknowledged that the engine is to answer: {}. \
+                         Stop them, or bring them back, and try again (`pointsman processes`)",
+                        silent.join(", ")
+                    ),
+                }),
+            }
+        }
+        .boxed()
+    }
+
+    fn end_announcement(&self) {
+        let Some(claims) = self.claims.get() else { return };
+        claims.end_announcements(|worker, _| Some(&worker) != self.worker.get());
+        self.own.rcu(|own| ProcessRecord { announced: None, ..(**own).clone() });
+        self.changed.notify_one();
+    }
+
+    fn announce_within(&self) -> Duration {
+        self.lease + BEYOND_LEASE
+    }
+}
+
+/// Waits until another process has changed what it says about itself, or may have.
+async fn changed_process(notifications: &mut tokio::sync::broadcast::Receiver<StoreNotification>) {
+    use tokio::sync::broadcast::error::RecvError;
+    loop {
+        match notifications.recv().await {
+            Ok(StoreNotification::Process) | Err(RecvError::Lagged(_)) => return,
+            Ok(_) => {}
+            // The store is closed.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}

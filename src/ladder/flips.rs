@@ -1,0 +1,81 @@
+//! A flip that a person asks for: down at once (`down`), up after it is judged and recorded (`up`).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::time::{Instant as TokioInstant, timeout_at};
+
+use super::Ladder;
+use super::down::FlipDownOutcome;
+use super::record::is_overtaken;
+use super::types::{FlipError, Flipped, MoveRequest, Unconfirmed};
+use crate::names::RouteId;
+
+/// How often a flip is tried that moves of other processes overtake.
+const OVERTAKEN_TRIES_MAX: u32 = 5;
+
+impl Ladder {
+    /// Moves a route. A move to its present state changes nothing; the result says so. A move down is in force at once,
+    /// also while the store does not answer or another move waits for it; the result says whether it is recorded. A
+    /// move up is refused if the route was lowered after it was asked for. A larger share that is asked for together
+    /// with a move down comes into force once both are recorded, also if the caller goes away meanwhile; if it does
+    /// not, or if that is not known yet, the result's `horizon` says so.
+    ///
+    /// # Errors
+    /// See [`FlipError`]; nothing changed, unless it is [`Unconfirmed::Pending`] or [`Unconfirmed::TaskEnded`].
+    pub async fn flip(&self, route: &RouteId, request: MoveRequest) -> Result<Flipped, FlipError> {
+        let asked = Instant::now();
+        let (mover, route) = (Arc::clone(&self.mover), route.clone());
+        let request = mover.with_first_step(&route, request);
+        mover.ask_about_instances(&route, request.to).await;
+        mover.wait_for_pairs(&route, &request).await;
+        let until = TokioInstant::now() + self.answer_within + mover.announce_within(request.to);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.try_flip((asked, until), &route, &request).await {
+                // It is judged again by what another process has recorded meanwhile.
+                Err(FlipError::Store(error)) if is_overtaken(&error) && tries < OVERTAKEN_TRIES_MAX => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_flip(
+        &self,
+        (asked, until): (Instant, TokioInstant),
+        route: &RouteId,
+        request: &MoveRequest,
+    ) -> Result<Flipped, FlipError> {
+        let (mover, route, request) = (Arc::clone(&self.mover), route.clone(), request.clone());
+        let guard = loop {
+            match mover.clone().flip_down(asked, &route, &request).await? {
+                // Another process may have moved the route, which is not in force here yet.
+                Some(FlipDownOutcome::Unchanged(flipped)) => match mover.catch_up_briefly().await {
+                    false => return Ok(flipped),
+                    true => continue,
+                },
+                Some(FlipDownOutcome::InForce(down, None)) => return Ok(mover.wait_recorded(down).await),
+                Some(FlipDownOutcome::InForce(down, Some(share))) => {
+                    let work = tokio::spawn(mover.set_larger_share(asked, until, request, down, share));
+                    return work.await.map_err(|error| Unconfirmed::task_ended(&error).into());
+                }
+                None => {}
+            }
+            mover.catch_up::<FlipError>(until).await?;
+            mover.wait_for_dropped_plans(&route, request.to, until).await?;
+            let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
+            // The move before this one may have put the route above the requested state, or below `live`.
+            if !mover.is_flip_down(&route, &request) && !mover.has_plans_to_drop(&route, request.to) {
+                break guard;
+            }
+        };
+        let work = tokio::spawn(async move {
+            let outcome = mover.flip(guard, asked, &route, request).await;
+            mover.start_recording();
+            outcome
+        });
+        let joined = timeout_at(until, work).await.map_err(|_| Unconfirmed::Pending)?;
+        joined.unwrap_or_else(|error| Err(Unconfirmed::task_ended(&error).into()))
+    }
+}

@@ -1,0 +1,101 @@
+//! The inputs from which the flag set in force is computed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::guard_latches::GuardLatches;
+use super::lowered_routes::LoweredRoutes;
+use super::plans;
+use super::positions::{Positions, RoutePosition};
+use super::types::DeclaredFiles;
+use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
+use super::versioned::Versioned;
+use crate::flag::{Effective, FlagSet, Freeze, Route, State, StateInputs};
+use crate::names::RouteId;
+
+/// The inputs from which the set in force is computed.
+#[derive(Clone)]
+pub(super) struct Inputs {
+    /// The positions of the routes, as lowered by the flips in `unrecorded`.
+    pub positions: Positions,
+    /// The flips down that the store does not have yet, in the order in which they were made.
+    pub unrecorded: Vec<UnrecordedFlip>,
+    /// Increases with each change of `positions` or `unrecorded`.
+    pub positions_version: u64,
+    /// Which routes persons have lowered, or left where they are, since the start: a flip up that was asked for before
+    /// that does not raise them.
+    pub lowered: LoweredRoutes,
+    /// Whether a task records the unrecorded flips.
+    pub is_recording: bool,
+    /// Whether no person's flip may be in force before the store has it, because the process ends.
+    pub is_ending: bool,
+    /// The states to which the write to the store that is under way moves routes: a restart may find them.
+    pub outstanding: OutstandingWrite,
+    pub kill_switch: Versioned<Freeze>,
+    pub health: Versioned<bool>,
+    /// What guards did.
+    pub guards: GuardLatches,
+    /// The routes that were where the engine answers since [`InForce::release_claims`] was last called for them.
+    pub claimed: BTreeSet<RouteId>,
+    /// Whether the positions are those of files, and not only what the store has from the previous process.
+    pub has_files: bool,
+    /// The number of the set in force; it increases with each change.
+    pub generation: u64,
+    pub secret: [u8; 32],
+}
+
+impl Inputs {
+    /// The kill switch.
+    pub fn freeze(&self) -> Freeze {
+        *self.kill_switch.get()
+    }
+
+    /// The inputs of a route's effective state: its position with the limits of guard and health.
+    pub fn state_inputs(&self, position: &RoutePosition) -> StateInputs {
+        let guard = self.guards.limit(&position.route);
+        let returns = position.inputs.returns_at_restart || self.returns_at_restart(&position.route);
+        let mut inputs =
+            StateInputs { guard, healthy: *self.health.get(), returns_at_restart: returns, ..position.inputs.clone() };
+        // A guard never lowers a route that is in `only`. So that a file that asks for `only` does not cancel what the
+        // guard did to the route before, the route counts as granted at most `live` until the guard is released.
+        if guard.is_some() && inputs.granted() == State::Only {
+            inputs.gate = Some(State::Live);
+        }
+        inputs
+    }
+
+    /// The effective state of a route, and why.
+    pub fn effective(&self, position: &RoutePosition) -> Effective {
+        self.state_inputs(position).effective(self.freeze())
+    }
+
+    /// Whether anything is in force that the store does not have, other than a freeze.
+    pub fn has_unrecorded(&self) -> bool {
+        !self.unrecorded.is_empty() || self.guards.unrecorded_len() > 0
+    }
+
+    /// Whether the store does not have a flip of a route yet.
+    pub fn has_unrecorded_flip(&self, route: &RouteId) -> bool {
+        self.unrecorded.iter().any(|unrecorded| unrecorded.is_of(route))
+    }
+
+    /// Whether a restart would return the route to `live` or above, because its flip down is not recorded yet.
+    fn returns_at_restart(&self, route: &Route) -> bool {
+        let Some(unrecorded) = self.unrecorded.iter().find(|unrecorded| unrecorded.is_of(&route.id)) else {
+            return false;
+        };
+        self.outstanding.target(route).max(Some(unrecorded.restart_state)) >= Some(State::Live)
+    }
+
+    pub fn flag_set(&self) -> FlagSet {
+        let positions = &self.positions;
+        let inputs = positions.routes.iter().map(|(id, position)| (id.clone(), self.state_inputs(position))).collect();
+        let DeclaredFiles { files_version, routes, default_legacy, services, exposes_arm, .. } =
+            positions.declared.clone();
+        FlagSet::new(self.generation, routes, &inputs, default_legacy, services, self.freeze(), self.secret)
+            .with_files_version(files_version)
+            .with_exposed_arms(exposes_arm)
+            .with_earlier_scopes(Arc::clone(&positions.earlier_scopes))
+            .with_plans(|route| plans::of_flag(positions, route))
+    }
+}

@@ -1,0 +1,180 @@
+//! Two ladders on one store, as those of two processes.
+
+use std::sync::atomic::Ordering;
+
+use super::guard::{crossing, guarded};
+use super::plans::sharing;
+use super::*;
+use crate::ladder::record::{RecordBatch, is_overtaken};
+
+/// Two processes with the same files.
+struct Two {
+    one: Fixture,
+    two: Fixture,
+    files: DeclaredFiles,
+}
+
+impl Two {
+    async fn open(files: DeclaredFiles) -> Self {
+        let one = Fixture::open(files.clone()).await;
+        one.store.inner.set_shared();
+        let evidence = Evidence::load(one.store.clone()).await.unwrap();
+        let ladder = open_ladder(files.clone(), &one.store, &evidence).await.unwrap();
+        Self { two: Fixture { store: one.store.clone(), evidence, ladder }, one, files }
+    }
+    /// One follows what the other has recorded.
+    async fn follow(&self, follower: &Fixture) {
+        while let Some(moves) = follower.ladder.newer_moves().await.unwrap() {
+            let mut files = self.files.clone();
+            files.plans.candidate_move = None;
+            files.plans.in_force = follower.ladder.plans_after(&moves, &files.routes).in_force;
+            follower.ladder.follow(moves, files, || {}).await.unwrap();
+        }
+        assert_eq!(*follower.ladder.followed().borrow(), follower.newest().await);
+    }
+}
+
+impl Fixture {
+    async fn newest(&self) -> u64 {
+        self.store.flips(None, 1).await.unwrap().first().map_or(0, |flip| flip.number)
+    }
+}
+
+#[tokio::test]
+async fn flips_shares_and_freezes_of_another_process_come_into_force() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    for request in [
+        forced(State::Shadow),
+        forced(State::Live),
+        MoveRequest { force: true, reason: Some("less".into()), ..percent(State::Live, 20.0) },
+        to(State::Dark),
+    ] {
+        one.flip("bare", request).await.unwrap();
+        let before = one.flips().await;
+        both.follow(two).await;
+        let shown =
+            |of: &Fixture| of.ladder.flags().load().route(&"bare".into()).map(|flag| (flag.effective, flag.shares));
+        assert_eq!(shown(one), shown(two));
+        assert_eq!(one.flips().await, before, "to follow records nothing");
+    }
+    for freeze in [Freeze::Effects, Freeze::No] {
+        one.ladder.freeze(freeze, None, "ann".into()).await.unwrap();
+        both.follow(two).await;
+        assert_eq!(two.ladder.flags().load().freeze, freeze);
+    }
+    // Back to the first one.
+    two.flip("bare", to(State::Off)).await.unwrap();
+    assert_eq!(one.state("bare").state, State::Dark);
+    both.follow(one).await;
+    assert_eq!(one.state("bare").state, State::Off);
+}
+
+#[tokio::test]
+async fn what_a_guard_did_in_another_process_and_its_end_come_into_force() {
+    let both = Two::open(guarded("bare", |_| {})).await;
+    let Two { one, two, .. } = &both;
+    one.flip("bare", forced(State::Live)).await.unwrap();
+    both.follow(two).await;
+    one.ladder.act_on_crossing(&crossing("bare", State::Live));
+    one.ladder.mover.in_force().wait_guard_recorded().await;
+    both.follow(two).await;
+    assert_eq!(
+        (one.state("bare"), two.state("bare")),
+        (two.state("bare"), effective(State::Dark, EffectiveReason::Guard))
+    );
+    let release = GuardRelease { reason: "it is mended".into(), by: "ann".into(), force: true };
+    two.ladder.release_guard(&"bare".into(), release).await.unwrap();
+    both.follow(one).await;
+    assert_eq!(
+        (one.state("bare"), two.state("bare")),
+        (two.state("bare"), effective(State::Live, EffectiveReason::Requested))
+    );
+}
+
+#[tokio::test]
+async fn a_candidate_has_the_share_that_another_process_gave_it() {
+    let one = Fixture::with_share(30.0).await;
+    one.store.inner.set_shared();
+    let evidence = Evidence::load(one.store.clone()).await.unwrap();
+    let ladder = open_ladder(sharing("two", None), &one.store, &evidence).await.unwrap();
+    let two = Fixture { store: one.store.clone(), evidence, ladder };
+    let both = Two { one, two, files: sharing("two", None) };
+    assert_eq!(both.two.share_of("bare"), Some(30.0));
+    both.one.ladder.reload(sharing("two", Some(60.0)), || {}).await.unwrap();
+    both.follow(&both.two).await;
+    assert_eq!(both.two.share_of("bare"), Some(60.0));
+}
+
+/// The first process has it in force while the store takes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_flip_down_that_is_not_recorded_stays_above_what_another_process_recorded_before() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    two.flip("bare", forced(State::Live)).await.unwrap();
+    both.follow(one).await;
+    let less = MoveRequest { force: true, reason: Some("less".into()), ..percent(State::Live, 20.0) };
+    two.flip("bare", less).await.unwrap();
+    one.store.refuse_flips.store(true, Ordering::SeqCst);
+    let down = one.flip("bare", to(State::Shadow)).await.unwrap();
+    assert!(!down.recorded);
+    let moves = one.ladder.newer_moves().await.unwrap().unwrap();
+    one.ladder.follow(moves, both.files.clone(), || {}).await.unwrap();
+    assert_eq!(one.state("bare").state, State::Shadow);
+    one.store.refuse_flips.store(false, Ordering::SeqCst);
+    while one.ladder.unrecorded_flips() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(of.state("bare").state, State::Shadow);
+    }
+}
+
+#[tokio::test]
+async fn a_judged_move_is_not_recorded_after_one_that_is_not_in_force() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    one.flip("bare", forced(State::Shadow)).await.unwrap();
+    let flip = one.store.flips(None, 1).await.unwrap()[0].clone();
+    let batch = |is_judged| RecordBatch { flips: vec![flip.clone()], declared: None, is_judged };
+    // Twice: also once it knows of the other one.
+    for _ in 0..2 {
+        let error = two.ladder.mover.recorder.record(batch(true)).await.unwrap_err();
+        assert!(is_overtaken(&error), "{error}");
+    }
+    two.ladder.behind().await;
+    // A flip that is in force already is recorded after it.
+    two.ladder.mover.recorder.record(batch(false)).await.unwrap();
+    assert!(*two.ladder.followed().borrow() < two.newest().await);
+    both.follow(two).await;
+    two.ladder.mover.recorder.record(batch(true)).await.unwrap();
+    assert_eq!(*two.ladder.followed().borrow(), two.newest().await);
+}
+
+/// A person asks the second process for what the first one did a moment ago, and for the next rung.
+#[tokio::test]
+async fn a_flip_is_judged_by_what_another_process_recorded() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    let following = async {
+        loop {
+            two.ladder.behind().await;
+            both.follow(two).await;
+        }
+    };
+    let flips = async {
+        one.flip("bare", forced(State::Live)).await.unwrap();
+        // In the second process nothing would change.
+        let down = two.flip("bare", to(State::Off)).await.unwrap();
+        assert_eq!((down.changed, down.flip.from.as_str()), (true, "live"));
+        both.follow(one).await;
+        one.flip("bare", forced(State::Shadow)).await.unwrap();
+        let up = two.flip("bare", forced(State::Dark)).await.unwrap();
+        assert_eq!((up.flip.from.as_str(), up.flip.to.as_str()), ("shadow", "dark"));
+    };
+    tokio::select! {
+        () = following => {}
+        () = flips => {}
+    }
+}

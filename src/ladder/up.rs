@@ -1,0 +1,76 @@
+//! Flips up, and to other shares: each is judged, announced to the other processes, recorded, then put in force.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::export::log;
+use super::gate::AllowedMove;
+use super::lowered_routes::Lowering;
+use super::mover::{ChangeOrigin, Mover, MovesLock};
+use super::types::{FlipError, FlipSource, Flipped, Move, MoveRequest};
+use super::{holds, live_basis, overtaken, plans};
+use crate::names::RouteId;
+
+impl Mover {
+    /// Moves a route up, or changes its shares. Flips down that are made meanwhile come after it.
+    pub async fn flip(
+        self: &Arc<Self>,
+        guard: MovesLock,
+        asked: Instant,
+        route: &RouteId,
+        request: MoveRequest,
+    ) -> Result<Flipped, FlipError> {
+        let (mut positions, all_recorded) = self.record_unrecorded_first(&guard).await;
+        let position = positions.routes.get(route).ok_or_else(|| positions.unknown_route(route))?;
+        let (from, to) = (position.rung(), request.to);
+        let lowered = Lowering { at: asked, to, by: request.by.clone() };
+        if self.is_unchanged(position, &request) {
+            self.in_force().note_lowered(route, lowered);
+            return Ok(self.unchanged(position, request.by));
+        }
+        let goes_up = position.is_raised_by(&request);
+        self.check_not_lowered_since(asked, &positions, position, &request)?;
+        self.check_guard(position, &request)?;
+        let (requested, allowed) = self.judge(&positions, position, &request)?;
+        all_recorded?;
+        // A flip ends a move that the file requested and the gate refused: the store gets the file's present
+        // declaration, so that the move is not judged again.
+        let (now, before) = (position.declared(), positions.clone());
+        let AllowedMove { overridden, still_required, gates } = allowed;
+        let (shares, reason, gates) = (requested.shares, requested.reason, gates.recorded(&position.route.promote));
+        let made = Move { route: route.clone(), from, to, shares, reason, overridden, gates };
+        let announced = self.announce_flip(position, to).await;
+        let _announced = match announced {
+            Err((why, _)) if !request.force => return Err(FlipError::Refused { why, commands: Vec::new() }),
+            Err((why, announced)) => {
+                tracing::error!(%route, why, "the flip by force does not wait for other processes");
+                announced
+            }
+            Ok(announced) => announced,
+        };
+        let flip = self.flip_record(&positions, made, request.by.clone());
+        positions.set_declaration_of_flipped(route, now);
+        plans::add_for(&mut positions, route, to);
+        plans::store_new(&self.store, &before, &positions).await?;
+        if goes_up || requested.force {
+            live_basis::accept(&mut positions, route, to);
+        }
+        let flip = self.record_flip(flip, positions.rows(), &positions, (route, &request)).await?;
+        positions.apply_flip(route, flip.clone());
+        holds::lower_after_flip(&mut positions, route, self.gate());
+        let overtaken = self.put_in_force(positions, ChangeOrigin::Own);
+        if !goes_up {
+            self.in_force().note_lowered(route, lowered);
+            self.end_guard_by_flip(route, to, &flip.by, flip.reason.as_deref());
+        }
+        self.gate().evidence.restart_guard(route);
+        log(&flip, FlipSource::Api);
+        if !overtaken.is_empty() {
+            self.revert_overtaken(&overtaken, &before).await;
+            return Err(FlipError::Refused { why: overtaken::refusal(route, from), commands: Vec::new() });
+        }
+        self.accept_conditions(route, from, &request, flip.at);
+        let (effective, share_is_pending, horizon) = (self.in_force().effective(route), false, Vec::new());
+        Ok(Flipped { flip, changed: true, recorded: true, share_is_pending, effective, horizon, still_required })
+    }
+}

@@ -76,7 +76,13 @@ pub(super) fn unclosed_quote(line: &str, is_secret: &dyn Fn(&str) -> bool) -> Op
     let value = line[secret_from(line, is_secret)?..].trim_start();
     let quote = LONG_QUOTES.into_iter().find(|quote| value.starts_with(quote))?;
     // A line with a label: `print("Password: ")`.
-    (line.matches(quote).count() % 2 == 1).then_some(quote)
+    (unescaped(line, quote) % 2 == 1).then_some(quote)
+}
+
+/// How often these quotes are in a line without a backslash that escapes them.
+pub(super) fn unescaped(line: &str, quote: &str) -> usize {
+    let escapes = |before: &str| before.len() - before.trim_end_matches('\\').len();
+    line.match_indices(quote).filter(|(at, _)| escapes(&line[..*at]).is_multiple_of(2)).count()
 }
 
 /// Whether a text in quotes of several lines ends on this line.
@@ -86,15 +92,31 @@ pub(super) fn closes(line: &str, quote: &str) -> bool {
 
 /// What follows a remark in brackets behind a name, which tells of the value and is none: `(case sensitive): x`.
 fn without_remark(behind: &str) -> &str {
-    let remark = behind.strip_prefix('(').and_then(|inner| inner.split_once(')'));
-    let is_remark = |remark: &str| remark.len() <= NAME_BYTES_MAX && !remark.contains('(');
-    remark.filter(|(remark, _)| is_remark(remark)).map_or(behind, |(_, rest)| rest)
+    let Some(inner) = behind.strip_prefix('(') else { return behind };
+    let end = matching_bracket(inner.char_indices(), (')', '('));
+    end.filter(|end| *end <= NAME_BYTES_MAX).map_or(behind, |end| &inner[end + 1..])
+}
+
+/// Where the bracket closes that is open before these characters; those that others open in between are closed first.
+fn matching_bracket(characters: impl Iterator<Item = (usize, char)>, (close, open): (char, char)) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (at, c) in characters {
+        match depth {
+            0 if c == close => return Some(at),
+            _ if c == close => depth -= 1,
+            _ => depth += usize::from(c == open),
+        }
+    }
+    None
 }
 
 /// What is before such a remark at the end of a line, which may be followed by a sign.
 fn before_remark(line: &str) -> &str {
     let named = line.trim_end_matches([':', '=', ' ']);
-    let parts = named.strip_suffix(')').and_then(|inner| inner.rsplit_once('('));
+    let parts = named.strip_suffix(')').and_then(|inner| {
+        let begin = matching_bracket(inner.char_indices().rev(), ('(', ')'))?;
+        Some((&inner[..begin], &inner[begin + 1..]))
+    });
     let is_remark = |before: &str, remark: &str| before.ends_with(' ') && remark.len() <= NAME_BYTES_MAX;
     let parts = parts.filter(|(before, remark)| named.len() < line.len() && is_remark(before, remark));
     parts.map_or(line, |(before, _)| before)
@@ -208,6 +230,7 @@ mod tests {
             "seen eyJhbGciOi.hunter2.x",
             "[password] hunter2",
             "Password (case sensitive): hunter2",
+            "Password (for the admin (root) user): hunter2",
             "\"Password\" (8 to 16 characters) = hunter2",
         ] {
             let shown = secret_from(line, &is_secret).map(|from| &line[..from]);
@@ -262,6 +285,7 @@ mod tests {
             "Authorization: Bearer",
             "x-token: abc\\",
             "Password (case sensitive):",
+            "Password (for the admin (root) user):",
         ] {
             assert!(named_on_the_next_line(line, &is_secret).is_some(), "{line}");
         }

@@ -2,14 +2,15 @@
 //!
 //! Always true: the lines of a private key are secret; so is the line after a line that ends with the name of a secret,
 //! and what is indented below a line that ends or begins with one: a block or a list of YAML, a header that goes on. So
-//! are the values of a section of secrets (`[secrets]`), and the lines up to the quote that ends a value.
+//! are all lines of a section of secrets (`[secrets]`), up to the next section, and the lines up to the quote that ends
+//! a value.
 //! Behind a bracket (`"password": {`) the rest of the text is secret, because it is not known where the value ends.
 
 use super::line_secrets::{
     NameInLine, closes, ends_with_bearer, is_underline, may_be_secret, named_at_start, named_on_the_next_line,
-    only_begins_a_secret, opens_a_secret, unclosed_quote,
+    only_begins_a_secret, opens_a_secret, unclosed_quote, unescaped,
 };
-use super::section_secrets::{SectionLine, section_of_secrets};
+use super::section_secrets::{SectionLine, SectionOfSecrets, section_of_secrets};
 use crate::secret::{PrivateKeyLines, singular};
 
 /// Tells of the lines of one text, one after the other, which of them are secret.
@@ -34,10 +35,13 @@ enum Following {
     },
     /// It may be a bearer token.
     Token,
-    /// It is a value of a section of secrets with this name, if it has one.
-    Section(String),
-    /// It belongs to a value up to these quotes.
-    Quoted(&'static str),
+    /// It belongs to a section of secrets, unless it begins another section.
+    Section(SectionOfSecrets),
+    /// It belongs to a value in these quotes, of which so many were there before.
+    Quoted {
+        quote: &'static str,
+        quotes: usize,
+    },
     /// All others belong to a value.
     Rest,
 }
@@ -80,19 +84,28 @@ impl<'n> SecretLines<'n> {
         let indent = line.len() - line.trim_start().len();
         let is_item = content.starts_with('-');
         let block = |name: &Name| Following::Block { name: name.clone(), is_list: is_item };
-        let is_assigned = matches!(self.following, Following::Section(_));
+        let mut is_assigned = false;
         let (secret, following) = match std::mem::replace(&mut self.following, Following::Nothing) {
             Following::Rest => (Some(None), Following::Rest),
-            Following::Quoted(quote) if closes(line, quote) => (Some(None), Following::Nothing),
-            Following::Quoted(quote) => (Some(None), Following::Quoted(quote)),
+            Following::Quoted { quote, quotes } => {
+                let quotes = quotes + unescaped(line, quote);
+                // A value with quotes in it goes on behind the second of them.
+                let is_end = quotes % 2 == 0 && closes(line, quote);
+                (Some(None), if is_end { Following::Nothing } else { Following::Quoted { quote, quotes } })
+            }
             Following::Value(name) if is_underline(content) => (None, Following::Value(name)),
-            Following::Section(name) => match SectionLine::of(line) {
-                SectionLine::Value(_) => (Some(Some(name.clone())), Following::Section(name)),
-                SectionLine::Continued => (Some(None), Following::Section(name)),
-                SectionLine::Comment => (None, Following::Section(name)),
-                SectionLine::Outside => (None, self.behind(line)),
+            Following::Section(mut section) => match section.next(line) {
+                SectionLine::Value => {
+                    is_assigned = true;
+                    (Some(Some(section.name.clone())), Following::Section(section))
+                }
+                SectionLine::Other => (Some(None), Following::Section(section)),
+                SectionLine::Header => (None, self.behind(line)),
             },
             Following::Value(name) if only_begins_a_secret(content) => (Some(None), Following::Value(name)),
+            Following::Value(name) if content.ends_with('\\') => {
+                (Some(Some(name.name.clone())), Following::Value(name))
+            }
             Following::Value(name) => (Some(Some(name.name.clone())), block(&name)),
             Following::FirstOfList(name) if is_item => (Some(Some(name.name.clone())), block(&name)),
             Following::Block { name, is_list }
@@ -118,13 +131,13 @@ impl<'n> SecretLines<'n> {
     fn behind(&self, line: &str) -> Following {
         let is_plural = |name: &str| singular(name).is_some_and(self.is_secret);
         if let Some(name) = section_of_secrets(line, self.is_secret) {
-            return Following::Section(name.to_owned());
+            return Following::Section(SectionOfSecrets::of(name));
         }
         if opens_a_secret(line, self.is_secret) {
             return Following::Rest;
         }
         if let Some(quote) = unclosed_quote(line, self.is_secret) {
-            return Following::Quoted(quote);
+            return Following::Quoted { quote, quotes: 1 };
         }
         if let Some(found) = named_on_the_next_line(line, self.is_secret) {
             return Following::Value(Name::of(found));
@@ -182,8 +195,21 @@ mod tests {
             ("Password (case sensitive):\nhunter2\nbye", "Password (case sensitive):\n***\nbye"),
             (
                 "[app.secrets]\n# old\npay = \"hunter2\"\n\nlist = [\n  \"hunter3\",\n]\n[server]\nport = 1",
-                "[app.secrets]\n# old\n***\n\n***\n  ***\n***\n[server]\nport = 1",
+                "[app.secrets]\n***\n***\n\n***\n  ***\n***\n[server]\nport = 1",
             ),
+            ("[secrets] # prod\npay = hunter2\nfoo: hunter3\nbye\nb = 1", "[secrets] # prod\n***\n***\n***\n***"),
+            (
+                "[secrets]\npay = \"\"\"\nhunter2\n[a]\n\"\"\"\nlist = [\n\"hunter3\",\n[\"a\"]\n]\n[a] ; b\nn = 1",
+                "[secrets]\n***\n***\n***\n***\n***\n***\n***\n***\n[a] ; b\nn = 1",
+            ),
+            (
+                "[secrets]\npay[] = a\naws/prod = b\nuser@host = c\n${PAY} = d\nset x := e\na\\\nb\n[c]\nd = 1",
+                "[secrets]\n***\n***\n***\n***\n***\n***\n***\n[c]\nd = 1",
+            ),
+            ("[secrets]\na = 1\n[tokens]\nb = 2\n[c]\nd = 3", "[secrets]\n***\n[tokens]\n***\n[c]\nd = 3"),
+            ("password=a\\\nhun\\\nter2\nb=1", "password=a\\\n***\n***\nb=1"),
+            ("password: \"a\nx \"y\"\nhunter2\"\nb: 1", "password: \"a\n***\n***\nb: 1"),
+            ("password: \"a \\\"\nhunter2\"\nb: 1", "password: \"a \\\"\n***\nb: 1"),
             ("password: \"hun\nter2\"\nb: 1", "password: \"hun\n***\nb: 1"),
             ("{\"pin\": \"\"\"\n12\n34\"\"\",\n\"b\": 1}", "{\"pin\": \"\"\"\n***\n***\n\"b\": 1}"),
             (
@@ -205,7 +231,6 @@ mod tests {
             "pins:\n  red and blue",
             "the bearer\nof news",
             "[session]\ntimeout = 30",
-            "[secrets]\nare kept here",
             "Orders\n------\n17",
             "password: 'tis\nnot so",
             "password: \"x\"\nb: 1",

@@ -1,55 +1,85 @@
-//! Finds the values in a section that holds secrets, in an INI or TOML file: `[secrets]`, and then lines with names and
+//! Finds the lines of a section that holds secrets, in an INI or TOML file: `[secrets]`, and then lines with names and
 //! values.
 //!
-//! Always true: the name of a section with other meanings (`[session]`) says nothing, and the section ends at the first
-//! line that is no assignment, no comment and no part of a value of several lines.
+//! Always true: the name of a section with other meanings (`[session]`) says nothing. All lines up to the header of the
+//! next section are secret, comments too: how a value is written, and where it ends, differs from format to format.
 
 use crate::secret::{is_weakly_secret, singular};
 
+/// Quotes of TOML in which a text may have a line that looks like a header.
+const LONG_QUOTES: [&str; 2] = ["\"\"\"", "'''"];
+
 /// The name of the secrets in a section that a line begins, if all values in it are secret.
 pub(super) fn section_of_secrets<'l>(line: &'l str, is_secret: &dyn Fn(&str) -> bool) -> Option<&'l str> {
-    let inner = line.trim().strip_prefix('[').and_then(|line| line.strip_suffix(']'));
-    // A table of a list: `[[tokens]]`.
-    let inner = inner.map(|name| name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name));
     let part = |part: &'l str| {
         let name = part.trim().trim_matches(['"', '\'']);
         let names = [Some(name), singular(name)];
         names.into_iter().flatten().find(|name| is_secret(name) && !is_weakly_secret(name))
     };
-    inner.filter(|name| is_name(name)).and_then(|name| name.split('.').find_map(part))
+    header(line).and_then(|name| name.split('.').find_map(part))
+}
+
+/// The name of the section that a line begins: `[server]`, or `[[servers]] # all of them` for a table of a list.
+fn header(line: &str) -> Option<&str> {
+    let line = line.trim();
+    let (open, close) = if line.starts_with("[[") { ("[[", "]]") } else { ("[", "]") };
+    let (name, behind) = line.strip_prefix(open)?.split_once(close)?;
+    let behind = behind.trim_start();
+    (is_name(name) && (behind.is_empty() || behind.starts_with(['#', ';']))).then_some(name)
+}
+
+/// A section of secrets, from the line behind its header on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SectionOfSecrets {
+    pub(super) name: String,
+    /// The quotes of a text of several lines that has not ended yet.
+    quote: Option<&'static str>,
 }
 
 /// What a line of such a section is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SectionLine<'l> {
+pub(super) enum SectionLine {
     /// A name and its value.
-    Value(&'l str),
-    /// A part of a value that began on an earlier line.
-    Continued,
-    /// A comment.
-    Comment,
-    /// It does not belong to the section.
-    Outside,
+    Value,
+    /// Anything else that may have a part of a value.
+    Other,
+    /// The header of the next section.
+    Header,
 }
 
-impl<'l> SectionLine<'l> {
+impl SectionOfSecrets {
+    pub(super) fn of(name: &str) -> Self {
+        Self { name: name.to_owned(), quote: None }
+    }
+
     /// What a line that is not empty is.
-    pub(super) fn of(line: &'l str) -> Self {
-        let content = line.trim();
-        if content.starts_with(['#', ';']) {
-            return Self::Comment;
+    pub(super) fn next(&mut self, line: &str) -> SectionLine {
+        let was_open = self.quote;
+        let quote = was_open.or_else(|| LONG_QUOTES.into_iter().find(|quote| line.contains(quote)));
+        if let Some(quote) = quote
+            && line.matches(quote).count() % 2 == 1
+        {
+            self.quote = was_open.is_none().then_some(quote);
         }
-        match content.split_once('=') {
-            Some((name, value)) if is_name(name) => Self::Value(value.trim()),
-            _ if line.starts_with([' ', '\t']) || content.starts_with([']', '}', '"', '\'']) => Self::Continued,
-            _ => Self::Outside,
+        if was_open.is_some() {
+            return SectionLine::Other;
+        }
+        // The element of a list in brackets is none: `["a"]`, `[17]`.
+        let is_element = |name: &str| name.starts_with(['"', '\'']) && name.ends_with(['"', '\'']);
+        let is_number = |name: &str| name.trim().bytes().all(|byte| byte.is_ascii_digit());
+        if header(line).is_some_and(|name| !is_element(name.trim()) && !is_number(name)) {
+            return SectionLine::Header;
+        }
+        match line.split_once('=') {
+            Some((name, _)) if is_name(name) => SectionLine::Value,
+            _ => SectionLine::Other,
         }
     }
 }
 
 fn is_name(name: &str) -> bool {
     let name = name.trim();
-    !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_-.\"' ".contains(c))
+    !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_-.\"' /:@".contains(c))
 }
 
 #[cfg(test)]
@@ -65,15 +95,20 @@ mod tests {
         for line in ["[session]", "[cards]", "[server]", "secrets", "[secrets] are kept", "[secrets, 7]", "[]", "["] {
             assert_eq!(section_of_secrets(line, &is_secret), None, "{line}");
         }
+        for line in ["[secrets] # prod", "[secrets];prod", "[[tokens]] # a", "[app/secrets]", "[secrets] # [x]"] {
+            assert!(section_of_secrets(line, &is_secret).is_some(), "{line}");
+        }
         for (line, expected) in [
-            ("pay = \"hunter2\"", SectionLine::Value("\"hunter2\"")),
-            ("# old", SectionLine::Comment),
-            ("  \"hunter2\",", SectionLine::Continued),
-            ("]", SectionLine::Continued),
-            ("[server]", SectionLine::Outside),
-            ("Hello Bob,", SectionLine::Outside),
+            ("pay = \"hunter2\"", SectionLine::Value),
+            ("# old", SectionLine::Other),
+            ("  \"hunter2\",", SectionLine::Other),
+            ("]", SectionLine::Other),
+            ("[\"hunter2\"]", SectionLine::Other),
+            ("[server] # prod", SectionLine::Header),
+            ("[\"a b\".c]", SectionLine::Header),
+            ("Hello Bob,", SectionLine::Other),
         ] {
-            assert_eq!(SectionLine::of(line), expected, "{line}");
+            assert_eq!(SectionOfSecrets::of("secrets").next(line), expected, "{line}");
         }
     }
 }

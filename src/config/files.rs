@@ -15,6 +15,7 @@ use crate::limits::{FLAG_FILE_BYTES_MAX, FLAG_FILES_MAX};
 use crate::problem::Severity;
 
 use super::render::Finding;
+use super::shown_values::line_without_secrets;
 
 /// The three kinds of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -255,6 +256,8 @@ impl Files {
                 let bytes = error.into_bytes();
                 let before = String::from_utf8_lossy(&bytes[..at]).into_owned();
                 let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+                let source = line_without_secrets(&before[line_start..]).into_owned();
+                let end = source.len();
                 self.findings.push(Finding {
                     severity: Severity::Error,
                     file: name,
@@ -262,8 +265,8 @@ impl Files {
                     column: Some(before[line_start..].chars().count() + 1),
                     message: format!("not UTF-8: byte 0x{:02x}", bytes[at]),
                     hint: Some("save the file as UTF-8".to_owned()),
-                    source: before[line_start..].to_owned(),
-                    span: (before.len() - line_start)..(before.len() - line_start),
+                    span: end..end,
+                    source,
                 });
             }
         }

@@ -68,7 +68,7 @@ impl SetBuilder {
         let (source, errors) = parse(&Arc::from(name), text);
         for error in errors {
             let finding = finding_at(&source, Severity::Error, source.position(error.span), error.message, error.hint);
-            self.findings.0.push(without_secrets(finding, &source, None));
+            self.findings.0.push(without_secrets(finding, &source));
         }
         self.sources.push((kind, source));
     }
@@ -94,7 +94,7 @@ impl SetBuilder {
             let message = self.with_line_numbers(&problem.message);
             let hint = problem.hint.as_deref().map(|hint| self.with_line_numbers(hint));
             let finding = finding_at(source, problem.severity, position, message, hint);
-            findings.0.push(without_secrets(finding, source, Some(&problem.site)));
+            findings.0.push(without_secrets(finding, source));
         }
         findings.sort();
         findings

@@ -354,6 +354,8 @@ mod tests {
             ("Password (case sensitive): hunter2", "Password (case sensitive): ***"),
             ("the pin (4 digits) = 1234 is new", "the pin (4 digits) = ***"),
             ("x-token: hun\n ter2\n\t3\nfoo: 1", "x-token: ***\nfoo: 1"),
+            ("x-token: hun\n  ter2==\n  3=\nfoo: 1", "x-token: ***\nfoo: 1"),
+            ("Password (for the admin (root) user): hunter2", "Password (for the admin (root) user): ***"),
             ("  token: hun\r\n    ter2\r\n  user: bob", "  token: ***\r\n  user: bob"),
             ("token: hunter2\n  user: bob", "token: ***\n  user: bob"),
             ("token: hunter2\n  - bob", "token: ***\n  - bob"),

@@ -22,11 +22,25 @@ pub(super) fn without_remark(text: &str) -> &str {
     let trimmed = text.trim_end_matches([' ', '\t']);
     let parts = trimmed.strip_suffix(')').and_then(|inner| {
         let begin = inner.ceil_char_boundary(inner.len().saturating_sub(REMARK_BYTES_MAX));
-        let open = begin + inner[begin..].rfind('(')?;
+        let open = begin + open_bracket(&inner[begin..])?;
         Some((&inner[..open], &inner[open + 1..]))
     });
-    let is_remark = |before: &str, remark: &str| before.ends_with([' ', '\t']) && !remark.contains(['\n', ')']);
+    let is_remark = |before: &str, remark: &str| before.ends_with([' ', '\t']) && !remark.contains('\n');
     parts.filter(|(before, remark)| is_remark(before, remark)).map_or(text, |(before, _)| before)
+}
+
+/// Where the bracket is that is still open at the end of a text.
+fn open_bracket(text: &str) -> Option<usize> {
+    let mut closed = 0_usize;
+    for (at, c) in text.char_indices().rev() {
+        match c {
+            '(' if closed == 0 => return Some(at),
+            '(' => closed -= 1,
+            ')' => closed += 1,
+            _ => {}
+        }
+    }
+    None
 }
 
 fn indent_of(line: &str) -> usize {
@@ -53,7 +67,9 @@ pub(super) fn folded_end(text: &str, indent: usize, line_end_of_value: usize) ->
         let Some(next) = text.get(start..).map(|rest| &rest[..line_end(rest)]) else { break };
         let content = next.trim();
         let word = content.split(|c: char| !is_of_name(c)).next().unwrap_or_default();
-        let has_name = content[word.len()..].trim_start().starts_with([':', '=']);
+        let behind = content[word.len()..].trim_start();
+        // Signs at the end of the line fill up a text in base64.
+        let has_name = behind.starts_with(':') || behind.starts_with('=') && !behind.trim_matches('=').is_empty();
         if indent_of(next) <= indent || content.is_empty() || has_name || content.starts_with('-') {
             break;
         }

@@ -237,14 +237,15 @@ impl EffectObserver for Attribution {
         let now_us = (self.0.now_us)();
         match self.0.open_calls.get(number) {
             Some(open) => {
-                // A lost read needs no entry: only writes are effects.
+                // A lost read needs no entry: only writes are effects. Nobody attributes it, so no pair may show it.
                 open.write_to.iter().for_each(|to| self.0.unattributed_writes.note(to, now_us));
+                open.write_to.iter().for_each(|to| self.0.uncompared.note_of_nobody(to, open.before));
             }
             None => self.0.unattributed_writes.note_unknown(now_us),
         }
         let window = u64::try_from(self.0.settings.load().window.as_micros()).unwrap_or(u64::MAX);
         // Two windows: a request that ends within one window from now counts it as open until its own window is over.
-        self.0.open_calls.lose(number, (self.0.now_us)().saturating_add(window.saturating_mul(2)));
+        self.0.open_calls.lose(number, now_us.saturating_add(window.saturating_mul(2)));
     }
 
     fn tunnel(&self, to: CallTarget) -> Box<dyn Send> {
@@ -256,8 +257,7 @@ impl EffectObserver for Attribution {
 
     fn observe(&self, effect: Effect) {
         let (open, number) = (self.0.open_calls.get(effect.number), effect.number);
-        let before = open.map_or(u64::MAX, |open| open.before);
-        self.0.attribute(effect, before);
+        self.0.attribute(effect, open.map_or(u64::MAX, |open| open.before));
         // Last, so that the call is always either open or attributed.
         self.0.open_calls.end(number);
     }

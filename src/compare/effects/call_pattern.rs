@@ -6,12 +6,16 @@ use super::call_template::{VALUE, path_matches};
 use super::path_text::has_dot_segments;
 use crate::problem::{Problems, Site, nearest};
 
+const DEFAULT_PORTS: [&str; 2] = [":80", ":443"];
+
 /// A pattern `[METHOD ]SERVICE[/PATH]`; in the path, `*` stands for any one segment.
 #[derive(Clone, Debug)]
 pub(super) struct CallPattern {
     method: Option<Method>,
     /// The name of a service, or the host (and port) of an address that belongs to no service.
     target: String,
+    /// Whether the address was given with a default port, so that those with another one are not meant.
+    has_default_port: bool,
     path: Option<String>,
 }
 
@@ -34,19 +38,20 @@ impl CallPattern {
             Some(at) => (&rest[..at], Some(&rest[at..])),
             None => (rest, None),
         };
-        if !services.contains(&target) && !target.contains(['.', ':']) {
-            let problem = problems.error(site, format!("no service is called `{target}`"));
-            match nearest(target, services.iter().copied()) {
-                Some(near) => problem.hint(format!("did you mean `{near}`?")),
-                None => problem.hint(
-                    "it is one of the names under `services:`, or a host with a dot or a port (`collector:4318`)",
-                ),
-            };
+        // A name without a dot and a port may be that of a host, unless it is almost that of a service.
+        if !services.contains(&target)
+            && !target.contains(['.', ':'])
+            && let Some(near) = nearest(target, services.iter().copied())
+        {
+            problems.error(site, format!("no service is called `{target}`")).hint(format!("did you mean `{near}`?"));
             return None;
         }
         let value = |segment| if segment == "*" { VALUE } else { segment };
         let path = path.map(|path| path.split('/').map(value).collect::<Vec<_>>().join("/"));
-        Some(Self { method, target: target.to_ascii_lowercase(), path })
+        // An address has no port where that is the default one.
+        let host = DEFAULT_PORTS.into_iter().find_map(|port| target.strip_suffix(port));
+        let has_default_port = host.is_some();
+        Some(Self { method, target: host.unwrap_or(target).to_ascii_lowercase(), has_default_port, path })
     }
 
     /// Whether the pattern matches a call to this service or address. None matches a path with dot segments: the server
@@ -54,8 +59,8 @@ impl CallPattern {
     pub(super) fn names(&self, service: Option<&str>, authority: &str, method: &Method, path: &str) -> bool {
         let host = || authority.rsplit_once(':').map_or(authority, |(host, _)| host);
         let is_target = match service {
-            Some(service) => service.eq_ignore_ascii_case(&self.target),
-            None => self.target == authority || self.target == host(),
+            Some(service) => !self.has_default_port && service.eq_ignore_ascii_case(&self.target),
+            None => self.target == authority || !self.has_default_port && self.target == host(),
         };
         is_target
             && !has_dot_segments(path)
@@ -86,6 +91,19 @@ mod tests {
         assert!(!named("POST analytics/events/*", Some("analytics"), "POST", "/events"));
         assert!(named("audit.example", None, "POST", "/") && named("audit.example:8443", None, "POST", "/"));
         assert!(!named("audit.example:80", None, "POST", "/"));
+    }
+
+    /// A call to a default port is shown without it.
+    #[test]
+    fn a_host_without_a_dot_can_be_named_also_at_its_default_port() {
+        let names = |text: &str, service, authority: &str| {
+            pattern(text).unwrap().names(service, authority, &Method::POST, "/send")
+        };
+        for text in ["POST localhost/send", "localhost:80", "localhost:443/send", "Localhost"] {
+            assert!(names(text, None, "localhost"), "{text}");
+        }
+        assert!(names("localhost", None, "localhost:8025") && !names("localhost:80", None, "localhost:8025"));
+        assert!(!names("bank:80", Some("bank"), "127.0.0.1:9"), "no service is named by an address");
     }
 
     #[test]

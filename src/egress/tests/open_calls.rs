@@ -83,6 +83,7 @@ fn a_lost_call_counts_as_open_for_twice_the_window() {
     let number = test.begin(&[("traceparent", &sent)], None);
     test.attribution.lose(number);
     assert_eq!(watch.effects().so_far().open, 1);
+    assert_eq!(test.no_pair_shows(ROUTE, UncomparedReason::NoKnownRequest), 1, "it will not be in a pair");
     // The window is 10 s.
     test.pass(Duration::from_secs(19));
     assert_eq!(watch.effects().so_far().open, 1);

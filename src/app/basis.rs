@@ -33,13 +33,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::basis_hasher::{BasisHasher, addresses, cut, joined};
-use super::basis_parts::{attribution_of, creator_of, more_specific, noise, read_parameters, without_parameter_name};
+use super::basis_parts::{
+    AttributionText, attribution_of, creator_of, more_specific, noise, read_parameters, without_parameter_name,
+};
 use super::plans::{PlansInForce, services_of};
 use crate::compare::Rules;
 use crate::config::Setup;
 use crate::evidence::{
-    BasisParts, EvidenceBasis, LANGUAGE_VERSION, LEGACY_ADDRESS, MATCH, OTHER_ROUTES, OTHER_VERSIONS, PLAN_IN_FORCE,
-    READ_PARAMETERS, RULES, WantedPairs, service_part, workflow_part,
+    ATTRIBUTION, BasisParts, COMPARED_SIZES, EvidenceBasis, LANGUAGE_VERSION, LEGACY_ADDRESS, MATCH, OTHER_ROUTES,
+    OTHER_VERSIONS, PLAN_IN_FORCE, READ_PARAMETERS, REPLAY_READS, RULES, WantedPairs, service_part, workflow_part,
 };
 use crate::expression::DIALECT;
 use crate::flag::{Instance, Promote, Route, RouteMatch};
@@ -77,8 +79,12 @@ fn compared_sizes(limits: &Limits) -> Option<String> {
 }
 
 fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bool) -> EvidenceBasis {
-    let (plans, other_versions) = plans(setup, in_force, route, is_candidate);
-    let names = services(setup, &plans);
+    let PlansOfRoute { plans, own, other_versions } = plans(setup, in_force, route, is_candidate);
+    let names = services(setup, plans.values());
+    let of_own = |name: &&WorkflowName| plans.get(*name);
+    let services_of_own = services(setup, own.iter().filter_map(of_own));
+    let own_services = services_of_own.into_iter().map(|name| service_part(name.as_str()));
+    let own_parts = own.iter().map(|name| workflow_part(name.as_str())).chain(own_services).collect();
     let mut basis = BasisHasher(blake3::Hasher::new_derive_key("pointsman 2026 basis of the evidence of a route"));
     let mut parts = BasisParts::default();
     let mut part = |name: &str, value: String, add: &dyn Fn(&mut BasisHasher, &str)| {
@@ -103,7 +109,7 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     part(MATCH, route.matches.normal_form(), add_value);
     // What is larger is never compared. Defaults are left out: the evidence of earlier versions goes on.
     if let Some(sizes) = compared_sizes(&setup.limits) {
-        part("`body_capture_bytes_max` or `compare_bytes_max`", sizes.clone(), add_value);
+        part(COMPARED_SIZES, sizes.clone(), add_value);
         basis.add(&sizes);
     }
     basis.add(&DIALECT.to_string());
@@ -160,12 +166,12 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     }
     // A candidate is compared with what the plan in force does. Nothing is added for the defaults, so that the evidence
     // of earlier versions goes on.
-    if let Some(attribution) = attribution_of(setup).filter(|_| !is_candidate) {
-        basis.add(&attribution);
-        part("`egress.window` or `egress.correlate`", attribution, add_value);
+    if let Some(AttributionText { source, shown }) = attribution_of(setup).filter(|_| !is_candidate) {
+        basis.add(&source);
+        part(ATTRIBUTION, shown, &|hasher, _| hasher.add(&source));
     }
     if route.replay_reads {
-        part("`replay_reads:`", "yes".to_owned(), add_value);
+        part(REPLAY_READS, "yes".to_owned(), add_value);
         basis.add("replay_reads");
     }
     // Nothing is added for a route whose files and whose creator's files have the plans in force.
@@ -195,18 +201,22 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     let rules = rules_of_route.filter(|rules| !rules.compares_no_reply()).map(text_of_rules).unwrap_or_default();
     let Promote { pairs, mismatch_below, .. } = route.promote;
     let wanted = WantedPairs { pairs, mismatch_below };
-    EvidenceBasis { hash: basis.hash(), parts, plan, noise, noise_apart_from_rules, rules, wanted }
+    EvidenceBasis { hash: basis.hash(), parts, own_parts, plan, noise, noise_apart_from_rules, rules, wanted }
 }
 
-/// The plans of the route's workflow, of its creator's, of those of the other followers that do more than read, and of
-/// all workflows that these run; and the ids of those of which the route has another version.
-fn plans<'a>(
-    setup: &'a Setup,
-    in_force: &'a PlansInForce,
-    route: &'a Route,
-    is_candidate: bool,
-) -> (Plans<'a>, BTreeSet<&'a str>) {
-    let (mut plans, mut other_versions) = (Plans::new(), BTreeSet::new());
+/// The plans that the evidence of a route depends on.
+struct PlansOfRoute<'a> {
+    /// Those of the route's workflow, of its creator's, of those of the other followers that do more than read, and of
+    /// all workflows that these run.
+    plans: Plans<'a>,
+    /// The route's workflow, and those that it runs.
+    own: BTreeSet<&'a WorkflowName>,
+    /// The ids of those of which the route has another version.
+    other_versions: BTreeSet<&'a str>,
+}
+
+fn plans<'a>(setup: &'a Setup, in_force: &'a PlansInForce, route: &'a Route, is_candidate: bool) -> PlansOfRoute<'a> {
+    let (mut plans, mut other_versions, mut of_route) = (Plans::new(), BTreeSet::new(), None);
     let own = in_force.of(&route.id).filter(|_| !is_candidate);
     let creator = creator_of(setup, route);
     let of_creator = creator.map(|creator| (creator, in_force.for_evidence_of_others(&creator.id)));
@@ -245,13 +255,18 @@ fn plans<'a>(
                 _ => None,
             }));
         }
+        // The route itself comes first.
+        of_route.get_or_insert(known);
     }
-    (plans, other_versions)
+    PlansOfRoute { plans, own: of_route.unwrap_or_default(), other_versions }
 }
 
 /// The services that calls, probes and undo calls go to or that an expression names.
-fn services<'a>(setup: &'a Setup, plans: &Plans<'a>) -> BTreeSet<&'a ServiceName> {
-    plans.values().flatten().flat_map(|plan| services_of(setup, plan)).collect()
+fn services<'a, 'p>(setup: &'a Setup, plans: impl Iterator<Item = &'p Option<&'a Plan>>) -> BTreeSet<&'a ServiceName>
+where
+    'a: 'p,
+{
+    plans.flatten().flat_map(|plan| services_of(setup, plan)).collect()
 }
 
 #[cfg(test)]

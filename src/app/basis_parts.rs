@@ -42,14 +42,24 @@ pub(super) fn more_specific(setup: &Setup, route: &Route) -> BTreeSet<String> {
     taking.map(RouteMatch::normal_form).collect()
 }
 
-/// By what, and for how long, calls by legacy are attributed to requests; `None` if they are not seen, or for the
-/// defaults.
-pub(super) fn attribution_of(setup: &Setup) -> Option<String> {
+/// By what, and for how long, calls by legacy are attributed to requests.
+pub(super) struct AttributionText {
+    /// As the files have it, to be hashed.
+    pub(super) source: String,
+    /// Without texts and numbers of an expression, which may be secret.
+    pub(super) shown: String,
+}
+
+/// The text of the attribution; `None` if calls by legacy are not seen, or for the defaults.
+pub(super) fn attribution_of(setup: &Setup) -> Option<AttributionText> {
     let settings =
         setup.settings.attribution.as_ref().filter(|settings| **settings != AttributionSettings::default())?;
     let AttributionSettings { correlate, window } = settings;
-    let correlate = correlate.source().map_or_else(String::new, |source| format!(", correlate: {source}"));
-    Some(format!("window: {window:?}{correlate}"))
+    let with = |correlate: Option<String>| {
+        let correlate = correlate.map_or_else(String::new, |correlate| format!(", correlate: {correlate}"));
+        format!("window: {window:?}{correlate}")
+    };
+    Some(AttributionText { source: with(correlate.source()), shown: with(correlate.shown()) })
 }
 
 /// The names, with the position, of those parameters of the route's path that these plans, the rules or
@@ -69,7 +79,7 @@ pub(super) fn read_parameters(setup: &Setup, route: &Route, plans: &[&Plan]) -> 
     // A mention counts as a read of all.
     let is_mentioned = |text: String| text.contains("params");
     are_all_read |= setup.rules.get(&route.id).is_some_and(|rules| is_mentioned(rules.shown_draft()));
-    are_all_read |= attribution_of(setup).is_some_and(is_mentioned);
+    are_all_read |= attribution_of(setup).is_some_and(|attribution| is_mentioned(attribution.source));
     let params = route.matches.params().enumerate();
     params.filter(|(_, name)| are_all_read || names.contains(name)).map(|(at, name)| format!("{at} {name}")).collect()
 }

@@ -1,18 +1,70 @@
 //! Sets the basis of each route's evidence, and says in which evidence a request counts.
 
+use std::collections::BTreeMap;
+
 use super::Evidence;
 use super::basis::{BasisParts, EvidenceBasis};
 use super::basis_change::{BasisChange, NextEvidence};
+use super::counters::Counters;
 use super::generation::{EngineGeneration, EvidenceGeneration};
 use super::part_names::MATCH;
 use super::route::DroppedEvidence;
 use crate::clock;
+use crate::flag::RouteMatch;
 use crate::names::RouteId;
 use crate::store::route_of_candidate;
+
+/// The last matches of a route that are kept beside its present one.
+const EARLIER_MATCHES_MAX: usize = 16;
 
 /// A hash of which requests the route matches; `None` if an earlier version stored the evidence.
 fn match_of(parts: &BasisParts) -> Option<&str> {
     parts.hashes.get(MATCH).map(String::as_str)
+}
+
+/// Which requests the route matches; `None` as for [`match_of`].
+fn match_in(parts: &BasisParts) -> Option<RouteMatch> {
+    parts.values.get(MATCH).and_then(|text| text.parse().ok())
+}
+
+/// Whether any request can match both.
+fn overlap(one: &BasisParts, other: &BasisParts) -> bool {
+    match (match_in(one), match_in(other)) {
+        (Some(one), Some(other)) => one.overlaps(&other),
+        _ => match_of(one).is_some_and(|one| match_of(other) == Some(one)),
+    }
+}
+
+impl Counters {
+    /// Keeps the match that the route had, if it has another one from now on.
+    pub(super) fn keep_match(&mut self, before: &BasisParts) {
+        if std::mem::take(&mut self.is_match_handed_over) {
+            return;
+        }
+        let Some(text) = before.values.get(MATCH).filter(|text| self.parts.values.get(MATCH) != Some(*text)) else {
+            return;
+        };
+        self.earlier_matches.retain(|earlier| earlier != text);
+        self.earlier_matches.push(text.clone());
+        let surplus = self.earlier_matches.len().saturating_sub(EARLIER_MATCHES_MAX);
+        self.earlier_matches.drain(..surplus);
+    }
+
+    /// Whether the route matches, or once matched, a request that a route with these parts matches. An earlier match is
+    /// forgotten then, because what it says is handed over.
+    fn leaves_requests_to(&mut self, parts: &BasisParts) -> bool {
+        let mut is_left = overlap(&self.parts, parts);
+        self.is_match_handed_over |= is_left;
+        if let Some(matches) = match_in(parts) {
+            let before = self.earlier_matches.len();
+            let is_left_too =
+                |earlier: &String| earlier.parse::<RouteMatch>().is_ok_and(|earlier| earlier.overlaps(&matches));
+            self.earlier_matches.retain(|earlier| !is_left_too(earlier));
+            is_left |= self.earlier_matches.len() < before;
+        }
+        self.dirty |= is_left;
+        is_left
+    }
 }
 
 impl Evidence {
@@ -59,14 +111,11 @@ impl Evidence {
         }
     }
 
-    /// The routes that are new, or get another `match:`, and take over the requests of a route that is gone or leaves
-    /// them, without `was:`: what the evidence of that route says of differences, which another id does not undo. It is
-    /// handed over once.
+    /// The routes that are new, or get another `match:`, and take over requests of a route that is gone or leaves them,
+    /// or has left them before, without `was:`: what the evidence of that route says of differences, which another id
+    /// does not undo. It is handed over once.
     fn taken_over(&self, bases: &[(RouteId, EvidenceBasis)]) -> Vec<(RouteId, DroppedEvidence)> {
-        let next = |route: &RouteId| {
-            let basis = bases.iter().find(|(id, _)| id == route);
-            basis.and_then(|(_, basis)| match_of(&basis.parts))
-        };
+        let next: BTreeMap<&RouteId, &BasisParts> = bases.iter().map(|(id, basis)| (id, &basis.parts)).collect();
         let mut found = Vec::new();
         for (route, basis) in bases.iter().filter(|(route, _)| route_of_candidate(route).is_none()) {
             let Some(matches) = match_of(&basis.parts) else { continue };
@@ -75,13 +124,16 @@ impl Evidence {
             }
             let mut before = DroppedEvidence::default();
             let others = self.all().into_iter().filter(|(other, _)| route_of_candidate(other).is_none());
-            for (other, shared) in others.filter(|(other, _)| next(other) != Some(matches)) {
+            for (other, shared) in others.filter(|(other, _)| other != route) {
                 let mut counters = shared.lock();
-                if match_of(&counters.parts) == Some(matches) {
+                let has_any = match_of(&counters.parts).is_some() || !counters.earlier_matches.is_empty();
+                // It still gets such requests.
+                let stays = || next.get(&other).is_some_and(|parts| overlap(parts, &basis.parts));
+                if has_any && !stays() && counters.leaves_requests_to(&basis.parts) {
                     before = before.max(counters.evidence.taken_over(clock::now(), basis.wanted));
-                    if next(&other).is_none() {
+                    if !next.contains_key(&other) && overlap(&counters.parts, &basis.parts) {
                         counters.parts.hashes.remove(MATCH);
-                        counters.dirty = true;
+                        counters.parts.values.remove(MATCH);
                     }
                 }
             }
@@ -118,7 +170,9 @@ mod tests {
     fn basis(matches: &str, rules: &str) -> EvidenceBasis {
         let parts = [(MATCH, matches), (RULES, rules)].map(|(name, hash)| (name.to_owned(), hash.to_owned()));
         let wanted = WantedPairs { pairs: 20, mismatch_below: 0.2 };
-        EvidenceBasis { hash: format!("{matches} {rules}"), parts: parts.into(), wanted, ..EvidenceBasis::default() }
+        let mut parts = BasisParts::from(parts);
+        parts.values.insert(MATCH.to_owned(), format!("POST {matches}"));
+        EvidenceBasis { hash: format!("{matches} {rules}"), parts, wanted, ..EvidenceBasis::default() }
     }
 
     #[tokio::test]
@@ -152,5 +206,37 @@ mod tests {
         assert_eq!(of("c"), (0, 4, 0), "100 equal pairs have outweighed them");
         set(&[("d", basis("/new", "1"))]);
         assert_eq!(of("d"), (0, 0, 0));
+    }
+
+    /// The requests leave the first route one step before another one gets them, or only some of them are taken over.
+    #[tokio::test]
+    async fn neither_a_step_between_nor_another_host_undoes_the_differences_before() {
+        let (evidence, _store) = evidence().await;
+        let set = |bases: &[(&str, EvidenceBasis)]| {
+            let bases: Vec<_> = bases.iter().map(|(route, basis)| (RouteId::from(*route), basis.clone())).collect();
+            evidence.set_basis(0, &bases);
+        };
+        let of = |route: &str| {
+            let of_route = evidence.of(&route.into());
+            (of_route.rule_changes_after_differences(), of_route.dropped.mismatched)
+        };
+        set(&[("a", basis("/orders", "1")), ("general", basis("/things/{}", "1"))]);
+        for route in ["a", "general"] {
+            let shared = evidence.counters(&route.into());
+            let mut counters = shared.lock();
+            (counters.evidence.shadow_pairs, counters.evidence.mismatched) = (8, 3);
+        }
+        set(&[("a", basis("/elsewhere", "1")), ("general", basis("/things/{}", "1"))]);
+        set(&[
+            ("a", basis("/elsewhere", "1")),
+            ("b", basis("shop.test/orders", "1")),
+            ("general", basis("/things/{}", "1")),
+            ("special", basis("/things/export", "1")),
+        ]);
+        assert_eq!(of("b").1, 3);
+        assert!(of("b").0 >= 1, "{:?}", of("b"));
+        assert_eq!(of("special"), (0, 0), "the general route stays");
+        set(&[("c", basis("host.test/things/7", "1"))]);
+        assert_eq!(of("c").1, 3, "now it is gone");
     }
 }

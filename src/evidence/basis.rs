@@ -1,9 +1,11 @@
 //! What the evidence of a route depends on, as hashes, and what its parts say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::part_names::ATTRIBUTION;
+use crate::expression::without_literals;
 use crate::names::PlanId;
 
 /// What the evidence of a route depends on.
@@ -13,6 +15,9 @@ pub struct EvidenceBasis {
     pub hash: String,
     /// Its parts.
     pub parts: BasisParts,
+    /// Those of its parts that are workflows which the route runs, directly or through another one, or addresses of the
+    /// services that these call. The others are of its creator and of other followers, or of how it is compared.
+    pub own_parts: BTreeSet<String>,
     /// The plan of the route's own workflow.
     pub plan: Option<PlanId>,
     /// A hash of what legacy's replies and their comparison depend on; empty if the route is not declared safe to
@@ -47,6 +52,24 @@ pub struct BasisParts {
     pub values: BTreeMap<String, String>,
 }
 
+impl BasisParts {
+    /// Stored parts, which an earlier version may have written: its text of `egress.correlate` had the texts and
+    /// numbers of the expression, which may be secret.
+    pub(super) fn restored(mut self) -> Self {
+        if let Some(value) = self.values.get_mut(ATTRIBUTION)
+            && let Some((window, correlate)) = value.split_once("${")
+        {
+            *value = format!("{window}${{{}", without_literals(correlate));
+        }
+        self
+    }
+
+    /// Whether these parts are the same in both.
+    pub(super) fn are_same(&self, other: &BTreeMap<String, String>, parts: &[&str]) -> bool {
+        parts.iter().all(|part| self.hashes.get(*part) == other.get(*part))
+    }
+}
+
 #[cfg(test)]
 impl<const N: usize> From<[(String, String); N]> for BasisParts {
     fn from(hashes: [(String, String); N]) -> Self {
@@ -57,5 +80,25 @@ impl<const N: usize> From<[(String, String); N]> for BasisParts {
 impl From<&str> for EvidenceBasis {
     fn from(hash: &str) -> Self {
         Self { hash: hash.to_owned(), ..Self::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_that_an_earlier_version_stored_are_masked() {
+        let source = r#"window: 10s, correlate: ${call.body.ref == default(request.headers["x-ref"], "hunter2")}"#;
+        let values = |text: &str| BasisParts {
+            values: [(ATTRIBUTION.to_owned(), text.to_owned())].into(),
+            ..BasisParts::default()
+        };
+        let shown = values(source).restored();
+        let expected = r#"window: 10s, correlate: ${call.body.ref == default(request.headers["x-ref"], "***")}"#;
+        assert_eq!(shown, values(expected));
+        assert_eq!(shown.clone().restored(), shown);
+        let header = values("window: 10s, correlate: header.x-id");
+        assert_eq!(header.clone().restored(), header);
     }
 }

@@ -13,6 +13,7 @@ use super::basis::{BasisParts, EvidenceBasis};
 use super::counters::Counters;
 use super::guard_stop;
 use super::legacy_replies;
+use super::outliving::Outliving;
 use super::part_names::{ADDED, REMOVED, RULES};
 use super::rejudging::Rejudging;
 use super::route::{EarlierEvidence, EvidenceRestart, KeptEvidence, RouteEvidence};
@@ -85,7 +86,7 @@ impl Counters {
         basis: &EvidenceBasis,
         now: Timestamp,
     ) -> Option<BasisChange> {
-        self.plan.clone_from(&basis.plan);
+        let plan_before = std::mem::replace(&mut self.plan, basis.plan.clone());
         let rules = std::mem::replace(&mut self.rules, basis.rules.clone());
         self.dirty |= rules != basis.rules;
         let added = allowances(&rules, &basis.rules);
@@ -116,9 +117,11 @@ impl Counters {
             self.basis_since = files_version;
             return None;
         };
+        self.keep_match(&before);
         let differing = differing_parts(&before.hashes, &basis.parts.hashes);
         let legacy = legacy_replies::are_kept(&before, &basis.parts).then(|| self.evidence.legacy.clone());
-        let stopped = self.evidence.stopped_by_guard.clone().filter(|_| guard_stop::is_kept(&differing));
+        let is_same_candidate = guard_stop::is_same_candidate((plan_before.as_ref(), &before), basis);
+        let stopped = self.evidence.stopped_by_guard.clone().filter(|_| is_same_candidate);
         let changed: Vec<String> = differing.iter().map(|name| text_of(name, &before, &basis.parts)).collect();
         let part_change = |name: &&String| PartChange {
             part: String::clone(name),
@@ -175,7 +178,7 @@ impl Counters {
             // The outcomes of requests under way will not be counted in this evidence: it counts them as not compared
             // now, in case its basis returns.
             evidence.count_lost(&self.in_flight, SkipReason::FilesChanged);
-            self.kept.push(KeptEvidence { basis: left, evidence });
+            self.kept.push(KeptEvidence { basis: left, parts: before.hashes.clone(), evidence });
             self.kept.drain(..self.kept.len().saturating_sub(KEPT_MAX));
             if next != NextEvidence::GoesOn && !joins_last {
                 restarted = Some(EvidenceRestart { at: now, changed, pairs_before: pairs });
@@ -199,7 +202,7 @@ impl Counters {
                 let uncompared_headers = UncomparedHeaders::default();
                 RouteEvidence { restarted, earlier, dropped, uncompared_headers, ..old }
             }
-            (None, _) => RouteEvidence { restarted, earlier, dropped, ..RouteEvidence::default() },
+            (None, _) => Outliving { restarted, earlier, dropped, ..Outliving::default() }.into_evidence(),
         };
         // How legacy answers, and that the guard has stopped a candidate, outlive what does not concern them.
         self.evidence.legacy = legacy.unwrap_or_else(|| std::mem::take(&mut self.evidence.legacy));

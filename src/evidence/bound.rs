@@ -12,6 +12,16 @@ pub(super) fn upper(pairs: u64, mismatches: u64) -> f64 {
     upper_after(0, pairs, mismatches)
 }
 
+/// The anytime-valid 95 % lower bound of a rate; see [`upper`].
+pub(super) fn lower(all: u64, bad: u64) -> f64 {
+    1.0 - upper(all, all.saturating_sub(bad))
+}
+
+/// Whether the bound is below this rate; as [`upper`], without its search.
+pub(super) fn is_below(all: u64, bad: u64, rate: f64) -> bool {
+    (bad as f64) < rate * all as f64 && ln_evidence_below(rate, all as f64, bad as f64) > ln_limit(0)
+}
+
 /// How strongly pairs have to speak against a rate, as a natural logarithm, where counting was started over so many
 /// times after a mismatch; see [`upper_after`].
 pub(super) fn ln_limit(restarts: u32) -> f64 {

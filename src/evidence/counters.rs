@@ -46,6 +46,10 @@ pub(super) struct Counters {
     pub(super) basis: Option<String>,
     /// The parts of the basis; empty if an earlier version stored the evidence.
     pub(super) parts: BasisParts,
+    /// What `match:` was before; what it is now is a part of the basis.
+    pub(super) earlier_matches: Vec<String>,
+    /// Another route has taken over what this evidence says, because the route is about to leave requests to it.
+    pub(super) is_match_handed_over: bool,
     /// The plan of the route's own workflow, of this basis.
     pub(super) plan: Option<PlanId>,
     /// The rules of this basis as JSON; empty if they compare nothing, or if an earlier version stored the evidence.
@@ -109,6 +113,8 @@ pub(super) struct StoredEvidence {
     pub(super) kept: Vec<KeptEvidence>,
     #[serde(default)]
     pub(super) noise: NoiseOfLegacy,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) earlier_matches: Vec<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) rules: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,9 +147,11 @@ impl RouteCounters {
         }
         // Nobody settles them any more.
         evidence.count_lost(&stored.in_flight, SkipReason::ShuttingDown);
-        let (basis, parts, noise, rules) = (stored.basis, stored.parts, stored.noise, stored.rules);
-        let (rejudging, checks_lost, new) = (stored.rejudging, stored.checks_in_flight, Counters::default());
-        let counters = Counters { basis, parts, evidence, noise, kept, rules, rejudging, checks_lost, ..new };
+        let (basis, parts, noise, rules) = (stored.basis, stored.parts.restored(), stored.noise, stored.rules);
+        let (rejudging, checks_lost, earlier_matches) =
+            (stored.rejudging, stored.checks_in_flight, stored.earlier_matches);
+        let own = Counters { earlier_matches, rejudging, checks_lost, ..Counters::default() };
+        let counters = Counters { basis, parts, evidence, noise, kept, rules, ..own };
         Self { counters: Mutex::new(counters), guard: Mutex::default() }
     }
 
@@ -179,6 +187,7 @@ impl Counters {
             evidence: self.evidence.clone(),
             kept: self.kept.clone(),
             noise: self.noise.clone(),
+            earlier_matches: self.earlier_matches.clone(),
             rules: self.rules.clone(),
             rejudging: self.rejudging.clone(),
             in_flight: self.in_flight.clone(),
@@ -204,6 +213,7 @@ impl Counters {
         self.stored_under.insert(old.clone());
         self.basis = other.basis.take();
         self.parts = std::mem::take(&mut other.parts);
+        self.earlier_matches = std::mem::take(&mut other.earlier_matches);
         self.kept = std::mem::take(&mut other.kept);
         self.noise = std::mem::take(&mut other.noise);
         self.rules = std::mem::take(&mut other.rules);
@@ -327,7 +337,7 @@ impl Counters {
     pub(super) fn settle(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) {
         let counts = self.has_basis_of(request.files_version);
         if counts {
-            self.evidence.legacy.count(request);
+            self.evidence.legacy.count(request, clock::now());
             self.evidence.count_coverage(request, outcome);
             self.evidence.all.count_settled(request, outcome);
             if request.rung >= State::Dark {

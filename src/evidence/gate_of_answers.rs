@@ -7,6 +7,7 @@ use super::bound;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
 use super::gate::JudgedRoute;
 use super::gate_text::{AnswersOf, duration_text, elapsed, more_needed};
+use super::legacy_share::BadReplies;
 
 impl JudgedRoute<'_> {
     /// The conditions for `only`.
@@ -70,15 +71,17 @@ impl JudgedRoute<'_> {
         if all == 0 {
             return None;
         }
-        let (failed, replies) = (e.legacy.server_errors, e.legacy.replies);
-        let of_legacy = share(failed, replies);
+        let legacy = e.legacy.share(BadReplies::ServerErrors);
         let found = format!(
-            "{:.2} % of {what} ended with an error, a fallback or an unknown outcome ({errors} of {all}); of legacy's \
-             replies {:.2} % were 5xx ({failed} of {replies})",
+            "{:.2} % of {what} ended with an error, a fallback or an unknown outcome ({errors} of {all}); of {} {:.2} % \
+             were 5xx ({} of {})",
             share(errors, all) * 100.0,
-            of_legacy * 100.0,
+            legacy.replies_text(self.now),
+            legacy.share() * 100.0,
+            legacy.bad,
+            legacy.of,
         );
-        let allowed = of_legacy + self.promote.errors_not_worse_by;
+        let allowed = legacy.at_least().unwrap_or(0.0) + self.promote.errors_not_worse_by;
         if share(errors, all) <= allowed {
             return Some(pass(name, found));
         }
@@ -87,25 +90,35 @@ impl JudgedRoute<'_> {
             let window = duration_text(self.promote.window);
             format!(": needs {more} more {noun} without an error, or none with one for {window}")
         });
-        let detail = format!("{found}; at most {} % more are allowed{more}", self.promote.errors_not_worse_by * 100.0);
+        // As the guard does, it takes a legacy of which too little is known for one without errors.
+        let unknown = match legacy.at_least() {
+            Some(_) => "",
+            None => "; legacy's replies are too few to tell how often it fails itself",
+        };
+        let at_most = self.promote.errors_not_worse_by * 100.0;
+        let detail = format!("{found}; at most {at_most} % more are allowed{more}{unknown}");
         Some(Condition { name, verdict: Verdict::Fail, detail })
     }
 
-    /// A 4xx is the caller's error only as far as legacy answers as many. While it is not known how many these are,
-    /// what would be too many for a legacy without any is not judged.
+    /// A 4xx is the caller's error only as far as legacy answers as many. While too few of its replies are known to
+    /// tell how many these are, what would be too many for a legacy without any is not judged.
     pub(super) fn client_errors(
         &self,
         AnswerSums { answers, client_errors, .. }: AnswerSums,
         whose: AnswersOf,
     ) -> Option<Condition> {
-        let (name, legacy) = (Name::ClientErrors, &self.evidence.legacy);
-        if answers == 0 {
-            return None;
-        }
+        let (name, legacy) = (Name::ClientErrors, self.evidence.legacy.share(BadReplies::ClientErrors));
         let who = match whose {
             AnswersOf::Route => "the engine",
             AnswersOf::Candidate => "the candidate",
         };
+        if answers == 0 {
+            let (all, refused) = (self.evidence.engine_answers, self.evidence.engine_answers_4xx);
+            // Of a route, `answers` holds the gate. A candidate needs none, but to wait does not undo those it gave.
+            let has_only_refused = matches!(whose, AnswersOf::Candidate) && all > 0 && refused == all;
+            let detail = format!("needs an answer of {who} below 400: the last {all}, before this time, were 4xx");
+            return has_only_refused.then_some(Condition { name, verdict: Verdict::Inconclusive, detail });
+        }
         if client_errors == answers {
             let detail = format!(
                 "needs an answer of {who} below 400: it answered all {answers} with 4xx, so perhaps no run took effect"
@@ -116,32 +129,36 @@ impl JudgedRoute<'_> {
             "{:.1} % of {who}'s answers are 4xx ({client_errors} of {answers})",
             share(client_errors, answers) * 100.0
         );
-        let of_legacy = share(legacy.client_errors, legacy.replies);
-        let found = match legacy.replies {
+        let found = match legacy.of {
             0 => format!("{found}; how many of legacy's replies are is not known"),
             replies => format!(
-                "{found}; of legacy's replies {:.1} % were ({} of {replies})",
-                of_legacy * 100.0,
-                legacy.client_errors
+                "{found}; of {} {:.1} % were ({} of {replies})",
+                legacy.replies_text(self.now),
+                legacy.share() * 100.0,
+                legacy.bad
             ),
         };
         // With 95 % confidence, so that chance does not hold a route.
-        let at_least = 1.0 - bound::upper(answers, answers - client_errors);
-        if at_least <= of_legacy + self.promote.errors_not_worse_by {
+        let at_least = bound::lower(answers, client_errors);
+        let is_within =
+            |of_legacy: Option<f64>| at_least <= of_legacy.unwrap_or(0.0) + self.promote.errors_not_worse_by;
+        if is_within(legacy.at_least()) {
             return Some(pass(name, found));
         }
-        let (verdict, detail) = match (legacy.replies, whose) {
-            (0, AnswersOf::Route) => (
+        // With fewer replies of legacy, its share may be far above what is known for sure.
+        let is_known = legacy.at_most.is_some_and(|at_most| !is_within(Some(at_most)));
+        let (verdict, detail) = match (is_known, whose) {
+            (true, _) => (Verdict::Fail, format!("{who} refuses requests that legacy does not: {found}")),
+            (false, AnswersOf::Route) => (
                 Verdict::Inconclusive,
                 format!(
-                    "{found}: needs replies of legacy, which come below `live` and from callers outside its share; or pass \
-                     the gate with `--force` if callers are rightly refused"
+                    "{found}: needs more replies of legacy, which come below `live` and from callers outside its share; \
+                     or pass the gate with `--force` if callers are rightly refused"
                 ),
             ),
-            (0, AnswersOf::Candidate) => {
-                (Verdict::Inconclusive, format!("{found}: needs replies of the plan in force, at a smaller share"))
+            (false, AnswersOf::Candidate) => {
+                (Verdict::Inconclusive, format!("{found}: needs more replies of the plan in force, at a smaller share"))
             }
-            (_, _) => (Verdict::Fail, format!("{who} refuses requests that legacy does not: {found}")),
         };
         Some(Condition { name, verdict, detail })
     }
@@ -150,4 +167,56 @@ impl JudgedRoute<'_> {
 /// A part of a whole, from 0 to 1; 0 of nothing.
 fn share(part: u64, all: u64) -> f64 {
     part as f64 / all.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::*;
+    use crate::evidence::gate_tests::{answers, good, legacy, missing, only_missing, small};
+    use crate::evidence::{RepliesOfLegacy, RouteEvidence};
+    use crate::exchange::OfferedRequest;
+    use crate::flag::State;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    /// One reply of legacy says little of its share.
+    #[test]
+    fn a_few_bad_replies_of_legacy_open_no_gate_to_an_engine_that_fails() {
+        let mut e = RouteEvidence { legacy: legacy(1, 0, 1), answers: answers(60, 0, 30), ..good() };
+        let detail = only_missing(&e, &small(), State::Only, Name::ErrorsNotWorseBy, Verdict::Fail);
+        assert!(detail.ends_with("legacy's replies are too few to tell how often it fails itself"), "{detail}");
+        e.legacy = legacy(20, 0, 10);
+        only_missing(&e, &small(), State::Only, Name::ErrorsNotWorseBy, Verdict::Fail);
+        let mut e = RouteEvidence { legacy: legacy(1, 1, 0), answers: answers(90, 45, 0), ..good() };
+        for replies in [1, 19] {
+            e.legacy = legacy(replies, replies, 0);
+            only_missing(&e, &small(), State::Only, Name::ClientErrors, Verdict::Inconclusive);
+        }
+        e.legacy = legacy(20, 6, 0);
+        only_missing(&e, &small(), State::Only, Name::ClientErrors, Verdict::Inconclusive);
+        e.legacy = legacy(200, 100, 0);
+        assert_eq!(missing(&e, &small(), State::Live, State::Only), [], "legacy refuses as many");
+    }
+
+    /// Legacy failed for a while; at a share of 100 % no reply of it comes any more.
+    #[test]
+    fn an_outage_of_legacy_that_is_over_opens_no_gate_to_an_engine_that_fails() {
+        let legacy_after = |replies: &[(u64, u16)]| {
+            let mut legacy = RepliesOfLegacy::default();
+            for (number, status) in replies {
+                let legacy_status = http::StatusCode::from_u16(*status).ok();
+                let request = OfferedRequest { legacy_status, ..OfferedRequest::new("orders", 0) };
+                (0..*number).for_each(|_| legacy.count(&request, NOW - SignedDuration::from_hours(72)));
+            }
+            legacy
+        };
+        let e =
+            RouteEvidence { answers: answers(60, 0, 30), legacy: legacy_after(&[(100, 500), (122, 200)]), ..good() };
+        let detail = only_missing(&e, &small(), State::Only, Name::ErrorsNotWorseBy, Verdict::Fail);
+        assert!(detail.contains("of legacy's last 122 replies (the last one 3 days ago) 0.00 % were 5xx"), "{detail}");
+        let of_guard = crate::evidence::legacy_rates::LegacyRates::of(&e).errors.unwrap();
+        assert!(of_guard < 0.1, "{of_guard}");
+    }
 }

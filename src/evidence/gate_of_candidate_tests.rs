@@ -44,6 +44,11 @@ fn a_candidate_that_refuses_more_callers_than_the_plan_in_force_does_not_pass() 
     assert_eq!(verdict(answers(40, 20, 0), legacy(0, 0, 0)), Some(GateVerdict::Inconclusive), "not known");
     assert_eq!(verdict(answers(40, 0, 0), legacy(0, 0, 0)), Some(GateVerdict::Pass), "it refuses nobody");
     assert_eq!(verdict(answers(0, 0, 0), legacy(80, 0, 0)), None, "no share yet");
+    for (engine_answers, engine_answers_4xx, expected) in [(7, 7, Some(GateVerdict::Inconclusive)), (7, 6, None)] {
+        let answers = answers(0, 0, 0);
+        let e = RouteEvidence { answers, engine_answers, engine_answers_4xx, ..good() };
+        assert_eq!(verdict_of(Name::ClientErrors, &of_candidate(&e, &[])), expected, "before the window");
+    }
 }
 
 #[test]

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::part_names::{LEGACY_PARTS, RULES};
+use super::basis::{BasisParts, EvidenceBasis};
+use crate::names::PlanId;
 
 /// The guard has set the share of a candidate to 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -19,7 +20,12 @@ pub struct GuardStop {
     pub why: String,
 }
 
-/// Whether a change of these parts of the basis leaves what the candidate answers as it was: then it stays stopped.
-pub(super) fn is_kept(changed: &[&String]) -> bool {
-    changed.iter().all(|part| *part == RULES || LEGACY_PARTS.contains(&part.as_str()))
+/// Whether the candidate of these plan and parts answers as it did under this basis: then it stays stopped. So it does
+/// after a change of anything but its workflow, the workflows that this runs, and the addresses of the services that
+/// they call; and if it is not known what changed.
+pub(super) fn is_same_candidate((plan, before): (Option<&PlanId>, &BasisParts), now: &EvidenceBasis) -> bool {
+    // An earlier version stored no parts, and the plan is not known after a restart.
+    let has_other_plan = plan.is_some_and(|plan| now.plan.as_ref().is_some_and(|now| plan != now));
+    let is_same = |part: &String| before.hashes.get(part) == now.parts.hashes.get(part);
+    !has_other_plan && (before.hashes.is_empty() || now.own_parts.iter().all(is_same))
 }

@@ -2,16 +2,10 @@
 
 use std::time::Duration;
 
-use super::bound;
-use super::legacy_replies::RepliesOfLegacy;
+use super::legacy_share::{BadReplies, LEGACY_REPLIES_MIN};
 use super::route::RouteEvidence;
 use crate::flag::file::SLOW_RATE;
 
-/// Legacy's own rates are taken as they are once it has sent this many replies, and its latency once there were as many
-/// pairs.
-const LEGACY_REPLIES_MIN: u64 = 100;
-/// From this many replies on, the upper bound of legacy's share of 4xx stands for it.
-const LEGACY_REPLIES_FOR_BOUND: u64 = 20;
 /// Legacy's own rates are rounded up to a multiple of 1/1000, so that the accepted rate changes seldom.
 const RATE_STEPS: f64 = 1_000.0;
 
@@ -28,19 +22,17 @@ pub(super) struct LegacyRates {
 
 impl LegacyRates {
     pub(super) fn of(evidence: &RouteEvidence) -> Self {
-        let RepliesOfLegacy { replies, client_errors, server_errors, latencies } = &evidence.legacy;
-        let share = |part: u64| (*replies >= LEGACY_REPLIES_MIN).then(|| rounded_up(part as f64 / *replies as f64));
-        let bound = || rounded_up(bound::upper(*replies, *client_errors));
-        let client_errors = share(*client_errors)
-            .or_else(|| (*replies >= LEGACY_REPLIES_FOR_BOUND).then(bound).filter(|rate| *rate < 1.0));
+        let legacy = &evidence.legacy;
+        let client_errors = legacy.share(BadReplies::ClientErrors).at_most.map(rounded_up).filter(|rate| *rate < 1.0);
+        let errors = legacy.share(BadReplies::ServerErrors).at_most.filter(|_| legacy.replies >= LEGACY_REPLIES_MIN);
         let wide = &evidence.all.latencies.legacy;
         // Of pairs that an earlier version compared, only the wide buckets are known.
-        let p99 = match (latencies.total() >= LEGACY_REPLIES_MIN, wide.total() >= LEGACY_REPLIES_MIN) {
-            (true, _) => latencies.percentile(1.0 - SLOW_RATE),
+        let p99 = match (legacy.latencies.total() >= LEGACY_REPLIES_MIN, wide.total() >= LEGACY_REPLIES_MIN) {
+            (true, _) => legacy.latencies.percentile(1.0 - SLOW_RATE),
             (false, true) => wide.percentile(1.0 - SLOW_RATE),
             (false, false) => None,
         };
-        Self { errors: share(*server_errors), client_errors, p99 }
+        Self { errors: errors.map(rounded_up), client_errors, p99 }
     }
 }
 
@@ -51,6 +43,7 @@ fn rounded_up(rate: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::RepliesOfLegacy;
 
     #[test]
     fn of_few_replies_an_upper_bound_stands_for_the_share_of_4xx_and_of_fewer_nothing_is_known() {

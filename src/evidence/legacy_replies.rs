@@ -7,13 +7,19 @@
 //! ([`LEGACY_PARTS`]). They outlive every other change of the evidence's basis, and are forgotten with that one. What
 //! is not known is never taken for a share that would suffice.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::basis::BasisParts;
 use super::latency_quantile::NarrowLatencyCounts;
-use super::part_names::{LEGACY_PARTS, PLAN_IN_FORCE};
+use super::part_names::{COMPARISON_PARTS, LEGACY_PARTS, PLAN_IN_FORCE};
 use crate::exchange::OfferedRequest;
+
+/// How many replies in a row are counted together.
+const RECENT_REPLIES_EACH: u64 = 50;
+/// How many such groups of replies are kept.
+const RECENT_MAX: usize = 20;
 
 /// What is known of how legacy answers, since its address or the requests that the route gets last changed. For the
 /// candidate of a route it is the plan in force that answers, and these are counted since its evidence began.
@@ -30,17 +36,50 @@ pub struct RepliesOfLegacy {
     /// Of these, those with a 5xx status.
     #[serde(rename = "legacy_5xx")]
     pub server_errors: u64,
+    /// The same of the last replies, up to 1,000, by 50 in a row, the oldest first: they tell whether errors among all
+    /// replies are an outage that is over.
+    #[serde(rename = "legacy_recent", skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<RecentReplies>,
+    /// When the last of these replies was counted; `null` in evidence of an earlier version.
+    #[serde(rename = "legacy_last_reply", skip_serializing_if = "Option::is_none")]
+    pub last_reply: Option<Timestamp>,
     /// The latencies of legacy in the pairs of that time, without those that both arms answered with 4xx or 5xx.
     #[serde(rename = "legacy_latencies")]
     pub latencies: NarrowLatencyCounts,
 }
 
+/// Replies of legacy in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RecentReplies {
+    /// When the first of these was counted.
+    pub since: Timestamp,
+    /// How many.
+    pub replies: u64,
+    /// Of these, those with a 4xx status.
+    pub client_errors: u64,
+    /// Of these, those with a 5xx status.
+    pub server_errors: u64,
+}
+
 impl RepliesOfLegacy {
-    pub(super) fn count(&mut self, request: &OfferedRequest) {
+    pub(super) fn count(&mut self, request: &OfferedRequest, now: Timestamp) {
         let Some(status) = request.legacy_status else { return };
+        let (client_errors, server_errors) = (u64::from(status.is_client_error()), u64::from(status.is_server_error()));
         self.replies += 1;
-        self.client_errors += u64::from(status.is_client_error());
-        self.server_errors += u64::from(status.is_server_error());
+        self.client_errors += client_errors;
+        self.server_errors += server_errors;
+        self.last_reply = Some(now);
+        match self.recent.last_mut().filter(|last| last.replies < RECENT_REPLIES_EACH) {
+            Some(last) => {
+                last.replies += 1;
+                last.client_errors += client_errors;
+                last.server_errors += server_errors;
+            }
+            None => {
+                self.recent.drain(..(self.recent.len() + 1).saturating_sub(RECENT_MAX));
+                self.recent.push(RecentReplies { since: now, replies: 1, client_errors, server_errors });
+            }
+        }
     }
 
     /// Evidence of an earlier version has legacy's latencies among those of the pairs only.
@@ -52,10 +91,20 @@ impl RepliesOfLegacy {
 }
 
 /// Whether these figures go on where the evidence had the first of these bases and has the second one now. Those of a
-/// candidate do not: whatever the plan in force depends on may have changed.
+/// candidate do if only something about the comparison changed: another candidate may begin with any other change, and
+/// whatever the plan in force depends on may be among it.
 pub(super) fn are_kept(before: &BasisParts, now: &BasisParts) -> bool {
-    let is_same = |part: &&str| before.hashes.get(*part) == now.hashes.get(*part);
     // An earlier version stored no parts.
-    let is_known = !before.hashes.is_empty();
-    is_known && !now.hashes.contains_key(PLAN_IN_FORCE) && LEGACY_PARTS.iter().all(is_same)
+    if before.hashes.is_empty() {
+        return false;
+    }
+    match now.hashes.contains_key(PLAN_IN_FORCE) {
+        true => {
+            let mut names = before.hashes.keys().chain(now.hashes.keys());
+            names.all(|part| {
+                COMPARISON_PARTS.contains(&part.as_str()) || before.hashes.get(part) == now.hashes.get(part)
+            })
+        }
+        false => before.are_same(&now.hashes, &LEGACY_PARTS),
+    }
 }

@@ -54,6 +54,7 @@ mod latency_ratio;
 mod legacy_calls;
 mod legacy_rates;
 mod legacy_replies;
+mod legacy_share;
 mod lost;
 mod mark_file;
 mod mark_writer;
@@ -64,6 +65,7 @@ mod noise_counts;
 mod noise_places;
 mod noise_view;
 mod observers;
+mod outliving;
 mod paired;
 mod pairs;
 mod part_names;
@@ -139,15 +141,15 @@ pub use latency::{LatencyCounts, PairedLatencies};
 pub use latency_quantile::{NarrowLatencyCounts, NarrowPairedLatencies};
 pub use latency_ratio::{LatencyRatios, RatioInterval};
 pub use legacy_calls::{LegacyCallCounts, LegacyCallsStatus};
-pub use legacy_replies::RepliesOfLegacy;
+pub use legacy_replies::{RecentReplies, RepliesOfLegacy};
 pub use mark_file::MarkFileError;
 pub use marks::{IncompleteEvidenceMarks, MarksLocation};
 pub use noise::{LegacyWrite, NoiseGroup, NoisePairs, PlaceOutcomes};
 pub use noise_places::DifferingPlaces;
 pub use noise_view::{Interval, NoiseView, NoisyPlace};
 pub use part_names::{
-    LANGUAGE_VERSION, LEGACY_ADDRESS, MATCH, OTHER_ROUTES, OTHER_VERSIONS, PLAN_IN_FORCE, READ_PARAMETERS, RULES,
-    service_part, workflow_part,
+    ATTRIBUTION, COMPARED_SIZES, LANGUAGE_VERSION, LEGACY_ADDRESS, MATCH, OTHER_ROUTES, OTHER_VERSIONS, PLAN_IN_FORCE,
+    READ_PARAMETERS, REPLAY_READS, RULES, service_part, workflow_part,
 };
 pub use rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs};
 pub use renamed_texts::RenamedTexts;

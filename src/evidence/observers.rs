@@ -4,12 +4,15 @@
 use std::collections::BTreeMap;
 
 use super::Evidence;
+use super::counters::Counters;
 use super::invariants::{GuardedAnswer, InvariantVerdict, JudgedAnswer};
-use super::uncompared_calls::UncomparedCallCounts;
+use super::part_names::LEGACY_PARTS;
+use super::route::KeptEvidence;
+use super::uncompared_calls::{UncomparedCallCounts, UncomparedTargets};
 use crate::clock;
 use crate::exchange::{
     CallTarget, ComparisonOutcome, EngineAnswer, LateFailureObserver, OfferedRequest, Served, ServedObserver,
-    TicketCounter, UncomparedCalls,
+    TicketCounter, UncomparedCalls, UncomparedReason,
 };
 use crate::flag::{Invariant, State, StratumValue};
 use crate::names::{PlanId, RouteId};
@@ -133,14 +136,13 @@ impl Evidence {
     /// Counts calls that no pair of a route shows. `is_expected`: whether the workflow makes such a call, or the rules
     /// ignore it.
     pub fn count_uncompared(&self, calls: &UncomparedCalls, is_expected: &dyn Fn(&CallTarget) -> bool) {
-        if calls.to.as_deref().is_some_and(is_expected) {
-            return;
-        }
+        let is_expected_now = calls.to.as_deref().is_some_and(is_expected);
         let to = calls.to.as_ref().map(|to| to.without_values());
         let would_be_first = {
             let shared = self.counters(&calls.route);
-            let counters = shared.lock();
-            counters.evidence.uncompared_calls.of(calls.reason).would_be_first(to.as_ref())
+            let mut counters = shared.lock();
+            let mut counts = counters.counts_of_uncompared(calls.reason, to.as_ref(), is_expected_now);
+            counts.any(|counted| counted.targets.would_be_first(to.as_ref()))
         };
         // An open tunnel is told of again and again.
         if calls.calls == 0 && !would_be_first {
@@ -150,8 +152,15 @@ impl Evidence {
         let _uncounted = would_be_first.then(|| self.mark(&calls.route));
         let shared = self.counters(&calls.route);
         let mut counters = shared.lock();
-        counters.evidence.uncompared_calls.of_mut(calls.reason).count(to, calls, is_expected);
-        counters.dirty = true;
+        let mut is_changed = false;
+        for CountedIn { targets, are_of_files_in_force } in
+            counters.counts_of_uncompared(calls.reason, to.as_ref(), is_expected_now)
+        {
+            // What the earlier files expect is not known here.
+            targets.count(to.clone(), calls, &|to| are_of_files_in_force && is_expected(to));
+            is_changed = true;
+        }
+        counters.dirty |= is_changed;
     }
 
     /// The calls that no pair of a route shows.
@@ -187,6 +196,44 @@ impl Evidence {
         for (route, invariants) in routes {
             self.counters(route).lock().set_invariants(invariants);
         }
+    }
+}
+
+/// Targets among which a call that no pair shows is counted.
+struct CountedIn<'c> {
+    targets: &'c mut UncomparedTargets,
+    /// Or of files that were in force before.
+    are_of_files_in_force: bool,
+}
+
+impl Counters {
+    /// Where a call that no pair shows is counted: in the evidence, unless it is expected under the files in force, and
+    /// in that of earlier files, which goes on if a change of them is taken back. Its pairs lack the call too, as far
+    /// as the same requests went to the same legacy. Whether its files expect the call is asked by the gate then; one
+    /// that is expected now must not make that impossible, so it is counted only where there is room to name it.
+    fn counts_of_uncompared(
+        &mut self,
+        reason: UncomparedReason,
+        to: Option<&CallTarget>,
+        is_expected_now: bool,
+    ) -> impl Iterator<Item = CountedIn<'_>> {
+        let Self { evidence, kept, parts, .. } = self;
+        let lacks_it = move |kept: &&mut KeptEvidence| {
+            kept.parts.is_empty() || parts.hashes.is_empty() || parts.are_same(&kept.parts, &LEGACY_PARTS)
+        };
+        let of_kept = kept.iter_mut().filter(lacks_it).map(|kept| &mut kept.evidence);
+        let of_kept = of_kept
+            .map(move |evidence| CountedIn {
+                targets: evidence.uncompared_calls.of_mut(reason),
+                are_of_files_in_force: false,
+            })
+            .filter(move |counted| !is_expected_now || counted.targets.can_name(to));
+        let in_force = (!is_expected_now).then_some(evidence).into_iter();
+        let in_force = in_force.map(move |evidence| CountedIn {
+            targets: evidence.uncompared_calls.of_mut(reason),
+            are_of_files_in_force: true,
+        });
+        in_force.chain(of_kept)
     }
 }
 

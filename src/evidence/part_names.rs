@@ -16,6 +16,14 @@ pub const LANGUAGE_VERSION: &str = "the version of the expression language";
 pub const OTHER_VERSIONS: &str = "the versions of workflows in force";
 /// What a candidate is compared with.
 pub const PLAN_IN_FORCE: &str = "the plan in force";
+/// How calls by legacy are attributed to requests.
+pub const ATTRIBUTION: &str = "`egress.window` or `egress.correlate`";
+/// Up to which size bodies are compared.
+pub const COMPARED_SIZES: &str = "`body_capture_bytes_max` or `compare_bytes_max`";
+/// Whether the engine's reads are answered with legacy's.
+pub const REPLAY_READS: &str = "`replay_reads:`";
+/// What concerns only how replies are compared, and not what the plan in force answers.
+pub(super) const COMPARISON_PARTS: [&str; 5] = [RULES, READ_PARAMETERS, ATTRIBUTION, COMPARED_SIZES, REPLAY_READS];
 /// What decides which requests legacy gets and who answers them.
 pub(super) const LEGACY_PARTS: [&str; 3] = [LEGACY_ADDRESS, MATCH, OTHER_ROUTES];
 /// How the names of the workflows begin.

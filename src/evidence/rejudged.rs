@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use super::counters::{Counters, RouteCounters};
 use super::fingerprints::{self, FingerprintCount};
+use super::outliving::Outliving;
 use super::part_names::RULES;
 use super::rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs, Rejudging};
 use super::route::{EarlierEvidence, EvidenceRestart, RouteEvidence};
@@ -102,7 +103,7 @@ impl Counters {
         };
         let counted: u64 = seen.values().map(|seen| seen.count).sum();
         if counted != *differing || !seen.iter().all(is_known) {
-            let (mut earlier, mut dropped) = (std::mem::take(&mut self.evidence.earlier), self.evidence.dropped);
+            let RouteEvidence { mut earlier, mut dropped, legacy, stopped_by_guard, .. } = self.evidence.clone();
             let changed = vec![RULES.to_owned()];
             // What differed since under the new rules; what had differed before them is listed already.
             let differ = (self.evidence.mismatched + self.evidence.noise.ignored).saturating_sub(*differing);
@@ -114,7 +115,9 @@ impl Counters {
                 rule_changes::add_earlier(&mut earlier, &mut dropped, entry);
             }
             let restarted = Some(EvidenceRestart { at: now, changed, pairs_before: *pairs });
-            self.evidence = RouteEvidence { restarted, earlier, dropped, ..RouteEvidence::default() };
+            // Only the rules were changed.
+            let outliving = Outliving { restarted, earlier, dropped, legacy, stopped_by_guard };
+            self.evidence = outliving.into_evidence();
             return RejudgedOutcome::FromZero;
         }
         let mut equal = 0;

@@ -9,7 +9,7 @@ use super::noise_places::DifferingPlaces;
 use super::noise_tests::{comparison, replied};
 use super::part_names::RULES;
 use super::testing::{Memory, sample, samples};
-use super::{Evidence, EvidenceBasis, NextEvidence, PairClass, RejudgedOutcome, RejudgedPairs, WantedPairs};
+use super::{Evidence, EvidenceBasis, GuardStop, NextEvidence, PairClass, RejudgedOutcome, RejudgedPairs};
 use crate::compare::{Comparison, DifferenceKind, UncomparedHeader, Verdict};
 use crate::exchange::{ComparisonOutcome, OfferedRequest};
 use crate::flag::State;
@@ -27,11 +27,10 @@ fn basis(workflow: &str, ignore: &[&str]) -> EvidenceBasis {
     EvidenceBasis {
         hash: format!("{workflow} {rules}"),
         parts: [("the workflow `w`", workflow), (RULES, &rules)].map(|(a, b)| (a.to_owned(), b.to_owned())).into(),
-        plan: None,
         noise: format!("shop {rules}"),
         noise_apart_from_rules: "shop".to_owned(),
         rules,
-        wanted: WantedPairs::default(),
+        ..EvidenceBasis::default()
     }
 }
 
@@ -231,9 +230,13 @@ async fn a_difference_that_cannot_be_judged_again_is_never_counted_as_equal() {
         rig.pair(paths);
     }
     rig.set(basis("1", &["$.note"]));
+    let stop = GuardStop { at: jiff::Timestamp::UNIX_EPOCH, why: "5 of the last 5 were refused".into() };
+    rig.evidence.set_guard_stop(&route(), Some(stop.clone()));
+    let legacy = rig.evidence.of(&route()).legacy;
     assert_eq!(rig.judge(&[(&["$.note"], &[])]), Some(RejudgedOutcome::FromZero));
     assert_eq!(rig.counts(), (0, 0, 0));
     let seen = rig.evidence.of(&route());
+    assert_eq!((legacy.replies, &seen.legacy, &seen.stopped_by_guard), (3, &legacy, &Some(stop)), "the guard goes on");
     assert_eq!(seen.restarted.map(|restarted| restarted.pairs_before), Some(3));
     assert_eq!(seen.earlier.iter().map(|earlier| earlier.mismatched).collect::<Vec<_>>(), [2]);
     assert!(samples(&rig.evidence, &rig.store, &route()).await.is_empty());

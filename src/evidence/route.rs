@@ -214,6 +214,9 @@ pub struct DroppedEvidence {
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 pub(super) struct KeptEvidence {
     pub(super) basis: String,
+    /// The hashes of the parts of that basis; empty if an earlier version stored it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) parts: BTreeMap<String, String>,
     pub(super) evidence: RouteEvidence,
 }
 

@@ -4,6 +4,8 @@
 //! It is noted in the evidence of the candidate ([`GuardStop`]). If the process was killed before that was stored, or
 //! an earlier version acted, the last record of the candidate says it.
 
+use jiff::Timestamp;
+
 use super::gate::{Gate, judged};
 use super::guard_actions::BY_GUARD;
 use super::mover::Mover;
@@ -23,8 +25,12 @@ impl Gate {
         candidate: Option<&PlanSet>,
         evidence: &RouteEvidence,
     ) -> Vec<Condition> {
+        let noted = evidence.stopped_by_guard.clone();
+        let stop = noted.or_else(|| recorded_stop(positions, position, candidate?, evidence));
+        // Evidence of earlier files, which goes on if a change of them is taken back, may tell of a stop that a person
+        // has passed by force meanwhile.
         let stop =
-            evidence.stopped_by_guard.clone().or_else(|| recorded_stop(positions, position, candidate?, evidence));
+            stop.filter(|stop| !candidate.is_some_and(|of| is_passed_by_force(positions, position, of, stop.at)));
         let releases = position.route.guard.as_ref().is_some_and(|guard| guard.release == GuardRelease::Evidence);
         let clean = || self.evidence.clean_pairs(&candidate_key(&position.route.id), State::Shadow);
         let stopped = stop.as_ref().map(|stop| (stop, releases.then(clean)));
@@ -47,22 +53,35 @@ fn recorded_stop(
     (is_of_candidate && !is_older).then_some(GuardStop { at: last.at, why })
 }
 
+/// Whether the last record of this candidate is that a person has passed its gate by force, after this time.
+fn is_passed_by_force(positions: &Positions, position: &RoutePosition, candidate: &PlanSet, stop: Timestamp) -> bool {
+    let ids: Vec<&RouteId> = position.route.ids().collect();
+    let Some(last) = last_record(positions, &ids).filter(|last| last.forced && last.at > stop) else { return false };
+    last.candidate.as_ref().is_some_and(|record| {
+        record.candidate.as_ref() == Some(candidate) && gives_requests(record) && last.by != BY_GUARD
+    })
+}
+
+/// Whether a move of a candidate leaves it a share of new requests.
+fn gives_requests(record: &CandidateRecord) -> bool {
+    record.share.is_none_or(|share| share > Percent::NONE)
+}
+
 impl Mover {
     /// Notes in the evidence of a candidate what its last move says: that the guard has stopped it, or that a person
     /// has passed its gate by force since. What its guard counts begins from zero.
     pub(super) fn note_move_of_candidate(&self, record: &FlipRecord) {
-        let Some(CandidateRecord { route, action, share, .. }) = &record.candidate else { return };
+        let Some(of_candidate @ CandidateRecord { route, action, .. }) = &record.candidate else { return };
         let (key, evidence) = (candidate_key(route), &self.gate().evidence);
         match action {
             CandidateAction::Moved | CandidateAction::Promoted => {}
             CandidateAction::Appeared | CandidateAction::Dropped => return,
         }
         evidence.restart_guard(&key);
-        let gets_requests = share.is_none_or(|share| share > Percent::NONE);
         if record.by == BY_GUARD {
             let why = record.reason.clone().unwrap_or_default();
             evidence.set_guard_stop(&key, Some(GuardStop { at: record.at, why }));
-        } else if record.forced && gets_requests {
+        } else if record.forced && gives_requests(of_candidate) {
             evidence.set_guard_stop(&key, None);
         }
     }

@@ -159,6 +159,15 @@ fn what_decides_which_calls_belong_to_a_request_is_part_of_the_basis() {
     ];
     let distinct: BTreeSet<&str> = hashes.iter().map(|basis| basis.hash.as_str()).collect();
     assert_eq!(distinct.len(), hashes.len());
+    // Its texts may be secret, and what the parts say is recorded; but each of them counts.
+    let keyed = |key: &str| {
+        with(&format!(", correlate: '${{call.body.ref == default(request.headers[\"x-ref\"], \"{key}\")}}'"))
+    };
+    let (one, two) = (keyed("hunter2"), keyed("hunter3"));
+    assert_ne!((&one.hash, &one.parts.hashes[ATTRIBUTION]), (&two.hash, &two.parts.hashes[ATTRIBUTION]));
+    let shown = &one.parts.values[ATTRIBUTION];
+    assert!(shown.contains("x-ref") && shown == &two.parts.values[ATTRIBUTION], "{shown}");
+    assert!(!format!("{:?}", one.parts).contains("hunter2"), "{one:?}");
 }
 
 /// A gateway may choose by these names who answers.

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::*;
 use crate::evidence::part_names::{
-    LANGUAGE_VERSION, LEGACY_ADDRESS, MATCH, PLAN_IN_FORCE, READ_PARAMETERS, RULES, service_part, workflow_part,
+    COMPARED_SIZES, LANGUAGE_VERSION, LEGACY_ADDRESS, MATCH, OTHER_VERSIONS, PLAN_IN_FORCE, READ_PARAMETERS,
+    REPLAY_READS, RULES, service_part, workflow_part,
 };
 use crate::evidence::rule_changes::EARLIER_MAX;
 use crate::evidence::{GuardStop, RepliesOfLegacy, WantedPairs};
@@ -162,7 +163,8 @@ fn changes_without_a_pair_between_them_count_as_one() {
 fn with_legacy(address: &str, workflow: &str, rules: &str) -> EvidenceBasis {
     let parts = [(LEGACY_ADDRESS, address), ("the workflow `w`", workflow), (RULES, rules)];
     let parts = parts.map(|(name, hash)| (name.into(), hash.into()));
-    EvidenceBasis { hash: format!("{address} {workflow} {rules}"), parts: parts.into(), ..EvidenceBasis::default() }
+    let (hash, own_parts) = (format!("{address} {workflow} {rules}"), [workflow_part("w")].into());
+    EvidenceBasis { hash, parts: parts.into(), own_parts, ..EvidenceBasis::default() }
 }
 
 /// In `live` at 100 % no reply of legacy comes any more from which its rates could be learned again.
@@ -194,15 +196,22 @@ fn how_legacy_answered_is_not_known_where_the_store_has_no_parts_or_for_another_
     assert_eq!(counters.evidence.legacy.replies, 0);
 
     let mut counters = Counters::default();
-    let candidate = |workflow: &str| {
-        let mut basis = with_legacy("a", workflow, "r");
+    let candidate = |workflow: &str, rules: &str| {
+        let mut basis = with_legacy("a", workflow, rules);
         basis.parts.hashes.insert(PLAN_IN_FORCE.into(), "p".into());
         basis
     };
-    counted(&mut counters, &candidate("1"), 0, 0);
+    counted(&mut counters, &candidate("1", "r"), 0, 0);
     counters.evidence.legacy.replies = 120;
-    counted(&mut counters, &candidate("2"), 0, 0);
-    assert_eq!(counters.evidence.legacy.replies, 0, "the plan in force answers");
+    counted(&mut counters, &candidate("1", "s"), 0, 0);
+    assert_eq!(counters.evidence.legacy.replies, 120, "the rules say nothing of what the plan in force answers");
+    let mut sizes = candidate("1", "s");
+    sizes.hash += " sizes";
+    sizes.parts.hashes.insert(COMPARED_SIZES.into(), "1".into());
+    counted(&mut counters, &sizes, 0, 0);
+    assert_eq!(counters.evidence.legacy.replies, 120, "nor do these");
+    counted(&mut counters, &candidate("2", "s"), 0, 0);
+    assert_eq!(counters.evidence.legacy.replies, 0, "another candidate: the plan in force answers");
 }
 
 #[test]
@@ -219,6 +228,25 @@ fn a_candidate_stays_stopped_until_what_it_answers_may_have_changed() {
     assert_eq!(found(with_legacy("b", "1", "s")), stop, "or legacy moved");
     assert_eq!(found(with_legacy("b", "2", "s")), None, "another workflow");
     assert_eq!(found(with_legacy("a", "1", "s")), stop, "the change was taken back");
+    for part in [COMPARED_SIZES, REPLAY_READS, LANGUAGE_VERSION, PLAN_IN_FORCE, OTHER_VERSIONS, "`instance:`"] {
+        let mut basis = with_legacy("a", "1", "s");
+        basis.hash += part;
+        basis.parts.hashes.insert(part.into(), "1".into());
+        assert_eq!(found(basis), stop, "{part}");
+    }
+    let mut of_creator = with_legacy("a", "1", "s");
+    of_creator.hash += " creator";
+    of_creator.parts.hashes.extend([(workflow_part("of.creator"), "1".into()), (service_part("its"), "1".into())]);
+    assert_eq!(found(of_creator), stop, "the workflow of its creator");
+    let calling = |address: &str| {
+        let mut basis = with_legacy("a", "1", "s");
+        basis.hash += address;
+        basis.parts.hashes.insert(service_part("bank"), address.into());
+        basis.own_parts.insert(service_part("bank"));
+        basis
+    };
+    assert_eq!(found(EvidenceBasis { own_parts: [workflow_part("w")].into(), ..calling("1") }), stop);
+    assert_eq!(found(calling("2")), None, "a service that failed has another address");
 }
 
 /// The names of path parameters are part of the hash of a basis, and of no part unless something reads them.

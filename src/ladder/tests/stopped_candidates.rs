@@ -3,7 +3,7 @@
 use super::guard::guard_settings;
 use super::plans::{promoting, sharing};
 use super::*;
-use crate::evidence::{Condition, ConditionName, GateVerdict};
+use crate::evidence::{Condition, ConditionName, GateVerdict, GuardStop};
 use crate::flag::{Guard, GuardRelease};
 use crate::store::candidate_key;
 
@@ -50,6 +50,12 @@ async fn what_the_guard_has_stopped_does_not_come_into_force_except_by_force() {
     assert!(fixture.stopped().is_some(), "force that gives it no request releases nothing");
     fixture.ladder.reload(sharing("two", Some(5.0)), || {}).await.unwrap();
     assert_eq!((fixture.stopped(), fixture.stop_in_evidence()), (None, false), "a person has passed the gate by force");
+    // Evidence of earlier files comes back with the stop; a later one counts.
+    let stop = |at| Some(GuardStop { at, why: "refused".into() });
+    fixture.evidence.set_guard_stop(&candidate_key(&"bare".into()), stop(jiff::Timestamp::UNIX_EPOCH));
+    assert_eq!(fixture.stopped(), None);
+    fixture.evidence.set_guard_stop(&candidate_key(&"bare".into()), stop(jiff::Timestamp::MAX));
+    assert!(fixture.stopped().is_some());
 }
 
 #[tokio::test]

@@ -1,0 +1,153 @@
+//! Legacy's own share of errors, which the guard and the gates accept of the engine too.
+//!
+//! Always true: an outage of legacy that is over raises it only until there are enough replies that speak against it.
+//! It is the share of all replies that are known; but if the replies since some time show, with 95 % confidence, that
+//! fewer fail now, those replies stand for it. So it is never above the share of all, and chance alone seldom lowers
+//! it. What is not known is never taken for a share that would suffice.
+
+use jiff::Timestamp;
+
+use super::bound;
+use super::gate_text::{duration_text, elapsed};
+use super::legacy_replies::{RecentReplies, RepliesOfLegacy};
+
+/// Legacy's share is taken as it is once it has sent this many replies.
+pub(super) const LEGACY_REPLIES_MIN: u64 = 100;
+/// From this many replies on, a bound of legacy's share stands for it.
+const LEGACY_REPLIES_FOR_BOUND: u64 = 20;
+
+/// Which replies of legacy count as bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadReplies {
+    ClientErrors,
+    ServerErrors,
+}
+
+/// The share of legacy's replies that are bad.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct LegacyShare {
+    pub(super) bad: u64,
+    /// Among so many replies.
+    pub(super) of: u64,
+    /// Whether these are the last ones, and not all.
+    pub(super) are_last: bool,
+    /// The share, or with 95 % confidence no less than it; `None` if there are too few replies to tell.
+    pub(super) at_most: Option<f64>,
+    last_reply: Option<Timestamp>,
+}
+
+impl RepliesOfLegacy {
+    pub(super) fn share(&self, which: BadReplies) -> LegacyShare {
+        let (of_all, bad) = match which {
+            BadReplies::ClientErrors => (self.replies, self.client_errors),
+            BadReplies::ServerErrors => (self.replies, self.server_errors),
+        };
+        let at_most = match of_all {
+            LEGACY_REPLIES_MIN.. => Some(bad as f64 / of_all as f64),
+            LEGACY_REPLIES_FOR_BOUND.. => Some(bound::upper(of_all, bad)),
+            _ => None,
+        };
+        let last_reply = self.last_reply;
+        let mut share = LegacyShare { bad, of: of_all, are_last: false, at_most, last_reply };
+        let (mut of, mut bad) = (0, 0);
+        for recent in self.recent.iter().rev() {
+            let RecentReplies { since: _, replies, client_errors, server_errors } = recent;
+            of += replies;
+            bad += match which {
+                BadReplies::ClientErrors => client_errors,
+                BadReplies::ServerErrors => server_errors,
+            };
+            let is_of_some = of >= LEGACY_REPLIES_FOR_BOUND && of < of_all;
+            if is_of_some && share.at_most.is_some_and(|at_most| bound::is_below(of, bad, at_most)) {
+                share = LegacyShare { bad, of, are_last: true, at_most: Some(bound::upper(of, bad)), last_reply };
+            }
+        }
+        share
+    }
+}
+
+impl LegacyShare {
+    /// The share, or with 95 % confidence no more than it; `None` if there are too few replies to tell.
+    pub(super) fn at_least(&self) -> Option<f64> {
+        match self.of {
+            LEGACY_REPLIES_MIN.. => Some(self.share()),
+            LEGACY_REPLIES_FOR_BOUND.. => Some(bound::lower(self.of, self.bad)),
+            _ => None,
+        }
+    }
+
+    /// The share as it is, from 0 to 1; 0 of nothing.
+    pub(super) fn share(&self) -> f64 {
+        self.bad as f64 / self.of.max(1) as f64
+    }
+
+    /// Which replies these are, and how old: `legacy's last 120 replies (the last one 3 days ago)`.
+    pub(super) fn replies_text(&self, now: Timestamp) -> String {
+        let replies = match self.are_last {
+            true => format!("legacy's last {} replies", self.of),
+            false => "legacy's replies".to_owned(),
+        };
+        match self.last_reply {
+            Some(last) => format!("{replies} (the last one {} ago)", duration_text(elapsed(last, now))),
+            None => replies,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::OfferedRequest;
+
+    /// Legacy's share of 5xx after so many replies with each status, one after the other.
+    fn after(replies: &[(u64, u16)]) -> LegacyShare {
+        let mut legacy = RepliesOfLegacy::default();
+        for (number, status) in replies {
+            let legacy_status = http::StatusCode::from_u16(*status).ok();
+            let request = OfferedRequest { legacy_status, ..OfferedRequest::new("orders", 0) };
+            (0..*number).for_each(|_| legacy.count(&request, Timestamp::UNIX_EPOCH));
+        }
+        legacy.share(BadReplies::ServerErrors)
+    }
+
+    #[test]
+    fn an_outage_of_legacy_that_is_over_does_not_widen_what_is_accepted() {
+        let during = after(&[(100, 500)]);
+        assert_eq!((during.at_most, during.at_least(), during.are_last), (Some(1.0), Some(1.0), false));
+        let soon_after = after(&[(100, 500), (120, 200)]);
+        assert!(soon_after.are_last && soon_after.of >= 100 && soon_after.bad == 0, "{soon_after:?}");
+        assert!(soon_after.at_most.unwrap() < 0.1 && soon_after.at_least() == Some(0.0), "{soon_after:?}");
+        let long_after = after(&[(100, 500), (5_000, 200)]);
+        assert!(long_after.at_most.unwrap() < 0.01, "{long_after:?}");
+    }
+
+    #[test]
+    fn a_steady_share_is_taken_as_it_is() {
+        let steady = after(&vec![(1, 500), (49, 200)].repeat(60));
+        assert_eq!((steady.bad, steady.of, steady.at_most), (60, 3_000, Some(0.02)));
+        let now_failing = after(&[(900, 200), (100, 500)]);
+        assert_eq!((now_failing.at_most, now_failing.are_last), (Some(0.1), false), "never above that of all");
+    }
+
+    #[test]
+    fn of_few_replies_a_bound_stands_for_the_share_and_of_fewer_nothing_is_known() {
+        let few = after(&[(1, 500), (18, 200)]);
+        assert_eq!((few.at_most, few.at_least()), (None, None));
+        let more = after(&[(10, 500), (10, 200)]);
+        assert!(more.at_least().unwrap() < 0.35 && more.at_most.unwrap() > 0.65, "{more:?}");
+    }
+
+    #[test]
+    fn the_last_replies_are_bounded_and_stored_ones_without_them_are_readable() {
+        let mut legacy = RepliesOfLegacy::default();
+        let request = OfferedRequest { legacy_status: Some(http::StatusCode::OK), ..OfferedRequest::new("orders", 0) };
+        (0..10_000).for_each(|_| legacy.count(&request, Timestamp::UNIX_EPOCH));
+        let last: u64 = legacy.recent.iter().map(|recent| recent.replies).sum();
+        assert!(legacy.recent.len() == 20 && (950..=1_000).contains(&last), "{last}");
+        let mut stored = serde_json::to_value(&legacy).unwrap();
+        stored.as_object_mut().unwrap().retain(|name, _| name != "legacy_recent" && name != "legacy_last_reply");
+        let of_earlier_version: RepliesOfLegacy = serde_json::from_value(stored).unwrap();
+        assert_eq!((of_earlier_version.replies, of_earlier_version.recent.len()), (10_000, 0));
+        assert_eq!(of_earlier_version.share(BadReplies::ServerErrors).at_most, Some(0.0));
+    }
+}

@@ -90,7 +90,7 @@ impl<'n> SecretLines<'n> {
             Following::Quoted { quote, quotes } => {
                 let quotes = quotes + unescaped(line, quote);
                 // A value with quotes in it goes on behind the second of them.
-                let is_end = quotes % 2 == 0 && closes(line, quote);
+                let is_end = quotes.is_multiple_of(2) && closes(line, quote);
                 (Some(None), if is_end { Following::Nothing } else { Following::Quoted { quote, quotes } })
             }
             Following::Value(name) if is_underline(content) => (None, Following::Value(name)),

@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_steady_share_is_taken_as_it_is() {
-        let steady = after(&vec![(1, 500), (49, 200)].repeat(60));
+        let steady = after(&[(1, 500), (49, 200)].repeat(60));
         assert_eq!((steady.bad, steady.of, steady.at_most), (60, 3_000, Some(0.02)));
         let now_failing = after(&[(900, 200), (100, 500)]);
         assert_eq!((now_failing.at_most, now_failing.are_last), (Some(0.1), false), "never above that of all");

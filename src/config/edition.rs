@@ -14,13 +14,20 @@ const OF_ONE_PROCESS_IN_EGRESS: [&str; 1] = ["listen"];
 /// How many hexadecimal digits of the hash are used: enough to tell editions apart, and short enough to be read.
 const DIGITS: usize = 12;
 
-/// The edition of these files. Comments, the layout of the text, and the names of files make no difference.
-pub(super) fn edition(sources: &[(FileKind, ParsedFile)]) -> String {
+/// The contents, by the name that the flag files give, of files that say what requests mean: the public keys with which
+/// callers are verified. Not certificates and keys of connections, of which each process may have its own, nor secrets.
+pub(super) type NamedFiles = std::collections::BTreeMap<String, String>;
+
+/// The edition of these files. Comments, the layout of the text, and the names of flag files make no difference.
+pub(super) fn edition(sources: &[(FileKind, ParsedFile)], named: &NamedFiles) -> String {
     let mut files: Vec<(FileKind, String)> = sources.iter().map(|(kind, file)| (*kind, content(*kind, file))).collect();
     files.sort();
     let mut hasher = blake3::Hasher::new_derive_key("pointsman 2026 edition of flag files");
     for (kind, content) in &files {
         hasher.update(&[*kind as u8]).update(&(content.len() as u64).to_le_bytes()).update(content.as_bytes());
+    }
+    for text in named.iter().flat_map(|(name, content)| [name, content]) {
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
     }
     hasher.finalize().to_hex()[..DIGITS].to_owned()
 }
@@ -49,7 +56,16 @@ mod tests {
             assert!(errors.is_empty(), "{text}");
             (*kind, file)
         });
-        edition(&parsed.collect::<Vec<_>>())
+        edition(&parsed.collect::<Vec<_>>(), &NamedFiles::new())
+    }
+
+    /// Two processes may have different files under the name that the flag files give.
+    #[test]
+    fn the_content_of_a_named_file_belongs_to_the_edition() {
+        let of = |content: &str| edition(&[], &[("keys.json".to_owned(), content.to_owned())].into());
+        assert_eq!(of("one"), of("one"));
+        assert_ne!(of("one"), of("two"));
+        assert_ne!(of("one"), edition(&[], &NamedFiles::new()));
     }
 
     const MAIN: &str = "listen: 127.0.0.1:1\nservices: { shop: { url: 'http://a' } }\ndefault_legacy: shop\n";

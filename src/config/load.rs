@@ -150,7 +150,12 @@ impl SetBuilder {
                 workflows.entry((&*stem).into()).or_insert_with(|| (Site::file(source.file.clone()), None));
             }
         }
-        let read = |file: &str| super::secrets::public_keys(&dir.join(file), overrides);
+        let named = std::cell::RefCell::new(edition::NamedFiles::new());
+        let read = |file: &str| -> Result<Option<String>, String> {
+            let content = super::secrets::public_keys(&dir.join(file), overrides)?;
+            named.borrow_mut().extend(content.clone().map(|content| (file.to_owned(), content)));
+            Ok(content)
+        };
         let routes = check_files::routes(self.trees_of(FileKind::Routes), &main, &workflows, &read, &mut problems);
         let services_site = main_site.key("services");
         if let Some(settings) = &main.settings {
@@ -187,7 +192,7 @@ impl SetBuilder {
             workflows: workflows?,
             rules: routes.rules,
             limits: Arc::new(main.limits),
-            edition: edition::edition(&self.sources),
+            edition: edition::edition(&self.sources, &named.into_inner()),
         })
     }
 }

@@ -60,12 +60,15 @@ pub struct EarlierKeys {
     pub keys: Vec<RetryKeys>,
     /// The version of the files by which the request is decided.
     pub files_version: u64,
+    /// Whether the engine is known to have the request under the caller's own key. Then what legacy has under a key for
+    /// any caller is another request.
+    pub engine_has_own: bool,
 }
 
 impl EarlierKeys {
     /// The keys of a request that is not looked up under earlier scopes: none.
     pub fn none() -> Self {
-        Self { keys: Vec::new(), files_version: u64::MAX }
+        Self { keys: Vec::new(), files_version: u64::MAX, engine_has_own: false }
     }
 }
 

@@ -313,7 +313,7 @@ impl KnownFirstTry {
     pub(super) fn earlier_keys(&self, files_version: u64) -> EarlierKeys {
         let others = |keys: &RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.all().filter(others).collect();
-        EarlierKeys { keys, files_version }
+        EarlierKeys { keys, files_version, engine_has_own: self.is_own && self.arm == Some(Arm::Engine) }
     }
 
     /// An arm has the caller's own key in the scope of these keys.

@@ -71,8 +71,11 @@ async fn verified_callers_reserve_nothing_against_each_other_after_files_that_co
     let affinity = affinity_with_built_sets(&CountingStore::new()).await;
     let digest = [3; 32];
     for (n, (first, engine_may_take)) in (1..).zip([(Verified, true), (OtherVerified, false), (Unverified, false)]) {
-        let earlier =
-            EarlierKeys { keys: vec![RetryKeys { verified_callers: None, ..Unverified.keys(n) }], files_version: 1 };
+        let earlier = EarlierKeys {
+            keys: vec![RetryKeys { verified_callers: None, ..Unverified.keys(n) }],
+            files_version: 1,
+            ..EarlierKeys::none()
+        };
         let none = EarlierKeys { files_version: 1, ..EarlierKeys::none() };
         assert_eq!(
             affinity.take_for_legacy(&ROUTE, first.keys(n), &none, KnownBody::Digest(digest)).await,
@@ -165,4 +168,24 @@ async fn what_an_earlier_process_took_is_found_while_tokens_cannot_be_verified()
     store.is_gone.store(true, Ordering::Relaxed);
     assert_eq!(took(any_caller.range_of_request(&digest, false)).await, Err(ArmUnknown));
     assert_eq!(took(other.range_of_request(&digest, false)).await, Ok(false));
+}
+
+/// Another route's files gave the request another key, under which the engine has it: only the store knows that after a
+/// restart. Meanwhile legacy took another caller's request under the present key for any caller.
+#[tokio::test]
+async fn a_request_that_the_engine_has_under_the_callers_own_key_is_not_legacys_because_of_another_caller() {
+    let affinity = affinity_with_built_sets(&CountingStore::new()).await;
+    let none = EarlierKeys::none();
+    let present = Unverified.keys(1);
+    assert_eq!(affinity.take_for_legacy(&ROUTE, present, &none, KnownBody::Unread).await, LegacyTake::FIRST);
+    let of_this_caller = RetryKeys { scoped: RetryKey([77; 32]), ..present };
+    for (engine_has_own, took) in [(false, KeyTakeResult::OtherArmHasIt), (true, KeyTakeResult::First)] {
+        let earlier = EarlierKeys { keys: vec![of_this_caller], files_version: 1, engine_has_own };
+        let by_the_engine = RetryKey([78; 32]);
+        assert_eq!(affinity.take_request_for_engine(by_the_engine, &[3; 32], &earlier), took);
+    }
+    // Its own key says more.
+    let earlier = EarlierKeys { keys: vec![present], files_version: 1, engine_has_own: true };
+    let took = affinity.take_request_for_engine(RetryKey([79; 32]), &[3; 32], &earlier);
+    assert_eq!(took, KeyTakeResult::OtherArmHasIt);
 }

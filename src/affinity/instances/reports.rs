@@ -23,6 +23,9 @@ impl Instances {
     /// Records what a reply shows of an instance.
     pub(in crate::affinity) fn note(&self, noted: NotedInstance) {
         let NotedInstance { key, arm, run, is_created, has_ended } = noted;
+        if arm == Arm::Legacy && is_created {
+            self.note_created(key.stored_key());
+        }
         match (arm, run, has_ended) {
             (Arm::Legacy, _, true) => {
                 // It may be known under an id that was the oldest before.
@@ -32,15 +35,7 @@ impl Instances {
                     self.record(Report::LegacyEnded(key.clone()), |at| InstanceChange::LegacyEnded(key, at));
                 }
             }
-            (Arm::Legacy, _, false) if is_created => {
-                let key = key.stored_key();
-                let mut state = self.state();
-                // If one with this id has ended, legacy has given the id out again.
-                state.recorded.forget(&Report::LegacyEnded(key.clone()));
-                state.recorded.insert(Report::LegacySeen(key.clone()), clock::now());
-                drop(state);
-                self.record(Report::LegacyCreated(key.clone()), |at| InstanceChange::LegacyCreated(key, at));
-            }
+            (Arm::Legacy, _, false) if is_created => {}
             (Arm::Legacy, _, false) => {
                 let key = key.stored_key();
                 self.record(Report::LegacySeen(key.clone()), |at| InstanceChange::LegacySeen(key, at));
@@ -52,6 +47,15 @@ impl Instances {
             // The engine's instances are known by their pins.
             (Arm::Engine, _, _) => {}
         }
+    }
+
+    fn note_created(&self, key: PinKey) {
+        let mut state = self.state();
+        // If one with this id has ended, legacy has given the id out again.
+        state.recorded.forget(&Report::LegacyEnded(key.clone()));
+        state.recorded.insert(Report::LegacySeen(key.clone()), clock::now());
+        drop(state);
+        self.record(Report::LegacyCreated(key.clone()), |at| InstanceChange::LegacyCreated(key, at));
     }
 
     /// Records that the twin of an instance of legacy lacks something.

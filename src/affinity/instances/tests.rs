@@ -4,7 +4,9 @@ use super::recorded::{RECORDED_REMEMBERED_MAX, Recorded, Report};
 use super::*;
 use crate::exchange::NotedInstance;
 use crate::flag::InstanceKey;
-use crate::store::{AdoptionClaim, AdoptionOutcome, AdoptionState, AdoptionStore, MemoryStore, NewAdoption, Store};
+use crate::store::{
+    AdoptionClaim, AdoptionOutcome, AdoptionState, AdoptionStore, InstanceStore, MemoryStore, NewAdoption, Store,
+};
 
 fn key(id: &str) -> InstanceKey {
     InstanceKey { family: family(), id: id.into() }
@@ -202,4 +204,19 @@ async fn what_was_adopted_under_another_id_of_the_family_is_not_legacys_again() 
     let listed = listed.map(|key| InstanceChange::LegacyListed(key, clock::now()));
     instances.apply(&grown, listed.into()).await.unwrap();
     assert_eq!(instances.of(&grown).legacy.alive, 1);
+}
+
+/// Its id is given out all the same: another arm must not give it out too.
+#[tokio::test]
+async fn an_instance_that_has_ended_when_it_is_created_is_recorded_as_created() {
+    let store = Arc::new(MemoryStore::new());
+    let instances = instances(&store);
+    instances.note(NotedInstance { is_created: true, ..seen("1", true) });
+    instances.refresh(None).await.unwrap();
+    let known = store.legacy_instance(key("1").stored_key()).await.unwrap().unwrap();
+    assert!(known.is_created && known.ended.is_some(), "{known:?}");
+    // Created again.
+    instances.note(NotedInstance { is_created: true, ..seen("1", false) });
+    instances.refresh(None).await.unwrap();
+    assert_eq!(instances.of(&family()).legacy.alive, 1);
 }

@@ -1,6 +1,7 @@
 //! Which earlier ids of a route were those of other routes that became this one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::flag::Route;
 use crate::names::RouteId;
@@ -8,11 +9,18 @@ use crate::store::RetryScopes;
 
 /// The earlier ids of a route of new files that belonged to other routes before these became this one. `before` has the
 /// scopes of the files before.
-pub(super) fn joined_ids(before: &BTreeMap<RouteId, RetryScopes>, route: &Route) -> BTreeSet<RouteId> {
+pub(super) fn of_route(before: &BTreeMap<RouteId, RetryScopes>, route: &Route) -> BTreeSet<RouteId> {
     let in_files = |was: &&RetryScopes| was.present.is_some() || was.matches.is_some();
-    let own: Vec<(&RouteId, &RetryScopes)> =
-        route.ids().filter_map(|id| Some((id, before.get(id).filter(in_files)?))).collect();
-    let of_several = own.iter().map(|(id, _)| *id).filter(|_| own.len() > 1);
+    let own: Vec<(&RouteId, &RetryScopes)> = route.ids().filter_map(|id| Some((id, before.get(id)?))).collect();
+    let of_files: Vec<&RouteId> = own.iter().filter(|(_, was)| in_files(was)).map(|(id, _)| *id).collect();
+    let of_several = of_files.iter().copied().filter(|_| of_files.len() > 1);
     let joined_before = own.iter().flat_map(|(_, was)| &was.joined).filter(|id| route.ids().any(|own| own == *id));
     of_several.chain(joined_before).filter(|id| **id != route.id).cloned().collect()
+}
+
+/// What is left of the routes that had become this one, which no file has any more, after routes of new files have
+/// taken some of their ids.
+pub(super) fn of_absent(absent: &RouteId, was: &RetryScopes, routes: &[Arc<Route>]) -> BTreeSet<RouteId> {
+    let is_taken = |id: &RouteId| routes.iter().any(|route| route.ids().any(|own| own == id));
+    was.joined.iter().filter(|id| *id != absent && !is_taken(id)).cloned().collect()
 }

@@ -16,9 +16,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::gate_condition::UnknownRetries;
-use super::joined_ids::joined_ids;
 use super::types::DeclaredFiles;
-use super::{cohort_reasons, reassigned_requests, scope_matches};
+use super::{cohort_reasons, joined_ids, reassigned_requests, scope_matches};
 use crate::clock;
 use crate::flag::{EarlierScopes, EarlierTimes, PathConventions, RetryScope, Route, RouteMatch, ServiceMatch};
 use crate::limits::EARLIER_SCOPES_MAX;
@@ -56,7 +55,7 @@ pub(super) fn after_files(
             reads_only: declared.read_only.contains(&route.id),
             window_s: route.workflow.is_some().then_some(window.as_secs()),
             has_force: Some(route.force.is_some()),
-            joined: joined_ids(&known, route),
+            joined: joined_ids::of_route(&known, route),
             ..Default::default()
         };
         let own: Vec<RetryScopes> = route.ids().filter_map(|id| known.remove(id)).collect();
@@ -100,7 +99,9 @@ pub(super) fn after_files(
         after.insert(route.id.clone(), scopes);
     }
     for (id, was) in known {
-        let mut removed = RetryScopes::default();
+        // Until each of its parts is a route again (`separated`).
+        let joined = joined_ids::of_absent(&id, &was, &declared.routes);
+        let mut removed = RetryScopes { joined, ..RetryScopes::default() };
         replace(&mut removed, was, now);
         prune(&mut removed, now, window);
         after.insert(id, removed);

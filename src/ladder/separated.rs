@@ -54,10 +54,12 @@ pub(super) fn limit(before: &Positions, position: &RoutePosition) -> Option<Sepa
 pub(super) fn log(before: &Positions, after: &Positions) {
     for (joined, names) in find(before, after) {
         let names: Vec<String> = names.iter().map(|id| format!("`{id}`")).collect();
+        let were = if names.len() > 1 { "were one route before" } else { "was a part of another route before" };
+        let are = if names.len() > 1 { "are" } else { "is" };
         tracing::warn!(
             route = %joined,
-            "{} were one route before (`{joined}`) and are separate again: retry keys from that time are looked up for \
-             each of them, so that a first request of one with a key that a caller used for another one then is taken \
+            "{} {were} (`{joined}`) and {are} separate again: retry keys from that time are looked up for \
+             each part, so that a first request of one with a key that a caller used for another one then is taken \
              for a retry: it goes to the same arm, and gets 422 if that is the engine (`pointsman help ladder`)",
             names.join(" and ")
         );
@@ -92,16 +94,19 @@ pub(super) async fn note_unknown_instances(
     Ok(())
 }
 
-/// The joined routes of the files before that are several now, with the ids of these.
+/// The joined routes of the files before, or of earlier ones, that are several now, with the ids of these: also if only
+/// one of the parts is in the files again.
 fn find<'a>(before: &'a Positions, after: &'a Positions) -> Vec<(&'a RouteId, BTreeSet<&'a RouteId>)> {
     let owners: BTreeMap<&RouteId, &RouteId> =
         after.routes.values().flat_map(|at| at.route.ids().map(|id| (id, &at.route.id))).collect();
     let joined = before.scopes.iter().filter(|(_, scopes)| !scopes.joined.is_empty());
     let with_owners = joined.map(|(id, scopes)| {
-        let ids = std::iter::once(id).chain(&scopes.joined);
-        (id, ids.filter_map(|id| owners.get(id).copied()).collect::<BTreeSet<_>>())
+        let ids = || std::iter::once(id).chain(&scopes.joined);
+        let has_all = |owner: &&RouteId| ids().all(|id| owners.get(id) == Some(owner));
+        let parts = ids().filter_map(|id| owners.get(id).copied()).filter(|owner| !has_all(owner));
+        (id, parts.collect::<BTreeSet<_>>())
     });
-    with_owners.filter(|(_, owners)| owners.len() > 1).collect()
+    with_owners.filter(|(_, parts)| !parts.is_empty()).collect()
 }
 
 /// The oldest id of a route of the files before: what is new is stored under it.

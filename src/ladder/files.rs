@@ -32,7 +32,8 @@ use super::separated::SeparatedRoute;
 use super::types::{DeclaredFiles, FlipSource, Move, ReadKind};
 use super::unlisted_ids::UnlistedIds;
 use super::{
-    cohort_reasons, forced_files, joined, live_basis, orphans, re_added, scopes, separated, taken_ids, unlisted_ids,
+    cohort_reasons, followed_paths, forced_files, joined, live_basis, re_added, scopes, separated, taken_ids,
+    unlisted_ids,
 };
 use crate::clock;
 use crate::flag::{Freeze, Instance, Route, Shares, State, StateInputs};
@@ -54,7 +55,7 @@ pub(super) fn apply(
     after.routes = routes.iter().map(|route| (route.id.clone(), initial_position(&after, route))).collect();
     followers_first(&mut routes);
     // The gate judges by the scopes of the new files.
-    after.followers = orphans::followers(&routes);
+    after.followers = followed_paths::after_files(&before.followers, &routes);
     after.earlier_ids = unlisted_ids::after_files(&before.earlier_ids, &routes);
     let (now, has_served) = (clock::now(), reading.has_served());
     after.scopes = scopes::after_files(&before.scopes, &after.declared, has_served, now, gate.retry_window);

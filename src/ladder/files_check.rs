@@ -26,6 +26,8 @@ pub(super) struct PreparedFiles {
     declared: DeclaredFiles,
     unlisted_ids: UnlistedIds,
     orphans: OrphanReasons,
+    /// Families that they make one.
+    joined: JoinedFamilies,
     /// The families of which the engine might create instances at any moment when the instances were looked up.
     creating: BTreeSet<RouteId>,
 }
@@ -51,7 +53,8 @@ impl PreparedFiles {
             return Ok(self);
         }
         let orphans = orphans::find(store, &families, &self.declared.routes).await?;
-        Ok(Self { orphans, creating: families.creating, ..self })
+        let joined = joined_families::find(store, before, &self.declared.routes).await?;
+        Ok(Self { orphans, joined, creating: families.creating, ..self })
     }
 }
 
@@ -81,9 +84,10 @@ pub(super) async fn prepare(
     declared.routes = unlisted_ids::add(&unlisted_ids, &declared.routes);
     let families = before.families();
     let orphans = orphans::find(store, &families, &declared.routes).await?;
+    let joined = joined_families::find(store, before, &declared.routes).await?;
     gate.ask_for_files(before, &declared.routes).await;
     let creating = families.creating;
-    Ok(PreparedFiles { declared, unlisted_ids, orphans, creating })
+    Ok(PreparedFiles { declared, unlisted_ids, orphans, joined, creating })
 }
 
 /// The positions under new files, and the flips that they make.
@@ -96,11 +100,11 @@ pub(super) fn check_and_apply(
     files: PreparedFiles,
     reading: ReadKind,
 ) -> Result<CheckedFiles, FilesError> {
-    let PreparedFiles { declared, unlisted_ids, orphans, creating: _ } = files;
+    let PreparedFiles { declared, unlisted_ids, orphans, joined, creating: _ } = files;
     let mut joined = match reading {
         // These files are the ones before.
         ReadKind::AppliedAgain => JoinedFamilies::default(),
-        ReadKind::Reload | ReadKind::Start { .. } => joined_families::find(before, &declared.routes),
+        ReadKind::Reload | ReadKind::Start { .. } => joined,
     };
     let OrphanReasons { new: mut refused, known, may_orphan } = orphans;
     let asked = declared.plans.candidate_move.clone();

@@ -1,21 +1,24 @@
 //! Families of instances that new files make one: a creator that several creators have become (`was`), or a follower
-//! whose requests were about instances of another creator.
+//! that gets requests about instances of another creator.
 //!
 //! Who owns an instance is looked up by its id, under every id of the creator. An id that legacy gave out in one family
 //! may be that of an instance of the engine in the other one, and a request about legacy's would reach the engine's.
 //! Which ids legacy gave out is known only in part (nothing is noted in `off`), and either arm may give out more at any
 //! moment. So such files are refused, at a start too, unless the route's file says with `force`, and a reason that the
 //! files before did not have, that the ids of both families come from one space: then one id is one instance.
+//!
+//! Nothing is refused while the engine has no instance that such a request could reach: it owns none of the follower's
+//! family (of the joined creator), no open run may create one, and the creator is not in `live`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::family::creator;
+use super::joined::state_before;
 use super::positions::Positions;
-use super::reassigned_requests::has_same_requests;
-use crate::flag::{Family, Instance, Route, RouteMatch, ServiceMatch};
+use super::taken_requests::{self, TakenRequests};
+use crate::flag::{Arm, Cohort, Route, State};
 use crate::names::RouteId;
-use crate::store::FollowedPath;
+use crate::store::{StoreError, StoreHandle, families_of_open_runs};
 
 /// The routes of new files that make several families one.
 #[derive(Default)]
@@ -27,117 +30,159 @@ pub(super) struct JoinedFamilies {
 }
 
 /// Finds the routes of new files that make several families of the files before one.
-pub(super) fn find(before: &Positions, routes: &[Arc<Route>]) -> JoinedFamilies {
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn find(
+    store: &StoreHandle,
+    before: &Positions,
+    routes: &[Arc<Route>],
+) -> Result<JoinedFamilies, StoreError> {
+    let joined: Vec<JoinedCreators<'_>> =
+        routes.iter().map(|route| JoinedCreators::of(before, route)).filter(|of| of.groups.len() > 1).collect();
+    let taken = taken_requests::find(before, routes);
+    if joined.is_empty() && taken.is_empty() {
+        return Ok(JoinedFamilies::default());
+    }
+    let of_joined = joined.iter().flat_map(|joined| joined.route.ids());
+    let ids: BTreeSet<RouteId> = of_joined.chain(taken.iter().flat_map(|taken| taken.own.ids())).cloned().collect();
+    let owned = OwnedFamilies::look_up(store, before, routes, ids).await?;
     let mut found = JoinedFamilies::default();
-    let leaving = LeavingRequests::find(before, routes);
-    let with_workflow = routes.iter().filter(|route| route.workflow.is_some());
-    for route in with_workflow {
-        let sentence = match route.instance {
-            Some(Instance::Creates { .. }) => joins_creators(before, route),
-            Some(Instance::Follows { .. }) => leaving.taken_by(route),
-            None => None,
-        };
-        let Some(sentence) = sentence else { continue };
+    for joined in &joined {
+        if let Some(sentence) = joined.sentence(&owned) {
+            found.add(before, joined.route, sentence, String::new());
+        }
+    }
+    for taken in taken.iter().filter(|taken| taken.own.ids().any(|id| owned.by_engine.contains(id))) {
+        found.add(before, taken.route, sentence(taken), renamed(taken, routes));
+    }
+    Ok(found)
+}
+
+impl JoinedFamilies {
+    /// `first`: what to try before `force`, as a sentence with a space behind it, or nothing.
+    fn add(&mut self, before: &Positions, route: &Route, sentence: String, first: String) {
         match &route.force {
             Some(reason) if is_new_force(before, route) => {
                 let accepted = format!("{sentence}. Its file says that they are from one space (`force`): {reason}");
-                found.accepted.push(accepted);
+                self.accepted.push(accepted);
             }
-            _ => found.refusals.push(format!(
+            _ => self.refusals.push(format!(
                 "{sentence}: a request about an instance of legacy would reach the engine's instance with the same id. \
-                 If the ids of both come from one space, so that one id is one instance, say so with \
+                 {first}If the ids of both come from one space, so that one id is one instance, say so with \
                  `force: {{ reason: … }}` in the file of `{}`, with a reason that is new in this edit (at a start, where \
                  only the files before had no `force`); if not, leave the families apart (`pointsman help files`)",
                 route.id
             )),
         }
     }
-    found
-}
 
-impl JoinedFamilies {
     /// Logs what a person has accepted.
     pub fn log_accepted(&self) {
         self.accepted.iter().for_each(|sentence| tracing::warn!("{sentence}"));
     }
 }
 
-/// Says so if several creators of the files before have become this one.
-fn joins_creators(before: &Positions, route: &Route) -> Option<String> {
-    let mut groups: BTreeMap<&RouteId, bool> = BTreeMap::new();
-    for id in route.ids() {
-        *groups.entry(route_before(before, id)).or_default() |= is_known(before, id);
-    }
-    let known: Vec<String> =
-        groups.into_iter().filter(|(_, is_known)| *is_known).map(|(id, _)| format!("`{id}`")).collect();
-    (known.len() > 1).then(|| {
-        format!(
-            "`{}` joins several routes ({}), and each of them has given out ids of instances, or may",
-            route.id,
-            known.join(", ")
-        )
-    })
+fn sentence(TakenRequests { route, own, follower, others }: &TakenRequests<'_>) -> String {
+    let others: Vec<String> = others.first().map(|id| format!("`{id}`")).into_iter().collect();
+    format!(
+        "`{}` follows up what `{}` creates, and gets requests of `{follower}` about instances of {}",
+        route.id,
+        own.id(),
+        others.join(", ")
+    )
 }
 
-/// Requests of followers of the files before that do not go to the same followers of the same family any more: of most
-/// edits there are none.
-struct LeavingRequests<'a> {
-    of: Vec<(&'a RouteId, &'a FollowedPath)>,
-    /// The routes of the new files by each of their ids.
-    by_id: BTreeMap<&'a RouteId, &'a Route>,
+/// If no route has an id of the other creator any more, it may have been renamed: what to do then.
+fn renamed(taken: &TakenRequests<'_>, routes: &[Arc<Route>]) -> String {
+    let is_gone = !routes.iter().any(|route| route.ids().any(|id| taken.others.contains(id)));
+    match taken.others.first().filter(|_| is_gone) {
+        Some(other) => format!(
+            "No route is `{other}` any more: if `{own}` is that route under another id, add `was: [{other}]` to `{own}`. ",
+            own = taken.own.id()
+        ),
+        None => String::new(),
+    }
 }
 
-impl<'a> LeavingRequests<'a> {
-    fn find(before: &'a Positions, routes: &'a [Arc<Route>]) -> Self {
-        let ids = |route: &'a Arc<Route>| route.ids().map(move |id| (id, &**route));
-        let mut leaving = Self { of: Vec::new(), by_id: routes.iter().flat_map(ids).collect() };
-        leaving.of = before.followers.iter().filter(|(id, followed)| !leaving.stays(before, id, followed)).collect();
-        leaving
-    }
+/// The routes of the files before, or of earlier ones, that have become one route. It makes no difference whether it
+/// has a workflow, or creates instances: that may be added by the next edit.
+struct JoinedCreators<'a> {
+    route: &'a Route,
+    groups: BTreeMap<&'a RouteId, RouteBefore<'a>>,
+}
 
-    /// Whether a route of the new files follows up this family by the requests of this follower.
-    fn stays(&self, before: &Positions, follower: &RouteId, followed: &FollowedPath) -> bool {
-        let Some(successor) = self.by_id.get(follower).filter(|route| route.workflow.is_some()) else { return false };
-        let is_in_family = self.family(successor).is_some_and(|own| own.ids().any(|id| followed.family.contains(id)));
-        let Ok(matches) = followed.matches.parse::<RouteMatch>() else { return false };
-        let has_same = match before.scopes.get(follower) {
-            Some(scopes) => has_same_requests(scopes, &matches, successor),
-            None => matches.normal_form() == successor.matches.normal_form(),
-        };
-        is_in_family && has_same
-    }
+/// A route of earlier files.
+#[derive(Default)]
+struct RouteBefore<'a> {
+    ids: Vec<&'a RouteId>,
+    /// Whether a route follows up, or followed up, what it creates.
+    is_followed: bool,
+}
 
-    fn family(&self, route: &Route) -> Option<Family> {
-        let creator = creator(route)?;
-        self.by_id.get(creator).filter(|of| of.id == *creator).map(|creator| Family::of(creator))
-    }
-
-    /// Says so if this follower gets some of these requests, about instances of another family than its own.
-    fn taken_by(&self, route: &Route) -> Option<String> {
-        if self.of.is_empty() {
-            return None;
+impl<'a> JoinedCreators<'a> {
+    fn of(before: &'a Positions, route: &'a Route) -> Self {
+        let mut groups: BTreeMap<&RouteId, RouteBefore<'_>> = BTreeMap::new();
+        for id in route.ids() {
+            let group = groups.entry(route_before(before, id)).or_default();
+            group.ids.push(id);
+            group.is_followed |= is_followed(before, id);
         }
-        let own = self.family(route)?;
-        let is_own = |followed: &FollowedPath| followed.family.iter().any(|id| own.ids().any(|own| own == id));
-        let is_taken = |(id, followed): &&(&RouteId, &FollowedPath)| !is_own(followed) && may_get(route, id, followed);
-        let (follower, followed) = self.of.iter().find(is_taken)?;
-        let other = followed.family.first()?;
-        Some(format!(
-            "`{}` follows up what `{}` creates, and gets requests of `{follower}` about instances of `{other}`",
-            route.id,
-            own.id()
-        ))
+        Self { route, groups }
+    }
+
+    /// Says so if at least two of these routes have given out ids of instances, or may, and the engine has instances of
+    /// one of them, or may have.
+    fn sentence(&self, owned: &OwnedFamilies) -> Option<String> {
+        let has_ids = |group: &RouteBefore<'_>| {
+            group.is_followed || group.ids.iter().any(|id| owned.by_any.contains(*id) || owned.by_engine.contains(*id))
+        };
+        let creators = self.groups.iter().filter(|(_, group)| has_ids(group));
+        let names: Vec<String> = creators.map(|(id, _)| format!("`{id}`")).collect();
+        let is_of_engine = self.route.ids().any(|id| owned.by_engine.contains(id));
+        (names.len() > 1 && is_of_engine).then(|| {
+            format!(
+                "`{}` joins several routes ({}), and each of them has given out ids of instances, or may",
+                self.route.id,
+                names.join(", ")
+            )
+        })
     }
 }
 
-/// Whether this route may get requests of a follower of the files before.
-fn may_get(route: &Route, follower: &RouteId, followed: &FollowedPath) -> bool {
-    if route.ids().any(|id| id == follower) {
-        return true;
+/// Of which families instances are known, by the id under which they are pinned.
+struct OwnedFamilies {
+    /// Some arm has a pin.
+    by_any: BTreeSet<RouteId>,
+    /// The engine has a pin, or may create an instance: by an open run, or because the creator, or a cohort of it, is
+    /// in `live` by the files before or by these.
+    by_engine: BTreeSet<RouteId>,
+}
+
+impl OwnedFamilies {
+    async fn look_up(
+        store: &StoreHandle,
+        before: &Positions,
+        routes: &[Arc<Route>],
+        ids: BTreeSet<RouteId>,
+    ) -> Result<Self, StoreError> {
+        let pins: Vec<_> = store.pin_counts().await?.into_iter().filter(|(_, _, count)| *count > 0).collect();
+        let families = before.families();
+        let open = families_of_open_runs(&**store, &ids, &families.oldest_ids).await?.families;
+        let is_live = |id: &RouteId| {
+            families.creating.contains(id) || before.live.contains_key(id) || state_before(before, id).0 >= State::Live
+        };
+        let goes_live = |route: &Route| {
+            let is_forced = |cohort: &Cohort| cohort.force.is_some() && cohort.state >= State::Live;
+            let by_file = route.force.is_some() && route.declared >= State::Live;
+            route.workflow.is_some() && (by_file || route.cohorts.iter().any(is_forced))
+        };
+        let going = routes.iter().filter(|route| goes_live(route)).flat_map(|route| route.ids());
+        let of_engine = pins.iter().filter(|(_, arm, _)| *arm == Arm::Engine).map(|(id, ..)| id);
+        let by_engine = of_engine.chain(open.keys()).chain(ids.iter().filter(|id| is_live(id))).chain(going);
+        let by_engine = by_engine.cloned().collect();
+        Ok(Self { by_engine, by_any: pins.into_iter().map(|(id, ..)| id).collect() })
     }
-    // What cannot be read was written by another version: its requests may be any.
-    let Ok(matches) = followed.matches.parse::<RouteMatch>() else { return true };
-    ServiceMatch { matches: &matches, paths: followed.paths.unwrap_or_default() }.overlaps(&ServiceMatch::of(route))
 }
 
 /// Whether the reason for `force` is new in this edit. At a start the store says only which routes had a reason: one of
@@ -161,9 +206,9 @@ fn route_before<'a>(before: &'a Positions, id: &'a RouteId) -> &'a RouteId {
     had().find(is_present).or_else(|| had().next()).unwrap_or(id)
 }
 
-/// Whether a route of earlier files had this id.
-fn is_known(before: &Positions, id: &RouteId) -> bool {
-    before.stored_declarations.contains_key(id)
-        || before.scopes.contains_key(id)
-        || before.earlier_ids.values().any(|earlier| earlier.contains(id))
+/// Whether a route of the files before, or of earlier ones, follows up what a route with this id creates.
+fn is_followed(before: &Positions, id: &RouteId) -> bool {
+    before.followers.values().any(|followed| {
+        followed.family.contains(id) || followed.earlier.iter().any(|earlier| earlier.family.contains(id))
+    })
 }

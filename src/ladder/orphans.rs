@@ -20,26 +20,33 @@ use crate::store::{FollowedPath, OpenCreators, StoreError, StoreHandle, families
 /// The requests by which each route follows up instances. A store that an older binary wrote has none of these.
 pub(super) type Followers = BTreeMap<RouteId, FollowedPath>;
 
-/// The followers of a set of files, as the store keeps them.
+/// The followers of a set of files, with a workflow or without, as the store keeps them.
 pub(super) fn followers(routes: &[Arc<Route>]) -> Followers {
     let follower = |route: &Arc<Route>| {
-        let Some(Instance::Follows { key, .. }) = route.instance.as_ref().filter(|_| route.workflow.is_some()) else {
-            return None;
-        };
+        let Some(Instance::Follows { key, .. }) = &route.instance else { return None };
         let family: Vec<RouteId> = family(route, routes)?.ids().cloned().collect();
         let is_in_family = |other: &Route| family.iter().any(|id| follows_up(other, id, routes));
         let others = routes.iter().filter(|other| !is_in_family(other) && takes_requests(other, route));
         let except = others.map(|other| ServiceMatch::of(other).normal_form()).collect();
         let (matches, paths) = (route.matches.to_string(), Some(conventions(route)));
         let param = key.path_parameter().map_or_else(|| key.to_string(), str::to_owned);
-        Some((route.id.clone(), FollowedPath { family, matches, paths, param, except }))
+        let (has_no_workflow, is_absent, earlier) = (route.workflow.is_none(), false, Vec::new());
+        let followed = FollowedPath { family, matches, paths, param, except, has_no_workflow, is_absent, earlier };
+        Some((route.id.clone(), followed))
     };
     routes.iter().filter_map(follower).collect()
 }
 
+/// Those of these followers that follow up instances of the engine by the files in force.
+pub(super) fn of_engine(followers: &Followers) -> Followers {
+    let of_engine = followers.iter().filter(|(_, followed)| !followed.has_no_workflow && !followed.is_absent);
+    of_engine.map(|(id, followed)| (id.clone(), followed.clone())).collect()
+}
+
 /// The families of the files before.
-pub(super) struct FamiliesBefore<'a> {
-    pub followers: &'a Followers,
+pub(super) struct FamiliesBefore {
+    /// The followers with a workflow.
+    pub followers: Followers,
     /// The ids of the routes that create instances.
     pub creators: BTreeSet<RouteId>,
     /// The ids under which instances are pinned that the engine may create at any moment: the creator, or a cohort of
@@ -51,7 +58,7 @@ pub(super) struct FamiliesBefore<'a> {
     pub may_have_non_creators: bool,
 }
 
-impl FamiliesBefore<'_> {
+impl FamiliesBefore {
     /// Whether a route created instances that are pinned under this id, or one followed them up.
     fn have(&self, pinned_under: &RouteId) -> bool {
         self.creators.contains(pinned_under)
@@ -75,7 +82,7 @@ pub(super) struct OrphanReasons {
 /// The store does not answer.
 pub(super) async fn find(
     store: &StoreHandle,
-    before: &FamiliesBefore<'_>,
+    before: &FamiliesBefore,
     next: &[Arc<Route>],
 ) -> Result<OrphanReasons, StoreError> {
     let pins = store.pin_counts().await?.into_iter().filter(|(_, arm, count)| *arm == Arm::Engine && *count > 0);
@@ -87,7 +94,7 @@ pub(super) async fn find(
     let of_all =
         families.map(|id| (id.clone(), OwnedInFamily { in_open_run: true, ..OwnedInFamily::default() })).collect();
     let affected: BTreeSet<RouteId> =
-        compare(&of_all, before.followers, next).sentences.into_iter().map(|(id, _)| id).collect();
+        compare(&of_all, &before.followers, next).sentences.into_iter().map(|(id, _)| id).collect();
     let OpenCreators { families, unreadable_reruns } =
         families_of_open_runs(&**store, &affected, &before.oldest_ids).await?;
     for (id, unreadable) in families {
@@ -97,7 +104,7 @@ pub(super) async fn find(
     for id in before.creating.intersection(&affected) {
         owned.entry(id.clone()).or_default().by_new_runs = true;
     }
-    let OrphanCheck { sentences, to_look_up } = compare(&owned, before.followers, next);
+    let OrphanCheck { sentences, to_look_up } = compare(&owned, &before.followers, next);
     let (new, known): (Vec<_>, Vec<_>) = sentences.into_iter().partition(|(id, _)| before.have(id));
     let texts = |found: Vec<(RouteId, String)>| found.into_iter().map(|(_, sentence)| sentence).collect();
     let mut orphans = OrphanReasons { new: texts(new), known: texts(known), may_orphan: !affected.is_empty() };
@@ -216,7 +223,7 @@ fn check_requests(
     (pinned_under, owned): (&RouteId, OwnedInFamily),
     next: &[Arc<Route>],
 ) {
-    let FollowedPath { family, matches, paths, param, except } = followed;
+    let FollowedPath { family, matches, paths, param, except, .. } = followed;
     let Ok(matches) = matches.parse::<RouteMatch>() else {
         tracing::warn!(%route, matches, "the stored `match` of a follower cannot be read; its requests are not checked");
         return;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::awaited_pairs::AwaitedPairs;
-use super::orphans::{FamiliesBefore, Followers};
+use super::orphans::{self, FamiliesBefore, Followers};
 use super::scopes::Scopes;
 use super::types::{DeclaredFiles, FlipError, FlipSource, MoveRequest};
 use super::unlisted_ids::{self, EarlierIds, UnlistedIds};
@@ -71,7 +71,7 @@ pub(super) struct Positions {
     pub forced: BTreeMap<RouteId, ForcedState>,
     /// What the gates of each route require by the files.
     pub promotes: BTreeMap<RouteId, DeclaredPromote>,
-    /// For each route that follows up instances: the requests by which it does so.
+    /// For each route that follows up instances, or did so by earlier files: the requests by which it does so.
     pub followers: Followers,
     /// The scopes of each route's retry keys, now and earlier.
     pub scopes: Scopes,
@@ -276,7 +276,7 @@ impl Positions {
 
     /// The families of these files. Before the files are read at a start, the store says only which routes had a
     /// workflow.
-    pub fn families(&self) -> FamiliesBefore<'_> {
+    pub fn families(&self) -> FamiliesBefore {
         let had_workflow = |id: &&RouteId| match self.scopes.get(*id) {
             Some(scopes) => scopes.present.is_some(),
             // An older version stored no scopes.
@@ -294,7 +294,8 @@ impl Positions {
         let oldest_id =
             |(id, scopes): (&RouteId, &RetryScopes)| Some((id.clone(), scopes.present.as_ref()?.route.clone()));
         let oldest_ids = self.scopes.iter().filter_map(oldest_id).collect();
-        FamiliesBefore { followers: &self.followers, creators, creating, oldest_ids, may_have_non_creators }
+        let followers = orphans::of_engine(&self.followers);
+        FamiliesBefore { followers, creators, creating, oldest_ids, may_have_non_creators }
     }
 
     /// If a follower of a route has no workflow, a sentence that says so.

@@ -21,4 +21,25 @@ pub struct FollowedPath {
     /// follow up the family; as text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<String>,
+    /// Whether the route has no workflow, so that legacy answers these requests.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_no_workflow: bool,
+    /// Whether the files that were read last have no such route any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_absent: bool,
+    /// Other requests by which the route followed up instances by earlier files, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<FollowedEarlier>,
+}
+
+/// Requests by which a route followed up instances of a family by earlier files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FollowedEarlier {
+    /// See [`FollowedPath::family`].
+    pub family: Vec<RouteId>,
+    /// See [`FollowedPath::matches`].
+    pub matches: String,
+    /// See [`FollowedPath::paths`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<PathConventions>,
 }

@@ -75,7 +75,7 @@ pub use coordination::{
 pub use declared_promote::{DeclaredPromote, PromoteChange};
 pub use declared_state::{DeclaredState, FileState, ForcedState, LiveBasis};
 pub use error::{AppendConflict, AppendError, ClaimedRequest, StoreError};
-pub use followed_path::FollowedPath;
+pub use followed_path::{FollowedEarlier, FollowedPath};
 pub use guard_record::{GuardAction, GuardRecord, guard_key};
 pub use instances::{InstanceChange, InstanceCount, InstanceStore, LegacyInstance};
 pub use judged_gate::{JudgedCondition, JudgedGate};

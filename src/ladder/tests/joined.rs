@@ -27,7 +27,7 @@ pub(super) fn one_creator(id: &str, was: &[&str]) -> DeclaredFiles {
 }
 
 /// Why these files are refused, by a reload or by a start. Afterwards the earlier files are in force again.
-async fn refusal(
+pub(super) async fn refusal(
     fixture: Fixture,
     (earlier, next): (DeclaredFiles, DeclaredFiles),
     is_start: bool,
@@ -50,6 +50,8 @@ async fn creators_are_joined_only_by_a_new_force() {
             |force: Option<&str>| edited(one_creator(id, was), id, |route| route.force = force.map(str::to_owned));
         for is_start in [false, true] {
             let mut fixture = Fixture::open(two_creators()).await;
+            // Beside the engine's instances of `create`.
+            fixture.begin_run("other", Some("other")).await;
             // A rename joins nothing.
             let renamed =
                 edited(two_creators(), "other", |route| (route.id, route.was) = ("o".into(), vec!["other".into()]));
@@ -77,6 +79,7 @@ async fn creators_are_joined_only_by_a_new_force() {
 async fn an_earlier_force_joins_no_creators() {
     let forced = |files: DeclaredFiles, id: &str| edited(files, id, |route| route.force = Some("a drill".into()));
     let fixture = Fixture::open(forced(two_creators(), "create")).await;
+    fixture.begin_run("other", Some("other")).await;
     let joined = forced(one_creator("create", &["other"]), "create");
     let (_, refused) = refusal(fixture, (two_creators(), joined), false).await;
     assert!(refused.contains("with a reason that is new in this edit"), "{refused}");

@@ -23,6 +23,7 @@ mod held_cohorts;
 mod instances;
 mod joined;
 mod judged_gates;
+mod joined_families;
 mod orphans;
 mod outcomes;
 mod outdated_moves;

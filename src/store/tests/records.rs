@@ -4,9 +4,9 @@ use super::*;
 use crate::flag::{Framework, GuardCondition, PathConventions, Percent, RetryScope, Shares, State, TokenSource};
 use crate::names::PlanSet;
 use crate::store::{
-    CohortRule, DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedPath, ForcedCohort,
-    ForcedState, GuardAction, GuardRecord, KeyFileRecord, LiveBasis, Overridden, PutFlips, RecordEntry, ReplacedMatch,
-    ReplacedScope, RetryScopes, UnreadKeyFile, UnrecordedBecause, guard_key,
+    CohortRule, DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedEarlier, FollowedPath,
+    ForcedCohort, ForcedState, GuardAction, GuardRecord, KeyFileRecord, LiveBasis, Overridden, PutFlips, RecordEntry,
+    ReplacedMatch, ReplacedScope, RetryScopes, UnreadKeyFile, UnrecordedBecause, guard_key,
 };
 
 on_every_store! {
@@ -252,6 +252,13 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
         paths: Some(paths),
         param: "id".into(),
         except: vec!["GET /orders/new".into()],
+        has_no_workflow: true,
+        is_absent: true,
+        earlier: vec![FollowedEarlier {
+            family: vec!["c".into()],
+            matches: "GET /carts/{id}".into(),
+            paths: Some(paths),
+        }],
     };
     let gone = DeclaredState {
         route: "b".into(),

@@ -29,8 +29,9 @@ use crate::store::{FlipRecord, RepeatedFailures};
 /// How often the store's health is read.
 const HEALTH_EVERY: Duration = Duration::from_millis(200);
 
-/// How often the routes that are held below `live` are checked for release.
-const RELEASE_EVERY: Duration = Duration::from_secs(2);
+/// How often the routes that are held below `live` are checked for release, and cohorts are judged by their own
+/// evidence.
+const RELEASE_EVERY: Duration = Duration::from_millis(500);
 
 /// The pause before a valid set that the store did not record is tried again. Without this retry, the set would not be
 /// tried again until a file changes.
@@ -264,11 +265,12 @@ pub(super) async fn health(parts: Parts) {
     }
 }
 
-/// Moves routes that are held below `live` back to `live` when their time is over.
+/// Moves routes that are held below `live` back to `live` when their time is over, and cohorts by their own evidence.
 pub(super) async fn release_held_routes(parts: Parts) {
     let mut ticks = tokio::time::interval(RELEASE_EVERY);
     loop {
         ticks.tick().await;
+        parts.ladder.judge_cohorts_again();
         if let Err(error) = parts.ladder.release_held().await {
             tracing::warn!(%error, "held routes may stay below `live`: the store did not confirm their return, which is tried again");
         }

@@ -113,8 +113,7 @@ impl Parts {
         family_gate.set_files(setup, &routes);
         let rules = Arc::new(ArcSwap::from_pointee(plans.rules(setup)));
         let membership = Membership::new(store.clone(), setup).await;
-        let mut conditions: Vec<Arc<dyn GateCondition>> =
-            vec![affinity.clone(), family_gate.clone(), membership.clone()];
+        let mut conditions: Vec<Arc<dyn GateCondition>> = vec![affinity.clone(), family_gate.clone()];
         let uncompared_calls = attribution.map(|attribution| {
             let (rules, evidence, taking) = (rules.clone(), evidence.clone(), Default::default());
             Arc::new(UncomparedCallsGate { rules, evidence, attribution, taking })
@@ -124,6 +123,8 @@ impl Parts {
             store: store.clone(),
             evidence: evidence.clone(),
             conditions,
+            // A rolling deployment must not lower what is in `dark` or `live` already.
+            conditions_of_moves: vec![membership.clone()],
             retry_window: Duration::from_secs(limits.retry_window_s),
             copy_started: affinity.copy_started(),
             answer_within: Limits::ms(limits.move_answer_ms),

@@ -47,6 +47,7 @@ mod guard_latency_tests;
 mod guard_stop;
 mod guard_window;
 mod guards;
+mod in_flight;
 mod invariants;
 mod latency;
 mod latency_quantile;
@@ -265,6 +266,7 @@ impl Evidence {
         renames.clear();
         for (route, was) in ids {
             renames.extend(was.iter().map(|old| (old.clone(), route.clone())));
+            in_flight::move_to(&mut routes, route, was);
             let has_any = |id: &&RouteId| routes.get(*id).is_some_and(|shared| shared.lock().basis.is_some());
             if has_any(&route) {
                 continue;

@@ -2,14 +2,17 @@
 //!
 //! Always true: a cohort without `force` is above its route only through each gate on the way, with what the gates ask
 //! beside the evidence; and never while the route is in `off`, where nothing is compared, so that a flip down to `off`
-//! takes such callers with it.
+//! takes such callers with it. A gate that it has passed does not ask it for what only stops moves up. While pairs are
+//! under way, no further gate opens for it (`opening_gates`).
+//!
+//! Cohorts are judged with each change of the positions, and periodically in between (`cohorts_again`).
 
 use std::collections::BTreeMap;
 
 use super::gate::{Gate, judged};
 use super::gate_judgement::sentences;
 use super::positions::{Positions, RoutePosition};
-use crate::evidence::cohort_conditions;
+use crate::evidence::{Condition, GateVerdict, cohort_conditions};
 use crate::flag::{Cohort, Instance, State};
 
 /// The gates that a cohort passes by its own evidence.
@@ -28,11 +31,27 @@ pub struct CohortBelow {
     pub missing: Vec<String>,
 }
 
+/// Why cohorts are judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum CohortJudgement {
+    /// A route was moved or files were read: each gate is asked again.
+    AfterMove,
+    /// Periodically: a gate that a cohort has passed is asked only whether something went wrong since, so that a figure
+    /// which varies around its limit does not take callers to and fro.
+    Again,
+}
+
 impl Gate {
     /// The rungs that the cohorts of a route reached by their own evidence; of a cohort that is not named, `shadow`.
-    pub(super) fn proven_cohorts(&self, positions: &Positions, position: &RoutePosition) -> BTreeMap<String, State> {
+    pub(super) fn proven_cohorts(
+        &self,
+        positions: &Positions,
+        position: &RoutePosition,
+        judgement: CohortJudgement,
+    ) -> BTreeMap<String, State> {
         let cohorts = position.route.cohorts.iter().filter(|cohort| cohort.force.is_none());
-        let reached = cohorts.map(|cohort| (cohort.name.clone(), self.reached(positions, position, cohort).0));
+        let rung = |cohort| self.reached(positions, position, cohort, judgement).0;
+        let reached = cohorts.map(|cohort| (cohort.name.clone(), rung(cohort)));
         reached.filter(|(_, reached)| *reached > State::Shadow).collect()
     }
 
@@ -44,7 +63,7 @@ impl Gate {
             .iter()
             .filter(|cohort| cohort.force.is_none() && cohort.state > position.inputs.proven_for(cohort));
         let shown = below.map(|cohort| {
-            let (_, missing) = self.reached(positions, position, cohort);
+            let (_, missing) = self.reached(positions, position, cohort, CohortJudgement::Again);
             let (name, rule, reached) = (cohort.name.clone(), cohort.state, position.inputs.proven_for(cohort));
             CohortBelow { name, rule, reached, missing }
         });
@@ -52,14 +71,31 @@ impl Gate {
     }
 
     /// The rung that a cohort reached, at most that of its rule, and what it lacks for the next one.
-    fn reached(&self, positions: &Positions, position: &RoutePosition, cohort: &Cohort) -> (State, Vec<String>) {
+    fn reached(
+        &self,
+        positions: &Positions,
+        position: &RoutePosition,
+        cohort: &Cohort,
+        judgement: CohortJudgement,
+    ) -> (State, Vec<String>) {
         let mut reached = State::Shadow;
+        let stood = position.inputs.proven_cohorts.get(&cohort.name).copied().unwrap_or(reached);
         if position.rung() < State::Shadow {
             let why = format!("`{}` is `off`, where nothing is compared", position.route.id);
             return (reached, vec![why]);
         }
         for (from, to) in GATES.into_iter().filter(|(_, to)| *to <= cohort.state) {
-            let missing = self.unmet_of_cohort(positions, position, cohort, from, to);
+            let missing = match (to <= stood, judgement) {
+                (true, CohortJudgement::Again) => self.failed_of_cohort(positions, position, cohort, from, to),
+                (has_passed, _) => {
+                    let judged = (judgement, has_passed);
+                    let mut missing = self.unmet_of_cohort(positions, position, cohort, (from, to), judged);
+                    if !has_passed {
+                        self.add_awaited_pairs(positions, position, (Some(cohort.name.as_str()), to), &mut missing);
+                    }
+                    missing
+                }
+            };
             if !missing.is_empty() {
                 return (reached, missing);
             }
@@ -68,7 +104,8 @@ impl Gate {
         (reached, Vec::new())
     }
 
-    fn unmet_of_cohort(
+    /// Which conditions of a gate that a cohort has passed are broken now, and not only unproven.
+    fn failed_of_cohort(
         &self,
         positions: &Positions,
         position: &RoutePosition,
@@ -76,9 +113,23 @@ impl Gate {
         from: State,
         to: State,
     ) -> Vec<String> {
+        let mut conditions = self.conditions_of_cohort(positions, position, cohort, from, to);
+        conditions.retain(|condition| condition.verdict == GateVerdict::Fail);
+        sentences(conditions).collect()
+    }
+
+    /// `has_passed`: the cohort stands above this gate already.
+    fn unmet_of_cohort(
+        &self,
+        positions: &Positions,
+        position: &RoutePosition,
+        cohort: &Cohort,
+        (from, to): (State, State),
+        (judgement, has_passed): (CohortJudgement, bool),
+    ) -> Vec<String> {
         let followers = positions.followers(&position.route.id).filter(|follower| follower.rung() < to);
         let reaches = |follower: &RoutePosition, other: &Cohort| {
-            other.state >= to && (other.force.is_some() || self.reached(positions, follower, other).0 >= to)
+            other.state >= to && (other.force.is_some() || self.reached(positions, follower, other, judgement).0 >= to)
         };
         let goes_along = |follower: &&RoutePosition| {
             let mut of_name = follower.route.cohorts.iter().filter(|other| other.name == cohort.name);
@@ -93,21 +144,33 @@ impl Gate {
                 cohort.name
             )
         });
-        let other_conditions = self.unmet_other_conditions(positions, position, from, to).into_iter();
-        // As for the route itself: in `shadow` a follower has no instances on which it could be compared.
-        let follows = matches!(position.route.instance, Some(Instance::Follows { .. }));
-        let conditions = match follows && from == State::Shadow {
-            true => Vec::new(),
-            false => {
-                let evidence = self.evidence_of(positions, position);
-                let rules = position.route.cohort_rules();
-                let rule = rules.get(&cohort.name).map_or("", String::as_str);
-                cohort_conditions(&judged(positions, position, &evidence), (&cohort.name, rule), from, to)
-            }
+        let other_conditions = match has_passed {
+            true => self.unmet_lasting_conditions(positions, position, from, to),
+            false => self.unmet_other_conditions(positions, position, from, to),
         };
+        let conditions = self.conditions_of_cohort(positions, position, cohort, from, to);
         let of_followers =
             (to == State::Live).then(|| self.unmet_of_followers(positions, position)).into_iter().flatten();
-        let other_conditions = other_conditions.map(|unmet| unmet.why);
+        let other_conditions = other_conditions.into_iter().map(|unmet| unmet.why);
         sentences(conditions).chain(other_conditions).chain(left_behind).chain(of_followers).collect()
+    }
+
+    fn conditions_of_cohort(
+        &self,
+        positions: &Positions,
+        position: &RoutePosition,
+        cohort: &Cohort,
+        from: State,
+        to: State,
+    ) -> Vec<Condition> {
+        // As for the route itself: in `shadow` a follower has no instances on which it could be compared.
+        let follows = matches!(position.route.instance, Some(Instance::Follows { .. }));
+        if follows && from == State::Shadow {
+            return Vec::new();
+        }
+        let evidence = self.evidence_of(positions, position);
+        let rules = position.route.cohort_rules();
+        let rule = rules.get(&cohort.name).map_or("", String::as_str);
+        cohort_conditions(&judged(positions, position, &evidence), (&cohort.name, rule), from, to)
     }
 }

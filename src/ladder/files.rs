@@ -13,8 +13,7 @@
 //! flip instead, and does not return by itself, if its last flip is from before the copy was started: the copy may miss
 //! a later one. Files that make a route in `only` match requests without such records need `force`.
 //!
-//! A move that the gate would allow also waits for the pairs that are under way (`pairs_in_flight`). How files lower a
-//! route from `only`, and what is refused then, is in `leaving_only`.
+//! A move that the gate would allow waits for pairs under way (`pairs_in_flight`). Moves from `only`: `leaving_only`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -126,12 +125,12 @@ fn followers_first(routes: &mut [Arc<Route>]) {
 /// The position of a route before its new file is judged: as it was, else by its last flip, else by the stored
 /// declaration, else by the file.
 fn initial_position(before: &Positions, route: &Arc<Route>) -> RoutePosition {
+    let last = before.last_flip_also_taken(route).cloned();
     if let Some(known) = before.routes.get(&route.id) {
-        let last = before.last_flip_also_taken(route).cloned();
         return RoutePosition { route: route.clone(), last, ..known.clone() };
     }
     let mut inputs = StateInputs::declared(route);
-    let last = before.last_flip_also_taken(route).cloned();
+    inputs.proven_cohorts = before.proven_cohorts(route);
     if let Some(flip) = &last {
         inputs.requested = state_of(flip);
         inputs.shares = flip.shares.unwrap_or(inputs.shares);

@@ -1,7 +1,7 @@
 //! A flip that a person asks for: down at once (`down`), up after it is judged and recorded (`up`).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
@@ -27,13 +27,12 @@ impl Ladder {
         let asked = Instant::now();
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
         let request = mover.with_first_step(&route, request);
-        mover.ask_about_instances(&route, request.to).await;
-        mover.wait_for_pairs(&route, &request).await;
-        let until = TokioInstant::now() + self.answer_within + mover.announce_within(request.to);
-        let mut tries = 0;
+        let within = self.answer_within + mover.announce_within(request.to);
+        // Set once instances were asked about and pairs were waited for: only a flip that does not go down does either.
+        let (mut answers_until, mut tries) = (None, 0);
         loop {
             tries += 1;
-            match self.try_flip((asked, until), &route, &request).await {
+            match self.try_flip(asked, (within, &mut answers_until), &route, &request).await {
                 // It is judged again by what another process has recorded meanwhile.
                 Err(FlipError::Store(error)) if is_overtaken(&error) && tries < OVERTAKEN_TRIES_MAX => {}
                 outcome => return outcome,
@@ -43,7 +42,8 @@ impl Ladder {
 
     async fn try_flip(
         &self,
-        (asked, until): (Instant, TokioInstant),
+        asked: Instant,
+        (within, answers_until): (Duration, &mut Option<TokioInstant>),
         route: &RouteId,
         request: &MoveRequest,
     ) -> Result<Flipped, FlipError> {
@@ -57,11 +57,19 @@ impl Ladder {
                 },
                 Some(FlipDownOutcome::InForce(down, None)) => return Ok(mover.wait_recorded(down).await),
                 Some(FlipDownOutcome::InForce(down, Some(share))) => {
-                    let work = tokio::spawn(mover.set_larger_share(asked, until, request, down, share));
+                    let work = tokio::spawn(mover.set_larger_share(asked, within, request, down, share));
                     return work.await.map_err(|error| Unconfirmed::task_ended(&error).into());
                 }
                 None => {}
             }
+            let until = match *answers_until {
+                Some(until) => until,
+                None => {
+                    mover.ask_about_instances(&route, request.to).await;
+                    mover.wait_for_pairs(&route, &request).await;
+                    *answers_until.insert(TokioInstant::now() + within)
+                }
+            };
             mover.catch_up::<FlipError>(until).await?;
             mover.wait_for_dropped_plans(&route, request.to, until).await?;
             let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
@@ -75,6 +83,7 @@ impl Ladder {
             mover.start_recording();
             outcome
         });
+        let until = answers_until.unwrap_or_else(|| TokioInstant::now() + within);
         let joined = timeout_at(until, work).await.map_err(|_| Unconfirmed::Pending)?;
         joined.unwrap_or_else(|error| Err(Unconfirmed::task_ended(&error).into()))
     }

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use super::gate_condition::{GateCondition, Unmet};
 use super::gate_judgement::{JudgedGates, sentences};
+use super::opening_gates::OpeningGates;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::{FlipSource, NextRung};
 use crate::clock;
@@ -25,10 +26,14 @@ pub(super) struct Gate {
     pub evidence: Arc<Evidence>,
     /// The conditions of a gate other than evidence.
     pub conditions: Vec<Arc<dyn GateCondition>>,
+    /// See [`super::LadderParts::conditions_of_moves`].
+    pub conditions_of_moves: Vec<Arc<dyn GateCondition>>,
     /// How long after a first try a client's retry may come.
     pub retry_window: Duration,
     /// See [`super::LadderParts::copy_started`].
     pub copy_started: Option<Timestamp>,
+    /// The gates of cohorts and guards that are open, but for pairs under way.
+    pub opening: OpeningGates,
 }
 
 /// The requested move of a route.
@@ -248,8 +253,30 @@ impl Gate {
         })
     }
 
+    /// What is only asked when something goes up through one gate, whatever the evidence.
+    pub(super) fn unmet_of_moves<'a>(
+        &'a self,
+        position: &'a RoutePosition,
+        from: State,
+        to: State,
+    ) -> impl Iterator<Item = Unmet> + 'a {
+        self.conditions_of_moves.iter().flat_map(move |condition| condition.unmet(&position.route, from, to))
+    }
+
     /// Why one gate is shut, whatever the evidence.
     pub(super) fn unmet_other_conditions(
+        &self,
+        positions: &Positions,
+        position: &RoutePosition,
+        from: State,
+        to: State,
+    ) -> Vec<Unmet> {
+        let of_moves = self.unmet_of_moves(position, from, to);
+        of_moves.chain(self.unmet_lasting_conditions(positions, position, from, to)).collect()
+    }
+
+    /// Why one gate is shut, whatever the evidence, also to what has passed it.
+    pub(super) fn unmet_lasting_conditions(
         &self,
         positions: &Positions,
         position: &RoutePosition,

@@ -43,6 +43,7 @@ impl Gate {
             .map(|of| of.detail);
         unmet.extend(shut);
         unmet.extend(self.unmet_other_conditions(positions, position, limit, to).into_iter().map(|unmet| unmet.why));
+        self.add_awaited_pairs(positions, position, (None, to), &mut unmet);
         unmet
     }
 }

@@ -1,6 +1,7 @@
 //! Limits on a route or a cohort that do not come from the conditions of a gate: its requests may be retries that the
 //! engine would perform a second time, or a share has lost its `key`. Status shows them as `limited by the gate`.
 
+use super::cohort_gate::CohortJudgement;
 use super::gate::Gate;
 use super::gate_condition::UnknownRetries;
 use super::live_basis::is_changed;
@@ -80,7 +81,8 @@ pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
         }
         let until = held.iter().map(|(_, unknown_retries)| unknown_retries.until).min();
         let names: Vec<String> = held.iter().map(|(cohort, _)| cohort.name.clone()).collect();
-        let proven = (gate.proven(positions, position), gate.proven_cohorts(positions, position));
+        let proven =
+            (gate.proven(positions, position), gate.proven_cohorts(positions, position, CohortJudgement::AfterMove));
         (proven, names, until, is_changed(positions, position))
     };
     let judged: Vec<_> = positions.routes.values().map(judge).collect();

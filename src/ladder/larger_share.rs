@@ -1,9 +1,9 @@
 //! A larger share that is asked for together with a lower state: `live` with 10 % of the callers to `dark` with 50 %.
 //!
 //! Always true: the flip down is in force at once, with the share that the rung had. The larger share follows by a flip
-//! of its own, after the flip down is recorded, and like every flip up it is in force only once it is recorded. It is
-//! not tried again: if it cannot be set, the answer and the log say so. The end of the process waits for it, within its
-//! bound.
+//! of its own, after the flip down is recorded and pairs that were under way are compared, and like every flip up it is
+//! in force only once it is recorded. It is not tried again: if it cannot be set, the answer and the log say so. The end
+//! of the process waits for it, within its bound.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ impl Mover {
     pub(super) async fn set_larger_share(
         self: Arc<Self>,
         asked: Instant,
-        until: TokioInstant,
+        within: Duration,
         request: MoveRequest,
         down: FlipDownInForce,
         pending: PendingShare,
@@ -30,6 +30,8 @@ impl Mover {
         let share = pending.share.clone();
         share.log_pending();
         let mut down = self.wait_recorded(down).await;
+        self.wait_for_pairs(&share.route, &request).await;
+        let until = TokioInstant::now() + within;
         let raised = match self.lock_to_raise(until, &share, down.recorded).await {
             Ok(guard) => self.raise(guard, asked, until, pending, request).await,
             Err(error) => {

@@ -48,6 +48,7 @@ mod cohort_listener;
 mod cohort_moves;
 mod cohort_reasons;
 mod cohort_rules;
+mod cohorts_again;
 mod command;
 mod declared_plans;
 mod declared_rows;
@@ -59,8 +60,8 @@ mod files;
 mod files_check;
 mod flips;
 mod followed;
-mod forced_files;
 mod followed_paths;
+mod forced_files;
 mod forced_states;
 mod freezes;
 mod gate;
@@ -89,6 +90,7 @@ mod leaving_only;
 mod live_basis;
 mod lowered_routes;
 mod mover;
+mod opening_gates;
 mod orphans;
 mod other_processes;
 mod outdated_moves;
@@ -114,9 +116,9 @@ mod shown;
 mod status;
 mod stopped_candidates;
 mod taken_ids;
+mod taken_requests;
 mod tell_cohorts;
 mod types;
-mod taken_requests;
 mod unanswered;
 mod unknown_retries;
 mod unlisted_ids;
@@ -198,8 +200,18 @@ impl Ladder {
         parts: LadderParts,
         flags: Option<Arc<ArcSwap<FlagSet>>>,
     ) -> Result<Arc<Self>, FilesError> {
-        let LadderParts { store, evidence, conditions, retry_window, copy_started, answer_within, others } = parts;
-        let gate = Gate { evidence, conditions, retry_window, copy_started };
+        let LadderParts {
+            store,
+            evidence,
+            conditions,
+            conditions_of_moves,
+            retry_window,
+            copy_started,
+            answer_within,
+            others,
+        } = parts;
+        let opening = Default::default();
+        let gate = Gate { evidence, conditions, conditions_of_moves, retry_window, copy_started, opening };
         let mover = Arc::new(Mover::open(declared, store, (gate, others), flags).await?);
         let (reload_lock, checks, logged_lost, releasing, candidate_crossings) = Default::default();
         Ok(Arc::new(Self { mover, reload_lock, checks, logged_lost, releasing, candidate_crossings, answer_within }))

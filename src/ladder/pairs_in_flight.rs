@@ -4,8 +4,10 @@
 //! asked for have been compared, or after the longest time that this takes (`pairs_within`). While requests go on
 //! coming, there are always some under way, so it takes that time. A flip by hand and the move of a candidate wait for
 //! that before they take the lock of moves. The move by a file must not keep other changes of the files waiting: it is
-//! refused until then, and the files are judged once more ([`super::Ladder::has_moves_to_judge_again`]). Neither a move
-//! by force nor one that raises nothing waits.
+//! refused until then, and the files are judged once more ([`super::Ladder::has_moves_to_judge_again`]). The gates of
+//! cohorts, and of a route that clean evidence releases from its guard, stay shut until then, and are judged
+//! periodically (`opening_gates`). Neither a move by force nor one that raises nothing waits. A flip down with a larger
+//! share is in force before the larger share waits.
 
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,29 @@ impl Gate {
     /// Whether pairs of a route are under way, under whichever of its ids.
     fn has_pairs_in_flight(&self, position: &RoutePosition) -> bool {
         position.route.ids().any(|id| self.evidence.in_flight(id) > 0)
+    }
+
+    /// Adds to what a gate of a route, or of a cohort of it, lacks that pairs are under way, if it lacks nothing else.
+    /// For gates that are judged periodically.
+    pub(super) fn add_awaited_pairs(
+        &self,
+        positions: &Positions,
+        position: &RoutePosition,
+        (cohort, to): (Option<&str>, State),
+        missing: &mut Vec<String>,
+    ) {
+        let id = &position.route.id;
+        if !missing.is_empty() {
+            return self.opening.note_shut(id, cohort, to);
+        }
+        let followers = positions.followers(id).filter(|_| to == State::Live);
+        let is_under_way = [position].into_iter().chain(followers).any(|at| self.has_pairs_in_flight(at));
+        if is_under_way && self.opening.waits(id, cohort, to, positions.declared.pairs_within) {
+            missing.push(format!(
+                "requests of `{id}` are still being compared, and some of them may differ: it is judged again by itself \
+                 once they are"
+            ));
+        }
     }
 
     /// Judges the move by a file. One that the gates would allow is refused while pairs are under way.

@@ -335,7 +335,8 @@ impl Gate {
         let share = share_of(positions, &ids, &candidate);
         let evidence = self.evidence_of_candidate(positions, position);
         let conditions = self.conditions_of_candidate(positions, position, Some(&candidate), &evidence);
-        let missing = sentences(conditions.clone()).collect();
+        let of_moves = self.unmet_of_moves(position, State::Dark, State::Live).map(|unmet| unmet.why);
+        let missing = sentences(conditions.clone()).chain(of_moves).collect();
         Some(CandidateStatus { in_force, candidate, share, since, conditions, missing })
     }
 

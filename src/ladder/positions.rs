@@ -308,6 +308,12 @@ impl Positions {
         ))
     }
 
+    /// The rungs that the cohorts of a route, or of one that it was, have reached.
+    pub fn proven_cohorts(&self, route: &Route) -> BTreeMap<String, State> {
+        let known = route.ids().find_map(|id| self.routes.get(id));
+        known.map(|position| position.inputs.proven_cohorts.clone()).unwrap_or_default()
+    }
+
     /// The routes that follow up what this one creates.
     pub fn followers<'a>(&'a self, creator: &'a RouteId) -> impl Iterator<Item = &'a RoutePosition> {
         self.routes.values().filter(

@@ -58,6 +58,9 @@ pub struct LadderParts {
     pub evidence: Arc<Evidence>,
     /// The other conditions of the gates.
     pub conditions: Vec<Arc<dyn GateCondition>>,
+    /// Those that are only asked when something goes up, also a candidate: what has passed a gate stays where it is.
+    /// Only [`GateCondition::unmet`] is asked of them.
+    pub conditions_of_moves: Vec<Arc<dyn GateCondition>>,
     /// How long after a first try a client's retry may come (`retry_window_s`).
     pub retry_window: Duration,
     /// See [`crate::affinity::StoreAffinity::copy_started`].

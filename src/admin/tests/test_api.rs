@@ -120,6 +120,7 @@ impl TestApi {
             store: store.clone(),
             evidence: evidence.clone(),
             conditions: Vec::new(),
+            conditions_of_moves: Vec::new(),
             retry_window: Duration::from_secs(86_400),
             copy_started: None,
             answer_within: Duration::from_secs(5),

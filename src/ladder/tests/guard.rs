@@ -46,7 +46,7 @@ fn release(reason: &str) -> GuardRelease {
 }
 
 impl Fixture {
-    async fn live(files: DeclaredFiles, route: &str) -> Self {
+    pub(super) async fn live(files: DeclaredFiles, route: &str) -> Self {
         let guard = files.routes.iter().find(|at| at.id.as_str() == route).and_then(|at| at.guard.clone());
         let fixture = Self::open(files).await;
         fixture.evidence.set_guards([(&RouteId::from(route), guard.as_ref())].into_iter());

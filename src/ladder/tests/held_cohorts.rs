@@ -13,6 +13,7 @@ async fn restart_on_copy(files: DeclaredFiles, fixture: Fixture) -> Fixture {
         store: store.clone(),
         evidence: evidence.clone(),
         conditions: Vec::new(),
+        conditions_of_moves: Vec::new(),
         retry_window: Duration::from_secs(86_400),
         copy_started: Some(clock::now()),
         answer_within: Duration::from_secs(5),

@@ -5,6 +5,7 @@ mod announce;
 mod auto;
 mod captured_log;
 mod changed_in_live;
+mod cohorts_by_evidence;
 mod dropped_ids;
 mod ended_tasks;
 pub(crate) mod failing_store;
@@ -22,8 +23,8 @@ mod held;
 mod held_cohorts;
 mod instances;
 mod joined;
-mod judged_gates;
 mod joined_families;
+mod judged_gates;
 mod orphans;
 mod outcomes;
 mod outdated_moves;
@@ -142,6 +143,7 @@ fn ladder_parts(
         store: store.clone(),
         evidence: evidence.clone(),
         conditions,
+        conditions_of_moves: Vec::new(),
         retry_window: Duration::from_secs(86_400),
         copy_started: None,
         answer_within: Duration::from_secs(5),

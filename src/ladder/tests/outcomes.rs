@@ -173,6 +173,7 @@ async fn other_conditions_keep_a_gate_shut() {
         store: store.clone(),
         evidence: evidence.clone(),
         conditions: vec![keys.clone()],
+        conditions_of_moves: Vec::new(),
         retry_window: Duration::from_secs(86_400),
         copy_started: None,
         answer_within: Duration::from_secs(5),

@@ -106,3 +106,68 @@ async fn the_move_of_a_candidate_waits_for_its_own_pairs_if_its_gate_is_open() {
     pair.settle(ComparisonOutcome::Matched);
     assert!(!waits(&asked).await, "they have settled");
 }
+
+/// What was begun under the earlier id ends under the present one.
+#[tokio::test]
+async fn pairs_under_way_are_waited_for_after_a_rename_too() {
+    let (old, new) = (RouteId::from("bare"), RouteId::from("new"));
+    let kinds: [fn(&RouteId) -> RouteId; 2] = [RouteId::clone, candidate_key];
+    for of in kinds {
+        let fixture = Fixture::before_dark().await;
+        let first = fixture.begun(&of(&old));
+        let was = [of(&old)];
+        fixture.evidence.set_renames([(&of(&new), was.as_slice())].into_iter());
+        assert_eq!(fixture.evidence.in_flight(&of(&new)), 1);
+        let second = fixture.begun(&of(&new));
+        first.settle(ComparisonOutcome::Mismatched);
+        assert_eq!(fixture.evidence.in_flight(&of(&new)), 1, "the one of the present id is still under way");
+        second.settle(ComparisonOutcome::Matched);
+        assert_eq!(fixture.evidence.in_flight(&of(&new)), 0);
+    }
+    // Also where the route keeps evidence of its own.
+    let fixture = Fixture::before_dark().await;
+    fixture.evidence.set_basis(0, &[("plain".into(), "one".into())]);
+    let _pair = fixture.begun(&old);
+    let was = [old];
+    fixture.evidence.set_renames([(&RouteId::from("plain"), was.as_slice())].into_iter());
+    assert_eq!(fixture.evidence.in_flight(&"plain".into()), 1);
+}
+
+#[tokio::test]
+async fn a_flip_down_with_a_larger_share_is_in_force_before_pairs_are_waited_for() {
+    let within = |files: DeclaredFiles| DeclaredFiles { pairs_within: LONG, ..files };
+    let fixture = Fixture::open(within(files(&[]))).await;
+    fixture.flip("plain", forced(State::Shadow)).await.unwrap();
+    fixture.flip("plain", MoveRequest { percent: Percent::new(10.0), ..forced(State::Dark) }).await.unwrap();
+    fixture.flip("plain", MoveRequest { percent: Percent::new(10.0), ..forced(State::Live) }).await.unwrap();
+    fixture.record_pairs("plain");
+    let pair = fixture.begun(&"plain".into());
+    let ladder = fixture.ladder.clone();
+    let flip = tokio::spawn(async move { ladder.flip(&"plain".into(), percent(State::Dark, 50.0)).await });
+    while fixture.state("plain").state == State::Live {
+        tokio::task::yield_now().await;
+    }
+    let share = || fixture.status("plain").shares.of(State::Dark).as_f64();
+    assert!((share() - 10.0).abs() < 1e-9 && !flip.is_finished(), "only the larger share waits");
+    pair.settle(ComparisonOutcome::Matched);
+    flip.await.unwrap().unwrap();
+    assert!((share() - 50.0).abs() < 1e-9, "{}", share());
+}
+
+/// A differing pair may be under way when the others have opened the gate.
+#[tokio::test]
+async fn a_guard_that_clean_evidence_releases_waits_for_pairs_under_way() {
+    use super::guard::{crossing, guarded};
+    use crate::flag::GuardRelease;
+    let files = || DeclaredFiles { pairs_within: LONG, ..guarded("plain", |of| of.release = GuardRelease::Evidence) };
+    let fixture = Fixture::live(files(), "plain").await;
+    fixture.ladder.act_on_crossing(&crossing("plain", State::Live));
+    fixture.record_pairs("plain");
+    let pair = fixture.begun(&"plain".into());
+    let release = async || fixture.ladder.mover.release_by_evidence().await.unwrap();
+    release().await;
+    assert_eq!(fixture.state("plain").state, State::Dark);
+    pair.settle(ComparisonOutcome::Matched);
+    release().await;
+    assert_eq!(fixture.state("plain").state, State::Live);
+}

@@ -38,7 +38,7 @@ pub(super) fn promoting(plan: &str, force: bool) -> DeclaredFiles {
 }
 
 impl Fixture {
-    async fn in_live_with(plan: &str) -> Self {
+    pub(super) async fn in_live_with(plan: &str) -> Self {
         let fixture = Self::open(with_plan(plan, None)).await;
         fixture.flip("bare", forced(State::Live)).await.unwrap();
         fixture

@@ -12,6 +12,7 @@ async fn bare_in_dark(unnoted: &Arc<Unnoted>, copy_started: Option<jiff::Timesta
         store: store.clone(),
         evidence: evidence.clone(),
         conditions: vec![unnoted.clone()],
+        conditions_of_moves: Vec::new(),
         retry_window: Duration::from_secs(86_400),
         copy_started,
         answer_within: Duration::from_secs(5),

@@ -1,0 +1,28 @@
+//! What is under way of a route that is renamed: requests that the shadow executor works on, and answers of the engine
+//! that are going to be judged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::counters::RouteCounters;
+use crate::names::RouteId;
+
+/// Counts under `route` what is under way under its earlier ids, because it ends under the present id. Also where the
+/// route keeps evidence of its own.
+pub(super) fn move_to(routes: &mut BTreeMap<RouteId, Arc<RouteCounters>>, route: &RouteId, was: &[RouteId]) {
+    for from in was.iter().filter(|old| *old != route).filter_map(|old| routes.get(old).cloned()).collect::<Vec<_>>() {
+        let (pairs, checks) = {
+            let mut counters = from.lock();
+            counters.dirty |= !counters.in_flight.is_empty() || counters.checks_in_flight > 0;
+            (std::mem::take(&mut counters.in_flight), std::mem::take(&mut counters.checks_in_flight))
+        };
+        if pairs.is_empty() && checks == 0 {
+            continue;
+        }
+        let shared = routes.entry(route.clone()).or_default();
+        let mut counters = shared.lock();
+        counters.in_flight.add(&pairs);
+        counters.checks_in_flight += checks;
+        counters.dirty = true;
+    }
+}

@@ -134,9 +134,8 @@ impl<'a> JoinedCreators<'a> {
     /// Says so if at least two of these routes have given out ids of instances, or may, and the engine has instances of
     /// one of them, or may have.
     fn sentence(&self, owned: &OwnedFamilies) -> Option<String> {
-        let has_ids = |group: &RouteBefore<'_>| {
-            group.is_followed || group.ids.iter().any(|id| owned.by_any.contains(*id) || owned.by_engine.contains(*id))
-        };
+        let has_ids =
+            |group: &RouteBefore<'_>| group.is_followed || group.ids.iter().any(|id| owned.by_any.contains(*id));
         let creators = self.groups.iter().filter(|(_, group)| has_ids(group));
         let names: Vec<String> = creators.map(|(id, _)| format!("`{id}`")).collect();
         let is_of_engine = self.route.ids().any(|id| owned.by_engine.contains(id));
@@ -152,7 +151,7 @@ impl<'a> JoinedCreators<'a> {
 
 /// Of which families instances are known, by the id under which they are pinned.
 struct OwnedFamilies {
-    /// Some arm has a pin.
+    /// Some arm has a pin, or an open run may create an instance. A route in `live` may create none at all.
     by_any: BTreeSet<RouteId>,
     /// The engine has a pin, or may create an instance: by an open run, or because the creator, or a cohort of it, is
     /// in `live` by the files before or by these.
@@ -181,7 +180,7 @@ impl OwnedFamilies {
         let of_engine = pins.iter().filter(|(_, arm, _)| *arm == Arm::Engine).map(|(id, ..)| id);
         let by_engine = of_engine.chain(open.keys()).chain(ids.iter().filter(|id| is_live(id))).chain(going);
         let by_engine = by_engine.cloned().collect();
-        Ok(Self { by_engine, by_any: pins.into_iter().map(|(id, ..)| id).collect() })
+        Ok(Self { by_engine, by_any: pins.into_iter().map(|(id, ..)| id).chain(open.into_keys()).collect() })
     }
 }
 

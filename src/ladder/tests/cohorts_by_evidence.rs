@@ -39,8 +39,8 @@ impl Differing {
 }
 
 impl GateCondition for Differing {
-    fn unmet(&self, _route: &Route, _from: State, _to: State) -> Vec<Unmet> {
-        let differ = self.0.load(Ordering::SeqCst);
+    fn unmet(&self, _route: &Route, _from: State, to: State) -> Vec<Unmet> {
+        let differ = to > State::Shadow && self.0.load(Ordering::SeqCst);
         differ.then(|| "other processes have other files".to_owned().into()).into_iter().collect()
     }
 }

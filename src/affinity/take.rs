@@ -27,8 +27,8 @@
 //! `verified_callers` beside `any_caller`; `of_verified_request` is in the range of keys that it looks up beside
 //! `of_request`. A verified caller looks up none of these four keys, so what others took under them does not affect it.
 //! Legacy may have `any_caller` or `verified_callers` because of another caller: a retry stays with legacy because of
-//! one of them only if the engine has neither `of_request` nor `of_verified_request`, nor the caller's own key by earlier
-//! files ([`EarlierKeys::engine_has_own`]).
+//! one of them only if the engine has neither `of_request` nor `of_verified_request`, nor the caller's own key by
+//! earlier files ([`EarlierKeys::engine_has_own`]).
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};

@@ -28,6 +28,11 @@ struct CountingStore {
     may_answer: tokio::sync::Semaphore,
 }
 
+/// Legacy takes a request with this key.
+async fn legacy_takes(affinity: &StoreAffinity, key: RetryKey) -> LegacyTake {
+    affinity.take_for_legacy(&ROUTE, key.into(), &EarlierKeys::none(), KnownBody::Unread).await
+}
+
 macro_rules! forward_to_inner {
     ($($name:ident($($arg:ident: $kind:ty),*) -> $out:ty;)*) => {
         $(fn $name(&self, $($arg: $kind),*) -> BoxFuture<'_, $out> { self.inner.$name($($arg),*) })*
@@ -243,10 +248,7 @@ async fn a_retry_stays_on_its_arm_across_a_restart() {
     let (engine_key, legacy_key) = (RetryKey([1; 32]), RetryKey([2; 32]));
     let claim = Some(crate::store::Claim::new(engine_key, [0; 32]));
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
-    assert_eq!(
-        affinity.take_for_legacy(&ROUTE, legacy_key.into(), &EarlierKeys::none(), KnownBody::Unread).await,
-        LegacyTake::FIRST
-    );
+    assert_eq!(legacy_takes(&affinity, legacy_key).await, LegacyTake::FIRST);
     assert_eq!(affinity.first_try(&legacy_key).await, Ok(Some(Arm::Legacy)));
     assert_eq!(store.look_ups(), 0, "known in memory");
     assert_eq!(affinity.first_try(&engine_key).await, Ok(Some(Arm::Engine)));
@@ -266,10 +268,7 @@ async fn keys_that_the_store_refused_are_written_later() {
     for n in 0..2_000_u16 {
         let mut key = [7; 32];
         key[..2].copy_from_slice(&n.to_be_bytes());
-        assert_eq!(
-            affinity.take_for_legacy(&ROUTE, RetryKey(key).into(), &EarlierKeys::none(), KnownBody::Unread).await,
-            LegacyTake::FIRST
-        );
+        assert_eq!(legacy_takes(&affinity, RetryKey(key)).await, LegacyTake::FIRST);
     }
     affinity.flush().await;
     store.is_gone.store(false, Ordering::Relaxed);
@@ -357,10 +356,7 @@ async fn a_key_that_the_store_never_got_is_found_in_the_file() {
     store.is_gone.store(true, Ordering::Relaxed);
     let open = || KeyLog::open(&path, &limits);
     let affinity = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
-    assert_eq!(
-        affinity.take_for_legacy(&ROUTE, numbered(1).into(), &EarlierKeys::none(), KnownBody::Unread).await,
-        LegacyTake::FIRST
-    );
+    assert_eq!(legacy_takes(&affinity, numbered(1)).await, LegacyTake::FIRST);
     assert!(open().is_err(), "it is locked");
     kill(affinity);
 
@@ -399,17 +395,11 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
     let affinity = StoreAffinity::open(store.clone(), &limits, open().unwrap()).await.unwrap();
     let (route, other) = (RouteId::new("r"), RouteId::new("other"));
     for n in 0..960 {
-        assert_eq!(
-            affinity.take_for_legacy(&ROUTE, numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread).await,
-            LegacyTake::FIRST
-        );
+        assert_eq!(legacy_takes(&affinity, numbered(n)).await, LegacyTake::FIRST);
     }
+    assert_eq!(legacy_takes(&affinity, numbered(960)).await, LegacyTake::NOT_NOTED);
     assert_eq!(
-        affinity.take_for_legacy(&ROUTE, numbered(960).into(), &EarlierKeys::none(), KnownBody::Unread).await,
-        LegacyTake::NOT_NOTED
-    );
-    assert_eq!(
-        affinity.take_for_legacy(&ROUTE, numbered(5).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        legacy_takes(&affinity, numbered(5)).await,
         LegacyTake::Taken { noted: true, is_retry: true },
         "it is noted already"
     );
@@ -433,15 +423,12 @@ async fn a_full_ring_notes_no_key_and_routes_served_unnoted_are_known_after_a_re
         affinity.unnoted_requests(std::iter::once(&route)).is_some()
             && affinity.unnoted_requests(std::iter::once(&other)).is_none()
     );
-    assert_eq!(
-        affinity.take_for_legacy(&ROUTE, numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,
-        LegacyTake::NOT_NOTED
-    );
+    assert_eq!(legacy_takes(&affinity, numbered(961)).await, LegacyTake::NOT_NOTED);
     store.is_gone.store(false, Ordering::Relaxed);
     affinity.flush().await;
     affinity.flush().await;
     assert_eq!(
-        affinity.take_for_legacy(&ROUTE, numbered(961).into(), &EarlierKeys::none(), KnownBody::Unread).await,
+        legacy_takes(&affinity, numbered(961)).await,
         LegacyTake::Taken { noted: true, is_retry: true },
         "there is room again"
     );
@@ -480,10 +467,7 @@ async fn many_new_keys_stay_with_legacy() {
     let keys = KeyLog::open(&dir.path().join("s.keys"), &limits).unwrap();
     let affinity = StoreAffinity::open(store.clone(), &limits, keys).await.unwrap();
     for n in 0..KEYS {
-        assert_eq!(
-            affinity.take_for_legacy(&ROUTE, numbered(n).into(), &EarlierKeys::none(), KnownBody::Unread).await,
-            LegacyTake::FIRST
-        );
+        assert_eq!(legacy_takes(&affinity, numbered(n)).await, LegacyTake::FIRST);
         match n % 25_000 {
             5_000 => store.is_gone.store(true, Ordering::Relaxed),
             15_000 => store.is_gone.store(false, Ordering::Relaxed),

@@ -27,8 +27,8 @@ struct State {
     announced: BTreeMap<WorkerId, Announcement>,
     /// The routes that are where the engine answers.
     answering: BTreeSet<RouteId>,
-    /// Routes that are there no more in this process, each with the number of a flip that another process has to have in
-    /// force before it certainly has lowered the route too; `None` while the flip is not recorded.
+    /// Routes that are there no more in this process, each with the number of a flip: another process that has it in
+    /// force has lowered the route too. `None` while the flip is not recorded.
     lowered: BTreeMap<RouteId, Option<u64>>,
 }
 
@@ -54,8 +54,8 @@ impl KeyClaims {
         self.update();
     }
 
-    /// Ends the announcements of processes for which `keeps` returns false. What they announced is in force here, or was
-    /// not done.
+    /// Ends the announcements of processes for which `keeps` returns false. What they announced is in force here, or
+    /// was not done.
     pub fn end_announcements(&self, keeps: impl Fn(WorkerId, &Announcement) -> bool) {
         // A route that was raised is among those where the engine answers before its announcement ends.
         self.update();
@@ -84,7 +84,9 @@ impl KeyClaims {
         let State { announced, answering, lowered } = &mut *state;
         *answering = routes.present.iter().map(|route| route.id.clone()).collect();
         lowered.retain(|id, _| routes.earlier.contains(id));
-        routes.earlier.into_iter().for_each(|id| drop(lowered.entry(id).or_default()));
+        for id in routes.earlier {
+            lowered.entry(id).or_default();
+        }
         if all_recorded {
             lowered.values_mut().for_each(|lowered_by| *lowered_by = lowered_by.or(Some(newest)));
         }

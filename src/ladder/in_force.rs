@@ -266,7 +266,13 @@ impl InForce {
 
     /// Puts in force what guards of other processes did, except where this process has acted since.
     pub fn follow_guards<'a>(&self, actions: impl Iterator<Item = &'a FlipRecord>) {
-        self.change(|inputs| actions.fold(false, |changes, action| inputs.guards.follow(action.clone()) || changes));
+        self.change(|inputs| {
+            let mut changes = false;
+            for action in actions {
+                changes |= inputs.guards.follow(action.clone());
+            }
+            changes
+        });
     }
 
     /// Waits until the store has all actions of guards.

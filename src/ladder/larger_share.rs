@@ -2,8 +2,8 @@
 //!
 //! Always true: the flip down is in force at once, with the share that the rung had. The larger share follows by a flip
 //! of its own, after the flip down is recorded and pairs that were under way are compared, and like every flip up it is
-//! in force only once it is recorded. It is not tried again: if it cannot be set, the answer and the log say so. The end
-//! of the process waits for it, within its bound.
+//! in force only once it is recorded. It is not tried again: if it cannot be set, the answer and the log say so. The
+//! end of the process waits for it, within its bound.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -12,8 +12,8 @@
 //! - No route goes to `only` during a freeze; a flip to `only` that a freeze overtakes is reverted (`overtaken`).
 //! - Health and kill switch have a version, and an outdated update changes nothing (`in_force`).
 //! - What another process on the same store has recorded comes into force here without being judged again
-//!   (`followed`), and a move that was judged before that is not recorded (`record`). A move that lets the engine answer
-//!   is announced to the other processes first (`announce`).
+//!   (`followed`), and a move that was judged before that is not recorded (`record`). A move that lets the engine
+//!   answer is announced to the other processes first (`announce`).
 //!
 //! Deciding a request by the set is left to `flag`, judging whether evidence suffices to `evidence`.
 //!

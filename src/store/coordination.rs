@@ -259,8 +259,8 @@ pub trait RunCoordination: Send + Sync + 'static {
     /// The bodies that are kept of a purged pinned run; `None` for every other run.
     fn purged_run_bodies(&self, run: RunId) -> BoxFuture<'_, Result<Option<RunBodies>, StoreError>>;
 
-    /// The living worker that owns a run, and its name, to show to people; `None` if there is none, and always in a store
-    /// of one process.
+    /// The living worker that owns a run, and its name, to show to people; `None` if there is none, and always in a
+    /// store of one process.
     fn owner(&self, _run: RunId) -> BoxFuture<'_, Result<Option<(WorkerId, String)>, StoreError>> {
         Box::pin(std::future::ready(Ok(None)))
     }

@@ -63,7 +63,7 @@ impl Membership {
             tracing::error!("this process serves without a lease: the store did not give it one in time");
             return;
         }
-        // Those that have the same files claim the same routes. A process that was killed counts until its lease is over.
+        // Those that have the same files claim the same routes. A process that was killed counts until its lease ends.
         let answering = if self.seen().differing.is_empty() { Vec::new() } else { claims.answering() };
         if !answering.is_empty()
             && let Err(why) = self.announce_and_exchange(answering, &shared.ladder).await

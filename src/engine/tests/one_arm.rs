@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::harness::{Harness, ServiceReply, StepService, abandoned, answer, refused, request};
+use crate::affinity::StoreAffinity;
 use crate::exchange::{
     Affinity, ArmRequest, EarlierKeys, KnownBody, LegacyTake, MayBegin, NO_FIRST_TRY, ProblemDocument, Remembered,
 };
@@ -53,6 +54,11 @@ async fn a_limit_or_a_drain_does_not_send_a_retry_to_legacy() {
     assert_eq!(step_service.paths(), ["GET /price", "POST /charges"]);
 }
 
+/// Legacy takes the request with [`KEY`].
+async fn legacy_takes(affinity: &StoreAffinity) -> LegacyTake {
+    affinity.take_for_legacy(&"r".into(), KEY.into(), &EarlierKeys::none(), KnownBody::Unread).await
+}
+
 #[tokio::test]
 async fn legacy_cannot_take_a_request_of_the_engine_before_its_run_is_durable() {
     let step_service = StepService::new(|_, _| ServiceReply::Gated(200, json!({}))).await;
@@ -62,10 +68,7 @@ async fn legacy_cannot_take_a_request_of_the_engine_before_its_run_is_durable() 
         assert!(harness.runs().await.is_empty(), "nothing is on disk");
         let affinity = &harness.engine.core.ports.affinity;
         assert_eq!(affinity.remembered(&KEY), Remembered::TakenBy(Arm::Engine));
-        assert_eq!(
-            affinity.take_for_legacy(&"r".into(), KEY.into(), &EarlierKeys::none(), KnownBody::Unread).await,
-            LegacyTake::HeldByEngine
-        );
+        assert_eq!(legacy_takes(affinity).await, LegacyTake::HeldByEngine);
         step_service.open_gate();
     };
     let (first, ()) = tokio::join!(harness.send(keyed()), flipped);
@@ -84,16 +87,7 @@ async fn legacy_cannot_take_a_request_of_the_engine_before_its_run_is_durable() 
 async fn the_engine_refuses_a_key_that_legacy_took() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let harness = Harness::new(&step_service, plan()).await;
-    assert_eq!(
-        harness
-            .engine
-            .core
-            .ports
-            .affinity
-            .take_for_legacy(&"r".into(), KEY.into(), &EarlierKeys::none(), KnownBody::Unread)
-            .await,
-        LegacyTake::FIRST
-    );
+    assert_eq!(legacy_takes(&harness.engine.core.ports.affinity).await, LegacyTake::FIRST);
     assert_eq!(abandoned(harness.send(keyed()).await).reason, "legacy_took_first_try");
     let only = ArmRequest { may_fall_back: false, ..keyed() };
     let problem = refused(harness.send(only.clone()).await).0;
@@ -124,16 +118,7 @@ async fn the_key_of_a_request_that_was_refused_before_it_began_is_free() {
     let harness = Harness::new(&step_service, plan()).await;
     let unknown = ArmRequest { workflow: Some("x".into()), may_fall_back: false, ..keyed() };
     assert_eq!(refused(harness.send(unknown).await).0.kind, "no-workflow");
-    assert_eq!(
-        harness
-            .engine
-            .core
-            .ports
-            .affinity
-            .take_for_legacy(&"r".into(), KEY.into(), &EarlierKeys::none(), KnownBody::Unread)
-            .await,
-        LegacyTake::FIRST
-    );
+    assert_eq!(legacy_takes(&harness.engine.core.ports.affinity).await, LegacyTake::FIRST);
 }
 
 /// The engine was recorded as the arm of the first try, but no run exists.

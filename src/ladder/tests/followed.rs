@@ -50,11 +50,11 @@ async fn flips_shares_and_freezes_of_another_process_come_into_force() {
         MoveRequest { force: true, reason: Some("less".into()), ..percent(State::Live, 20.0) },
         to(State::Dark),
     ] {
-        one.flip("bare", request).await.unwrap();
+        one.flip("plain", request).await.unwrap();
         let before = one.flips().await;
         both.follow(two).await;
         let shown =
-            |of: &Fixture| of.ladder.flags().load().route(&"bare".into()).map(|flag| (flag.effective, flag.shares));
+            |of: &Fixture| of.ladder.flags().load().route(&"plain".into()).map(|flag| (flag.effective, flag.shares));
         assert_eq!(shown(one), shown(two));
         assert_eq!(one.flips().await, before, "to follow records nothing");
     }
@@ -64,10 +64,10 @@ async fn flips_shares_and_freezes_of_another_process_come_into_force() {
         assert_eq!(two.ladder.flags().load().freeze, freeze);
     }
     // Back to the first one.
-    two.flip("bare", to(State::Off)).await.unwrap();
-    assert_eq!(one.state("bare").state, State::Dark);
+    two.flip("plain", to(State::Off)).await.unwrap();
+    assert_eq!(one.state("plain").state, State::Dark);
     both.follow(one).await;
-    assert_eq!(one.state("bare").state, State::Off);
+    assert_eq!(one.state("plain").state, State::Off);
 }
 
 #[tokio::test]
@@ -111,23 +111,23 @@ async fn a_candidate_has_the_share_that_another_process_gave_it() {
 async fn a_flip_down_that_is_not_recorded_stays_above_what_another_process_recorded_before() {
     let both = Two::open(files(&[])).await;
     let Two { one, two, .. } = &both;
-    two.flip("bare", forced(State::Live)).await.unwrap();
+    two.flip("plain", forced(State::Live)).await.unwrap();
     both.follow(one).await;
     let less = MoveRequest { force: true, reason: Some("less".into()), ..percent(State::Live, 20.0) };
-    two.flip("bare", less).await.unwrap();
+    two.flip("plain", less).await.unwrap();
     one.store.refuse_flips.store(true, Ordering::SeqCst);
-    let down = one.flip("bare", to(State::Shadow)).await.unwrap();
+    let down = one.flip("plain", to(State::Shadow)).await.unwrap();
     assert!(!down.recorded);
     let moves = one.ladder.newer_moves().await.unwrap().unwrap();
     one.ladder.follow(moves, both.files.clone(), || {}).await.unwrap();
-    assert_eq!(one.state("bare").state, State::Shadow);
+    assert_eq!(one.state("plain").state, State::Shadow);
     one.store.refuse_flips.store(false, Ordering::SeqCst);
     while one.ladder.unrecorded_flips() > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     for of in [one, two] {
         both.follow(of).await;
-        assert_eq!(of.state("bare").state, State::Shadow);
+        assert_eq!(of.state("plain").state, State::Shadow);
     }
 }
 
@@ -136,7 +136,8 @@ async fn a_judged_move_is_not_recorded_after_one_that_is_not_in_force() {
     let both = Two::open(files(&[])).await;
     let Two { one, two, .. } = &both;
     one.flip("bare", forced(State::Shadow)).await.unwrap();
-    let flip = one.store.flips(None, 1).await.unwrap()[0].clone();
+    let recorded = one.store.flips(None, 1).await.unwrap()[0].clone();
+    let flip = crate::store::FlipRecord { at: recorded.at + jiff::SignedDuration::from_secs(1), ..recorded };
     let batch = |is_judged| RecordBatch { flips: vec![flip.clone()], declared: None, is_judged };
     // Twice: also once it knows of the other one.
     for _ in 0..2 {

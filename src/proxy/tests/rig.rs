@@ -157,12 +157,8 @@ impl Affinity for Fakes {
         }
     }
     fn engine_took_any(&self, _range: std::ops::RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, ArmUnknown>> {
-        let took = match *self.first_try.lock().unwrap() {
-            Some(Ok(arm)) => Ok(arm == Some(Arm::Engine)),
-            Some(Err(ArmUnknown)) => Err(ArmUnknown),
-            None => Ok(false),
-        };
-        Box::pin(std::future::ready(took))
+        let first_try = *self.first_try.lock().unwrap();
+        Box::pin(std::future::ready(first_try.unwrap_or(Ok(None)).map(|arm| arm == Some(Arm::Engine))))
     }
     fn take_for_legacy<'a>(
         &'a self,
@@ -171,10 +167,8 @@ impl Affinity for Fakes {
         _earlier: &'a EarlierKeys,
         _body: KnownBody,
     ) -> BoxFuture<'a, LegacyTake> {
-        match self.engine_takes_first.load(SeqCst) {
-            true => Box::pin(async { LegacyTake::HeldByEngine }),
-            false => self.give_to_legacy(route, keys),
-        }
+        let takes_first = self.engine_takes_first.load(SeqCst);
+        if takes_first { Box::pin(async { LegacyTake::HeldByEngine }) } else { self.give_to_legacy(route, keys) }
     }
     fn give_to_legacy<'a>(
         &'a self,

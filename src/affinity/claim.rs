@@ -2,8 +2,9 @@
 //!
 //! Always true: on a route on which the engine of this process or of another one may answer, legacy gets a request only
 //! once the store has its key as legacy's. The engine's first append takes the key in the same table and fails where
-//! legacy has it. So of two tries of one request, which reach two processes, one arm performs one, whatever states the
-//! two processes have in force. On other routes a key of legacy is in a file first, and in the store a moment later.
+//! legacy has it. So where two tries of one request reach two processes, only one arm performs the request, whatever
+//! states the two processes have in force. On other routes a key of legacy is in a file first, and in the store a
+//! moment later.
 //!
 //! When the store is slow or gone, a claim waits for it for a bounded time, and the request gets 503.
 
@@ -47,8 +48,8 @@ impl StoreAffinity {
     ) -> LegacyTake {
         let (taken, claims) = {
             // Held while the key is taken: whoever sets the routes and then flushes the keys finds it.
-            let state = self.claims.read();
-            (self.take_request_for_legacy(keys, earlier, body), state.claims(route))
+            let state = self.store.is_shared().then(|| self.claims.read());
+            (self.take_request_for_legacy(keys, earlier, body), state.is_some_and(|state| state.claims(route)))
         };
         self.claim_if(claims, self.wait_until_noted_all(taken).await, keys, body).await
     }
@@ -56,8 +57,8 @@ impl StoreAffinity {
     /// As [`Affinity::give_to_legacy`](crate::exchange::Affinity::give_to_legacy) says.
     pub(super) async fn give_or_claim(&self, route: &RouteId, keys: RetryKeys) -> LegacyTake {
         let (given, claims) = {
-            let state = self.claims.read();
-            (self.give_request_to_legacy(keys), state.claims(route))
+            let state = self.store.is_shared().then(|| self.claims.read());
+            (self.give_request_to_legacy(keys), state.is_some_and(|state| state.claims(route)))
         };
         // Nobody else has it under another credential: the engine, which gives it back, had taken it.
         self.claim_if(claims, self.wait_until_noted_all(given).await, keys.scoped.into(), KnownBody::Unread).await

@@ -25,8 +25,6 @@ pub(super) struct KeyClaims {
 struct State {
     /// What each process, also this one, has announced and not ended.
     announced: BTreeMap<WorkerId, Announcement>,
-    /// The routes that are where the engine answers.
-    answering: BTreeSet<RouteId>,
     /// Routes that are there no more in this process, each with the number of a flip: another process that has it in
     /// force has lowered the route too. `None` while the flip is not recorded.
     lowered: BTreeMap<RouteId, Option<u64>>,
@@ -45,7 +43,8 @@ impl KeyClaims {
 
     /// The routes that are where the engine answers.
     pub fn answering(&self) -> Vec<RouteId> {
-        self.state().answering.iter().cloned().collect()
+        let routes = self.ladder.upgrade().map(|ladder| ladder.answering_routes().present).unwrap_or_default();
+        routes.iter().map(|route| route.id.clone()).collect()
     }
 
     /// Claims the keys of what a process has announced, from now on.
@@ -80,9 +79,8 @@ impl KeyClaims {
         // Read in this order: a flip that is recorded after the first question is not counted as recorded.
         let all_recorded = ladder.unrecorded_flips() == 0;
         let newest = *ladder.newest_flip().borrow();
-        let routes = ladder.claiming_routes();
-        let State { announced, answering, lowered } = &mut *state;
-        *answering = routes.present.iter().map(|route| route.id.clone()).collect();
+        let routes = ladder.answering_routes();
+        let State { announced, lowered } = &mut *state;
         lowered.retain(|id, _| routes.earlier.contains(id));
         for id in routes.earlier {
             lowered.entry(id).or_default();
@@ -100,8 +98,8 @@ impl KeyClaims {
                 creator.ids().for_each(|id| self.affinity.engine_may_own_of(id));
             }
         }
-        let always = answering.iter().chain(lowered.keys()).chain(announced.iter().map(|route| &route.id));
-        let always = always.cloned().collect();
+        let present = routes.present.iter().chain(announced).map(|route| &route.id);
+        let always = present.chain(lowered.keys()).cloned().collect();
         let without_lease = routes.at_dark.into_iter().collect();
         self.affinity.set_claiming(ClaimingRoutes { always, without_lease });
     }

@@ -251,10 +251,12 @@ impl Parts {
     }
 
     async fn follow_with(&self, in_force: &Setup) -> anyhow::Result<()> {
+        let mut tries = 0;
         while let Some(moves) = self.ladder.newer_moves().await? {
+            tries += 1;
             match self.try_apply(&Reading::Followed(moves), in_force).await? {
-                Ok(_) | Err(FilesError::FlippedMeanwhile) => {}
-                Err(error) => return Err(error.into()),
+                Err(flipped) if tries >= APPLY_TRIES_MAX => return Err(flipped.into()),
+                Ok(_) | Err(_) => {}
             }
         }
         Ok(())
@@ -322,7 +324,8 @@ impl Parts {
             }
         };
         self.adoptions.flags_changed();
-        if reloaded.is_ok() {
+        // The process that recorded a move makes the entries about it.
+        if reloaded.is_ok() && !matches!(reading, Reading::Followed(_)) {
             file_entries::record(&self.ladder, &self.recorder);
         }
         match reloaded {

@@ -65,8 +65,8 @@ fn outcome_text(outcome: &Reloaded) -> &'static str {
     }
 }
 
-/// Notifies the watchdog of the manager, if it has one, for as long as the process works: every half of its time, after
-/// each of the thread pools has executed a task. A pool that has been shut down does not count.
+/// Notifies the manager's watchdog, if it has one: twice within the watchdog's timeout, each time only after every
+/// thread pool has executed a task. A pool that has been shut down does not count.
 pub(super) fn watch_pools(pools: Vec<Handle>) -> Option<JoinHandle<()>> {
     let every = sd_notify::watchdog_enabled()? / 2;
     Some(tokio::spawn(async move {

@@ -70,7 +70,7 @@ pub(super) fn opens_a_secret(line: &str, is_secret: &dyn Fn(&str) -> bool) -> bo
     line.ends_with(['{', '[']) && secret_from(line, is_secret).is_some()
 }
 
-/// The quotes of a text of several lines that begins behind the name of a secret; the same quotes end it. `None` if the
+/// The quotes that open a text of several lines behind the name of a secret, and that have to close it. `None` if the
 /// value ends on the line, or is in no such quotes.
 pub(super) fn unclosed_quote(line: &str, is_secret: &dyn Fn(&str) -> bool) -> Option<&'static str> {
     let value = line[secret_from(line, is_secret)?..].trim_start();

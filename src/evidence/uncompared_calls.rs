@@ -133,8 +133,8 @@ impl UncomparedCallCounts {
         }
     }
 
-    /// The rules ignore more calls: whether they ignore those that are not listed is for the next pairs to show.
-    /// Returns how many these were.
+    /// The rules ignore more calls than before. Of the calls whose targets are not listed it is not known whether they
+    /// are ignored now: they are forgotten, and further pairs have to show it. Returns how many these were.
     pub(super) fn ignore_more(&mut self) -> u64 {
         [&mut self.late, &mut self.of_no_request].into_iter().fold(0, |all, targets| {
             targets.others_since = None;

@@ -2,8 +2,8 @@
 //! it is recorded.
 //!
 //! Always true: while one process has such a move in force and another one does not, each takes a retry key for legacy
-//! only if the store has it as legacy's, and the engine takes none that the store has as legacy's. So of two tries of
-//! one request, which reach two processes, one arm performs one.
+//! only if the store has it as legacy's, and the engine takes none that the store has as legacy's. So where two tries
+//! of one request reach two processes, only one arm performs the request.
 
 use std::time::Duration;
 

@@ -27,9 +27,9 @@ use crate::flag::{Route, State};
 use crate::names::{PlanSet, RouteId};
 use crate::store::{DeclaredState, FlipRecord, StoreError};
 
-/// Routes on which no retry key is taken for legacy that the store does not have.
+/// Routes whose requests the engine of this process, or of another one, answers or may answer soon.
 #[derive(Clone, Default)]
-pub struct ClaimingRoutes {
+pub struct AnsweringRoutes {
     /// Those that are, or may come without another flip, where the engine answers.
     pub present: Vec<Arc<Route>>,
     /// Those that were there: other processes may still have them there ([`Ladder::release_claims`]).
@@ -87,11 +87,8 @@ impl FollowedMoves {
     }
 
     fn routes(&self) -> impl Iterator<Item = &RouteId> {
-        let of_candidate = |flip: &FlipRecord| flip.candidate.is_some();
-        let of_route = |flip: &FlipRecord| flip.candidate.is_none() && flip.guard.is_none();
-        let candidates = self.flips.iter().filter(move |flip| of_candidate(flip));
-        let candidates = candidates.filter_map(|flip| flip.candidate.as_ref()).map(|record| &record.route);
-        self.flips.iter().filter(move |flip| of_route(flip)).filter_map(|flip| flip.route.as_ref()).chain(candidates)
+        let moved = self.flips.iter().filter(|flip| flip.guard.is_none());
+        moved.filter_map(|flip| flip.candidate.as_ref().map(|record| &record.route).or(flip.route.as_ref()))
     }
 }
 
@@ -259,9 +256,9 @@ impl Ladder {
     }
 
     /// Which routes are where the engine answers, in this process or perhaps in another one.
-    pub fn claiming_routes(&self) -> ClaimingRoutes {
+    pub fn answering_routes(&self) -> AnsweringRoutes {
         let Inputs { positions, claimed, .. } = self.mover.in_force().inputs();
-        let mut routes = ClaimingRoutes { earlier: claimed, ..ClaimingRoutes::default() };
+        let mut routes = AnsweringRoutes { earlier: claimed, ..AnsweringRoutes::default() };
         for position in positions.routes.values() {
             if position.claims_keys() {
                 routes.earlier.remove(&position.route.id);

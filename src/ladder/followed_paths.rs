@@ -1,4 +1,5 @@
-//! By which requests routes follow up instances, by the files in force and by earlier ones, as the store keeps it.
+//! The requests by which routes follow up instances, according to the files in force and to earlier ones, as the store
+//! keeps them.
 //!
 //! Always true: requests by which a route followed up instances are remembered when the route leaves the files, or
 //! matches other requests, or follows another creator: clients may send them for as long as the instances exist, and

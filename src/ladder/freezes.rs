@@ -46,7 +46,9 @@ impl Mover {
         all_recorded?;
         let FreezeEnd { flip, unrecorded } = self.kill_switch().prepare_end(self.in_force(), version, reason, by)?;
         let flips = unrecorded.into_iter().chain([flip]).collect();
-        let recorded = self.record(RecordBatch { flips, declared: None, is_judged: true }, &positions).await?;
+        let recorded = self
+            .record(RecordBatch { flips, declared: None, judged_by: Some(self.recorder.followed()) }, &positions)
+            .await?;
         let last = recorded.last().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
         self.kill_switch().apply_recorded_end(self.in_force(), version, last);
         self.obey(version, Freeze::No).await;

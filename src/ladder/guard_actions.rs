@@ -144,7 +144,7 @@ impl Mover {
         if actions.is_empty() {
             return Ok(());
         }
-        let recorded = self.recorder.record(RecordBatch { flips: actions, declared: None, is_judged: false }).await?;
+        let recorded = self.recorder.record(RecordBatch { flips: actions, declared: None, judged_by: None }).await?;
         self.in_force().set_guard_recorded(recorded);
         Ok(())
     }

@@ -99,8 +99,12 @@ impl Mover {
             (latch.number, released(route, (limit, *to), flip.by.clone(), reason, None))
         });
         let flips = [flip].into_iter().chain(release.iter().map(|(_, release)| release.clone())).collect();
-        let mut recorded =
-            self.record(RecordBatch { flips, declared: Some(declared), is_judged: true }, positions).await?;
+        let mut recorded = self
+            .record(
+                RecordBatch { flips, declared: Some(declared), judged_by: Some(self.recorder.followed()) },
+                positions,
+            )
+            .await?;
         let released = release.zip(recorded.get(1).cloned());
         if let Some(((latch, _), release)) = released
             && let Some((record, route)) = self.put_release_in_force(latch, release)
@@ -231,7 +235,10 @@ impl Mover {
         release: FlipRecord,
     ) -> Result<Option<(FlipRecord, Arc<flag::Route>)>, StoreError> {
         let flips = vec![release];
-        let mut recorded = self.recorder.record(RecordBatch { flips, declared: None, is_judged: true }).await?;
+        let mut recorded = self
+            .recorder
+            .record(RecordBatch { flips, declared: None, judged_by: Some(self.recorder.followed()) })
+            .await?;
         let release = recorded.pop().ok_or_else(|| StoreError("the store gave the release no number".into()))?;
         Ok(self.put_release_in_force(latch, release))
     }

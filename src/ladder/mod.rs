@@ -142,7 +142,7 @@ pub use cohort_gate::CohortBelow;
 pub use cohort_listener::{CohortAhead, CohortListener, CohortMove};
 pub use command::FlipCommand;
 pub use declared_plans::{CandidateMove, DeclaredPlans};
-pub use followed::{ClaimingRoutes, FollowedMoves};
+pub use followed::{AnsweringRoutes, FollowedMoves};
 pub use forced_files::ForcedFileState;
 pub use gate_condition::{GateCondition, InstancesAtLegacy, UnknownRetries, Unmet};
 pub use guard_types::{GuardActed, GuardListener, GuardRelease, GuardReleased, GuardStatus};

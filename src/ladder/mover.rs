@@ -211,12 +211,12 @@ impl Mover {
         (origin, recorded): (ChangeOrigin, impl FnOnce() + Send),
     ) -> Result<Vec<FlipRecord>, StoreError> {
         plans::add_missing(&mut after);
+        // What other processes recorded is in `before`: of that nothing is announced again.
         let _announced = match origin {
-            ChangeOrigin::Own => match self.announce_files(before, &after).await {
-                Ok(announced) => Some(announced),
-                Err((why, _)) => return Err(StoreError(why)),
-            },
-            ChangeOrigin::Start | ChangeOrigin::OtherProcess { .. } => None,
+            ChangeOrigin::Start => None,
+            ChangeOrigin::Own | ChangeOrigin::OtherProcess { .. } => {
+                Some(self.announce_files(before, &after).await.map_err(|(why, _)| StoreError(why))?)
+            }
         };
         let mut flips = Vec::new();
         for made in moves {
@@ -238,8 +238,12 @@ impl Mover {
             all_recorded?;
             plans::store_new(&self.store, before, &after).await?;
             separated::note_unknown_instances(before, &after, &self.gate).await?;
-            let is_judged = origin == ChangeOrigin::Own;
-            flips = self.record(RecordBatch { flips, declared: Some(after.rows()), is_judged }, &after).await?;
+            let judged_by = match origin {
+                ChangeOrigin::Start => None,
+                ChangeOrigin::Own => Some(self.recorder.followed()),
+                ChangeOrigin::OtherProcess { newest } => Some(newest),
+            };
+            flips = self.record(RecordBatch { flips, declared: Some(after.rows()), judged_by }, &after).await?;
         }
         let (of_candidates, flips): (Vec<_>, Vec<_>) = flips.into_iter().partition(|flip| flip.candidate.is_some());
         for flip in &flips {
@@ -345,7 +349,7 @@ impl Mover {
         declared: Option<Vec<crate::store::DeclaredState>>,
         of: &Positions,
     ) -> Result<FlipRecord, StoreError> {
-        let mut recorded = self.record(RecordBatch { flips: vec![flip], declared, is_judged: false }, of).await?;
+        let mut recorded = self.record(RecordBatch { flips: vec![flip], declared, judged_by: None }, of).await?;
         recorded.pop().ok_or_else(|| StoreError("the store gave the flip no number".into()))
     }
 

@@ -7,7 +7,7 @@
 //! refused until then, and the files are judged once more ([`super::Ladder::has_moves_to_judge_again`]). The gates of
 //! cohorts, and of a route that clean evidence releases from its guard, stay shut until then, and are judged
 //! periodically (`opening_gates`). Neither a move by force nor one that raises nothing waits. A flip down with a larger
-//! share is in force before the larger share waits.
+//! share is in force at once; only the larger share waits.
 
 use std::time::{Duration, Instant};
 

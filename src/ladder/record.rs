@@ -20,9 +20,9 @@ pub(super) struct RecordBatch {
     pub flips: Vec<FlipRecord>,
     /// The new declarations of all files; `None` keeps the stored ones.
     pub declared: Option<Vec<DeclaredState>>,
-    /// Whether it was judged by the flips that are in force here: then it is not recorded after one of another process
-    /// that is not.
-    pub is_judged: bool,
+    /// The number of the newest flip by which it was judged: in a store that several processes share it is not recorded
+    /// after a newer one. `None`: it is in force already, and is recorded in any case.
+    pub judged_by: Option<u64>,
 }
 
 /// Why a judged move is not recorded.
@@ -127,18 +127,19 @@ impl FlipRecorder {
     /// Nothing was recorded, except that an earlier attempt to record the same flips may have recorded the first of
     /// them.
     pub async fn record(&self, batch: RecordBatch) -> Result<Vec<FlipRecord>, StoreError> {
-        let RecordBatch { mut flips, declared, is_judged } = batch;
-        let is_judged = is_judged && self.store.is_shared();
+        let RecordBatch { mut flips, declared, judged_by } = batch;
+        let judged_by = judged_by.filter(|_| self.store.is_shared());
         let mut numbers = Vec::new();
         // Kept only once all is recorded: after an error, the next attempt has to find again which flips are there.
-        let mut after = *self.newest.borrow();
+        let mut after = judged_by.into_iter().fold(*self.newest.borrow(), u64::max);
         let mut follows_all = after == self.followed();
+        let mut is_overtaken = judged_by.is_some_and(|judged_by| judged_by < after);
         loop {
             if !follows_all {
                 self.behind.notify_one();
-                if is_judged {
-                    return Err(StoreError(OVERTAKEN.to_owned()));
-                }
+            }
+            if is_overtaken {
+                return Err(StoreError(OVERTAKEN.to_owned()));
             }
             let rest = flips[numbers.len()..].to_vec();
             // Read in each try: a try is refused where another process has recorded a flip meanwhile. One that has
@@ -159,6 +160,7 @@ impl FlipRecorder {
                     let found = self.read_back(&rest, merged.as_deref()).await?;
                     after = found.newest;
                     follows_all &= !found.numbers.is_empty();
+                    is_overtaken = judged_by.is_some() && found.numbers.is_empty();
                     numbers.extend(found.numbers);
                     if !flips.is_empty() && numbers.len() == flips.len() {
                         break;

@@ -74,7 +74,7 @@ impl Mover {
         let (ids, flips): (Vec<u64>, Vec<FlipRecord>) =
             unrecorded.into_iter().map(|unrecorded| (unrecorded.id, unrecorded.flip)).unzip();
         let recorded =
-            self.recorder.record(RecordBatch { flips, declared: Some(positions.rows()), is_judged: false }).await?;
+            self.recorder.record(RecordBatch { flips, declared: Some(positions.rows()), judged_by: None }).await?;
         for flip in &recorded {
             let is_by_file = flip.by == FlipSource::File.as_str();
             log(flip, if is_by_file { FlipSource::File } else { FlipSource::Api });

@@ -30,8 +30,8 @@ pub(super) struct SeparatedRoute {
     pub why: String,
 }
 
-/// How far a route may return by its last flip, if it was a part of another one, which has gone on without that flip.
-/// `None` if it was not, or may return: it, and the other one, were in `only`, where legacy is not called.
+/// The highest state to which a route may return by its last flip, if it was a part of a joined route since: that one
+/// may have been lowered. `None` if it was not a part of one, or if both were in `only`, where legacy is not called.
 pub(super) fn limit(before: &Positions, position: &RoutePosition) -> Option<SeparatedRoute> {
     let route = &position.route;
     let last = position.last.as_ref().map(state_of)?;

@@ -50,6 +50,8 @@ pub(super) struct Membership {
     changed: Notify,
     /// Set when no process has other files any more, until [`Self::take_agreed_again`].
     agreed_again: AtomicBool,
+    /// Whether this process may announce moves.
+    has_joined: AtomicBool,
     lease: Duration,
     /// The number of the last announcement of this process.
     announcements: AtomicU64,
@@ -90,6 +92,7 @@ impl Membership {
             seen: Mutex::default(),
             changed: Notify::new(),
             agreed_again: AtomicBool::new(false),
+            has_joined: AtomicBool::new(false),
             lease: Limits::ms(setup.limits.lease_ms),
             announcements: AtomicU64::new(0),
             claims: OnceLock::new(),
@@ -244,7 +247,7 @@ impl GateCondition for Membership {
         if to <= State::Shadow {
             return Vec::new();
         }
-        if self.worker.get().is_none() && to >= State::Live && !self.seen().others.is_empty() {
+        if !self.has_joined.load(Ordering::Acquire) && to >= State::Live && !self.seen().others.is_empty() {
             let why = "other processes share the store, and this one has not joined them yet: it is judged in a moment";
             return vec![Unmet { why: why.to_owned(), since: None }];
         }

@@ -61,6 +61,7 @@ impl Membership {
         };
         if tokio::time::timeout(self.lease + BEYOND_LEASE, joined).await.is_err() {
             tracing::error!("this process serves without a lease: the store did not give it one in time");
+            self.has_joined.store(true, Ordering::Release);
             return;
         }
         // Those that have the same files claim the same routes. A process that was killed counts until its lease ends.
@@ -71,6 +72,7 @@ impl Membership {
             tracing::error!(why, "this process serves nevertheless");
         }
         self.end_announcement();
+        self.has_joined.store(true, Ordering::Release);
         self.agreed_again.store(true, Ordering::Release);
     }
 

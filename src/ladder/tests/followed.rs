@@ -138,18 +138,19 @@ async fn a_judged_move_is_not_recorded_after_one_that_is_not_in_force() {
     one.flip("bare", forced(State::Shadow)).await.unwrap();
     let recorded = one.store.flips(None, 1).await.unwrap()[0].clone();
     let flip = crate::store::FlipRecord { at: recorded.at + jiff::SignedDuration::from_secs(1), ..recorded };
-    let batch = |is_judged| RecordBatch { flips: vec![flip.clone()], declared: None, is_judged };
+    let batch = |judged_by| RecordBatch { flips: vec![flip.clone()], declared: None, judged_by };
+    let judged = || batch(Some(*two.ladder.followed().borrow()));
     // Twice: also once it knows of the other one.
     for _ in 0..2 {
-        let error = two.ladder.mover.recorder.record(batch(true)).await.unwrap_err();
+        let error = two.ladder.mover.recorder.record(judged()).await.unwrap_err();
         assert!(is_overtaken(&error), "{error}");
     }
     two.ladder.behind().await;
     // A flip that is in force already is recorded after it.
-    two.ladder.mover.recorder.record(batch(false)).await.unwrap();
+    two.ladder.mover.recorder.record(batch(None)).await.unwrap();
     assert!(*two.ladder.followed().borrow() < two.newest().await);
     both.follow(two).await;
-    two.ladder.mover.recorder.record(batch(true)).await.unwrap();
+    two.ladder.mover.recorder.record(judged()).await.unwrap();
     assert_eq!(*two.ladder.followed().borrow(), two.newest().await);
 }
 

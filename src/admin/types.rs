@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::compare::{Difference, EarlierPairing, is_rule_note};
 use crate::evidence::RouteEvidence;
-pub use crate::evidence::{Condition, EarlierEvidence, EvidenceRestart, GateVerdict, GuardWindowView};
+pub use crate::evidence::{Condition, EarlierEvidence, EvidenceGap, EvidenceRestart, GateVerdict, GuardWindowView};
 pub use crate::evidence::{ErrorTable, Interval, NoiseView, NoisyPlace, RatioInterval, RouteStatistics, SecondRuns};
 pub use crate::evidence::{UncomparedHeaderCounts, UncomparedHeaders};
 use crate::flag::Freeze;

@@ -55,6 +55,7 @@ impl Parts {
 
     pub(super) async fn flush_evidence(&self, within: Duration) {
         self.uncompared_calls.iter().for_each(|calls| calls.update_evidence());
+        self.evidence.leave();
         match tokio::time::timeout(within, self.evidence.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {

@@ -21,14 +21,21 @@ use crate::store::{StoreError, route_of_candidate};
 
 /// How long the samples of one route may be judged, all together. What is not judged by then counts as not known.
 const JUDGE_TIME_MAX: Duration = Duration::from_secs(10);
-/// The pause before the next attempt after the store did not answer.
+/// The pause before the next attempt after the store did not answer, and before it is looked whether another process
+/// has judged them.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Judges pairs again whenever some wait for it, until the task is aborted.
 pub(super) async fn run(parts: Parts, rules_of: RulesOfRoute, limits: Arc<Limits>) {
     loop {
         let mut has_failed = false;
-        for (key, pairs) in parts.evidence.to_rejudge() {
+        let waiting = parts.evidence.to_rejudge();
+        // One process judges; the others get what it found with the evidence, and take its place if it ends.
+        if !waiting.is_empty() && !parts.membership.is_first() {
+            tokio::time::sleep(RETRY_AFTER).await;
+            continue;
+        }
+        for (key, pairs) in waiting {
             if let Err(error) = rejudge_route(&parts, &rules_of, &limits, &key, pairs).await {
                 tracing::warn!(route = %key, %error, "the store does not answer: what differed under the earlier rules is judged again later");
                 has_failed = true;

@@ -241,7 +241,14 @@ impl StartingParts<'_> {
         };
 
         let uncompared_calls = parts.uncompared_calls.clone();
-        let before_write = move || uncompared_calls.iter().for_each(|calls| calls.update_evidence());
+        parts.evidence.set_process(parts.engine.worker(), parts.membership.name());
+        let before_write = {
+            let (evidence, membership) = (parts.evidence.clone(), parts.membership.clone());
+            move || {
+                uncompared_calls.iter().for_each(|calls| calls.update_evidence());
+                membership.living().iter().for_each(|living| evidence.set_living(living));
+            }
+        };
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY, before_write))];
         let listen = client_proxy.listen.iter().map(ToString::to_string).collect();
         {

@@ -9,8 +9,8 @@ use super::guard;
 use super::output::Output;
 use super::statistics;
 use crate::admin::types::{
-    CohortRow, Condition, EarlierEvidence, EvidenceRestart, EvidenceView, GateVerdict, UncomparedHeaderCounts,
-    UncomparedHeaders, is_rule_note,
+    CohortRow, Condition, EarlierEvidence, EvidenceGap, EvidenceRestart, EvidenceView, GateVerdict,
+    UncomparedHeaderCounts, UncomparedHeaders, is_rule_note,
 };
 
 pub(crate) fn show(client: &Client, route: &str, candidate: bool, format: Formatter) -> Result<Output, CallError> {
@@ -76,6 +76,7 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
     }
     out.push_str(&statistics::text(view, format));
     out.push_str(&earlier_text(&evidence.earlier));
+    out.push_str(&gaps_text(&evidence.gaps, format));
     if !evidence.unresolved.is_empty() {
         out.push_str("\nskipped, because:\n");
         for (why, n) in &evidence.unresolved {
@@ -238,6 +239,23 @@ fn earlier_text(earlier: &[EarlierEvidence]) -> String {
         let changed = if changed.is_empty() { "its files".to_owned() } else { escape_control(&changed.join(", ")) };
         let pairs = counted(*pairs, "pair");
         out.push_str(&format!("  - until {until:.0}: {pairs}, of which {mismatched} differ; then {changed} changed\n"));
+    }
+    out
+}
+
+/// The processes that ended without writing what they had counted last.
+fn gaps_text(gaps: &[EvidenceGap], format: Formatter) -> String {
+    if gaps.is_empty() {
+        return String::new();
+    }
+    let mut out =
+        format.tone("\nmissing, because a process ended before it had written what it counted last:\n", Tone::Warn);
+    for EvidenceGap { process, since, until, requests } in gaps.iter().rev() {
+        let compared = counted(*requests, "request");
+        out.push_str(&format!(
+            "  - {}: last written {since:.0}, gone by {until:.0}; {compared} that it was comparing count as not compared\n",
+            escape_control(process)
+        ));
     }
     out
 }

@@ -1,11 +1,13 @@
 //! What the engine answered callers, by the hour, so that a rate over the last hours can be judged.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::{AddChange, add_change};
 use crate::exchange::Served;
 
 /// The hours that are kept: a week, and the hour that is under way.
@@ -16,6 +18,19 @@ const HOUR_S: i64 = 3_600;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct AnswersByHour(Vec<HourOfAnswers>);
+
+impl AddChange for AnswersByHour {
+    fn add_change(&mut self, before: &Self, after: &Self) {
+        let by_hour = |hours: &Self| -> BTreeMap<i64, HourOfAnswers> {
+            hours.0.iter().map(|of_hour| (of_hour.hour, *of_hour)).collect()
+        };
+        let mut hours = by_hour(self);
+        hours.add_change(&by_hour(before), &by_hour(after));
+        self.0 = hours.into_iter().map(|(hour, of_hour)| HourOfAnswers { hour, ..of_hour }).collect();
+        let too_many = self.0.len().saturating_sub(HOURS_MAX);
+        self.0.drain(..too_many);
+    }
+}
 
 /// The answers of one hour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +44,8 @@ pub struct HourOfAnswers {
     /// Errors, fallbacks and unknown outcomes.
     pub errors: u64,
 }
+
+add_change!(HourOfAnswers { kept hour, sum answers, sum client_errors, sum errors });
 
 /// The answers of several hours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

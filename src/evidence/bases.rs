@@ -90,7 +90,12 @@ impl Evidence {
         for (route, basis) in bases {
             let shared = self.counters(route);
             let mut counters = shared.lock();
-            let Some(change) = counters.set_basis(files_version, basis, clock::now()) else { continue };
+            let (basis, now) = (basis.clone(), clock::now());
+            let change = counters.change(move |counters| counters.set_basis(files_version, &basis, now));
+            let Some(change) = change else { continue };
+            if let Some(shared) = counters.shared.as_mut().filter(|_| change.next != NextEvidence::GoesOn) {
+                shared.clears_samples = true;
+            }
             tell(route, &change);
             drop(counters);
             tracing::info!(
@@ -106,7 +111,7 @@ impl Evidence {
         for (route, before) in taken_over {
             let shared = self.counters(&route);
             let mut counters = shared.lock();
-            counters.evidence.dropped = counters.evidence.dropped.max(before);
+            counters.change(move |counters| counters.evidence.dropped = counters.evidence.dropped.max(before));
             counters.dirty = true;
         }
     }
@@ -129,11 +134,14 @@ impl Evidence {
                 let has_any = match_of(&counters.parts).is_some() || !counters.earlier_matches.is_empty();
                 // It still gets such requests.
                 let stays = || next.get(&other).is_some_and(|parts| overlap(parts, &basis.parts));
-                if has_any && !stays() && counters.leaves_requests_to(&basis.parts) {
+                let parts = basis.parts.clone();
+                if has_any && !stays() && counters.change(move |counters| counters.leaves_requests_to(&parts)) {
                     before = before.max(counters.evidence.taken_over(clock::now(), basis.wanted));
                     if !next.contains_key(&other) && overlap(&counters.parts, &basis.parts) {
-                        counters.parts.hashes.remove(MATCH);
-                        counters.parts.values.remove(MATCH);
+                        counters.change(|counters| {
+                            counters.parts.hashes.remove(MATCH);
+                            counters.parts.values.remove(MATCH);
+                        });
                     }
                 }
             }

@@ -23,7 +23,7 @@ use crate::compare::{Allowances, RulesDraft};
 use crate::flag::SkipReason;
 
 /// Of how many earlier bases the evidence is kept.
-const KEPT_MAX: usize = 4;
+pub(super) const KEPT_MAX: usize = 4;
 /// How many changed parts of a basis are named.
 const CHANGED_PARTS_MAX: usize = 8;
 

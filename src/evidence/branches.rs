@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::add_change;
 use crate::exchange::{Branch, BranchBelow, ComparisonOutcome};
 use crate::names::StepId;
 
@@ -32,6 +33,8 @@ pub struct BranchCounts {
     pub unfinished: BTreeMap<String, u64>,
 }
 
+add_change!(BranchCounts { sum branches, sum steps, sum unfinished });
+
 /// The runs that took one branch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "WayCounts")]
@@ -46,6 +49,8 @@ pub struct BranchRunCounts {
     #[serde(default)]
     pub calls_unknown: u64,
 }
+
+add_change!(BranchRunCounts { sum runs, sum compared, sum mismatched, sum calls_unknown });
 
 impl BranchRunCounts {
     fn without_equal_pairs(self) -> Self {

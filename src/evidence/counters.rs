@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::basis::BasisParts;
 use super::fingerprints::{self, PairsByKind};
@@ -16,15 +15,17 @@ use super::guard::RouteGuard;
 use super::lost::after_loss;
 use super::noise::NoiseOfLegacy;
 use super::noise_places::DifferingPlaces;
+use super::process_share::ProcessShare;
 use super::rejudging::Rejudging;
 use super::route::{KeptEvidence, RouteEvidence};
 use super::second_runs::EnginePlaces;
+use super::shared::SharedCounters;
 use super::strata::PairClass;
 use crate::clock;
 use crate::compare::{Comparison, DifferenceKind, Observation, Verdict};
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::{SkipReason, State};
-use crate::names::{PlanId, RouteId};
+use crate::names::{PlanId, RouteId, WorkerId};
 
 /// Failure labels that are counted separately. Labels are literals of the program; the bound guards against a mistake.
 const FAILURES_MAX: usize = 32;
@@ -83,6 +84,12 @@ pub(super) struct Counters {
     pub(super) dirty: bool,
     /// Earlier ids under which the store may still have this evidence, because the rename is not written yet.
     pub(super) stored_under: BTreeSet<RouteId>,
+    /// What the processes that share the store have under way, this one as of its last write.
+    pub(super) processes: BTreeMap<WorkerId, ProcessShare>,
+    /// The name and the text of each invariant in the files that reads the run, so that answers are judged later.
+    pub(super) invariants_of_runs: Vec<(String, String)>,
+    /// What the store has, if several processes share it.
+    pub(super) shared: Option<Box<SharedCounters>>,
 }
 
 /// Counts since the process started, for metrics.
@@ -99,35 +106,6 @@ pub(super) struct Totals {
     pub(super) noise_ignored: u64,
 }
 
-/// The evidence of one route as the store has it.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StoredEvidence {
-    pub(super) basis: Option<String>,
-    #[serde(flatten)]
-    pub(super) parts: BasisParts,
-    /// The version of the binary whose answers to callers are counted.
-    #[serde(default)]
-    pub(super) answers_by: Option<String>,
-    pub(super) evidence: RouteEvidence,
-    #[serde(default)]
-    pub(super) kept: Vec<KeptEvidence>,
-    #[serde(default)]
-    pub(super) noise: NoiseOfLegacy,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) earlier_matches: Vec<String>,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) rules: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) rejudging: Option<Rejudging>,
-    #[serde(default, rename = "checks_under_way")] // answers of the engine that were not judged yet
-    pub(super) checks_in_flight: u64,
-    #[serde(default, rename = "under_way", skip_serializing_if = "PairsByKind::is_empty")] // not settled yet
-    pub(super) in_flight: PairsByKind,
-}
-
-/// The version of this binary.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 impl Totals {
     /// The sum of all outcomes.
     #[cfg(test)]
@@ -138,20 +116,7 @@ impl Totals {
 }
 
 impl RouteCounters {
-    pub(super) fn restore(stored: StoredEvidence) -> Self {
-        let (mut evidence, mut kept) = (stored.evidence.restored(), stored.kept);
-        // The gate to `only` asks what the present binary answers.
-        if stored.answers_by.as_deref() != Some(VERSION) {
-            evidence.restart_answers();
-            kept.iter_mut().for_each(|kept| kept.evidence.restart_answers());
-        }
-        // Nobody settles them any more.
-        evidence.count_lost(&stored.in_flight, SkipReason::ShuttingDown);
-        let (basis, parts, noise, rules) = (stored.basis, stored.parts.restored(), stored.noise, stored.rules);
-        let (rejudging, checks_lost, earlier_matches) =
-            (stored.rejudging, stored.checks_in_flight, stored.earlier_matches);
-        let own = Counters { earlier_matches, rejudging, checks_lost, ..Counters::default() };
-        let counters = Counters { basis, parts, evidence, noise, kept, rules, ..own };
+    pub(super) fn of(counters: Counters) -> Self {
         Self { counters: Mutex::new(counters), guard: Mutex::default() }
     }
 
@@ -178,23 +143,6 @@ impl Counters {
         generation.0 == Some(self.generation)
     }
 
-    /// The evidence as the store has it.
-    pub(super) fn to_stored(&self) -> StoredEvidence {
-        StoredEvidence {
-            basis: self.basis.clone(),
-            parts: self.parts.clone(),
-            answers_by: Some(VERSION.to_owned()),
-            evidence: self.evidence.clone(),
-            kept: self.kept.clone(),
-            noise: self.noise.clone(),
-            earlier_matches: self.earlier_matches.clone(),
-            rules: self.rules.clone(),
-            rejudging: self.rejudging.clone(),
-            in_flight: self.in_flight.clone(),
-            checks_in_flight: self.checks_in_flight + self.checks_lost,
-        }
-    }
-
     /// Restarts evidence of which differences or failures were lost before they were stored. Stored mismatches,
     /// failures and errors stay. Equal pairs and consecutive answers are set to zero, because differences and errors
     /// among them were lost.
@@ -209,6 +157,10 @@ impl Counters {
     /// Moves the evidence of the earlier id `old` from its counters (`other`) to these. The totals since the process
     /// started are not moved.
     pub(super) fn take_evidence(&mut self, old: &RouteId, other: &mut Self) {
+        if let Some(moved) = other.move_shared() {
+            self.take_moved(moved);
+        }
+        self.processes = std::mem::take(&mut other.processes);
         self.stored_under.append(&mut other.stored_under);
         self.stored_under.insert(old.clone());
         self.basis = other.basis.take();

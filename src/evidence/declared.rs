@@ -18,14 +18,19 @@ impl Counters {
     pub(super) fn set_invariants(&mut self, invariants: &[Invariant]) {
         let known: BTreeMap<String, String> =
             invariants.iter().map(|invariant| (invariant.name.clone(), invariant.text.clone())).collect();
+        self.invariants_of_runs = invariants
+            .iter()
+            .filter(|invariant| invariant.reads_the_run())
+            .map(|invariant| (invariant.name.clone(), invariant.text.clone()))
+            .collect();
         let counted = &mut self.evidence.invariants;
         let before = counted.len();
         counted.retain(|name, counts| known.get(name) == Some(&counts.text));
         self.dirty |= counted.len() != before || self.checks_lost > 0;
         let lost = std::mem::take(&mut self.checks_lost);
         // The others are judged as soon as the caller has the answer.
-        for invariant in invariants.iter().filter(|invariant| lost > 0 && invariant.reads_the_run()) {
-            counted.entry(invariant.name.clone()).or_default().count_lost(&invariant.text, lost);
+        for (name, text) in self.invariants_of_runs.iter().filter(|_| lost > 0) {
+            counted.entry(name.clone()).or_default().count_lost(text, lost);
         }
         self.invariants = Some(known);
     }
@@ -54,8 +59,11 @@ impl Evidence {
     pub fn set_strata_by(&self, route: &RouteId, key: &str) {
         let shared = self.counters(route);
         let mut counters = shared.lock();
-        counters.strata_key = key.to_owned();
-        counters.apply_strata_key();
+        let key = key.to_owned();
+        counters.change(move |counters| {
+            counters.strata_key.clone_from(&key);
+            counters.apply_strata_key();
+        });
     }
 }
 

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::add_change;
+
 /// Fingerprints that are counted separately; beyond that, the least recently seen one is dropped.
 const FINGERPRINTS_MAX: usize = 256;
 
@@ -33,6 +35,26 @@ pub struct PairsByKind {
     /// The pairs made in `dark`, by kind of request.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub dark: BTreeMap<String, u64>,
+}
+
+add_change!(PairsByKind { sum shadow, sum dark });
+
+/// Adds to `seen` the pairs that one process has counted between `before` and `after`.
+pub(super) fn add_change(
+    seen: &mut BTreeMap<String, FingerprintCount>,
+    before: &BTreeMap<String, FingerprintCount>,
+    after: &BTreeMap<String, FingerprintCount>,
+) {
+    for (fingerprint, counted) in after {
+        let mut more = counted.clone();
+        if let Some(before) = before.get(fingerprint) {
+            more.count = more.count.saturating_sub(before.count);
+            more.kinds.remove(&before.kinds);
+        }
+        if more.count > 0 {
+            add(seen, fingerprint, &more);
+        }
+    }
 }
 
 impl PairsByKind {

@@ -8,22 +8,25 @@
 //!
 //! Which state a route is lowered to, and whether it is at all, is left to `ladder`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
 
 use super::guard_window::{Crossing, GuardWindow};
 use super::invariants::JudgedAnswer;
 use super::legacy_rates::LegacyRates;
+use super::process_share::GuardCounts;
 use crate::clock;
 use crate::exchange::{ComparisonOutcome, EngineAnswer, OfferedRequest, Served};
 use crate::flag::file::SLOW_RATE;
 use crate::flag::{Guard, GuardCondition, State};
-use crate::names::{RouteId, RunId};
+use crate::names::{RouteId, RunId, WorkerId};
 use crate::store::route_of_candidate;
 
 /// How many runs of bad requests a message names.
 const RUNS_NAMED: usize = 3;
+/// The windows, as the shares of processes name them.
+const WINDOWS: [&str; 6] = ["mismatched", "errors", "refused", "slow", "failed_in_dark", "broken"];
 /// What the window of broken invariants counts.
 const BROKEN_ANSWERS: &str = "answers that broke an invariant";
 
@@ -104,6 +107,12 @@ pub(super) struct RouteGuard {
     /// Since the last difference or failed run: in `dark`, and on any rung.
     clean_in_dark: CleanPairs,
     clean: CleanPairs,
+    /// Clean pairs, and how often they were counted from zero, since the process started.
+    counted: GuardCounts,
+    /// What each of the other processes that share the store had counted when it was last added.
+    others: BTreeMap<WorkerId, GuardCounts>,
+    /// What the others have counted until they are next read does not count, because it was before a restart.
+    skips_others: bool,
 }
 
 impl RouteGuard {
@@ -122,6 +131,9 @@ impl RouteGuard {
             counts_since: clock::now(),
             clean_in_dark: CleanPairs::default(),
             clean: CleanPairs::default(),
+            counted: GuardCounts::default(),
+            others: BTreeMap::new(),
+            skips_others: true,
             settings,
         };
         guard.set_legacy(legacy);
@@ -146,6 +158,7 @@ impl RouteGuard {
         self.windows().for_each(GuardWindow::restart);
         self.runs.clear();
         self.counts_since = clock::now();
+        self.skips_others = true;
         self.restart_clean_pairs();
     }
 
@@ -203,7 +216,10 @@ impl RouteGuard {
         let counts = u64::from(!legacy_failed);
         self.clean.pairs += counts;
         self.clean_in_dark.pairs += if rung == State::Dark { counts } else { 0 };
+        let [all, _, in_dark, _] = &mut self.counted.clean;
+        (*all, *in_dark) = (*all + counts, *in_dark + if rung == State::Dark { counts } else { 0 });
         if differs {
+            self.counted.restarts += 1;
             self.restart_clean_pairs();
         }
         self.mismatched.as_mut().is_some_and(|window| window.count(differs))
@@ -213,11 +229,16 @@ impl RouteGuard {
     pub(super) fn count_outcome(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) -> bool {
         let is_dark = request.rung == State::Dark;
         match outcome {
-            ComparisonOutcome::Failed(_) => self.restart_clean_pairs(),
+            ComparisonOutcome::Failed(_) => {
+                self.counted.restarts += 1;
+                self.restart_clean_pairs();
+            }
             ComparisonOutcome::Skipped(reason) => {
                 let counts = u64::from(request.counts_against_coverage(reason) && !request.is_error_of_legacy());
                 self.clean.not_compared += counts;
                 self.clean_in_dark.not_compared += if is_dark { counts } else { 0 };
+                let [_, all, _, in_dark] = &mut self.counted.clean;
+                (*all, *in_dark) = (*all + counts, *in_dark + if is_dark { counts } else { 0 });
             }
             ComparisonOutcome::Matched | ComparisonOutcome::Ignored | ComparisonOutcome::Mismatched => {}
         }
@@ -228,6 +249,50 @@ impl RouteGuard {
         };
         let counted = failed.filter(|_| is_dark).zip(self.failed_in_dark.as_mut());
         counted.is_some_and(|(failed, window)| window.count(failed))
+    }
+
+    /// What this process has counted.
+    pub(super) fn counts(&self) -> GuardCounts {
+        let windows = self.named_windows().map(|(name, window)| (name.to_owned(), window.counted()));
+        GuardCounts { windows: windows.collect(), ..self.counted.clone() }
+    }
+
+    fn named_windows(&self) -> impl Iterator<Item = (&'static str, &GuardWindow)> {
+        let Self { mismatched, errors, refused, slow, failed_in_dark, broken, .. } = self;
+        let windows = [mismatched, errors, refused, slow, failed_in_dark, broken];
+        WINDOWS.into_iter().zip(windows).filter_map(|(name, window)| Some((name, window.as_ref()?)))
+    }
+
+    /// Counts what the guards of other processes have counted since this was last called. Returns whether more went
+    /// wrong than is accepted.
+    pub(super) fn count_others<'a>(&mut self, others: impl Iterator<Item = (WorkerId, &'a GuardCounts)>) -> bool {
+        let others: BTreeMap<WorkerId, GuardCounts> = others.map(|(of, counts)| (of, counts.clone())).collect();
+        let before = std::mem::replace(&mut self.others, others.clone());
+        if std::mem::take(&mut self.skips_others) {
+            return false;
+        }
+        let mut crosses = false;
+        for (of, counts) in &others {
+            // What a process had counted before it was first seen may be from before a restart.
+            let Some(before) = before.get(of) else { continue };
+            let GuardCounts { windows, clean: [all, all_not_compared, in_dark, dark_not_compared], restarts } =
+                counts.since(before);
+            if restarts > 0 {
+                self.restart_clean_pairs();
+            } else {
+                self.clean.pairs += all;
+                self.clean.not_compared += all_not_compared;
+                self.clean_in_dark.pairs += in_dark;
+                self.clean_in_dark.not_compared += dark_not_compared;
+            }
+            let Self { mismatched, errors, refused, slow, failed_in_dark, broken, .. } = self;
+            let own = [mismatched, errors, refused, slow, failed_in_dark, broken];
+            for (name, window) in WINDOWS.into_iter().zip(own) {
+                let (Some(counted), Some(window)) = (windows.get(name), window) else { continue };
+                crosses |= window.count_others(*counted);
+            }
+        }
+        crosses
     }
 
     /// The pairs in a row without a difference: those made in `dark`, or all.

@@ -18,6 +18,8 @@ pub(super) struct GuardWindow {
     /// The numbers of the last bad ones, the newest first.
     bad: VecDeque<u64>,
     crossed: Option<Crossing>,
+    /// How many this process has counted, and how many of them were bad.
+    counted: [u64; 2],
 }
 
 /// More bad requests than are accepted.
@@ -54,6 +56,7 @@ impl GuardWindow {
             restarted_at: 0,
             bad: VecDeque::new(),
             crossed: None,
+            counted: [0; 2],
         }
     }
 
@@ -67,6 +70,30 @@ impl GuardWindow {
 
     /// Counts one request. Returns whether this is more than is accepted.
     pub fn count(&mut self, is_bad: bool) -> bool {
+        let [counted, bad] = &mut self.counted;
+        (*counted, *bad) = (*counted + 1, *bad + u64::from(is_bad));
+        self.add(is_bad)
+    }
+
+    /// How many this process has counted, and how many of them were bad.
+    pub fn counted(&self) -> [u64; 2] {
+        self.counted
+    }
+
+    /// Counts what another process has counted: so many, and how many of them were bad. In which order is not known, so
+    /// the bad ones are spread evenly. Returns whether this is more than is accepted.
+    pub fn count_others(&mut self, [counted, bad]: [u64; 2]) -> bool {
+        // More say nothing of the window.
+        let added = counted.min(self.rule.over());
+        let bad = if counted > added { (bad * added).div_ceil(counted) } else { bad.min(added) };
+        let mut crosses = false;
+        for n in 0..added {
+            crosses |= self.add((n + 1) * bad / added > n * bad / added);
+        }
+        crosses
+    }
+
+    fn add(&mut self, is_bad: bool) -> bool {
         self.seen += 1;
         if !is_bad {
             return false;
@@ -169,6 +196,16 @@ mod tests {
         assert!(tripped <= 1, "{tripped} of 40 histories of 50,000 requests at half the accepted rate");
         let (tripped, _) = acted(0.01, 0.01, 20_000, 100);
         assert!(tripped <= 25, "{tripped} of 100 histories of 20,000 requests at the accepted rate");
+    }
+
+    #[test]
+    fn what_another_process_has_counted_counts_as_well() {
+        let mut window = GuardWindow::new(0.01, 500, 5);
+        assert!(!window.count_others([10_000, 100]), "1 % is accepted");
+        assert_eq!((window.counts().of, window.counts().bad, window.counted()), (500, 5, [0, 0]));
+        assert!(!(0..3).any(|_| window.count(true)));
+        assert!(window.count_others([4, 4]));
+        assert_eq!(window.counted(), [3, 3]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::AddChange;
 use crate::flag::{Invariant, State};
 use crate::names::RunId;
 
@@ -26,6 +27,25 @@ pub struct InvariantCounts {
     pub not_judged: BTreeMap<String, u64>,
     /// The last answer for which it did not hold.
     pub last_broken: Option<BrokenInvariant>,
+}
+
+impl AddChange for InvariantCounts {
+    fn add_change(&mut self, before: &Self, after: &Self) {
+        if self.text != after.text {
+            // What others counted is of another text.
+            if before.text != after.text {
+                self.clone_from(after);
+            }
+            return;
+        }
+        let other_text = Self::default();
+        let before = if before.text == after.text { before } else { &other_text };
+        self.held.add_change(&before.held, &after.held);
+        self.broken.add_change(&before.broken, &after.broken);
+        self.not_judged.add_change(&before.not_judged, &after.not_judged);
+        let found_last = [&self.last_broken, &after.last_broken].into_iter().flatten().max_by_key(|broken| broken.at);
+        self.last_broken = found_last.cloned();
+    }
 }
 
 /// An answer for which an invariant did not hold.

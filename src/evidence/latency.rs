@@ -6,6 +6,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::{AddChange, add_change};
+
 /// Buckets. The last one has no upper bound.
 const BUCKETS: usize = 72;
 /// The upper bound of the first bucket, in seconds. That of the bucket `n` is `FIRST_S · 2^(n/4)`, so that a percentile
@@ -17,6 +19,12 @@ const FIRST_S: f64 = 100e-6;
 #[serde(transparent)]
 pub struct LatencyCounts(Vec<u64>);
 
+impl AddChange for LatencyCounts {
+    fn add_change(&mut self, before: &Self, after: &Self) {
+        self.0.add_change(&before.0, &after.0);
+    }
+}
+
 /// The latencies of both arms in pairs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -26,6 +34,8 @@ pub struct PairedLatencies {
     /// The engine's.
     pub engine: LatencyCounts,
 }
+
+add_change!(PairedLatencies { sum legacy, sum engine });
 
 impl LatencyCounts {
     pub(super) fn count(&mut self, latency: Duration) {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::{AddChange, add_change};
 use super::latency_ratio::RatioInterval;
 use crate::flag::{ln_evidence_above, ln_evidence_below};
 
@@ -38,6 +39,12 @@ const TIMES_MAX: u64 = 1_000;
 #[serde(transparent)]
 pub struct NarrowLatencyCounts(Vec<u64>);
 
+impl AddChange for NarrowLatencyCounts {
+    fn add_change(&mut self, before: &Self, after: &Self) {
+        self.0.add_change(&before.0, &after.0);
+    }
+}
+
 /// The latencies of both arms in pairs, in narrow buckets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -47,6 +54,8 @@ pub struct NarrowPairedLatencies {
     /// The engine's.
     pub engine: NarrowLatencyCounts,
 }
+
+add_change!(NarrowPairedLatencies { sum legacy, sum engine });
 
 /// How many latencies above an edge it takes to say on which side of it the percentile is.
 #[derive(Clone, Copy)]

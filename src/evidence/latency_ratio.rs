@@ -12,6 +12,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::AddChange;
 use super::paired::PairedCounts;
 
 /// Edges per doubling of the ratio: an edge is 9 % above the one below it.
@@ -28,6 +29,12 @@ const LATENCY_MIN_S: f64 = 1e-6;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct LatencyRatios(Vec<u64>);
+
+impl AddChange for LatencyRatios {
+    fn add_change(&mut self, before: &Self, after: &Self) {
+        self.0.add_change(&before.0, &after.0);
+    }
+}
 
 /// An interval of a ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -6,6 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::add_change;
 use crate::exchange::{CallTarget, RequestEffects};
 
 /// How many pairs are needed at most after more calls are ignored.
@@ -89,6 +90,15 @@ pub struct LegacyCallCounts {
     #[serde(rename = "wanted")]
     pub more_needed: u64,
 }
+
+add_change!(LegacyCallCounts {
+    sum watched,
+    sum known,
+    sum incomplete,
+    sum unseen,
+    sum unexpected,
+    sum more_needed,
+});
 
 impl LegacyCallCounts {
     pub(super) fn count(&mut self, calls: LegacyCallsStatus) {

@@ -7,10 +7,13 @@
 //! ([`LEGACY_PARTS`]). They outlive every other change of the evidence's basis, and are forgotten with that one. What
 //! is not known is never taken for a share that would suffice.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::{AddChange, newest};
 use super::basis::BasisParts;
 use super::latency_quantile::NarrowLatencyCounts;
 use super::part_names::{COMPARISON_PARTS, LEGACY_PARTS, PLAN_IN_FORCE};
@@ -46,6 +49,43 @@ pub struct RepliesOfLegacy {
     /// The latencies of legacy in the pairs of that time, without those that both arms answered with 4xx or 5xx.
     #[serde(rename = "legacy_latencies")]
     pub latencies: NarrowLatencyCounts,
+}
+
+impl AddChange for RepliesOfLegacy {
+    fn add_change(&mut self, before: &Self, after: &Self) {
+        let Self { replies, client_errors, server_errors, recent, last_reply, latencies } = self;
+        replies.add_change(&before.replies, &after.replies);
+        client_errors.add_change(&before.client_errors, &after.client_errors);
+        server_errors.add_change(&before.server_errors, &after.server_errors);
+        newest(last_reply, &before.last_reply, &after.last_reply);
+        latencies.add_change(&before.latencies, &after.latencies);
+        let by_time = |recent: &[RecentReplies]| -> BTreeMap<Timestamp, RepliesSince> {
+            let counts = |of: &RecentReplies| (of.since, [of.replies, of.client_errors, of.server_errors]);
+            recent.iter().map(counts).map(|(since, counts)| (since, RepliesSince(counts))).collect()
+        };
+        let mut all = by_time(recent);
+        all.add_change(&by_time(&before.recent), &by_time(&after.recent));
+        *recent = all
+            .into_iter()
+            .map(|(since, RepliesSince([replies, client_errors, server_errors]))| RecentReplies {
+                since,
+                replies,
+                client_errors,
+                server_errors,
+            })
+            .collect();
+        recent.drain(..recent.len().saturating_sub(RECENT_MAX));
+    }
+}
+
+/// All replies, those with 4xx and those with 5xx.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct RepliesSince([u64; 3]);
+
+impl AddChange for RepliesSince {
+    fn add_change(&mut self, before: &Self, after: &Self) {
+        self.0.iter_mut().zip(before.0).zip(after.0).for_each(|((own, before), after)| own.add_change(&before, &after));
+    }
 }
 
 /// Replies of legacy in a row.

@@ -60,6 +60,7 @@ pub(super) fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence
         noise: before.noise,
         second_runs: before.second_runs,
         uncompared_calls: before.uncompared_calls,
+        gaps: before.gaps,
         values_not_known: before.values_not_known,
     }
 }

@@ -16,7 +16,10 @@
 //! (`marks`). At the next start a marked route keeps its stored mismatches, failures and errors; its equal pairs and
 //! consecutive answers are counted from zero. The same is true of every route at the first start of a copy of the
 //! store, such as a restored backup, because the copy lacks what was seen after it was made.
+//!
+//! Processes that share a store add what they count to one row per route, and each has the sum (`shared`).
 
+mod add_change;
 mod answers;
 mod bases;
 mod basis;
@@ -30,6 +33,7 @@ mod counters;
 mod declared;
 mod export;
 mod fingerprints;
+mod flushes;
 mod gate;
 mod gate_effects;
 mod gate_errors;
@@ -70,16 +74,21 @@ mod outliving;
 mod paired;
 mod pairs;
 mod part_names;
+mod process_share;
 mod rejudged;
 mod rejudging;
 mod renamed_texts;
 mod route;
 mod route_lookup;
+mod route_sums;
 mod rule_changes;
 mod rung;
 mod samples;
 mod second_runs;
+mod shared;
+mod shared_rows;
 mod statistics;
+mod stored;
 mod strata;
 mod strata_by;
 mod stratum_names;
@@ -108,13 +117,15 @@ mod planted_rate_tests;
 #[cfg(test)]
 mod rejudging_tests;
 #[cfg(test)]
+mod shared_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
@@ -152,6 +163,7 @@ pub use part_names::{
     ATTRIBUTION, COMPARED_SIZES, LANGUAGE_VERSION, LEGACY_ADDRESS, MATCH, OTHER_ROUTES, OTHER_VERSIONS, PLAN_IN_FORCE,
     READ_PARAMETERS, REPLAY_READS, RULES, service_part, workflow_part,
 };
+pub use process_share::EvidenceGap;
 pub use rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs};
 pub use renamed_texts::RenamedTexts;
 pub use route::{DroppedEvidence, EarlierEvidence, EvidenceRestart, RouteEvidence};
@@ -163,14 +175,16 @@ pub use strata_by::StrataBy;
 pub use uncompared_calls::{UncomparedCallCounts, UncomparedTarget, UncomparedTargets};
 pub use uncompared_headers::{UncomparedHeaderCounts, UncomparedHeaders};
 
-use counters::{RouteCounters, StoredEvidence};
-use marks::UncountedDifference;
+use counters::{Counters, RouteCounters};
 use samples::PendingSamples;
+use shared::SharedCounters;
+use shared_rows::SharingProcesses;
+use stored::StoredEvidence;
 
 use crate::clock;
 use crate::limits::Limits;
 use crate::names::RouteId;
-use crate::store::{EvidenceRecord, RepeatedFailures, StoreError, StoreHandle};
+use crate::store::{EvidenceRecord, EvidenceVersion, StoreError, StoreHandle};
 
 /// The evidence of all routes: in memory, written to the store in the background.
 pub struct Evidence {
@@ -189,6 +203,12 @@ pub struct Evidence {
     guard_signal: Notify,
     /// Notified when pairs begin to wait to be judged again.
     rejudging_signal: Notify,
+    /// Notified when a difference or a failure is counted that other processes are to know of soon.
+    difference_signal: Notify,
+    /// Which processes share the evidence.
+    sharing: Mutex<SharingProcesses>,
+    /// The process ends, and takes back its share.
+    is_leaving: AtomicBool,
 }
 
 impl Evidence {
@@ -213,12 +233,21 @@ impl Evidence {
         copy_started: Option<Timestamp>,
     ) -> Result<Arc<Self>, StoreError> {
         let mut routes = BTreeMap::new();
-        for EvidenceRecord { route, at, value } in store.evidence().await? {
+        let rows: Vec<(EvidenceRecord, Option<EvidenceVersion>)> = match store.shared_evidence() {
+            Some(shared) => {
+                let rows = shared.changed_evidence(Vec::new()).await?;
+                rows.into_iter().map(|(record, version)| (record, Some(version))).collect()
+            }
+            None => store.evidence().await?.into_iter().map(|record| (record, None)).collect(),
+        };
+        for (EvidenceRecord { route, at, value }, version) in rows {
             match serde_json::from_value::<StoredEvidence>(value) {
                 // A rename left this row empty: the evidence is under the new id.
                 Ok(stored) if stored.basis.is_none() && stored.evidence == RouteEvidence::default() => {}
                 Ok(stored) => {
-                    let counters = RouteCounters::restore(stored);
+                    let mut counters = Counters::restored(stored);
+                    counters.shared =
+                        version.map(|version| Box::new(SharedCounters::of_row(counters.clone(), version)));
                     if marks.is_marked(&route) {
                         tracing::warn!(
                             %route,
@@ -226,16 +255,16 @@ impl Evidence {
                              stored: its pairs without a difference are counted from zero; stored differences and \
                              failures stay"
                         );
-                        counters.lock().restart_after_loss(clock::now());
+                        counters.change(|counters| counters.restart_after_loss(clock::now()));
                     } else if copy_started >= Some(at) {
                         tracing::warn!(
                             %route,
                             "the store is a copy, and differences that were found after it was made are not in it: pairs \
                              without a difference are counted from zero; stored differences and failures stay"
                         );
-                        counters.lock().restart_after_loss(clock::now());
+                        counters.change(|counters| counters.restart_after_loss(clock::now()));
                     }
-                    routes.insert(route, Arc::new(counters));
+                    routes.insert(route, Arc::new(RouteCounters::of(counters)));
                 }
                 // Not an error: evidence in the format of another version can be gathered again.
                 Err(error) => {
@@ -254,6 +283,9 @@ impl Evidence {
             scraping: Mutex::default(),
             guard_signal: Notify::new(),
             rejudging_signal: Notify::new(),
+            difference_signal: Notify::new(),
+            sharing: Mutex::default(),
+            is_leaving: AtomicBool::new(false),
         }))
     }
 
@@ -269,6 +301,12 @@ impl Evidence {
             in_flight::move_to(&mut routes, route, was);
             let has_any = |id: &&RouteId| routes.get(*id).is_some_and(|shared| shared.lock().basis.is_some());
             if has_any(&route) {
+                // Another process has moved the evidence before.
+                for from in was.iter().filter(|old| *old != route).filter_map(|old| routes.get(old)) {
+                    if let Some(own) = routes.get(route) {
+                        from.lock().give_counted_to(&mut own.lock());
+                    }
+                }
                 continue;
             }
             let weight = |id: &&RouteId| routes.get(*id).map_or(0, |shared| shared.lock().evidence.rank());
@@ -313,85 +351,5 @@ impl Evidence {
         let counters = ids.filter_map(|id| routes.get(id)).map(|shared| shared.lock());
         let fitting = counters.filter(|counters| counters.basis.as_deref() == Some(basis)).map(|c| c.evidence.clone());
         fitting.reduce(|first, next| if next.rank() > first.rank() { next } else { first }).unwrap_or_default()
-    }
-
-    /// Writes what changed since the last flush.
-    ///
-    /// # Errors
-    /// The store does not answer. Nothing is lost: the next flush tries again.
-    pub async fn flush(self: &Arc<Self>) -> Result<(), StoreError> {
-        // A task of its own: if the caller goes away meanwhile, what is not written yet must not be dropped.
-        let one_at_a_time = self.flushing.clone().lock_owned().await;
-        let evidence = self.clone();
-        let write = async move {
-            let written = evidence.write_changes().await;
-            drop(one_at_a_time);
-            written
-        };
-        let flushed = tokio::spawn(write).await;
-        flushed.unwrap_or_else(|error| Err(StoreError(error.to_string())))
-    }
-
-    /// Unlocks the file of marks, so that another process can use it. To be called at the end of a process: nothing is
-    /// marked afterwards.
-    pub async fn release_marks(&self) {
-        self.marks.release().await;
-    }
-
-    async fn write_changes(&self) -> Result<(), StoreError> {
-        let clearable = self.marks.clearable();
-        let pending = self.pending().take();
-        if let Err(error) = pending.write(&*self.store, &self.limits).await {
-            self.pending().put_back(pending);
-            return Err(error);
-        }
-        let mut rows = Vec::new();
-        let mut written = BTreeMap::new();
-        for (route, shared) in self.all() {
-            let mut counters = shared.lock();
-            if !std::mem::take(&mut counters.dirty) {
-                continue;
-            }
-            let stored = counters.to_stored();
-            drop(counters);
-            let value = serde_json::to_value(stored).map_err(|e| StoreError(e.to_string()))?;
-            rows.push(EvidenceRecord { route: route.clone(), at: clock::now(), value });
-            written.insert(route, shared);
-        }
-        let outcome = if rows.is_empty() { Ok(()) } else { self.store.put_evidence(rows).await };
-        match outcome {
-            // Everything that was counted when `clearable` was taken is stored now.
-            Ok(()) => {
-                self.marks.clear(clearable).await;
-                for shared in written.values() {
-                    shared.lock().stored_under.retain(|id| !written.contains_key(id));
-                }
-            }
-            Err(_) => written.values().for_each(|shared| shared.lock().dirty = true),
-        }
-        outcome
-    }
-
-    /// Flushes at an interval until the task is aborted, each time after `before`. The caller then flushes once more.
-    pub async fn write_behind(self: Arc<Self>, every: Duration, before: impl Fn()) {
-        let mut ticks = tokio::time::interval(every);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let failures = RepeatedFailures::default();
-        loop {
-            ticks.tick().await;
-            before();
-            if let Err(error) = self.flush().await
-                && let Some(unlogged) = failures.count(&error.0)
-            {
-                tracing::warn!(%error, unlogged, "evidence is not written yet; it is kept in memory and written at the next flush");
-            }
-        }
-    }
-
-    /// Marks a route, also under the earlier ids under which the store may still have its evidence.
-    fn mark(&self, route: &RouteId) -> Vec<UncountedDifference<'_>> {
-        let stored_under = self.counters(route).lock().stored_under.clone();
-        let ids = stored_under.into_iter().chain([self.current_id(route)]);
-        ids.map(|id| self.marks.mark(&id)).collect()
     }
 }

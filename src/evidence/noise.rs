@@ -36,6 +36,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::{AddChange, add_change};
 use super::basis::EvidenceBasis;
 use super::fingerprints::PairsByKind;
 use super::noise_places::{DifferingPlaces, is_status, may_be_noise_at, order_at};
@@ -86,6 +87,18 @@ pub(super) struct NoiseOfLegacy {
     pub(super) earlier_places: BTreeSet<String>,
 }
 
+add_change!(NoiseOfLegacy {
+    kept basis,
+    sum repeats,
+    sum bodies,
+    sum places,
+    sum unlisted,
+    first write,
+    sum reverse_unattributed_writes,
+    kept apart_from_rules,
+    kept earlier_places,
+});
+
 /// A call by which legacy may have changed something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LegacyWrite {
@@ -114,6 +127,8 @@ pub struct NoisePairs {
     pub orders_not_kept: BTreeSet<String>,
 }
 
+add_change!(NoisePairs { sum ignored, sum repeats, sum places, sum bodies, sum groups, union orders_not_kept });
+
 /// In how many requests that legacy answered twice there was a difference at one place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlaceOutcomes {
@@ -129,6 +144,17 @@ pub struct PlaceOutcomes {
     pub legacy_differs_more: bool,
 }
 
+impl AddChange for PlaceOutcomes {
+    fn add_change(&mut self, before: &Self, after: &Self) {
+        self.both.add_change(&before.both, &after.both);
+        self.only_engine.add_change(&before.only_engine, &after.only_engine);
+        self.only_legacy.add_change(&before.only_legacy, &after.only_legacy);
+        self.engine_differs_more |= after.engine_differs_more;
+        self.legacy_differs_more |= after.legacy_differs_more;
+        self.test();
+    }
+}
+
 /// Pairs with the same differences.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NoiseGroup {
@@ -141,11 +167,16 @@ pub struct NoiseGroup {
     pub kinds: PairsByKind,
 }
 
+add_change!(NoiseGroup { union places, kept is_ignored, sum kinds });
+
 impl PlaceOutcomes {
     fn count(&mut self, engine: bool, legacy: bool) {
         self.both += u64::from(engine && legacy);
         self.only_engine += u64::from(engine && !legacy);
         self.only_legacy += u64::from(!engine && legacy);
+        self.test();
+    }
+    fn test(&mut self) {
         // Once rejected, it stays rejected: the error rate holds for all times together.
         let counts = self.counts(0);
         self.engine_differs_more |= counts.ln_evidence_above(0.0) >= -ALPHA.ln();

@@ -187,14 +187,16 @@ impl Evidence {
     /// Sets the rules of the cohorts that the files have, each as a hash by the cohort's name. Call it after
     /// [`Evidence::set_basis`].
     pub fn set_cohorts(&self, route: &RouteId, rules: &BTreeMap<String, String>) {
-        self.counters(route).lock().set_cohorts(rules);
+        let rules = rules.clone();
+        self.counters(route).lock().change(move |counters| counters.set_cohorts(&rules));
     }
 
     /// Sets the invariants that the files have: what was counted of others is dropped, and answers that an earlier
     /// process did not come to judge count as not judged. Call it after [`Evidence::set_basis`].
     pub fn set_invariants<'a>(&self, routes: impl Iterator<Item = (&'a RouteId, &'a [Invariant])>) {
         for (route, invariants) in routes {
-            self.counters(route).lock().set_invariants(invariants);
+            let invariants = invariants.to_vec();
+            self.counters(route).lock().change(move |counters| counters.set_invariants(&invariants));
         }
     }
 }

@@ -175,9 +175,14 @@ impl Evidence {
         self.counters(route).lock().totals.offered
     }
 
-    /// How many requests of a route the shadow executor works on that count against coverage until they are compared.
+    /// How many requests of a route the shadow executor works on that count against coverage until they are compared;
+    /// those of other processes that share the store as they last told.
     pub fn in_flight(&self, route: &RouteId) -> u64 {
-        self.known_counters(route).map_or(0, |shared| shared.lock().in_flight.pairs())
+        let Some(shared) = self.known_counters(route) else { return 0 };
+        let own = self.own_process();
+        let counters = shared.lock();
+        let others = counters.processes.iter().filter(|(of, _)| **of != own).map(|(_, share)| share.in_flight.pairs());
+        counters.in_flight.pairs() + others.sum::<u64>()
     }
 
     /// Counts a dark request that has a twin. A request of an earlier generation does not count.

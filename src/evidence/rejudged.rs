@@ -59,9 +59,12 @@ impl Evidence {
     ) -> Option<RejudgedOutcome> {
         let shared = self.counters(route);
         let mut counters = shared.lock();
-        let rejudging = counters.rejudging.take_if(|rejudging| rejudging.since == since)?;
-        counters.dirty = true;
-        let outcome = counters.count_rejudged(&rejudging, judged, clock::now());
+        let (judged, now) = (judged.clone(), clock::now());
+        let outcome = counters.change(move |counters| {
+            let rejudging = counters.rejudging.take_if(|rejudging| rejudging.since == since)?;
+            counters.dirty = true;
+            Some(counters.count_rejudged(&rejudging, &judged, now))
+        })?;
         // The counters stay locked, so that no sample is added meanwhile.
         let route = self.current_id(route);
         match outcome {

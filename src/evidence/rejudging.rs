@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::fingerprints::FingerprintCount;
+use super::add_change::AddChange as _;
+use super::fingerprints::{self, FingerprintCount};
 use super::noise_places::DifferingPlaces;
 
 /// Pairs that wait to be judged again.
@@ -21,6 +22,30 @@ pub(super) struct Rejudging {
     pub(super) pairs: u64,
     /// These pairs, by the fingerprint of their differences.
     pub(super) seen: BTreeMap<String, FingerprintCount>,
+}
+
+impl Rejudging {
+    /// Adds the pairs that one process had counted by the earlier rules. If those in the store were judged meanwhile,
+    /// these wait by themselves.
+    pub(super) fn add_change(own: &mut Option<Self>, (before, after): (Option<&Self>, Option<&Self>), now: Timestamp) {
+        let Some(after) = after else { return };
+        let before = before.filter(|before| before.rules == after.rules);
+        let differing = after.differing.saturating_sub(before.map_or(0, |before| before.differing));
+        if differing == 0 {
+            return;
+        }
+        let none = BTreeMap::new();
+        let own = own.get_or_insert_with(|| Self {
+            rules: after.rules.clone(),
+            since: now,
+            differing: 0,
+            pairs: 0,
+            seen: BTreeMap::new(),
+        });
+        own.differing += differing;
+        own.pairs.add_change(&before.map_or(0, |before| before.pairs), &after.pairs);
+        fingerprints::add_change(&mut own.seen, before.map_or(&none, |before| &before.seen), &after.seen);
+    }
 }
 
 /// Pairs of a route that wait to be judged again.

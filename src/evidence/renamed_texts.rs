@@ -19,7 +19,8 @@ impl Evidence {
     /// of cohorts. Call it before [`Evidence::set_basis`].
     pub fn rename_texts(&self, route: &RouteId, renamed: &RenamedTexts) {
         if !renamed.is_empty() {
-            self.counters(route).lock().rename_texts(renamed);
+            let renamed = renamed.clone();
+            self.counters(route).lock().change(move |counters| counters.rename_texts(&renamed));
         }
     }
 }

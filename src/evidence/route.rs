@@ -11,6 +11,7 @@ use super::guard_stop::GuardStop;
 use super::invariants::InvariantCounts;
 use super::legacy_replies::RepliesOfLegacy;
 use super::noise::NoisePairs;
+use super::process_share::EvidenceGap;
 use super::rung::RungCounts;
 use super::second_runs::SecondRuns;
 use super::strata::NotCompared;
@@ -117,6 +118,10 @@ pub struct RouteEvidence {
     /// Calls by legacy that may have changed something and that no pair shows. They hold the gate to `live` as long as
     /// these pairs count.
     pub uncompared_calls: UncomparedCallCounts,
+    /// Processes that ended without writing what they had counted last, while several share the store: what they
+    /// compared then is not among these counts. The last 16.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<EvidenceGap>,
     /// What is known of places at which captured values are redacted; nothing but in a rehearsal.
     #[serde(skip)]
     pub values_not_known: UndecidedPlaces,

@@ -58,6 +58,30 @@ impl DroppedEvidence {
     }
 }
 
+/// Adds to the entries in the store what one process had counted under the files before them.
+pub(super) fn add_change(own: &mut Vec<EarlierEvidence>, before: &[EarlierEvidence], after: &[EarlierEvidence]) {
+    for entry in after {
+        let known = before.iter().rfind(|before| before.basis == entry.basis);
+        let (pairs, mismatched, clean_pairs) =
+            known.map_or((0, 0, 0), |known| (known.pairs, known.mismatched, known.clean_pairs.unwrap_or(0)));
+        let mismatched = entry.mismatched.saturating_sub(mismatched);
+        let pairs = entry.pairs.saturating_sub(pairs);
+        match own.iter_mut().rfind(|own| own.basis == entry.basis) {
+            Some(own) => {
+                own.pairs += pairs;
+                own.mismatched += mismatched;
+                own.outweighed = (own.outweighed || entry.outweighed) && own.mismatched == 0;
+                let more = entry.clean_pairs.unwrap_or(0).saturating_sub(clean_pairs);
+                own.clean_pairs = own.clean_pairs.filter(|_| own.mismatched == 0).map(|pairs| pairs + more);
+            }
+            None if mismatched > 0 => {
+                own.push(EarlierEvidence { pairs, mismatched, outweighed: false, clean_pairs: None, ..entry.clone() });
+            }
+            None => {}
+        }
+    }
+}
+
 fn tells_of_rules(entry: &EarlierEvidence) -> bool {
     change_more_than_plans(&entry.changed)
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::add_change;
 use super::branches::{BranchCounts, BranchOutcome};
 use super::latency::PairedLatencies;
 use super::latency_quantile::NarrowPairedLatencies;
@@ -59,6 +60,22 @@ pub struct RungCounts {
     pub effects: BTreeMap<String, StepIntents>,
 }
 
+add_change!(RungCounts {
+    newest last_pair,
+    sum failed_only_at_legacy,
+    sum failed_only_at_engine,
+    sum failed_at_both,
+    sum failed_runs,
+    sum failed_after_answer,
+    sum strata,
+    sum branches,
+    sum latencies,
+    sum latency_ratios,
+    sum narrow_latencies,
+    sum legacy_calls,
+    sum effects,
+});
+
 /// How many of the engine's calls of one step were compared, and with what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StepIntents {
@@ -69,6 +86,8 @@ pub struct StepIntents {
     /// Of the others, those that an `assert` reads. The rest was compared with nothing.
     pub asserted: u64,
 }
+
+add_change!(StepIntents { sum intents, sum compared, sum asserted });
 
 impl StepIntents {
     /// The share of the calls that was compared with something, from 0 to 1; 0 if there was no call.

@@ -4,7 +4,7 @@
 //! then one a minute, because building a sample takes much longer than comparing. After a
 //! failed write, the samples that are put back may exceed the second bound.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -116,6 +116,10 @@ impl PendingSamples {
         let (held, written) = std::mem::take(&mut self.samples).into_iter().partition(|s| self.held.contains(&s.route));
         self.samples = held;
         Self { changes: std::mem::take(&mut self.changes), samples: written, ..Self::default() }
+    }
+    /// The stored samples of these routes are removed already.
+    pub(super) fn are_cleared(&mut self, routes: &BTreeSet<RouteId>) {
+        self.changes.retain(|change| !matches!(change, SampleChange::Clear(route) if routes.contains(route)));
     }
     /// Puts back what could not be written: its changes in front of those that were added meanwhile, and as many of its
     /// samples as there is room for.

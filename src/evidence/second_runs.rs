@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::add_change::add_change;
 use super::noise_places::name;
 use crate::compare::{Comparison, Difference, DifferenceKind};
 
@@ -31,6 +32,8 @@ pub struct SecondRuns {
     /// How often a place was not counted because too many are known.
     pub unlisted: u64,
 }
+
+add_change!(SecondRuns { sum runs, sum differed, sum places, sum unlisted });
 
 impl SecondRuns {
     /// In how many requests the engine differed from itself at one of these places: the most for one of them.

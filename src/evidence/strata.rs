@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::add_change;
 use super::legacy_calls::LegacyCallsStatus;
 use crate::exchange::ComparisonOutcome;
 use crate::flag::{SkipReason, State};
@@ -23,6 +24,8 @@ pub struct StratumCounts {
     #[serde(default)]
     pub skipped: u64,
 }
+
+add_change!(StratumCounts { sum served, sum compared, sum mismatched, sum calls_unknown, sum skipped });
 
 impl StratumCounts {
     pub(super) fn count(&mut self, outcome: ComparisonOutcome) {
@@ -89,3 +92,5 @@ pub struct NotCompared {
     /// In `dark`, and in `live` where legacy answered.
     pub dark: u64,
 }
+
+add_change!(NotCompared { sum shadow, sum dark });

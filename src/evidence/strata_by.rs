@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::add_change;
+
 /// Values that are counted separately; the rest is counted together
 /// ([`OTHER_VALUES`](super::stratum_names::OTHER_VALUES)).
 pub(super) const VALUES_MAX: usize = 32;
@@ -20,6 +22,8 @@ pub struct StrataBy {
     /// together as `(other values)`.
     pub values: BTreeSet<String>,
 }
+
+add_change!(StrataBy { kept key, union values });
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::{AddChange, add_change, oldest};
 use crate::exchange::{CallTarget, UncomparedCalls, UncomparedReason};
 use crate::names::ServiceName;
 
@@ -30,6 +31,8 @@ pub struct UncomparedCallCounts {
     pub of_no_request: UncomparedTargets,
 }
 
+add_change!(UncomparedCallCounts { sum late, sum of_no_request });
+
 /// Where such calls went.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -40,6 +43,28 @@ pub struct UncomparedTargets {
     pub others: u64,
     /// When the first of these ended.
     pub others_since: Option<Timestamp>,
+}
+
+impl AddChange for UncomparedTargets {
+    fn add_change(&mut self, before: &Self, after: &Self) {
+        self.others.add_change(&before.others, &after.others);
+        oldest(&mut self.others_since, &before.others_since, &after.others_since);
+        for target in &after.listed {
+            let calls_before =
+                before.listed.iter().find(|before| before.is_same(target)).map_or(0, |known| known.calls);
+            let calls = target.calls.saturating_sub(calls_before);
+            let has_room = self.listed.len() < TARGETS_MAX;
+            match self.listed.iter_mut().find(|own| own.is_same(target)) {
+                Some(own) => (own.calls, own.first) = (own.calls + calls, own.first.min(target.first)),
+                None if calls == 0 => {}
+                None if has_room => self.listed.push(UncomparedTarget { calls, ..target.clone() }),
+                None => {
+                    self.others += calls;
+                    oldest(&mut self.others_since, &None, &Some(target.first));
+                }
+            }
+        }
+    }
 }
 
 /// One target of such calls.
@@ -71,6 +96,11 @@ impl UncomparedTarget {
     pub fn pattern(&self) -> String {
         let to = self.service.as_ref().map_or(self.authority.as_str(), ServiceName::as_str);
         format!("{} {to}{}", self.method, self.path.replace("{}", "*"))
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.service, &self.authority, &self.method, &self.path)
+            == (&other.service, &other.authority, &other.method, &other.path)
     }
 
     fn is(&self, to: &CallTarget) -> bool {

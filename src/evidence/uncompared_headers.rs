@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_change::add_change;
 use crate::compare::UncomparedHeader;
 
 /// The most headers that are counted separately.
@@ -23,6 +24,8 @@ pub struct UncomparedHeaders {
     pub unlisted: u64,
 }
 
+add_change!(UncomparedHeaders { sum names, sum unlisted });
+
 /// In how many pairs a header stood that the rules do not compare.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UncomparedHeaderCounts {
@@ -31,6 +34,8 @@ pub struct UncomparedHeaderCounts {
     /// Of these, those in which its values were not the same, byte for byte.
     pub differs: u64,
 }
+
+add_change!(UncomparedHeaderCounts { sum pairs, sum differs });
 
 impl UncomparedHeaders {
     /// Counts the headers of one pair. Allocates only for a name that is not known yet.

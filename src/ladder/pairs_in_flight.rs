@@ -97,6 +97,9 @@ impl Mover {
         let positions = self.in_force().inputs().positions;
         let Some(position) = positions.routes.get(route) else { return };
         let is_judged = !request.force && request.to <= State::Live && position.is_raised_by(request);
+        if is_judged {
+            self.gate().evidence.refresh().await;
+        }
         let until = Instant::now() + positions.declared.pairs_within;
         if !is_judged || !self.are_in_flight(route, until) || self.judge(&positions, position, request).is_err() {
             return;

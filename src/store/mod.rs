@@ -46,6 +46,7 @@ mod run_filter;
 mod run_version;
 mod sample_record;
 mod service_callers;
+mod shared_evidence;
 mod sqlite;
 mod summary;
 #[cfg(test)]
@@ -100,6 +101,7 @@ pub use run_filter::RunFilter;
 pub use run_version::run_began_with;
 pub use sample_record::{RehearsedChild, RehearsedEvent, SampleRecord};
 pub use service_callers::{DECLARED, ServiceCaller, ServiceCallerStore, UNDER_WAY, WatchedTime};
+pub use shared_evidence::{EvidenceReplacement, EvidenceVersion, SharedEvidence};
 pub use sqlite::{Copied, SqliteStore};
 
 use crate::clock::RunningTimes;
@@ -258,6 +260,10 @@ pub trait Store:
     fn put_evidence(&self, evidence: Vec<EvidenceRecord>) -> BoxFuture<'_, Result<(), StoreError>>;
     /// All evidence.
     fn evidence(&self) -> BoxFuture<'_, Result<Vec<EvidenceRecord>, StoreError>>;
+    /// The evidence as several processes write it; `None` if the store belongs to one process.
+    fn shared_evidence(&self) -> Option<&dyn SharedEvidence> {
+        None
+    }
 
     /// The key of the hashes behind shares, cohorts and idempotency keys. It is random and never changes.
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>>;

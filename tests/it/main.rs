@@ -86,6 +86,7 @@ mod schema;
 mod second_runs;
 mod service_addresses;
 mod service_metrics;
+mod shared_evidence;
 mod shared_moves;
 mod slow_clients;
 mod slow_uploads;

@@ -7,7 +7,7 @@
 
 mod moves;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -125,6 +125,26 @@ impl Membership {
     /// of that may be open, also those to the states in files.
     pub(super) fn take_agreed_again(&self) -> bool {
         self.agreed_again.swap(false, Ordering::AcqRel)
+    }
+
+    /// The name of this process, for people.
+    pub(super) fn name(&self) -> String {
+        self.own.load().name()
+    }
+
+    /// The processes whose leases are not over, this one included; `None` before it has joined the others.
+    pub(super) fn living(&self) -> Option<BTreeSet<WorkerId>> {
+        let own = self.worker.get().copied().filter(|_| self.has_joined.load(Ordering::Acquire))?;
+        Some(self.seen().others.iter().map(|other| other.worker).chain([own]).collect())
+    }
+
+    /// Whether this process does what one of all processes has to do. It is the one that started first.
+    pub(super) fn is_first(&self) -> bool {
+        let own = self.own.load();
+        let key = (own.started, self.worker.get().copied());
+        let seen = self.seen();
+        let others = seen.others.iter().filter_map(|other| Some((other.record.as_ref()?.started, Some(other.worker))));
+        others.min().is_none_or(|first| key < first)
     }
 
     fn note_differing(&self, seen: &mut Seen, own_edition: &str) {

@@ -17,6 +17,7 @@ mod record_log;
 mod retry_keys;
 mod samples;
 mod service_callers;
+mod shared_evidence;
 mod tables;
 
 use std::ops::RangeInclusive;
@@ -34,8 +35,8 @@ use self::tables::Tables;
 use super::coordination::NOTIFICATIONS_MAX;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, NEW_STORE_RETENTION, PinCount,
-    PinRecord, PlacedPin, PutFlips, RunFilter, SampleRecord, Store, StoreError, StoreNotification, StoredEvent,
-    StoredFirstTry,
+    PinRecord, PlacedPin, PutFlips, RunFilter, SampleRecord, SharedEvidence, Store, StoreError, StoreNotification,
+    StoredEvent, StoredFirstTry,
 };
 use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
@@ -277,6 +278,10 @@ impl Store for MemoryStore {
 
     fn evidence(&self) -> BoxFuture<'_, Result<Vec<EvidenceRecord>, StoreError>> {
         self.with(|tables| tables.evidence.values().cloned().collect())
+    }
+
+    fn shared_evidence(&self) -> Option<&dyn SharedEvidence> {
+        self.is_shared.load(Ordering::Acquire).then_some(self)
     }
 
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {

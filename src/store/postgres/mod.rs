@@ -29,6 +29,7 @@ mod record_log;
 mod record_writes;
 mod service_callers;
 mod session;
+mod shared_evidence;
 mod stored_state;
 mod summary_cache;
 mod upgrade;
@@ -61,8 +62,8 @@ use super::encoded::EncodedAppend;
 use super::unpurgeable::Unpurgeable;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, PinCount, PinRecord, PlacedPin,
-    Priority, PutFlips, RunFilter, SampleRecord, Store, StoreChecked, StoreError, StoreIdentity, StoreTime,
-    StoredEvent, StoredFirstTry,
+    Priority, PutFlips, RunFilter, SampleRecord, SharedEvidence, Store, StoreChecked, StoreError, StoreIdentity,
+    StoreTime, StoredEvent, StoredFirstTry,
 };
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
@@ -332,11 +333,8 @@ impl Store for PostgresStore {
     }
 
     fn samples(&self, route: RouteId, limit: usize) -> BoxFuture<'_, Result<Vec<SampleRecord>, StoreError>> {
-        async move {
-            let text = "SELECT record FROM samples WHERE route = $1 ORDER BY pos DESC LIMIT $2";
-            read::records(&self.pool, text, Some(&route), Some(limit)).await
-        }
-        .boxed()
+        let text = "SELECT record FROM samples WHERE route = $1 ORDER BY pos DESC LIMIT $2";
+        async move { read::records(&self.pool, text, Some(&route), Some(limit)).await }.boxed()
     }
 
     fn sample_of_run(&self, run: RunId) -> BoxFuture<'_, Result<Option<SampleRecord>, StoreError>> {
@@ -356,6 +354,9 @@ impl Store for PostgresStore {
     fn evidence(&self) -> BoxFuture<'_, Result<Vec<EvidenceRecord>, StoreError>> {
         checked_rows::evidence(&self.pool).boxed()
     }
+    fn shared_evidence(&self) -> Option<&dyn SharedEvidence> {
+        Some(self)
+    }
 
     fn secret(&self) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
         ready(Ok(self.secret)).boxed()
@@ -364,11 +365,9 @@ impl Store for PostgresStore {
     fn default_retention(&self) -> Option<Duration> {
         self.default_retention
     }
-
     fn is_new(&self) -> bool {
         self.is_new
     }
-
     fn healthy(&self) -> bool {
         self.healthy.load(Ordering::Acquire) && self.stalled_for().is_none()
     }

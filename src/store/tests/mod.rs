@@ -31,6 +31,7 @@ mod retention;
 mod run_snapshots;
 mod samples;
 mod service_callers;
+mod shared_evidence;
 mod sqlite;
 mod unavailable;
 mod unpurgeable;

@@ -29,8 +29,8 @@ fn docker_compose_reads_the_set_and_finds_every_file() {
     let set: Value = serde_json::from_str(&text).expect("JSON");
     let services = set["services"].as_object().expect("services");
     let names: Vec<&str> = services.keys().map(String::as_str).collect();
-    assert_eq!(names, ["grafana", "pointsman", "postgres", "prometheus", "sample"]);
-    for service in ["pointsman", "sample"] {
+    assert_eq!(names, ["grafana", "pointsman", "postgres", "prometheus", "sample", "second"]);
+    for service in ["pointsman", "sample", "second"] {
         assert_eq!(services[service]["image"], format!("pointsman:{}", env!("CARGO_PKG_VERSION")));
     }
     let binds = services.values().flat_map(|service| service["volumes"].as_array().into_iter().flatten());
@@ -102,8 +102,12 @@ async fn the_set_serves_from_the_binaries() {
     start.store = database.url();
     start.env = vec![("ADMIN_TOKEN".to_owned(), TOKEN.to_owned()), ("STORE_PASSWORD".to_owned(), "unused".to_owned())];
     let mut pointsman = Pointsman::start(&start).await;
-    let checked = pointsman.cli(&["health", "--ready"]).await;
-    assert_eq!(String::from_utf8_lossy(&checked.stdout), "ready\n");
+    start.log = dir.path().join("second.log");
+    let mut second = Pointsman::start(&start).await;
+    for process in [&pointsman, &second] {
+        let checked = process.cli(&["health", "--ready"]).await;
+        assert_eq!(String::from_utf8_lossy(&checked.stdout), "ready\n");
+    }
 
     let client = Client::new(WAIT_MAX);
     let order = json!({ "items": [{ "sku": "tea", "qty": 2 }] });
@@ -117,12 +121,13 @@ async fn the_set_serves_from_the_binaries() {
 
     // Prometheus, with the files of the set: it scrapes ours, and has our rules.
     let config = read("compose/prometheus.yml");
-    let config = config.replace("pointsman:8081", &pointsman.admin.to_string()).replace("15s", "1s");
+    let config = config.replace("pointsman:8081", &pointsman.admin.to_string());
+    let config = config.replace("second:8081", &second.admin.to_string()).replace("15s", "1s");
     let alerts = std::fs::read_to_string(path("../dashboards/alerts.yaml")).expect("the rules");
     let prometheus = Server::prometheus_with(&config, &alerts).await;
-    until("a scrape", || async {
+    until("scrapes of both", || async {
         let up = prometheus.query("up{job=\"pointsman\"} == 1").await?;
-        (!up.is_empty()).then_some(())
+        (up.len() == 2).then_some(())
     })
     .await;
     let counted = r#"sum(pointsman_requests_total{route="orders.create",answered_by="legacy"}) >= 1"#;
@@ -130,7 +135,7 @@ async fn the_set_serves_from_the_binaries() {
     let rules = prometheus.get("/api/v1/rules").await.expect("the rules");
     assert!(rules["data"]["groups"].as_array().is_some_and(|groups| groups.len() > 3), "{rules}");
     prometheus.stop().await;
-    assert_eq!(pointsman.stop().await, Some(0));
+    assert_eq!((pointsman.stop().await, second.stop().await), (Some(0), Some(0)));
 
     let pid = sample.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
     rustix::process::kill_process(pid.expect("a pid"), rustix::process::Signal::TERM)

@@ -145,13 +145,10 @@ fn a_pod_gets_more_time_than_its_stop_takes() {
 }
 
 #[test]
-fn there_is_one_replica_until_processes_share_all() {
-    let unshared = pointsman::docs::find("postgresql").expect("a topic").text();
-    let is_unshared = unshared.contains("the process that writes last overwrites what others have");
-    for overlay in OVERLAYS {
+fn only_processes_on_postgresql_have_replicas() {
+    for (overlay, expected) in [("sqlite", 1), ("postgres", 3)] {
         let all = objects(overlay);
-        let replicas = &workload(&all)["spec"]["replicas"];
-        assert!(*replicas == 1 || (overlay == "postgres" && !is_unshared), "{overlay}: {replicas}");
+        assert_eq!(workload(&all)["spec"]["replicas"], expected, "{overlay}");
     }
 }
 

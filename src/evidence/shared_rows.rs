@@ -1,0 +1,228 @@
+//! Reads and writes the rows of evidence that several processes share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::Evidence;
+use super::counters::{Counters, RouteCounters};
+use super::stored::StoredEvidence;
+use crate::clock;
+use crate::names::{RouteId, WorkerId};
+use crate::store::{EvidenceRecord, EvidenceReplacement, EvidenceVersion, SharedEvidence, StoreError};
+
+/// How often rows are read again and written, in one flush, because other processes have replaced them meanwhile.
+const ROUNDS_MAX: u32 = 8;
+/// For how long a process must not have been seen among the living until its share is settled. A process that has just
+/// started may not have been seen yet.
+const GONE_FOR: Duration = Duration::from_secs(3);
+/// How long a move up waits for what the other processes have counted.
+const REFRESH_WAIT: Duration = Duration::from_secs(1);
+
+/// This process, and which others live.
+pub(super) struct SharingProcesses {
+    own: WorkerId,
+    name: String,
+    /// Processes that have a share of the evidence and are not among the living, since when that is seen.
+    missing: BTreeMap<WorkerId, Instant>,
+    /// No other process lives, as far as is known.
+    is_alone: bool,
+}
+
+impl Default for SharingProcesses {
+    /// A process that writes before it has joined the others.
+    fn default() -> Self {
+        Self::of(WorkerId(Uuid::from_u128(fastrand::u128(..))), String::new())
+    }
+}
+
+impl SharingProcesses {
+    fn of(own: WorkerId, name: String) -> Self {
+        Self { own, name, missing: BTreeMap::new(), is_alone: false }
+    }
+}
+
+impl Evidence {
+    /// Sets under which id, and which name, this process has its share of the evidence. To be called before the first
+    /// flush.
+    pub fn set_process(&self, own: WorkerId, name: String) {
+        *self.sharing() = SharingProcesses::of(own, name);
+    }
+
+    /// Notes which processes live. What one that is gone had under way counts as not compared, and that it did not
+    /// write what it counted last is noted as a gap.
+    pub fn set_living(&self, living: &BTreeSet<WorkerId>) {
+        let gone: Vec<WorkerId> = {
+            let mut sharing = self.sharing();
+            let own = sharing.own;
+            sharing.is_alone = living.iter().all(|of| *of == own);
+            let of_routes = self.all();
+            let shares =
+                of_routes.iter().flat_map(|(_, shared)| shared.lock().processes.keys().copied().collect::<Vec<_>>());
+            let missing: BTreeSet<WorkerId> = shares.filter(|of| *of != own && !living.contains(of)).collect();
+            sharing.missing.retain(|of, _| missing.contains(of));
+            for of in missing {
+                sharing.missing.entry(of).or_insert_with(Instant::now);
+            }
+            sharing.missing.iter().filter(|(_, since)| since.elapsed() >= GONE_FOR).map(|(of, _)| *of).collect()
+        };
+        for of in gone {
+            self.settle_shares(of);
+        }
+    }
+
+    fn settle_shares(&self, of: WorkerId) {
+        for (route, shared) in self.all() {
+            let mut counters = shared.lock();
+            let Some(share) = counters.processes.get(&of) else { continue };
+            tracing::warn!(
+                %route, process = share.name, last_written = %share.at,
+                "a process that shares the store ended without writing what it had counted last: that is missing in \
+                 the evidence, and what it was comparing counts as not compared"
+            );
+            let (checked, now) = (counters.invariants_of_runs.clone(), clock::now());
+            counters.change(move |counters| counters.settle_share(of, &checked, now));
+        }
+    }
+
+    /// This process ends: with the next flush it takes back its share. What is still under way counts as not compared.
+    pub fn leave(&self) {
+        self.is_leaving.store(true, Ordering::Release);
+        for (_, shared) in self.all() {
+            shared.lock().settle_own();
+        }
+    }
+
+    pub(super) fn own_process(&self) -> WorkerId {
+        self.sharing().own
+    }
+
+    /// Reads what the other processes have counted, before a move up is judged. Waits for the store for a bounded time:
+    /// what is known without it is at most as old as the last flush.
+    pub async fn refresh(self: &Arc<Self>) {
+        if self.store.shared_evidence().is_some() {
+            let _in_time = tokio::time::timeout(REFRESH_WAIT, self.flush()).await;
+        }
+    }
+
+    fn sharing(&self) -> MutexGuard<'_, SharingProcesses> {
+        // A poisoned lock is safe to use: at worst a share is settled later.
+        self.sharing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds to the rows what was counted here, and to what was counted here the rows of the others.
+    pub(super) async fn write_shared(&self, store: &dyn SharedEvidence) -> Result<(), StoreError> {
+        let clearable = self.marks.clearable();
+        for round in 0..ROUNDS_MAX {
+            let is_idle = round == 0 && self.sharing().is_alone && !self.is_any_dirty();
+            let cleared = if is_idle { BTreeSet::new() } else { self.read_rows(store).await? };
+            if round == 0 {
+                self.write_samples(&cleared).await?;
+            }
+            let (rows, is_any_elsewhere) = self.rows_to_write()?;
+            if rows.is_empty() {
+                // What is not in the store, because its row is elsewhere, must stay marked.
+                if !is_any_elsewhere {
+                    self.marks.clear(clearable).await;
+                }
+                return Ok(());
+            }
+            let routes: Vec<RouteId> = rows.iter().map(|row| row.record.route.clone()).collect();
+            let written: BTreeMap<RouteId, EvidenceVersion> = match store.replace_evidence(rows).await {
+                Ok(written) => written.into_iter().collect(),
+                Err(error) => {
+                    routes.iter().for_each(|route| self.counters_of(route).lock().dirty = true);
+                    return Err(error);
+                }
+            };
+            for route in &routes {
+                let shared = self.counters_of(route);
+                let mut counters = shared.lock();
+                match written.get(route) {
+                    Some(version) => counters.was_written(version.clone()),
+                    None => counters.dirty = true,
+                }
+                counters.stored_under.retain(|id| !written.contains_key(id));
+            }
+        }
+        Err(StoreError("other processes write the evidence all the time: it is tried again".to_owned()))
+    }
+
+    fn is_any_dirty(&self) -> bool {
+        self.all().iter().any(|(_, shared)| {
+            let counters = shared.lock();
+            counters.dirty || counters.shared.as_ref().is_some_and(|shared| shared.is_elsewhere)
+        })
+    }
+
+    /// Reads the rows that others have written. Returns the routes whose samples another process has removed already.
+    async fn read_rows(&self, store: &dyn SharedEvidence) -> Result<BTreeSet<RouteId>, StoreError> {
+        let known = self.all().into_iter().filter_map(|(route, shared)| {
+            let version = shared.lock().shared.as_ref()?.version()?.clone();
+            Some((route, version))
+        });
+        let known = known.collect();
+        let own = self.own_process();
+        let mut cleared = BTreeSet::new();
+        for (EvidenceRecord { route, value, .. }, version) in store.changed_evidence(known).await? {
+            let row = match serde_json::from_value::<StoredEvidence>(value) {
+                Ok(stored) => Counters::restored(stored),
+                // Not an error: evidence in the format of another version can be gathered again.
+                Err(error) => {
+                    tracing::warn!(%route, %error, "stored evidence cannot be read, and is replaced");
+                    Counters::default()
+                }
+            };
+            if self.counters_of(&route).lock().read_row(row, version, own) {
+                cleared.insert(route.clone());
+            }
+            self.count_guards_of_others(&route);
+        }
+        Ok(cleared)
+    }
+
+    /// Unlike [`Self::counters`] those of this very id, also if the route has another one now.
+    fn counters_of(&self, route: &RouteId) -> Arc<RouteCounters> {
+        if let Some(counters) = self.routes.read().unwrap_or_else(PoisonError::into_inner).get(route) {
+            return counters.clone();
+        }
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        routes.entry(route.clone()).or_default().clone()
+    }
+
+    /// The rows to write, and whether there are counters whose row is elsewhere.
+    fn rows_to_write(&self) -> Result<(Vec<EvidenceReplacement>, bool), StoreError> {
+        let (own, name) = {
+            let sharing = self.sharing();
+            (sharing.own, sharing.name.clone())
+        };
+        let is_leaving = self.is_leaving.load(Ordering::Acquire);
+        let (mut rows, mut is_any_elsewhere) = (Vec::new(), false);
+        for (route, shared) in self.all() {
+            let guard = shared.lock_guard().as_ref().map(|guard| guard.counts()).unwrap_or_default();
+            let mut counters = shared.lock();
+            is_any_elsewhere |= counters.shared.as_ref().is_some_and(|shared| shared.is_elsewhere);
+            let Some((stored, instead_of)) = counters.to_write(own, (&name, guard), is_leaving) else { continue };
+            drop(counters);
+            let value = serde_json::to_value(stored).map_err(|error| StoreError(error.to_string()))?;
+            let record = EvidenceRecord { route, at: clock::now(), value };
+            rows.push(EvidenceReplacement { record, instead_of });
+        }
+        Ok((rows, is_any_elsewhere))
+    }
+
+    /// Counts in the guard of a route what those of other processes have counted.
+    fn count_guards_of_others(&self, route: &RouteId) {
+        let own = self.own_process();
+        let shared = self.counters_of(route);
+        let others = shared.lock().processes.clone();
+        let others = others.iter().filter(|(of, _)| **of != own).map(|(of, share)| (*of, &share.guard));
+        let crosses = shared.lock_guard().as_mut().is_some_and(|guard| guard.count_others(others));
+        if crosses {
+            self.guard_signal.notify_one();
+        }
+    }
+}

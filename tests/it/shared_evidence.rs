@@ -1,0 +1,160 @@
+//! What two processes on one PostgreSQL have compared is one evidence, by which either of them judges.
+
+use http::Method;
+use pointsman::demo::http::Client;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::seed::report_violations;
+use crate::support::test_system::some_order;
+use crate::support::two_processes::TwoProcesses;
+use crate::support::{Pointsman, WAIT_MAX, output_text, until};
+
+const ROUTE: &str = "orders.create";
+const RIGHT: &str = "* 100.0 + 0.5)";
+/// The workflow with this rounds some amounts otherwise than legacy.
+const WRONG: &str = "* 100.0)";
+
+async fn to_shadow(two: &TwoProcesses) {
+    let flip = json!({ "to": "shadow", "reason": "the test compares" });
+    let reply = two.processes[0].api(Method::POST, &format!("/api/v2/routes/{ROUTE}/flip"), flip).await;
+    assert_eq!((reply.status.as_u16(), &reply.json()["not_in_force_in"]), (200, &Value::Null), "{}", reply.json());
+}
+
+/// Sends orders with these numbers to one process.
+async fn order(client: &Client, process: &Pointsman, numbers: std::ops::Range<u64>) {
+    let url = format!("{}/orders", process.url());
+    futures_util::future::join_all(numbers.map(async |number| {
+        let reply = client.json(Method::POST, &url, &[("x-tenant", "tenant")], &some_order(number)).await;
+        assert!(reply.expect("a reply").status.is_success());
+    }))
+    .await;
+}
+
+async fn evidence(process: &Pointsman) -> Value {
+    process.get(&format!("/api/v2/routes/{ROUTE}/evidence")).await["evidence"].clone()
+}
+
+fn count(evidence: &Value, name: &str) -> u64 {
+    evidence[name].as_u64().unwrap_or_default()
+}
+
+/// Waits until each of them has compared, or failed to compare, this many requests in all.
+async fn until_all_have(processes: &[&Pointsman], pairs: u64) {
+    for process in processes {
+        until(&format!("{pairs} pairs in the evidence"), || async {
+            let now = evidence(process).await;
+            assert!(count(&now, "shadow_pairs") <= pairs, "more pairs than requests: {now}");
+            (count(&now, "shadow_pairs") == pairs).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Both count, a third one that starts later has the sum, and a difference that one has found shuts the gate of the
+/// other.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_evidence_of_two_processes_adds_up() {
+    let Some(two) = TwoProcesses::start(&[]).await else { return };
+    let client = Client::new(WAIT_MAX);
+    let [first, second] = &two.processes;
+    to_shadow(&two).await;
+    for round in 0..4 {
+        let from = round * 100;
+        tokio::join!(order(&client, first, from..from + 12), order(&client, second, from + 50..from + 58));
+    }
+    until_all_have(&[first, second], 80).await;
+    let mut wrong = Vec::new();
+    let mut third = two.start_another("third").await;
+    let shown = [evidence(first).await, evidence(second).await, evidence(&third).await];
+    let kinds =
+        |of: &Value| (of["matched"].clone(), of["strata"].clone(), of["effects"].clone(), of["skipped"].clone());
+    if shown.iter().any(|of| kinds(of) != kinds(&shown[0])) || count(&shown[0], "mismatched") > 0 {
+        wrong.push(format!("the processes have other evidence: {shown:?}"));
+    }
+
+    // The files of all say something else: what is counted from now on is counted from zero, by all.
+    two.flags.edit("workflows/create-order.yaml", |text| text.replace(RIGHT, WRONG));
+    for process in [first, second, &third] {
+        until("the new files", || async { (count(&evidence(process).await, "shadow_pairs") == 0).then_some(()) }).await;
+    }
+    order(&client, second, 1_000..1_030).await;
+    until_all_have(&[first, second, &third], 30).await;
+    let different = count(&evidence(second).await, "mismatched");
+    for process in [first, &third] {
+        let flip = json!({ "to": "dark", "reason": "too early" });
+        let reply = process.api(Method::POST, &format!("/api/v2/routes/{ROUTE}/flip"), flip).await;
+        let refused = reply.json().to_string();
+        if reply.status.as_u16() != 409 || !refused.contains(&format!("{different} of 30")) || different == 0 {
+            wrong.push(format!("{different} differ at another process, and the gate says {}: {refused}", reply.status));
+        }
+        let diffs = output_text(&process.cli(&["diffs", ROUTE]).await);
+        if !diffs.contains("$.total") {
+            wrong.push(format!("the differences are not shown: {diffs}"));
+        }
+    }
+    // The change is taken back: the evidence goes on, of all that all have counted.
+    two.flags.edit("workflows/create-order.yaml", |text| text.replace(WRONG, RIGHT));
+    until_all_have(&[first, second, &third], 80).await;
+    order(&client, &third, 2_000..2_010).await;
+    until_all_have(&[first, second, &third], 90).await;
+    third.stop().await;
+    let gaps = evidence(first).await["gaps"].clone();
+    if !gaps.is_null() {
+        wrong.push(format!("a process that ended in order left a gap: {gaps}"));
+    }
+    wrong.extend(two.finish(0).await);
+    let found = "90 pairs at three processes, 30 under other files";
+    report_violations("shared_evidence::the_evidence_of_two_processes_adds_up", None, found, &wrong);
+}
+
+/// A process is killed under load: what it was comparing counts as not compared, the gap is shown, and nothing is
+/// counted twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_leaves_a_gap_and_nothing_more() {
+    let Some(mut two) = TwoProcesses::start(&[]).await else { return };
+    let client = Client::new(WAIT_MAX);
+    to_shadow(&two).await;
+    order(&client, &two.processes[1], 0..20).await;
+    until_all_have(&[&two.processes[0], &two.processes[1]], 20).await;
+    // It is stopped while requests are under way, and killed before their pairs are written.
+    let second = &two.processes[1];
+    let name = format!("process {}", second.pid());
+    let under_way = order(&client, second, 100..140);
+    let stop = async {
+        until("a pair", || async { (count(&evidence(&two.processes[0]).await, "shadow_pairs") > 20).then_some(()) })
+            .await;
+        two.processes[1].signal(Signal::STOP);
+    };
+    tokio::select! {
+        () = under_way => {}
+        () = stop => {}
+    }
+    two.processes[1].kill().await;
+    let mut wrong = Vec::new();
+    let gaps = until("the gap", || async {
+        let gaps = evidence(&two.processes[0]).await["gaps"].clone();
+        gaps.is_array().then_some(gaps)
+    })
+    .await;
+    if gaps.as_array().is_none_or(|gaps| gaps.len() != 1) || !gaps.to_string().contains(&name) {
+        wrong.push(format!("the gaps are {gaps}, and {name} was killed"));
+    }
+    let seen = evidence(&two.processes[0]).await;
+    let (pairs, lost) = (count(&seen, "shadow_pairs"), count(&gaps[0], "requests"));
+    if pairs + lost > 60 || seen["skipped"]["shutting_down"].as_u64().unwrap_or(0) != lost {
+        wrong.push(format!("60 requests, {pairs} pairs and {lost} lost ones: {seen}"));
+    }
+    let text = output_text(&two.processes[0].cli(&["evidence", ROUTE]).await);
+    if !text.contains("missing, because a process ended") || !text.contains(&name) {
+        wrong.push(format!("the gap is not shown:\n{text}"));
+    }
+    // The next process has all of it, and what is counted now comes to it.
+    let restarted = two.start_another("restarted").await;
+    order(&client, &restarted, 200..210).await;
+    until_all_have(&[&two.processes[0], &restarted], pairs + 10).await;
+    two.processes[1] = restarted;
+    wrong.extend(two.finish(0).await);
+    let found = format!("{pairs} pairs and a gap of {lost} requests of 60");
+    report_violations("shared_evidence::a_killed_process_leaves_a_gap_and_nothing_more", None, &found, &wrong);
+}

@@ -243,10 +243,13 @@ impl StartingParts<'_> {
         let uncompared_calls = parts.uncompared_calls.clone();
         parts.evidence.set_process(parts.engine.worker(), parts.membership.name());
         let before_write = {
-            let (evidence, membership) = (parts.evidence.clone(), parts.membership.clone());
+            let (evidence, membership, runs) = (parts.evidence.clone(), parts.membership.clone(), parts.engine.clone());
             move || {
                 uncompared_calls.iter().for_each(|calls| calls.update_evidence());
-                membership.living().iter().for_each(|living| evidence.set_living(living));
+                if let Some(living) = membership.living() {
+                    evidence.set_living(&living);
+                    runs.divide_rates_among(u32::try_from(living.len()).unwrap_or(u32::MAX));
+                }
             }
         };
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY, before_write))];

@@ -55,6 +55,12 @@ impl Engine {
         };
         Ok((started, ended_or_awaits_input))
     }
+    /// So many processes that share the store are running, this one included: each has an equal share of the rates of
+    /// services. To be called whenever that may have changed, and after a reload.
+    pub fn divide_rates_among(&self, processes: u32) {
+        let snapshot = self.core.files.snapshot.load();
+        snapshot.services.values().for_each(|service| service.divide_rate_among(processes));
+    }
     /// The definition of a plan that is in force.
     pub fn plan_source(&self, id: &PlanId) -> Option<Arc<Value>> {
         let snapshot = self.core.files.snapshot.load();

@@ -149,6 +149,11 @@ impl ServiceLimits {
         self.metrics.set_state(BreakerState::Closed);
     }
 
+    /// From now on so many processes send calls to the service, each of which has its share of the rate.
+    pub fn divide_rate_among(&self, processes: u32) {
+        self.rates.iter().for_each(|rates| rates.divide_among(processes));
+    }
+
     /// The URL that recorded requests show.
     pub fn first_url(&self) -> &str {
         self.config.urls.first().map_or("", |url| url)

@@ -12,6 +12,10 @@ use crate::flag::Rate;
 /// The rate limiter of one service.
 #[derive(Clone, Debug)]
 pub(super) struct RateLimiter {
+    rate: Rate,
+    share: u32,
+    /// Among so many processes the rate is divided.
+    processes: u32,
     all: Bucket,
     secondary: Bucket,
     /// How many calls of real runs wait and have taken no token yet.
@@ -22,13 +26,18 @@ impl RateLimiter {
     /// `share`: the percentage that rehearsed and dark runs may use.
     pub fn new(rate: Rate, share: u64) -> Self {
         let share = u32::try_from(share.clamp(1, 100)).unwrap_or(100);
-        let every = nanos(rate.per.as_nanos().div_ceil(u128::from(rate.calls.max(1))));
-        let burst = u32::try_from(rate.burst).unwrap_or(u32::MAX).max(1);
-        let secondary_burst = u32::try_from(u64::from(burst) * u64::from(share) / 100).unwrap_or(burst).max(1);
-        Self {
-            all: Bucket::new(every, burst),
-            secondary: Bucket::new(every.saturating_mul(100) / share, secondary_burst),
-            queued: 0,
+        let [all, secondary] = buckets(rate, share, 1);
+        Self { rate, share, processes: 1, all, secondary, queued: 0 }
+    }
+
+    /// From now on so many processes send calls to the service, this one included: each has an equal share of the rate
+    /// and of the burst (at least one call).
+    pub fn divide_among(&mut self, processes: u32, now: Duration) {
+        let processes = processes.max(1);
+        if self.processes != processes {
+            self.processes = processes;
+            let [all, secondary] = buckets(self.rate, self.share, processes);
+            (self.all, self.secondary) = (self.all.becoming(all, now), self.secondary.becoming(secondary, now));
         }
     }
 
@@ -98,9 +107,25 @@ struct Bucket {
     full_at: Duration,
 }
 
+/// The buckets of all calls, and of those of rehearsed and dark runs.
+fn buckets(rate: Rate, share: u32, processes: u32) -> [Bucket; 2] {
+    let every = nanos(rate.per.as_nanos().div_ceil(u128::from(rate.calls.max(1)))).saturating_mul(processes);
+    let burst = (u32::try_from(rate.burst).unwrap_or(u32::MAX) / processes).max(1);
+    let secondary_burst = u32::try_from(u64::from(burst) * u64::from(share) / 100).unwrap_or(burst).max(1);
+    [Bucket::new(every, burst), Bucket::new(every.saturating_mul(100) / share, secondary_burst)]
+}
+
 impl Bucket {
     fn new(every: Duration, burst: u32) -> Self {
         Self { every, burst, full_at: Duration::ZERO }
+    }
+    /// This bucket with the rate of another one: it holds no more tokens than before.
+    fn becoming(&self, other: Self, now: Duration) -> Self {
+        let since = self.full_at.saturating_sub(now);
+        let missing = since.as_nanos().div_ceil(self.every.as_nanos().max(1));
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        let missing = missing.saturating_add(other.burst.saturating_sub(self.burst));
+        Self { full_at: now.saturating_add(other.every.saturating_mul(missing)), ..other }
     }
     /// The earliest time at which it holds `count` tokens.
     fn time_of(&self, count: u32, now: Duration) -> Duration {
@@ -142,6 +167,33 @@ mod tests {
     }
     fn limiter(calls: u64, burst: u64) -> RateLimiter {
         RateLimiter::new(Rate { calls, per: Duration::from_secs(1), burst }, 20)
+    }
+
+    /// How many calls begin in this time, if each begins as soon as it may.
+    fn begun(limiter: &mut RateLimiter, from: Duration, until: Duration) -> u32 {
+        let mut count = 0;
+        while admit(limiter, from, until).is_ok() {
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn processes_have_equal_shares_of_the_rate_and_of_the_burst() {
+        let mut limiter = limiter(10, 6);
+        limiter.divide_among(2, ms(0));
+        // A burst of 3, then 5 a second.
+        assert_eq!(begun(&mut limiter, ms(0), ms(0)), 3);
+        assert_eq!(begun(&mut limiter, ms(0), ms(2_000)), 10);
+        // The other one ends: its share of the burst comes with time.
+        limiter.divide_among(1, ms(2_000));
+        assert_eq!(begun(&mut limiter, ms(2_000), ms(2_000)), 0);
+        assert_eq!(begun(&mut limiter, ms(2_000), ms(3_000)), 10);
+        // More processes than calls in the burst: one each.
+        limiter.divide_among(100, ms(10_000));
+        assert_eq!(begun(&mut limiter, ms(1_000_000), ms(1_000_000)), 1);
+        limiter.divide_among(0, ms(2_000_000));
+        assert_eq!(begun(&mut limiter, ms(3_000_000), ms(3_000_000)), 6);
     }
 
     /// Queues a call, and takes a token for it at once.

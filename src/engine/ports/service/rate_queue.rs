@@ -34,6 +34,12 @@ impl RateQueue {
         }
     }
 
+    /// From now on so many processes send calls to the service.
+    pub fn divide_among(&self, processes: u32) {
+        let now = self.now();
+        self.limiter().divide_among(processes, now);
+    }
+
     /// Waits until a call of a real run may begin, at most until `wait_until`. A call that need not wait is admitted
     /// also if that has passed. If `step_deadline` has passed when its turn comes, the call takes no token, because it
     /// will not be sent.

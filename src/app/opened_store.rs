@@ -49,8 +49,13 @@ impl OpenedStore {
                     .await
                     .with_context(|| format!("opening the store sqlite:{}", path.display()))?,
             ),
-            StoreUrl::Postgres { url, password } => {
-                Arc::new(PostgresStore::open(url, password.as_ref(), &limits).await.context("opening the store")?)
+            StoreUrl::Postgres { url, direct, password } => {
+                let password = password.as_ref();
+                let opened = match direct {
+                    None => PostgresStore::open(url, password, &limits).await,
+                    Some(direct) => PostgresStore::open_behind_pooler(url, direct, password, &limits).await,
+                };
+                Arc::new(opened.context("opening the store")?)
             }
             StoreUrl::Memory => {
                 tracing::warn!("the store is in memory: flips, runs and pins are lost when the process ends");

@@ -118,7 +118,7 @@ async fn open(url: &str, limits: &Limits) -> anyhow::Result<StoreHandle> {
             let store = SqliteStore::open_for_reading(&path, limits).await;
             Ok(std::sync::Arc::new(store.with_context(|| format!("opening the store sqlite:{}", path.display()))?))
         }
-        StoreUrl::Postgres { url, password } => {
+        StoreUrl::Postgres { url, password, .. } => {
             let store = PostgresStore::open_for_reading(&url, password.as_ref(), limits).await;
             Ok(std::sync::Arc::new(store.context("opening the store")?))
         }

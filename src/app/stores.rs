@@ -28,7 +28,8 @@ pub fn store_check(location: StoreLocation) -> anyhow::Result<StoreReport> {
     runtime()?.block_on(async {
         match store {
             StoreUrl::Sqlite(path) => check_sqlite(&path, retry_window(&limits)).await,
-            StoreUrl::Postgres { url, password } => {
+            StoreUrl::Postgres { url, direct, password } => {
+                let url = direct.unwrap_or(url);
                 let (checked, shown) = PostgresStore::check(&url, password.as_ref(), &limits).await?;
                 Ok(report(checked, shown))
             }

@@ -7,8 +7,8 @@ use super::tree::ParsedFile;
 
 /// Settings of `pointsman.yaml` that may differ between processes that share a store: where each listens and keeps its
 /// own files, how it reaches the store, and where it sends its log and spans.
-const OF_ONE_PROCESS: [&str; 8] =
-    ["listen", "admin", "api", "store", "store_password", "retry_keys_dir", "access_log", "traces"];
+const OF_ONE_PROCESS: [&str; 9] =
+    ["listen", "admin", "api", "store", "store_direct", "store_password", "retry_keys_dir", "access_log", "traces"];
 /// And settings of its section `egress`.
 const OF_ONE_PROCESS_IN_EGRESS: [&str; 1] = ["listen"];
 /// How many hexadecimal digits of the hash are used: enough to tell editions apart, and short enough to be read.

@@ -23,7 +23,7 @@ use super::listeners::{self, ListenDraft};
 use super::referenced_files::ReferencedFiles;
 use super::retention::{self, RetentionDraft};
 use super::secrets::{secret, store_key};
-use super::setup::{Overrides, Settings, Token, TokenScope};
+use super::setup::{Overrides, Settings, StoreUrl, Token, TokenScope};
 use super::store_url::{STORE_FORMS, mask_password, parse_store};
 use super::traces::{self, TracesDraft};
 use crate::flag::file::{GuardDraft, PromoteDraft, RedactDraft, redact_rules};
@@ -55,6 +55,9 @@ pub(crate) struct PointsmanDraft {
     /// them. Default: next to a SQLite store; else `$STATE_DIRECTORY`, or a directory for this user among the temporary
     /// files.
     pub retry_keys_dir: Option<String>,
+    /// The PostgreSQL server itself (`postgres://USER@HOST:PORT/DATABASE`), where `store` is a pooler in transaction
+    /// mode before it: for LISTEN, the writer and leases, which need a session.
+    pub store_direct: Option<String>,
     /// The password of a PostgreSQL store.
     pub store_password: Option<SecretDraft>,
     /// 32 bytes as 64 hex digits or base64; encrypts the credentials of callers in the store.
@@ -234,6 +237,7 @@ pub(crate) fn check(
         }),
     }
     .ok();
+    let store = store.and_then(|store| behind_pooler(store, draft, overrides, site, problems));
     let access_log_site = site.key("access_log");
     let access_log = draft.access_log.as_ref();
     let access_log = access_log.and_then(|draft| access_log::check(draft, dir, &access_log_site, problems));
@@ -313,4 +317,22 @@ fn tokens(
 fn is_identifier(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// The store with the address of its server, if there is one. `--store` may name a store without a pooler.
+fn behind_pooler(
+    store: StoreUrl,
+    draft: &PointsmanDraft,
+    overrides: &Overrides,
+    site: &Site,
+    problems: &mut Problems,
+) -> Option<StoreUrl> {
+    let is_of_files = overrides.store.is_none() || matches!(store, StoreUrl::Postgres { .. });
+    let Some(direct) = draft.store_direct.as_deref().filter(|_| is_of_files) else { return Some(store) };
+    store
+        .behind_pooler(direct)
+        .map_err(|why| {
+            problems.error(&site.key("store_direct"), why);
+        })
+        .ok()
 }

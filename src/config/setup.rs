@@ -189,6 +189,8 @@ pub enum StoreUrl {
     Postgres {
         /// The URL as it was written.
         url: Secret,
+        /// The URL of the server itself, if the other is that of a pooler in transaction mode.
+        direct: Option<Secret>,
         /// A password that is given in addition to the URL.
         password: Option<Secret>,
     },

@@ -40,13 +40,36 @@ pub fn parse_store(text: &str, password: Option<Secret>) -> Result<StoreUrl, Str
         }
         ("postgres" | "postgresql", rest) => {
             check_postgres(rest)?;
-            return Ok(StoreUrl::Postgres { url: Secret::new(text), password });
+            return Ok(StoreUrl::Postgres { url: Secret::new(text), direct: None, password });
         }
         _ => return Err(format!("`{}` is not a store's URL", mask_password(text))),
     };
     match password {
         Some(_) => Err("`store_password` is for PostgreSQL, and this store is not PostgreSQL".into()),
         None => Ok(url),
+    }
+}
+
+impl StoreUrl {
+    /// The store behind a pooler, whose URL this is: `direct` is that of the server itself.
+    ///
+    /// # Errors
+    /// What is wrong with `direct`.
+    pub(super) fn behind_pooler(self, direct: &str) -> Result<Self, String> {
+        let Self::Postgres { url, direct: _, password } = self else {
+            return Err("`store_direct` is for PostgreSQL behind a pooler, and this store is not PostgreSQL".into());
+        };
+        match direct.split_once(':') {
+            Some(("postgres" | "postgresql", rest)) => check_postgres(rest)?,
+            // Not quoted: it may be a password without the rest of a URL.
+            _ => return Err("this is not the URL of a PostgreSQL server, `postgres://USER@HOST:PORT/DATABASE`".into()),
+        }
+        if url.reveal() == direct {
+            return Err("`store_direct` is the URL of `store`: it is the server's, and `store` is the pooler's; \
+                        without a pooler leave it out"
+                .into());
+        }
+        Ok(Self::Postgres { url, direct: Some(Secret::new(direct)), password })
     }
 }
 
@@ -126,6 +149,26 @@ mod tests {
             assert!(!why.contains("s3cret"), "{why}");
         }
         assert!(parse_store("memory", Some(Secret::new("pw"))).is_err());
+    }
+
+    #[test]
+    fn the_address_of_the_server_behind_a_pooler_is_checked() {
+        let of = |store: &str, direct: &str| parse_store(store, None).unwrap().behind_pooler(direct);
+        let (pooler, server) = ("postgres://ada@pooler:6432/flags", "postgres://ada:s3cret@db/flags");
+        let found = of(pooler, server).unwrap();
+        let StoreUrl::Postgres { url, direct: Some(direct), .. } = found else { panic!("{found:?}") };
+        assert_eq!((url.reveal(), direct.reveal()), (pooler, server));
+        for (store, direct, says) in [
+            (pooler, pooler, "is the URL of `store`"),
+            (pooler, "sqlite:pointsman.db", "not the URL of a PostgreSQL server"),
+            (pooler, "ada:s3cret@db", "not the URL of a PostgreSQL server"),
+            (pooler, "postgres://ada:s3cret@db:x/flags", "not a port"),
+            ("memory", server, "this store is not PostgreSQL"),
+        ] {
+            let why = of(store, direct).unwrap_err();
+            assert!(why.contains(says), "{direct}: {why}");
+            assert!(!why.contains("s3cret"), "{why}");
+        }
     }
 
     #[test]

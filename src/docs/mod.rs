@@ -50,6 +50,7 @@ pub const TOPICS: &[Topic] = &[
     Topic { name: "traces", source: include_str!("traces.md") },
     Topic { name: "production", source: include_str!("production.md") },
     Topic { name: "deploy", source: include_str!("deploy.md") },
+    Topic { name: "scale", source: include_str!("scale.md") },
     Topic { name: "limits", source: include_str!("limits.md") },
     Topic { name: "commands", source: include_str!("commands.md") },
     Topic { name: "versions", source: include_str!("versions.md") },

@@ -225,6 +225,7 @@ fn cases() -> Vec<(&'static str, Set)> {
             "a store's password without its store",
             edit(MAIN_PATH, "store: memory", "store: memory\nstore_password: { file: good.key }").put("good.key", "pw"),
         ),
+        ("a pooler, and no server", edit(MAIN_PATH, "store: memory", "store: postgres://p/f\nstore_direct: mysql://x")),
     ]
 }
 

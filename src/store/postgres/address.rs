@@ -32,16 +32,17 @@ pub(super) struct Address {
     pub(super) statement: Duration,
     /// How long a process counts as alive without a heartbeat.
     pub(super) lease: Duration,
-    session_settings: String,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Address {
     /// Parses `postgres://…`. `password` replaces one in the URL.
     pub(super) fn new(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
         // The error does not quote the URL, which may contain a password.
-        let mut options = PgConnectOptions::from_str(url.reveal())
-            .map_err(|error| StoreError(format!("the store's address cannot be used: {error}")))?
-            .disable_statement_logging();
+        let options = PgConnectOptions::from_str(url.reveal())
+            .map_err(|error| StoreError(format!("the store's address cannot be used: {error}")))?;
+        // A pooler may refuse a parameter that it does not know, and numbers are never read as text.
+        let mut options = options.disable_statement_logging().extra_float_digits(None);
         if let Some(password) = password {
             options = options.password(password.reveal());
         }
@@ -54,25 +55,38 @@ impl Address {
         };
         let database = options.get_database().unwrap_or(options.get_username());
         let shown = format!("postgres://{}@{server}/{database}", options.get_username());
-        let session_settings = format!(
-            "SET search_path = {SCHEMA}; SET statement_timeout = {}; SET lock_timeout = {}; \
-             SET idle_in_transaction_session_timeout = {}; SET client_min_messages = warning",
-            limits.store_statement_ms, limits.store_lock_ms, limits.store_statement_ms
-        );
+        let settings = vec![
+            ("search_path", SCHEMA.to_owned()),
+            ("statement_timeout", limits.store_statement_ms.to_string()),
+            ("lock_timeout", limits.store_lock_ms.to_string()),
+            ("idle_in_transaction_session_timeout", limits.store_statement_ms.to_string()),
+            ("client_min_messages", "warning".to_owned()),
+        ];
         let (connect, statement) = (Limits::ms(limits.store_connect_ms), Limits::ms(limits.store_statement_ms));
         let lease = Limits::ms(limits.lease_ms);
-        Ok(Self { options, shown, connect, statement: statement + STATEMENT_GRACE, lease, session_settings })
+        Ok(Self { options, shown, connect, statement: statement + STATEMENT_GRACE, lease, settings })
     }
 
     /// The same address, for sessions in which the server refuses to write.
     pub(super) fn read_only(&self) -> Self {
-        let session_settings = format!("{}; SET default_transaction_read_only = on", self.session_settings);
-        Self { session_settings, ..self.clone() }
+        let mut settings = self.settings.clone();
+        settings.push(("default_transaction_read_only", "on".to_owned()));
+        Self { settings, ..self.clone() }
     }
 
     /// The statements that configure a new connection.
-    pub(super) fn session_settings(&self) -> SqlStr {
-        AssertSqlSafe(self.session_settings.clone()).into_sql_str()
+    fn session_settings(&self) -> SqlStr {
+        AssertSqlSafe(self.set("SET")).into_sql_str()
+    }
+
+    /// The statements that begin a transaction with these settings, in a session that does not keep them.
+    pub(super) fn begin(&self) -> SqlStr {
+        AssertSqlSafe(format!("BEGIN; {}", self.set("SET LOCAL"))).into_sql_str()
+    }
+
+    fn set(&self, command: &str) -> String {
+        let settings = self.settings.iter().map(|(name, value)| format!("{command} {name} = {value}"));
+        settings.collect::<Vec<_>>().join("; ")
     }
 
     /// Opens and configures a connection.
@@ -86,12 +100,26 @@ impl Address {
         timeout(self.connect, opened).await.unwrap_or_else(timed_out)
     }
 
+    /// Opens a connection whose session keeps no settings.
+    pub(super) async fn connect_without_settings(&self) -> Result<PgConnection, sqlx::Error> {
+        let timed_out = |_| Err(timed_out("the database did not accept the connection", self.connect));
+        timeout(self.connect, PgConnection::connect_with(&self.options)).await.unwrap_or_else(timed_out)
+    }
+
     /// Like [`Address::connect`], but tries again while the server may be starting, until the connect timeout has
     /// passed.
     pub(super) async fn connect_at_start(&self) -> Result<PgConnection, sqlx::Error> {
+        self.retry_at_start(|| self.connect()).await
+    }
+
+    /// Repeats an attempt to connect while the server may be starting, until the connect timeout has passed.
+    pub(super) async fn retry_at_start<F>(&self, connect: impl Fn() -> F) -> Result<PgConnection, sqlx::Error>
+    where
+        F: Future<Output = Result<PgConnection, sqlx::Error>>,
+    {
         let deadline = Instant::now() + self.connect;
         loop {
-            match self.connect().await {
+            match connect().await {
                 Err(error) if may_recover(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }

@@ -19,10 +19,13 @@ mod checked_rows;
 mod columns;
 mod commit;
 mod coordination;
+mod first_tries;
 mod instances;
 mod notifier;
 mod open;
+mod opening;
 mod pool;
+mod pooler;
 mod processes;
 mod read;
 mod record_log;
@@ -50,31 +53,29 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::acquire::WriterRequest;
-use self::address::Address;
-use self::commit::Committer;
+use self::first_tries::FirstTries;
 use self::notifier::Notifier;
 use self::pool::Pool;
-use self::session::Session;
-use self::writer::{Writer, WriterQueues};
-use super::codec::INLINE_BYTES_MIN;
+use self::writer::WriterQueues;
 use super::commit_age::{CommitAge, stall_text};
 use super::encoded::EncodedAppend;
 use super::unpurgeable::Unpurgeable;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, PinCount, PinRecord, PlacedPin,
-    Priority, PutFlips, RunFilter, SampleRecord, SharedEvidence, Store, StoreChecked, StoreError, StoreIdentity,
-    StoreTime, StoredEvent, StoredFirstTry,
+    Priority, PutFlips, RunFilter, SampleRecord, SharedEvidence, Store, StoreError, StoreIdentity, StoreTime,
+    StoredEvent, StoredFirstTry,
 };
 use crate::flag::{Arm, PinKey, RetryKey};
-use crate::limits::Limits;
 use crate::names::{PlanId, RouteId, RunId, Seq};
-use crate::secret::Secret;
 use crate::workflow::{RunStatus, RunSummary};
 
 /// A store in a PostgreSQL database, which other processes may use at the same time.
 pub struct PostgresStore {
     queues: WriterQueues,
-    pool: Pool,
+    pool: Arc<Pool>,
+    first_tries: Arc<FirstTries>,
+    /// The connection for leases: a busy pool delays none.
+    leases: Pool,
     notifier: Notifier,
     healthy: Arc<AtomicBool>,
     /// The last error, to show to people.
@@ -93,93 +94,6 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Opens a database by its URL, creates or upgrades its tables, and starts its writer on the current runtime.
-    /// Registers metrics, so the recorder must be installed before.
-    ///
-    /// # Errors
-    /// The database cannot be reached, refuses the login, is too old, is a standby or read-only, belongs to another
-    /// program, was written by a newer version, or has tables that older processes still use. The text says which and
-    /// what to do, and contains no password.
-    pub async fn open(url: &Secret, password: Option<&Secret>, limits: &Limits) -> Result<Self, StoreError> {
-        let address = Address::new(url, password, limits)?;
-        let opened = open::open(&address).await?;
-        let (store, writer) = Self::assemble(address.clone(), opened, limits);
-        tokio::spawn(writer.run());
-        tokio::spawn(store.notifier.clone().listen(address, store.stop_listening.clone()));
-        Ok(store)
-    }
-
-    /// Opens an existing database for reading: nothing in it is changed, and writes are refused.
-    ///
-    /// # Errors
-    /// The database cannot be reached or refuses the login; the tables do not exist or have another version; or this
-    /// binary cannot read the events in them.
-    pub async fn open_for_reading(
-        url: &Secret,
-        password: Option<&Secret>,
-        limits: &Limits,
-    ) -> Result<Self, StoreError> {
-        let address = Address::new(url, password, limits)?.read_only();
-        let opened = open::open_for_reading(&address).await?;
-        // Without the writer its queues are closed, so that every append is refused.
-        let (store, _) = Self::assemble(address, opened, limits);
-        store.healthy.store(false, Ordering::Release);
-        Ok(store)
-    }
-
-    /// The store and its writer, neither of which has used the database yet.
-    fn assemble(address: Address, opened: open::Opened, limits: &Limits) -> (Self, Writer) {
-        let open::Opened { secret, default_retention, is_new, identity } = opened;
-        let retry_window_ns = retry_window_ns(limits);
-        let healthy = Arc::new(AtomicBool::new(true));
-        let notifier = Notifier::new();
-        let committer = Committer::new(Session::new(address.clone()), notifier.clone(), retry_window_ns);
-        let write_failure = committer.write_failure.clone();
-        let commit_age = Arc::new(CommitAge::new(limits));
-        let (writer, queues) = Writer::new(committer, healthy.clone(), commit_age.clone(), limits);
-        let inline_bytes_max = usize::try_from(limits.payload_inline_bytes_max).unwrap_or(usize::MAX);
-        let store = Self {
-            queues,
-            pool: Pool::new(address, limits),
-            notifier,
-            healthy,
-            write_failure,
-            commit_age,
-            secret,
-            default_retention,
-            is_new,
-            identity,
-            retry_window_ns,
-            queue_max: limits.append_queue_max,
-            inline_bytes_max: inline_bytes_max.max(INLINE_BYTES_MIN),
-            duration: metrics::histogram!("pointsman_append_duration_seconds"),
-            unpurgeable: Unpurgeable::default(),
-            stop_listening: CancellationToken::new(),
-        };
-        (store, writer)
-    }
-
-    /// Checks a whole database and changes nothing; other processes may be using it. A claim of a retry key that is
-    /// older than the retry window is no finding if its run is missing, because that run may have been purged. Also
-    /// returns the database's address without a password.
-    ///
-    /// # Errors
-    /// The database cannot be reached, or this binary cannot read its tables. Inconsistencies are findings, not errors.
-    pub async fn check(
-        url: &Secret,
-        password: Option<&Secret>,
-        limits: &Limits,
-    ) -> Result<(StoreChecked, String), StoreError> {
-        let address = Address::new(url, password, limits)?;
-        Ok((check::check(&address, retry_window_ns(limits)).await?, address.shown))
-    }
-
-    /// Creates the tables of an older version.
-    #[cfg(test)]
-    pub(super) async fn create_older_tables(url: &Secret, version: i64) {
-        open::create_older_tables(&Address::new(url, None, &Limits::default()).unwrap(), version).await.unwrap();
-    }
-
     fn enqueue(&self, append: Arc<Append>) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
         let (reply, replied) = oneshot::channel();
         let queue = match append.priority {
@@ -194,10 +108,6 @@ impl PostgresStore {
         })?;
         Ok(replied)
     }
-}
-
-fn retry_window_ns(limits: &Limits) -> i64 {
-    i64::try_from(limits.retry_window_s.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX)
 }
 
 impl Drop for PostgresStore {
@@ -277,7 +187,7 @@ impl Store for PostgresStore {
     }
 
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<StoredFirstTry>, StoreError>> {
-        read::first_try(&self.pool, key, self.retry_window_ns).boxed()
+        self.first_tries.clone().read(key).boxed()
     }
 
     fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, StoreError>> {
@@ -392,7 +302,7 @@ impl Store for PostgresStore {
                 let _ = closed.await;
             }
             self.stop_listening.cancel();
-            self.pool.close().await;
+            tokio::join!(self.pool.close(), self.leases.close());
         }
         .boxed()
     }

@@ -8,6 +8,7 @@ use sqlx::{Connection, Executor, Row, SqlSafeStr};
 
 use super::address::{Address, SCHEMA};
 use super::columns::run_id;
+use super::pooler::refuse_transaction_mode;
 use super::upgrade::{self, NEWEST, newer_tables};
 use crate::store::check::newer_events_problem;
 use crate::store::{NEW_STORE_RETENTION, StoreError, StoreIdentity};
@@ -32,6 +33,7 @@ pub(super) async fn open(address: &Address) -> Result<Opened, StoreError> {
         .connect_at_start()
         .await
         .map_err(|error| StoreError(format!("cannot connect to {}: {error}", address.shown)))?;
+    refuse_transaction_mode(&mut conn, address).await?;
     check_server(&mut conn, address).await?;
     create_schema(&mut conn, address).await?;
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", address.shown));
@@ -126,6 +128,7 @@ pub(super) async fn open_read_only(address: &Address) -> Result<PgConnection, St
     let shown = &address.shown;
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {shown}: {error}"));
     let mut conn = address.read_only().connect_at_start().await.map_err(failed)?;
+    refuse_transaction_mode(&mut conn, address).await?;
     match upgrade::version(&mut conn).await.map_err(failed)? {
         0 => Err(StoreError(format!("there is no store of pointsman in {shown}"))),
         NEWEST => Ok(conn),

@@ -1,33 +1,73 @@
 //! The pool for reads and idempotent writes. Each is one statement.
 //!
 //! Always true: every wait is bounded; a lost connection is not used again, and its statement is repeated on another
-//! one until it is answered or the statement timeout has passed; attempts to connect back off.
+//! one until it is answered or the statement timeout has passed; attempts to connect back off. On connections to the
+//! server a statement is one round trip, once it is prepared. Behind a pooler in transaction mode a session keeps
+//! neither settings nor prepared statements, so a statement is a transaction of four round trips: begin with the
+//! settings, prepare, execute, commit.
+//!
+//! When a caller stops waiting, the connection stays in use until its statement has ended on the server, so that the
+//! server never executes more statements than the pool has connections.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::query::Query;
-use sqlx::{Executor, Postgres};
-use tokio::time::Instant;
+use sqlx::{Connection, Postgres, SqlStr};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address::Address;
-use super::write_error::{is_lost, may_recover};
+use super::write_error::{is_lost, is_of_pooler, may_recover};
 use crate::limits::Limits;
 use crate::store::StoreError;
 
 /// The pauses between attempts to connect.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// A connection that was not used for this long is closed.
+const UNUSED_MAX: Duration = Duration::from_secs(600);
+/// A connection is closed at this age, which frees what its server process has gathered in memory.
+const AGE_MAX: Duration = Duration::from_secs(1_800);
 
 pub(super) fn no_answer(error: sqlx::Error) -> StoreError {
-    StoreError(format!("the store did not answer: {error}"))
+    let hint = match is_of_pooler(&error) {
+        true => " (behind a pooler in transaction mode, name the server itself as `store_direct`)",
+        false => "",
+    };
+    StoreError(format!("the store did not answer: {error}{hint}"))
 }
 
 /// The pool of connections.
 pub(super) struct Pool {
-    pool: PgPool,
     address: Address,
+    /// Behind a pooler in transaction mode: the statements that begin a transaction.
+    begin: Option<SqlStr>,
+    connections: Arc<Connections>,
+}
+
+/// The open connections.
+struct Connections {
+    /// One for each connection that may be in use.
+    permits: Arc<Semaphore>,
+    max: u32,
+    /// Those that are not in use; the one that was used last is at the end.
+    unused: Mutex<Vec<PooledConnection>>,
+}
+
+struct PooledConnection {
+    connection: PgConnection,
+    opened: Instant,
+    used: Instant,
+}
+
+/// A connection in use. Dropping it while its statement is under way waits in the background for the statement's end.
+struct Lease {
+    connections: Arc<Connections>,
+    permit: Option<OwnedSemaphorePermit>,
+    pooled: Option<PooledConnection>,
+    statement: Duration,
 }
 
 /// A statement with bound values.
@@ -36,18 +76,20 @@ pub(super) type BoundQuery<'q> = Query<'q, Postgres, PgArguments>;
 impl Pool {
     /// A pool that opens its first connection when the first statement is executed.
     pub(super) fn new(address: Address, limits: &Limits) -> Self {
-        let session_settings = address.session_settings();
-        let pool = PgPoolOptions::new()
-            .max_connections(u32::try_from(limits.store_connections_max).unwrap_or(u32::MAX))
-            .acquire_timeout(address.connect)
-            // Repeating a statement on a lost connection costs less than a ping before every statement.
-            .test_before_acquire(false)
-            .after_connect(move |conn, _| {
-                let session_settings = session_settings.clone();
-                Box::pin(async move { conn.execute(session_settings).await.map(|_| ()) })
-            })
-            .connect_lazy_with(address.options.clone());
-        Self { pool, address }
+        Self::with_connections(address, u32::try_from(limits.store_connections_max).unwrap_or(u32::MAX))
+    }
+
+    /// Like [`Pool::new`], at the address of a pooler in transaction mode.
+    pub(super) fn behind_pooler(address: Address, limits: &Limits) -> Self {
+        let begin = Some(address.begin());
+        Self { begin, ..Self::new(address, limits) }
+    }
+
+    /// A pool of at most so many connections.
+    pub(super) fn with_connections(address: Address, max: u32) -> Self {
+        let max = max.clamp(1, u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
+        let permits = Arc::new(Semaphore::new(max as usize));
+        Self { address, begin: None, connections: Arc::new(Connections { permits, max, unused: Mutex::default() }) }
     }
 
     /// Executes a statement. `make` builds it for each attempt.
@@ -61,45 +103,133 @@ impl Pool {
         make: impl Fn() -> BoundQuery<'q> + Send,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
         let deadline = Instant::now() + self.address.statement;
-        let mut pause = PAUSE_MIN;
         loop {
-            let (error, connected) = match self.pool.acquire().await {
-                Ok(conn) => match self.query_on(conn, make()).await {
-                    Ok(rows) => return Ok(rows),
-                    Err(error) => (error, true),
-                },
-                Err(error) => (error, false),
+            let (mut lease, pooled) = self.acquire().await?;
+            let connection = &mut lease.pooled.insert(pooled).connection;
+            let error = match self.query_on(connection, make()).await {
+                Ok(rows) => {
+                    lease.release();
+                    return Ok(rows);
+                }
+                Err(error) => error,
             };
-            let is_final = matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed);
-            if is_final || !(is_lost(&error) || may_recover(&error)) || Instant::now() >= deadline {
-                return Err(error);
+            match is_lost(&error) {
+                // Dropped without closing it cleanly, which may hang.
+                true => lease.pooled = None,
+                false => lease.release(),
             }
-            // After a lost connection the next one is tried at once; after a failed attempt to connect there is a
-            // pause.
-            if !connected {
-                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+            if !(is_lost(&error) || may_recover(&error)) || Instant::now() >= deadline {
+                return Err(error);
             }
         }
     }
 
-    async fn query_on(
-        &self,
-        mut conn: PoolConnection<Postgres>,
-        query: BoundQuery<'_>,
-    ) -> Result<Vec<PgRow>, sqlx::Error> {
-        let done = self.address.within(query.fetch_all(&mut *conn)).await;
-        if let Err(error) = &done
-            && is_lost(error)
-        {
-            // Removed from the pool and dropped. Closing it cleanly may hang.
-            drop(conn.detach());
+    /// A connection, within the connect timeout.
+    async fn acquire(&self) -> Result<(Lease, PooledConnection), sqlx::Error> {
+        let deadline = Instant::now() + self.address.connect;
+        let permit = timeout_at(deadline, self.connections.permits.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        let connections = self.connections.clone();
+        let lease = Lease { connections, permit: Some(permit), pooled: None, statement: self.address.statement };
+        let unused = self.connections.unused().pop().filter(PooledConnection::is_fresh);
+        if let Some(pooled) = unused {
+            return Ok((lease, pooled));
         }
-        done
+        let mut pause = PAUSE_MIN;
+        loop {
+            let error = match timeout_at(deadline, self.connect()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+                Ok(connection) => {
+                    let now = Instant::now();
+                    return Ok((lease, PooledConnection { connection, opened: now, used: now }));
+                }
+                Err(error) => error,
+            };
+            let wait = pause.mul_f64(0.5 + fastrand::f64());
+            if !may_recover(&error) || Instant::now() + wait >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        match self.begin {
+            None => self.address.connect().await,
+            Some(_) => self.address.connect_without_settings().await,
+        }
+    }
+
+    async fn query_on(&self, connection: &mut PgConnection, query: BoundQuery<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
+        let Some(begin) = &self.begin else { return self.address.within(query.fetch_all(connection)).await };
+        let executed = async {
+            let mut transaction = connection.begin_with(begin.clone()).await?;
+            // Without a name, and in the transaction, which has the server's session for itself until it ends: no other
+            // client's statement can take the place of this one there.
+            match query.persistent(false).fetch_all(&mut *transaction).await {
+                Ok(rows) => transaction.commit().await.map(|()| rows),
+                Err(error) if is_lost(&error) => Err(error),
+                Err(error) => transaction.rollback().await.and(Err(error)),
+            }
+        };
+        self.address.within(executed).await
     }
 
     pub(super) async fn close(&self) {
+        let Connections { permits, max, .. } = &*self.connections;
         // Statements in progress have a bound of their own.
-        let _ = tokio::time::timeout(self.address.statement, self.pool.close()).await;
+        let _ = timeout(self.address.statement, permits.acquire_many(*max)).await;
+        permits.close();
+        let unused = std::mem::take(&mut *self.connections.unused());
+        let closing = futures_util::future::join_all(unused.into_iter().map(|pooled| pooled.connection.close()));
+        let _ = timeout(self.address.statement, closing).await;
+    }
+}
+
+impl PooledConnection {
+    fn is_fresh(&self) -> bool {
+        self.opened.elapsed() < AGE_MAX && self.used.elapsed() < UNUSED_MAX
+    }
+}
+
+impl Connections {
+    fn unused(&self) -> MutexGuard<'_, Vec<PooledConnection>> {
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put_back(&self, pooled: PooledConnection) {
+        if self.permits.is_closed() {
+            return;
+        }
+        let mut unused = self.unused();
+        // The first was not used for the longest time.
+        if unused.first().is_some_and(|first| !first.is_fresh()) {
+            unused.remove(0);
+        }
+        unused.push(PooledConnection { used: Instant::now(), ..pooled });
+    }
+}
+
+impl Lease {
+    /// Makes the connection available to others. Its statement has ended.
+    fn release(mut self) {
+        if let Some(pooled) = self.pooled.take() {
+            self.connections.put_back(pooled);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let (Some(mut pooled), permit) = (self.pooled.take(), self.permit.take()) else { return };
+        let (connections, statement) = (self.connections.clone(), self.statement);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            // Reads what is left of the statement's reply, and rolls back a transaction.
+            if let Ok(Ok(())) = timeout(statement, pooled.connection.ping()).await {
+                connections.put_back(pooled);
+            }
+            drop(permit);
+        });
     }
 }

@@ -19,7 +19,6 @@ use crate::store::summary::{add_readable, decode_summary};
 use crate::store::unpurgeable::UNREADABLE_EXAMINED_MAX;
 use crate::store::{
     PinAdoption, PinCount, PinRecord, PlacedPin, RunFilter, RunSnapshot, SampleRecord, StoreError, StoredEvent,
-    StoredFirstTry,
 };
 use crate::workflow::{RunStatus, RunSummary};
 
@@ -242,18 +241,6 @@ pub(super) async fn pin_counts(pool: &Pool) -> Result<Vec<PinCount>> {
     let mut counts = found.iter().map(count).collect::<Result<Vec<PinCount>>>()?;
     counts.sort();
     Ok(counts)
-}
-
-pub(super) async fn first_try(pool: &Pool, key: RetryKey, retry_window_ns: i64) -> Result<Option<StoredFirstTry>> {
-    const TEXT: &str = concat!(
-        "SELECT arm, run_id, request, at FROM retry_keys WHERE key = $1 AND ",
-        is_bound!("retry_keys", "(now_ns() - $2)")
-    );
-    let found = pool.query(|| sqlx::query(TEXT).bind(key.0.as_slice()).bind(retry_window_ns)).await?;
-    let Some(row) = found.first() else { return Ok(None) };
-    let run = column::<Option<&[u8]>>(row, 1)?.map(run_id).transpose()?;
-    let request = column::<Option<&[u8]>>(row, 2)?.and_then(|bytes| bytes.try_into().ok());
-    Ok(Some(StoredFirstTry { arm: arm(column(row, 0)?)?, run, request, at: time(column(row, 3)?)? }))
 }
 
 pub(super) async fn engine_took_any(

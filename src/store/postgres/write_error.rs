@@ -48,6 +48,12 @@ pub(super) fn is_damage(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| code == "XX001" || code == "XX002")
 }
 
+/// Whether an error says that a prepared statement was lost, or is another client's: behind a pooler in transaction
+/// mode a connection is not one session of the server.
+pub(super) fn is_of_pooler(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code == "26000" || code == "42P05")
+}
+
 /// The error for a wait that exceeded its bound.
 pub(super) fn timed_out(what: &str, waited: Duration) -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("{what} for {} ms", waited.as_millis())))

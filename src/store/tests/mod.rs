@@ -20,6 +20,7 @@ mod open_creators;
 mod ownership;
 mod pending_runs;
 mod pin_collisions;
+mod pool;
 mod postgres;
 mod power;
 mod process_kill;

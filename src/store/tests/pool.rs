@@ -1,0 +1,39 @@
+//! The pool of connections to PostgreSQL.
+
+use std::time::Duration;
+
+use super::cluster::shared;
+use super::*;
+
+/// The server executes what callers asked for who have stopped waiting. Their connections are in use until it is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_nobody_waits_for_do_not_add_up() {
+    if !StoreKind::Postgres.is_installed() {
+        return;
+    }
+    let database = Arc::new(shared().unwrap().database());
+    let limits = Limits { store_connections_max: 2, store_lock_ms: 30_000, ..Limits::default() };
+    let store: StoreHandle = Arc::new(PostgresStore::open(&Secret::new(database.url()), None, &limits).await.unwrap());
+    let read = || store.pin(pin("1", Arm::Engine).key);
+    read().await.unwrap();
+    let of_lock = database.clone();
+    let locked = tokio::task::spawn_blocking(move || {
+        of_lock.query("BEGIN; LOCK TABLE pointsman.pins IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(2); ROLLBACK")
+    });
+    let count = |what: &str| {
+        let text = format!("SELECT count(*) FROM {what}");
+        tokio::task::block_in_place(|| database.query(&text)).trim().parse::<u64>().unwrap()
+    };
+    let granted = "pg_locks WHERE relation = 'pointsman.pins'::regclass AND mode = 'AccessExclusiveLock' AND granted";
+    while count(granted) == 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..10 {
+        assert!(tokio::time::timeout(Duration::from_millis(20), read()).await.is_err());
+    }
+    let waiting = count("pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'");
+    assert!((1..=2).contains(&waiting), "{waiting} statements wait");
+    locked.await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), read()).await.unwrap().unwrap();
+    store.close().await;
+}

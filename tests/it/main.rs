@@ -82,6 +82,7 @@ mod restored_backups;
 mod retry_key_files;
 mod rotated_token_keys;
 mod rotation_and_drain;
+mod round_trips;
 mod schema;
 mod second_runs;
 mod service_addresses;

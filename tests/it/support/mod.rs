@@ -10,6 +10,8 @@ pub mod certificates;
 pub mod checker;
 pub mod collector;
 pub mod continuous_load;
+pub mod counting_proxy;
+pub mod documented;
 pub mod echo_origins;
 pub mod faketime;
 pub mod faulty_link;

@@ -1,0 +1,198 @@
+//! How many round trips to PostgreSQL requests, runs and an idle process take, counted on the wire by a proxy between
+//! the process and the database. The figures of `src/docs/scale.md` are these.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use http::Method;
+use pointsman::demo::Latency;
+use serde_json::{Value, json};
+use tokio::task::block_in_place;
+
+use crate::support::counting_proxy::{CountingProxy, PING, PREPARE, RoundTrips};
+use crate::support::documented;
+use crate::support::postgres_server::Cluster;
+use crate::support::seed::report_violations;
+use crate::support::test_system::{FAMILY, TestSystem, some_order};
+use crate::support::until;
+
+/// Requests or runs per figure.
+const REPEATED: u64 = 40;
+/// How long the idle process is watched.
+const IDLE: Duration = Duration::from_secs(20);
+/// The figures, each with how far a count may be from it: what follows behind a request is written in batches, and so is
+/// what processes tell each other and count once a second.
+const TOLERANCES: &[(&str, f64)] = &[
+    ("run of 10 charges", 0.6),
+    ("run of 10 reads", 0.6),
+    ("keyed request in off", 1.0),
+    ("keyed request in dark", 1.6),
+    ("keyed request in live", 1.1),
+    ("follow-up in live", 1.1),
+    ("idle process, per second", 1.5),
+];
+/// The limits: no sweep falls into a count of requests.
+const LIMITS: &str = "limits: { sweep_ms: 600000 }\n";
+
+/// A step with a shared effect, and one that reads.
+const CHARGE: &str = "    call: POST ${services.bank}/charges\n    headers: { x-caused-by: \"engine:${run.id}\" }\n    \
+                      body: { amount: 1 }\n";
+const READ: &str =
+    "    call: POST ${services.prices}/quotes\n    effect: read\n    body: { items: [{ sku: tea, qty: 1 }] }\n";
+
+/// A system whose store is behind a counting proxy.
+struct CountedSystem {
+    cluster: Cluster,
+    proxy: CountingProxy,
+    system: TestSystem,
+    /// The statements that an idle process sends too: not counted for requests.
+    background: BTreeSet<String>,
+}
+
+/// One figure: round trips in all, how many requests or runs they are for, and what they were.
+struct Figure {
+    what: &'static str,
+    each: f64,
+    trips: RoundTrips,
+}
+
+impl CountedSystem {
+    async fn start() -> Option<Self> {
+        let Some(cluster) = block_in_place(Cluster::start) else {
+            eprintln!("not tried: PostgreSQL is not installed");
+            return None;
+        };
+        let proxy = CountingProxy::to(cluster.address()).await;
+        let url = cluster.url().replace(&cluster.address().to_string(), &proxy.address().to_string());
+        let system = TestSystem::on(Some(url + "?sslmode=disable"), Latency::instant(), |flags| {
+            flags.edit("pointsman.yaml", |text| text + LIMITS);
+            flags.write("workflows/ten-charges.yaml", &ten_steps("ten-charges", CHARGE));
+            flags.write("workflows/ten-reads.yaml", &ten_steps("ten-reads", READ));
+        })
+        .await;
+        Some(Self { cluster, proxy, system, background: BTreeSet::new() })
+    }
+
+    /// What an idle process sends, per second.
+    async fn idle(&mut self) -> Figure {
+        let before = self.proxy.counted();
+        tokio::time::sleep(IDLE).await;
+        let trips = self.proxy.since(&before);
+        self.background = trips.keys().cloned().collect();
+        Figure { what: "idle process, per second", each: total(&trips) / IDLE.as_secs_f64(), trips }
+    }
+
+    /// Does something repeatedly, until `done` counts it in the database; returns what each took.
+    async fn each(&self, what: &'static str, done: &str, act: impl AsyncFn(u64)) -> Figure {
+        let count = || -> u64 {
+            let count = block_in_place(|| self.cluster.query(done)).expect("it answers");
+            count.trim().parse().expect("a number")
+        };
+        let before = count();
+        let earlier = self.proxy.counted();
+        for number in 0..REPEATED {
+            act(number).await;
+        }
+        until(what, || async { (count() >= before + REPEATED).then_some(()) }).await;
+        let mut trips = self.proxy.since(&earlier);
+        trips.retain(|label, _| !self.background.contains(label) && !label.starts_with(PREPARE));
+        Figure { what, each: total(&trips) / REPEATED as f64, trips }
+    }
+
+    async fn order(&self, key: &str) -> Value {
+        let headers = [("idempotency-key", key)];
+        let reply = self.system.send_with(Method::POST, "/orders", &headers, &some_order(2)).await.expect("an answer");
+        assert!(reply.status.is_success(), "{}: {}", reply.status, reply.json());
+        reply.json()
+    }
+
+    async fn climb(&self, to: &str) {
+        for route in FAMILY {
+            self.system.flip(route, to, &["--force", "--reason", "the test climbs"]).await.expect("it climbs");
+        }
+    }
+}
+
+/// A workflow of ten steps, one after the other.
+fn ten_steps(name: &str, call: &str) -> String {
+    let step = |number: u32| {
+        let needs = if number == 1 { String::new() } else { format!("    needs: [s{}]\n", number - 1) };
+        format!("  s{number}:\n{needs}{call}")
+    };
+    let steps: String = (1..=10).map(step).collect();
+    format!("workflow: {name}\nsteps:\n{steps}respond: {{ status: 200, body: {{ done: true }} }}\n")
+}
+
+fn total(trips: &RoundTrips) -> f64 {
+    trips.values().sum::<u64>() as f64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_round_trips_of_runs_requests_and_an_idle_process_are_bounded() {
+    let Some(mut of_test) = CountedSystem::start().await else { return };
+    let mut figures = vec![of_test.idle().await];
+    let counted = &of_test;
+    let run = async |workflow: &str| {
+        let body = json!({ "workflow": workflow, "input": {}, "stream": false });
+        let reply = counted.system.pointsman.api(Method::POST, "/api/v2/orchestrate/run", body).await;
+        let reply = reply.json();
+        assert_eq!(reply["data"]["status"], "completed", "{reply}");
+    };
+    let ended = "SELECT count(*) FROM pointsman.runs WHERE ended";
+    for (what, workflow) in [("run of 10 charges", "ten-charges"), ("run of 10 reads", "ten-reads")] {
+        run(workflow).await;
+        figures.push(counted.each(what, ended, async |_| run(workflow).await).await);
+    }
+    let keys = "SELECT count(*) FROM pointsman.retry_keys";
+    for (what, state) in
+        [("keyed request in off", "off"), ("keyed request in dark", "dark"), ("keyed request in live", "live")]
+    {
+        if state != "off" {
+            for rung in ["shadow", "dark", "live"] {
+                counted.climb(rung).await;
+                if rung == state {
+                    break;
+                }
+            }
+        }
+        counted.order(&format!("{state}-first")).await;
+        counted.system.wait_for_shadow_idle().await;
+        figures.push(
+            counted
+                .each(what, keys, async |number| {
+                    counted.order(&format!("{state}-{number}")).await;
+                })
+                .await,
+        );
+        counted.system.wait_for_shadow_idle().await;
+    }
+    let order = counted.order("followed").await;
+    counted.system.wait_for_runs_to_end().await;
+    figures.push(counted.each("follow-up in live", ended, async |_| drop(counted.system.read(&order).await)).await);
+    let documented = documented::table("scale", "| what | round trips |");
+    let mut wrong = Vec::new();
+    for Figure { what, each, trips } in &figures {
+        println!("{what}: {each:.1} round trips: {trips:#?}");
+        let shown = documented.iter().find(|row| row[0] == *what).and_then(|row| row[1].parse::<f64>().ok());
+        let Some(shown) = shown else {
+            wrong.push(format!("scale.md has no figure for: {what}, {each:.1}"));
+            continue;
+        };
+        let tolerance = TOLERANCES.iter().find(|(name, _)| name == what).expect("a tolerance").1;
+        if (each - shown).abs() > tolerance {
+            wrong.push(format!("{what}: {each:.1} round trips, and scale.md says {shown}: {trips:#?}"));
+        }
+        // A ping is a round trip that carries nothing.
+        if trips.contains_key(PING) {
+            wrong.push(format!("{what}: {} pings", trips[PING]));
+        }
+    }
+    if documented.len() != figures.len() {
+        wrong.push(format!("scale.md has {} figures, and {} were counted", documented.len(), figures.len()));
+    }
+    let shown: Vec<String> = figures.iter().map(|figure| format!("{}: {:.1}", figure.what, figure.each)).collect();
+    of_test.system.allowed.unacknowledged = true;
+    of_test.system.finish().await;
+    let test = "round_trips::the_round_trips_of_runs_requests_and_an_idle_process_are_bounded";
+    report_violations(test, None, &shown.join(", "), &wrong);
+}

@@ -64,6 +64,7 @@ mod noise;
 mod openapi;
 mod orchestrate;
 mod overload;
+mod pooler;
 mod postgres;
 mod processes;
 mod random_operations;

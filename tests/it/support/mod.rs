@@ -22,6 +22,7 @@ pub mod lossy_proxy;
 pub mod metrics;
 pub mod mutator;
 pub mod origin;
+pub mod pgbouncer;
 pub mod postgres_server;
 pub mod process;
 pub mod raw_connection;

@@ -177,7 +177,11 @@ impl Cluster {
     }
     /// The address of a store in it.
     pub fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+        self.url_of("postgres")
+    }
+    /// The address of a database of this name.
+    pub fn url_of(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
@@ -257,7 +261,7 @@ impl Drop for Cluster {
 }
 
 /// A command of the server, run as a user that it accepts.
-fn as_server(program: &Path) -> Command {
+pub fn as_server(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);
     }
@@ -271,7 +275,7 @@ fn is_root() -> bool {
 }
 
 /// Makes the server's user the owner of a folder.
-fn chown_to_server(dir: &Path) {
+pub fn chown_to_server(dir: &Path) {
     if is_root() {
         run(Command::new("chown").arg("postgres").arg(dir)).expect("the folder is given away");
     }

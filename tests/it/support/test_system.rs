@@ -267,6 +267,10 @@ impl TestSystem {
     pub fn use_store(&mut self, store: PathBuf) {
         self.start.store = format!("sqlite:{}", store.display());
     }
+    /// Names the store for the checker by another address of it.
+    pub fn use_url(&mut self, url: String) {
+        self.start.store = url;
+    }
     /// The arguments of a start.
     pub fn arguments(&self) -> Start {
         self.start.clone()

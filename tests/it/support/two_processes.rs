@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::faulty_link::FaultyLink;
+use super::pgbouncer::PgBouncer;
 use super::postgres_server::Cluster;
 use super::process::Start;
 use super::{FlagsDir, LOCAL, Pointsman, checker, until};
@@ -54,7 +55,10 @@ pub struct TwoProcesses {
     pub link: FaultyLink,
     /// The first and the second process.
     pub processes: [Pointsman; 2],
-    cluster: Cluster,
+    /// The database server.
+    pub cluster: Cluster,
+    /// The pooler before it, if there is one.
+    pub pooler: Option<PgBouncer>,
     _legacy: Legacy,
     /// The flag files of both.
     pub flags: FlagsDir,
@@ -64,7 +68,24 @@ pub struct TwoProcesses {
 impl TwoProcesses {
     /// Starts the database and both processes; the second process gets this environment. `None` without PostgreSQL.
     pub async fn start(second: &[(&str, String)]) -> Option<Self> {
-        let Some(cluster) = tokio::task::spawn_blocking(Cluster::start).await.expect("a server") else {
+        Self::start_on(second, |_| None).await
+    }
+    /// Starts the database, PgBouncer in transaction mode before it, and both processes, which reach the database
+    /// through it and directly. `None` without PostgreSQL or PgBouncer.
+    pub async fn start_behind_pooler() -> Option<Self> {
+        let two = Self::start_on(&[], PgBouncer::start).await?;
+        two.pooler.is_some().then_some(two)
+    }
+    async fn start_on(
+        second: &[(&str, String)],
+        pooler: impl FnOnce(&Cluster) -> Option<PgBouncer> + Send + 'static,
+    ) -> Option<Self> {
+        let started = tokio::task::spawn_blocking(|| {
+            let cluster = Cluster::start()?;
+            let pooler = pooler(&cluster);
+            Some((cluster, pooler))
+        });
+        let Some((cluster, pooler)) = started.await.expect("a server") else {
             eprintln!("not tried: PostgreSQL is not installed");
             return None;
         };
@@ -90,9 +111,16 @@ impl TwoProcesses {
             log: PathBuf::from(dir.path()).join(name),
             env: env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         };
+        let [through, direct] = match &pooler {
+            None => [through, direct],
+            Some(pooler) => {
+                flags.edit("pointsman.yaml", |text| format!("{text}store_direct: {direct}\n"));
+                [pooler.url(), pooler.url()]
+            }
+        };
         let first = Pointsman::start(&start(through, "first", &[])).await;
         let second = Pointsman::start(&start(direct, "second", second)).await;
-        Some(Self { world, link, processes: [first, second], cluster, _legacy: legacy, flags, _dir: dir })
+        Some(Self { world, link, processes: [first, second], cluster, pooler, _legacy: legacy, flags, _dir: dir })
     }
     /// Starts another process on the same store, with the files as they are now.
     pub async fn start_another(&self, name: &str) -> Pointsman {

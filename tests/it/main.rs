@@ -18,6 +18,7 @@ mod dashboard;
 mod demo_exit;
 mod deploy;
 mod disk;
+mod distribution;
 mod docs;
 mod drain;
 mod duplicates;

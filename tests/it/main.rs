@@ -6,6 +6,7 @@ mod activation;
 mod adopt;
 mod breaker;
 mod bursts;
+mod busy_pool;
 mod caller_changes;
 mod candidate;
 mod candidate_versions;

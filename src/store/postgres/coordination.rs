@@ -41,7 +41,7 @@ impl PostgresStore {
             let query = sqlx::query(text).bind(worker.0.as_bytes().as_slice()).bind(escape(&name));
             query.bind(alive_for.as_secs_f64()).bind(WORKER_ROW_KEPT_S as f64)
         };
-        let rows = self.pool.query(make).await?;
+        let rows = self.leases.query(make).await?;
         // The time of the statement, which is before the reply: a process that sets its time by it is never ahead.
         rows.first().map(|row| time(column(row, 0)?)).transpose()
     }

@@ -26,7 +26,7 @@ impl PostgresStore {
         let bytes = json(&record)?;
         let id = worker.0.as_bytes().as_slice();
         let make = || sqlx::query(EXCHANGE).bind(id).bind(&bytes[..]).bind(PROCESSES_MAX).bind(&*self.notifier.origin);
-        let rows = self.pool.query(make).await?;
+        let rows = self.leases.query(make).await?;
         let first = rows.first().ok_or_else(|| StoreError("the database did not return its time".to_owned()))?;
         let process = |row: &PgRow| {
             let Some(id) = column(row, 1)? else { return Ok(None) };

@@ -26,7 +26,7 @@ use crate::names::WorkerId;
 use crate::store::EvidenceVersion;
 
 /// Changes that wait to be written, of one route. Beyond that the oldest are taken for written.
-const CHANGES_MAX: usize = 64;
+const CHANGES_MAX: usize = 1_024;
 
 /// Attempts to write of which it is not known whether they were done. Beyond that the oldest are taken for failed.
 const ATTEMPTS_MAX: usize = 4;

@@ -5,20 +5,28 @@ use pointsman::demo::http::Client;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::support::process::output_text;
 use crate::support::seed::report_violations;
-use crate::support::test_system::some_order;
+use crate::support::test_system::{FAMILY, some_order};
 use crate::support::two_processes::TwoProcesses;
-use crate::support::{Pointsman, WAIT_MAX, output_text, until};
+
+use crate::support::{Pointsman, WAIT_MAX, until};
 
 const ROUTE: &str = "orders.create";
 const RIGHT: &str = "* 100.0 + 0.5)";
 /// The workflow with this rounds some amounts otherwise than legacy.
 const WRONG: &str = "* 100.0)";
 
+async fn flip(process: &Pointsman, route: &str, flip: Value) -> (u16, Value) {
+    let reply = process.api(Method::POST, &format!("/api/v2/routes/{route}/flip"), flip).await;
+    (reply.status.as_u16(), reply.json())
+}
+
 async fn to_shadow(two: &TwoProcesses) {
-    let flip = json!({ "to": "shadow", "reason": "the test compares" });
-    let reply = two.processes[0].api(Method::POST, &format!("/api/v2/routes/{ROUTE}/flip"), flip).await;
-    assert_eq!((reply.status.as_u16(), &reply.json()["not_in_force_in"]), (200, &Value::Null), "{}", reply.json());
+    for route in FAMILY {
+        let (status, reply) = flip(&two.processes[0], route, json!({ "to": "shadow", "reason": "a test" })).await;
+        assert_eq!((status, &reply["not_in_force_in"]), (200, &Value::Null), "{reply}");
+    }
 }
 
 /// Sends orders with these numbers to one process.
@@ -81,12 +89,15 @@ async fn the_evidence_of_two_processes_adds_up() {
     order(&client, second, 1_000..1_030).await;
     until_all_have(&[first, second, &third], 30).await;
     let different = count(&evidence(second).await, "mismatched");
+    for follower in FAMILY.into_iter().filter(|route| *route != ROUTE) {
+        let forced = json!({ "to": "dark", "reason": "followers first", "force": true });
+        assert_eq!(flip(second, follower, forced).await.0, 200);
+    }
     for process in [first, &third] {
-        let flip = json!({ "to": "dark", "reason": "too early" });
-        let reply = process.api(Method::POST, &format!("/api/v2/routes/{ROUTE}/flip"), flip).await;
-        let refused = reply.json().to_string();
-        if reply.status.as_u16() != 409 || !refused.contains(&format!("{different} of 30")) || different == 0 {
-            wrong.push(format!("{different} differ at another process, and the gate says {}: {refused}", reply.status));
+        let (status, reply) = flip(process, ROUTE, json!({ "to": "dark", "reason": "too early" })).await;
+        let refused = reply["reasons"].to_string();
+        if status != 409 || !refused.contains(&format!("{different} of 30")) || different == 0 {
+            wrong.push(format!("{different} differ at another process, and the gate says {status}: {reply}"));
         }
         let diffs = output_text(&process.cli(&["diffs", ROUTE]).await);
         if !diffs.contains("$.total") {

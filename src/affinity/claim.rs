@@ -4,17 +4,34 @@
 //! once the store has its key as legacy's. The engine's first append takes the key in the same table and fails where
 //! legacy has it. So where two tries of one request reach two processes, only one arm performs the request, whatever
 //! states the two processes have in force. On other routes a key of legacy is in a file first, and in the store a
-//! moment later.
+//! moment later. A key whose claim did not succeed is claimed at the next try too, on whatever rung its route is then.
+//! What the engine took and gave back is legacy's in the store once legacy has noted it.
 //!
 //! When the store is slow or gone, a claim waits for it for a bounded time, and the request gets 503.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::claims::ClaimingRoutes;
+use super::claims::{ClaimingRoutes, State};
+use super::sets::Sets;
+use super::take::TakenRequest;
+use super::tries::Tries;
 use super::{LOOK_UP_MAX, StoreAffinity};
 use crate::exchange::{EarlierKeys, KnownBody, LegacyTake};
-use crate::flag::{Arm, RetryKeys};
+use crate::flag::{Arm, RetryKey, RetryKeys};
 use crate::names::RouteId;
+
+/// What becomes of keys that legacy took here and that runs of other processes have in the store: the next try finds
+/// that they are the engine's. The tries before got 503, since their claims did not succeed.
+pub(super) fn doubt_taken_by_runs(tries: &Arc<Tries>, sets: &Arc<Sets>) -> impl Fn(Vec<RetryKey>) + use<> {
+    let (tries, sets) = (Arc::clone(tries), Arc::clone(sets));
+    move |keys| {
+        for key in keys {
+            sets.insert_engine_key(&key, Instant::now(), Duration::ZERO);
+            tries.set_unproven(&key, true);
+        }
+    }
+}
 
 impl StoreAffinity {
     /// Sets the routes whose keys are claimed. A request that takes its key after this call claims it.
@@ -49,7 +66,9 @@ impl StoreAffinity {
         let (taken, claims) = {
             // Held while the key is taken: whoever sets the routes and then flushes the keys finds it.
             let state = self.store.is_shared().then(|| self.claims.read());
-            (self.take_request_for_legacy(keys, earlier, body), state.is_some_and(|state| state.claims(route)))
+            let taken = self.take_request_for_legacy(keys, earlier, body);
+            let claims = state.is_some_and(|state| self.has_to_claim(&state, route, &keys.scoped, &taken));
+            (taken, claims)
         };
         self.claim_if(claims, self.wait_until_noted_all(taken).await, keys, body).await
     }
@@ -58,10 +77,29 @@ impl StoreAffinity {
     pub(super) async fn give_or_claim(&self, route: &RouteId, keys: RetryKeys) -> LegacyTake {
         let (given, claims) = {
             let state = self.store.is_shared().then(|| self.claims.read());
-            (self.give_request_to_legacy(keys), state.is_some_and(|state| state.claims(route)))
+            let given = self.give_request_to_legacy(keys);
+            let claims = state.is_some_and(|state| self.has_to_claim(&state, route, &keys.scoped, &given));
+            (given, claims)
         };
         // Nobody else has it under another credential: the engine, which gives it back, had taken it.
         self.claim_if(claims, self.wait_until_noted_all(given).await, keys.scoped.into(), KnownBody::Unread).await
+    }
+
+    /// Whether the store has to have a key that was taken: it belongs to a route of which keys are claimed, or its claim
+    /// has not succeeded since. The route may have gone down meanwhile, and the engine of another process may have taken
+    /// the key before that.
+    fn has_to_claim(
+        &self,
+        state: &State,
+        route: &RouteId,
+        key: &RetryKey,
+        taken: &Result<TakenRequest, LegacyTake>,
+    ) -> bool {
+        let claims = state.claims(route);
+        if claims && taken.as_ref().is_ok_and(|taken| !taken.is_retry()) {
+            self.tries.set_unproven(key, true);
+        }
+        claims || self.tries.is_unproven(key)
     }
 
     async fn claim_if(&self, claims: bool, taken: LegacyTake, keys: RetryKeys, body: KnownBody) -> LegacyTake {
@@ -88,7 +126,10 @@ impl StoreAffinity {
             Ok(None) | Err(_) => return LegacyTake::Unknown,
         }
         // The engine of another process may have taken the request under another credential since it was looked up.
-        let Some(any_caller) = keys.any_caller else { return LegacyTake::Taken { noted: true, is_retry } };
+        let Some(any_caller) = keys.any_caller else {
+            self.tries.set_unproven(&keys.scoped, false);
+            return LegacyTake::Taken { noted: true, is_retry };
+        };
         let (range, held) = match body {
             KnownBody::Unread => (any_caller.range(), LegacyTake::NeedsBody),
             KnownBody::Digest(digest) => {
@@ -98,7 +139,10 @@ impl StoreAffinity {
             KnownBody::TooLarge => (any_caller.range(), LegacyTake::HeldUnderAnotherCredential),
         };
         match self.look_ups.engine_took_any(&self.store, range, LOOK_UP_MAX).await {
-            Ok(false) => LegacyTake::Taken { noted: true, is_retry },
+            Ok(false) => {
+                self.tries.set_unproven(&keys.scoped, false);
+                LegacyTake::Taken { noted: true, is_retry }
+            }
             Ok(true) => held,
             Err(_) => LegacyTake::Unknown,
         }

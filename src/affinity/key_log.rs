@@ -322,8 +322,9 @@ impl KeyLog {
         self.writer.key_added.notify_one();
     }
 
-    /// Moves waiting keys to the store until [`KeyLog::let_mover_end`] is called.
-    pub(super) async fn move_to_store(self: Arc<Self>, store: StoreHandle) {
+    /// Moves waiting keys to the store until [`KeyLog::let_mover_end`] is called. `taken_by_runs` gets those that runs
+    /// of other processes have there.
+    pub(super) async fn move_to_store(self: Arc<Self>, store: StoreHandle, taken_by_runs: impl Fn(Vec<RetryKey>)) {
         let failures = RepeatedFailures::default();
         loop {
             let listed = self.list.write(&store).await;
@@ -356,10 +357,11 @@ impl KeyLog {
             batch.extend_from_slice(&pending);
             let began = Instant::now();
             match store.note_legacy_tries(batch).await {
-                Ok(()) => {
+                Ok(of_runs) => {
                     self.ring().set_pending_stored(&pending, began.elapsed() < STORE_QUICK_MAX);
                     self.writer.pending_changed.notify_waiters();
                     self.advance(last);
+                    taken_by_runs(of_runs); // from now on they do not wait here either
                 }
                 Err(error) => {
                     if let Some(unlogged) = failures.count(&error.0) {

@@ -154,8 +154,8 @@ impl StoreAffinity {
         for (key, at) in keys.waiting() {
             tries.record_taken_by_legacy(key, Instant::now(), clock::passed(at));
         }
-        tokio::spawn(keys.clone().move_to_store(store.clone()));
         let sets = Arc::new(Sets::new(limits, Instant::now()));
+        tokio::spawn(keys.clone().move_to_store(store.clone(), claim::doubt_taken_by_runs(&tries, &sets)));
         let maintenance = [
             tokio::spawn(sets.clone().maintain(store.clone(), tries.clone())).abort_handle(),
             tokio::spawn(instances.clone().maintain()).abort_handle(),

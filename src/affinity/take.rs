@@ -321,6 +321,13 @@ impl StoreAffinity {
     }
 }
 
+impl TakenRequest {
+    /// Whether legacy had the caller's own key before.
+    pub(super) fn is_retry(&self) -> bool {
+        self.own.is_retry
+    }
+}
+
 /// A key that legacy has, and that is being noted.
 struct TakenKey {
     key: RetryKey,

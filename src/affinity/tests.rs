@@ -1,3 +1,4 @@
+mod claims;
 mod collisions;
 mod given_back;
 mod key_files;
@@ -101,7 +102,7 @@ impl Store for CountingStore {
             false => answer,
         }
     }
-    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> BoxFuture<'_, Stored<()>> {
+    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> BoxFuture<'_, Stored<Vec<RetryKey>>> {
         if self.is_gone.load(Ordering::Relaxed) {
             return ready(Err(StoreError("gone".into()))).boxed();
         }

@@ -49,6 +49,8 @@ struct TriedKey {
     arm: Arm,
     /// Whether this process has noted the key for legacy, or found it noted in the file.
     was_noted: bool,
+    /// Legacy's key that is claimed in a shared store, where the engine of another process may have the request.
+    is_unproven: bool,
     /// The engine took the key, and nothing of its run can be in the store yet: the key stays even after its window.
     is_pending: bool,
 }
@@ -139,7 +141,13 @@ impl Tries {
 
     /// Records that legacy took this key `ago`; the file has it.
     pub(super) fn record_taken_by_legacy(&self, key: RetryKey, now: Instant, ago: Duration) {
-        let taken = TriedKey { until: self.until(now, ago), arm: Arm::Legacy, was_noted: true, is_pending: false };
+        let taken = TriedKey {
+            until: self.until(now, ago),
+            arm: Arm::Legacy,
+            was_noted: true,
+            is_unproven: false,
+            is_pending: false,
+        };
         self.insert_legacy(&mut self.shard(&key), key, taken, now);
     }
 
@@ -156,6 +164,7 @@ impl Tries {
                 until: self.until(now, Duration::ZERO),
                 arm: Arm::Legacy,
                 was_noted: false,
+                is_unproven: false,
                 is_pending: false,
             };
             self.insert_legacy(shard, key, taken, now);
@@ -190,7 +199,9 @@ impl Tries {
             None => {}
         }
         let until = self.until(now, Duration::ZERO);
-        shard.taken.insert(key, TriedKey { until, arm: Arm::Engine, was_noted: false, is_pending: true });
+        shard
+            .taken
+            .insert(key, TriedKey { until, arm: Arm::Engine, was_noted: false, is_unproven: false, is_pending: true });
         KeyTakeResult::First
     }
 
@@ -214,6 +225,18 @@ impl Tries {
             }
         }
         shard.engine_by_age.push_back((until, key));
+    }
+
+    /// Sets whether legacy's key has still to be claimed in a shared store.
+    pub(super) fn set_unproven(&self, key: &RetryKey, is_unproven: bool) {
+        if let Some(taken) = self.shard(key).taken.get_mut(key).filter(|taken| taken.is_of_legacy()) {
+            taken.is_unproven = is_unproven;
+        }
+    }
+
+    /// Whether legacy's key has still to be claimed: the claim is under way, or has failed.
+    pub(super) fn is_unproven(&self, key: &RetryKey) -> bool {
+        self.shard(key).taken.get(key).is_some_and(|taken| taken.is_of_legacy() && taken.is_unproven)
     }
 
     /// Forgets that legacy took a key: the store has it as the engine's.

@@ -1,4 +1,5 @@
-//! Until when a retry key is bound to its first try, as conditions in SQL; and pages of old keys.
+//! Until when a retry key is bound to its first try, and whether its run gave it back, as conditions in SQL; and pages
+//! of old keys.
 //!
 //! Always true: a key is bound for the retry window after its first try. A key that a run claimed is bound also while
 //! the newest run of that run's job is open, and for the retry window after its end: until then the caller was told to
@@ -66,4 +67,12 @@ macro_rules! is_bound {
     };
 }
 
-pub(in crate::store) use {has_run_since, is_bound};
+/// Whether the run that claimed the row `$key` of `retry_keys` was abandoned: the engine gave the request back to
+/// legacy.
+macro_rules! is_given_back {
+    ($key:literal) => {
+        concat!("EXISTS (SELECT 1 FROM runs WHERE runs.run_id = ", $key, ".run_id AND runs.status = 'abandoned')")
+    };
+}
+
+pub(in crate::store) use {has_run_since, is_bound, is_given_back};

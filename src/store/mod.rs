@@ -140,6 +140,9 @@ pub type PinCount = (RouteId, Arm, u64);
 /// How long a store that this version creates keeps runs after their end, unless the configuration says otherwise.
 pub const NEW_STORE_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// What a method of a store returns.
+type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
 /// A store to which several owners in this process refer; not "shared" as in [`RunCoordination::is_shared`].
 pub type StoreHandle = Arc<dyn Store>;
 
@@ -206,8 +209,9 @@ pub trait Store:
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(RetryKey, Timestamp)>, StoreError>>;
     /// Records first tries that legacy took, each with its time: its key is bound for the retry window after that. A
-    /// key that is bound now stays as it is, also if a run has claimed it.
-    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// key that is bound now stays as it is, also if a run has claimed it, unless that run was abandoned: it was given
+    /// back to legacy. In a store that several processes share, returns those of the keys that runs have claimed.
+    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> StoreFuture<'_, Vec<RetryKey>>;
 
     /// The files in which processes of this store may hold retry keys that are not in the store.
     fn key_files(&self) -> BoxFuture<'_, Result<Vec<KeyFileRecord>, StoreError>> {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use pointsman::demo::http::Client;
+use pointsman::demo::world::Fault;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -256,4 +257,27 @@ async fn one_arm_performs_each_order_while_the_route_moves() {
     }
     wrong.extend(two.finish(0).await);
     report_violations(test, Some(seed), &figures, &wrong);
+}
+
+/// A read of the workflow fails before anything has begun. Legacy answers, and gets the retry too, at either process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyed_request_that_the_engine_gives_back_is_legacys() {
+    let Some(two) = TwoProcesses::start(&[]).await else { return };
+    let client = Client::new(WAIT_MAX);
+    let mut wrong = climb(&two, &["shadow", "dark", "live"]).await;
+    for (number, at) in [(1, 0), (2, 1)] {
+        two.world.fault("quote", Fault::Refuse(503), 8);
+        let first = order(&client, &two, at, number).await;
+        two.world.clear_faults();
+        let retries = [order(&client, &two, at, number).await, order(&client, &two, 1 - at, number).await];
+        if !first["id"].is_number() || retries.iter().any(|retry| !retry["id"].is_number()) {
+            wrong.push(format!("at process {at}: {first}, and its retries {retries:?}"));
+        }
+    }
+    let another = order(&client, &two, 0, 3).await;
+    if !another["id"].is_string() {
+        wrong.push(format!("the engine does not answer the next one: {another}"));
+    }
+    wrong.extend(two.finish(0).await);
+    report_violations("shared_moves::a_keyed_request_that_the_engine_gives_back_is_legacys", None, "3 orders", &wrong);
 }

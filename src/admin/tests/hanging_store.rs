@@ -48,7 +48,7 @@ impl Store for HangingStore {
         pin(key: PinKey) -> Stored<Option<PinRecord>>;
         detach_twin(key: PinKey) -> Stored<()>;
         first_try(key: RetryKey) -> Stored<Option<StoredFirstTry>>;
-        note_legacy_tries(tries: Vec<(RetryKey, jiff::Timestamp)>) -> Stored<()>;
+        note_legacy_tries(tries: Vec<(RetryKey, jiff::Timestamp)>) -> Stored<Vec<RetryKey>>;
         pinned(after: u64, limit: usize) -> Stored<Vec<(u64, PinKey, Arm)>>;
         pin_counts() -> Stored<Vec<PinCount>>;
         pins(family: RouteId, arm: Arm, limit: usize) -> Stored<Vec<PinRecord>>;

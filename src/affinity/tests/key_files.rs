@@ -110,7 +110,7 @@ async fn after_a_normal_end_no_key_is_missing_without_the_file() {
     assert!(log.wait_until_noted(log.note(numbered(1))).await);
     log.finish(&handle).await;
     assert!(!store.key_files().await.unwrap()[0].all_stored, "something waits in it");
-    let mover = tokio::spawn(log.clone().move_to_store(handle.clone()));
+    let mover = tokio::spawn(log.clone().move_to_store(handle.clone(), drop));
     log.flush().await;
     log.finish(&handle).await;
     assert!(store.key_files().await.unwrap()[0].all_stored);
@@ -244,7 +244,7 @@ async fn a_key_file_that_holds_keys_of_another_store_is_refused() {
     let refused = open_key_log(&other, &place, &limits()).await.err().unwrap().to_string();
     assert!(refused.contains("a.db.keys") && refused.contains("another store"), "{refused}");
     let log = open_key_log(&one, &place, &limits()).await.unwrap();
-    let mover = tokio::spawn(log.clone().move_to_store(one.clone()));
+    let mover = tokio::spawn(log.clone().move_to_store(one.clone(), drop));
     log.flush().await;
     mover.abort();
     let _cancelled = mover.await;

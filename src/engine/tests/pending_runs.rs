@@ -182,7 +182,7 @@ impl Store for SlowStore {
         engine_took_any(range: std::ops::RangeInclusive<crate::flag::RetryKey>) -> bool;
         engine_tries(after: Option<crate::flag::RetryKey>, limit: usize) -> Vec<(crate::flag::RetryKey, jiff::Timestamp)>;
         pinned(after: u64, limit: usize) -> Vec<(u64, crate::flag::PinKey, crate::flag::Arm)>;
-        note_legacy_tries(tries: Vec<(crate::flag::RetryKey, jiff::Timestamp)>) -> ();
+        note_legacy_tries(tries: Vec<(crate::flag::RetryKey, jiff::Timestamp)>) -> Vec<crate::flag::RetryKey>;
         put_flips(put: crate::store::PutFlips) -> Option<Vec<u64>>;
         flips(route: Option<crate::names::RouteId>, limit: usize) -> Vec<FlipRecord>;
         last_flips() -> Vec<FlipRecord>;

@@ -186,7 +186,7 @@ impl Store for FailingStore {
     fn pinned(&self, after: u64, limit: usize) -> StoreFuture<'_, Vec<(u64, PinKey, Arm)>> {
         self.inner.pinned(after, limit)
     }
-    fn note_legacy_tries(&self, tries: Vec<(RetryKey, jiff::Timestamp)>) -> StoreFuture<'_, ()> {
+    fn note_legacy_tries(&self, tries: Vec<(RetryKey, jiff::Timestamp)>) -> StoreFuture<'_, Vec<RetryKey>> {
         self.inner.note_legacy_tries(tries)
     }
     fn flips(&self, route: Option<RouteId>, limit: usize) -> StoreFuture<'_, Vec<FlipRecord>> {

@@ -35,7 +35,8 @@ use self::tables::Tables;
 use super::coordination::NOTIFICATIONS_MAX;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, NEW_STORE_RETENTION, PinCount,
-    PinRecord, PlacedPin, PutFlips, RunFilter, SampleRecord, SharedEvidence, Store, StoreError, StoreNotification,
+    PinRecord, PlacedPin, PutFlips, RunFilter, SampleRecord, SharedEvidence, Store, StoreError, StoreFuture,
+    StoreNotification,
     StoredEvent, StoredFirstTry,
 };
 use crate::clock;
@@ -203,7 +204,7 @@ impl Store for MemoryStore {
         self.with(|tables| tables.engine_tries(after, limit, clock::now()))
     }
 
-    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> StoreFuture<'_, Vec<RetryKey>> {
         self.with(|tables| tables.note_legacy(tries, clock::now()))
     }
 

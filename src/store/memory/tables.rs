@@ -313,10 +313,12 @@ impl Tables {
         page_of(&self.old_keys(ahead, after, limit, now), limit, true)
     }
 
+    fn is_abandoned(&self, run: &RunId) -> bool {
+        self.runs.get(run).is_some_and(|stored| stored.summary.status == RunStatus::Abandoned)
+    }
+
     pub(super) fn engine_took_any(&self, range: &RangeInclusive<RetryKey>, now: Timestamp) -> bool {
-        let is_abandoned =
-            |run: &RunId| self.runs.get(run).is_some_and(|stored| stored.summary.status == RunStatus::Abandoned);
-        let is_claimed = |first: &StoredFirstTry| first.run.is_some_and(|run| !is_abandoned(&run));
+        let is_claimed = |first: &StoredFirstTry| first.run.is_some_and(|run| !self.is_abandoned(&run));
         let mut claimed = self.retry_keys.iter().filter(|(key, first)| range.contains(*key) && is_claimed(first));
         claimed.any(|(key, _)| self.first_try(key, now).is_some())
     }
@@ -340,12 +342,18 @@ impl Tables {
         self.pins.placed_after(after, limit)
     }
 
-    pub(super) fn note_legacy(&mut self, tries: Vec<(RetryKey, Timestamp)>, now: Timestamp) {
+    pub(super) fn note_legacy(&mut self, tries: Vec<(RetryKey, Timestamp)>, now: Timestamp) -> Vec<RetryKey> {
+        let mut of_runs = Vec::new();
         for (key, at) in tries {
-            if self.first_try(&key, now).is_none() {
-                self.retry_keys.insert(key, StoredFirstTry { arm: Arm::Legacy, run: None, request: None, at });
+            match self.first_try(&key, now).map(|first| first.run) {
+                Some(None) => {}
+                Some(Some(run)) if !self.is_abandoned(&run) => of_runs.push(key),
+                Some(Some(_)) | None => {
+                    self.retry_keys.insert(key, StoredFirstTry { arm: Arm::Legacy, run: None, request: None, at });
+                }
             }
         }
+        of_runs
     }
 
     pub(super) fn prune_retry_keys(

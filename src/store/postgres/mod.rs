@@ -62,8 +62,8 @@ use super::encoded::EncodedAppend;
 use super::unpurgeable::Unpurgeable;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, PinCount, PinRecord, PlacedPin,
-    Priority, PutFlips, RunFilter, SampleRecord, SharedEvidence, Store, StoreError, StoreIdentity, StoreTime,
-    StoredEvent, StoredFirstTry,
+    Priority, PutFlips, RunFilter, SampleRecord, SharedEvidence, Store, StoreError, StoreFuture, StoreIdentity,
+    StoreTime, StoredEvent, StoredFirstTry,
 };
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
@@ -202,7 +202,7 @@ impl Store for PostgresStore {
         read::engine_tries(&self.pool, self.retry_window_ns, after, limit).boxed()
     }
 
-    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> StoreFuture<'_, Vec<RetryKey>> {
         record_writes::legacy_tries(&self.pool, tries, self.retry_window_ns).boxed()
     }
 

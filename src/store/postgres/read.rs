@@ -12,7 +12,9 @@ use super::write_error::is_damage;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId, Seq};
 use crate::store::append_row::{AppendRow, PayloadsBySeq};
-use crate::store::bound_keys::{OldKey, RetryKeyPage, RetryKeyPosition, has_run_since, is_bound, page_of};
+use crate::store::bound_keys::{
+    OldKey, RetryKeyPage, RetryKeyPosition, has_run_since, is_bound, is_given_back, page_of,
+};
 use crate::store::encoded::nanos;
 use crate::store::error::EventsError;
 use crate::store::summary::{add_readable, decode_summary};
@@ -251,7 +253,9 @@ pub(super) async fn engine_took_any(
     const TEXT: &str = concat!(
         "SELECT 1 FROM retry_keys WHERE key BETWEEN $1 AND $2 AND run_id IS NOT NULL AND ",
         is_bound!("retry_keys", "(now_ns() - $3)"),
-        " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = retry_keys.run_id AND runs.status = 'abandoned') LIMIT 1"
+        " AND NOT ",
+        is_given_back!("retry_keys"),
+        " LIMIT 1"
     );
     let (least, greatest) = (range.start().0, range.end().0);
     let query = || sqlx::query(TEXT).bind(least.as_slice()).bind(greatest.as_slice()).bind(retry_window_ns);

@@ -14,7 +14,7 @@ use super::pool::Pool;
 use super::read::{position, retry_key};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
-use crate::store::bound_keys::{RetryKeyPage, RetryKeyPosition, is_bound};
+use crate::store::bound_keys::{RetryKeyPage, RetryKeyPosition, is_bound, is_given_back};
 use crate::store::encoded::nanos;
 use crate::store::key_files::key_file_row;
 use crate::store::{EvidenceRecord, KeyFileRecord, PutFlips, RunSnapshot, SampleRecord, StoreError, codec};
@@ -65,7 +65,7 @@ pub(super) async fn legacy_tries(
     pool: &Pool,
     mut tries: Vec<(RetryKey, Timestamp)>,
     retry_window_ns: i64,
-) -> Result<()> {
+) -> Result<Vec<RetryKey>> {
     // Sorted, so that two processes cannot deadlock; each key once, with its earliest time.
     tries.sort();
     tries.dedup_by_key(|(key, _)| *key);
@@ -74,9 +74,24 @@ pub(super) async fn legacy_tries(
     const PUT: &str = concat!(
         "INSERT INTO retry_keys AS held (key, arm, at) SELECT key, 'legacy', least(at, now_ns()) FROM unnest($1, $2) AS n(key, at) \
          ON CONFLICT (key) DO UPDATE SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at WHERE NOT ",
-        is_bound!("held", "(now_ns() - $3)")
+        is_bound!("held", "(now_ns() - $3)"),
+        " OR ",
+        is_given_back!("held"),
+        " RETURNING 1"
     );
-    pool.query(|| sqlx::query(PUT).bind(&keys).bind(&times).bind(retry_window_ns)).await.map(drop)
+    let put = pool.query(|| sqlx::query(PUT).bind(&keys).bind(&times).bind(retry_window_ns)).await?;
+    if put.len() == keys.len() {
+        return Ok(Vec::new());
+    }
+    // A statement of its own, which finds also what was committed while the first one waited for a row.
+    const OF_RUNS: &str = concat!(
+        "SELECT key FROM retry_keys WHERE key = ANY ($1) AND run_id IS NOT NULL AND ",
+        is_bound!("retry_keys", "(now_ns() - $2)"),
+        " AND NOT ",
+        is_given_back!("retry_keys")
+    );
+    let found = pool.query(|| sqlx::query(OF_RUNS).bind(&keys).bind(retry_window_ns)).await?;
+    found.iter().map(retry_key).collect()
 }
 
 /// Examines, from a position on, keys whose retry window is over, and removes those that no run keeps bound. Returns

@@ -50,8 +50,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
+use futures_util::{FutureExt, TryFutureExt};
 use jiff::Timestamp;
 use tokio::sync::{broadcast, oneshot};
 use uuid::Uuid;
@@ -295,8 +295,8 @@ impl Store for SqliteStore {
         read::engine_tries(&self.readers, newest_expired(self.retry_window), after, limit).boxed()
     }
 
-    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> StoreFuture<'_, ()> {
-        self.write(RecordWrite::LegacyTries(tries))
+    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> StoreFuture<'_, Vec<RetryKey>> {
+        self.write(RecordWrite::LegacyTries(tries)).map_ok(|()| Vec::new()).boxed()
     }
 
     fn key_files(&self) -> StoreFuture<'_, Vec<KeyFileRecord>> {

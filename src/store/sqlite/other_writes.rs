@@ -24,7 +24,7 @@ use super::{adoption_writes, capture_writes};
 use crate::clock::{self, RunningTimes};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
-use crate::store::bound_keys::is_bound;
+use crate::store::bound_keys::{is_bound, is_given_back};
 use crate::store::key_files::key_file_row;
 use crate::store::record_log::CHAIN_HEAD;
 use crate::store::write_error::WriteError;
@@ -240,7 +240,9 @@ fn write_records(conn: &Connection, write: &RecordWrite, now: WriteTime) -> Resu
             let mut note = conn.prepare_cached(concat!(
                 "INSERT INTO retry_keys (key, arm, at) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE \
                  SET arm = excluded.arm, run_id = NULL, request = NULL, at = excluded.at WHERE NOT ",
-                is_bound!("retry_keys", "?4")
+                is_bound!("retry_keys", "?4"),
+                " OR ",
+                is_given_back!("retry_keys")
             ))?;
             for (key, at) in tries {
                 note.execute(params![key.0.as_slice(), Arm::Legacy.as_str(), nanos(*at), now.retry_keys_since])?;

@@ -15,6 +15,7 @@ on_every_store! {
     a_page_of_old_keys_examines_no_more_than_its_limit,
     a_retry_key_of_legacy_is_bound_from_its_first_try,
     a_run_is_refused_while_legacy_has_a_key_that_it_does_not_claim,
+    a_key_of_an_abandoned_run_is_legacys_once_legacy_has_taken_it,
 }
 
 const KEY: RetryKey = RetryKey([1; 32]);
@@ -174,4 +175,27 @@ async fn a_run_is_refused_while_legacy_has_a_key_that_it_does_not_claim(which: S
     let [found, unclaimed] = [KEY, nobodys].map(|key| store.first_try(key));
     assert_eq!(found.await.unwrap().and_then(|first| first.run), Some(run_id(9)));
     assert_eq!(unclaimed.await.unwrap(), None);
+}
+
+/// The engine gave the request back. Keys that runs have keep their runs, and are returned where another process may
+/// have begun them.
+async fn a_key_of_an_abandoned_run_is_legacys_once_legacy_has_taken_it(which: StoreKind) {
+    let fixture = StoreFixture::new(which).await;
+    let store = &fixture.store;
+    let [engines, new] = [2, 3].map(|n| RetryKey([n; 32]));
+    store.append(claiming(append(run_id(1), 1, 1)).into()).await.unwrap();
+    let mut abandoned = append(run_id(1), 2, 1);
+    abandoned.summary.status = RunStatus::Abandoned;
+    store.append(abandoned.into()).await.unwrap();
+    store.append(claiming_key(append(run_id(2), 1, 1), engines).into()).await.unwrap();
+    let of_runs = store.note_legacy_tries(taken_now(vec![KEY, engines, new])).await.unwrap();
+    assert!(of_runs.is_empty() || of_runs == [engines], "{which:?}: {of_runs:?}");
+    assert_eq!(of_runs.is_empty(), matches!(which, StoreKind::Sqlite), "{which:?}");
+    let arm = async |key| store.first_try(key).await.unwrap().map(|first| (first.arm, first.run));
+    assert_eq!(arm(KEY).await, Some((Arm::Legacy, None)));
+    assert_eq!(arm(engines).await, Some((Arm::Engine, Some(run_id(2)))));
+    assert_eq!(arm(new).await, Some((Arm::Legacy, None)));
+    // No run takes it again.
+    let refused = store.append(claiming(append(run_id(3), 1, 1)).into()).await;
+    assert_eq!(refused, Err(AppendError::Conflict(AppendConflict::LegacyClaim)));
 }

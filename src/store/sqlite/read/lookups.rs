@@ -13,7 +13,7 @@ use super::super::stored_state::run_id;
 use super::{Result, parse, read_error, sql_limit, time};
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::names::{PlanId, RouteId, RunId};
-use crate::store::bound_keys::{OldKey, RetryKeyPosition, has_run_since, is_bound};
+use crate::store::bound_keys::{OldKey, RetryKeyPosition, has_run_since, is_bound, is_given_back};
 use crate::store::record_log::{CheckedRow, checked_flip, checked_record, exclusive_lower_bound, readable_flips};
 use crate::store::unpurgeable::UNREADABLE_EXAMINED_MAX;
 use crate::store::{FlipRecord, PinAdoption, PinCount, PinRecord, PlacedPin, SampleRecord, StoreError, StoredFirstTry};
@@ -117,7 +117,9 @@ pub(in crate::store::sqlite) async fn engine_took_any(
     const TEXT: &str = concat!(
         "SELECT EXISTS (SELECT 1 FROM retry_keys WHERE key BETWEEN ?1 AND ?2 AND run_id IS NOT NULL AND ",
         is_bound!("retry_keys", "?3"),
-        " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = retry_keys.run_id AND runs.status = 'abandoned'))"
+        " AND NOT ",
+        is_given_back!("retry_keys"),
+        ")"
     );
     sqlx::query_scalar(TEXT)
         .bind(range.start().0.as_slice())

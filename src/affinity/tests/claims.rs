@@ -1,0 +1,79 @@
+//! Keys that legacy takes in a store that several processes share.
+
+use super::*;
+use crate::store::Claim;
+use crate::workflow::RunStatus;
+
+/// A memory store that several processes share, and the affinity of one of them, which claims the keys of its route.
+async fn claiming() -> (Arc<CountingStore>, Arc<StoreAffinity>) {
+    let store = CountingStore::new();
+    store.inner.set_shared();
+    let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    affinity.set_claiming(ClaimingRoutes { always: [ROUTE.clone()].into(), ..ClaimingRoutes::default() });
+    (store, affinity)
+}
+
+/// The engine of another process takes the key.
+async fn engine_takes(store: &CountingStore, run: u64, key: RetryKey) {
+    let claim = Some(Claim::new(key, [0; 32]));
+    store.inner.append(Arc::new(Append { claim, ..append(run_id(run), 1, 1) })).await.unwrap();
+}
+
+/// While the store does not answer, a claim fails; meanwhile the engine of another process takes the key. The route
+/// goes down before the client tries again.
+#[tokio::test]
+async fn a_key_whose_claim_failed_is_claimed_at_the_next_try() {
+    let (store, affinity) = claiming().await;
+    let [engines, legacys] = [numbered(1), numbered(2)];
+    store.is_gone.store(true, Ordering::Relaxed);
+    for key in [engines, legacys] {
+        assert_eq!(legacy_takes(&affinity, key).await, LegacyTake::Unknown);
+    }
+    engine_takes(&store, 1, engines).await;
+    affinity.set_claiming(ClaimingRoutes::default());
+    for key in [engines, legacys] {
+        assert_eq!(legacy_takes(&affinity, key).await, LegacyTake::Unknown, "the store does not answer yet");
+    }
+    store.is_gone.store(false, Ordering::Relaxed);
+    while !affinity.flush_taken().await {}
+    assert_eq!(legacy_takes(&affinity, engines).await, LegacyTake::HeldByEngine);
+    assert!(matches!(legacy_takes(&affinity, legacys).await, LegacyTake::Taken { noted: true, .. }));
+    let look_ups = store.look_ups();
+    assert!(matches!(legacy_takes(&affinity, legacys).await, LegacyTake::Taken { noted: true, .. }));
+    assert_eq!(store.look_ups(), look_ups, "once is enough");
+}
+
+/// As after a restart: nothing but the file says that legacy took the key.
+#[tokio::test]
+async fn a_key_that_a_run_has_in_the_store_is_not_legacys_any_more() {
+    let (store, affinity) = claiming().await;
+    store.is_gone.store(true, Ordering::Relaxed);
+    affinity.set_claiming(ClaimingRoutes::default());
+    assert_eq!(legacy_takes(&affinity, numbered(1)).await, LegacyTake::FIRST, "no engine answers on the route");
+    engine_takes(&store, 1, numbered(1)).await;
+    assert_eq!(affinity.first_try(&numbered(1)).await, Ok(Some(Arm::Legacy)));
+    store.is_gone.store(false, Ordering::Relaxed);
+    while !affinity.flush_taken().await {}
+    while !affinity.tries.is_unproven(&numbered(1)) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(legacy_takes(&affinity, numbered(1)).await, LegacyTake::HeldByEngine);
+    assert_eq!(affinity.first_try(&numbered(1)).await, Ok(Some(Arm::Engine)));
+}
+
+/// The engine of this process, or of another one, had the request and gave it back.
+#[tokio::test]
+async fn legacy_gets_a_request_that_the_engine_gave_back() {
+    let (store, affinity) = claiming().await;
+    for run in [1, 2] {
+        let key = numbered(u32::try_from(run).unwrap());
+        engine_takes(&store, run, key).await;
+        let mut abandoned = append(run_id(run), 2, 1);
+        abandoned.summary.status = RunStatus::Abandoned;
+        store.inner.append(abandoned.into()).await.unwrap();
+    }
+    assert_eq!(affinity.give_to_legacy(&ROUTE, numbered(1).into()).await, LegacyTake::FIRST);
+    assert_eq!(legacy_takes(&affinity, numbered(2)).await, LegacyTake::FIRST);
+    engine_takes(&store, 3, numbered(3)).await;
+    assert_eq!(affinity.give_to_legacy(&ROUTE, numbered(3).into()).await, LegacyTake::HeldByEngine);
+}

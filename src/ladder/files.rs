@@ -20,14 +20,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::file_edits::{FileEdit, FileForce, accepted_part, requested_by_edit};
 use super::gate::{Gate, MoveRefusal, RequestedMove};
 use super::guard_latches::GuardLatches;
 use super::holds::{HELD_AT, lower_without_key, not_returned, set_held, why_below};
-use super::joined::JoinedRoutes;
 use super::leaving_only::no_acknowledgement;
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use super::renamed_back::{flip_of_unlisted_id, was_earlier_id_of_another};
-use super::separated::SeparatedRoute;
 use super::types::{DeclaredFiles, FlipSource, Move, ReadKind};
 use super::unlisted_ids::UnlistedIds;
 use super::{
@@ -77,8 +76,10 @@ pub(super) fn apply(
         };
         route.force.is_some() && route.ids().find_map(had) == Some(false)
     };
+    let ignores_force = !matches!(reading, ReadKind::Reload) && gate.files_differ();
     let edit_of = |route: &Route| FileEdit {
         gets_force: gets_force(route),
+        ignores_force,
         joined: joined::find(before, guards, route),
         separated: after.routes.get(&route.id).and_then(|position| separated::limit(before, position)),
     };
@@ -152,20 +153,9 @@ fn initial_position(before: &Positions, route: &Arc<Route>) -> RoutePosition {
     }
 }
 
-/// What new files change of one route, beside its declaration.
-#[derive(Default)]
-struct FileEdit {
-    /// Its file has `force`, and the files before had none for it.
-    gets_force: bool,
-    /// The routes that become this one.
-    joined: Option<JoinedRoutes>,
-    /// It was a part of another route.
-    separated: Option<SeparatedRoute>,
-}
-
 /// Judges the file of one route: sets the route's position, and returns the flip by `file` that this makes, if any.
 fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, gate: &Gate) -> Option<Move> {
-    let FileEdit { gets_force, joined, separated } = changed_file;
+    let FileEdit { gets_force, joined, separated, ignores_force } = changed_file;
     let mut position = positions.routes.get(&route.id)?.clone();
     if re_added::is_re_added(positions, &position) {
         position.refused.clear();
@@ -192,13 +182,14 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
     position.inputs.is_held = false;
 
     let now = position.declared();
+    let force = route.force.as_ref().map(|reason| FileForce { reason, raises: !ignores_force });
     let stored = positions.stored_declaration(route);
     let replaces = positions.has_flip_of_another(route).then(|| match positions.taken_ids.contains(&route.id) {
         true => "its id was an earlier one of another route, and the flips under it are those of that route",
         false => "it keeps its own state and not that of the route whose place it takes",
     });
     let has_flip = position.last.is_some();
-    let changed = stored.map_or(has_flip, |stored| stored != now);
+    let changed = positions.changes_declaration(route, has_flip, now);
     let edit = stored.filter(|_| has_flip).map_or(now, |stored| requested_by_edit(&position, stored, now));
     let mut made = None;
     if !changed && !has_flip {
@@ -214,7 +205,7 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
         let waits = is_new && (is_frozen || followers_are_below());
         if now.state > UNPROVEN_MAX && (route.force.is_none() || waits) {
             position.inputs.requested = UNPROVEN_MAX;
-            made = judge_and_move(positions, &mut position, now, route, gate);
+            made = judge_and_move(positions, &mut position, now, force, gate);
         }
         if waits {
             // Declarations under its earlier ids are dropped too: if the same edit renames the route, it would
@@ -231,7 +222,7 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
         if !has_flip && route.force.is_none() && edit.state > UNPROVEN_MAX && edit.state >= position.rung() {
             position.inputs.requested = position.inputs.requested.min(UNPROVEN_MAX);
         }
-        made = judge_and_move(positions, &mut position, edit, route, gate);
+        made = judge_and_move(positions, &mut position, edit, force, gate);
         if made.is_some()
             && let Some(accepted) = accepted_part(stored, now, &position)
         {
@@ -249,7 +240,7 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
             let mut lowered = RoutePosition { refused: Vec::new(), ..position.clone() };
             (lowered.inputs.requested, lowered.inputs.gate) = (to, None);
             let wanted = FileState { state: to, shares: edit.shares };
-            if judge_and_move(positions, &mut lowered, wanted, route, gate).is_some() {
+            if judge_and_move(positions, &mut lowered, wanted, force, gate).is_some() {
                 position.inputs.shares = lowered.inputs.shares;
                 if let Some(accepted) = accepted_part(stored, now, &lowered) {
                     positions.stored_declarations.insert(route.id.clone(), accepted);
@@ -298,40 +289,17 @@ fn limit_and_set(positions: &mut Positions, mut position: RoutePosition) {
     positions.routes.insert(route.id.clone(), position);
 }
 
-/// The part of a declaration that is in force after a move: all of it, or all but the shares that the gate refused.
-/// This part is stored, so that a later edit that reverts what was accepted counts as an edit. `None` if the
-/// gate refused something, and nothing was stored before or this part would not differ from the declaration.
-fn accepted_part(stored: Option<FileState>, now: FileState, moved: &RoutePosition) -> Option<FileState> {
-    if moved.refused.is_empty() {
-        return Some(now);
-    }
-    let (before, accepted) = (stored?.shares, moved.inputs.shares);
-    let refused = State::ALL.into_iter().filter(|rung| accepted.of(*rung) != now.shares.of(*rung));
-    let shares = refused.fold(now.shares, |shares, rung| shares.with(rung, before.of(rung)));
-    Some(FileState { shares, ..now }).filter(|accepted| *accepted != now)
-}
-
-/// What an edit of the file requests of a route with a flip. If only shares were edited, the route keeps the state of
-/// its last flip, and the shares that were not edited: the file says nothing new of them.
-fn requested_by_edit(position: &RoutePosition, stored: FileState, now: FileState) -> FileState {
-    if stored.state != now.state {
-        return now;
-    }
-    let edited = State::ALL.into_iter().filter(|rung| stored.shares.of(*rung) != now.shares.of(*rung));
-    let shares = edited.fold(position.inputs.shares, |shares, rung| shares.with(rung, now.shares.of(rung)));
-    FileState { state: position.inputs.requested, shares }
-}
-
 /// Moves a position as its file requests, through the gate. If the gate refuses, the position stays as it is and gets
 /// the reasons.
 fn judge_and_move(
     positions: &Positions,
     position: &mut RoutePosition,
     FileState { state: to, shares }: FileState,
-    route: &Route,
+    force: Option<FileForce<'_>>,
     gate: &Gate,
 ) -> Option<Move> {
-    let reason = route.force.clone();
+    let route = Arc::clone(&position.route);
+    let reason = force.filter(|force| force.raises || to < position.rung()).map(|force| force.reason.clone());
     let mut requested = RequestedMove { to, shares, force: reason.is_some(), reason, source: FlipSource::File };
     if position.rung() == State::Only && to < State::Only && !requested.force {
         position.refused = vec![no_acknowledgement(&route.id, to)];
@@ -386,7 +354,7 @@ fn judge_and_move(
                 MoveRefusal::Impossible(sentence) => vec![sentence],
             };
             let stays = position.rung();
-            if position.last.is_none() && !requested.force {
+            if position.last.is_none() && force.is_none() {
                 position.refused.push(format!(
                     "neither a flip nor evidence supports `state: {to}` of the file: `force: {{ reason: … }}` beside it \
                      overrides the gate"

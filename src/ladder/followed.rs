@@ -4,7 +4,8 @@
 //! Always true: a move of this process that is judged is recorded only if everything that other processes recorded
 //! before is in force here ([`FlipRecorder`](super::record::FlipRecorder)). A freeze, and what guards did, come into
 //! force before the files are applied again. Flips down of this process that the store does not have yet stay in force
-//! above what others recorded before them.
+//! above what others recorded before them. A flip is not put in force where a newer one of its route, or of the kill
+//! switch, is in force already: what was read may be older than what this process has recorded since.
 //!
 //! When the store does not answer, what was in force stays.
 
@@ -17,15 +18,17 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::files_check::{CheckedFiles, PreparedFiles, check_and_apply};
 use super::in_force::Inputs;
+use super::kill_switch::is_of_kill_switch;
 use super::lowered_routes::Lowering;
 use super::mover::{ChangeOrigin, Mover, MovesLock};
 use super::plans::{KeptPlans, kept};
 use super::positions::{Positions, RoutePosition, freeze_of};
 use super::types::{DeclaredFiles, FilesError, FlipError, ReadKind, Unconfirmed};
+use super::unrecorded_flips::is_unrecorded;
 use super::{Ladder, unlisted_ids};
 use crate::flag::{Route, State};
 use crate::names::{PlanSet, RouteId};
-use crate::store::{DeclaredState, FlipRecord, StoreError};
+use crate::store::{DeclaredState, FlipRecord, GuardRecord, StoreError};
 
 /// Routes whose requests the engine of this process, or of another one, answers or may answer soon.
 #[derive(Clone, Default)]
@@ -58,26 +61,68 @@ impl FollowedMoves {
         let mut positions = before.clone();
         for flip in &self.flips {
             if let Some(record) = &flip.candidate {
-                positions.candidates.insert(record.route.clone(), flip.clone());
-                self.set_plans(&mut positions, &record.route);
+                let own = positions.candidates.get(&record.route);
+                if own.is_none_or(|own| own.number < flip.number) {
+                    positions.candidates.insert(record.route.clone(), flip.clone());
+                    self.set_plans(&mut positions, &record.route);
+                }
                 continue;
             }
             let Some(of_record) = flip.route.as_ref().filter(|_| flip.guard.is_none()) else { continue };
-            let present = positions.routes.values().find(|position| position.route.ids().any(|id| id == of_record));
-            let present = present.map(|position| (position.route.id.clone(), position.declared()));
-            let route = present.as_ref().map_or(of_record, |(id, _)| id).clone();
-            positions.apply_flip(&route, flip.clone());
-            if let Some((_, declared)) = present {
-                positions.set_declaration_of_flipped(&route, declared);
+            let present = self.present_ids(&positions, of_record);
+            if present.is_empty() {
+                positions.apply_flip(of_record, flip.clone());
+                self.set_plans(&mut positions, of_record);
             }
-            self.set_plans(&mut positions, &route);
+            let row = self.row(of_record);
+            for route in present {
+                let Some(position) = positions.routes.get(&route).filter(|at| !has_newer_flip(at, flip)) else {
+                    continue;
+                };
+                let declared = position.declared();
+                positions.apply_flip(&route, flip.clone());
+                positions.set_declaration_of_flipped(&route, declared);
+                positions.note_followed_declaration(&route, row);
+                self.set_plans(&mut positions, &route);
+            }
         }
         positions
     }
 
+    /// The ids of the routes in force that have this id, or, if there is none, that are what the route with this id was
+    /// called before: the process that moved it has newer files.
+    fn present_ids(&self, positions: &Positions, id: &RouteId) -> Vec<RouteId> {
+        let having = |ids: &[RouteId]| {
+            let has = |at: &&RoutePosition| at.route.ids().any(|own| ids.contains(own));
+            positions.routes.values().filter(has).map(|at| at.route.id.clone()).collect::<Vec<_>>()
+        };
+        let present = having(std::slice::from_ref(id));
+        match self.row(id).filter(|_| present.is_empty()) {
+            Some(row) => having(&row.earlier_ids),
+            None => present,
+        }
+    }
+
+    fn row(&self, route: &RouteId) -> Option<&DeclaredState> {
+        self.rows.iter().find(|row| row.route == *route)
+    }
+
+    /// What guards did, each also under the ids by which the files in force know its route.
+    fn guard_actions(&self, positions: &Positions) -> Vec<FlipRecord> {
+        let actions = self.flips.iter().filter_map(|flip| Some((flip, flip.guard.as_ref()?)));
+        let each = actions.flat_map(|(flip, guard)| {
+            let others = self.present_ids(positions, &guard.route).into_iter().filter(|id| *id != guard.route);
+            std::iter::once(guard.route.clone()).chain(others).map(move |route| {
+                let guard = GuardRecord { route, ..guard.clone() };
+                FlipRecord { guard: Some(guard), ..flip.clone() }
+            })
+        });
+        each.collect()
+    }
+
     /// Sets what the store has of a route in `live`: its plans, and the basis with which it went there.
     fn set_plans(&self, positions: &mut Positions, route: &RouteId) {
-        let row = self.rows.iter().find(|row| row.route == *route);
+        let row = self.row(route);
         let plans = |set: Option<&PlanSet>| set.cloned().map(Arc::new);
         let in_force = plans(row.and_then(|row| row.in_force.as_ref()));
         let evidence_from = plans(row.and_then(|row| row.evidence_from.as_ref()));
@@ -86,10 +131,21 @@ impl FollowedMoves {
         set_or_remove(&mut positions.live, route, row.and_then(|row| row.live.clone()));
     }
 
+    /// The routes that were moved, as the files in force call them.
+    fn moved_ids(&self, positions: &Positions) -> BTreeSet<RouteId> {
+        self.routes().flat_map(|id| self.present_ids(positions, id)).collect()
+    }
+
     fn routes(&self) -> impl Iterator<Item = &RouteId> {
         let moved = self.flips.iter().filter(|flip| flip.guard.is_none());
         moved.filter_map(|flip| flip.candidate.as_ref().map(|record| &record.route).or(flip.route.as_ref()))
     }
+}
+
+/// Whether the last flip of a route is this one, or is recorded after it. One that is not recorded yet lowers the route
+/// again afterwards.
+fn has_newer_flip(position: &RoutePosition, flip: &FlipRecord) -> bool {
+    position.last.as_ref().is_some_and(|last| !is_unrecorded(last) && last.number >= flip.number)
 }
 
 fn set_or_remove<T>(map: &mut BTreeMap<RouteId, T>, route: &RouteId, value: Option<T>) {
@@ -116,7 +172,7 @@ impl Mover {
         }
         flips.sort_by_key(|flip| flip.number);
         let rows = self.store.declared().await?;
-        let freeze = flips.iter().rfind(|flip| flip.route.is_none() && flip.candidate.is_none());
+        let freeze = flips.iter().rfind(|flip| is_of_kill_switch(flip));
         if let Some(freeze) = freeze
             && let Some(version) = self.kill_switch().follow(self.in_force(), freeze)
         {
@@ -126,8 +182,9 @@ impl Mover {
             );
             self.obey(version, freeze_of(freeze)).await;
         }
-        self.in_force().follow_guards(flips.iter().filter(|flip| flip.guard.is_some()));
-        Ok(Some(FollowedMoves { newest, flips, rows }))
+        let moves = FollowedMoves { newest, flips, rows };
+        self.in_force().follow_guards(moves.guard_actions(&self.in_force().inputs().positions));
+        Ok(Some(moves))
     }
 
     /// Puts in force what other processes have recorded. `prepared`: the files in force, prepared with the plans that
@@ -158,13 +215,13 @@ impl Mover {
             tracing::info!(route, %from, %to, %by, number, "a move that another process recorded is in force here too");
         }
         let after = self.in_force().inputs().positions;
-        for route in moves.routes() {
-            self.gate().evidence.restart_guard(route);
+        for route in moves.moved_ids(&after) {
+            self.gate().evidence.restart_guard(&route);
             // A flip up that was asked for before this does not raise the route.
-            let rung = |of: &Positions| of.routes.get(route).map(RoutePosition::rung);
+            let rung = |of: &Positions| of.routes.get(&route).map(RoutePosition::rung);
             if let Some(to) = rung(&after).filter(|to| Some(*to) < rung(&own)) {
-                let by = after.flips.get(route).map_or_else(String::new, |flip| flip.by.clone());
-                self.in_force().note_lowered(route, Lowering { at: Instant::now(), to, by });
+                let by = after.flips.get(&route).map_or_else(String::new, |flip| flip.by.clone());
+                self.in_force().note_lowered(&route, Lowering { at: Instant::now(), to, by });
             }
         }
         Ok(())
@@ -261,7 +318,9 @@ impl Ladder {
         let mut routes = AnsweringRoutes { earlier: claimed, ..AnsweringRoutes::default() };
         for position in positions.routes.values() {
             if position.claims_keys() {
-                routes.earlier.remove(&position.route.id);
+                for id in position.route.ids() {
+                    routes.earlier.remove(id);
+                }
                 routes.present.push(position.route.clone());
             } else if position.rung() >= State::Dark {
                 routes.at_dark.push(position.route.id.clone());

@@ -263,6 +263,11 @@ impl Gate {
         self.conditions_of_moves.iter().flat_map(move |condition| condition.unmet(&position.route, from, to))
     }
 
+    /// See [`GateCondition::files_differ`].
+    pub(super) fn files_differ(&self) -> bool {
+        self.conditions_of_moves.iter().any(|condition| condition.files_differ())
+    }
+
     /// Why one gate is shut, whatever the evidence.
     pub(super) fn unmet_other_conditions(
         &self,

@@ -29,6 +29,10 @@ pub trait GateCondition: Send + Sync {
     fn unmet(&self, _route: &Route, _from: State, _to: State) -> Vec<Unmet> {
         Vec::new()
     }
+    /// Whether other processes that share the store have, or may have, other flag files.
+    fn files_differ(&self) -> bool {
+        false
+    }
     /// The instances of a family that legacy has and that have not ended, as of the last
     /// [`GateCondition::ask_about_instances`]; `None` if nothing counts them.
     fn instances_at_legacy(&self, _family: &Family, _creator: &Route) -> Option<InstancesAtLegacy> {

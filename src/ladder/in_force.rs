@@ -265,11 +265,11 @@ impl InForce {
     }
 
     /// Puts in force what guards of other processes did, except where this process has acted since.
-    pub fn follow_guards<'a>(&self, actions: impl Iterator<Item = &'a FlipRecord>) {
+    pub fn follow_guards(&self, actions: Vec<FlipRecord>) {
         self.change(|inputs| {
             let mut changes = false;
             for action in actions {
-                changes |= inputs.guards.follow(action.clone());
+                changes |= inputs.guards.follow(action);
             }
             changes
         });

@@ -30,6 +30,8 @@ struct FreezeState {
     version: u64,
     /// The number of the newest freeze.
     newest_freeze: u64,
+    /// The store's number of the newest change that is known to be recorded.
+    newest_recorded: u64,
     unrecorded: Option<UnrecordedFreeze>,
     /// Whether a task writes `unrecorded` to the store.
     is_recording: bool,
@@ -50,10 +52,13 @@ pub(super) struct FreezeEnd {
 }
 
 impl FreezeRecords {
-    pub fn new() -> Self {
+    /// `last`: the last change that the store has.
+    pub fn new(last: Option<&FlipRecord>) -> Self {
         let unrecorded_gauge = metrics::gauge!("pointsman_freeze_unrecorded");
         unrecorded_gauge.set(0.0);
-        Self { state: Mutex::default(), recorded: watch::Sender::new((0, None)), unrecorded_gauge }
+        let newest_recorded = last.map_or(0, |last| last.number);
+        let state = Mutex::new(FreezeState { newest_recorded, ..FreezeState::default() });
+        Self { state, recorded: watch::Sender::new((0, None)), unrecorded_gauge }
     }
 
     fn state(&self) -> MutexGuard<'_, FreezeState> {
@@ -98,9 +103,14 @@ impl FreezeRecords {
     }
 
     /// Puts in force what another process has recorded, and returns the number of the change; `None` if nothing
-    /// changes. A freeze of this process that the store does not have yet stays, unless the other one is stronger.
+    /// changes. A freeze of this process that the store does not have yet stays, unless the other one is stronger. A
+    /// change that was recorded before one that is in force here changes nothing.
     pub fn follow(&self, in_force: &InForce, flip: &FlipRecord) -> Option<u64> {
         let mut state = self.state();
+        if flip.number <= state.newest_recorded {
+            return None;
+        }
+        state.newest_recorded = flip.number;
         let (present, freeze) = (in_force.inputs().freeze(), freeze_of(flip));
         if freeze == present || (state.unrecorded.is_some() && freeze < present) {
             return None;
@@ -167,6 +177,7 @@ impl FreezeRecords {
     /// Records that the store has this change: empties the slot unless it has a newer freeze, and wakes the tasks that
     /// wait for it.
     fn mark_recorded(&self, state: &mut FreezeState, version: u64, flip: &FlipRecord) {
+        state.newest_recorded = state.newest_recorded.max(flip.number);
         state.unrecorded.take_if(|unrecorded| unrecorded.version <= version);
         self.unrecorded_gauge.set(f64::from(u8::from(state.unrecorded.is_some())));
         self.recorded.send_modify(|newest| {
@@ -199,6 +210,11 @@ impl FreezeRecords {
         let found = recorded.wait_for(|(newest, _)| *newest >= version).await.ok()?;
         found.1.clone()
     }
+}
+
+/// Whether a record is one of a change of the kill switch.
+pub(super) fn is_of_kill_switch(flip: &FlipRecord) -> bool {
+    flip.route.is_none() && flip.candidate.is_none()
 }
 
 /// The record of a change of the kill switch; the store assigns its number.

@@ -16,7 +16,7 @@ use super::gate::Gate;
 use super::guard_latches::GuardLatches;
 use super::guard_types::GuardListener;
 use super::in_force::{InForce, Inputs};
-use super::kill_switch::FreezeRecords;
+use super::kill_switch::{FreezeRecords, is_of_kill_switch};
 use super::other_processes::OtherProcesses;
 use super::pending_shares::PendingShares;
 use super::positions::{Positions, RoutePosition};
@@ -72,6 +72,7 @@ impl Mover {
         let flips = store.last_flips().await?;
         let mut recorder = FlipRecorder::new(store.clone(), &flips);
         let (guards, flips): (Vec<_>, Vec<_>) = flips.into_iter().partition(|flip| flip.guard.is_some());
+        let kill_switch = FreezeRecords::new(flips.iter().find(|flip| is_of_kill_switch(flip)));
         let before = Positions::from_store(&declared, flips, store.declared().await?);
         recorder.set_known_declarations(before.rows());
         let has_served = !store.is_new() || !before.rows().is_empty();
@@ -91,7 +92,6 @@ impl Mover {
         taken_ids::log(&before, &after, &guards, &gate);
         let in_force = InForce::new(before.clone(), guards, before.freeze, secret, flags);
         let cohort_listeners = Mutex::new(CohortListeners::of_start(cohort_moves::forced_at_start(&before, &after)));
-        let kill_switch = FreezeRecords::new();
         let mover = Self {
             store,
             recorder,

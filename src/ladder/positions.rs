@@ -54,6 +54,8 @@ pub(super) struct Positions {
     pub flips: BTreeMap<RouteId, FlipRecord>,
     /// The declarations of the files that the store has.
     pub stored_declarations: BTreeMap<RouteId, FileState>,
+    /// Those of other processes' files, as far as they are newer (`followed_declarations`).
+    pub followed_declarations: BTreeMap<RouteId, FileState>,
     /// The routes in `stored_declarations` that the files do not have any more.
     pub absent: BTreeSet<RouteId>,
     /// While new files are judged: ids of their routes that were earlier ids of other routes of these files. The flips
@@ -170,6 +172,7 @@ impl Positions {
             candidates: candidates.into_iter().filter_map(of_candidate).collect(),
             flips,
             stored_declarations: rows.into_iter().filter_map(|row| Some((row.route, row.file?))).collect(),
+            followed_declarations: BTreeMap::new(),
             absent,
             taken_ids: BTreeSet::new(),
             live,

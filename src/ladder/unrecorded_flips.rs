@@ -76,7 +76,7 @@ impl UnrecordedFlip {
 }
 
 /// Whether the store does not have the last flip of a route yet.
-fn is_unrecorded(last: &FlipRecord) -> bool {
+pub(super) fn is_unrecorded(last: &FlipRecord) -> bool {
     last.number >= UNRECORDED
 }
 

@@ -288,6 +288,10 @@ fn shown(process: &LivingProcess) -> String {
 }
 
 fn row(record: &ProcessRecord, name: String, files: FilesComparison, lease_left: Option<Duration>) -> ProcessRow {
+    fn files_differ(&self) -> bool {
+        !self.seen().differing.is_empty()
+    }
+
     let is_known = files != FilesComparison::Unknown;
     ProcessRow {
         name,

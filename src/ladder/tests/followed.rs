@@ -180,3 +180,114 @@ async fn a_flip_is_judged_by_what_another_process_recorded() {
         () = flips => {}
     }
 }
+
+/// This process has read what the other one recorded, and records a move of its own before that is in force.
+#[tokio::test]
+async fn what_is_older_than_a_move_of_this_process_changes_nothing() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    two.flip("plain", forced(State::Shadow)).await.unwrap();
+    both.follow(one).await;
+    two.flip("plain", forced(State::Live)).await.unwrap();
+    let older = one.ladder.newer_moves().await.unwrap().unwrap();
+    assert!(one.flip("plain", to(State::Off)).await.unwrap().recorded);
+    one.ladder.follow(older, both.files.clone(), || {}).await.unwrap();
+    assert_eq!(one.state("plain").state, State::Off);
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(of.state("plain").state, State::Off);
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_freeze_does_not_end_a_newer_one() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    one.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
+    both.follow(two).await;
+    let older = two.ladder.freeze(Freeze::No, None, "bob".into()).await.unwrap().flip;
+    let newer = one.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
+    assert!(newer.recorded && newer.flip.number > older.number);
+    let mover = &one.ladder.mover;
+    assert_eq!(mover.kill_switch().follow(mover.in_force(), &older), None);
+    assert_eq!(one.ladder.flags().load().freeze, Freeze::Effects);
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(of.ladder.flags().load().freeze, Freeze::Effects);
+    }
+}
+
+/// One process after the other gets the new files. Meanwhile a person moves the route.
+#[tokio::test]
+async fn an_edit_that_another_process_has_read_counts_once() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    let declaring = |state: State| {
+        edited(files(&[]), "plain", |route| (route.declared, route.force) = (state, Some("a launch".to_owned())))
+    };
+    one.ladder.reload(declaring(State::Live), || {}).await.unwrap();
+    both.follow(two).await;
+    assert_eq!(two.state("plain").state, State::Live);
+    one.flip("plain", to(State::Off)).await.unwrap();
+    both.follow(two).await;
+    let before = two.flips().await;
+    two.ladder.reload(declaring(State::Live), || {}).await.unwrap();
+    assert_eq!((two.state("plain").state, two.flips().await), (State::Off, before));
+    // Further edits count.
+    for state in [State::Shadow, State::Live] {
+        two.ladder.reload(declaring(state), || {}).await.unwrap();
+        assert_eq!(two.state("plain").state, state);
+    }
+}
+
+/// The other process has newer files, in which the route has another id.
+#[tokio::test]
+async fn moves_under_a_new_id_are_followed_with_the_files_before() {
+    let both = Two::open(guarded("bare", |_| {})).await;
+    let Two { one, two, files } = &both;
+    one.flip("bare", forced(State::Live)).await.unwrap();
+    both.follow(two).await;
+    let renamed = edited(files.clone(), "bare", |route| (route.id, route.was) = ("new".into(), vec!["bare".into()]));
+    one.ladder.reload(renamed, || {}).await.unwrap();
+    one.ladder.act_on_crossing(&crossing("new", State::Live));
+    one.ladder.mover.in_force().wait_guard_recorded().await;
+    both.follow(two).await;
+    assert_eq!(two.state("bare"), effective(State::Dark, EffectiveReason::Guard));
+    assert!(one.flip("new", to(State::Off)).await.unwrap().recorded);
+    both.follow(two).await;
+    assert_eq!(two.state("bare").state, State::Off);
+}
+
+/// The conditions of a process while others have other files.
+struct OtherFiles;
+
+impl GateCondition for OtherFiles {
+    fn files_differ(&self) -> bool {
+        true
+    }
+    fn unmet(&self, _route: &Route, _from: State, to: State) -> Vec<Unmet> {
+        let unmet = Unmet { why: "others have other files".to_owned(), since: None };
+        if to >= State::Dark { vec![unmet] } else { Vec::new() }
+    }
+}
+
+/// A process that has the files of before restarts, after the new ones have lowered a route.
+#[tokio::test]
+async fn a_start_with_other_files_than_other_processes_raises_nothing() {
+    let one = Fixture::open(files(&[])).await;
+    let declaring = |state: State| {
+        edited(files(&[]), "plain", |route| (route.declared, route.force) = (state, Some("a launch".to_owned())))
+    };
+    one.ladder.reload(declaring(State::Live), || {}).await.unwrap();
+    one.ladder.reload(declaring(State::Off), || {}).await.unwrap();
+    assert_eq!(one.state("plain").state, State::Off);
+    let parts = ladder_parts(&one.store, &one.evidence, Vec::new());
+    let parts = LadderParts { conditions_of_moves: vec![Arc::new(OtherFiles)], ..parts };
+    let ladder = Ladder::open(declaring(State::Live), parts).await.unwrap();
+    let state = |ladder: &Ladder| ladder.flags().load().route(&"plain".into()).map(|flag| flag.effective.state);
+    assert_eq!(state(&ladder), Some(State::Off));
+    ladder.apply_files_again(declaring(State::Live), || {}).await.unwrap();
+    assert_eq!(state(&ladder), Some(State::Off), "nobody has read them again");
+    ladder.reload(declaring(State::Live), || {}).await.unwrap();
+    assert_eq!(state(&ladder), Some(State::Live));
+}

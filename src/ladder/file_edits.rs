@@ -1,0 +1,52 @@
+//! What new files change of a route, and which part of that is in force after it was judged.
+
+use super::joined::JoinedRoutes;
+use super::positions::RoutePosition;
+use super::separated::SeparatedRoute;
+use crate::flag::State;
+use crate::store::FileState;
+
+/// What new files change of one route, beside its declaration.
+#[derive(Default)]
+pub(super) struct FileEdit {
+    /// Its file has `force`, and the files before had none for it.
+    pub gets_force: bool,
+    /// The routes that become this one.
+    pub joined: Option<JoinedRoutes>,
+    /// Its `force` raises nothing: other processes have other files, and nobody has read these files again.
+    pub ignores_force: bool,
+    /// It was a part of another route.
+    pub separated: Option<SeparatedRoute>,
+}
+
+/// The `force` of a file, with its reason.
+#[derive(Clone, Copy)]
+pub(super) struct FileForce<'a> {
+    pub reason: &'a String,
+    /// Whether it overrides the gates of a move up.
+    pub raises: bool,
+}
+
+/// The part of a declaration that is in force after a move: all of it, or all but the shares that the gate refused.
+/// This part is stored, so that a later edit that reverts what was accepted counts as an edit. `None` if the
+/// gate refused something, and nothing was stored before or this part would not differ from the declaration.
+pub(super) fn accepted_part(stored: Option<FileState>, now: FileState, moved: &RoutePosition) -> Option<FileState> {
+    if moved.refused.is_empty() {
+        return Some(now);
+    }
+    let (before, accepted) = (stored?.shares, moved.inputs.shares);
+    let refused = State::ALL.into_iter().filter(|rung| accepted.of(*rung) != now.shares.of(*rung));
+    let shares = refused.fold(now.shares, |shares, rung| shares.with(rung, before.of(rung)));
+    Some(FileState { shares, ..now }).filter(|accepted| *accepted != now)
+}
+
+/// What an edit of the file requests of a route with a flip. If only shares were edited, the route keeps the state of
+/// its last flip, and the shares that were not edited: the file says nothing new of them.
+pub(super) fn requested_by_edit(position: &RoutePosition, stored: FileState, now: FileState) -> FileState {
+    if stored.state != now.state {
+        return now;
+    }
+    let edited = State::ALL.into_iter().filter(|rung| stored.shares.of(*rung) != now.shares.of(*rung));
+    let shares = edited.fold(position.inputs.shares, |shares, rung| shares.with(rung, now.shares.of(rung)));
+    FileState { state: position.inputs.requested, shares }
+}

@@ -1,0 +1,31 @@
+//! What the files of other processes declare, as far as moves were followed that came with it.
+//!
+//! Example: an edit sets `state: live`. The first process reads it, and makes the flip; the second one follows that with
+//! the files before. A person flips the route to `off`. When the second process reads the edit, it makes no flip: what
+//! the edit declares has counted already.
+
+use super::positions::Positions;
+use crate::flag::Route;
+use crate::names::RouteId;
+use crate::store::{DeclaredState, FileState};
+
+impl Positions {
+    /// Notes what the store has as declared by the files of a route that another process has moved.
+    pub fn note_followed_declaration(&mut self, route: &RouteId, row: Option<&DeclaredState>) {
+        if let Some(file) = row.and_then(|row| row.file) {
+            self.followed_declarations.insert(route.clone(), file);
+        }
+    }
+
+    /// Whether the file of a route declares something that no reading of it, here or in another process, has counted
+    /// yet. A route without a stored declaration has one if it has a flip.
+    pub fn changes_declaration(&mut self, route: &Route, has_flip: bool, now: FileState) -> bool {
+        let stored = self.stored_declaration(route);
+        let has_counted = route.ids().any(|id| self.followed_declarations.get(id) == Some(&now));
+        let differs = stored.map_or(has_flip, |stored| stored != now);
+        if differs || has_counted {
+            self.followed_declarations.retain(|id, _| !route.ids().any(|own| own == id));
+        }
+        differs && !has_counted
+    }
+}

@@ -54,7 +54,7 @@ pub(super) async fn flip(
     let flip = flip_row(flip);
     let unrecorded = flip_note(recorded, share_is_pending).map(str::to_owned);
     let unlisted = unlisted_note(&set, &route).filter(|_| to == State::Only && changed);
-    let not_in_force_in = behind(&admin, flip.number).await;
+    let not_in_force_in = behind(&admin, flip.number, recorded).await;
     let notes: Vec<String> = unrecorded.into_iter().chain(unlisted).chain(behind_note(&not_in_force_in)).collect();
     let note = (!notes.is_empty()).then(|| notes.join("; "));
     let response = FlipResponse {
@@ -128,10 +128,14 @@ fn unlisted_note(set: &FlagSet, route: &RouteId) -> Option<String> {
     })
 }
 
-/// The processes that do not have the flip with this number in force in time. A number of 0 is that of no flip: it is
-/// not recorded, or nothing changed.
-async fn behind(admin: &Admin, number: u64) -> Vec<String> {
-    if number == 0 { Vec::new() } else { (admin.parts.wait_followed)(number).await }
+/// The processes that do not have the flip with this number in force in time: all others, if it is not recorded. A
+/// number of 0 is that of no flip: nothing changed.
+async fn behind(admin: &Admin, number: u64, recorded: bool) -> Vec<String> {
+    match (recorded, number) {
+        (true, 0) => Vec::new(),
+        (true, number) => (admin.parts.wait_followed)(Some(number)).await,
+        (false, _) => (admin.parts.wait_followed)(None).await,
+    }
 }
 
 fn behind_note(names: &[String]) -> Option<String> {
@@ -165,7 +169,7 @@ pub(super) async fn freeze(
         Ok(Err(_)) | Err(_) => None, // the freeze is in force: a count that cannot be read must not make it look refused
     };
     let status = if recorded { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let not_in_force_in = behind(&admin, flip.number).await;
+    let not_in_force_in = behind(&admin, flip.number, recorded).await;
     let unrecorded = (!recorded).then(|| UNRECORDED_FREEZE.to_owned());
     let notes: Vec<String> = unrecorded.into_iter().chain(behind_note(&not_in_force_in)).collect();
     let note = (!notes.is_empty()).then(|| notes.join("; "));

@@ -110,8 +110,8 @@ pub struct AdminParts {
     /// The processes that share the store.
     pub processes: Arc<dyn Fn() -> Vec<ProcessRow> + Send + Sync>,
     /// Waits, for a bounded time, until the other processes that share the store have the flip with this number in
-    /// force. Returns the names of those that do not.
-    pub wait_followed: Arc<dyn Fn(u64) -> BoxFuture<'static, Vec<String>> + Send + Sync>,
+    /// force. Returns the names of those that do not; at once all, if it has no number yet.
+    pub wait_followed: Arc<dyn Fn(Option<u64>) -> BoxFuture<'static, Vec<String>> + Send + Sync>,
     /// Moves the candidate of a route.
     pub move_candidate: MoveCandidate,
     /// Requests that the files are read now. The receiver gets the outcome of a reading that begins after the call, or

@@ -39,6 +39,12 @@ impl StoreAffinity {
         self.claims.change(|state| state.routes = routes);
     }
 
+    /// Whether keys of this route are claimed now.
+    #[cfg(test)]
+    pub fn claims_keys_of(&self, route: &RouteId) -> bool {
+        self.claims.read().claims(route)
+    }
+
     /// The lease of this process is over then, unless it is renewed.
     pub fn set_lease_end(&self, ends: Instant) {
         self.claims.change(|state| state.lease_ends = Some(ends));

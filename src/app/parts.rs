@@ -307,7 +307,7 @@ impl Parts {
                 parts.workflows.store(Arc::new(setup.workflows.keys().cloned().collect()));
                 parts.family_gate.set_files(&setup, &routes);
                 parts.caller_notes.set_services(&setup.services);
-                parts.membership.set_edition(&setup.edition);
+                parts.membership.set_files(&setup.edition, &routes);
                 set_renames(&parts.evidence, &routes);
                 parts.evidence.set_basis_and_tell(files_version, &bases, &mut |route, change| {
                     parts.recorder.basis_changed(route, change);

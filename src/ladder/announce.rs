@@ -5,24 +5,61 @@
 //! only if the store has it as legacy's, and the engine takes none that the store has as legacy's. So where two tries
 //! of one request reach two processes, only one arm performs the request.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::mover::Mover;
 use super::other_processes::OtherProcesses;
 use super::positions::{Positions, RoutePosition};
+use super::types::MoveRequest;
 use crate::flag::State;
 use crate::names::RouteId;
 
 /// What was announced is announced until this is dropped.
-pub(super) struct Announced<'a>(Option<&'a dyn OtherProcesses>);
+pub(super) struct Announced(Option<Announcing>);
 
-impl Drop for Announced<'_> {
+struct Announcing {
+    others: Arc<dyn OtherProcesses>,
+    number: u64,
+    routes: Vec<Vec<RouteId>>,
+    /// [`OtherProcesses::lease_ends`] before it was announced.
+    lease_ends: u64,
+}
+
+impl Announced {
+    /// Waits until the others have acknowledged it again if the lease of this process may have been over since: they
+    /// have forgotten it then. For a move that is recorded already, before it is in force.
+    pub async fn confirm(&mut self) {
+        let Some(announcing) = &self.0 else { return };
+        let lease_ends = announcing.others.lease_ends();
+        if lease_ends == announcing.lease_ends {
+            return;
+        }
+        tracing::warn!("the lease of this process was over while a move was recorded: it is announced again");
+        let again = Announced::begin(Arc::clone(&announcing.others), announcing.routes.clone());
+        if let Err(why) = announcing.others.acknowledged(again.0.as_ref().map_or(0, |again| again.number)).await {
+            tracing::error!(why, "the move is recorded, and is put in force nevertheless");
+        }
+        *self = again;
+    }
+
+    fn begin(others: Arc<dyn OtherProcesses>, routes: Vec<Vec<RouteId>>) -> Self {
+        let lease_ends = others.lease_ends();
+        let number = others.announce(routes.clone());
+        Self(Some(Announcing { others, number, routes, lease_ends }))
+    }
+}
+
+impl Drop for Announced {
     fn drop(&mut self) {
-        if let Some(others) = self.0 {
-            others.end_announcement();
+        if let Some(announcing) = &self.0 {
+            announcing.others.end_announcement(announcing.number);
         }
     }
 }
+
+/// Whether it was acknowledged; the first part of the error says by which processes it was not.
+pub(super) type AnnounceOutcome = Result<Announced, (String, Announced)>;
 
 impl RoutePosition {
     /// Whether retry keys of the route are taken only in the store: the engine answers, or may do so without another
@@ -39,39 +76,51 @@ impl Mover {
         waits.map_or(Duration::ZERO, OtherProcesses::announce_within)
     }
 
+    /// Announces a flip to where the engine answers, before the lock of moves is taken: a flip down, and what other
+    /// processes record, do not wait for processes that do not acknowledge it. `None` if it is not to be announced, or
+    /// would be refused.
+    pub(super) async fn announce_before(&self, route: &RouteId, request: &MoveRequest) -> Option<AnnounceOutcome> {
+        let positions = self.in_force().inputs().positions;
+        let position = positions.routes.get(route).filter(|at| is_new(at, request.to))?;
+        self.check_guard(position, request).ok()?;
+        self.judge(&positions, position, request).ok()?;
+        Some(self.announce_flip(position, request.to).await)
+    }
+
     /// Announces a flip of this route to this state, if the engine is to answer and did not before.
     ///
     /// # Errors
-    /// See [`OtherProcesses::announce`]. It is announced nevertheless, until the second part of the error is dropped.
-    pub(super) async fn announce_flip(
-        &self,
-        position: &RoutePosition,
-        to: State,
-    ) -> Result<Announced<'_>, (String, Announced<'_>)> {
-        let is_new = to >= State::Live && !position.claims_keys();
-        self.announce(if is_new { vec![position.route.id.clone()] } else { Vec::new() }).await
+    /// See [`OtherProcesses::acknowledged`]. It is announced nevertheless, until the second part of the error is
+    /// dropped.
+    pub(super) async fn announce_flip(&self, position: &RoutePosition, to: State) -> AnnounceOutcome {
+        self.announce(if is_new(position, to) { vec![ids(position)] } else { Vec::new() }).await
     }
 
     /// Announces the routes that the engine is to answer by new files.
     ///
     /// # Errors
     /// As [`Mover::announce_flip`].
-    pub(super) async fn announce_files(
-        &self,
-        before: &Positions,
-        after: &Positions,
-    ) -> Result<Announced<'_>, (String, Announced<'_>)> {
+    pub(super) async fn announce_files(&self, before: &Positions, after: &Positions) -> AnnounceOutcome {
         let claimed = |id: &RouteId| before.routes.get(id).is_some_and(RoutePosition::claims_keys);
         let is_new = |at: &&RoutePosition| at.claims_keys() && !claimed(&at.route.id);
-        self.announce(after.routes.values().filter(is_new).map(|at| at.route.id.clone()).collect()).await
+        self.announce(after.routes.values().filter(is_new).map(ids).collect()).await
     }
 
-    async fn announce(&self, routes: Vec<RouteId>) -> Result<Announced<'_>, (String, Announced<'_>)> {
-        let Some(others) = self.others.as_deref().filter(|_| !routes.is_empty()) else { return Ok(Announced(None)) };
-        let announced = Announced(Some(others));
-        match others.announce(routes).await {
+    async fn announce(&self, routes: Vec<Vec<RouteId>>) -> AnnounceOutcome {
+        let Some(others) = self.others.as_ref().filter(|_| !routes.is_empty()) else { return Ok(Announced(None)) };
+        // It ends also if this is cancelled while it waits.
+        let announced = Announced::begin(Arc::clone(others), routes);
+        match others.acknowledged(announced.0.as_ref().map_or(0, |announcing| announcing.number)).await {
             Ok(()) => Ok(announced),
             Err(why) => Err((why, announced)),
         }
     }
+}
+
+fn is_new(position: &RoutePosition, to: State) -> bool {
+    to >= State::Live && !position.claims_keys()
+}
+
+fn ids(position: &RoutePosition) -> Vec<RouteId> {
+    position.route.ids().cloned().collect()
 }

@@ -199,7 +199,7 @@ impl Mover {
             acknowledge: false,
             by: BY_AUTO.to_owned(),
         };
-        let raised = self.flip(lock, asked, &due.route, request).await.map(drop);
+        let raised = self.flip(lock, asked, &due.route, request, None).await.map(drop);
         self.clone().start_recording();
         raised
     }

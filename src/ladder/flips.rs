@@ -48,7 +48,7 @@ impl Ladder {
         request: &MoveRequest,
     ) -> Result<Flipped, FlipError> {
         let (mover, route, request) = (Arc::clone(&self.mover), route.clone(), request.clone());
-        let guard = loop {
+        let (guard, announced) = loop {
             match mover.clone().flip_down(asked, &route, &request).await? {
                 // Another process may have moved the route, which is not in force here yet.
                 Some(FlipDownOutcome::Unchanged(flipped)) => match mover.catch_up_briefly().await {
@@ -72,14 +72,15 @@ impl Ladder {
             };
             mover.catch_up::<FlipError>(until).await?;
             mover.wait_for_dropped_plans(&route, request.to, until).await?;
+            let announced = mover.announce_before(&route, &request).await;
             let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
             // The move before this one may have put the route above the requested state, or below `live`.
             if !mover.is_flip_down(&route, &request) && !mover.has_plans_to_drop(&route, request.to) {
-                break guard;
+                break (guard, announced);
             }
         };
         let work = tokio::spawn(async move {
-            let outcome = mover.flip(guard, asked, &route, request).await;
+            let outcome = mover.flip(guard, asked, &route, request, announced).await;
             mover.start_recording();
             outcome
         });

@@ -116,8 +116,8 @@ impl InForce {
             unrecorded.iter().filter(is_new).for_each(|unrecorded| inputs.lowered.add_flip(unrecorded));
             inputs.positions_version =
                 unrecorded.iter().map(|unrecorded| unrecorded.id).fold(computed_from + 1, u64::max);
-            let claiming = positions.routes.iter().filter(|(_, position)| position.claims_keys());
-            inputs.claimed.extend(claiming.map(|(id, _)| id.clone()));
+            let claiming = positions.routes.values().filter(|position| position.claims_keys());
+            inputs.claimed.extend(claiming.flat_map(|position| position.route.ids()).cloned());
             (inputs.positions, inputs.unrecorded) = (positions, unrecorded);
             inputs.has_files = true;
             true
@@ -129,7 +129,8 @@ impl InForce {
     pub fn release_claims(&self, routes: &BTreeSet<RouteId>) {
         let mut inputs = self.lock();
         let Inputs { positions, claimed, .. } = &mut *inputs;
-        let claims = |id: &RouteId| positions.routes.get(id).is_some_and(RoutePosition::claims_keys);
+        let has = |at: &RoutePosition, id: &RouteId| at.claims_keys() && at.route.ids().any(|own| own == id);
+        let claims = |id: &RouteId| positions.routes.values().any(|position| has(position, id));
         claimed.retain(|id| !routes.contains(id) || claims(id));
     }
 

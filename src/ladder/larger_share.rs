@@ -93,7 +93,7 @@ impl Mover {
         let asked = asked + Duration::from_nanos(1);
         // In a task of its own, which goes on if the wait below ends first.
         let work = tokio::spawn(async move {
-            let outcome = self.flip(guard, asked, &pending.share.route, request).await;
+            let outcome = self.flip(guard, asked, &pending.share.route, request, None).await;
             self.start_recording();
             let outcome = outcome.inspect_err(|error| pending.share.log_not_raised(error));
             drop(pending); // not before: the end of the process waits for it

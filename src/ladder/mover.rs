@@ -212,7 +212,7 @@ impl Mover {
     ) -> Result<Vec<FlipRecord>, StoreError> {
         plans::add_missing(&mut after);
         // What other processes recorded is in `before`: of that nothing is announced again.
-        let _announced = match origin {
+        let mut announced = match origin {
             ChangeOrigin::Start => None,
             ChangeOrigin::Own | ChangeOrigin::OtherProcess { .. } => {
                 Some(self.announce_files(before, &after).await.map_err(|(why, _)| StoreError(why))?)
@@ -259,6 +259,9 @@ impl Mover {
         }
         scopes::log_changes(&before.scopes, &after.scopes, self.gate.retry_window);
         separated::log(before, &after);
+        if let Some(announced) = &mut announced {
+            announced.confirm().await;
+        }
         recorded();
         let overtaken = self.put_in_force(after.clone(), origin);
         of_candidates.iter().for_each(|flip| self.note_move_of_candidate(flip));

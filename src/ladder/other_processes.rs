@@ -8,14 +8,21 @@ use crate::names::RouteId;
 
 /// The other processes that share the store.
 pub trait OtherProcesses: Send + Sync {
-    /// Tells them that the engine is going to answer requests of these routes, and waits, for a bounded time, until all
-    /// have acknowledged it. It stays announced until [`OtherProcesses::end_announcement`].
+    /// Tells them that the engine is going to answer requests of these routes, each with all its ids. Returns the number
+    /// of the announcement, which stands until [`OtherProcesses::end_announcement`].
+    fn announce(&self, routes: Vec<Vec<RouteId>>) -> u64;
+    /// Waits, for a bounded time, until all have acknowledged this announcement.
     ///
     /// # Errors
     /// Which of them have not acknowledged it, as a sentence.
-    fn announce(&self, routes: Vec<RouteId>) -> BoxFuture<'_, Result<(), String>>;
+    fn acknowledged(&self, announcement: u64) -> BoxFuture<'_, Result<(), String>>;
     /// The move is in force, or is not made.
-    fn end_announcement(&self);
-    /// How long [`OtherProcesses::announce`] waits at most.
+    fn end_announcement(&self, announcement: u64);
+    /// How long [`OtherProcesses::acknowledged`] waits at most.
     fn announce_within(&self) -> Duration;
+    /// How often the lease of this process may have been over. The others do not wait for a process without a lease, and
+    /// forget what it has announced.
+    fn lease_ends(&self) -> u64 {
+        0
+    }
 }

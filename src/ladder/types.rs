@@ -128,7 +128,8 @@ pub struct Flipped {
     /// On the way down: what the caller should know (instances the engine owns that legacy does not know, list routes
     /// that will not show them, a larger share that was asked for and is not in force, or not yet), as sentences.
     pub horizon: Vec<String>,
-    /// What the gates that the flip overrode by force still require, as sentences.
+    /// What the gates that the flip overrode by force still require, and which processes have not acknowledged it, as
+    /// sentences.
     pub still_required: Vec<String>,
 }
 

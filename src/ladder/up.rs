@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::announce::AnnounceOutcome;
 use super::export::log;
 use super::gate::AllowedMove;
 use super::lowered_routes::Lowering;
@@ -19,6 +20,7 @@ impl Mover {
         asked: Instant,
         route: &RouteId,
         request: MoveRequest,
+        announced: Option<AnnounceOutcome>,
     ) -> Result<Flipped, FlipError> {
         let (mut positions, all_recorded) = self.record_unrecorded_first(&guard).await;
         let position = positions.routes.get(route).ok_or_else(|| positions.unknown_route(route))?;
@@ -36,14 +38,19 @@ impl Mover {
         // A flip ends a move that the file requested and the gate refused: the store gets the file's present
         // declaration, so that the move is not judged again.
         let (now, before) = (position.declared(), positions.clone());
-        let AllowedMove { overridden, still_required, gates } = allowed;
+        let AllowedMove { overridden, mut still_required, gates } = allowed;
         let (shares, reason, gates) = (requested.shares, requested.reason, gates.recorded(&position.route.promote));
         let made = Move { route: route.clone(), from, to, shares, reason, overridden, gates };
-        let announced = self.announce_flip(position, to).await;
-        let _announced = match announced {
+        let outcome = match announced {
+            Some(announced) => announced,
+            // It is announced under the lock of moves if another move came before it.
+            None => self.announce_flip(position, to).await,
+        };
+        let mut announced = match outcome {
             Err((why, _)) if !request.force => return Err(FlipError::Refused { why, commands: Vec::new() }),
             Err((why, announced)) => {
                 tracing::error!(%route, why, "the flip by force does not wait for other processes");
+                still_required.push(why);
                 announced
             }
             Ok(announced) => announced,
@@ -56,6 +63,7 @@ impl Mover {
             live_basis::accept(&mut positions, route, to);
         }
         let flip = self.record_flip(flip, positions.rows(), &positions, (route, &request)).await?;
+        announced.confirm().await;
         positions.apply_flip(route, flip.clone());
         holds::lower_after_flip(&mut positions, route, self.gate());
         let overtaken = self.put_in_force(positions, ChangeOrigin::Own);

@@ -1,6 +1,6 @@
 //! The processes that share a store: each keeps a row about itself beside its lease.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -36,6 +36,11 @@ pub struct ProcessRecord {
     pub announced: Option<Announcement>,
     /// The newest announcement of each other process that it has acknowledged.
     pub acknowledged: BTreeMap<WorkerId, u64>,
+    /// The present announcements that it cannot acknowledge: it claims no retry keys of a route that they name, because
+    /// its files do not have the route, or have no workflow for it.
+    pub refused: BTreeMap<WorkerId, u64>,
+    /// All ids of the routes that its engine answers, or may answer without another flip.
+    pub answers: BTreeSet<RouteId>,
 }
 
 /// Routes that a process is going to raise to where the engine answers. A process that has acknowledged this takes no
@@ -44,8 +49,25 @@ pub struct ProcessRecord {
 pub struct Announcement {
     /// Increases with each announcement of the process.
     pub number: u64,
-    /// The routes.
+    /// All ids of the routes.
     pub routes: Vec<RouteId>,
+    /// The ids of each route. An earlier version gives none: then each of `routes` is another one.
+    #[serde(default)]
+    pub ids: Vec<Vec<RouteId>>,
+}
+
+impl Announcement {
+    /// An announcement of routes with these ids.
+    #[must_use]
+    pub fn new(number: u64, ids: Vec<Vec<RouteId>>) -> Self {
+        Self { number, routes: ids.iter().flatten().cloned().collect(), ids }
+    }
+
+    /// The ids of each route.
+    pub fn each(&self) -> impl Iterator<Item = &[RouteId]> {
+        let single = self.routes.iter().filter(|_| self.ids.is_empty()).map(std::slice::from_ref);
+        self.ids.iter().map(Vec::as_slice).chain(single)
+    }
 }
 
 /// A process whose lease is not over.

@@ -8,7 +8,7 @@
 mod moves;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ use crate::config::Setup;
 use crate::flag::{Route, State};
 use crate::ladder::{GateCondition, Unmet};
 use crate::limits::Limits;
-use crate::names::WorkerId;
+use crate::names::{RouteId, WorkerId};
 use crate::store::{LivingProcess, LivingProcesses, ProcessRecord, StoreHandle};
 
 /// How often this process tells the others about itself, and looks which of them live. A change of its files is told at
@@ -53,11 +53,19 @@ pub(super) struct Membership {
     /// Whether this process may announce moves.
     has_joined: AtomicBool,
     lease: Duration,
-    /// The number of the last announcement of this process.
-    announcements: AtomicU64,
+    /// The announcements of this process that have not ended.
+    announcing: Mutex<Announcing>,
     claims: OnceLock<Arc<KeyClaims>>,
     /// Changes with each exchange.
     exchanges: watch::Sender<u64>,
+}
+
+/// What this process has announced and not ended. To the others it is one announcement, with the newest number.
+#[derive(Default)]
+struct Announcing {
+    newest: u64,
+    /// The ids of the routes, by the number of the announcement.
+    routes: BTreeMap<u64, Vec<Vec<RouteId>>>,
 }
 
 #[derive(Default)]
@@ -69,6 +77,8 @@ struct Seen {
     told: Option<u64>,
     /// When the lease of this process is over unless it is renewed; `None` while it has none.
     lease_ends: Option<Instant>,
+    /// How often it may have been over before it was renewed.
+    leases_ended: u64,
     /// Of each process that has, or may have, other files: since when this is seen.
     differing: BTreeMap<WorkerId, Timestamp>,
 }
@@ -94,7 +104,7 @@ impl Membership {
             agreed_again: AtomicBool::new(false),
             has_joined: AtomicBool::new(false),
             lease: Limits::ms(setup.limits.lease_ms),
-            announcements: AtomicU64::new(0),
+            announcing: Mutex::default(),
             claims: OnceLock::new(),
             exchanges: watch::Sender::new(0),
         };
@@ -111,8 +121,11 @@ impl Membership {
         let _ = self.claims.set(claims);
     }
 
-    /// Files of this edition are in force now.
-    pub(super) fn set_edition(&self, edition: &str) {
+    /// Files of this edition, with these routes, come into force now.
+    pub(super) fn set_files(&self, edition: &str, routes: &[Arc<Route>]) {
+        if let Some(claims) = self.claims.get() {
+            claims.set_newest_files(routes);
+        }
         if self.own.load().edition == edition {
             return;
         }
@@ -163,7 +176,11 @@ impl Membership {
         // No process has the nil id: nothing is stored before this process has its own.
         let worker = self.worker.get().copied().unwrap_or(WorkerId(Uuid::nil()));
         let (sent, sent_at) = (Instant::now(), Timestamp::now());
-        let record = (**self.own.load()).clone();
+        let mut record = (**self.own.load()).clone();
+        // After what is announced: a move that is announced no more is in force.
+        if let Some(claims) = self.claims.get() {
+            record.answers = claims.answering().into_iter().flatten().collect();
+        }
         let told = record.announced.as_ref().map(|announced| announced.number);
         let Some(LivingProcesses { at, newest_flip, processes }) =
             self.store.exchange_processes(worker, record).await?
@@ -175,9 +192,11 @@ impl Membership {
         let middle = sent_at + sent.elapsed() / 2;
         self.note_clock(i64::try_from(middle.duration_since(at).as_millis()).unwrap_or(i64::MAX));
         let mut seen = self.seen();
+        let own_place = processes.iter().position(|process| process.worker == worker);
+        let was_over = |ends: Instant| ends <= Instant::now() || own_place.is_none();
+        seen.leases_ended += u64::from(seen.lease_ends.is_some_and(was_over));
         (seen.lease_ends, seen.newest_flip, seen.told) = (None, newest_flip, told);
         seen.others = processes;
-        let own_place = seen.others.iter().position(|process| process.worker == worker);
         if let Some(own_place) = own_place {
             seen.lease_ends = Some(sent + seen.others.remove(own_place).lease_left);
         }
@@ -255,6 +274,12 @@ impl Membership {
 }
 
 impl Seen {
+    /// The ids of the routes that the engines of the others answer.
+    fn answers(&self) -> BTreeSet<RouteId> {
+        let records = self.others.iter().filter_map(|other| other.record.as_ref());
+        records.flat_map(|record| record.answers.iter().cloned()).collect()
+    }
+
     fn note_differing(&mut self, own_edition: &str, now: Timestamp) {
         let differing = self.others.iter().filter(|process| compare(process, own_edition) != FilesComparison::Same);
         let since = |worker: WorkerId| (worker, self.differing.get(&worker).copied().unwrap_or(now));
@@ -263,6 +288,10 @@ impl Seen {
 }
 
 impl GateCondition for Membership {
+    fn files_differ(&self) -> bool {
+        !self.seen().differing.is_empty()
+    }
+
     fn unmet(&self, _route: &Route, _from: State, to: State) -> Vec<Unmet> {
         if to <= State::Shadow {
             return Vec::new();
@@ -288,10 +317,6 @@ fn shown(process: &LivingProcess) -> String {
 }
 
 fn row(record: &ProcessRecord, name: String, files: FilesComparison, lease_left: Option<Duration>) -> ProcessRow {
-    fn files_differ(&self) -> bool {
-        !self.seen().differing.is_empty()
-    }
-
     let is_known = files != FilesComparison::Unknown;
     ProcessRow {
         name,

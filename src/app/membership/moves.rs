@@ -8,8 +8,8 @@
 //! When a process hangs or loses the store, the others wait for it until its lease is over, by the store's clock.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -17,10 +17,10 @@ use futures_util::future::BoxFuture;
 
 use super::super::key_claims::KeyClaims;
 use super::super::shared_moves::SharedMoves;
-use super::{EXCHANGE_EVERY, Membership, shown};
+use super::{Announcing, EXCHANGE_EVERY, Membership, shown};
 use crate::ladder::{Ladder, OtherProcesses};
 use crate::names::{RouteId, WorkerId};
-use crate::store::{Announcement, ProcessRecord, RepeatedFailures, StoreError, StoreNotification};
+use crate::store::{Announcement, LivingProcess, ProcessRecord, RepeatedFailures, StoreError, StoreNotification};
 
 /// How much longer than a lease an announcement waits for the other processes, and a start for its own lease.
 const BEYOND_LEASE: Duration = Duration::from_secs(1);
@@ -64,6 +64,8 @@ impl Membership {
             self.has_joined.store(true, Ordering::Release);
             return;
         }
+        // A run may have, in the store, what the file of an earlier process has as legacy's.
+        let _in_time = tokio::time::timeout(FLUSH_WAIT, claims.flush()).await;
         // Those that have the same files claim the same routes. A process that was killed counts until its lease ends.
         let answering = if self.seen().differing.is_empty() { Vec::new() } else { claims.answering() };
         if !answering.is_empty()
@@ -71,7 +73,6 @@ impl Membership {
         {
             tracing::error!(why, "this process serves nevertheless");
         }
-        self.end_announcement();
         self.has_joined.store(true, Ordering::Release);
         self.agreed_again.store(true, Ordering::Release);
     }
@@ -114,12 +115,32 @@ impl Membership {
                 _ = exchanges.wait_for(|_| self.is_behind(ladder)) => {}
                 () = ladder.behind() => {}
             }
-            if let Err(error) = follow().await {
+            if let Err(error) = self.follow_with_freezes(ladder, follow()).await {
                 let error = format!("{error:#}");
                 if let Some(unlogged) = failures.count(&error) {
                     tracing::warn!(error, unlogged, "what other processes recorded is not in force here; tried again");
                 }
                 tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+
+    /// Follows; meanwhile a freeze and what guards did come into force by themselves, because a move may have to wait for
+    /// a move of this process that waits for other processes.
+    async fn follow_with_freezes(
+        &self,
+        ladder: &Ladder,
+        following: BoxFuture<'static, anyhow::Result<()>>,
+    ) -> anyhow::Result<()> {
+        let (mut following, mut exchanges) = (following, self.exchanges.subscribe());
+        loop {
+            tokio::select! {
+                outcome = &mut following => return outcome,
+                _ = exchanges.changed() => {
+                    if self.is_behind(ladder) {
+                        drop(ladder.newer_moves().await);
+                    }
+                }
             }
         }
     }
@@ -138,7 +159,7 @@ impl Membership {
             self.own.rcu(|own| ProcessRecord { flips, ..(**own).clone() });
             let told = self.own.load_full();
             self.exchange().await?;
-            claims.update();
+            claims.set_answered_elsewhere(self.seen().answers());
             let is_current = !self.is_behind(ladder);
             self.acknowledge(claims, is_current).await;
             // Only now this process obeys what the others did while its lease may have been over.
@@ -169,13 +190,20 @@ impl Membership {
         for (worker, announcement) in &new {
             claims.announce(*worker, announcement.clone());
         }
-        if !new.is_empty() && tokio::time::timeout(FLUSH_WAIT, claims.flush()).await == Ok(true) {
-            self.own.rcu(|own| {
-                let mut own = (**own).clone();
-                own.acknowledged.extend(new.iter().map(|(worker, announcement)| (*worker, announcement.number)));
-                own
-            });
+        let numbers = |of: BTreeMap<WorkerId, Announcement>| -> BTreeMap<WorkerId, u64> {
+            of.into_iter().map(|(worker, announcement)| (worker, announcement.number)).collect()
+        };
+        let (claimed, unclaimed) = new.into_iter().partition(|(_, announcement)| claims.can_claim(announcement));
+        let (mut claimed, unclaimed) = (numbers(claimed), numbers(unclaimed));
+        if !claimed.is_empty() && tokio::time::timeout(FLUSH_WAIT, claims.flush()).await != Ok(true) {
+            claimed.clear();
         }
+        self.own.rcu(|own| {
+            let mut own = (**own).clone();
+            own.acknowledged.extend(&claimed);
+            own.refused.clone_from(&unclaimed);
+            own
+        });
         let own = self.worker.get().copied();
         if is_current {
             // What was announced before is recorded, and in force here, or it was not done.
@@ -200,25 +228,64 @@ impl Membership {
     }
 
     /// As [`OtherProcesses::announce`], for a process that exchanges nothing by itself yet.
-    async fn announce_and_exchange(&self, routes: Vec<RouteId>, ladder: &Ladder) -> Result<(), String> {
-        let mut announcing = std::pin::pin!(self.announce(routes));
-        loop {
+    async fn announce_and_exchange(&self, routes: Vec<Vec<RouteId>>, ladder: &Ladder) -> Result<(), String> {
+        let number = self.announce(routes);
+        let mut waiting = std::pin::pin!(self.acknowledged(number));
+        let acknowledged = loop {
             tokio::select! {
-                acknowledged = &mut announcing => return acknowledged,
+                acknowledged = &mut waiting => break acknowledged,
                 () = tokio::time::sleep(RETRY_PAUSE) => drop(self.exchange_and_act(ladder).await),
             }
+        };
+        self.end_announcement(number);
+        acknowledged
+    }
+
+    fn announcing(&self) -> MutexGuard<'_, Announcing> {
+        // A poisoned lock is usable: each announcement is added and removed in one step.
+        self.announcing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims what this process announces, and tells the others of it.
+    fn tell(&self, announcing: &Announcing) {
+        let routes: Vec<Vec<RouteId>> = announcing.routes.values().flatten().cloned().collect();
+        let announced = (!routes.is_empty()).then(|| Announcement::new(announcing.newest, routes));
+        if let (Some(worker), Some(claims)) = (self.worker.get(), self.claims.get()) {
+            match &announced {
+                Some(announced) => claims.announce(*worker, announced.clone()),
+                None => claims.end_announcements(|announcer, _| announcer != *worker),
+            }
         }
+        self.own.rcu(|own| ProcessRecord { announced: announced.clone(), ..(**own).clone() });
+        self.changed.notify_one();
+    }
+
+    /// The names of the others that do not answer an announcement of this process, and of those that cannot acknowledge
+    /// it; `None` while the others do not know of it.
+    fn answers_to(&self, own: WorkerId, number: u64) -> Option<(Vec<String>, Vec<String>)> {
+        let seen = self.seen();
+        let known = |known: &BTreeMap<WorkerId, u64>| known.get(&own).is_some_and(|known| *known >= number);
+        let acknowledges =
+            |other: &LivingProcess| other.record.as_ref().is_some_and(|record| known(&record.acknowledged));
+        let refuses = |other: &LivingProcess| other.record.as_ref().is_some_and(|record| known(&record.refused));
+        let open: Vec<&LivingProcess> = seen.others.iter().filter(|other| !acknowledges(other)).collect();
+        let (refusing, silent): (Vec<_>, Vec<_>) = open.into_iter().partition(|other| refuses(other));
+        let names = |of: Vec<&LivingProcess>| of.into_iter().map(shown).collect::<Vec<_>>();
+        (seen.told >= Some(number)).then(|| (names(silent), names(refusing)))
     }
 
     /// Waits, for at most [`FOLLOWED_WITHIN`], until every other process has this flip in force. Returns the names of
-    /// those that do not.
-    pub(in crate::app) async fn wait_followed(&self, number: u64) -> Vec<String> {
+    /// those that do not: at once of all others, if the flip has no number because it is not recorded.
+    pub(in crate::app) async fn wait_followed(&self, number: Option<u64>) -> Vec<String> {
         let behind = || {
             let seen = self.seen();
-            let has = |record: &ProcessRecord| record.flips.is_some_and(|flips| flips >= number);
+            let has = |record: &ProcessRecord| number.is_some() && record.flips >= number;
             let behind = seen.others.iter().filter(|other| !other.record.as_ref().is_some_and(has));
             behind.map(shown).collect::<Vec<String>>()
         };
+        if number.is_none() {
+            return behind();
+        }
         let mut exchanges = self.exchanges.subscribe();
         let all = exchanges.wait_for(|_| behind().is_empty());
         let _in_time = tokio::time::timeout(FOLLOWED_WITHIN, all).await.is_ok();
@@ -227,48 +294,57 @@ impl Membership {
 }
 
 impl OtherProcesses for Membership {
-    fn announce(&self, routes: Vec<RouteId>) -> BoxFuture<'_, Result<(), String>> {
+    fn announce(&self, routes: Vec<Vec<RouteId>>) -> u64 {
+        let mut announcing = self.announcing();
+        announcing.newest += 1;
+        let number = announcing.newest;
+        announcing.routes.insert(number, routes);
+        self.tell(&announcing);
+        number
+    }
+
+    fn acknowledged(&self, number: u64) -> BoxFuture<'_, Result<(), String>> {
         async move {
-            let (Some(worker), Some(claims)) = (self.worker.get(), self.claims.get()) else {
+            let Some(worker) = self.worker.get() else {
                 return Err("this process has not joined the others that share the store yet: try again".to_owned());
             };
-            let number = self.announcements.fetch_add(1, Ordering::AcqRel) + 1;
-            let announcement = Announcement { number, routes };
-            claims.announce(*worker, announcement.clone());
-            self.own.rcu(|own| ProcessRecord { announced: Some(announcement.clone()), ..(**own).clone() });
-            // Those that do not acknowledge it; `None` while the others do not know of it.
-            let silent = || {
-                let seen = self.seen();
-                let acknowledges =
-                    |record: &ProcessRecord| record.acknowledged.get(worker).is_some_and(|known| *known >= number);
-                let silent = seen.others.iter().filter(|other| !other.record.as_ref().is_some_and(acknowledges));
-                (seen.told == Some(number)).then(|| silent.map(shown).collect::<Vec<String>>())
-            };
             let mut exchanges = self.exchanges.subscribe();
-            self.changed.notify_one();
-            let all = exchanges.wait_for(|_| silent().is_some_and(|silent| silent.is_empty()));
-            match tokio::time::timeout(self.announce_within(), all).await {
-                Ok(_) => Ok(()),
-                Err(_) => Err(match silent() {
-                    None => {
-                        "the store does not answer, so that the other processes do not know of this move".to_owned()
-                    }
-                    Some(silent) => format!(
-                        "these processes share the store and have not acknowledged that the engine is to answer: {}. \
-                         Stop them, or bring them back, and try again (`pointsman processes`)",
-                        silent.join(", ")
-                    ),
-                }),
-            }
+            let all = exchanges.wait_for(|_| self.answers_to(*worker, number).is_some_and(|(silent, _)| silent.is_empty()));
+            let _in_time = tokio::time::timeout(self.announce_within(), all).await.is_ok();
+            let Some((silent, refusing)) = self.answers_to(*worker, number) else {
+                return Err("the store does not answer, so that the other processes do not know of this move".to_owned());
+            };
+            let sentence = |names: &[String], what: &str| (!names.is_empty()).then(|| format!("{what}: {}", names.join(", ")));
+            let sentences: Vec<String> = [
+                sentence(
+                    &silent,
+                    "these processes share the store and have not acknowledged that the engine is to answer (stop them, or \
+                     bring them back, and try again; `pointsman processes`)",
+                ),
+                sentence(
+                    &refusing,
+                    "these processes share the store and cannot claim the retry keys of the route, because their files do \
+                     not have it, or no workflow for it (bring the same files to all)",
+                ),
+            ]
+            .into_iter()
+            .flatten()
+            .collect();
+            if sentences.is_empty() { Ok(()) } else { Err(sentences.join("; ")) }
         }
         .boxed()
     }
 
-    fn end_announcement(&self) {
-        let Some(claims) = self.claims.get() else { return };
-        claims.end_announcements(|worker, _| Some(&worker) != self.worker.get());
-        self.own.rcu(|own| ProcessRecord { announced: None, ..(**own).clone() });
-        self.changed.notify_one();
+    fn end_announcement(&self, number: u64) {
+        // What is announced no more is in force, or is not done.
+        let mut announcing = self.announcing();
+        announcing.routes.remove(&number);
+        self.tell(&announcing);
+    }
+
+    fn lease_ends(&self) -> u64 {
+        let seen = self.seen();
+        seen.leases_ended + u64::from(seen.lease_ends.is_some_and(|ends| ends <= Instant::now()))
     }
 
     fn announce_within(&self) -> Duration {

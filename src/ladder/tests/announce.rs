@@ -1,9 +1,11 @@
 //! Moves that are announced to other processes before they are recorded.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::expression::Expression;
@@ -13,21 +15,39 @@ use crate::flag::Cohort;
 #[derive(Default)]
 struct Others {
     silent: bool,
-    announced: Mutex<Vec<String>>,
+    announced: Mutex<Vec<Vec<RouteId>>>,
     ended: Mutex<usize>,
+    /// The lease of this process is over while the next announcement is acknowledged.
+    lease_is_to_end: AtomicBool,
+    lease_ends: AtomicU64,
+    /// Acknowledges nothing until there is a permit.
+    holds: Option<Semaphore>,
 }
 
 impl OtherProcesses for Others {
-    fn announce(&self, routes: Vec<RouteId>) -> BoxFuture<'_, Result<(), String>> {
-        self.announced.lock().unwrap().extend(routes.iter().map(ToString::to_string));
-        let answer = if self.silent { Err("process 7 on a hangs".to_owned()) } else { Ok(()) };
-        ready(answer).boxed()
+    fn announce(&self, routes: Vec<Vec<RouteId>>) -> u64 {
+        self.announced.lock().unwrap().push(routes.into_iter().flatten().collect());
+        0
     }
-    fn end_announcement(&self) {
+    fn acknowledged(&self, _announcement: u64) -> BoxFuture<'_, Result<(), String>> {
+        let ends = self.lease_is_to_end.swap(false, Ordering::Relaxed);
+        self.lease_ends.fetch_add(u64::from(ends), Ordering::Relaxed);
+        async move {
+            if let Some(holds) = &self.holds {
+                holds.acquire().await.unwrap().forget();
+            }
+            if self.silent { Err("process 7 on a hangs".to_owned()) } else { Ok(()) }
+        }
+        .boxed()
+    }
+    fn end_announcement(&self, _announcement: u64) {
         *self.ended.lock().unwrap() += 1;
     }
     fn announce_within(&self) -> Duration {
-        Duration::ZERO
+        Duration::from_secs(60)
+    }
+    fn lease_ends(&self) -> u64 {
+        self.lease_ends.load(Ordering::Relaxed)
     }
 }
 
@@ -38,13 +58,16 @@ impl Others {
     /// What was announced since this was last called, if all of it has ended.
     fn take(&self) -> Vec<String> {
         let announced = std::mem::take(&mut *self.announced.lock().unwrap());
-        assert_eq!(std::mem::take(&mut *self.ended.lock().unwrap()), usize::from(!announced.is_empty()));
-        announced
+        assert_eq!(std::mem::take(&mut *self.ended.lock().unwrap()), announced.len());
+        announced.iter().flatten().map(ToString::to_string).collect()
     }
 }
 
 async fn open(files: DeclaredFiles, others: &Arc<Others>) -> Fixture {
-    let store = Arc::new(FailingStore::default());
+    open_on(Arc::new(FailingStore::default()), files, others).await
+}
+
+async fn open_on(store: Arc<FailingStore>, files: DeclaredFiles, others: &Arc<Others>) -> Fixture {
     let evidence = Evidence::load(store.clone()).await.unwrap();
     let others = Some(others.clone() as Arc<dyn OtherProcesses>);
     let parts = LadderParts { others, ..ladder_parts(&store, &evidence, Vec::new()) };
@@ -86,6 +109,59 @@ async fn a_move_that_a_process_does_not_acknowledge_is_refused_except_by_force()
     let refused = fixture.ladder.reload(by_file, || panic!("it is not recorded")).await.unwrap_err().to_string();
     assert!(refused.contains("process 7 on a hangs"), "{refused}");
     assert_eq!((others.take(), fixture.state("bare").state), (vec!["bare".to_owned()], State::Dark));
-    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    let forced = fixture.flip("bare", forced(State::Live)).await.unwrap();
     assert_eq!((others.take(), fixture.state("bare").state), (vec!["bare".to_owned()], State::Live));
+    assert_eq!(forced.still_required.last().map(String::as_str), Some("process 7 on a hangs"));
+}
+
+#[tokio::test]
+async fn a_route_is_announced_under_all_its_ids() {
+    let others = Arc::new(Others::default());
+    let renamed = edited(files(&[]), "bare", |route| (route.id, route.was) = ("new".into(), vec!["bare".into()]));
+    let fixture = open(renamed, &others).await;
+    fixture.flip("new", forced(State::Live)).await.unwrap();
+    assert_eq!(others.take(), ["new", "bare"]);
+}
+
+/// The others do not wait for a process without a lease, and forget what it has announced.
+#[tokio::test]
+async fn a_move_is_announced_again_if_the_lease_was_over_before_it_was_recorded() {
+    let others = Arc::new(Others::default());
+    let fixture = open(files(&[]), &others).await;
+    others.lease_is_to_end.store(true, Ordering::Relaxed);
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    assert_eq!(others.take(), ["bare", "bare"]);
+    let by_file = edited(files(&[]), "plain", |route| {
+        (route.declared, route.force) = (State::Live, Some("a drill".to_owned()));
+    });
+    others.lease_is_to_end.store(true, Ordering::Relaxed);
+    fixture.ladder.reload(by_file, || {}).await.unwrap();
+    assert_eq!(others.take(), ["plain", "plain"]);
+}
+
+/// A process that hangs acknowledges nothing. What other processes record is in force here nevertheless.
+#[tokio::test]
+async fn others_are_followed_while_a_flip_is_not_acknowledged() {
+    let others = Arc::new(Others { holds: Some(Semaphore::new(0)), ..Others::default() });
+    let store = Arc::new(FailingStore::default());
+    store.inner.set_shared();
+    let one = open_on(store.clone(), files(&[]), &others).await;
+    let two = open_on(store, files(&[]), &Arc::default()).await;
+    one.flip("plain", forced(State::Dark)).await.unwrap();
+    let moves = two.ladder.newer_moves().await.unwrap().unwrap();
+    two.ladder.follow(moves, files(&[]), || {}).await.unwrap();
+    let flip = one.flip("bare", forced(State::Live));
+    let down = async {
+        while others.announced.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        two.flip("plain", to(State::Off)).await.unwrap();
+        let moves = one.ladder.newer_moves().await.unwrap().unwrap();
+        one.ladder.follow(moves, files(&[]), || {}).await.unwrap();
+        assert_eq!((one.state("plain").state, one.state("bare").state), (State::Off, State::Off));
+        others.holds.as_ref().unwrap().add_permits(1);
+    };
+    let (flipped, ()) = tokio::join!(flip, down);
+    assert!(flipped.unwrap().changed);
+    assert_eq!((others.take(), one.state("bare").state), (vec!["bare".to_owned()], State::Live));
 }

@@ -64,7 +64,7 @@ use crate::store::StoreHandle;
 
 /// A family, a list, and two other routes, each declared in the state that `states` gives it, otherwise `off`. The
 /// route `plain` has a key.
-fn files(states: &[(&str, State)]) -> DeclaredFiles {
+pub(crate) fn files(states: &[(&str, State)]) -> DeclaredFiles {
     let shop = Arc::new(Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9000")]));
     let route = |id: &str, method: Method, path: &str| Route {
         workflow: Some("work".into()),
@@ -120,13 +120,13 @@ fn in_dark(route: &str) -> OfferedRequest {
 }
 
 /// The same files with one route changed.
-fn edited(mut files: DeclaredFiles, id: &str, edit: impl FnOnce(&mut Route)) -> DeclaredFiles {
+pub(crate) fn edited(mut files: DeclaredFiles, id: &str, edit: impl FnOnce(&mut Route)) -> DeclaredFiles {
     let route = files.routes.iter_mut().find(|route| route.id.as_str() == id).unwrap();
     edit(Arc::make_mut(route));
     files
 }
 
-async fn open_ladder(
+pub(crate) async fn open_ladder(
     files: DeclaredFiles,
     store: &Arc<FailingStore>,
     evidence: &Arc<Evidence>,

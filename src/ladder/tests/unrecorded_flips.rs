@@ -243,7 +243,7 @@ async fn the_answer_has_the_flip_down_if_another_caller_has_set_the_larger_share
     let moves = fixture.ladder.mover.lock_moves().await;
     refuse(&fixture, false);
     let mover = fixture.ladder.mover.clone();
-    mover.flip(moves, Instant::now(), &"plain".into(), forced_percent(State::Dark, 50.0)).await.unwrap();
+    mover.flip(moves, Instant::now(), &"plain".into(), forced_percent(State::Dark, 50.0), None).await.unwrap();
     let down = flip.await.unwrap().unwrap();
     assert_eq!((down.changed, down.recorded, down.horizon), (true, true, Vec::new()));
     assert_eq!((down.flip.from.as_str(), down.flip.to.as_str(), down.flip.number), ("live", "dark", 3));

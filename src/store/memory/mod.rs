@@ -36,8 +36,7 @@ use super::coordination::NOTIFICATIONS_MAX;
 use super::{
     Append, AppendError, DeclaredState, EvidenceRecord, FlipRecord, KeyFileRecord, NEW_STORE_RETENTION, PinCount,
     PinRecord, PlacedPin, PutFlips, RunFilter, SampleRecord, SharedEvidence, Store, StoreError, StoreFuture,
-    StoreNotification,
-    StoredEvent, StoredFirstTry,
+    StoreNotification, StoredEvent, StoredFirstTry,
 };
 use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};

@@ -19,7 +19,7 @@ use super::process_share::ProcessShare;
 use super::rejudging::Rejudging;
 use super::route::{KeptEvidence, RouteEvidence};
 use super::second_runs::EnginePlaces;
-use super::shared::SharedCounters;
+use super::shared_state::SharedState;
 use super::strata::PairClass;
 use crate::clock;
 use crate::compare::{Comparison, DifferenceKind, Observation, Verdict};
@@ -89,7 +89,7 @@ pub(super) struct Counters {
     /// The name and the text of each invariant in the files that reads the run, so that answers are judged later.
     pub(super) invariants_of_runs: Vec<(String, String)>,
     /// What the store has, if several processes share it.
-    pub(super) shared: Option<Box<SharedCounters>>,
+    pub(super) shared: Option<Box<SharedState<Self>>>,
 }
 
 /// Counts since the process started, for metrics.

@@ -85,8 +85,11 @@ mod rule_changes;
 mod rung;
 mod samples;
 mod second_runs;
+mod settled_shares;
 mod shared;
 mod shared_rows;
+mod shared_state;
+mod sharing;
 mod statistics;
 mod stored;
 mod strata;
@@ -177,8 +180,8 @@ pub use uncompared_headers::{UncomparedHeaderCounts, UncomparedHeaders};
 
 use counters::{Counters, RouteCounters};
 use samples::PendingSamples;
-use shared::SharedCounters;
-use shared_rows::SharingProcesses;
+use shared_state::SharedState;
+use sharing::SharingProcesses;
 use stored::StoredEvidence;
 
 use crate::clock;
@@ -246,8 +249,7 @@ impl Evidence {
                 Ok(stored) if stored.basis.is_none() && stored.evidence == RouteEvidence::default() => {}
                 Ok(stored) => {
                     let mut counters = Counters::restored(stored);
-                    counters.shared =
-                        version.map(|version| Box::new(SharedCounters::of_row(counters.clone(), version)));
+                    counters.shared = version.map(|version| Box::new(SharedState::of_row(counters.clone(), version)));
                     if marks.is_marked(&route) {
                         tracing::warn!(
                             %route,

@@ -10,13 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::add_change::AddChange;
-use super::counters::Counters;
 use super::fingerprints::PairsByKind;
-use crate::flag::SkipReason;
-use crate::names::WorkerId;
 
 /// Gaps that are listed; the oldest are dropped.
-const GAPS_MAX: usize = 16;
+pub(super) const GAPS_MAX: usize = 16;
 
 /// What one process has under way of a route, and what its guard has counted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -74,37 +71,6 @@ impl GuardCounts {
         let mut clean = self.clean;
         clean.iter_mut().zip(before.clean).for_each(|(own, before)| *own = own.saturating_sub(before));
         Self { windows: windows.collect(), clean, restarts: self.restarts.saturating_sub(before.restarts) }
-    }
-}
-
-impl Counters {
-    /// A process has ended without taking back its share: what was under way in it counts as not compared, or not
-    /// judged. Nothing happens if that was counted before.
-    pub(super) fn settle_share(&mut self, of: WorkerId, checked: &[(String, String)], now: Timestamp) {
-        let Some(ProcessShare { name, at, in_flight, checks_in_flight, .. }) = self.processes.remove(&of) else {
-            return;
-        };
-        self.evidence.count_lost(&in_flight, SkipReason::ShuttingDown);
-        for (invariant, text) in checked.iter().filter(|_| checks_in_flight > 0) {
-            self.evidence.invariants.entry(invariant.clone()).or_default().count_lost(text, checks_in_flight);
-        }
-        let gap = EvidenceGap { process: name, since: at, until: now, requests: in_flight.pairs() };
-        self.evidence.gaps.push(gap);
-        let surplus = self.evidence.gaps.len().saturating_sub(GAPS_MAX);
-        self.evidence.gaps.drain(..surplus);
-        self.dirty = true;
-    }
-}
-
-impl Counters {
-    /// The process ends: what is under way counts as not compared, or not judged.
-    pub(super) fn settle_own(&mut self) {
-        let (in_flight, checks) = (std::mem::take(&mut self.in_flight), std::mem::take(&mut self.checks_in_flight));
-        self.dirty |= !in_flight.is_empty() || checks > 0;
-        self.evidence.count_lost(&in_flight, SkipReason::ShuttingDown);
-        for (invariant, text) in self.invariants_of_runs.iter().filter(|_| checks > 0) {
-            self.evidence.invariants.entry(invariant.clone()).or_default().count_lost(text, checks);
-        }
     }
 }
 

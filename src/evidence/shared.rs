@@ -12,87 +12,24 @@
 //! Always true: what was counted by a process is added exactly once, also if it is not known whether a write was done;
 //! and a process whose files give a route another basis than the row has keeps what it counts until its files agree.
 
-use std::sync::Arc;
-
 use super::add_change::AddChange;
 use super::basis_change::KEPT_MAX;
 use super::counters::Counters;
 use super::process_share::{GuardCounts, ProcessShare};
 use super::rejudging::Rejudging;
 use super::route::{KeptEvidence, RouteEvidence};
+use super::shared_state::{Attempt, SharedState};
 use super::stored::StoredEvidence;
 use crate::clock;
 use crate::names::WorkerId;
 use crate::store::EvidenceVersion;
-
-/// Changes that wait to be written, of one route. Beyond that the oldest are taken for written.
-const CHANGES_MAX: usize = 1_024;
-
-/// Attempts to write of which it is not known whether they were done. Beyond that the oldest are taken for failed.
-const ATTEMPTS_MAX: usize = 4;
-
-/// A change that is no sum.
-type Change = Arc<dyn Fn(&mut Counters) + Send + Sync>;
-
-/// What the store has of the counters of a route.
-#[derive(Clone, Default)]
-pub(super) struct SharedCounters {
-    /// Which row `base` is of; `None`: there is none, as far as is known.
-    version: Option<EvidenceVersion>,
-    /// The row, with `changes`.
-    base: Box<Counters>,
-    /// The row does not have the content of `base`, because a rename brought it here: if the row is empty, all of the
-    /// counters are written.
-    is_moved_here: bool,
-    /// Another process has moved the content of the row to another id, or its files give the route another basis.
-    pub(super) is_elsewhere: bool,
-    changes: Vec<Change>,
-    /// One of the changes is of the basis, and the samples of the route are going to be removed because of it.
-    pub(super) clears_samples: bool,
-    /// What may have been written since the row was last read.
-    attempts: Vec<Attempt>,
-    /// The number of the last attempt to write.
-    last_attempt: u64,
-}
-
-/// Counters that this process has tried to write.
-#[derive(Clone)]
-struct Attempt {
-    number: u64,
-    written: Box<Counters>,
-    /// How many of the changes that waited are in it.
-    changes: usize,
-}
-
-impl SharedCounters {
-    pub(super) fn of_row(base: Counters, version: EvidenceVersion) -> Self {
-        Self { version: Some(version), base: Box::new(base), ..Self::default() }
-    }
-
-    pub(super) fn version(&self) -> Option<&EvidenceVersion> {
-        self.version.as_ref()
-    }
-
-    /// What was tried to be written is the row now.
-    fn has_written(&mut self, Attempt { mut written, changes, number: _ }: Attempt) {
-        self.changes.drain(..changes.min(self.changes.len()));
-        self.changes.iter().for_each(|change| change(&mut written));
-        self.base = written;
-        (self.is_moved_here, self.clears_samples) = (false, false);
-        self.attempts.clear();
-    }
-}
 
 impl Counters {
     /// Makes a change that is no sum; see the module.
     pub(super) fn change<R>(&mut self, change: impl Fn(&mut Self) -> R + Send + Sync + 'static) -> R {
         let result = change(self);
         if let Some(shared) = &mut self.shared {
-            change(&mut shared.base);
-            shared.changes.push(Arc::new(move |counters| drop(change(counters))));
-            if shared.changes.len() > CHANGES_MAX {
-                shared.changes.remove(0);
-            }
+            shared.change(move |counters| drop(change(counters)));
         }
         result
     }
@@ -128,8 +65,7 @@ impl Counters {
         let written = self.without_shared();
         let stored = written.to_stored();
         let shared = self.shared.as_mut()?;
-        shared.attempts.drain(..(shared.attempts.len() + 1).saturating_sub(ATTEMPTS_MAX));
-        shared.attempts.push(Attempt { number: write, written: Box::new(written), changes });
+        shared.tries(Attempt { number: write, written: Box::new(written), changes });
         Some((stored, shared.version.clone()))
     }
 
@@ -188,7 +124,7 @@ impl Counters {
     /// As at a start: nothing was counted here.
     fn take_row(&mut self, row: Self, version: EvidenceVersion) {
         let last_attempt = self.shared.as_ref().map_or(0, |shared| shared.last_attempt);
-        self.shared = Some(Box::new(SharedCounters { last_attempt, ..SharedCounters::of_row(row.clone(), version) }));
+        self.shared = Some(Box::new(SharedState { last_attempt, ..SharedState::of_row(row.clone(), version) }));
         self.basis.clone_from(&row.basis);
         self.parts.clone_from(&row.parts);
         self.rules.clone_from(&row.rules);
@@ -232,13 +168,13 @@ impl Counters {
     }
 
     /// The counters move to another id, as what the store has of them does. Returns what they take along.
-    pub(super) fn move_shared(&mut self) -> Option<SharedCounters> {
+    pub(super) fn move_shared(&mut self) -> Option<SharedState<Self>> {
         let shared = self.shared.as_mut()?;
-        let moved = SharedCounters {
+        let moved = SharedState {
             base: shared.base.clone(),
             changes: std::mem::take(&mut shared.changes),
             is_moved_here: true,
-            ..SharedCounters::default()
+            ..SharedState::default()
         };
         // The row is emptied, unless another process writes it meanwhile.
         shared.base = Box::default();
@@ -247,13 +183,13 @@ impl Counters {
     }
 
     /// Takes what moved counters take along. What is known of the row of this id stays.
-    pub(super) fn take_moved(&mut self, moved: SharedCounters) {
+    pub(super) fn take_moved(&mut self, moved: SharedState) {
         let of_row = self.shared.take().unwrap_or_default();
-        let SharedCounters { version, last_attempt, .. } = *of_row;
-        self.shared = Some(Box::new(SharedCounters { version, last_attempt, ..moved }));
+        let SharedState { version, last_attempt, .. } = *of_row;
+        self.shared = Some(Box::new(SharedState { version, last_attempt, ..moved }));
     }
 
-    /// Gives away what was counted here since the store had it, while another process has moved the row to the id of `to`.
+    /// Gives what was counted here since the store had it to the id to which another process has moved the row.
     pub(super) fn give_counted_to(&mut self, to: &mut Self) {
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_elsewhere) else { return };
         if to.basis == self.basis {

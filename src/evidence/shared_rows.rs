@@ -5,10 +5,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use super::Evidence;
 use super::counters::{Counters, RouteCounters};
+use super::sharing::SharingProcesses;
 use super::stored::StoredEvidence;
 use crate::clock;
 use crate::names::{RouteId, WorkerId};
@@ -21,29 +20,6 @@ const ROUNDS_MAX: u32 = 8;
 const GONE_FOR: Duration = Duration::from_secs(3);
 /// How long a move up waits for what the other processes have counted.
 const REFRESH_WAIT: Duration = Duration::from_secs(1);
-
-/// This process, and which others live.
-pub(super) struct SharingProcesses {
-    own: WorkerId,
-    name: String,
-    /// Processes that have a share of the evidence and are not among the living, since when that is seen.
-    missing: BTreeMap<WorkerId, Instant>,
-    /// No other process lives, as far as is known.
-    is_alone: bool,
-}
-
-impl Default for SharingProcesses {
-    /// A process that writes before it has joined the others.
-    fn default() -> Self {
-        Self::of(WorkerId(Uuid::from_u128(fastrand::u128(..))), String::new())
-    }
-}
-
-impl SharingProcesses {
-    fn of(own: WorkerId, name: String) -> Self {
-        Self { own, name, missing: BTreeMap::new(), is_alone: false }
-    }
-}
 
 impl Evidence {
     /// Sets under which id, and which name, this process has its share of the evidence. To be called before the first

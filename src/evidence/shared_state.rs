@@ -1,0 +1,78 @@
+//! What a process knows of the row of a route in a store that several processes share; see [`shared`](super::shared).
+
+use std::sync::Arc;
+
+use crate::store::EvidenceVersion;
+
+/// Changes that wait to be written, of one route. Beyond that the oldest are taken for written.
+const CHANGES_MAX: usize = 1_024;
+
+/// Attempts to write of which it is not known whether they were done. Beyond that the oldest are taken for failed.
+const ATTEMPTS_MAX: usize = 4;
+
+/// A change that is no sum.
+type Change<C> = Arc<dyn Fn(&mut C) + Send + Sync>;
+
+/// What the store has of the counters of a route.
+#[derive(Clone, Default)]
+pub(super) struct SharedState<C> {
+    /// Which row `base` is of; `None`: there is none, as far as is known.
+    pub(super) version: Option<EvidenceVersion>,
+    /// The row, with `changes`.
+    pub(super) base: Box<C>,
+    /// The row does not have the content of `base`, because a rename brought it here: if the row is empty, all of the
+    /// counters are written.
+    pub(super) is_moved_here: bool,
+    /// Another process has moved the content of the row to another id, or its files give the route another basis.
+    pub(super) is_elsewhere: bool,
+    pub(super) changes: Vec<Change<C>>,
+    /// One of the changes is of the basis, and the samples of the route are going to be removed because of it.
+    pub(super) clears_samples: bool,
+    /// What may have been written since the row was last read.
+    pub(super) attempts: Vec<Attempt<C>>,
+    /// The number of the last attempt to write.
+    pub(super) last_attempt: u64,
+}
+
+/// Counters that this process has tried to write.
+#[derive(Clone)]
+pub(super) struct Attempt<C> {
+    pub(super) number: u64,
+    pub(super) written: Box<C>,
+    /// How many of the changes that waited are in it.
+    pub(super) changes: usize,
+}
+
+impl<C: Default> SharedState<C> {
+    pub(super) fn of_row(base: C, version: EvidenceVersion) -> Self {
+        Self { version: Some(version), base: Box::new(base), ..Self::default() }
+    }
+
+    pub(super) fn version(&self) -> Option<&EvidenceVersion> {
+        self.version.as_ref()
+    }
+
+    /// What was tried to be written is the row now.
+    pub(super) fn has_written(&mut self, Attempt { mut written, changes, number: _ }: Attempt<C>) {
+        self.changes.drain(..changes.min(self.changes.len()));
+        self.changes.iter().for_each(|change| change(&mut written));
+        self.base = written;
+        (self.is_moved_here, self.clears_samples) = (false, false);
+        self.attempts.clear();
+    }
+
+    /// Makes a change to the row, here and when it is read again.
+    pub(super) fn change(&mut self, change: impl Fn(&mut C) + Send + Sync + 'static) {
+        change(&mut self.base);
+        self.changes.push(Arc::new(change));
+        if self.changes.len() > CHANGES_MAX {
+            self.changes.remove(0);
+        }
+    }
+
+    /// This is going to be written.
+    pub(super) fn tries(&mut self, attempt: Attempt<C>) {
+        self.attempts.drain(..(self.attempts.len() + 1).saturating_sub(ATTEMPTS_MAX));
+        self.attempts.push(attempt);
+    }
+}

@@ -1,0 +1,31 @@
+//! The processes that share the evidence, as one of them sees them.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use crate::names::WorkerId;
+
+/// This process, and which others live.
+pub(super) struct SharingProcesses {
+    pub(super) own: WorkerId,
+    pub(super) name: String,
+    /// Processes that have a share of the evidence and are not among the living, since when that is seen.
+    pub(super) missing: BTreeMap<WorkerId, Instant>,
+    /// No other process lives, as far as is known.
+    pub(super) is_alone: bool,
+}
+
+impl Default for SharingProcesses {
+    /// A process that writes before it has joined the others.
+    fn default() -> Self {
+        Self::of(WorkerId(Uuid::from_u128(fastrand::u128(..))), String::new())
+    }
+}
+
+impl SharingProcesses {
+    pub(super) fn of(own: WorkerId, name: String) -> Self {
+        Self { own, name, missing: BTreeMap::new(), is_alone: false }
+    }
+}

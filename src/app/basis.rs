@@ -44,7 +44,7 @@ use crate::evidence::{
     OTHER_VERSIONS, PLAN_IN_FORCE, READ_PARAMETERS, REPLAY_READS, RULES, WantedPairs, service_part, workflow_part,
 };
 use crate::expression::DIALECT;
-use crate::flag::{Instance, Promote, Route, RouteMatch};
+use crate::flag::{Instance, Promote, Route, RouteMatch, ServiceMatch};
 use crate::limits::Limits;
 use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::store::candidate_key;
@@ -199,6 +199,7 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
         false => (noise(setup, route, true), noise(setup, route, false)),
     };
     let rules = rules_of_route.filter(|rules| !rules.compares_no_reply()).map(text_of_rules).unwrap_or_default();
+    parts.set_paths(&ServiceMatch::of(route).paths);
     let Promote { pairs, mismatch_below, .. } = route.promote;
     let wanted = WantedPairs { pairs, mismatch_below };
     EvidenceBasis { hash: basis.hash(), parts, own_parts, plan, noise, noise_apart_from_rules, rules, wanted }

@@ -188,10 +188,9 @@ impl Inner {
             compared += 1;
         }
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        for (outcomes, evicted) in [(&self.compared, evicted.compared), (&self.uncompared_requests, evicted.uncompared)]
-        {
+        for (of, evicted) in [(&self.compared, evicted.compared), (&self.uncompared_requests, evicted.uncompared)] {
             if evicted > 0 {
-                outcomes.evicted.increment(count(evicted));
+                of.evicted.increment(count(evicted));
             }
         }
         counts.total.requests_left_out += count(refused.compared + evicted.compared);
@@ -241,7 +240,10 @@ impl EffectObserver for Attribution {
                 open.write_to.iter().for_each(|to| self.0.unattributed_writes.note(to, now_us));
                 open.write_to.iter().for_each(|to| self.0.uncompared.note_of_nobody(to, open.before));
             }
-            None => self.0.unattributed_writes.note_unknown(now_us),
+            None => {
+                self.0.unattributed_writes.note_unknown(now_us);
+                self.0.uncompared.note_unknown();
+            }
         }
         let window = u64::try_from(self.0.settings.load().window.as_micros()).unwrap_or(u64::MAX);
         // Two windows: a request that ends within one window from now counts it as open until its own window is over.
@@ -288,9 +290,7 @@ impl Inner {
                 if !effect.method.is_safe() {
                     let to = Arc::new(CallTarget::of(&effect));
                     match index.cause_of_unattributed(&effect, now_us, late) {
-                        EarlierCause::Late(routes) => {
-                            routes.iter().for_each(|route| self.uncompared.note_late(route, &to))
-                        }
+                        EarlierCause::Late(routes) => routes.iter().for_each(|of| self.uncompared.note_late(of, &to)),
                         EarlierCause::Unknown => self.uncompared.note_of_nobody(&to, before),
                         EarlierCause::NoComparedRequest => {}
                     }

@@ -102,6 +102,13 @@ impl UntakenCalls {
         self.lock().of_nobody.note((), to, before);
     }
 
+    /// A call was lost of which nothing is known: it may have changed something, whichever request it was for.
+    pub(super) fn note_unknown(&self) {
+        let mut state = self.lock();
+        let calls = state.of_nobody.others.entry(()).or_insert_with(Calls::none);
+        (calls.number, calls.before) = (calls.number + 1, u64::MAX);
+    }
+
     /// A tunnel is still open; `None` if its target is not known.
     pub(super) fn note_tunnel(&self, to: Option<&Arc<CallTarget>>) {
         let mut state = self.lock();

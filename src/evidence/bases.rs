@@ -7,63 +7,32 @@ use super::basis::{BasisParts, EvidenceBasis};
 use super::basis_change::{BasisChange, NextEvidence};
 use super::counters::Counters;
 use super::generation::{EngineGeneration, EvidenceGeneration};
+use super::left_requests::{LeftRequests, Taker};
+use super::matched_requests::MatchedRequests;
 use super::part_names::MATCH;
 use super::route::DroppedEvidence;
 use crate::clock;
-use crate::flag::RouteMatch;
 use crate::names::RouteId;
 use crate::store::route_of_candidate;
 
 /// The last matches of a route that are kept beside its present one.
 const EARLIER_MATCHES_MAX: usize = 16;
 
-/// A hash of which requests the route matches; `None` if an earlier version stored the evidence.
-fn match_of(parts: &BasisParts) -> Option<&str> {
-    parts.hashes.get(MATCH).map(String::as_str)
-}
-
-/// Which requests the route matches; `None` as for [`match_of`].
-fn match_in(parts: &BasisParts) -> Option<RouteMatch> {
-    parts.values.get(MATCH).and_then(|text| text.parse().ok())
-}
-
-/// Whether any request can match both.
-fn overlap(one: &BasisParts, other: &BasisParts) -> bool {
-    match (match_in(one), match_in(other)) {
-        (Some(one), Some(other)) => one.overlaps(&other),
-        _ => match_of(one).is_some_and(|one| match_of(other) == Some(one)),
-    }
-}
-
 impl Counters {
-    /// Keeps the match that the route had, if it has another one from now on.
+    /// Keeps which requests the route matched, if it matches others from now on.
     pub(super) fn keep_match(&mut self, before: &BasisParts) {
         if std::mem::take(&mut self.is_match_handed_over) {
             return;
         }
-        let Some(text) = before.values.get(MATCH).filter(|text| self.parts.values.get(MATCH) != Some(*text)) else {
+        let Some(text) =
+            MatchedRequests::text_of(before).filter(|_| before.values.get(MATCH) != self.parts.values.get(MATCH))
+        else {
             return;
         };
-        self.earlier_matches.retain(|earlier| earlier != text);
-        self.earlier_matches.push(text.clone());
+        self.earlier_matches.retain(|earlier| *earlier != text);
+        self.earlier_matches.push(text);
         let surplus = self.earlier_matches.len().saturating_sub(EARLIER_MATCHES_MAX);
         self.earlier_matches.drain(..surplus);
-    }
-
-    /// Whether the route matches, or once matched, a request that a route with these parts matches. An earlier match is
-    /// forgotten then, because what it says is handed over.
-    fn leaves_requests_to(&mut self, parts: &BasisParts) -> bool {
-        let mut is_left = overlap(&self.parts, parts);
-        self.is_match_handed_over |= is_left;
-        if let Some(matches) = match_in(parts) {
-            let before = self.earlier_matches.len();
-            let is_left_too =
-                |earlier: &String| earlier.parse::<RouteMatch>().is_ok_and(|earlier| earlier.overlaps(&matches));
-            self.earlier_matches.retain(|earlier| !is_left_too(earlier));
-            is_left |= self.earlier_matches.len() < before;
-        }
-        self.dirty |= is_left;
-        is_left
     }
 }
 
@@ -111,42 +80,38 @@ impl Evidence {
         for (route, before) in taken_over {
             let shared = self.counters(&route);
             let mut counters = shared.lock();
-            counters.change(move |counters| counters.evidence.dropped = counters.evidence.dropped.max(before));
-            counters.dirty = true;
+            let is_new = counters.change(move |counters| counters.evidence.take_over(before));
+            counters.dirty |= is_new;
         }
     }
 
-    /// The routes that are new, or get another `match:`, and take over requests of a route that is gone or leaves them,
-    /// or has left them before, without `was:`: what the evidence of that route says of differences, which another id
-    /// does not undo. It is handed over once.
-    fn taken_over(&self, bases: &[(RouteId, EvidenceBasis)]) -> Vec<(RouteId, DroppedEvidence)> {
-        let next: BTreeMap<&RouteId, &BasisParts> = bases.iter().map(|(id, basis)| (id, &basis.parts)).collect();
-        let mut found = Vec::new();
-        for (route, basis) in bases.iter().filter(|(route, _)| route_of_candidate(route).is_none()) {
-            let Some(matches) = match_of(&basis.parts) else { continue };
-            if match_of(&self.counters(route).lock().parts) == Some(matches) {
-                continue;
-            }
-            let mut before = DroppedEvidence::default();
-            let others = self.all().into_iter().filter(|(other, _)| route_of_candidate(other).is_none());
-            for (other, shared) in others.filter(|(other, _)| other != route) {
-                let mut counters = shared.lock();
-                let has_any = match_of(&counters.parts).is_some() || !counters.earlier_matches.is_empty();
-                // It still gets such requests.
-                let stays = || next.get(&other).is_some_and(|parts| overlap(parts, &basis.parts));
-                let parts = basis.parts.clone();
-                if has_any && !stays() && counters.change(move |counters| counters.leaves_requests_to(&parts)) {
-                    before = before.max(counters.evidence.taken_over(clock::now(), basis.wanted));
-                    if !next.contains_key(&other) && overlap(&counters.parts, &basis.parts) {
-                        counters.change(|counters| {
-                            counters.parts.hashes.remove(MATCH);
-                            counters.parts.values.remove(MATCH);
-                        });
-                    }
+    /// The routes that take over requests of a route that is gone, leaves them, or has left them before, without
+    /// `was:`: what the evidence of that route says of differences, which another id does not undo. It is handed over
+    /// to each route that gets some of the requests, until one gets all of them.
+    fn taken_over(&self, bases: &[(RouteId, EvidenceBasis)]) -> BTreeMap<RouteId, DroppedEvidence> {
+        let of_routes = || bases.iter().filter(|(route, _)| route_of_candidate(route).is_none());
+        let next: BTreeMap<&RouteId, &EvidenceBasis> = of_routes().map(|(id, basis)| (id, basis)).collect();
+        let takers = of_routes().filter_map(|(route, basis)| {
+            let requests = MatchedRequests::of(&basis.parts)?;
+            let before = MatchedRequests::of(&self.counters(route).lock().parts);
+            let has_others_than_before = before.as_ref() != Some(&requests);
+            Some(Taker { route, requests, has_others_than_before, wanted: basis.wanted })
+        });
+        let takers: Vec<Taker<'_>> = takers.collect();
+        let mut found: BTreeMap<RouteId, DroppedEvidence> = BTreeMap::new();
+        for (other, shared) in self.all().into_iter().filter(|(other, _)| route_of_candidate(other).is_none()) {
+            let mut counters = shared.lock();
+            let leaving = LeftRequests::of(&counters, next.get(&other).copied());
+            for taker in takers.iter().filter(|taker| *taker.route != other && leaving.go_to(taker)) {
+                let before = counters.evidence.taken_over(clock::now(), taker.wanted);
+                if before.mismatched > 0 {
+                    let so_far = found.entry(taker.route.clone()).or_default();
+                    *so_far = so_far.max(before);
                 }
             }
-            if before.mismatched > 0 {
-                found.push((route.clone(), before));
+            let taken = leaving.taken_as_they_are(&other, &takers);
+            if !taken.is_empty() {
+                counters.change(move |counters| counters.forget_requests(&taken));
             }
         }
         found
@@ -174,13 +139,101 @@ mod tests {
     use super::*;
     use crate::evidence::testing::evidence;
     use crate::evidence::{RULES, WantedPairs};
+    use crate::flag::{PathConventions, SpellingRule};
 
     fn basis(matches: &str, rules: &str) -> EvidenceBasis {
         let parts = [(MATCH, matches), (RULES, rules)].map(|(name, hash)| (name.to_owned(), hash.to_owned()));
         let wanted = WantedPairs { pairs: 20, mismatch_below: 0.2 };
         let mut parts = BasisParts::from(parts);
         parts.values.insert(MATCH.to_owned(), format!("POST {matches}"));
-        EvidenceBasis { hash: format!("{matches} {rules}"), parts, wanted, ..EvidenceBasis::default() }
+        let plan = Some("plan_1".into());
+        EvidenceBasis { hash: format!("{matches} {rules}"), parts, wanted, plan, ..EvidenceBasis::default() }
+    }
+
+    /// As [`basis`], of a route without `workflow:`.
+    fn without_workflow(matches: &str) -> EvidenceBasis {
+        EvidenceBasis { hash: format!("{matches} without"), plan: None, ..basis(matches, "1") }
+    }
+
+    /// As [`basis`], of a service to which `/ORDERS` is `/orders`.
+    fn ignoring_case(matches: &str) -> EvidenceBasis {
+        let mut basis = basis(matches, "1");
+        basis.parts.set_paths(&PathConventions { case: Some(SpellingRule::Same), ..PathConventions::default() });
+        basis
+    }
+
+    /// Each step is an edit; the last one gives requests of `a`, some of whose pairs differ, to `c`.
+    #[tokio::test]
+    async fn no_edits_give_the_requests_to_a_route_that_knows_nothing_of_the_differences() {
+        type Files<'f> = &'f [(&'f str, EvidenceBasis)];
+        let one = |matches: &str| basis(matches, "1");
+        let cases: [(&str, &[Files<'_>]); 9] = [
+            ("another one comes first", &[&[("b", one("decoy.test/orders")), ("c", one("/orders"))]]),
+            ("split by host", &[&[("b", one("b.test/orders")), ("c", one("c.test/orders"))]]),
+            (
+                "another one takes a part before",
+                &[
+                    &[("a", one("/elsewhere")), ("b", one("decoy.test/orders"))],
+                    &[("a", one("/elsewhere")), ("b", one("decoy.test/orders")), ("c", one("/orders"))],
+                ],
+            ),
+            (
+                "it is there before",
+                &[&[("a", one("/orders")), ("c", one("c.test/orders"))], &[("c", one("c.test/orders"))]],
+            ),
+            ("no workflow", &[&[("a", without_workflow("/orders")), ("c", one("c.test/orders"))]]),
+            (
+                "no workflow, and then the other one",
+                &[
+                    &[("a", without_workflow("/orders"))],
+                    &[("a", without_workflow("/orders")), ("c", one("c.test/orders"))],
+                ],
+            ),
+            (
+                "the other one, and then no workflow",
+                &[
+                    &[("a", one("/orders")), ("c", one("c.test/orders"))],
+                    &[("a", without_workflow("/orders")), ("c", one("c.test/orders"))],
+                ],
+            ),
+            ("it keeps a part", &[&[("a", one("decoy.test/orders")), ("c", one("/orders"))]]),
+            ("it had others", &[&[("a", one("/orders")), ("c", one("/cheap"))], &[("c", one("/orders"))]]),
+        ];
+        for (case, edits) in cases {
+            assert_eq!(taken_over_by_c(one("/orders"), edits).await, (5, true), "{case}");
+        }
+        let of_case: Files<'_> = &[("c", ignoring_case("/ORDERS"))];
+        assert_eq!(taken_over_by_c(ignoring_case("/orders"), &[of_case]).await, (5, true));
+        let other_case: Files<'_> = &[("c", one("/ORDERS"))];
+        assert_eq!(taken_over_by_c(one("/orders"), &[other_case]).await, (0, false), "another path");
+    }
+
+    /// What `c` takes over: the pairs that differed, and whether that is a change of the rules after a difference.
+    async fn taken_over_by_c(a: EvidenceBasis, edits: &[&[(&str, EvidenceBasis)]]) -> (u64, bool) {
+        let (evidence, _store) = evidence().await;
+        let count = |route: &str, pairs: u64, mismatched: u64| {
+            let shared = evidence.counters(&route.into());
+            let mut counters = shared.lock();
+            (counters.evidence.shadow_pairs, counters.evidence.mismatched) = (pairs, mismatched);
+        };
+        evidence.set_basis(0, &[("a".into(), a)]);
+        count("a", 10, 5);
+        let found = || {
+            let of_route = evidence.of(&"c".into());
+            (of_route.dropped.mismatched, of_route.rule_changes_after_differences() > 0)
+        };
+        for (files, version) in edits.iter().zip(1..) {
+            let bases: Vec<_> = files.iter().map(|(route, basis)| (RouteId::from(*route), basis.clone())).collect();
+            evidence.set_basis(version, &bases);
+            // The same files again say nothing new.
+            let once = found();
+            evidence.set_basis(version, &bases);
+            assert_eq!(found(), once);
+            if files.iter().any(|(route, _)| *route == "c") && version < edits.len() as u64 {
+                count("c", 100, 0);
+            }
+        }
+        found()
     }
 
     #[tokio::test]

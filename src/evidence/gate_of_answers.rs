@@ -71,7 +71,7 @@ impl JudgedRoute<'_> {
         if all == 0 {
             return None;
         }
-        let legacy = e.legacy.share(BadReplies::ServerErrors);
+        let legacy = e.legacy.share_without_outage(BadReplies::ServerErrors);
         let found = format!(
             "{:.2} % of {what} ended with an error, a fallback or an unknown outcome ({errors} of {all}); of {} {:.2} % \
              were 5xx ({} of {})",
@@ -107,7 +107,7 @@ impl JudgedRoute<'_> {
         AnswerSums { answers, client_errors, .. }: AnswerSums,
         whose: AnswersOf,
     ) -> Option<Condition> {
-        let (name, legacy) = (Name::ClientErrors, self.evidence.legacy.share(BadReplies::ClientErrors));
+        let (name, legacy) = (Name::ClientErrors, self.evidence.legacy.share_without_outage(BadReplies::ClientErrors));
         let who = match whose {
             AnswersOf::Route => "the engine",
             AnswersOf::Candidate => "the candidate",
@@ -198,6 +198,20 @@ mod tests {
         only_missing(&e, &small(), State::Only, Name::ClientErrors, Verdict::Inconclusive);
         e.legacy = legacy(200, 100, 0);
         assert_eq!(missing(&e, &small(), State::Live, State::Only), [], "legacy refuses as many");
+    }
+
+    /// Legacy failed when its last replies came.
+    #[test]
+    fn an_outage_of_legacy_that_went_on_when_its_last_reply_came_opens_no_gate_to_an_engine_that_fails() {
+        let mut legacy = RepliesOfLegacy::default();
+        for (number, status) in [(900, 200), (100, 500)] {
+            let legacy_status = http::StatusCode::from_u16(status).ok();
+            let request = OfferedRequest { legacy_status, ..OfferedRequest::new("orders", 0) };
+            (0..number).for_each(|_| legacy.count(&request, NOW - SignedDuration::from_hours(72)));
+        }
+        let e = RouteEvidence { answers: answers(95, 0, 5), legacy, ..good() };
+        let detail = only_missing(&e, &small(), State::Only, Name::ErrorsNotWorseBy, Verdict::Fail);
+        assert!(detail.contains("before its last 100, more of which were errors"), "{detail}");
     }
 
     /// Legacy failed for a while; at a share of 100 % no reply of it comes any more.

@@ -3,7 +3,9 @@
 //! Always true: an outage of legacy that is over raises it only until there are enough replies that speak against it.
 //! It is the share of all replies that are known; but if the replies since some time show, with 95 % confidence, that
 //! fewer fail now, those replies stand for it. So it is never above the share of all, and chance alone seldom lowers
-//! it. What is not known is never taken for a share that would suffice.
+//! it. For the gate to `only`, an outage that had not ended when the last reply came does not raise it either: at a
+//! share of 100 % in `live`, nobody learns any more that it is over. What is not known is never taken for a share that
+//! would suffice.
 
 use jiff::Timestamp;
 
@@ -31,6 +33,8 @@ pub(super) struct LegacyShare {
     pub(super) of: u64,
     /// Whether these are the last ones, and not all.
     pub(super) are_last: bool,
+    /// How many replies after these are left out, because more of them are bad.
+    pub(super) left_out: u64,
     /// The share, or with 95 % confidence no less than it; `None` if there are too few replies to tell.
     pub(super) at_most: Option<f64>,
     last_reply: Option<Timestamp>,
@@ -42,27 +46,60 @@ impl RepliesOfLegacy {
             BadReplies::ClientErrors => (self.replies, self.client_errors),
             BadReplies::ServerErrors => (self.replies, self.server_errors),
         };
-        let at_most = match of_all {
-            LEGACY_REPLIES_MIN.. => Some(bad as f64 / of_all as f64),
-            LEGACY_REPLIES_FOR_BOUND.. => Some(bound::upper(of_all, bad)),
-            _ => None,
-        };
+        let at_most = at_most(of_all, bad);
         let last_reply = self.last_reply;
-        let mut share = LegacyShare { bad, of: of_all, are_last: false, at_most, last_reply };
+        let mut share = LegacyShare { bad, of: of_all, are_last: false, left_out: 0, at_most, last_reply };
         let (mut of, mut bad) = (0, 0);
         for recent in self.recent.iter().rev() {
-            let RecentReplies { since: _, replies, client_errors, server_errors } = recent;
-            of += replies;
-            bad += match which {
-                BadReplies::ClientErrors => client_errors,
-                BadReplies::ServerErrors => server_errors,
-            };
+            of += recent.replies;
+            bad += recent.bad(which);
             let is_of_some = of >= LEGACY_REPLIES_FOR_BOUND && of < of_all;
             if is_of_some && share.at_most.is_some_and(|at_most| bound::is_below(of, bad, at_most)) {
-                share = LegacyShare { bad, of, are_last: true, at_most: Some(bound::upper(of, bad)), last_reply };
+                let at_most = Some(bound::upper(of, bad));
+                share = LegacyShare { bad, of, are_last: true, left_out: 0, at_most, last_reply };
             }
         }
         share
+    }
+
+    /// As [`Self::share`], but without the last replies where it is significant that more of them are bad than of those
+    /// before: an outage that went on when legacy's last reply came, as far as anybody knows.
+    pub(super) fn share_without_outage(&self, which: BadReplies) -> LegacyShare {
+        let share = self.share(which);
+        let mut without = share;
+        let (mut of, mut bad) = (0, 0);
+        for recent in self.recent.iter().rev() {
+            of += recent.replies;
+            bad += recent.bad(which);
+            let Some(of_before) = share.of.checked_sub(of).filter(|of| *of >= LEGACY_REPLIES_FOR_BOUND) else { break };
+            let bad_before = share.bad.saturating_sub(bad);
+            let is_worse = bound::lower(of, bad) > bound::upper(of_before, bad_before);
+            let is_less = (bad_before as f64) * (without.of as f64) < (without.bad as f64) * (of_before as f64);
+            if is_worse && is_less {
+                let at_most = at_most(of_before, bad_before);
+                let (left_out, last_reply) = (of, Some(recent.since));
+                without = LegacyShare { bad: bad_before, of: of_before, left_out, at_most, last_reply, ..share };
+            }
+        }
+        without
+    }
+}
+
+impl RecentReplies {
+    fn bad(&self, which: BadReplies) -> u64 {
+        match which {
+            BadReplies::ClientErrors => self.client_errors,
+            BadReplies::ServerErrors => self.server_errors,
+        }
+    }
+}
+
+/// The share of bad replies, or a bound of it; `None` if there are too few to tell.
+fn at_most(of: u64, bad: u64) -> Option<f64> {
+    match of {
+        LEGACY_REPLIES_MIN.. => Some(bad as f64 / of as f64),
+        LEGACY_REPLIES_FOR_BOUND.. => Some(bound::upper(of, bad)),
+        _ => None,
     }
 }
 
@@ -87,6 +124,10 @@ impl LegacyShare {
             true => format!("legacy's last {} replies", self.of),
             false => "legacy's replies".to_owned(),
         };
+        let replies = match self.left_out {
+            0 => replies,
+            left_out => format!("{replies} before its last {left_out}, more of which were errors"),
+        };
         match self.last_reply {
             Some(last) => format!("{replies} (the last one {} ago)", duration_text(elapsed(last, now))),
             None => replies,
@@ -101,13 +142,17 @@ mod tests {
 
     /// Legacy's share of 5xx after so many replies with each status, one after the other.
     fn after(replies: &[(u64, u16)]) -> LegacyShare {
+        replies_after(replies).share(BadReplies::ServerErrors)
+    }
+
+    fn replies_after(replies: &[(u64, u16)]) -> RepliesOfLegacy {
         let mut legacy = RepliesOfLegacy::default();
         for (number, status) in replies {
             let legacy_status = http::StatusCode::from_u16(*status).ok();
             let request = OfferedRequest { legacy_status, ..OfferedRequest::new("orders", 0) };
             (0..*number).for_each(|_| legacy.count(&request, Timestamp::UNIX_EPOCH));
         }
-        legacy.share(BadReplies::ServerErrors)
+        legacy
     }
 
     #[test]
@@ -119,6 +164,25 @@ mod tests {
         assert!(soon_after.at_most.unwrap() < 0.1 && soon_after.at_least() == Some(0.0), "{soon_after:?}");
         let long_after = after(&[(100, 500), (5_000, 200)]);
         assert!(long_after.at_most.unwrap() < 0.01, "{long_after:?}");
+    }
+
+    #[test]
+    fn an_outage_of_legacy_that_went_on_at_its_last_reply_is_not_accepted_of_the_engine() {
+        let without = |replies: &[(u64, u16)]| {
+            let share = replies_after(replies).share_without_outage(BadReplies::ServerErrors);
+            (share.bad, share.of, share.left_out)
+        };
+        assert_eq!(without(&[(900, 200), (100, 500)]), (0, 900, 100));
+        assert_eq!(without(&[(2_000, 200), (1_000, 500)]), (0, 2_000, 1_000));
+        assert_eq!(without(&[(500, 500), (500, 200), (100, 500)]), (0, 500, 100), "after another one that is over");
+        assert_eq!(without(&[(1, 500), (49, 200)].repeat(60)), (60, 3_000, 0), "a steady share");
+        assert_eq!(without(&[(100, 500)]), (100, 100, 0), "nothing else is known");
+        let shown = replies_after(&[(900, 200), (100, 500)]).share_without_outage(BadReplies::ServerErrors);
+        let text = shown.replies_text(Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            text,
+            "legacy's replies before its last 100, more of which were errors (the last one 0 seconds ago)"
+        );
     }
 
     #[test]

@@ -6,8 +6,6 @@ use std::collections::BTreeMap;
 use super::Evidence;
 use super::counters::Counters;
 use super::invariants::{GuardedAnswer, InvariantVerdict, JudgedAnswer};
-use super::part_names::LEGACY_PARTS;
-use super::route::KeptEvidence;
 use super::uncompared_calls::{UncomparedCallCounts, UncomparedTargets};
 use crate::clock;
 use crate::exchange::{
@@ -210,20 +208,18 @@ struct CountedIn<'c> {
 
 impl Counters {
     /// Where a call that no pair shows is counted: in the evidence, unless it is expected under the files in force, and
-    /// in that of earlier files, which goes on if a change of them is taken back. Its pairs lack the call too, as far
-    /// as the same requests went to the same legacy. Whether its files expect the call is asked by the gate then; one
-    /// that is expected now must not make that impossible, so it is counted only where there is room to name it.
+    /// in that of earlier files, which goes on if a change of them is taken back. Its pairs may lack the call too,
+    /// whatever was changed since: a request that was decided by those files may have caused it. Whether they expect
+    /// the call is asked by the gate then; one that is expected now must not make that impossible, so it is counted
+    /// only where there is room to name it.
     fn counts_of_uncompared(
         &mut self,
         reason: UncomparedReason,
         to: Option<&CallTarget>,
         is_expected_now: bool,
     ) -> impl Iterator<Item = CountedIn<'_>> {
-        let Self { evidence, kept, parts, .. } = self;
-        let lacks_it = move |kept: &&mut KeptEvidence| {
-            kept.parts.is_empty() || parts.hashes.is_empty() || parts.are_same(&kept.parts, &LEGACY_PARTS)
-        };
-        let of_kept = kept.iter_mut().filter(lacks_it).map(|kept| &mut kept.evidence);
+        let Self { evidence, kept, .. } = self;
+        let of_kept = kept.iter_mut().map(|kept| &mut kept.evidence);
         let of_kept = of_kept
             .map(move |evidence| CountedIn {
                 targets: evidence.uncompared_calls.of_mut(reason),

@@ -134,6 +134,18 @@ impl RouteEvidence {
         all
     }
 
+    /// Takes over what the evidence of another route says, which comes after what this evidence says of its earlier
+    /// ones: none of them outweighs it. Both may tell of the same differences. Returns whether it says anything new.
+    pub(super) fn take_over(&mut self, before: DroppedEvidence) -> bool {
+        if self.dropped.max(before) == self.dropped {
+            return false;
+        }
+        let mut all = self.dropped;
+        self.earlier.drain(..).for_each(|entry| all.add(&entry, entry.outweighed));
+        self.dropped = all.max(before);
+        true
+    }
+
     /// Judges anew which earlier evidence outweighed the differences before it, since the gates may ask for something
     /// else now. Returns whether anything has changed.
     pub(super) fn judge_outweighed(&mut self, wanted: WantedPairs) -> bool {

@@ -269,7 +269,8 @@ mod tests {
         set("2", "b", &json!({}));
         evidence.count_uncompared(&calls("/charges", UncomparedReason::Late), &|_| false);
         set("1", "a", &json!({}));
-        assert_eq!(late(), ["POST bank/mails 2", "POST bank/points 2"], "another legacy made that call");
+        // A request that was decided by the files before, and went to the legacy before, may have caused it.
+        assert_eq!(late(), ["POST bank/mails 2", "POST bank/points 2", "POST bank/charges 2"]);
         // What is expected now takes no room that is needed to name others.
         set("3", "a", &json!({}));
         let word = |n: usize| -> String { format!("{n:04}").bytes().map(|digit| char::from(digit + 49)).collect() };

@@ -92,6 +92,15 @@ fn a_lost_call_counts_as_open_for_twice_the_window() {
 }
 
 #[test]
+fn a_lost_call_that_found_no_room_is_in_no_pair() {
+    let test = TestAttribution::new("");
+    let _watch = test.traced(TraceContext::random(true));
+    let numbers: Vec<u64> = (0..=EGRESS_OPEN_CALLS_MAX).map(|_| test.begin(&[], None)).collect();
+    numbers.iter().rev().take(1).for_each(|last| test.attribution.lose(*last));
+    assert_eq!(test.no_pair_shows(ROUTE, UncomparedReason::NoKnownRequest), 1);
+}
+
+#[test]
 fn open_calls_are_bounded_and_beyond_that_nothing_is_known_of_any_request() {
     let test = TestAttribution::new("");
     let watch = test.traced(TraceContext::random(true));

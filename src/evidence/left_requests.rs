@@ -1,0 +1,102 @@
+//! The requests that a route had and does not have any more, and which routes take them over.
+//!
+//! Always true: a route leaves the requests that it has no more by the files, or has without a workflow, which compares
+//! nothing. What its evidence says of differences goes to each route that gets some of them, until one gets all of
+//! them: that one tells of them from then on.
+
+use super::basis::{EvidenceBasis, WantedPairs};
+use super::counters::Counters;
+use super::matched_requests::MatchedRequests;
+use crate::names::RouteId;
+
+/// A route that does not have the requests any more that it had until now.
+#[derive(Clone, Copy)]
+pub(super) enum LeavingRoute {
+    /// It is not in the files any more.
+    IsAbsent,
+    HasOthers,
+}
+
+/// The requests of a route that another one takes over as they are.
+pub(super) struct TakenRequests {
+    /// Whether those are among them that it had until now.
+    present: Option<LeavingRoute>,
+    /// Texts of those that it had before.
+    earlier: Vec<String>,
+}
+
+impl TakenRequests {
+    pub(super) fn is_empty(&self) -> bool {
+        self.present.is_none() && self.earlier.is_empty()
+    }
+}
+
+/// The requests that a route had and does not have any more.
+pub(super) struct LeftRequests {
+    /// Those that it had until now; `None` if it still has them.
+    present: Option<MatchedRequests>,
+    /// Those that it had before, with their texts.
+    earlier: Vec<(String, MatchedRequests)>,
+    leaving: LeavingRoute,
+}
+
+impl LeftRequests {
+    /// `next`: the route's basis in the files.
+    pub(super) fn of(counters: &Counters, next: Option<&EvidenceBasis>) -> Self {
+        let kept = next.filter(|next| next.plan.is_some()).and_then(|next| MatchedRequests::of(&next.parts));
+        let is_left = |requests: &MatchedRequests| !kept.as_ref().is_some_and(|kept| kept.cover(requests));
+        let parse = |text: &String| Some((text.clone(), MatchedRequests::parse(text)?));
+        Self {
+            present: MatchedRequests::of(&counters.parts).filter(is_left),
+            earlier: counters
+                .earlier_matches
+                .iter()
+                .filter_map(parse)
+                .filter(|(_, earlier)| is_left(earlier))
+                .collect(),
+            leaving: next.map_or(LeavingRoute::IsAbsent, |_| LeavingRoute::HasOthers),
+        }
+    }
+
+    /// Whether a route takes over some of them now. Those that were left before, it has taken over already, unless it
+    /// matches other requests than before.
+    pub(super) fn go_to(&self, taker: &Taker<'_>) -> bool {
+        let mut earlier = self.earlier.iter().filter(|_| taker.has_others_than_before);
+        self.present.as_ref().is_some_and(|present| present.overlap(&taker.requests))
+            || earlier.any(|(_, earlier)| earlier.overlap(&taker.requests))
+    }
+
+    /// Those that one of these routes, which is not `route` itself, takes over as they are.
+    pub(super) fn taken_as_they_are(&self, route: &RouteId, takers: &[Taker<'_>]) -> TakenRequests {
+        let is_taken = |requests: &MatchedRequests| {
+            takers.iter().any(|taker| taker.route != route && taker.requests.are(requests))
+        };
+        let earlier = self.earlier.iter().filter(|(_, requests)| is_taken(requests));
+        TakenRequests {
+            present: self.present.as_ref().filter(|present| is_taken(present)).map(|_| self.leaving),
+            earlier: earlier.map(|(text, _)| text.clone()).collect(),
+        }
+    }
+}
+
+/// A route of the files that may take requests over.
+pub(super) struct Taker<'a> {
+    pub(super) route: &'a RouteId,
+    pub(super) requests: MatchedRequests,
+    pub(super) has_others_than_before: bool,
+    pub(super) wanted: WantedPairs,
+}
+
+impl Counters {
+    /// Forgets requests that another route has taken over as they are: what this evidence says of them is told by that
+    /// one from now on.
+    pub(super) fn forget_requests(&mut self, taken: &TakenRequests) {
+        match taken.present {
+            Some(LeavingRoute::IsAbsent) => MatchedRequests::remove_from(&mut self.parts),
+            Some(LeavingRoute::HasOthers) => self.is_match_handed_over = true,
+            None => {}
+        }
+        self.earlier_matches.retain(|earlier| !taken.earlier.contains(earlier));
+        self.dirty |= taken.present.is_some() || !taken.earlier.is_empty();
+    }
+}

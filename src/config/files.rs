@@ -15,7 +15,7 @@ use crate::limits::{FLAG_FILE_BYTES_MAX, FLAG_FILES_MAX};
 use crate::problem::Severity;
 
 use super::render::Finding;
-use super::shown_values::line_without_secrets;
+use super::unparsed_lines::shown_line;
 
 /// The three kinds of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -256,7 +256,7 @@ impl Files {
                 let bytes = error.into_bytes();
                 let before = String::from_utf8_lossy(&bytes[..at]).into_owned();
                 let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-                let source = line_without_secrets(&before[line_start..]).into_owned();
+                let source = shown_line(&before[..line_start], &before[line_start..]);
                 let end = source.len();
                 self.findings.push(Finding {
                     severity: Severity::Error,

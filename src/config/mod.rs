@@ -51,6 +51,7 @@ mod route_rules;
 mod rules_yaml;
 mod schema;
 mod schema_check;
+mod secret_keys;
 mod secrets;
 mod service_tls;
 mod settings;
@@ -61,6 +62,7 @@ mod text_hashes;
 mod traces;
 mod tree;
 mod uncompared_steps;
+mod unparsed_lines;
 mod watcher;
 
 use std::path::Path;

@@ -5,7 +5,7 @@
 //! position: a duplicate key in a map, tags (except `!!str`), merge keys (`<<`), a second document, an alias inside its
 //! own anchor. No input makes it panic.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -43,7 +43,8 @@ pub(crate) fn parse(file: &Arc<str>, text: &str) -> (ParsedFile, Vec<ParseError>
             None
         }
     };
-    (ParsedFile { file: file.clone(), text: text.clone(), root, failed_at }, errors)
+    let repeated = Arc::new(builder.repeated);
+    (ParsedFile { file: file.clone(), text: text.clone(), root, repeated, failed_at }, errors)
 }
 
 /// A list or map whose end has not been read yet.
@@ -78,6 +79,7 @@ struct Builder<'a> {
     values: usize,
     bytes: usize,
     root: Option<Node>,
+    repeated: BTreeMap<usize, Vec<MapEntry>>,
     errors: Vec<ParseError>,
 }
 
@@ -244,10 +246,12 @@ impl Builder<'_> {
         if let Some(first) = keys.seen.get(&key) {
             let line = text[..keys.entries[*first].key_span.start].matches('\n').count() + 1;
             self.errors.push(parse_error(
-                key_span,
+                key_span.clone(),
                 format!("the key `{key}` is twice in this map"),
                 format!("it is in line {line} too; keep one of them"),
             ));
+            let entry = MapEntry { key, key_span, value: node };
+            self.repeated.entry(open.span.start).or_default().push(entry);
         } else {
             keys.seen.insert(key.clone(), keys.entries.len());
             keys.entries.push(MapEntry { key, key_span, value: node });

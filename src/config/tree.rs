@@ -3,6 +3,7 @@
 //! Always true: the keys of a map are strings and unique, every number can be written as JSON, every span lies within
 //! the file's text on character boundaries. [`super::parse`] builds the tree; the checks read it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub(crate) struct ParsedFile {
     pub text: Arc<str>,
     /// The file's content; `None` if it could not be parsed.
     pub root: Option<Node>,
+    /// The entries that are not in it, because their key stands twice in its map; by where the map begins.
+    pub repeated: Arc<BTreeMap<usize, Vec<MapEntry>>>,
     /// Where parsing failed: in a file without a tree, every problem has this position.
     pub failed_at: usize,
 }

@@ -14,48 +14,62 @@ const NAME_BYTES_MAX: usize = 40;
 const UNDERLINE_BYTES_MIN: usize = 3;
 const UNDERLINES: [char; 4] = ['-', '=', '~', '_'];
 /// Quotes in which a text may go on for several lines. An apostrophe is none.
-const LONG_QUOTES: [&str; 3] = ["\"\"\"", "'''", "\""];
+const LONG_QUOTES: [&str; 5] = ["\"\"\"", "'''", "```", "\"", "`"];
+/// Fences between which a block of Markdown stands.
+const FENCES: [&str; 2] = ["```", "~~~"];
+/// What may be before the name of a variable that a line sets.
+const COMMANDS: [&str; 6] = ["export ", "set ", "setx ", "local ", "readonly ", "declare -x "];
 const QUOTES: [char; 5] = ['"', '\'', '`', ']', ')'];
 
 /// The offset in a line from which on it is secret.
 pub(super) fn secret_from(line: &str, is_secret: &dyn Fn(&str) -> bool) -> Option<usize> {
-    words(line).find_map(|(start, end)| {
-        let (before, word, rest) = (&line[..start], &line[start..end], &line[end..]);
-        if word.starts_with("eyJ") && rest.starts_with('.') {
-            return Some(start); // a JWT
-        }
-        let behind = rest.trim_start_matches(QUOTES);
-        let blank = behind.len() - behind.trim_start().len();
-        let next = behind.split_whitespace().next().unwrap_or_default();
-        let is_scheme = ["bearer", "basic", "digest"].iter().any(|scheme| word.eq_ignore_ascii_case(scheme));
-        if is_scheme && blank > 0 && (may_be_secret(next) || word.eq_ignore_ascii_case("bearer") && !next.is_empty()) {
-            return Some(end);
-        }
-        if !is_secret(word) {
-            return None;
-        }
-        if before.ends_with('<') || before.ends_with(':') && before.contains('<') {
-            return Some(rest.find('>').map_or(end, |at| end + at + 1));
-        }
-        // XML that is a text of XML.
-        if before.ends_with("&lt;") || before.ends_with(':') && before.contains("&lt;") {
-            return Some(rest.find("&gt;").map_or(end, |at| end + at + "&gt;".len()));
-        }
-        let is_between = |c: char| QUOTES.contains(&c) || c.is_whitespace();
-        let after = rest.trim_start_matches(is_between);
-        let after = if blank > 0 { without_remark(after).trim_start_matches(is_between) } else { after };
-        let sign = ["->", "=>", "→", ":=", ":", "="].iter().find(|sign| after.starts_with(**sign));
-        if let Some(sign) = sign {
-            return Some(line.len() - after.len() + sign.len());
-        }
-        let is_option = word.starts_with('-') && !next.is_empty();
-        (blank > 0 && (is_option || may_be_secret(next) || is_name_of_scheme(next))).then_some(end)
-    })
+    words(line).find_map(|word| secret_behind(line, word, is_secret))
+}
+
+/// The offset in a line from which on it is secret because of a word in it.
+fn secret_behind(line: &str, (start, end): (usize, usize), is_secret: &dyn Fn(&str) -> bool) -> Option<usize> {
+    let (before, word, rest) = (&line[..start], &line[start..end], &line[end..]);
+    if word.starts_with("eyJ") && rest.starts_with('.') {
+        return Some(start); // a JWT
+    }
+    let behind = rest.trim_start_matches(QUOTES);
+    let blank = behind.len() - behind.trim_start().len();
+    let next = behind.split_whitespace().next().unwrap_or_default();
+    let is_scheme = ["bearer", "basic", "digest"].iter().any(|scheme| word.eq_ignore_ascii_case(scheme));
+    if is_scheme && blank > 0 && (may_be_secret(next) || word.eq_ignore_ascii_case("bearer") && !next.is_empty()) {
+        return Some(end);
+    }
+    if !is_secret(word) {
+        return None;
+    }
+    if before.ends_with('<') || before.ends_with(':') && before.contains('<') {
+        return Some(rest.find('>').map_or(end, |at| end + at + 1));
+    }
+    // XML that is a text of XML.
+    if before.ends_with("&lt;") || before.ends_with(':') && before.contains("&lt;") {
+        return Some(rest.find("&gt;").map_or(end, |at| end + at + "&gt;".len()));
+    }
+    let is_between = |c: char| QUOTES.contains(&c) || c.is_whitespace();
+    let after = rest.trim_start_matches(is_between);
+    let after = if blank > 0 { behind_remarks(after) } else { after };
+    let sign = sign_of(after);
+    if let Some(sign) = sign {
+        return Some(line.len() - after.len() + sign.len());
+    }
+    let is_option = word.starts_with('-') && !next.is_empty();
+    (blank > 0 && (is_option || may_be_secret(next) || is_name_of_scheme(next))).then_some(end)
 }
 
 /// Whether a line that was named as a secret only begins one, so that the next line is the secret.
 pub(super) fn only_begins_a_secret(line: &str) -> bool {
     ["", CDATA[0]].contains(&line.trim())
+}
+
+/// The fence that a line opens; a longer line of tildes underlines the line before.
+pub(super) fn fence(line: &str) -> Option<&'static str> {
+    let line = line.trim();
+    let opened = FENCES.into_iter().find(|fence| line.starts_with(fence))?;
+    (line == opened || !is_underline(line)).then_some(opened)
 }
 
 /// Whether a line has nothing but signs that underline the line before, which is a heading then.
@@ -90,36 +104,32 @@ pub(super) fn closes(line: &str, quote: &str) -> bool {
     line.trim_end_matches([',', ';', '}', ')', ']', ' ', '\r']).ends_with(quote)
 }
 
-/// What follows a remark in brackets behind a name, which tells of the value and is none: `(case sensitive): x`.
-fn without_remark(behind: &str) -> &str {
-    let Some(inner) = behind.strip_prefix('(') else { return behind };
-    let end = matching_bracket(inner.char_indices(), (')', '('));
-    end.filter(|end| *end <= NAME_BYTES_MAX).map_or(behind, |end| &inner[end + 1..])
+/// The sign with which a text begins that says that a value follows.
+fn sign_of(text: &str) -> Option<&'static str> {
+    ["->", "=>", "→", ":=", ":", "="].into_iter().find(|sign| text.starts_with(sign))
 }
 
-/// Where the bracket closes that is open before these characters; those that others open in between are closed first.
-fn matching_bracket(characters: impl Iterator<Item = (usize, char)>, (close, open): (char, char)) -> Option<usize> {
-    let mut depth = 0_usize;
-    for (at, c) in characters {
-        match depth {
-            0 if c == close => return Some(at),
-            _ if c == close => depth -= 1,
-            _ => depth += usize::from(c == open),
-        }
+/// What follows remarks in brackets behind a name, which tell of the value and are none, if it begins with a sign:
+/// `(case sensitive) [root]: x`. Brackets in them need not be closed.
+fn behind_remarks(text: &str) -> &str {
+    if !text.starts_with(['(', '[']) {
+        return text;
     }
-    None
+    let is_between = |c: char| QUOTES.contains(&c) || c.is_whitespace();
+    let mut ends = text.match_indices([')', ']']).map(|(at, _)| text[at..].trim_start_matches(is_between));
+    ends.find(|behind| sign_of(behind).is_some()).unwrap_or(text)
 }
 
-/// What is before such a remark at the end of a line, which may be followed by a sign.
-fn before_remark(line: &str) -> &str {
+/// A line that a sign ends without remarks before it; the line itself if there are none behind the name of a secret.
+fn before_remarks<'l>(line: &'l str, is_secret: &dyn Fn(&str) -> bool) -> &'l str {
     let named = line.trim_end_matches([':', '=', ' ']);
-    let parts = named.strip_suffix(')').and_then(|inner| {
-        let begin = matching_bracket(inner.char_indices().rev(), ('(', ')'))?;
-        Some((&inner[..begin], &inner[begin + 1..]))
-    });
-    let is_remark = |before: &str, remark: &str| before.ends_with(' ') && remark.len() <= NAME_BYTES_MAX;
-    let parts = parts.filter(|(before, remark)| named.len() < line.len() && is_remark(before, remark));
-    parts.map_or(line, |(before, _)| before)
+    let is_name = |before: &&str| {
+        let name = before.trim_end().trim_end_matches(QUOTES);
+        words(name).last().is_some_and(|(start, end)| end == name.len() && is_secret(&name[start..end]))
+    };
+    let starts = line.match_indices(['(', '[']).map(|(at, _)| &line[..at]).filter(|before| before.ends_with(' '));
+    let before = starts.filter(is_name).last();
+    before.filter(|_| named.len() < line.len() && named.ends_with([')', ']'])).unwrap_or(line)
 }
 
 /// A name of a secret in a line.
@@ -144,15 +154,32 @@ pub(super) fn named_on_the_next_line<'l>(line: &'l str, is_secret: &dyn Fn(&str)
     let before_scheme = || &line[..line.len() - last.len()];
     named_at_end(line, is_secret)
         .or_else(|| is_name_of_scheme(last).then(|| named_at_end(before_scheme(), is_secret)).flatten())
-        .or_else(|| line.ends_with('\\').then(|| named_at_start(line, is_secret)).flatten())
+        .or_else(|| line.ends_with('\\').then(|| first_named(line, is_secret).map(|(_, found)| found)).flatten())
 }
 
-/// The name of a secret with which a line begins, with its value behind it.
+/// The name of a secret with which a line begins, also as the last part of a path (`db.password`), with its value
+/// behind it.
 pub(super) fn named_at_start<'l>(line: &'l str, is_secret: &dyn Fn(&str) -> bool) -> Option<NameInLine<'l>> {
-    let (start, end) = words(line).find(|(start, end)| line[*start..*end].contains(|c| c != '-'))?;
-    let is_start = line[..start].chars().all(|c| c.is_whitespace() || c == '-' || QUOTES.contains(&c));
-    let is_named = is_start && is_secret(&line[start..end]) && secret_from(line, is_secret).is_some();
-    is_named.then(|| NameInLine::at(line, start, end))
+    let is_before_path = |c: char| c.is_whitespace() || c == '-' || QUOTES.contains(&c);
+    let is_of_path = |c: char| c.is_alphanumeric() || "_-./:@$[]".contains(c) || QUOTES.contains(&c);
+    let (start, found) = first_named(line, is_secret)?;
+    let path = line[..start].trim_start_matches(is_before_path);
+    let path = COMMANDS.into_iter().find_map(|command| path.strip_prefix(command)).unwrap_or(path);
+    path.chars().all(is_of_path).then_some(found)
+}
+
+/// The first name of a secret in a line that has its value behind it, and where it begins. Its column is that of the
+/// content of the line.
+fn first_named<'l>(line: &'l str, is_secret: &dyn Fn(&str) -> bool) -> Option<(usize, NameInLine<'l>)> {
+    let is_named = |(start, end): &(usize, usize)| {
+        is_secret(&line[*start..*end]) && secret_behind(line, (*start, *end), is_secret).is_some()
+    };
+    let (start, end) = words(line).find(is_named)?;
+    let mut content = line.trim_start();
+    while let Some(item) = content.strip_prefix("- ") {
+        content = item.trim_start();
+    }
+    Some((start, NameInLine { name: &line[start..end], column: line.len() - content.len() }))
 }
 
 /// Whether a line ends with `Bearer`, so that the next one may be a token.
@@ -170,7 +197,7 @@ fn named_at_end<'l>(line: &'l str, is_secret: &dyn Fn(&str) -> bool) -> Option<N
     if !is_candidate || line.is_empty() {
         return None;
     }
-    let name = before_remark(line).trim_end_matches(|c: char| {
+    let name = before_remarks(line, is_secret).trim_end_matches(|c: char| {
         c.is_whitespace() || QUOTES.contains(&c) || matches!(c, ':' | '=' | '|' | '>' | '-' | '+' | '\\' | '*' | '#')
     });
     let (start, _) = words(name).last().filter(|(start, end)| *end == name.len() && is_secret(&name[*start..]))?;
@@ -232,6 +259,10 @@ mod tests {
             "Password (case sensitive): hunter2",
             "Password (for the admin (root) user): hunter2",
             "\"Password\" (8 to 16 characters) = hunter2",
+            "Password (a) (b): hunter2",
+            "Password [root]: hunter2",
+            "Password (a :) b): hunter2",
+            "Password (of the user that the installation created for the administrator of the shop): hunter2",
         ] {
             let shown = secret_from(line, &is_secret).map(|from| &line[..from]);
             assert!(shown.is_some_and(|shown| !shown.contains("hunter2")), "{line}: {shown:?}");

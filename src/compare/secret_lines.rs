@@ -4,10 +4,11 @@
 //! and what is indented below a line that ends or begins with one: a block or a list of YAML, a header that goes on. So
 //! are all lines of a section of secrets (`[secrets]`), up to the next section, and the lines up to the quote that ends
 //! a value.
+//! Where the line after such a line opens a fence, the lines up to the end of the fence are secret.
 //! Behind a bracket (`"password": {`) the rest of the text is secret, because it is not known where the value ends.
 
 use super::line_secrets::{
-    NameInLine, closes, ends_with_bearer, is_underline, may_be_secret, named_at_start, named_on_the_next_line,
+    NameInLine, closes, ends_with_bearer, fence, is_underline, may_be_secret, named_at_start, named_on_the_next_line,
     only_begins_a_secret, opens_a_secret, unclosed_quote, unescaped,
 };
 use super::section_secrets::{SectionLine, SectionOfSecrets, section_of_secrets};
@@ -93,6 +94,9 @@ impl<'n> SecretLines<'n> {
                 let is_end = quotes.is_multiple_of(2) && closes(line, quote);
                 (Some(None), if is_end { Following::Nothing } else { Following::Quoted { quote, quotes } })
             }
+            Following::Value(_) if let Some(quote) = fence(content) => {
+                (Some(None), Following::Quoted { quote, quotes: 1 })
+            }
             Following::Value(name) if is_underline(content) => (None, Following::Value(name)),
             Following::Section(mut section) => match section.next(line) {
                 SectionLine::Value => {
@@ -131,7 +135,7 @@ impl<'n> SecretLines<'n> {
     fn behind(&self, line: &str) -> Following {
         let is_plural = |name: &str| singular(name).is_some_and(self.is_secret);
         if let Some(name) = section_of_secrets(line, self.is_secret) {
-            return Following::Section(SectionOfSecrets::of(name));
+            return Following::Section(SectionOfSecrets::of(name, line));
         }
         if opens_a_secret(line, self.is_secret) {
             return Following::Rest;
@@ -193,6 +197,29 @@ mod tests {
             ("sent as Bearer\nhunter2\nb", "sent as Bearer\n***\nb"),
             ("Password\n--------\nhunter2\nbye", "Password\n--------\n***\nbye"),
             ("Password (case sensitive):\nhunter2\nbye", "Password (case sensitive):\n***\nbye"),
+            ("Password (a) (b):\nhunter2\nbye", "Password (a) (b):\n***\nbye"),
+            ("Password [root] (a :) b):\nhunter2\nbye", "Password [root] (a :) b):\n***\nbye"),
+            ("Password:\n```\nhun\nter2\n```\nbye", "Password:\n***\n***\n***\n***\nbye"),
+            ("Password:\n~~~ text\nhun\nter2\n~~~\nbye", "Password:\n***\n***\n***\n***\nbye"),
+            ("Password: ```\nhun\nter2\n```\nbye", "Password: ```\n***\n***\n***\nbye"),
+            ("db.password = abc\\\nhunter2\nb = 1", "db.password = abc\\\n***\nb = 1"),
+            ("db.password: abc\n    hunter2\nb: 1", "db.password: abc\n    ***\nb: 1"),
+            ("  app/db[0].password: abc\n    hunter2\n  b: 1", "  app/db[0].password: abc\n    ***\n  b: 1"),
+            ("export PASSWORD=abc\\\nhunter2\nexport B=1", "export PASSWORD=abc\\\n***\nexport B=1"),
+            ("run --a --token=abc\\\nhunter2\nb=1", "run --a --token=abc\\\n***\nb=1"),
+            ("[secrets]\npins = [\n  [1_234]\n]\npay = \"a\"\n[b]", "[secrets]\n***\n  ***\n***\n***\n[b]"),
+            (
+                "[secrets]\na = [\n[true],\n[1.5],\n[ -1 ]\n]\nb = c\n[b]",
+                "[secrets]\n***\n***\n***\n***\n***\n***\n[b]",
+            ),
+            ("[secrets]\na = [ # ]\n\"]\", ']',\n[0x1F]\n]\n[b]", "[secrets]\n***\n***\n***\n***\n[b]"),
+            ("[tokens]\nlist =\n  a\n  [b]\n  hunter2\n[b]", "[tokens]\n***\n  ***\n  ***\n  ***\n[b]"),
+            ("  [tokens]\n  a = b\n[b]\nc = 1", "  [tokens]\n  ***\n[b]\nc = 1"),
+            (
+                "[secrets]\nk = '''\"\"\"a\"\"\"\n[x]\n'''\na = 'x' # it's [\n[b]\nc = 1",
+                "[secrets]\n***\n***\n***\n***\n[b]\nc = 1",
+            ),
+            ("[secrets]\nk = it's [\n[x]\n]", "[secrets]\n***\n***\n***"),
             (
                 "[app.secrets]\n# old\npay = \"hunter2\"\n\nlist = [\n  \"hunter3\",\n]\n[server]\nport = 1",
                 "[app.secrets]\n***\n***\n\n***\n  ***\n***\n[server]\nport = 1",

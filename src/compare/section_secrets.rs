@@ -2,7 +2,9 @@
 //! values.
 //!
 //! Always true: the name of a section with other meanings (`[session]`) says nothing. All lines up to the header of the
-//! next section are secret, comments too: how a value is written, and where it ends, differs from format to format.
+//! next section are secret, comments too: how a value is written, and where it ends, differs from format to format. No
+//! line is a header that is indented more than that of the section (a value of INI goes on there), nor one in a bracket
+//! or in quotes that a value has opened; where it is not sure that these are closed, they count as open.
 
 use crate::secret::{is_weakly_secret, singular};
 
@@ -32,8 +34,12 @@ fn header(line: &str) -> Option<&str> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SectionOfSecrets {
     pub(super) name: String,
+    /// By how much its header is indented.
+    indent: usize,
     /// The quotes of a text of several lines that has not ended yet.
     quote: Option<&'static str>,
+    /// How many brackets of values are open.
+    brackets: usize,
 }
 
 /// What a line of such a section is.
@@ -48,33 +54,81 @@ pub(super) enum SectionLine {
 }
 
 impl SectionOfSecrets {
-    pub(super) fn of(name: &str) -> Self {
-        Self { name: name.to_owned(), quote: None }
+    /// `line`: the header.
+    pub(super) fn of(name: &str, line: &str) -> Self {
+        Self { name: name.to_owned(), indent: indent_of(line), quote: None, brackets: 0 }
     }
 
     /// What a line that is not empty is.
     pub(super) fn next(&mut self, line: &str) -> SectionLine {
-        let was_open = self.quote;
-        let quote = was_open.or_else(|| LONG_QUOTES.into_iter().find(|quote| line.contains(quote)));
-        if let Some(quote) = quote
-            && line.matches(quote).count() % 2 == 1
-        {
-            self.quote = was_open.is_none().then_some(quote);
-        }
-        if was_open.is_some() {
-            return SectionLine::Other;
-        }
+        let is_in_value = self.quote.is_some() || self.brackets > 0;
         // The element of a list in brackets is none: `["a"]`, `[17]`.
         let is_element = |name: &str| name.starts_with(['"', '\'']) && name.ends_with(['"', '\'']);
         let is_number = |name: &str| name.trim().bytes().all(|byte| byte.is_ascii_digit());
-        if header(line).is_some_and(|name| !is_element(name.trim()) && !is_number(name)) {
+        let is_header = || header(line).is_some_and(|name| !is_element(name.trim()) && !is_number(name));
+        if !is_in_value && indent_of(line) <= self.indent && is_header() {
             return SectionLine::Header;
         }
+        self.read(line);
         match line.split_once('=') {
-            Some((name, _)) if is_name(name) => SectionLine::Value,
+            Some((name, _)) if !is_in_value && is_name(name) => SectionLine::Value,
             _ => SectionLine::Other,
         }
     }
+
+    /// Reads what a line opens and closes.
+    fn read(&mut self, line: &str) {
+        let mut rest = line;
+        let mut before = ' ';
+        while let Some(c) = rest.chars().next() {
+            let mut read = c.len_utf8();
+            match self.quote {
+                Some(quote) if rest.starts_with(quote) => {
+                    self.quote = None;
+                    read = quote.len();
+                }
+                Some("\"\"\"") if c == '\\' => read += rest[read..].chars().next().map_or(0, char::len_utf8),
+                Some(_) => {}
+                None => match LONG_QUOTES.into_iter().find(|quote| rest.starts_with(quote)) {
+                    Some(quote) => {
+                        self.quote = Some(quote);
+                        read = quote.len();
+                    }
+                    None if matches!(c, '#' | ';') && before.is_whitespace() => return,
+                    None if matches!(c, '"' | '\'') => match end_of_quoted(rest, c) {
+                        Some(end) => read = end,
+                        // An apostrophe, or a text that is no TOML.
+                        None => {
+                            self.brackets += rest.matches('[').count();
+                            return;
+                        }
+                    },
+                    None if c == '[' => self.brackets += 1,
+                    None if c == ']' => self.brackets = self.brackets.saturating_sub(1),
+                    None => {}
+                },
+            }
+            before = c;
+            rest = &rest[read..];
+        }
+    }
+}
+
+/// Where a text in these quotes ends that begins with one, if it does so on its line.
+fn end_of_quoted(text: &str, quote: char) -> Option<usize> {
+    let mut characters = text.char_indices().skip(1);
+    while let Some((at, c)) = characters.next() {
+        match c {
+            '\\' if quote == '"' => drop(characters.next()),
+            _ if c == quote => return Some(at + c.len_utf8()),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn indent_of(line: &str) -> usize {
+    line.len() - line.trim_start().len()
 }
 
 fn is_name(name: &str) -> bool {
@@ -108,7 +162,7 @@ mod tests {
             ("[\"a b\".c]", SectionLine::Header),
             ("Hello Bob,", SectionLine::Other),
         ] {
-            assert_eq!(SectionOfSecrets::of("secrets").next(line), expected, "{line}");
+            assert_eq!(SectionOfSecrets::of("secrets", "[secrets]").next(line), expected, "{line}");
         }
     }
 }

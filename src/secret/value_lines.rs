@@ -1,8 +1,8 @@
 //! The lines of values behind secret names: where a value that is folded ends, and what stands between a name and its
 //! delimiter.
 
-/// A remark between a name and its delimiter is not longer: `Password (case sensitive): V`.
-const REMARK_BYTES_MAX: usize = 64;
+/// Remarks between a name and its delimiter are not longer: `Password (case sensitive): V`.
+const REMARKS_BYTES_MAX: usize = 256;
 /// A value that is folded has at most so many more lines.
 const FOLDED_LINES_MAX: usize = 64;
 /// A name with what may be before it on its line is not longer.
@@ -17,30 +17,16 @@ pub(super) fn is_of_name(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '%' | '[' | ']' | '$')
 }
 
-/// The end of a name without a remark about its value in brackets: `Password (case sensitive)`.
-pub(super) fn without_remark(text: &str) -> &str {
+/// A text that ends with a name, and the texts before what may be remarks in brackets about the value of the name:
+/// `Password (case sensitive) [root]`. Brackets in a remark need not be closed.
+pub(super) fn before_remarks(text: &str) -> impl Iterator<Item = &str> {
     let trimmed = text.trim_end_matches([' ', '\t']);
-    let parts = trimmed.strip_suffix(')').and_then(|inner| {
-        let begin = inner.ceil_char_boundary(inner.len().saturating_sub(REMARK_BYTES_MAX));
-        let open = begin + open_bracket(&inner[begin..])?;
-        Some((&inner[..open], &inner[open + 1..]))
-    });
-    let is_remark = |before: &str, remark: &str| before.ends_with([' ', '\t']) && !remark.contains('\n');
-    parts.filter(|(before, remark)| is_remark(before, remark)).map_or(text, |(before, _)| before)
-}
-
-/// Where the bracket is that is still open at the end of a text.
-fn open_bracket(text: &str) -> Option<usize> {
-    let mut closed = 0_usize;
-    for (at, c) in text.char_indices().rev() {
-        match c {
-            '(' if closed == 0 => return Some(at),
-            '(' => closed -= 1,
-            ')' => closed += 1,
-            _ => {}
-        }
-    }
-    None
+    let begin = text.ceil_char_boundary(trimmed.len().saturating_sub(REMARKS_BYTES_MAX));
+    let begin = trimmed[begin..].rfind(['\n', '\r']).map_or(begin, |at| begin + at);
+    let remarks = if trimmed.ends_with([')', ']']) { &trimmed[begin..] } else { "" };
+    let starts =
+        remarks.char_indices().rev().filter(|(_, c)| matches!(c, '(' | '[')).map(move |(at, _)| &text[..begin + at]);
+    std::iter::once(text).chain(starts.filter(|before| before.ends_with([' ', '\t'])))
 }
 
 fn indent_of(line: &str) -> usize {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use super::gate::{Gate, judged};
 use super::gate_judgement::sentences;
 use super::positions::{Positions, RoutePosition};
-use crate::evidence::{Condition, GateVerdict, cohort_conditions};
+use crate::evidence::{Condition, ConditionName, GateVerdict, cohort_conditions};
 use crate::flag::{Cohort, Instance, State};
 
 /// The gates that a cohort passes by its own evidence.
@@ -37,8 +37,35 @@ pub(super) enum CohortJudgement {
     /// A route was moved or files were read: each gate is asked again.
     AfterMove,
     /// Periodically: a gate that a cohort has passed is asked only whether something went wrong since, so that a figure
-    /// which varies around its limit does not take callers to and fro.
+    /// which varies around its limit, also by the requests of other callers, does not take callers to and fro.
     Again,
+}
+
+/// Whether a condition that does not hold may hold again by further requests alone.
+fn varies(name: ConditionName) -> bool {
+    match name {
+        ConditionName::OneRung
+        | ConditionName::OpenDifferences
+        | ConditionName::MismatchBelow
+        | ConditionName::EffectsCompared
+        | ConditionName::PrivateSteps
+        | ConditionName::SentReads
+        | ConditionName::StoppedByGuard
+        | ConditionName::Invariants => false,
+        ConditionName::Pairs
+        | ConditionName::CoverageAtLeast
+        | ConditionName::StrataAtLeast
+        | ConditionName::ErrorsNotWorseBy
+        | ConditionName::CandidateErrors
+        | ConditionName::NoiseNotWorseBy
+        | ConditionName::P99RatioBelow
+        | ConditionName::AgeAtMost
+        | ConditionName::Twins
+        | ConditionName::Share
+        | ConditionName::Answers
+        | ConditionName::Window
+        | ConditionName::ClientErrors => true,
+    }
 }
 
 impl Gate {
@@ -78,8 +105,24 @@ impl Gate {
         cohort: &Cohort,
         judgement: CohortJudgement,
     ) -> (State, Vec<String>) {
+        let stood = position.inputs.proven_cohorts.get(&cohort.name).copied().unwrap_or(State::Shadow);
+        let (reached, missing) = self.reached_from(stood, positions, position, cohort, judgement);
+        // Of the gates above, only that to the next rung has been asked.
+        let next = GATES.into_iter().map(|(_, to)| to).find(|to| *to > reached).unwrap_or(reached);
+        let up_to = if missing.is_empty() { reached } else { next };
+        self.opening.keep_between(&position.route.id, Some(&cohort.name), (stood, up_to));
+        (reached, missing)
+    }
+
+    fn reached_from(
+        &self,
+        stood: State,
+        positions: &Positions,
+        position: &RoutePosition,
+        cohort: &Cohort,
+        judgement: CohortJudgement,
+    ) -> (State, Vec<String>) {
         let mut reached = State::Shadow;
-        let stood = position.inputs.proven_cohorts.get(&cohort.name).copied().unwrap_or(reached);
         if position.rung() < State::Shadow {
             let why = format!("`{}` is `off`, where nothing is compared", position.route.id);
             return (reached, vec![why]);
@@ -104,7 +147,7 @@ impl Gate {
         (reached, Vec::new())
     }
 
-    /// Which conditions of a gate that a cohort has passed are broken now, and not only unproven.
+    /// Which conditions of a gate that a cohort has passed are broken now for good, and not only unproven.
     fn failed_of_cohort(
         &self,
         positions: &Positions,
@@ -114,7 +157,7 @@ impl Gate {
         to: State,
     ) -> Vec<String> {
         let mut conditions = self.conditions_of_cohort(positions, position, cohort, from, to);
-        conditions.retain(|condition| condition.verdict == GateVerdict::Fail);
+        conditions.retain(|condition| condition.verdict == GateVerdict::Fail && !varies(condition.name));
         sentences(conditions).collect()
     }
 

@@ -22,6 +22,10 @@ impl Mover {
                 return;
             }
             let before = &inputs.positions;
+            self.gate().opening.retain(|route, cohort| {
+                let of_route = before.routes.get(route).map(|position| &position.route.cohorts);
+                of_route.is_some_and(|all| cohort.is_none_or(|cohort| all.iter().any(|of| of.name == cohort)))
+            });
             let by_evidence = before.routes.values().filter(|at| at.route.cohorts.iter().any(|of| of.force.is_none()));
             let judged = by_evidence.map(|position| {
                 let proven = self.gate().proven_cohorts(before, position, CohortJudgement::Again);

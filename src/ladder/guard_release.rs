@@ -27,6 +27,7 @@ impl Gate {
     /// Why clean evidence does not release a route that its guard limits to this state; empty if it does.
     fn unmet_for_release(&self, positions: &Positions, position: &RoutePosition, limit: State) -> Vec<String> {
         let Some(to) = State::ALL.into_iter().find(|state| state.below() == Some(limit)) else { return Vec::new() };
+        self.opening.keep_between(&position.route.id, None, (limit, to));
         let promote = &position.route.promote;
         let clean = self.evidence.clean_pairs(&position.route.id, limit);
         let mut unmet = Vec::new();
@@ -191,11 +192,14 @@ impl Mover {
     /// Releases, by one rung, the routes whose guard says `release: evidence` and that have clean evidence.
     pub(super) async fn release_by_evidence(&self) -> Result<(), StoreError> {
         let is_due = |inputs: &Inputs, position: &RoutePosition| {
-            let limit = inputs.guards.limit(&position.route)?;
-            let by_evidence = position.route.guard.as_ref()?.release == flag::GuardRelease::Evidence;
+            let guard = position.route.guard.as_ref();
+            let by_evidence = guard.is_some_and(|guard| guard.release == flag::GuardRelease::Evidence);
             let is_last = limited_follower(inputs, &inputs.positions, &position.route.id).is_none();
-            (by_evidence && is_last && self.gate().unmet_for_release(&inputs.positions, position, limit).is_empty())
-                .then_some(limit)
+            let Some(limit) = inputs.guards.limit(&position.route).filter(|_| by_evidence && is_last) else {
+                self.gate().opening.keep_between(&position.route.id, None, (State::Only, State::Only));
+                return None;
+            };
+            self.gate().unmet_for_release(&inputs.positions, position, limit).is_empty().then_some(limit)
         };
         let due = |inputs: &Inputs| -> Vec<(RouteId, State)> {
             let due = |at: &RoutePosition| Some((at.route.id.clone(), is_due(inputs, at)?));

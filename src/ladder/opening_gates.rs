@@ -2,7 +2,8 @@
 //! has lowered and clean evidence releases. They are judged again and again.
 //!
 //! Always true: such a gate stays shut until no pair is under way when it is judged, or until its conditions have held
-//! for the longest time that a pair takes (`pairs_within`): while requests go on coming, some are always under way.
+//! for the longest time that a pair takes (`pairs_within`): while requests go on coming, some are always under way. It
+//! waits anew after it was passed, after it was shut, and after one below it was shut.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,8 +33,54 @@ impl OpeningGates {
         now < *self.lock().entry(key).or_insert(now + within)
     }
 
+    /// Of these gates, only those above one state and up to another are about to open: when the others do so again,
+    /// they wait anew.
+    pub fn keep_between(&self, route: &RouteId, cohort: Option<&str>, (above, up_to): (State, State)) {
+        let is_other = |(of_route, of_cohort, to): &GateKey| {
+            (of_route, of_cohort.as_deref()) != (route, cohort) || (*to > above && *to <= up_to)
+        };
+        self.lock().retain(|key, _| is_other(key));
+    }
+
+    /// Forgets the gates of routes and cohorts that are not there any more.
+    pub fn retain(&self, is_there: impl Fn(&RouteId, Option<&str>) -> bool) {
+        self.lock().retain(|(route, cohort, _), _| is_there(route, cohort.as_deref()));
+    }
+
     /// The conditions of this gate do not hold: when they do again, it waits anew.
     pub fn note_shut(&self, route: &RouteId, cohort: Option<&str>, to: State) {
         self.lock().remove(&(route.clone(), cohort.map(str::to_owned), to));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_waits_anew_after_it_was_passed_or_one_below_it_was_shut() {
+        let gates = OpeningGates::default();
+        let (route, long) = (RouteId::from("orders"), Duration::from_secs(600));
+        let cohort = Some("staff");
+        let is_over = |to| !gates.waits(&route, cohort, to, long);
+        let begin = || {
+            for to in [State::Dark, State::Live] {
+                gates.note_shut(&route, cohort, to);
+                assert!(!gates.waits(&route, cohort, to, Duration::ZERO));
+            }
+        };
+        begin();
+        gates.keep_between(&route, cohort, (State::Shadow, State::Live));
+        gates.keep_between(&"other".into(), cohort, (State::Only, State::Only));
+        gates.keep_between(&route, None, (State::Only, State::Only));
+        assert!(is_over(State::Dark) && is_over(State::Live));
+        gates.keep_between(&route, cohort, (State::Dark, State::Live));
+        assert!(!is_over(State::Dark) && is_over(State::Live), "it was passed");
+        begin();
+        gates.keep_between(&route, cohort, (State::Shadow, State::Dark));
+        assert!(is_over(State::Dark) && !is_over(State::Live), "the one below was shut");
+        begin();
+        gates.retain(|_, cohort| cohort.is_none());
+        assert!(!is_over(State::Dark) && !is_over(State::Live));
     }
 }

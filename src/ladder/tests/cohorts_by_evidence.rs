@@ -8,7 +8,7 @@ use super::plans::{promoting, sharing};
 use super::*;
 use crate::exchange::ComparisonTicket;
 use crate::expression::Expression;
-use crate::flag::Cohort;
+use crate::flag::{Cohort, SkipReason};
 
 /// Long enough that nothing passes because this is over.
 const LONG: Duration = Duration::from_secs(600);
@@ -96,6 +96,43 @@ async fn a_cohort_passes_no_gate_while_its_pairs_are_under_way_and_goes_down_whe
     assert_eq!(fixture.rung_of_staff_now(), State::Dark);
     another.settle(ComparisonOutcome::Mismatched);
     assert_eq!(fixture.rung_of_staff_now(), State::Shadow);
+}
+
+#[tokio::test]
+async fn figures_of_other_callers_lower_no_cohort_that_has_passed_the_gate() {
+    let files = edited(with_staff("a pilot"), "bare", |route| route.promote.coverage_at_least = 0.9);
+    let fixture = Fixture::asking(&Arc::default(), files).await;
+    fixture.record_pairs_of_staff();
+    assert_eq!(fixture.rung_of_staff_now(), State::Dark);
+    let skip_others = || {
+        let other = OfferedRequest { cohort: None, ..request() };
+        (0..500).for_each(|_| fixture.evidence.settle(&other, ComparisonOutcome::Skipped(SkipReason::QueueFull)));
+    };
+    skip_others();
+    assert!(fixture.refusal("bare", to(State::Dark)).await.contains("requests were compared"));
+    assert_eq!(fixture.rung_of_staff_now(), State::Dark);
+    fixture.evidence.settle(&request(), ComparisonOutcome::Mismatched);
+    assert_eq!(fixture.rung_of_staff_now(), State::Shadow, "its own pair differs");
+}
+
+/// As long as the route is in `off`, no gate of a cohort is about to open.
+#[tokio::test]
+async fn a_gate_that_was_passed_waits_for_pairs_again() {
+    let at_once = DeclaredFiles { pairs_within: Duration::ZERO, ..with_staff("a pilot") };
+    let fixture = Fixture::asking(&Arc::default(), at_once).await;
+    let mut ticket = ComparisonTicket::new(request(), fixture.evidence.clone());
+    ticket.begin();
+    fixture.record_pairs_of_staff();
+    assert_eq!(fixture.rung_of_staff_now(), State::Dark, "it waits for no time");
+    fixture.flip("bare", to(State::Off)).await.unwrap();
+    assert_eq!(fixture.rung_of_staff_now(), State::Shadow);
+    fixture.ladder.reload(with_staff("another pilot"), || {}).await.unwrap();
+    assert_eq!(fixture.rung_of_staff_now(), State::Shadow);
+    // A flip without force would wait for the pairs.
+    fixture.flip("bare", forced(State::Shadow)).await.unwrap();
+    assert_eq!(fixture.rung_of_staff_now(), State::Shadow, "pairs are under way");
+    ticket.settle(ComparisonOutcome::Matched);
+    assert_eq!(fixture.rung_of_staff_now(), State::Dark);
 }
 
 /// Such as while a deployment brings new files to one process after the other.

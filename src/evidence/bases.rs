@@ -101,6 +101,10 @@ impl Evidence {
         let mut found: BTreeMap<RouteId, DroppedEvidence> = BTreeMap::new();
         for (other, shared) in self.all().into_iter().filter(|(other, _)| route_of_candidate(other).is_none()) {
             let mut counters = shared.lock();
+            // Most routes have nothing to hand over, and there may be many.
+            if !counters.evidence.has_ever_differed() {
+                continue;
+            }
             let leaving = LeftRequests::of(&counters, next.get(&other).copied());
             for taker in takers.iter().filter(|taker| *taker.route != other && leaving.go_to(taker)) {
                 let before = counters.evidence.taken_over(clock::now(), taker.wanted);

@@ -105,6 +105,11 @@ impl RouteEvidence {
         RuleChanges::of(self.dropped, &self.earlier)
     }
 
+    /// Whether a pair has differed, now or under earlier files.
+    pub(super) fn has_ever_differed(&self) -> bool {
+        self.mismatched + self.dropped.mismatched > 0 || self.earlier.iter().any(|entry| entry.mismatched > 0)
+    }
+
     /// If no pair differs: how many there are that may outweigh an earlier difference.
     pub(super) fn clean_pairs(&self) -> Option<u64> {
         (self.mismatched == 0).then(|| self.pairs_without_error())

@@ -183,7 +183,7 @@ impl Counters {
     }
 
     /// Takes what moved counters take along. What is known of the row of this id stays.
-    pub(super) fn take_moved(&mut self, moved: SharedState) {
+    pub(super) fn take_moved(&mut self, moved: SharedState<Self>) {
         let of_row = self.shared.take().unwrap_or_default();
         let SharedState { version, last_attempt, .. } = *of_row;
         self.shared = Some(Box::new(SharedState { version, last_attempt, ..moved }));

@@ -12,6 +12,7 @@ mod coordination;
 mod coordination_tables;
 mod instance_tables;
 mod instances;
+mod legacy_tries;
 mod pin_table;
 mod record_log;
 mod retry_keys;

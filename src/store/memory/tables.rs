@@ -49,7 +49,7 @@ pub(super) struct Tables {
     pins: PinTable,
     pub(super) adoptions: BTreeMap<PinKey, Adoption>,
     pub(super) instances: InstanceTables,
-    retry_keys: RetryKeyTable,
+    pub(super) retry_keys: RetryKeyTable,
     /// A flip's number is its index plus one.
     flips: Vec<FlipRecord>,
     pub(super) record: Vec<RecordEntry>,
@@ -313,7 +313,7 @@ impl Tables {
         page_of(&self.old_keys(ahead, after, limit, now), limit, true)
     }
 
-    fn is_abandoned(&self, run: &RunId) -> bool {
+    pub(super) fn is_abandoned(&self, run: &RunId) -> bool {
         self.runs.get(run).is_some_and(|stored| stored.summary.status == RunStatus::Abandoned)
     }
 
@@ -340,20 +340,6 @@ impl Tables {
 
     pub(super) fn pinned(&self, after: u64, limit: usize) -> Vec<PlacedPin> {
         self.pins.placed_after(after, limit)
-    }
-
-    pub(super) fn note_legacy(&mut self, tries: Vec<(RetryKey, Timestamp)>, now: Timestamp) -> Vec<RetryKey> {
-        let mut of_runs = Vec::new();
-        for (key, at) in tries {
-            match self.first_try(&key, now).map(|first| first.run) {
-                Some(None) => {}
-                Some(Some(run)) if !self.is_abandoned(&run) => of_runs.push(key),
-                Some(Some(_)) | None => {
-                    self.retry_keys.insert(key, StoredFirstTry { arm: Arm::Legacy, run: None, request: None, at });
-                }
-            }
-        }
-        of_runs
     }
 
     pub(super) fn prune_retry_keys(

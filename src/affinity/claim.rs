@@ -9,29 +9,14 @@
 //!
 //! When the store is slow or gone, a claim waits for it for a bounded time, and the request gets 503.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::claims::{ClaimingRoutes, State};
-use super::sets::Sets;
 use super::take::TakenRequest;
-use super::tries::Tries;
 use super::{LOOK_UP_MAX, StoreAffinity};
 use crate::exchange::{EarlierKeys, KnownBody, LegacyTake};
 use crate::flag::{Arm, RetryKey, RetryKeys};
 use crate::names::RouteId;
-
-/// What becomes of keys that legacy took here and that runs of other processes have in the store: the next try finds
-/// that they are the engine's. The tries before got 503, since their claims did not succeed.
-pub(super) fn doubt_taken_by_runs(tries: &Arc<Tries>, sets: &Arc<Sets>) -> impl Fn(Vec<RetryKey>) + use<> {
-    let (tries, sets) = (Arc::clone(tries), Arc::clone(sets));
-    move |keys| {
-        for key in keys {
-            sets.insert_engine_key(&key, Instant::now(), Duration::ZERO);
-            tries.set_unproven(&key, true);
-        }
-    }
-}
 
 impl StoreAffinity {
     /// Sets the routes whose keys are claimed. A request that takes its key after this call claims it.
@@ -91,9 +76,9 @@ impl StoreAffinity {
         self.claim_if(claims, self.wait_until_noted_all(given).await, keys.scoped.into(), KnownBody::Unread).await
     }
 
-    /// Whether the store has to have a key that was taken: it belongs to a route of which keys are claimed, or its claim
-    /// has not succeeded since. The route may have gone down meanwhile, and the engine of another process may have taken
-    /// the key before that.
+    /// Whether the store has to have a key that was taken: it belongs to a route of which keys are claimed, or its
+    /// claim has not succeeded since. The route may have gone down meanwhile, and the engine of another process may
+    /// have taken the key before that.
     fn has_to_claim(
         &self,
         state: &State,

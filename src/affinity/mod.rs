@@ -30,6 +30,7 @@ mod claims;
 mod collision_check;
 mod collision_records;
 mod collisions;
+mod doubted_tries;
 mod family_collisions;
 mod filter;
 mod instances;
@@ -155,7 +156,7 @@ impl StoreAffinity {
             tries.record_taken_by_legacy(key, Instant::now(), clock::passed(at));
         }
         let sets = Arc::new(Sets::new(limits, Instant::now()));
-        tokio::spawn(keys.clone().move_to_store(store.clone(), claim::doubt_taken_by_runs(&tries, &sets)));
+        tokio::spawn(keys.clone().move_to_store(store.clone(), doubted_tries::doubt_taken_by_runs(&tries, &sets)));
         let maintenance = [
             tokio::spawn(sets.clone().maintain(store.clone(), tries.clone())).abort_handle(),
             tokio::spawn(instances.clone().maintain()).abort_handle(),

@@ -1,9 +1,9 @@
 //! For which routes this process claims retry keys in the shared store ([`crate::affinity::ClaimingRoutes`]).
 //!
 //! Always true: a route is among them from before the engine of any process may answer its requests until no process
-//! has it where the engine answers. It comes in by an announcement, of this process or another, or because the record of
-//! a process says that its engine answers it; it leaves once no record says so, and every other process has the flip in
-//! force that lowered it here. Processes may have other files, and other ids of a route: all of its ids count.
+//! has it where the engine answers. It comes in by an announcement, of this process or another, or because the record
+//! of a process says that its engine answers it; it leaves once no record says so, and every other process has the flip
+//! in force that lowered it here. Processes may have other files, and other ids of a route: all of its ids count.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

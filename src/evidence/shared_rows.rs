@@ -80,6 +80,8 @@ impl Evidence {
     /// what is known without it is at most as old as the last flush.
     pub async fn refresh(self: &Arc<Self>) {
         if self.store.shared_evidence().is_some() {
+            // One that has just joined, or was taken for gone, may not be known.
+            self.sharing().is_alone = false;
             let _in_time = tokio::time::timeout(REFRESH_WAIT, self.flush()).await;
         }
     }

@@ -1,8 +1,8 @@
 //! What the files of other processes declare, as far as moves were followed that came with it.
 //!
-//! Example: an edit sets `state: live`. The first process reads it, and makes the flip; the second one follows that with
-//! the files before. A person flips the route to `off`. When the second process reads the edit, it makes no flip: what
-//! the edit declares has counted already.
+//! Example: an edit sets `state: live`. The first process reads it, and makes the flip; the second one follows that
+//! with the files before. A person flips the route to `off`. When the second process reads the edit, it makes no flip:
+//! what the edit declares has counted already.
 
 use super::positions::Positions;
 use crate::flag::Route;

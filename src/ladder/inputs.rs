@@ -35,7 +35,8 @@ pub(super) struct Inputs {
     pub health: Versioned<bool>,
     /// What guards did.
     pub guards: GuardLatches,
-    /// All ids of the routes that were where the engine answers since [`InForce::release_claims`] was last called for them.
+    /// All ids of the routes that were where the engine answers since [`InForce::release_claims`] was last called for
+    /// them.
     pub claimed: BTreeSet<RouteId>,
     /// Whether the positions are those of files, and not only what the store has from the previous process.
     pub has_files: bool,

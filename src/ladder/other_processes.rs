@@ -8,8 +8,8 @@ use crate::names::RouteId;
 
 /// The other processes that share the store.
 pub trait OtherProcesses: Send + Sync {
-    /// Tells them that the engine is going to answer requests of these routes, each with all its ids. Returns the number
-    /// of the announcement, which stands until [`OtherProcesses::end_announcement`].
+    /// Tells them that the engine is going to answer requests of these routes, each with all its ids. Returns the
+    /// number of the announcement, which stands until [`OtherProcesses::end_announcement`].
     fn announce(&self, routes: Vec<Vec<RouteId>>) -> u64;
     /// Waits, for a bounded time, until all have acknowledged this announcement.
     ///
@@ -20,8 +20,8 @@ pub trait OtherProcesses: Send + Sync {
     fn end_announcement(&self, announcement: u64);
     /// How long [`OtherProcesses::acknowledged`] waits at most.
     fn announce_within(&self) -> Duration;
-    /// How often the lease of this process may have been over. The others do not wait for a process without a lease, and
-    /// forget what it has announced.
+    /// How often the lease of this process may have been over. The others do not wait for a process without a lease,
+    /// and forget what it has announced.
     fn lease_ends(&self) -> u64 {
         0
     }

@@ -20,8 +20,8 @@ use crate::support::until;
 const REPEATED: u64 = 40;
 /// How long the idle process is watched.
 const IDLE: Duration = Duration::from_secs(20);
-/// The figures, each with how far a count may be from it: what follows behind a request is written in batches, and so is
-/// what processes tell each other and count once a second.
+/// The figures, each with how far a count may be from it: what follows behind a request is written in batches, and so
+/// is what processes tell each other and count once a second.
 const TOLERANCES: &[(&str, f64)] = &[
     ("run of 10 charges", 0.6),
     ("run of 10 reads", 0.6),

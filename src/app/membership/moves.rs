@@ -125,8 +125,8 @@ impl Membership {
         }
     }
 
-    /// Follows; meanwhile a freeze and what guards did come into force by themselves, because a move may have to wait for
-    /// a move of this process that waits for other processes.
+    /// Follows; meanwhile a freeze and what guards did come into force by themselves, because a move may have to wait
+    /// for a move of this process that waits for other processes.
     async fn follow_with_freezes(
         &self,
         ladder: &Ladder,

@@ -35,7 +35,7 @@ impl Counters {
     }
 
     /// What the store is to have instead of the row that was last read; `None` if the row has it, or is to stay.
-    pub(super) fn to_write(
+    pub(super) fn prepare_write(
         &mut self,
         own: WorkerId,
         (name, guard): (&str, GuardCounts),
@@ -177,7 +177,7 @@ impl Counters {
             ..SharedState::default()
         };
         // The row is emptied, unless another process writes it meanwhile.
-        shared.base = Box::default();
+        *shared.base = Self::default();
         shared.attempts.clear();
         Some(moved)
     }

@@ -183,7 +183,7 @@ impl Evidence {
             let guard = shared.lock_guard().as_ref().map(|guard| guard.counts()).unwrap_or_default();
             let mut counters = shared.lock();
             is_any_elsewhere |= counters.shared.as_ref().is_some_and(|shared| shared.is_elsewhere);
-            let Some((stored, instead_of)) = counters.to_write(own, (&name, guard), is_leaving) else { continue };
+            let Some((stored, instead_of)) = counters.prepare_write(own, (&name, guard), is_leaving) else { continue };
             drop(counters);
             let value = serde_json::to_value(stored).map_err(|error| StoreError(error.to_string()))?;
             let record = EvidenceRecord { route, at: clock::now(), value };

@@ -81,7 +81,7 @@ impl Process {
     /// `fate`: what becomes of the write.
     fn flush(&mut self, row: &mut Row, fate: Fate) {
         self.pull(row);
-        let written = self.counters.to_write(self.id, ("p", GuardCounts::default()), false);
+        let written = self.counters.prepare_write(self.id, ("p", GuardCounts::default()), false);
         let Some((stored, instead_of)) = written else { return };
         let is_done = fate != Fate::Fails && row.replace(&stored, instead_of.as_ref());
         match is_done && fate == Fate::Done {

@@ -121,7 +121,7 @@ impl Counters {
         had_basis && clears_samples
     }
 
-    /// As at a start: nothing was counted here.
+    /// Takes the row as it is, as at a start: this process has counted nothing of the route.
     fn take_row(&mut self, row: Self, version: EvidenceVersion) {
         let last_attempt = self.shared.as_ref().map_or(0, |shared| shared.last_attempt);
         self.shared = Some(Box::new(SharedState { last_attempt, ..SharedState::of_row(row.clone(), version) }));

@@ -148,9 +148,9 @@ impl Evidence {
         for (EvidenceRecord { route, value, .. }, version) in store.changed_evidence(known).await? {
             let row = match serde_json::from_value::<StoredEvidence>(value) {
                 Ok(stored) => Counters::restored(stored),
-                // Not an error: evidence in the format of another version can be gathered again.
+                // Another version of the program wrote it: this process goes on counting by itself.
                 Err(error) => {
-                    tracing::warn!(%route, %error, "stored evidence cannot be read, and is replaced");
+                    tracing::warn!(%route, %error, "stored evidence cannot be read: what is counted here is not added to it");
                     Counters::default()
                 }
             };
@@ -162,7 +162,7 @@ impl Evidence {
         Ok(cleared)
     }
 
-    /// Unlike [`Self::counters`] those of this very id, also if the route has another one now.
+    /// The counters under exactly this id, also if the route has been renamed; [`Self::counters`] follows the rename.
     fn counters_of(&self, route: &RouteId) -> Arc<RouteCounters> {
         if let Some(counters) = self.routes.read().unwrap_or_else(PoisonError::into_inner).get(route) {
             return counters.clone();

@@ -260,6 +260,8 @@ impl Ending<'_> {
         admin_stop.cancel();
         let _ = admin_listeners.await; // the task has logged its own panic
         parts.ladder.end_freezes(recorded_until).await;
+        // The process may start again, and its metrics go on.
+        parts.evidence.scrape(|| ());
         parts.release(limits).await
     }
 }

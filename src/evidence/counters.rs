@@ -72,6 +72,8 @@ pub(super) struct Counters {
     pub(super) kept: Vec<KeptEvidence>,
     /// The counts since the process started.
     pub(super) totals: Totals,
+    /// What the metrics have of `totals`.
+    pub(super) published: Totals,
     /// The text of each invariant in the files, by name; `None` until they are known.
     pub(super) invariants: Option<BTreeMap<String, String>>,
     /// `promote.strata_by` of the files.
@@ -107,12 +109,30 @@ pub(super) struct Totals {
 }
 
 impl Totals {
+    /// What was counted since `before`.
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            offered: self.offered - before.offered,
+            matched: self.matched - before.matched,
+            ignored: self.ignored - before.ignored,
+            mismatched: self.mismatched - before.mismatched,
+            skipped: counted_since(&self.skipped, &before.skipped),
+            failed: counted_since(&self.failed, &before.failed),
+            differences: counted_since(&self.differences, &before.differences),
+            noise_ignored: self.noise_ignored - before.noise_ignored,
+        }
+    }
+
     /// The sum of all outcomes.
     #[cfg(test)]
     pub(super) fn outcomes(&self) -> u64 {
         let named = self.matched + self.ignored + self.mismatched;
         named + self.skipped.values().sum::<u64>() + self.failed.values().sum::<u64>()
     }
+}
+
+fn counted_since<K: Copy + Ord>(counts: &BTreeMap<K, u64>, before: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
+    counts.iter().map(|(key, count)| (*key, count - before.get(key).copied().unwrap_or_default())).collect()
 }
 
 impl RouteCounters {
@@ -133,6 +153,14 @@ impl RouteCounters {
 }
 
 impl Counters {
+    /// What the metrics are to be increased by. They outlive these counters: a process whose successor was lost opens
+    /// its store again.
+    pub(super) fn take_unpublished(&mut self) -> Totals {
+        let unpublished = self.totals.since(&self.published);
+        self.published.clone_from(&self.totals);
+        unpublished
+    }
+
     /// Whether requests that this version of the files decided count in the evidence.
     pub(super) fn has_basis_of(&self, files_version: u64) -> bool {
         files_version >= self.basis_since

@@ -19,6 +19,9 @@ use crate::store::route_of_candidate;
 
 impl Evidence {
     /// Sets the metrics from one copy of every route, then renders them; one scrape at a time.
+    ///
+    /// Counters are increased by what was counted since the last copy, because they may have values of an earlier
+    /// [`Evidence`] of this process.
     pub fn scrape<T>(&self, render: impl FnOnce() -> T) -> T {
         let _one_at_a_time = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         self.publish();
@@ -29,8 +32,8 @@ impl Evidence {
     /// [`Evidence::scrape`] prevents that.
     pub fn publish(&self) {
         let copy = |shared: &RouteCounters| {
-            let counters = shared.lock();
-            (counters.evidence.clone(), counters.totals.clone(), counters.noise.clone())
+            let mut counters = shared.lock();
+            (counters.evidence.clone(), counters.take_unpublished(), counters.noise.clone())
         };
         let copies: Vec<_> = self.all().into_iter().map(|(route, shared)| (route, copy(&shared))).collect();
         for (route, (evidence, totals, noise)) in &copies {
@@ -40,17 +43,17 @@ impl Evidence {
     }
 }
 
-/// Sets all metrics of one route from one copy of its counters.
+/// Sets all gauges of one route from one copy of its counters, and increases its counters by `totals`.
 fn publish(route: &RouteId, evidence: &RouteEvidence, totals: &Totals) {
     if let Some(route) = route_of_candidate(route) {
         return of_candidate(&route, evidence, totals);
     }
     let name = || route.as_str().to_owned();
     let Totals { offered, matched, ignored, mismatched, skipped, failed, differences, noise_ignored } = totals;
-    counter!("pointsman_offered_total", "route" => name()).absolute(*offered);
+    counter!("pointsman_offered_total", "route" => name()).increment(*offered);
     let outcome = |outcome: &'static str, reason: &'static str, count: u64| {
         counter!("pointsman_comparisons_total", "route" => name(), "outcome" => outcome, "reason" => reason)
-            .absolute(count);
+            .increment(count);
     };
     outcome("matched", "", *matched);
     outcome("ignored", "", *ignored);
@@ -62,9 +65,9 @@ fn publish(route: &RouteId, evidence: &RouteEvidence, totals: &Totals) {
         outcome("failed", reason, *count);
     }
     for (kind, count) in differences {
-        counter!("pointsman_differences_total", "route" => name(), "kind" => kind.as_str()).absolute(*count);
+        counter!("pointsman_differences_total", "route" => name(), "kind" => kind.as_str()).increment(*count);
     }
-    counter!("pointsman_noise_ignored_total", "route" => name()).absolute(*noise_ignored);
+    counter!("pointsman_noise_ignored_total", "route" => name()).increment(*noise_ignored);
     figures(route, evidence);
 }
 
@@ -75,7 +78,7 @@ fn of_candidate(route: &RouteId, evidence: &RouteEvidence, totals: &Totals) {
     let Totals { offered: _, matched, ignored, mismatched, skipped, failed, differences: _, noise_ignored: _ } = totals;
     let outcome = |outcome: &'static str, reason: &'static str, count: u64| {
         counter!("pointsman_candidate_comparisons_total", "route" => name(), "outcome" => outcome, "reason" => reason)
-            .absolute(count);
+            .increment(count);
     };
     outcome("matched", "", *matched);
     outcome("ignored", "", *ignored);

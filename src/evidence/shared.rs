@@ -197,6 +197,7 @@ impl Counters {
             to.add_change_of(&shared.base, &counted);
             to.dirty = true;
         }
-        *self = Self::default();
+        let (totals, published) = (std::mem::take(&mut self.totals), std::mem::take(&mut self.published));
+        *self = Self { totals, published, ..Self::default() };
     }
 }

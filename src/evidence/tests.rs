@@ -273,6 +273,31 @@ async fn sums_agree_whenever_they_are_read() {
     assert_eq!(evidence.counters(&route()).lock().totals.offered, 20_000);
 }
 
+/// A process whose successor was lost loads its evidence again, under the recorder that it has.
+#[test]
+fn counters_go_on_when_evidence_is_loaded_again() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        for outcome in [ComparisonOutcome::Matched, ComparisonOutcome::Skipped(SkipReason::QueueFull)] {
+            let evidence = runtime.block_on(evidence_over(&memory()));
+            evidence.settle(&OfferedRequest::new(route(), 0), ComparisonOutcome::Matched);
+            evidence.publish();
+            evidence.settle(&OfferedRequest::new(route(), 0), outcome);
+            evidence.publish();
+        }
+    });
+    let text = handle.render();
+    for line in [
+        r#"pointsman_offered_total{route="orders.create"} 4"#,
+        r#"pointsman_comparisons_total{route="orders.create",outcome="matched",reason=""} 3"#,
+        r#"pointsman_comparisons_total{route="orders.create",outcome="skipped",reason="queue_full"} 1"#,
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}
+
 #[test]
 fn a_scrape_shows_one_copy_of_the_counters() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();

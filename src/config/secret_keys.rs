@@ -1,8 +1,31 @@
 //! Which keys of the files have a secret as their value.
 
+use crate::problem::nearest;
 use crate::secret::{is_secret, singular};
 
-/// Whether a key of the files has a secret, or a list of some.
+/// Names of which a misspelt one counts as well.
+const OFTEN_MISSPELT: [&str; 10] = [
+    "api_key",
+    "credential",
+    "passwd",
+    "password",
+    "private_key",
+    "redact_key",
+    "secret",
+    "store_key",
+    "store_password",
+    "token",
+];
+
+/// Whether a key of the files has a secret, or a list of some. Also one that is misspelt: what is behind it would be
+/// quoted as the value of an unknown key.
 pub(super) fn is_secret_name(name: &str) -> bool {
-    name == "store_key" || is_secret(name) || singular(name).is_some_and(is_secret)
+    let is_store_key = || {
+        let letters = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase);
+        letters.eq("storekey".chars())
+    };
+    is_store_key()
+        || is_secret(name)
+        || singular(name).is_some_and(is_secret)
+        || nearest(name, OFTEN_MISSPELT).is_some()
 }

@@ -26,9 +26,12 @@ pub(super) fn secret(
 ) -> Option<String> {
     let (site, read) = match (env, file) {
         (Some(env), None) => {
+            // A text of another form may be the secret itself.
+            let is_name = env.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+            let named = if is_name { format!(" `{env}`") } else { String::new() };
             let value = std::env::var(env).map_err(|error| match error {
-                std::env::VarError::NotPresent => format!("the environment variable `{env}` is not set"),
-                std::env::VarError::NotUnicode(_) => format!("the environment variable `{env}` is not UTF-8"),
+                std::env::VarError::NotPresent => format!("the environment variable{named} is not set"),
+                std::env::VarError::NotUnicode(_) => format!("the environment variable{named} is not UTF-8"),
             });
             (site.key("env"), value)
         }

@@ -24,7 +24,7 @@ use super::referenced_files::ReferencedFiles;
 use super::retention::{self, RetentionDraft};
 use super::secrets::{secret, store_key};
 use super::setup::{Overrides, Settings, StoreUrl, Token, TokenScope};
-use super::store_url::{STORE_FORMS, mask_password, parse_store};
+use super::store_url::{STORE_FORMS, parse_store};
 use super::traces::{self, TracesDraft};
 use crate::flag::file::{GuardDraft, PromoteDraft, RedactDraft, redact_rules};
 use crate::limits::Limits;
@@ -229,7 +229,7 @@ pub(crate) fn check(
         Some(text) => {
             let password = password.filter(|_| text.starts_with("postgres"));
             parse_store(text, password).map_err(|why| {
-                problems.error(site, format!("`--store {}`: {why}", mask_password(text))).hint(STORE_FORMS);
+                problems.error(site, format!("`--store`: {why}")).hint(STORE_FORMS);
             })
         }
         None => parse_store(draft.store.as_deref().unwrap_or("sqlite:pointsman.db"), password).map_err(|why| {

@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use super::render::Finding;
 use super::secret_keys::is_secret_name;
+use super::store_url::shown_store;
 use super::tree::{MapEntry, Node, NodeKind, ParsedFile};
 use super::unparsed_lines::shown_line;
 use crate::secret::{Detectors, STARS, redact_line, replace_detected};
@@ -22,6 +23,8 @@ use crate::secret::{Detectors, STARS, redact_line, replace_detected};
 const WORD_BYTES_MIN: usize = 4;
 /// Below the name of a secret: keys whose values say where it is, whose it is, and what it is for.
 const KEYS_OF_NO_SECRET: [&str; 4] = ["env", "file", "name", "may"];
+/// Keys whose values are URLs of stores.
+const STORE_KEYS: [&str; 2] = ["store", "store_direct"];
 /// As these, in an entry of [`SECRETS`].
 const KEYS_IN_ENTRY_OF_SECRETS: [&str; 2] = ["env", "file"];
 /// Below this, all keys are names of secrets.
@@ -37,9 +40,11 @@ pub(super) fn without_secrets(finding: Finding, file: &ParsedFile) -> Finding {
     scalars.sort_by_key(|scalar| (scalar.span.start, std::cmp::Reverse(scalar.value.rank())));
     let text = |text: &str| {
         let shown = scalars.iter().fold(text.to_owned(), |text, scalar| match &scalar.value {
-            Value::Shown => text,
+            Value::Shown | Value::Expression => text,
             Value::MayHoldSecret(value) => without_secrets_of(&text, value),
             Value::Secret(secret) => without(&text, secret),
+            Value::Store(url) if shown_store(url) == *url => text,
+            Value::Store(url) => without(&text, url),
         });
         detected(&shown).into_owned()
     };
@@ -77,6 +82,10 @@ enum Value {
     Shown,
     /// What is not behind the name of a secret within it.
     MayHoldSecret(String),
+    /// What is shown of the URL of a store.
+    Store(String),
+    /// An expression: all but what is behind the name of a secret in a query.
+    Expression,
     /// Nothing.
     Secret(String),
 }
@@ -86,7 +95,7 @@ impl Value {
     fn rank(&self) -> u8 {
         match self {
             Self::Shown => 0,
-            Self::MayHoldSecret(_) => 1,
+            Self::MayHoldSecret(_) | Self::Store(_) | Self::Expression => 1,
             Self::Secret(_) => 2,
         }
     }
@@ -103,6 +112,16 @@ struct Above<'a> {
 }
 
 impl<'a> Above<'a> {
+    /// What is shown of a key that is here: below the name of a secret it may be the secret itself, and so may a key that
+    /// is no name.
+    fn shown_key(self, key: &str) -> Value {
+        let is_name = self.key == Some(SECRETS) || self.key.is_none() || !self.is_secret;
+        match is_name || self.descriptions.contains(&key) || is_secret_name(key) || key == "value" {
+            true if !key.starts_with(['[', '{']) => Value::Shown,
+            _ => Value::Secret(key.to_owned()),
+        }
+    }
+
     /// What is above the value of an entry.
     fn entry(self, entry: &'a MapEntry) -> Self {
         let key: &str = &entry.key;
@@ -120,6 +139,20 @@ impl<'a> Above<'a> {
     }
 }
 
+/// A text with expressions, without what is behind the names of secrets in the query of a URL.
+fn without_query_secrets(text: &str) -> String {
+    let parameters = text.split_inclusive(['?', '&', ' ']).map(|part| {
+        let end = part.trim_end_matches(['?', '&', ' ', '"', '\'']).len();
+        match part[..end].split_once('=') {
+            Some((name, value)) if is_secret_name(name) && !value.contains("${") && !value.is_empty() => {
+                format!("{name}={STARS}{}", &part[end..]).into()
+            }
+            _ => Cow::Borrowed(part),
+        }
+    });
+    parameters.collect()
+}
+
 fn has_no_map(node: &Node) -> bool {
     match &node.kind {
         NodeKind::Map(_) => false,
@@ -134,7 +167,7 @@ fn add_scalars(file: &ParsedFile, node: &Node, above: Above<'_>, scalars: &mut V
         NodeKind::Map(entries) => {
             let repeated = file.repeated.get(&node.span.start).into_iter().flatten();
             for entry in entries.iter().chain(repeated) {
-                scalars.push(Scalar { span: entry.key_span.clone(), value: Value::Shown });
+                scalars.push(Scalar { span: entry.key_span.clone(), value: above.shown_key(&entry.key) });
                 add_scalars(file, &entry.value, above.entry(entry), scalars);
             }
             return;
@@ -146,9 +179,11 @@ fn add_scalars(file: &ParsedFile, node: &Node, above: Above<'_>, scalars: &mut V
         NodeKind::Number(number) => number.to_string(),
         NodeKind::Null | NodeKind::Bool(_) => String::new(),
     };
-    let value = match text.is_empty() || text.contains("${") {
-        true => Value::Shown,
+    let value = match text.contains("${") {
+        _ if text.is_empty() => Value::Shown,
+        true => Value::Expression,
         false if above.is_secret => Value::Secret(text),
+        false if above.key.is_some_and(|key| STORE_KEYS.contains(&key)) => Value::Store(text),
         false => Value::MayHoldSecret(text),
     };
     scalars.push(Scalar { span: node.span.clone(), value });
@@ -174,6 +209,8 @@ fn without_scalars(line: &str, start: usize, scalars: &[Scalar]) -> MaskedLine {
                 shown.push_str(STARS);
             }
             Value::MayHoldSecret(_) => shown.push_str(&redact_line(text)),
+            Value::Store(_) => shown.push_str(&shown_store(text)),
+            Value::Expression => shown.push_str(&without_query_secrets(text)),
             Value::Shown | Value::Secret(_) => shown.push_str(text),
         }
         ends.push((to, shown.len()));

@@ -2,10 +2,11 @@
 //!
 //! Always true: a password is never part of a message, nor of the source line that is shown with the message.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::setup::StoreUrl;
-use crate::secret::Secret;
+use crate::secret::{STARS, Secret};
 
 /// The forms of a store's URL, for hints.
 pub(super) const STORE_FORMS: &str = "one of `sqlite:PATH`, `postgres://USER@HOST:PORT/DATABASE`, `memory`";
@@ -42,7 +43,8 @@ pub fn parse_store(text: &str, password: Option<Secret>) -> Result<StoreUrl, Str
             check_postgres(rest)?;
             return Ok(StoreUrl::Postgres { url: Secret::new(text), direct: None, password });
         }
-        _ => return Err(format!("`{}` is not a store's URL", mask_password(text))),
+        // Not quoted: it may have a password in a form that is not known.
+        _ => return Err("this is not a store's URL".into()),
     };
     match password {
         Some(_) => Err("`store_password` is for PostgreSQL, and this store is not PostgreSQL".into()),
@@ -104,6 +106,18 @@ fn check_postgres(rest: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What is shown of a store's URL: neither its parameters, nor any of one that has a form of its own and may have a
+/// password.
+pub(super) fn shown_store(text: &str) -> Cow<'_, str> {
+    let is_postgres = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    match text.split_once('?') {
+        _ if !is_postgres && text.contains('@') => STARS.into(),
+        _ if !is_postgres && text.contains(':') && !text.starts_with("sqlite:") && text != "memory:" => STARS.into(),
+        Some((address, _)) if is_postgres => format!("{}?{STARS}", mask_password(address)).into(),
+        _ => mask_password(text).into(),
+    }
 }
 
 /// The text with each password in a URL replaced by stars of the same length, so that positions in the text stay valid.

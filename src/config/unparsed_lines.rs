@@ -15,7 +15,10 @@ const BEFORE_KEY: [char; 4] = [' ', '\t', '-', '?'];
 pub(super) fn shown_line(before: &str, line: &str) -> String {
     // A value behind a key of its own line (`? key`).
     let is_value = line.trim_start().starts_with(':');
-    if is_value || is_in_open_value(before) || is_indented_below(before, line) || is_behind_key(before) {
+    // A key may be one of several lines, or escaped: then its name is not known.
+    let has_odd_keys = content_lines(before).chain([line]).any(has_odd_key);
+    if is_value || has_odd_keys || is_in_open_value(before) || is_indented_below(before, line) || is_behind_key(before)
+    {
         let indent = line.len() - line.trim_start_matches(BEFORE_KEY).len();
         return format!("{}{STARS}", &line[..indent]);
     }
@@ -35,6 +38,14 @@ fn ends_of_secret_keys(line: &str) -> impl Iterator<Item = usize> {
         is_secret_name(key) || is_secret_name(word)
     };
     line.match_indices(':').map(|(at, _)| at).filter(move |at| is_secret_key(*at)).map(|at| at + 1)
+}
+
+/// Whether a line has an explicit key (`? key`), an escaped character, or a quote that it does not close.
+fn has_odd_key(line: &str) -> bool {
+    let is_explicit = line.trim_start_matches([' ', '\t', '-']).starts_with("? ");
+    let is_escaped = ["\\u", "\\U", "\\x"].iter().any(|escape| line.contains(escape));
+    let is_open = line.matches('"').count() % 2 == 1 && !line.contains(": ");
+    is_explicit || is_escaped || is_open
 }
 
 fn names_a_secret(line: &str) -> bool {

@@ -74,6 +74,27 @@ fn no_way_to_write_a_secret_shows_it() {
         "secrets: { pay: *hunter2 }",
         "secrets: { pay: !hunter2 }",
         "secrets:\n  pay: !hunter2 x",
+        "store: u:hunter2@h/db",
+        "store: postgres:/u:hunter2@h/db",
+        "store: postgresql:u:hunter2",
+        "store: postgres://h/db?user=u&passwd=hunter2",
+        "store: redis:u:hunter2@h",
+        "store_direct: u:hunter2@h/db",
+        "store_kye: hunter2",
+        "store_pasword: hunter2",
+        "pasword: hunter2",
+        "secert: hunter2",
+        "tokn: hunter2",
+        "store_keys: hunter2",
+        "redact_key: hunter2",
+        "? store_key\n# a comment\n: hunter2: x",
+        "? [store_key, hunter2]\n: x",
+        "? store_key\n:\n  hunter2: x: y",
+        "\"store\\u005fkey\": hunter2: x",
+        "\"store\\x5fkey\": [hunter2",
+        "\"store_\n key\": hunter2: x",
+        "storeKey: hunter2: x",
+        "store_key: {env: hunter2}",
     ] {
         let main = format!("{text}\nservices: {{ shop: 'http://127.0.0.1:9' }}\ndefault_legacy: shop\n");
         let found = Set::valid().put("pointsman.yaml", main.as_str()).shown();
@@ -83,4 +104,8 @@ fn no_way_to_write_a_secret_shows_it() {
                     authorization: hunter2\nrespond: { status: 200 }\n";
     let found = Set::valid().put("workflows/w.yaml", workflow).shown();
     assert!(found.contains("authorization: ***") && !found.contains("hunter2"), "{found}");
+    let workflow =
+        "workflow: w\nsteps:\n  a:\n    call: \"GET ${services.shop}/x?token=hunter2 z\"\nrespond: { status: 200 }\n";
+    let found = Set::valid().put("workflows/w.yaml", workflow).shown();
+    assert!(found.contains("${services.shop}/x?token=***") && !found.contains("hunter2"), "{found}");
 }

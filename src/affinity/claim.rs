@@ -9,14 +9,18 @@
 //!
 //! When the store is slow or gone, a claim waits for it for a bounded time, and the request gets 503.
 
-use std::time::Instant;
+use std::sync::Arc;
+
+use uuid::Uuid;
 
 use super::claims::{ClaimingRoutes, State};
 use super::take::TakenRequest;
 use super::{LOOK_UP_MAX, StoreAffinity};
+use crate::clock::Moment;
 use crate::exchange::{EarlierKeys, KnownBody, LegacyTake};
-use crate::flag::{Arm, RetryKey, RetryKeys};
+use crate::flag::{Arm, RetryKey, RetryKeys, Route};
 use crate::names::RouteId;
+use crate::store::RunFilter;
 
 impl StoreAffinity {
     /// Sets the routes whose keys are claimed. A request that takes its key after this call claims it.
@@ -31,7 +35,7 @@ impl StoreAffinity {
     }
 
     /// The lease of this process is over then, unless it is renewed.
-    pub fn set_lease_end(&self, ends: Instant) {
+    pub fn set_lease_end(&self, ends: Moment) {
         self.claims.change(|state| state.lease_ends = Some(ends));
     }
 
@@ -41,9 +45,30 @@ impl StoreAffinity {
         self.keys.flush().await
     }
 
+    /// The id of the file in which this process notes retry keys, if it has one.
+    pub fn key_file(&self) -> Option<Uuid> {
+        self.keys.list.own_id()
+    }
+
     /// The engine may own instances of this creator, which other processes make.
     pub fn engine_may_own_of(&self, creator: &RouteId) {
         self.families.ensure(creator);
+    }
+
+    /// The engine may own instances of these creators, as far as the store has real runs of theirs that have not ended:
+    /// a run pins its instance when it answers, also where its route has gone down since.
+    pub async fn ensure_creators_of_open_runs(&self, creators: &[Arc<Route>]) {
+        for id in creators.iter().flat_map(|route| route.ids()) {
+            if self.families.get(id).is_some_and(|family| family.engine_owns()) {
+                continue;
+            }
+            let filter = RunFilter { route: Some(id.clone()), limit: 1, ..RunFilter::open_real_runs() };
+            match tokio::time::timeout(LOOK_UP_MAX, self.store.runs(filter)).await {
+                Ok(Ok(runs)) if runs.is_empty() => {}
+                // If the store does not say so: then it is asked for the owner of each instance.
+                Ok(_) | Err(_) => self.families.ensure(id),
+            }
+        }
     }
 
     /// As [`Affinity::take_for_legacy`](crate::exchange::Affinity::take_for_legacy) says.

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
-use std::time::Instant;
 
+use crate::clock::Moment;
 use crate::names::RouteId;
 
 /// The routes whose keys are claimed.
@@ -23,12 +23,12 @@ pub(super) struct Claims(RwLock<State>);
 pub(super) struct State {
     pub(super) routes: ClaimingRoutes,
     /// Until when other processes certainly wait for this one; `None` in a store of one process.
-    pub(super) lease_ends: Option<Instant>,
+    pub(super) lease_ends: Option<Moment>,
 }
 
 impl State {
     pub(super) fn claims(&self, route: &RouteId) -> bool {
-        let is_without_lease = || self.lease_ends.is_some_and(|ends| ends <= Instant::now());
+        let is_without_lease = || self.lease_ends.is_some_and(|ends| ends <= Moment::now());
         self.routes.always.contains(route) || (self.routes.without_lease.contains(route) && is_without_lease())
     }
 }
@@ -58,9 +58,9 @@ mod tests {
             state.routes = ClaimingRoutes { always: of(&["live"]), without_lease: of(&["dark"]) };
         });
         assert_eq!(claimed(), [true, false, false], "a store of one process");
-        claims.change(|state| state.lease_ends = Some(Instant::now() + Duration::from_secs(60)));
+        claims.change(|state| state.lease_ends = Some(Moment::now().later(Duration::from_secs(60))));
         assert_eq!(claimed(), [true, false, false]);
-        claims.change(|state| state.lease_ends = Some(Instant::now()));
+        claims.change(|state| state.lease_ends = Some(Moment::now()));
         assert_eq!(claimed(), [true, true, false]);
     }
 }

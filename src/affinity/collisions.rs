@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::StoreAffinity;
 use crate::flag::{Family, PinKey};
 use crate::names::RunId;
+use crate::store::StoreError;
 
 impl StoreAffinity {
     /// Records that a run could not pin an instance, because the other arm owns the id already.
@@ -22,6 +23,21 @@ impl StoreAffinity {
     /// counting what a person has accepted.
     pub fn collided_since(&self, family: &Family) -> Option<Timestamp> {
         family.ids().filter_map(|id| self.families.get(id)?.collisions().since()).min()
+    }
+
+    /// How many changes of collisions by this process the store has: another process that sees the number change reads
+    /// them ([`Self::follow_collisions`]).
+    pub fn stored_collision_changes(&self) -> u64 {
+        self.families.stored_collision_changes()
+    }
+
+    /// Takes over the collisions that other processes have found, and what persons have accepted there.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn follow_collisions(&self) -> Result<(), StoreError> {
+        self.families.follow_collisions(self.store.pin_collisions().await?);
+        Ok(())
     }
 
     /// A person accepts what was found up to this time: the engine creates instances of the family again, until one

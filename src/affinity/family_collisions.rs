@@ -90,6 +90,21 @@ impl FamilyCollisions {
         }
     }
 
+    /// The store has these times, which another process may have written. The newer ones count.
+    pub(super) fn follow(&self, since: Timestamp, accepted: Option<Timestamp>) {
+        let _lock = self.ids();
+        let newest = |times: &CollisionTimes| times.accepted.max(Some(times.since));
+        let stored = CollisionTimes { since, accepted, is_from_store: true };
+        if self.times.load().as_deref().is_none_or(|own| newest(own) < newest(&stored)) {
+            self.times.store(Some(Arc::new(stored)));
+        }
+    }
+
+    /// How many changes of this process the store has.
+    pub(super) fn stored_changes(&self) -> u64 {
+        self.stored_changes.load(Ordering::Acquire)
+    }
+
     /// Since when a collision stands that nobody has accepted.
     pub(super) fn since(&self) -> Option<Timestamp> {
         self.times.load().as_deref().filter(|times| times.accepted.is_none()).map(|times| times.since)

@@ -52,6 +52,11 @@ impl KeyFileList {
         *self.state() = ListState { own: Some(own), unread, changes };
     }
 
+    /// The id of this process's file, as long as the store lists it.
+    pub(super) fn own_id(&self) -> Option<Uuid> {
+        self.state().own.as_ref().map(|own| own.id)
+    }
+
     /// Records that the store has all keys of this process's file. A shared store takes the file off the list; a store
     /// of one process keeps the record, from which a copy of the store knows where the original was.
     pub(super) fn record_own_stored(&self, is_shared: bool) {

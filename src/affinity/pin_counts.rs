@@ -139,6 +139,18 @@ impl PinCountsById {
         self.collisions_changed.notified().await;
     }
 
+    /// How many changes of collisions by this process the store has.
+    pub(super) fn stored_collision_changes(&self) -> u64 {
+        self.by_id.load().values().map(|family| family.collisions.stored_changes()).sum()
+    }
+
+    /// Takes over what other processes have found and accepted.
+    pub(super) fn follow_collisions(&self, stored: Vec<PinCollision>) {
+        for PinCollision { family, since, accepted } in stored {
+            self.with(&family, |counts| counts.collisions.follow(since, accepted));
+        }
+    }
+
     /// The families of which the store does not have all that was found and accepted.
     pub(super) fn unstored_collisions(&self) -> Vec<(RouteId, Arc<PinCounts>, UnstoredTimes)> {
         let by_id = self.by_id.load();

@@ -174,6 +174,7 @@ impl ClientProxy {
             offer: parts.shadow.clone(),
             served_observer: parts.evidence.clone(),
         });
+        parts.membership.set_requests(self.proxy.oldest_set_in_use());
         self.proxy.open_workflows();
     }
 

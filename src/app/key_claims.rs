@@ -2,24 +2,31 @@
 //!
 //! Always true: a route is among them from before the engine of any process may answer its requests until no process
 //! has it where the engine answers. It comes in by an announcement, of this process or another, or because the record
-//! of a process says that its engine answers it; it leaves once no record says so, and every other process has the flip
-//! in force that lowered it here. Processes may have other files, and other ids of a route: all of its ids count.
+//! of a process says that its engine answers it; it leaves once no record says so, every other process has the flip in
+//! force that lowered it here, and no request is left here that was decided before. Processes may have other files, and other ids of a route: all of its ids count.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use uuid::Uuid;
 
 use crate::affinity::{ClaimingRoutes, StoreAffinity};
+use crate::clock::Moment;
 use crate::flag::{Instance, Route};
-use crate::ladder::Ladder;
+use crate::ladder::{AnsweringRoutes, GateCondition, Ladder, UnknownRetries};
 use crate::names::{RouteId, WorkerId};
-use crate::store::Announcement;
+use crate::store::{Announcement, ProcessRecord, StoreError, ToldUnknownRetries};
+
+/// How many causes of unknown retries a process tells the others.
+const UNKNOWN_RETRIES_TOLD_MAX: usize = 32;
 
 pub(super) struct KeyClaims {
     affinity: Arc<StoreAffinity>,
     /// Not kept alive: the ladder knows the processes that know these claims.
     ladder: Weak<Ladder>,
     state: Mutex<State>,
+    /// Says which flag set is the oldest by which requests are still answered.
+    oldest_set_in_use: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -30,14 +37,27 @@ struct State {
     answered_elsewhere: BTreeSet<RouteId>,
     /// The routes of the newest files, which may not be in force yet.
     newest_files: Vec<Arc<Route>>,
-    /// Routes that are there no more in this process, each with the number of a flip: another process that has it in
-    /// force has lowered the route too. `None` while the flip is not recorded.
-    lowered: BTreeMap<RouteId, Option<u64>>,
+    /// Routes that are there no more in this process. Another process that has the flip in force has lowered the route
+    /// too; it is `None` while the flip is not recorded.
+    lowered: BTreeMap<RouteId, Lowered>,
+}
+
+/// When a route was lowered.
+struct Lowered {
+    /// The number of the first flag set in which it was.
+    set: u64,
+    /// The number of a flip that is no older.
+    by: Option<u64>,
 }
 
 impl KeyClaims {
     pub fn new(affinity: Arc<StoreAffinity>, ladder: &Arc<Ladder>) -> Arc<Self> {
-        let claims = Self { affinity, ladder: Arc::downgrade(ladder), state: Mutex::default() };
+        let claims = Self {
+            affinity,
+            ladder: Arc::downgrade(ladder),
+            state: Mutex::default(),
+            oldest_set_in_use: OnceLock::new(),
+        };
         claims.update();
         Arc::new(claims)
     }
@@ -46,10 +66,23 @@ impl KeyClaims {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The ids of each route that is where the engine answers.
+    /// Sets who says which flag set is the oldest by which requests are still answered
+    /// ([`Proxy::oldest_set_in_use`](crate::proxy::Proxy::oldest_set_in_use)).
+    pub fn set_requests(&self, oldest_set_in_use: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.oldest_set_in_use.set(Box::new(oldest_set_in_use));
+    }
+
+    fn oldest_set_in_use(&self) -> u64 {
+        self.oldest_set_in_use.get().map_or(u64::MAX, |oldest| oldest())
+    }
+
+    /// The ids of each route that is where the engine answers, or from where requests may still reach it.
     pub fn answering(&self) -> Vec<Vec<RouteId>> {
-        let routes = self.ladder.upgrade().map(|ladder| ladder.answering_routes().present).unwrap_or_default();
-        routes.iter().map(|route| route.ids().cloned().collect()).collect()
+        let AnsweringRoutes { present, earlier, .. } =
+            self.ladder.upgrade().map(|ladder| ladder.answering_routes()).unwrap_or_default();
+        let oldest = if earlier.is_empty() { u64::MAX } else { self.oldest_set_in_use() };
+        let left = earlier.into_iter().filter(|(_, set)| oldest < *set).map(|(id, _)| vec![id]);
+        present.iter().map(|route| route.ids().cloned().collect()).chain(left).collect()
     }
 
     /// Claims the keys of the routes with these ids, which the engines of other processes answer, and of no others
@@ -93,8 +126,16 @@ impl KeyClaims {
 
     /// All other processes have every flip up to this number in force.
     pub fn all_have(&self, number: u64) {
-        let has = |(id, by): (&RouteId, &Option<u64>)| by.is_some_and(|by| by <= number).then(|| id.clone());
-        let released: BTreeSet<RouteId> = self.state().lowered.iter().filter_map(has).collect();
+        let mut released: BTreeMap<RouteId, u64> = {
+            let state = self.state();
+            let has = |lowered: &Lowered| lowered.by.is_some_and(|by| by <= number);
+            let all = state.lowered.iter().filter(|(_, lowered)| has(lowered));
+            all.map(|(id, lowered)| (id.clone(), lowered.set)).collect()
+        };
+        if !released.is_empty() {
+            let oldest = self.oldest_set_in_use();
+            released.retain(|_, set| oldest >= *set);
+        }
         if let Some(ladder) = self.ladder.upgrade().filter(|_| !released.is_empty()) {
             ladder.release_claims(&released);
             self.update();
@@ -105,17 +146,19 @@ impl KeyClaims {
     pub fn update(&self) {
         let Some(ladder) = self.ladder.upgrade() else { return };
         let mut state = self.state();
-        // Read in this order: a flip that is recorded after the first question is not counted as recorded.
+        // Read in this order: if no flip is unrecorded after the routes were read, what lowered them is recorded, and no
+        // newer than the newest flip that is known then.
+        let routes = ladder.answering_routes();
         let all_recorded = ladder.unrecorded_flips() == 0;
         let newest = *ladder.newest_flip().borrow();
-        let routes = ladder.answering_routes();
         let State { announced, lowered, answered_elsewhere, newest_files } = &mut *state;
-        lowered.retain(|id, _| routes.earlier.contains(id));
-        for id in routes.earlier {
-            lowered.entry(id).or_default();
+        // One that was raised and lowered again was lowered by another flip.
+        lowered.retain(|id, known| routes.earlier.get(id) == Some(&known.set));
+        for (id, set) in routes.earlier {
+            lowered.entry(id).or_insert(Lowered { set, by: None });
         }
         if all_recorded {
-            lowered.values_mut().for_each(|lowered_by| *lowered_by = lowered_by.or(Some(newest)));
+            lowered.values_mut().for_each(|lowered| lowered.by = lowered.by.or(Some(newest)));
         }
         let announced = announced.values().flat_map(|announcement| &announcement.routes);
         let present = routes.present.iter().flat_map(|route| route.ids());
@@ -135,13 +178,69 @@ impl KeyClaims {
         self.affinity.set_claiming(ClaimingRoutes { always, without_lease });
     }
 
+    /// See [`StoreAffinity::key_file`].
+    pub fn key_file(&self) -> Option<Uuid> {
+        self.affinity.key_file()
+    }
+
+    /// What this process tells the others about its retry keys and pins.
+    pub fn tell(&self, record: &mut ProcessRecord) {
+        record.answers = self.answering().into_iter().flatten().collect();
+        record.key_file = self.affinity.key_file();
+        record.collision_changes = self.affinity.stored_collision_changes();
+        record.unknown_retries = self.unknown_retries();
+    }
+
+    fn unknown_retries(&self) -> Vec<ToldUnknownRetries> {
+        let Some(ladder) = self.ladder.upgrade() else { return Vec::new() };
+        let set = ladder.flags().load_full();
+        let mut told: Vec<ToldUnknownRetries> = Vec::new();
+        for route in set.routes.iter().map(|flag| &flag.route).filter(|route| route.workflow.is_some()) {
+            let ids: Vec<&RouteId> = route.ids().collect();
+            for UnknownRetries { cause_at, until, why } in self.affinity.unknown_retries(&ids) {
+                let ids = ids.iter().map(|id| (*id).clone());
+                match told.iter_mut().find(|known| known.why == why) {
+                    Some(known) => {
+                        known.routes.extend(ids);
+                        (known.cause_at, known.until) = (known.cause_at.max(cause_at), known.until.max(until));
+                    }
+                    None => told.push(ToldUnknownRetries { routes: ids.collect(), cause_at, until, why }),
+                }
+            }
+        }
+        if told.len() > UNKNOWN_RETRIES_TOLD_MAX {
+            told.truncate(UNKNOWN_RETRIES_TOLD_MAX);
+            // Those that are left out may be of any route.
+            told.iter_mut().for_each(|told| told.routes.clear());
+        }
+        told
+    }
+
+    /// Takes over the pin collisions of other processes.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn follow_collisions(&self) -> Result<(), StoreError> {
+        self.affinity.follow_collisions().await
+    }
+
+    /// See [`StoreAffinity::ensure_creators_of_open_runs`].
+    pub async fn ensure_creators_of_open_runs(&self) {
+        let Some(ladder) = self.ladder.upgrade() else { return };
+        let set = ladder.flags().load_full();
+        let routes = set.routes.iter().map(|flag| &flag.route);
+        let creates = |route: &&Arc<Route>| matches!(route.instance, Some(Instance::Creates { .. }));
+        let creators: Vec<Arc<Route>> = routes.filter(creates).filter(|of| of.workflow.is_some()).cloned().collect();
+        self.affinity.ensure_creators_of_open_runs(&creators).await;
+    }
+
     /// Waits until the store has all keys that legacy has taken up to now. Returns whether it has them.
     pub async fn flush(&self) -> bool {
         self.affinity.flush_taken().await
     }
 
     /// The lease of this process is over then, unless it is renewed.
-    pub fn set_lease_end(&self, ends: Instant) {
+    pub fn set_lease_end(&self, ends: Moment) {
         self.affinity.set_lease_end(ends);
     }
 }

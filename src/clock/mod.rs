@@ -76,6 +76,15 @@ impl Moment {
     pub fn elapsed(self) -> Duration {
         machine::boot_time().saturating_sub(self.0)
     }
+    /// How much time is left until this moment.
+    pub fn left(self) -> Duration {
+        self.0.saturating_sub(machine::boot_time())
+    }
+    /// The moment this much later.
+    #[must_use]
+    pub fn later(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(by))
+    }
 }
 
 /// The time of a process.

@@ -8,7 +8,9 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use tower::util::BoxCloneSyncService;
 
-use super::{AnswerBody, Branch, EarlierKeys, KeysOfLegacy, LegacyCalls, Reads, RehearsedEvents, RequestCopy};
+use super::{
+    AnswerBody, Branch, EarlierKeys, KeysOfLegacy, LegacyCalls, Reads, RehearsedEvents, RequestCopy, SetInUse,
+};
 use crate::compare::{AwaitedIntents, InstanceIds, Intent, Observation};
 use crate::expression::CreatedIdSource;
 use crate::flag::{Family, InstanceId, PinKey, RetryKeys, UnknownInstance};
@@ -68,6 +70,8 @@ pub struct ArmRequest {
     /// In [`Mode::Dark`]: the intents that the comparison reads. The answer is held back as long as one of them may
     /// still be recorded, or until the deadline.
     pub awaited_intents: AwaitedIntents,
+    /// The flag set that decided it, in [`Mode::Real`].
+    pub set_in_use: Option<SetInUse>,
 }
 
 /// Whether a request may begin a run, where no run of an earlier try is found.

@@ -23,6 +23,7 @@ mod rehearsed;
 mod repeat;
 mod request_effects;
 mod request_value;
+mod set_in_use;
 mod twins;
 mod uncompared_call;
 
@@ -53,5 +54,6 @@ pub use rehearsed::{ChildEvents, REHEARSED_CHILDREN_MAX, REHEARSED_EVENTS_MAX, R
 pub use repeat::{NotRepeated, REPEAT_HEADER, RepeatReply, RepeatRequest};
 pub use request_effects::{CallTarget, EffectsSoFar, OpenCallsOf, RequestEffects, UnattributedWrites};
 pub use request_value::{body_value, decoded_body_value, headers_value, query_value, request_value};
+pub use set_in_use::SetInUse;
 pub use twins::{PerformedCalls, Twins};
 pub use uncompared_call::{UncomparedCalls, UncomparedReason};

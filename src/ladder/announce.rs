@@ -43,6 +43,13 @@ impl Announced {
         *self = again;
     }
 
+    async fn lost_keys(&self) -> Result<(), String> {
+        match &self.0 {
+            Some(announcing) => announcing.others.lost_keys().await,
+            None => Ok(()),
+        }
+    }
+
     fn begin(others: Arc<dyn OtherProcesses>, routes: Vec<Vec<RouteId>>) -> Self {
         let lease_ends = others.lease_ends();
         let number = others.announce(routes.clone());
@@ -93,7 +100,12 @@ impl Mover {
     /// See [`OtherProcesses::acknowledged`]. It is announced nevertheless, until the second part of the error is
     /// dropped.
     pub(super) async fn announce_flip(&self, position: &RoutePosition, to: State) -> AnnounceOutcome {
-        self.announce(if is_new(position, to) { vec![ids(position)] } else { Vec::new() }).await
+        let announced = self.announce(if is_new(position, to) { vec![ids(position)] } else { Vec::new() }).await?;
+        // Asked once the others have acknowledged it: one that did not has lost its lease by then.
+        match announced.lost_keys().await {
+            Ok(()) => Ok(announced),
+            Err(why) => Err((why, announced)),
+        }
     }
 
     /// Announces the routes that the engine is to answer by new files.

@@ -35,8 +35,9 @@ use crate::store::{DeclaredState, FlipRecord, GuardRecord, StoreError};
 pub struct AnsweringRoutes {
     /// Those that are, or may come without another flip, where the engine answers.
     pub present: Vec<Arc<Route>>,
-    /// Those that were there: other processes may still have them there ([`Ladder::release_claims`]).
-    pub earlier: BTreeSet<RouteId>,
+    /// Those that were there: other processes may still have them there ([`Ladder::release_claims`]). Each with the
+    /// number of the first flag set in which it is not: a request that an older one decided may still reach the engine.
+    pub earlier: BTreeMap<RouteId, u64>,
     /// Those in `dark`, from where another process may raise them.
     pub at_dark: Vec<RouteId>,
 }
@@ -329,8 +330,9 @@ impl Ladder {
         routes
     }
 
-    /// These routes are where the engine answers in no other process.
-    pub fn release_claims(&self, routes: &BTreeSet<RouteId>) {
+    /// These routes, which [`AnsweringRoutes::earlier`] had with these numbers, are where the engine answers in no other
+    /// process.
+    pub fn release_claims(&self, routes: &BTreeMap<RouteId, u64>) {
         self.mover.in_force().release_claims(routes);
     }
 }

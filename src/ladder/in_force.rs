@@ -9,7 +9,7 @@
 //! routes would send all requests to legacy whatever the states of their routes, and a process that takes over serves
 //! already.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -63,7 +63,7 @@ impl InForce {
             kill_switch,
             health,
             guards,
-            claimed: BTreeSet::new(),
+            claimed: BTreeMap::new(),
             has_files: false,
             generation: 1,
             secret,
@@ -116,8 +116,12 @@ impl InForce {
             unrecorded.iter().filter(is_new).for_each(|unrecorded| inputs.lowered.add_flip(unrecorded));
             inputs.positions_version =
                 unrecorded.iter().map(|unrecorded| unrecorded.id).fold(computed_from + 1, u64::max);
-            let claiming = positions.routes.values().filter(|position| position.claims_keys());
-            inputs.claimed.extend(claiming.flat_map(|position| position.route.ids()).cloned());
+            // This becomes the set after the present one.
+            let set = inputs.generation + 1;
+            for positions in [&inputs.positions, &positions].into_iter().skip(usize::from(!inputs.has_files)) {
+                let claiming = positions.routes.values().filter(|position| position.claims_keys());
+                inputs.claimed.extend(claiming.flat_map(|position| position.route.ids()).map(|id| (id.clone(), set)));
+            }
             (inputs.positions, inputs.unrecorded) = (positions, unrecorded);
             inputs.has_files = true;
             true
@@ -125,13 +129,14 @@ impl InForce {
         overtaken
     }
 
-    /// These routes are where the engine answers in no other process: here neither, unless they are there now.
-    pub fn release_claims(&self, routes: &BTreeSet<RouteId>) {
+    /// These routes are where the engine answers in no other process: here neither, unless they are there now, or have
+    /// been since the set with the given number.
+    pub fn release_claims(&self, routes: &BTreeMap<RouteId, u64>) {
         let mut inputs = self.lock();
         let Inputs { positions, claimed, .. } = &mut *inputs;
         let has = |at: &RoutePosition, id: &RouteId| at.claims_keys() && at.route.ids().any(|own| own == id);
         let claims = |id: &RouteId| positions.routes.values().any(|position| has(position, id));
-        claimed.retain(|id| !routes.contains(id) || claims(id));
+        claimed.retain(|id, set| routes.get(id) != Some(set) || claims(id));
     }
 
     /// Notes that a person flipped a route to the state that it already has. `found_at` is

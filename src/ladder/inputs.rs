@@ -1,6 +1,6 @@
 //! The inputs from which the flag set in force is computed.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::guard_latches::GuardLatches;
@@ -36,8 +36,8 @@ pub(super) struct Inputs {
     /// What guards did.
     pub guards: GuardLatches,
     /// All ids of the routes that were where the engine answers since [`InForce::release_claims`] was last called for
-    /// them.
-    pub claimed: BTreeSet<RouteId>,
+    /// them, each with the number of a set since when it is no more, if it is not.
+    pub claimed: BTreeMap<RouteId, u64>,
     /// Whether the positions are those of files, and not only what the store has from the previous process.
     pub has_files: bool,
     /// The number of the set in force; it increases with each change.

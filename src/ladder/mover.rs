@@ -281,6 +281,10 @@ impl Mover {
     /// that it caps below `only` because of a freeze: the caller reverts their flips.
     pub(super) fn put_in_force(&self, mut positions: Positions, origin: ChangeOrigin) -> Vec<RouteId> {
         positions.routes.values_mut().for_each(|position| position.inputs.returns_at_restart = false);
+        if let ChangeOrigin::OtherProcess { newest } = origin {
+            // Before it is in force: whoever sees what is in force knows a flip that is at least as new.
+            self.recorder.note_newest(newest);
+        }
         loop {
             let Inputs { mut unrecorded, positions_version, .. } = self.in_force.inputs();
             let mut lowered = positions.clone();

@@ -16,6 +16,13 @@ pub trait OtherProcesses: Send + Sync {
     /// # Errors
     /// Which of them have not acknowledged it, as a sentence.
     fn acknowledged(&self, announcement: u64) -> BoxFuture<'_, Result<(), String>>;
+    /// Looks for processes that have ended without leaving the store all retry keys of legacy.
+    ///
+    /// # Errors
+    /// There are some, as a sentence, or that is not known. A person may accept it.
+    fn lost_keys(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
     /// The move is in force, or is not made.
     fn end_announcement(&self, announcement: u64);
     /// How long [`OtherProcesses::acknowledged`] waits at most.

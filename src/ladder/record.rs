@@ -80,9 +80,14 @@ impl FlipRecorder {
         self.followed.subscribe()
     }
 
+    /// The store has a flip with this number.
+    pub fn note_newest(&self, number: u64) {
+        self.newest.send_if_modified(|newest| std::mem::replace(newest, number.max(*newest)) < number);
+    }
+
     /// All flips of the store up to this number are in force here.
     pub fn set_followed(&self, number: u64) {
-        self.newest.send_if_modified(|newest| std::mem::replace(newest, number.max(*newest)) < number);
+        self.note_newest(number);
         self.followed.send_if_modified(|followed| std::mem::replace(followed, number.max(*followed)) < number);
     }
 

@@ -4,6 +4,7 @@
 //! its bytes are not interpreted, so no comparison sees them, which is counted.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Response, StatusCode, request};
@@ -34,7 +35,7 @@ use crate::transport::{ConnectError, NotedCaller, client_text};
 pub(super) async fn open(
     client: &Client,
     egress: &Egress,
-    table: &Table,
+    table: &Arc<Table>,
     targets: &EgressTargets,
     admission: &mut Admission,
     head: &mut request::Parts,

@@ -34,12 +34,13 @@ use super::respond::Refused;
 use super::retry_keys;
 use super::route_metrics::AnsweredBy;
 use super::streamed_served::{ServedRequest, StreamedServed};
+use super::table::Table;
 use super::upload::{ReadBody, Upload};
 use super::wait::Phase;
 use crate::compare::AwaitedIntents;
 use crate::exchange::{
     ABANDONED_BEFORE, AnswerBody, ArmAnswer, ArmReply, ArmRequest, FILES_CHANGED, FROZEN, KnownBody,
-    LEGACY_TOOK_FIRST_TRY, LegacyTake, NO_FIRST_TRY, ProblemDocument, RequestCopy, Served,
+    LEGACY_TOOK_FIRST_TRY, LegacyTake, NO_FIRST_TRY, ProblemDocument, RequestCopy, Served, SetInUse,
 };
 use crate::flag::{EngineReason, Instance, State};
 use crate::limits::Limits;
@@ -131,7 +132,7 @@ pub(super) async fn answer(
     let copy = Arc::new(RequestCopy { body: bytes.clone(), ..flagged.copy(client, head) });
     let copied = flagged.flag.route.lifetime.ends.is_some();
     let copied = copied.then(|| RequestCopy { body: Bytes::new(), ..RequestCopy::clone(&copy) });
-    let request = request(&flagged, files_version, copy.clone(), may_fall_back, reason, &shared.limits);
+    let request = request(&flagged, proxied.table, copy.clone(), may_fall_back, reason, &shared.limits);
     let deadline = request.deadline.saturating_add(GRACE);
     wait.enter(Phase::OwnDeadline);
     let asked = now();
@@ -240,7 +241,7 @@ pub(super) async fn answer(
 /// The request to the engine.
 fn request(
     flagged: &FlaggedRequest,
-    files_version: u64,
+    table: &Arc<Table>,
     copy: Arc<RequestCopy>,
     may_fall_back: bool,
     reason: EngineReason,
@@ -249,7 +250,7 @@ fn request(
     let route = &flagged.flag.route;
     ArmRequest {
         route: route.id.clone(),
-        files_version,
+        files_version: table.set.files_version,
         workflow: route.workflow.clone(),
         plans: match flagged.candidate.as_ref().filter(|candidate| candidate.answers) {
             Some(candidate) => Some(candidate.plans.clone()),
@@ -274,6 +275,7 @@ fn request(
         may_fall_back,
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),
         awaited_intents: AwaitedIntents::None,
+        set_in_use: Some(SetInUse::new(table.clone())),
         legacy_calls: None,
         reads: None,
         // The id of an instance that the engine owns is the one by which the caller knows it.

@@ -99,6 +99,7 @@ mod socket;
 mod streamed_served;
 mod switch;
 mod table;
+mod tables_in_use;
 mod tls_handshake;
 mod tls_stream;
 mod tunnel;
@@ -145,6 +146,7 @@ pub use own_sockets::OwnSockets;
 pub use shared::Drained;
 use shared::{Accepting, Shared};
 use table::Table;
+use tables_in_use::TablesInUse;
 pub use workers::Workers;
 
 /// The parts of a proxy.
@@ -208,7 +210,7 @@ impl Proxy {
         } = parts;
         let egress = egress.map(Egress::new);
         let limits = egress.as_ref().map_or_else(|| limits.clone(), |_| Arc::new(Egress::limits(&limits)));
-        let table = ArcSwap::from_pointee(Table::new(flags.load_full(), &limits, &addresses, None, egress.as_ref()));
+        let table = Arc::new(Table::new(flags.load_full(), &limits, &addresses, None, egress.as_ref()));
         let connections_max = limits.client_connections_max;
         let open_connections = open_connections::OpenConnections::new(connections_max, egress.is_some());
         let room = usize::try_from(limits.client_connections_max).unwrap_or(usize::MAX);
@@ -217,7 +219,8 @@ impl Proxy {
         let requests_in_flight = RequestsInFlight::new(limits.requests_in_flight_max);
         let shared = Shared {
             flags,
-            table,
+            tables: TablesInUse::of(&table),
+            table: ArcSwap::new(table),
             wait_limits: wait_limits::WaitLimits::new(&limits),
             request_buffers: Arc::new(request_buffer::RequestBuffers::new(limits.request_buffers_bytes_max)),
             limits,
@@ -253,6 +256,13 @@ impl Proxy {
     /// microseconds.
     pub fn traffic_counts(&self, route: &RouteId) -> (u64, Option<f64>) {
         self.shared.table().route_metrics(route).map_or((0, None), |route_metrics| route_metrics.traffic_counts())
+    }
+
+    /// Says the number of the oldest flag set that may still decide a request, or that decided one whose retry keys the
+    /// store does not have yet. No request is decided by an older one any more. Does not keep the proxy alive.
+    pub fn oldest_set_in_use(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let shared = Arc::downgrade(&self.shared);
+        move || shared.upgrade().map_or(u64::MAX, |shared| shared.oldest_set_in_use())
     }
 
     /// The calls by legacy that were answered since the start.

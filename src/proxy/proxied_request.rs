@@ -47,7 +47,7 @@ pub(super) struct Client {
 /// A request that is being answered.
 pub(super) struct ProxiedRequest<'a> {
     pub client: &'a Client,
-    pub table: &'a Table,
+    pub table: &'a Arc<Table>,
     pub entry: &'a Arc<RouteEntry>,
     /// When the head was complete, in microseconds of `monotonic::now`.
     pub began: u64,

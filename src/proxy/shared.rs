@@ -21,6 +21,7 @@ use super::request_buffer::RequestBuffers;
 use super::route_metrics::AnsweredBy;
 use super::settler::Settler;
 use super::table::Table;
+use super::tables_in_use::TablesInUse;
 use super::wait_limits::WaitLimits;
 use super::workers::Workers;
 use super::workflow_gate::WorkflowGate;
@@ -55,6 +56,8 @@ pub(super) enum Accepting {
 pub(super) struct Shared {
     pub flags: Arc<ArcSwap<FlagSet>>,
     pub table: ArcSwap<Table>,
+    /// Those that requests have.
+    pub tables: TablesInUse,
     pub limits: Arc<Limits>,
     /// The addresses of services, which the proxy shares with the steps' calls.
     pub addresses: Arc<AddressRegistry>,
@@ -132,17 +135,28 @@ impl Shared {
         has_too_many
     }
 
+    /// See [`Proxy::oldest_set_in_use`](super::Proxy::oldest_set_in_use).
+    pub(super) fn oldest_set_in_use(&self) -> u64 {
+        // Puts the table of the newest set in force.
+        let newest = self.table().set.set_number;
+        self.tables.oldest_set().map_or(newest, |oldest| oldest.min(newest))
+    }
+
     /// Returns the table of the flag set in force.
     pub(super) fn table(&self) -> Arc<Table> {
-        let table = self.table.load_full();
-        let flags = self.flags.load();
-        if Arc::ptr_eq(&table.set, &flags) {
-            return table;
+        loop {
+            let table = self.table.load_full();
+            let flags = self.flags.load();
+            if Arc::ptr_eq(&table.set, &flags) {
+                return table;
+            }
+            // The first request after a swap builds the table. Two threads may build it at once; then the later one
+            // stays.
+            let (set, egress) = (flags.clone(), self.egress.as_ref());
+            let fresh = Arc::new(Table::new(set, &self.limits, &self.addresses, Some(&table), egress));
+            // Before the set is compared again: whoever replaces the set after that finds this table in use.
+            self.tables.add(&fresh);
+            self.table.store(fresh);
         }
-        // The first request after a swap builds the table. Two threads may build it at once; then the later one stays.
-        let fresh =
-            Arc::new(Table::new(flags.clone(), &self.limits, &self.addresses, Some(&table), self.egress.as_ref()));
-        self.table.store(fresh.clone());
-        fresh
     }
 }

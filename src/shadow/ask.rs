@@ -61,6 +61,7 @@ impl Runner {
             may_fall_back: false,
             deadline: within,
             awaited_intents: awaited_intents(answered, &self.rules_of(answered.compared_as())),
+            set_in_use: None,
         };
         let started = Instant::now();
         let engine = self.engine.clone();

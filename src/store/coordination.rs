@@ -25,8 +25,8 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    Append, CommandRecord, LivingProcesses, LockRow, OutboxRow, ProcessRecord, RetryKeyPage, RetryKeyPosition,
-    RunSnapshot, StoreError, WebhookMessage,
+    Append, CommandRecord, GoneProcess, LivingProcesses, LockRow, OutboxRow, ProcessRecord, RetryKeyPage,
+    RetryKeyPosition, RunSnapshot, StoreError, WebhookMessage,
 };
 use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, WorkerId};
@@ -273,6 +273,12 @@ pub trait RunCoordination: Send + Sync + 'static {
         _record: ProcessRecord,
     ) -> BoxFuture<'_, Result<Option<LivingProcesses>, StoreError>> {
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// The processes that hang, have lost the store or were killed: their leases are over, and they have not taken leave
+    /// ([`Self::deregister`]). None in a store of one process. For a retry window, or a day if that is longer.
+    fn gone_processes(&self) -> BoxFuture<'_, Result<Vec<GoneProcess>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
     /// Subscribes to all notifications from now on.

@@ -86,7 +86,9 @@ pub use open_creators::{OpenCreators, families_of_open_runs};
 pub use open_plans::{OpenPlans, child_plans_of, plans_of_open_runs};
 pub use pin_collisions::{PinCollision, PinCollisionStore};
 pub use postgres::PostgresStore;
-pub use processes::{Announcement, LivingProcess, LivingProcesses, ProcessRecord, process_name};
+pub use processes::{
+    Announcement, GoneProcess, LivingProcess, LivingProcesses, ProcessRecord, ToldUnknownRetries, process_name,
+};
 pub use put_flips::PutFlips;
 pub use record_log::{ChainHead, CheckedRow, RecordEntry, RecordLog, UnreadableRow};
 pub use records::{

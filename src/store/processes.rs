@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::names::{RouteId, WorkerId};
 
@@ -41,6 +42,25 @@ pub struct ProcessRecord {
     pub refused: BTreeMap<WorkerId, u64>,
     /// All ids of the routes that its engine answers, or may answer without another flip.
     pub answers: BTreeSet<RouteId>,
+    /// The id of its file of retry keys; `None`: it has none, or its version does not say so.
+    pub key_file: Option<Uuid>,
+    /// How many changes of pin collisions by it the store has: who sees the number change reads them.
+    pub collision_changes: u64,
+    /// Requests that legacy served there and whose retry keys it does not know.
+    pub unknown_retries: Vec<ToldUnknownRetries>,
+}
+
+/// Requests that legacy served and whose retry keys a process does not know: they count for the gates of all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToldUnknownRetries {
+    /// All ids of the routes; empty: of any route.
+    pub routes: BTreeSet<RouteId>,
+    /// When the last of them was served.
+    pub cause_at: Timestamp,
+    /// When no retry of them may come any more.
+    pub until: Timestamp,
+    /// Which they are, as the end of a sentence.
+    pub why: String,
 }
 
 /// Routes that a process is going to raise to where the engine answers. A process that has acknowledged this takes no
@@ -80,6 +100,17 @@ pub struct LivingProcess {
     /// How long its lease lasts unless it renews it, by the store's clock.
     pub lease_left: Duration,
     /// What it says about itself; `None` if it is of a version that says nothing, or has said nothing yet.
+    pub record: Option<ProcessRecord>,
+}
+
+/// A process that has not taken leave of the others, and whose lease is over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GoneProcess {
+    /// Its name, for people.
+    pub name: String,
+    /// How long its lease has been over, by the store's clock.
+    pub gone_for: Duration,
+    /// What it had said about itself last.
     pub record: Option<ProcessRecord>,
 }
 

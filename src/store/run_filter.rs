@@ -26,7 +26,7 @@ pub struct RunFilter {
 
 impl RunFilter {
     /// The real runs that have not ended; the limit is still to be set.
-    pub(super) fn open_real_runs() -> Self {
+    pub fn open_real_runs() -> Self {
         Self { statuses: RunStatus::OPEN.to_vec(), mode: Some(Mode::Real), ..Self::default() }
     }
 }

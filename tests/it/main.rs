@@ -81,6 +81,7 @@ mod reload_command;
 mod reload_mutations;
 mod renames;
 mod replay_reads;
+mod requests_across_moves;
 mod restored_backups;
 mod retry_key_files;
 mod rotated_token_keys;

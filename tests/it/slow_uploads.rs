@@ -10,8 +10,9 @@ use tokio::task::block_in_place;
 
 use crate::support::postgres_server::Cluster;
 use crate::support::process::output_text;
-use crate::support::raw_connection::{RawConnection, RawReply};
+use crate::support::raw_connection::RawReply;
 use crate::support::seed::report_violations;
+use crate::support::slow_order::SlowOrder;
 use crate::support::test_system::{FAMILY, TestSystem, some_order};
 use crate::support::{until, until_true};
 
@@ -26,39 +27,6 @@ async fn force_live(system: &TestSystem) {
 
 fn charges(system: &TestSystem) -> u64 {
     system.world.ledger().balance().total("charge")
-}
-
-/// An order whose client sends its body in two parts.
-struct SlowOrder {
-    client: RawConnection,
-    rest: Vec<u8>,
-}
-
-impl SlowOrder {
-    /// Sends the head, and half of the body after `100 Continue`.
-    async fn begin(system: &TestSystem, headers: &[(&str, &str)], order: &Value) -> Self {
-        let body = order.to_string().into_bytes();
-        let mut client = RawConnection::connect(system.pointsman.listen).await;
-        let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let head = format!(
-            "POST /orders HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\n{fields}expect: 100-continue\r\n\
-             content-length: {}\r\n\r\n",
-            body.len()
-        );
-        client.send(head).await;
-        assert_eq!(client.reply().await.status, 100);
-        let (half, rest) = body.split_at(body.len() / 2);
-        client.send(half).await;
-        Self { client, rest: rest.to_vec() }
-    }
-    async fn send_rest(&mut self) {
-        self.client.send(std::mem::take(&mut self.rest)).await;
-    }
-    /// Sends the rest of the body, and waits for the answer.
-    async fn end(mut self) -> RawReply {
-        self.send_rest().await;
-        self.client.reply().await
-    }
 }
 
 fn json(reply: &RawReply) -> Value {
@@ -78,7 +46,9 @@ async fn a_retry_under_a_refreshed_credential_goes_to_legacy() {
     system.allowed.unacknowledged = true;
     force_live(&system).await;
     let (before, body) = (charges(&system), some_order(1));
-    let first = SlowOrder::begin(&system, &[("idempotency-key", "k"), ("authorization", "Bearer old")], &body).await;
+    let first =
+        SlowOrder::begin(system.pointsman.listen, &[("idempotency-key", "k"), ("authorization", "Bearer old")], &body)
+            .await;
     system.lower("off").await;
     let retry = order(&system, &[("idempotency-key", "k"), ("authorization", "Bearer new")], &body).await.json();
     assert!(retry["id"].is_number(), "legacy answers in `off`: {retry}");
@@ -117,7 +87,8 @@ async fn a_retry_on_the_other_side_of_a_share_goes_to_the_same_arm() {
     }
     let (inside, outside) = (inside.expect("one is inside"), outside.expect("one is outside"));
     let (before, body) = (charges(&system), some_order(100));
-    let first = SlowOrder::begin(&system, &[("idempotency-key", "k"), ("authorization", &inside)], &body).await;
+    let first =
+        SlowOrder::begin(system.pointsman.listen, &[("idempotency-key", "k"), ("authorization", &inside)], &body).await;
     let retry = order(&system, &[("idempotency-key", "k"), ("authorization", &outside)], &body).await.json();
     assert!(retry["id"].is_number(), "outside the share legacy answers: {retry}");
     let first = first.end().await;
@@ -146,7 +117,7 @@ async fn a_retry_whose_first_try_began_no_run_begins_none_below_live() {
     force_live(&system).await;
     let (before, body) = (charges(&system), some_order(1));
     let headers = [("idempotency-key", "k")];
-    let mut first = SlowOrder::begin(&system, &headers, &body).await;
+    let mut first = SlowOrder::begin(system.pointsman.listen, &headers, &body).await;
     let mut store = PgConnection::connect(&url).await.expect("a session");
     store.execute("BEGIN").await.expect("it begins");
     store.execute("LOCK TABLE pointsman.retry_keys IN ACCESS EXCLUSIVE MODE").await.expect("it is locked");
@@ -159,7 +130,7 @@ async fn a_retry_whose_first_try_began_no_run_begins_none_below_live() {
     until_true("the first try to wait for the store", || waiting() >= 1).await;
     system.lower("off").await;
     // `100 Continue` comes once the retry is decided: by then it is known as a retry of what the engine has.
-    let mut retry = SlowOrder::begin(&system, &headers, &body).await;
+    let mut retry = SlowOrder::begin(system.pointsman.listen, &headers, &body).await;
     drop(first);
     retry.send_rest().await;
     until_true("the retry to wait for the store in its place", || waiting() >= 2).await;
@@ -184,7 +155,7 @@ async fn retry_over_a_reload(test: &str, change: impl FnOnce(String) -> String, 
     force_live(&system).await;
     let (before, body) = (charges(&system), some_order(1));
     let headers = [("idempotency-key", "k"), ("x-request-id", "r"), ("authorization", "Bearer t"), ("x-customer", "c")];
-    let first = SlowOrder::begin(&system, &headers, &body).await;
+    let first = SlowOrder::begin(system.pointsman.listen, &headers, &body).await;
     let generation = || async { system.pointsman.get("/api/v2/status").await["flags"]["generation"].as_u64() };
     let old = generation().await;
     system.flags.edit(ORDERS, change);
@@ -248,7 +219,7 @@ async fn a_retry_with_another_token_after_a_change_of_spelling_is_found() {
     force_live(&system).await;
     let (before, body) = (charges(&system), some_order(1));
     let token = |token: &'static str| [("idempotency-key", "k"), ("authorization", token)];
-    let first = SlowOrder::begin(&system, &token("Bearer t"), &body).await;
+    let first = SlowOrder::begin(system.pointsman.listen, &token("Bearer t"), &body).await;
     system.flags.edit(ORDERS, |text| {
         let (path, key) = ("path: /orders }", "    retry_key: ");
         assert!(text.contains(path) && text.contains(key), "the example's family file has no such line: {text}");

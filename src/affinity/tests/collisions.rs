@@ -38,6 +38,28 @@ async fn stored(store: &CountingStore) -> Option<(Timestamp, Option<Timestamp>)>
     stored.first().map(|stored| (stored.since, stored.accepted))
 }
 
+/// Two processes share the store: what one of them finds, and what a person accepts there, holds in the other.
+#[tokio::test]
+async fn a_collision_holds_in_the_other_process_until_a_person_accepts_it_in_either() {
+    let store = CountingStore::new();
+    let first = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let second = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
+    let family = family();
+    create(&store, &first, 1, pin("17", Arm::Engine)).await;
+    let changes = first.stored_collision_changes();
+    first.record_legacy_instance(created("17"));
+    first.finish_collision_checks().await;
+    assert!(first.stored_collision_changes() > changes, "the other one is told");
+    assert!(!second.collided(&family));
+    second.follow_collisions().await.unwrap();
+    assert!(second.collided(&family));
+    assert_eq!(second.stored_collision_changes(), 0, "it stores nothing of that again");
+    second.accept_collisions(&family, clock::now());
+    second.finish_collision_checks().await;
+    first.follow_collisions().await.unwrap();
+    assert!(!first.collided(&family) && !second.collided(&family));
+}
+
 #[tokio::test]
 async fn an_id_from_legacy_that_the_engine_owns_is_a_collision() {
     let store = CountingStore::new();

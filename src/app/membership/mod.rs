@@ -5,12 +5,13 @@
 //! would judge and answer the requests of a route in its own way. If the store does not answer, what was seen last
 //! stays; nothing can be flipped up meanwhile, since the store has to record it.
 
+mod lost_keys;
 mod moves;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -21,13 +22,13 @@ use super::key_claims::KeyClaims;
 
 use crate::admin::types::{FilesComparison, ProcessRow};
 use crate::affinity::host_name;
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::config::Setup;
 use crate::flag::{Route, State};
-use crate::ladder::{GateCondition, Unmet};
+use crate::ladder::{GateCondition, UnknownRetries, Unmet};
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkerId};
-use crate::store::{LivingProcess, LivingProcesses, ProcessRecord, StoreHandle};
+use crate::store::{LivingProcess, LivingProcesses, ProcessRecord, StoreHandle, ToldUnknownRetries};
 
 /// How often this process tells the others about itself, and looks which of them live. A change of its files is told at
 /// once.
@@ -53,6 +54,7 @@ pub(super) struct Membership {
     /// Whether this process may announce moves.
     has_joined: AtomicBool,
     lease: Duration,
+    retry_window: Duration,
     /// The announcements of this process that have not ended.
     announcing: Mutex<Announcing>,
     claims: OnceLock<Arc<KeyClaims>>,
@@ -76,9 +78,11 @@ struct Seen {
     /// The announcement that this process had told when the others were seen.
     told: Option<u64>,
     /// When the lease of this process is over unless it is renewed; `None` while it has none.
-    lease_ends: Option<Instant>,
+    lease_ends: Option<Moment>,
     /// How often it may have been over before it was renewed.
     leases_ended: u64,
+    /// How many changes of pin collisions by each of the others this process has read.
+    collision_changes: BTreeMap<WorkerId, u64>,
     /// Of each process that has, or may have, other files: since when this is seen.
     differing: BTreeMap<WorkerId, Timestamp>,
 }
@@ -104,6 +108,7 @@ impl Membership {
             agreed_again: AtomicBool::new(false),
             has_joined: AtomicBool::new(false),
             lease: Limits::ms(setup.limits.lease_ms),
+            retry_window: Duration::from_secs(setup.limits.retry_window_s),
             announcing: Mutex::default(),
             claims: OnceLock::new(),
             exchanges: watch::Sender::new(0),
@@ -119,6 +124,13 @@ impl Membership {
     /// What this process claims because of other processes.
     pub(super) fn set_claims(&self, claims: Arc<KeyClaims>) {
         let _ = self.claims.set(claims);
+    }
+
+    /// See [`KeyClaims::set_requests`].
+    pub(super) fn set_requests(&self, oldest_set_in_use: impl Fn() -> u64 + Send + Sync + 'static) {
+        if let Some(claims) = self.claims.get() {
+            claims.set_requests(oldest_set_in_use);
+        }
     }
 
     /// Files of this edition, with these routes, come into force now.
@@ -175,11 +187,11 @@ impl Membership {
     async fn exchange(&self) -> Result<(), crate::store::StoreError> {
         // No process has the nil id: nothing is stored before this process has its own.
         let worker = self.worker.get().copied().unwrap_or(WorkerId(Uuid::nil()));
-        let (sent, sent_at) = (Instant::now(), Timestamp::now());
+        let (sent, sent_at) = (Moment::now(), Timestamp::now());
         let mut record = (**self.own.load()).clone();
         // After what is announced: a move that is announced no more is in force.
         if let Some(claims) = self.claims.get() {
-            record.answers = claims.answering().into_iter().flatten().collect();
+            claims.tell(&mut record);
         }
         let told = record.announced.as_ref().map(|announced| announced.number);
         let Some(LivingProcesses { at, newest_flip, processes }) =
@@ -193,12 +205,12 @@ impl Membership {
         self.note_clock(i64::try_from(middle.duration_since(at).as_millis()).unwrap_or(i64::MAX));
         let mut seen = self.seen();
         let own_place = processes.iter().position(|process| process.worker == worker);
-        let was_over = |ends: Instant| ends <= Instant::now() || own_place.is_none();
+        let was_over = |ends: Moment| ends <= Moment::now() || own_place.is_none();
         seen.leases_ended += u64::from(seen.lease_ends.is_some_and(was_over));
         (seen.lease_ends, seen.newest_flip, seen.told) = (None, newest_flip, told);
         seen.others = processes;
         if let Some(own_place) = own_place {
-            seen.lease_ends = Some(sent + seen.others.remove(own_place).lease_left);
+            seen.lease_ends = Some(sent.later(seen.others.remove(own_place).lease_left));
         }
         self.note_differing(&mut seen, &self.own.load().edition);
         drop(seen);
@@ -229,12 +241,7 @@ impl Membership {
     /// Every process: this one first, the others in the order of their starts.
     pub(super) fn rows(&self) -> Vec<ProcessRow> {
         let (own, seen) = (self.own.load(), self.seen());
-        let this = row(
-            &own,
-            own.name(),
-            FilesComparison::Same,
-            seen.lease_ends.map(|ends| ends.saturating_duration_since(Instant::now())),
-        );
+        let this = row(&own, own.name(), FilesComparison::Same, seen.lease_ends.map(Moment::left));
         let others = seen.others.iter().map(|process| {
             let files = compare(process, &own.edition);
             let record = process.record.clone().unwrap_or_default();
@@ -280,6 +287,12 @@ impl Seen {
         records.flat_map(|record| record.answers.iter().cloned()).collect()
     }
 
+    /// The changes of pin collisions that the others have told.
+    fn told_collision_changes(&self) -> BTreeMap<WorkerId, u64> {
+        let of = |other: &LivingProcess| Some((other.worker, other.record.as_ref()?.collision_changes));
+        self.others.iter().filter_map(of).filter(|(_, changes)| *changes > 0).collect()
+    }
+
     fn note_differing(&mut self, own_edition: &str, now: Timestamp) {
         let differing = self.others.iter().filter(|process| compare(process, own_edition) != FilesComparison::Same);
         let since = |worker: WorkerId| (worker, self.differing.get(&worker).copied().unwrap_or(now));
@@ -290,6 +303,23 @@ impl Seen {
 impl GateCondition for Membership {
     fn files_differ(&self) -> bool {
         !self.seen().differing.is_empty()
+    }
+
+    fn unknown_retries(&self, routes: &[&RouteId]) -> Vec<UnknownRetries> {
+        let (seen, now) = (self.seen(), clock::now());
+        let of_route = |told: &&ToldUnknownRetries| {
+            told.until > now && (told.routes.is_empty() || routes.iter().any(|id| told.routes.contains(*id)))
+        };
+        let in_process = |other: &LivingProcess| {
+            let told = other.record.iter().flat_map(|record| &record.unknown_retries).filter(of_route);
+            let of = |ToldUnknownRetries { cause_at, until, why, .. }: &ToldUnknownRetries| UnknownRetries {
+                cause_at: *cause_at,
+                until: *until,
+                why: format!("in {}, {why}", shown(other)),
+            };
+            told.map(of).collect::<Vec<_>>()
+        };
+        seen.others.iter().flat_map(in_process).collect()
     }
 
     fn unmet(&self, _route: &Route, _from: State, to: State) -> Vec<Unmet> {

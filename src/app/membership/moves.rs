@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -18,6 +18,7 @@ use futures_util::future::BoxFuture;
 use super::super::key_claims::KeyClaims;
 use super::super::shared_moves::SharedMoves;
 use super::{Announcing, EXCHANGE_EVERY, Membership, shown};
+use crate::clock::Moment;
 use crate::ladder::{Ladder, OtherProcesses};
 use crate::names::{RouteId, WorkerId};
 use crate::store::{Announcement, LivingProcess, ProcessRecord, RepeatedFailures, StoreError, StoreNotification};
@@ -44,7 +45,7 @@ impl Membership {
         let flips = self.store.is_shared().then(|| *shared.ladder.followed().borrow());
         self.own.rcu(|own| ProcessRecord { listen: listen.clone(), admin: admin.clone(), flips, ..(**own).clone() });
         let Some(claims) = self.claims.get() else { return };
-        claims.set_lease_end(Instant::now());
+        claims.set_lease_end(Moment::now());
         let joined = async {
             // The lease may not be acquired yet: then the others do not see this process.
             loop {
@@ -64,6 +65,8 @@ impl Membership {
             self.has_joined.store(true, Ordering::Release);
             return;
         }
+        // Runs that begin later are of routes that a process says its engine answers.
+        claims.ensure_creators_of_open_runs().await;
         // A run may have, in the store, what the file of an earlier process has as legacy's.
         let _in_time = tokio::time::timeout(FLUSH_WAIT, claims.flush()).await;
         // Those that have the same files claim the same routes. A process that was killed counts until its lease ends.
@@ -160,6 +163,7 @@ impl Membership {
             let told = self.own.load_full();
             self.exchange().await?;
             claims.set_answered_elsewhere(self.seen().answers());
+            self.follow_collisions(claims).await?;
             let is_current = !self.is_behind(ladder);
             self.acknowledge(claims, is_current).await;
             // Only now this process obeys what the others did while its lease may have been over.
@@ -170,6 +174,16 @@ impl Membership {
                 return Ok(());
             }
         }
+    }
+
+    /// Reads the pin collisions, if others have found or accepted one.
+    async fn follow_collisions(&self, claims: &KeyClaims) -> Result<(), StoreError> {
+        let told = self.seen().told_collision_changes();
+        if told != self.seen().collision_changes {
+            claims.follow_collisions().await?;
+            self.seen().collision_changes = told;
+        }
+        Ok(())
     }
 
     /// Acknowledges what others have announced, once no key of these routes is on its way to the store. `is_current`:
@@ -335,6 +349,10 @@ impl OtherProcesses for Membership {
         .boxed()
     }
 
+    fn lost_keys(&self) -> BoxFuture<'_, Result<(), String>> {
+        self.find_lost_keys().boxed()
+    }
+
     fn end_announcement(&self, number: u64) {
         // What is announced no more is in force, or is not done.
         let mut announcing = self.announcing();
@@ -344,7 +362,7 @@ impl OtherProcesses for Membership {
 
     fn lease_ends(&self) -> u64 {
         let seen = self.seen();
-        seen.leases_ended + u64::from(seen.lease_ends.is_some_and(|ends| ends <= Instant::now()))
+        seen.leases_ended + u64::from(seen.lease_ends.is_some_and(|ends| ends <= Moment::now()))
     }
 
     fn announce_within(&self) -> Duration {

@@ -55,6 +55,8 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
         Ok(registration) => registration,
         Err(reply) => return *reply,
     };
+    // The caller may go away, and the run goes on.
+    registration.keep_in_use(request.set_in_use.clone());
     if let Some(claim) = claim
         && let Err(reply) = refuse_if_held_under_earlier_keys(&core, claim, &request, deadline).await
     {

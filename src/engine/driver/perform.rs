@@ -108,7 +108,7 @@ impl Driver {
                 }
             }
             Output::FirstEventDurable => {
-                if let Some(registration) = &self.registration {
+                if let Some(registration) = &mut self.registration {
                     registration.mark_durable();
                 }
             }

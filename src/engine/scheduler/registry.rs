@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::affinity::StoreAffinity;
 use crate::engine::machine::Announcement;
+use crate::exchange::SetInUse;
 use crate::flag::{RetryKey, RetryKeys};
 use crate::names::RunId;
 use crate::store::Claim;
@@ -59,6 +60,8 @@ pub(in crate::engine) struct Registration {
     reserved: Vec<(Arc<StoreAffinity>, RetryKey)>,
     /// Keys that were reserved and stay with the engine, unless the request goes back to legacy.
     retained: Vec<(Arc<StoreAffinity>, RetryKey)>,
+    /// Kept until the store has the key.
+    set_in_use: Option<SetInUse>,
 }
 
 impl Registry {
@@ -92,6 +95,7 @@ impl Registry {
             durable,
             reserved: Vec::new(),
             retained: Vec::new(),
+            set_in_use: None,
         })
     }
     /// The receiver of the result of a run in flight; `None` where no task executes the run here.
@@ -114,8 +118,13 @@ impl Registration {
     pub fn set_retry_keys(&mut self, keys: RetryKeys) {
         self.retry_keys = Some(keys);
     }
+    /// The flag set that decided the request is in use until the run's first event is durable.
+    pub fn keep_in_use(&mut self, set: Option<SetInUse>) {
+        self.set_in_use = set;
+    }
     /// Marks the run's first event as durable.
-    pub fn mark_durable(&self) {
+    pub fn mark_durable(&mut self) {
+        self.set_in_use = None;
         if !*self.durable.borrow() {
             self.durable.send_replace(true);
         }

@@ -331,6 +331,7 @@ pub(super) fn request(workflow: &str, mode: Mode, body: &Value) -> ArmRequest {
         may_fall_back: false,
         deadline: Duration::from_secs(8),
         awaited_intents: AwaitedIntents::None,
+        set_in_use: None,
         legacy_calls: None,
         reads: None,
         instance_ids: None,

@@ -19,14 +19,12 @@ use crate::names::{Fence, RunId, Seq, StepId, WorkerId};
 use crate::store::encoded::nanos;
 use crate::store::error::EventsError;
 use crate::store::{
-    AcquireResult, CommandRecord, LivingProcesses, LockRow, OutboxRow, OwnedRun, ProcessRecord, Purged, RetryKeyPage,
-    RetryKeyPosition, RunBodies, RunCoordination, RunSnapshot, StoreError, StoreNotification, StoreTime,
+    AcquireResult, CommandRecord, GoneProcess, LivingProcesses, LockRow, OutboxRow, OwnedRun, ProcessRecord, Purged,
+    RetryKeyPage, RetryKeyPosition, RunBodies, RunCoordination, RunSnapshot, StoreError, StoreNotification, StoreTime,
     WebhookMessage, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
 
-/// The row of a worker is removed when its lease has been over for this long.
-const WORKER_ROW_KEPT_S: i64 = 86_400;
 /// The owner of runs that were given up: no worker has this id.
 const NOBODY: Uuid = Uuid::nil();
 
@@ -39,7 +37,7 @@ impl PostgresStore {
                    RETURNING now_ns()";
         let make = || {
             let query = sqlx::query(text).bind(worker.0.as_bytes().as_slice()).bind(escape(&name));
-            query.bind(alive_for.as_secs_f64()).bind(WORKER_ROW_KEPT_S as f64)
+            query.bind(alive_for.as_secs_f64()).bind(self.worker_row_kept_s())
         };
         let rows = self.leases.query(make).await?;
         // The time of the statement, which is before the reply: a process that sets its time by it is never ahead.
@@ -367,6 +365,10 @@ impl RunCoordination for PostgresStore {
             found.first().map(|row| record(row, 0)).transpose()
         }
         .boxed()
+    }
+
+    fn gone_processes(&self) -> BoxFuture<'_, Result<Vec<GoneProcess>>> {
+        self.read_gone_processes().boxed()
     }
 
     fn exchange_processes(

@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 use super::PostgresStore;
 use super::columns::{Result, column, json, time, unescape, uuid};
 use crate::names::WorkerId;
-use crate::store::{LivingProcess, LivingProcesses, ProcessRecord, StoreError};
+use crate::store::{GoneProcess, LivingProcess, LivingProcesses, ProcessRecord, StoreError};
 
 /// Reads with the row as it was before the update: the caller knows its own record. A changed record is told to the
 /// other processes. Times are those of the server.
@@ -21,7 +21,31 @@ const EXCHANGE: &str = "WITH mine AS (UPDATE workers SET record = $2 WHERE worke
 /// Of more processes than this the rest is not shown.
 const PROCESSES_MAX: i64 = 1_024;
 
+/// The row of a worker is removed when its lease has been over for this long, or for a retry window, if that is longer.
+const WORKER_ROW_KEPT_S: i64 = 86_400;
+
+const GONE: &str = "SELECT name, record, (extract(epoch FROM statement_timestamp() - alive_until) * 1000)::bigint \
+     FROM workers WHERE alive_until <= statement_timestamp() ORDER BY alive_until DESC LIMIT $1";
+
 impl PostgresStore {
+    /// How long the row of a worker is kept whose lease is over, in seconds.
+    pub(super) fn worker_row_kept_s(&self) -> f64 {
+        WORKER_ROW_KEPT_S.max(self.retry_window_ns / 1_000_000_000) as f64
+    }
+
+    pub(super) async fn read_gone_processes(&self) -> Result<Vec<GoneProcess>> {
+        let rows = self.leases.query(|| sqlx::query(GONE).bind(PROCESSES_MAX)).await?;
+        let process = |row: &PgRow| {
+            let record: Option<&[u8]> = column(row, 1)?;
+            Ok(GoneProcess {
+                name: unescape(column(row, 0)?),
+                gone_for: Duration::from_millis(u64::try_from(column::<i64>(row, 2)?).unwrap_or(0)),
+                record: record.and_then(|bytes| serde_json::from_slice(bytes).ok()),
+            })
+        };
+        rows.iter().map(process).collect()
+    }
+
     pub(super) async fn exchange(&self, worker: WorkerId, record: ProcessRecord) -> Result<LivingProcesses> {
         let bytes = json(&record)?;
         let id = worker.0.as_bytes().as_slice();

@@ -183,6 +183,7 @@ impl WorkflowRun<'_> {
             may_fall_back: false,
             deadline: Duration::from_secs(20),
             awaited_intents: AwaitedIntents::None,
+            set_in_use: None,
             legacy_calls: None,
             reads: None,
             instance_ids: None,

@@ -23,6 +23,8 @@ use super::{FlagsDir, LOCAL, Pointsman, checker, until};
 
 /// The lease of a process on its runs, from its last heartbeat.
 pub const LEASE: Duration = Duration::from_millis(2_000);
+/// A lease for tests in which nobody is to lose it.
+const LONG_LEASE: Duration = Duration::from_secs(20);
 
 /// A mail, a wait, a charge, another mail.
 const RELAY: &str = r#"workflow: relay
@@ -68,16 +70,20 @@ pub struct TwoProcesses {
 impl TwoProcesses {
     /// Starts the database and both processes; the second process gets this environment. `None` without PostgreSQL.
     pub async fn start(second: &[(&str, String)]) -> Option<Self> {
-        Self::start_on(second, |_| None).await
+        Self::start_on((second, LEASE), |_| None).await
+    }
+    /// As [`Self::start`], with a lease that a busy machine renews in time.
+    pub async fn start_with_long_lease() -> Option<Self> {
+        Self::start_on((&[], LONG_LEASE), |_| None).await
     }
     /// Starts the database, PgBouncer in transaction mode before it, and both processes, which reach the database
     /// through it and directly. `None` without PostgreSQL or PgBouncer.
     pub async fn start_behind_pooler() -> Option<Self> {
-        let two = Self::start_on(&[], PgBouncer::start).await?;
+        let two = Self::start_on((&[], LEASE), PgBouncer::start).await?;
         two.pooler.is_some().then_some(two)
     }
     async fn start_on(
-        second: &[(&str, String)],
+        (second, lease): (&[(&str, String)], Duration),
         pooler: impl FnOnce(&Cluster) -> Option<PgBouncer> + Send + 'static,
     ) -> Option<Self> {
         let started = tokio::task::spawn_blocking(|| {
@@ -93,7 +99,7 @@ impl TwoProcesses {
         let legacy = Legacy::start(LOCAL, &world.url(), Latency::instant()).await.expect("a port");
         let flags = FlagsDir::example(&legacy.url(), &world.url());
         flags.write("workflows/relay.yaml", RELAY);
-        let lease = LEASE.as_millis();
+        let lease = lease.as_millis();
         flags.edit("pointsman.yaml", |text| {
             format!("{text}limits: {{ lease_ms: {lease}, sweep_ms: 400, command_wait_ms: 20000 }}\n")
         });

@@ -1,0 +1,96 @@
+//! Processes that have ended, or hang, without leaving the store the retry keys that legacy took there.
+//!
+//! Always true: a process that takes leave has stored its keys before; the keys of one that was killed are in its file,
+//! until a process takes the file over. In between the engine would perform a retry of what legacy performed.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use super::{Membership, NAMED_MAX};
+use crate::clock;
+use crate::store::{GoneProcess, KeyFileRecord, ProcessRecord, StoreError};
+
+impl Membership {
+    /// See [`OtherProcesses::lost_keys`](crate::ladder::OtherProcesses::lost_keys).
+    pub(super) async fn find_lost_keys(&self) -> Result<(), String> {
+        let unknown = |error: StoreError| format!("it is not known which processes have ended: {error}");
+        let gone = self.store.gone_processes().await.map_err(unknown)?;
+        let gone: Vec<_> = gone.into_iter().filter(|process| process.gone_for < self.retry_window).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let listed = self.store.key_files().await.map_err(unknown)?;
+        let in_use: BTreeSet<Uuid> = {
+            let seen = self.seen();
+            let others = seen.others.iter().filter_map(|other| other.record.as_ref()?.key_file);
+            others.chain(self.claims.get().and_then(|claims| claims.key_file())).collect()
+        };
+        let sentence = |process: &GoneProcess| lost_keys_of(process, &listed, &in_use, self.retry_window);
+        let sentences: Vec<String> = gone.iter().filter_map(sentence).take(NAMED_MAX).collect();
+        if sentences.is_empty() { Ok(()) } else { Err(sentences.join("; ")) }
+    }
+}
+
+/// Why keys may be lost of a process that has not taken leave, as a sentence; `None` if a process has taken over its
+/// file.
+fn lost_keys_of(
+    process: &GoneProcess,
+    listed: &[KeyFileRecord],
+    in_use: &BTreeSet<Uuid>,
+    retry_window: Duration,
+) -> Option<String> {
+    let of_process = process.record.as_ref().and_then(|record| record.key_file);
+    let file = listed.iter().find(|file| Some(file.id) == of_process);
+    if of_process.is_some_and(|id| in_use.contains(&id) || file.is_none()) {
+        return None;
+    }
+    let name = process.record.as_ref().map_or_else(|| process.name.clone(), ProcessRecord::name);
+    let left = SignedDuration::try_from(retry_window.saturating_sub(process.gone_for)).unwrap_or(SignedDuration::MAX);
+    let until = clock::now().saturating_add(left).unwrap_or(Timestamp::MAX);
+    let mend = match file {
+        Some(KeyFileRecord { path, host, .. }) => {
+            format!("start a process on {host} that takes over its file of retry keys {path}")
+        }
+        None => "it does not say where its file of retry keys is".to_owned(),
+    };
+    Some(format!(
+        "{name} shares the store and has ended, or hangs, without taking leave: legacy may have served requests there \
+         whose retry keys the store does not have, and the engine would perform their retries a second time until \
+         {until:.0} ({mend})"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The file of a process that was killed is taken over under its id, or is off the list once its keys are stored.
+    #[test]
+    fn keys_are_lost_until_a_process_has_the_file() {
+        let file = |id: u128| KeyFileRecord {
+            id: Uuid::from_u128(id),
+            path: format!("/keys/{id}"),
+            host: "a".to_owned(),
+            location: String::new(),
+            all_stored: false,
+            unread: None,
+        };
+        let gone = |key_file: Option<u128>| GoneProcess {
+            name: "process 7 on a".to_owned(),
+            gone_for: Duration::from_secs(60),
+            record: Some(ProcessRecord { key_file: key_file.map(Uuid::from_u128), ..ProcessRecord::default() }),
+        };
+        let window = Duration::from_secs(3_600);
+        let lost = |key_file, in_use: &[u128]| {
+            let in_use = in_use.iter().map(|id| Uuid::from_u128(*id)).collect();
+            lost_keys_of(&gone(key_file), &[file(1)], &in_use, window)
+        };
+        assert!(lost(Some(1), &[2]).is_some_and(|why| why.contains("/keys/1")));
+        assert_eq!(lost(Some(1), &[1]), None, "another process has it");
+        assert_eq!(lost(Some(3), &[]), None, "its keys are stored");
+        assert!(lost(None, &[]).is_some(), "its version does not say which it has");
+    }
+}

@@ -58,8 +58,8 @@ pub(super) async fn register(
     let mut registration = loop {
         match core.schedule.registry.register(run, claim) {
             Ok(registration) => break registration,
-            // Another request has the key once its run is stored. Until then it may be refused itself, because the key is
-            // that of this request, or go to legacy.
+            // Another request has the key once its run is stored. Until then it may be refused itself, because the key
+            // is that of this request, or go to legacy.
             Err(KeyTaken { run, request: taken, mut durable, .. }) if !is_same(request, taken) => {
                 let stored = timeout_at(deadline, durable.wait_for(|durable| *durable)).await;
                 match stored.map(|stored| stored.is_ok()) {

@@ -25,6 +25,7 @@ mod keep_none;
 mod large_bodies;
 mod modes;
 mod one_arm;
+mod other_requests;
 mod other_store_key;
 mod owners;
 mod pending_answers;

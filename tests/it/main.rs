@@ -39,6 +39,7 @@ mod giant_bodies;
 mod growing_shares;
 mod guard;
 mod guarded_changes;
+mod histories;
 mod hostile;
 mod house;
 mod http2;

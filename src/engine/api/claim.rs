@@ -58,8 +58,15 @@ pub(super) async fn register(
     let mut registration = loop {
         match core.schedule.registry.register(run, claim) {
             Ok(registration) => break registration,
-            Err(KeyTaken { run, request: taken, .. }) if !is_same(request, taken) => {
-                return Err(Box::new(replies::other_request(run)));
+            // Another request has the key once its run is stored. Until then it may be refused itself, because the key
+            // is that of this request, or go to legacy.
+            Err(KeyTaken { run, request: taken, mut durable, .. }) if !is_same(request, taken) => {
+                let stored = timeout_at(deadline, durable.wait_for(|durable| *durable)).await;
+                match stored.map(|stored| stored.is_ok()) {
+                    Ok(true) => return Err(Box::new(replies::other_request(run))),
+                    Ok(false) => tokio::task::yield_now().await,
+                    Err(_) => return Err(Box::new(first_try_unknown())),
+                }
             }
             Err(KeyTaken { run, announcement: announced, .. }) => {
                 // `None`: the other run ended without events and has released the key, which is registered again.

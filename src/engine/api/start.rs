@@ -340,12 +340,10 @@ async fn claim_key(core: &Arc<Core>, run: RunId, claim: Option<Claim>) -> Result
     loop {
         let registration = match core.schedule.registry.register(run, claim) {
             Ok(registration) => registration,
-            Err(KeyTaken { run, request, .. }) if claim.is_some_and(|claim| claim.request != request) => {
-                return Err(StartError::KeyReused(run));
-            }
-            Err(KeyTaken { run, mut durable, .. }) => {
+            Err(KeyTaken { run, request, mut durable, .. }) => {
                 if durable.wait_for(|durable| *durable).await.is_ok() {
-                    return Ok(KeyOwner::Earlier(run));
+                    let is_same = claim.is_none_or(|claim| claim.request == request);
+                    return if is_same { Ok(KeyOwner::Earlier(run)) } else { Err(StartError::KeyReused(run)) };
                 }
                 // The other run's task ended without a durable event, or with an unknown outcome: the store shows
                 // which.

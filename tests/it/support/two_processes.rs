@@ -26,6 +26,9 @@ pub const LEASE: Duration = Duration::from_millis(2_000);
 /// A lease for tests in which nobody is to lose it.
 const LONG_LEASE: Duration = Duration::from_secs(20);
 
+/// The names of the processes' logs.
+const NAMES: [&str; 2] = ["first", "second"];
+
 /// A mail, a wait, a charge, another mail.
 const RELAY: &str = r#"workflow: relay
 input: { schema: { type: object, required: [pause] } }
@@ -64,27 +67,35 @@ pub struct TwoProcesses {
     _legacy: Legacy,
     /// The flag files of both.
     pub flags: FlagsDir,
+    /// The address of the database, as each process has it.
+    stores: [String; 2],
     _dir: TempDir,
 }
 
 impl TwoProcesses {
     /// Starts the database and both processes; the second process gets this environment. `None` without PostgreSQL.
     pub async fn start(second: &[(&str, String)]) -> Option<Self> {
-        Self::start_on((second, LEASE), |_| None).await
+        Self::start_on((second, LEASE), |_| None, async |legacy| legacy).await
     }
     /// As [`Self::start`], with a lease that a busy machine renews in time.
     pub async fn start_with_long_lease() -> Option<Self> {
-        Self::start_on((&[], LONG_LEASE), |_| None).await
+        Self::start_on((&[], LONG_LEASE), |_| None, async |legacy| legacy).await
+    }
+    /// Like [`TwoProcesses::start`], with the service in front of legacy that `shop` starts: it gets the URL of legacy,
+    /// and returns its own.
+    pub async fn start_with_shop(shop: impl AsyncFnOnce(String) -> String) -> Option<Self> {
+        Self::start_on((&[], LEASE), |_| None, shop).await
     }
     /// Starts the database, PgBouncer in transaction mode before it, and both processes, which reach the database
     /// through it and directly. `None` without PostgreSQL or PgBouncer.
     pub async fn start_behind_pooler() -> Option<Self> {
-        let two = Self::start_on((&[], LEASE), PgBouncer::start).await?;
+        let two = Self::start_on((&[], LEASE), PgBouncer::start, async |legacy| legacy).await?;
         two.pooler.is_some().then_some(two)
     }
     async fn start_on(
         (second, lease): (&[(&str, String)], Duration),
         pooler: impl FnOnce(&Cluster) -> Option<PgBouncer> + Send + 'static,
+        shop: impl AsyncFnOnce(String) -> String,
     ) -> Option<Self> {
         let started = tokio::task::spawn_blocking(|| {
             let cluster = Cluster::start()?;
@@ -97,7 +108,7 @@ impl TwoProcesses {
         };
         let world = OutsideWorld::start(LOCAL, Latency::instant()).await.expect("a port");
         let legacy = Legacy::start(LOCAL, &world.url(), Latency::instant()).await.expect("a port");
-        let flags = FlagsDir::example(&legacy.url(), &world.url());
+        let flags = FlagsDir::example(&shop(legacy.url()).await, &world.url());
         flags.write("workflows/relay.yaml", RELAY);
         let lease = lease.as_millis();
         flags.edit("pointsman.yaml", |text| {
@@ -124,9 +135,25 @@ impl TwoProcesses {
                 [pooler.url(), pooler.url()]
             }
         };
-        let first = Pointsman::start(&start(through, "first", &[])).await;
-        let second = Pointsman::start(&start(direct, "second", second)).await;
-        Some(Self { world, link, processes: [first, second], cluster, pooler, _legacy: legacy, flags, _dir: dir })
+        let first = Pointsman::start(&start(through.clone(), NAMES[0], &[])).await;
+        let second = Pointsman::start(&start(direct.clone(), NAMES[1], second)).await;
+        Some(Self {
+            world,
+            link,
+            processes: [first, second],
+            cluster,
+            pooler,
+            _legacy: legacy,
+            flags,
+            stores: [through, direct],
+            _dir: dir,
+        })
+    }
+    /// Starts one of them again, which was killed, without an environment of its own.
+    pub async fn start_again(&self, at: usize) -> Pointsman {
+        let log = PathBuf::from(self._dir.path()).join(NAMES[at]);
+        let (flags, store) = (self.flags.path().to_owned(), self.stores[at].clone());
+        Pointsman::start(&Start { flags, store, log, env: Vec::new() }).await
     }
     /// Starts another process on the same store, with the files as they are now.
     pub async fn start_another(&self, name: &str) -> Pointsman {

@@ -11,9 +11,9 @@ use crate::support::test_system::TestSystem;
 use crate::support::until_true;
 
 const CONNECTIONS: usize = 2;
-const LEASE: Duration = Duration::from_secs(3);
+const LEASE: Duration = Duration::from_secs(4);
 /// How long the reads wait for another session's lock.
-const BLOCKED: Duration = Duration::from_secs(12);
+const BLOCKED: Duration = Duration::from_secs(20);
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,14 +50,14 @@ async fn a_process_whose_reads_all_wait_keeps_its_lease() {
     let read = |_| system.pointsman.try_api("/api/v2/routes/orders.create/diffs");
     let reads = futures_util::future::join_all((0..4 * CONNECTIONS).map(read));
     let watched = async {
-        until_true("all connections for reads to be in use", || count(WAITING) == CONNECTIONS).await;
+        until_true("all connections for reads to be in use", || count(WAITING) >= CONNECTIONS).await;
         let (began, mut seen) = (Instant::now(), 0);
         while began.elapsed() < 2 * LEASE + LEASE / 2 {
             assert_eq!(alive(), 1, "the lease is over after {:?}", began.elapsed());
             seen += 1;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        assert_eq!(count(WAITING), CONNECTIONS, "the reads waited all the time");
+        assert!(count(WAITING) >= CONNECTIONS, "the reads waited all the time");
         seen
     };
     let (_, seen) = tokio::join!(reads, watched);

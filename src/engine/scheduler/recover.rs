@@ -23,7 +23,7 @@ use crate::engine::scheduler::copied_runs;
 use crate::engine::scheduler::heartbeat;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::load::LoadError;
-use crate::engine::scheduler::supervisor::{self, PAGE};
+use crate::engine::scheduler::supervisor;
 use crate::engine::scheduler::unreadable;
 use crate::engine::scheduler::watchdog;
 use crate::store::{OwnedRun, StoreError};
@@ -109,8 +109,9 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
     core.files.reloaded.notify_one(); // the files may differ from those of the last process
     loop {
         let lease_proof = core.schedule.lease.proof();
-        let due = core.ports.store.acquire_due_except(core.schedule.worker, PAGE, unreadable::excluded(core)).await?;
-        let full = due.len() == PAGE;
+        let limit = supervisor::acquired_at_once(core, 0);
+        let due = core.ports.store.acquire_due_except(core.schedule.worker, limit, unreadable::excluded(core)).await?;
+        let full = due.len() == limit;
         let resumed = stream::iter(due).map(|owned| resume(core, owned, lease_proof.clone()));
         let outcomes: Vec<ResumeOutcome> = resumed.buffer_unordered(LOADS_MAX).collect().await;
         for outcome in outcomes {

@@ -30,7 +30,7 @@ use crate::names::RunId;
 use crate::store::{OwnedRun, StoreError, StoreNotification};
 
 /// How many runs one query acquires.
-pub(in crate::engine) const PAGE: usize = 64;
+const PAGE: usize = 64;
 /// How many wake times one query reads; later ones are read when these have passed.
 const WAKES_MAX: usize = 20_000;
 /// The longest sleep. Bounded because the process's time does not advance at the same rate as the runtime's timers.
@@ -165,14 +165,24 @@ async fn sweep_all(core: &Arc<Core>) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// How many runs one query acquires, if the caller has this many permits: in a shared store no more than this process
+/// has free places for, so that the others get the rest.
+pub(in crate::engine) fn acquired_at_once(core: &Core, permits: usize) -> usize {
+    match core.ports.store.is_shared() {
+        true => (core.schedule.wake_permits.available_permits() + permits).clamp(1, PAGE),
+        false => PAGE,
+    }
+}
+
 /// Acquires all due runs that no process owns and starts their tasks, each as soon as there is a permit for it.
 pub(in crate::engine) async fn acquire_due(core: &Arc<Core>) -> Result<(), StoreError> {
     loop {
         let Some(permit) = wake_permit(core).await else { return Ok(()) };
         let mut permit = Some(permit);
         let lease_proof = core.schedule.lease.proof();
-        let due = core.ports.store.acquire_due_except(core.schedule.worker, PAGE, unreadable::excluded(core)).await?;
-        let full = due.len() == PAGE;
+        let limit = acquired_at_once(core, 1);
+        let due = core.ports.store.acquire_due_except(core.schedule.worker, limit, unreadable::excluded(core)).await?;
+        let full = due.len() == limit;
         for owned in due {
             let permit = match permit.take() {
                 Some(permit) => Some(permit),

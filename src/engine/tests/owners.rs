@@ -151,6 +151,32 @@ async fn the_runs_of_a_dead_process_are_taken_over() {
     assert_eq!(step_service.paths(), ["POST /b", "PUT /a", "PUT /a"]);
 }
 
+/// A process takes over no more runs than it has places for.
+#[tokio::test]
+async fn the_runs_of_a_dead_process_go_to_those_that_have_places_for_them() {
+    let step_service = gated_service().await;
+    let store = test_stores::shared();
+    let plan = PlanBuilder::new().call("a", &[], "PUT /a", json!({})).respond(200, json!({})).build("w");
+    let large = Limits { sweep_ms: 60_000, ..Limits::default() };
+    let small = Limits { runs_in_flight_max: 2, ..large.clone() };
+    let mut owner = Harness::with_store(&step_service, plan.clone(), store.clone(), large.clone(), None).await;
+    owner.recover().await;
+    let worker = owner.engine.core.schedule.worker;
+    for _ in 0..6 {
+        start(&owner, json!({})).await;
+    }
+    step_service.wait_for_calls(6).await;
+    owner.crash().await;
+    store.expire_lease(worker);
+    let few = Harness::with_store(&step_service, plan.clone(), store.clone(), small, None).await;
+    assert_eq!(few.recover().await.resumed, 2);
+    let many = Harness::with_store(&step_service, plan, store, large, None).await;
+    assert_eq!(many.recover().await.resumed, 4);
+    step_service.open_gate();
+    assert!(few.engine.drain(TIMEOUT).await && many.engine.drain(TIMEOUT).await);
+    assert_eq!(step_service.paths().len(), 12, "each once more");
+}
+
 /// A drained process gives its lease up: its runs are taken over at once.
 #[tokio::test]
 async fn the_runs_of_a_drained_process_are_taken_over_at_once() {

@@ -19,7 +19,7 @@ use super::system::{CLIENT_WAIT, System};
 use crate::support::test_system::{id, some_order};
 
 pub const CLIENTS: u64 = 8;
-const ANSWERS_OF_EACH_ARM: u64 = 200;
+const ANSWERS_OF_EACH_ARM: u64 = 60;
 
 /// The reasons of problems that say that nothing was done for this request: `pointsman help failures`.
 const NOTHING_DONE: [&str; 22] = [
@@ -96,7 +96,7 @@ impl<'a> Clients<'a> {
     fn is_enough(&self) -> bool {
         let sent = self.sent.load(Ordering::Relaxed);
         let has_both = self.by_arm.iter().all(|answers| answers.load(Ordering::Relaxed) >= ANSWERS_OF_EACH_ARM);
-        sent >= self.operations && (has_both || sent >= 2 * self.operations)
+        sent >= self.operations && (has_both || sent >= 4 * self.operations)
     }
 
     /// Sends all operations.

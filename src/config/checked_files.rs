@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::setup::Settings;
+use super::unparsed_lines::shown_line;
 use crate::compare::Rules;
 use crate::flag::{Guard, Promote, Route, Service};
 use crate::limits::Limits;
@@ -42,9 +43,15 @@ pub(crate) struct MainFile {
 
 impl MainFile {
     /// What is known of a file that is no YAML: each word before a colon may be the name of a service or of a secret,
-    /// so that no use of such a name is an error too.
+    /// so that no use of such a name is an error too. What may be a secret is no name: names are listed in findings.
     pub(super) fn of_unparsed(text: &str) -> Self {
         let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        let text = if text.len() <= SEARCHED_BYTES_MAX { text } else { "" };
+        let lines = text.split_inclusive('\n').scan(0, |at, line| {
+            let begin = std::mem::replace(at, *at + line.len());
+            Some(shown_line(&text[..begin], line))
+        });
+        let text = lines.collect::<String>();
         let words = text.match_indices(':').filter_map(|(at, _)| {
             let before = text[..at].trim_end_matches([' ', '"', '\'']);
             let start = before
@@ -61,6 +68,9 @@ impl MainFile {
         }
     }
 }
+
+/// In a larger file that is no YAML, no names are searched for.
+const SEARCHED_BYTES_MAX: usize = 32 << 10;
 
 /// All routes of all files, with the comparison rules of each.
 pub(crate) struct Routes {

@@ -1,6 +1,5 @@
 //! Which keys of the files have a secret as their value.
 
-use crate::problem::nearest;
 use crate::secret::{is_secret, singular};
 
 /// Names of which a misspelt one counts as well.
@@ -27,5 +26,10 @@ pub(super) fn is_secret_name(name: &str) -> bool {
     is_store_key()
         || is_secret(name)
         || singular(name).is_some_and(is_secret)
-        || nearest(name, OFTEN_MISSPELT).is_some()
+        || OFTEN_MISSPELT.iter().any(|known| is_misspelt(name, known))
+}
+
+/// Whether a name is another one with a letter too many, too few, or wrong, or with two that are swapped.
+fn is_misspelt(name: &str, known: &str) -> bool {
+    strsim::damerau_levenshtein(name, known) <= 1
 }

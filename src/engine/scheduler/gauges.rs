@@ -51,6 +51,12 @@ impl CountedRuns {
             unfinished_runs(&workflow, status).increment(1.0);
         }
     }
+    /// A run has ended, perhaps in another process that took it over.
+    pub fn forget(&self, run: RunId) {
+        if let Some((workflow, status)) = self.lock().remove(&run) {
+            unfinished_runs(&workflow, status).decrement(1.0);
+        }
+    }
     /// Makes these runs the counted ones, in place of all that were counted before.
     pub fn replace(&self, runs: HashMap<RunId, (WorkflowName, RunStatus)>) {
         let mut counted = self.lock();

@@ -143,6 +143,7 @@ async fn handle_notification(core: &Arc<Core>, notification: StoreNotification) 
                 core.schedule.subscriptions.ended(run);
             }
             core.schedule.stuck.remove(run); // another process may have ended it
+            core.schedule.counted_runs.forget(run);
             if let Some(parent) = core.schedule.timers.parent_of(run) {
                 core.wake(parent);
             }

@@ -15,7 +15,7 @@ use super::guard::RouteGuard;
 use super::lost::after_loss;
 use super::noise::NoiseOfLegacy;
 use super::noise_places::DifferingPlaces;
-use super::process_share::ProcessShare;
+use super::process_share::{EndedShare, ProcessShare};
 use super::rejudging::Rejudging;
 use super::route::{KeptEvidence, RouteEvidence};
 use super::second_runs::EnginePlaces;
@@ -88,6 +88,8 @@ pub(super) struct Counters {
     pub(super) stored_under: BTreeSet<RouteId>,
     /// What the processes that share the store have under way, this one as of its last write.
     pub(super) processes: BTreeMap<WorkerId, ProcessShare>,
+    /// What processes wrote last whose shares have ended.
+    pub(super) ended_shares: BTreeMap<WorkerId, EndedShare>,
     /// The name and the text of each invariant in the files that reads the run, so that answers are judged later.
     pub(super) invariants_of_runs: Vec<(String, String)>,
     /// What the store has, if several processes share it.
@@ -189,6 +191,7 @@ impl Counters {
             self.take_moved(moved);
         }
         self.processes = std::mem::take(&mut other.processes);
+        self.ended_shares = std::mem::take(&mut other.ended_shares);
         self.stored_under.append(&mut other.stored_under);
         self.stored_under.insert(old.clone());
         self.basis = other.basis.take();

@@ -122,6 +122,10 @@ mod planted_rate_tests;
 #[cfg(test)]
 mod rejudging_tests;
 #[cfg(test)]
+mod shared_model_tests;
+#[cfg(test)]
+mod shared_rig;
+#[cfg(test)]
 mod shared_tests;
 #[cfg(test)]
 pub(crate) mod testing;

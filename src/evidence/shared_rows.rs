@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::Evidence;
 use super::counters::{Counters, RouteCounters};
 use super::sharing::SharingProcesses;
@@ -19,7 +21,7 @@ const ROUNDS_MAX: u32 = 8;
 /// started may not have been seen yet.
 const GONE_FOR: Duration = Duration::from_secs(3);
 /// How long a move up waits for what the other processes have counted.
-const REFRESH_WAIT: Duration = Duration::from_secs(1);
+const REFRESH_WAIT: Duration = Duration::from_secs(2);
 
 impl Evidence {
     /// Sets under which id, and which name, this process has its share of the evidence. To be called before the first
@@ -59,8 +61,8 @@ impl Evidence {
                 "a process that shares the store ended without writing what it had counted last: that is missing in \
                  the evidence, and what it was comparing counts as not compared"
             );
-            let (checked, now) = (counters.invariants_of_runs.clone(), clock::now());
-            counters.change(move |counters| counters.settle_share(of, &checked, now));
+            let (checked, write, now) = (counters.invariants_of_runs.clone(), share.write, clock::now());
+            counters.change(move |counters| counters.settle_share((of, write), &checked, now));
         }
     }
 
@@ -77,13 +79,24 @@ impl Evidence {
     }
 
     /// Reads what the other processes have counted, before a move up is judged. Waits for the store for a bounded time:
-    /// what is known without it is at most as old as the last flush.
+    /// [`Self::exchanged_until`] says how old what is known is.
     pub async fn refresh(self: &Arc<Self>) {
         if self.store.shared_evidence().is_some() {
             // One that has just joined, or was taken for gone, may not be known.
             self.sharing().is_alone = false;
             let _in_time = tokio::time::timeout(REFRESH_WAIT, self.flush()).await;
         }
+    }
+
+    /// Until when the store has what this process has counted, and this process knows what the store had.
+    pub fn exchanged_until(&self) -> Timestamp {
+        self.sharing().exchanged_until
+    }
+
+    /// Since when the store does not have what this process has counted; `None` if it has all of it.
+    pub fn unwritten_since(&self) -> Option<Timestamp> {
+        let since = self.exchanged_until();
+        self.all().iter().any(|(_, shared)| shared.lock().has_unwritten()).then_some(since)
     }
 
     fn sharing(&self) -> MutexGuard<'_, SharingProcesses> {
@@ -93,7 +106,7 @@ impl Evidence {
 
     /// Adds to the rows what was counted here, and to what was counted here the rows of the others.
     pub(super) async fn write_shared(&self, store: &dyn SharedEvidence) -> Result<(), StoreError> {
-        let clearable = self.marks.clearable();
+        let (clearable, started) = (self.marks.clearable(), clock::now());
         for round in 0..ROUNDS_MAX {
             let is_idle = round == 0 && self.sharing().is_alone && !self.is_any_dirty();
             let cleared = if is_idle { BTreeSet::new() } else { self.read_rows(store).await? };
@@ -106,6 +119,7 @@ impl Evidence {
                 if !is_any_elsewhere {
                     self.marks.clear(clearable).await;
                 }
+                self.sharing().exchanged_until = started;
                 return Ok(());
             }
             let routes: Vec<RouteId> = rows.iter().map(|row| row.record.route.clone()).collect();
@@ -154,9 +168,16 @@ impl Evidence {
                     Counters::default()
                 }
             };
-            if self.counters_of(&route).lock().read_row(row, version, own) {
+            let shared = self.counters_of(&route);
+            let mut counters = shared.lock();
+            if counters.read_row(row, version, own) {
                 cleared.insert(route.clone());
             }
+            if counters.rejudging.is_some() {
+                // What another process had counted by the earlier rules waits, too.
+                self.rejudging_signal.notify_one();
+            }
+            drop(counters);
             self.count_guards_of_others(&route);
         }
         Ok(cleared)

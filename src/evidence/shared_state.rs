@@ -23,8 +23,11 @@ pub(super) struct SharedState<C> {
     /// The row does not have the content of `base`, because a rename brought it here: if the row is empty, all of the
     /// counters are written.
     pub(super) is_moved_here: bool,
-    /// Another process has moved the content of the row to another id, or its files give the route another basis.
+    /// Another process has moved the content of the row to another id.
     pub(super) is_elsewhere: bool,
+    /// The row, if it has another basis than the files of this process give the route; `base` is then what the row says
+    /// of the basis of this process.
+    pub(super) other: Option<Box<C>>,
     pub(super) changes: Vec<Change<C>>,
     /// One of the changes is of the basis, and the samples of the route are going to be removed because of it.
     pub(super) clears_samples: bool,
@@ -39,6 +42,8 @@ pub(super) struct SharedState<C> {
 pub(super) struct Attempt<C> {
     pub(super) number: u64,
     pub(super) written: Box<C>,
+    /// What the row was to be, if it has another basis.
+    pub(super) other: Option<Box<C>>,
     /// How many of the changes that waited are in it.
     pub(super) changes: usize,
 }
@@ -53,10 +58,10 @@ impl<C: Default> SharedState<C> {
     }
 
     /// What was tried to be written is the row now.
-    pub(super) fn has_written(&mut self, Attempt { mut written, changes, number: _ }: Attempt<C>) {
+    pub(super) fn has_written(&mut self, Attempt { mut written, other, changes, number: _ }: Attempt<C>) {
         self.changes.drain(..changes.min(self.changes.len()));
         self.changes.iter().for_each(|change| change(&mut written));
-        self.base = written;
+        (self.base, self.other) = (written, other);
         (self.is_moved_here, self.clears_samples) = (false, false);
         self.attempts.clear();
     }

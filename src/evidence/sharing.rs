@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::clock;
 use crate::names::WorkerId;
 
 /// This process, and which others live.
@@ -15,6 +17,8 @@ pub(super) struct SharingProcesses {
     pub(super) missing: BTreeMap<WorkerId, Instant>,
     /// No other process lives, as far as is known.
     pub(super) is_alone: bool,
+    /// The rows have what this process had counted by then, and this process what they had.
+    pub(super) exchanged_until: Timestamp,
 }
 
 impl Default for SharingProcesses {
@@ -26,6 +30,6 @@ impl Default for SharingProcesses {
 
 impl SharingProcesses {
     pub(super) fn of(own: WorkerId, name: String) -> Self {
-        Self { own, name, missing: BTreeMap::new(), is_alone: false }
+        Self { own, name, missing: BTreeMap::new(), is_alone: false, exchanged_until: clock::now() }
     }
 }

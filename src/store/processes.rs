@@ -41,6 +41,9 @@ pub struct ProcessRecord {
     pub refused: BTreeMap<WorkerId, u64>,
     /// All ids of the routes that its engine answers, or may answer without another flip.
     pub answers: BTreeSet<RouteId>,
+    /// Since when it has compared requests that are not in the evidence in the store; `None` also if that is a moment
+    /// ago.
+    pub unwritten_since: Option<Timestamp>,
 }
 
 /// Routes that a process is going to raise to where the engine answers. A process that has acknowledged this takes no

@@ -184,16 +184,19 @@ impl Counters {
         self.dirty = true;
     }
 
-    /// Moves the evidence of the earlier id `old` from its counters (`other`) to these. The totals since the process
-    /// started are not moved.
-    pub(super) fn take_evidence(&mut self, old: &RouteId, other: &mut Self) {
-        if let Some(moved) = other.move_shared() {
-            self.take_moved(moved);
+    /// Moves the evidence of the earlier id `old` from its counters (`other`) to these, of `route`; with the row, if
+    /// processes share it. The totals since the process started are not moved.
+    pub(super) fn take_evidence(&mut self, (old, route): (&RouteId, &RouteId), other: &mut Self, is_shared: bool) {
+        if is_shared {
+            let mut shared = other.shared.take().unwrap_or_default();
+            shared.row = Some(shared.row.take().unwrap_or_else(|| old.clone())).filter(|row| row != route);
+            self.shared = Some(shared);
+        } else {
+            self.stored_under.append(&mut other.stored_under);
+            self.stored_under.insert(old.clone());
         }
         self.processes = std::mem::take(&mut other.processes);
         self.ended_shares = std::mem::take(&mut other.ended_shares);
-        self.stored_under.append(&mut other.stored_under);
-        self.stored_under.insert(old.clone());
         self.basis = other.basis.take();
         self.parts = std::mem::take(&mut other.parts);
         self.earlier_matches = std::mem::take(&mut other.earlier_matches);
@@ -205,7 +208,7 @@ impl Counters {
         self.generation = other.generation;
         self.engine_generation = other.engine_generation;
         self.evidence = std::mem::take(&mut other.evidence);
-        (self.dirty, other.dirty) = (true, true);
+        (self.dirty, other.dirty) = (true, !is_shared);
     }
 
     /// Counts a pair of this kind of request. Returns its verdict, which is not that of the comparison if it differs by

@@ -44,6 +44,8 @@ pub(super) struct EndedShare {
     pub(super) write: u64,
     /// When the share ended.
     pub(super) at: Timestamp,
+    /// What the guard of the process had counted.
+    pub(super) guard: GuardCounts,
 }
 
 /// What the guard of one process has counted since the process started.

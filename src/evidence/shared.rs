@@ -27,7 +27,7 @@ use super::route::{KeptEvidence, RouteEvidence};
 use super::shared_state::{Attempt, SharedState};
 use super::stored::StoredEvidence;
 use crate::clock;
-use crate::names::WorkerId;
+use crate::names::{RouteId, WorkerId};
 use crate::store::EvidenceVersion;
 
 impl Counters {
@@ -64,7 +64,7 @@ impl Counters {
         if shared.is_elsewhere {
             return None;
         }
-        let changes = shared.changes.len();
+        let changes = shared.changes_so_far();
         if !self.has_unwritten() && !(is_leaving && has_share) {
             return None;
         }
@@ -73,7 +73,7 @@ impl Counters {
         shared.last_attempt += 1;
         let (write, at) = (shared.last_attempt, clock::now());
         match is_leaving || self.basis.is_none() {
-            true => self.end_share(own, EndedShare { write, at }),
+            true => self.end_share(own, EndedShare { write, at, guard }),
             false => {
                 let (basis, in_flight, checks_in_flight) =
                     (self.basis.clone(), self.in_flight.clone(), self.checks_in_flight);
@@ -122,7 +122,7 @@ impl Counters {
             shared.has_written(written);
         }
         if row.basis.is_none() {
-            // Another process has moved its content to another id; or it never had any.
+            // A process of an earlier version has moved its content to another id; or it never had any.
             shared.is_elsewhere = self.basis.is_some() && shared.base.basis.is_some() && !shared.is_moved_here;
             shared.version = Some(version);
             self.dirty |= self.basis.is_some();
@@ -186,8 +186,9 @@ impl Counters {
 
     /// Takes the row as it is, as at a start: this process has counted nothing of the route.
     fn take_row(&mut self, row: Self, version: EvidenceVersion) {
-        let last_attempt = self.shared.as_ref().map_or(0, |shared| shared.last_attempt);
-        self.shared = Some(Box::new(SharedState { last_attempt, ..SharedState::of_row(row.clone(), version) }));
+        let SharedState { last_attempt, row: id, .. } = self.shared.take().map_or_else(SharedState::default, |of| *of);
+        self.shared =
+            Some(Box::new(SharedState { last_attempt, row: id, ..SharedState::of_row(row.clone(), version) }));
         self.basis.clone_from(&row.basis);
         self.parts.clone_from(&row.parts);
         self.rules.clone_from(&row.rules);
@@ -230,39 +231,40 @@ impl Counters {
         self.evidence.judge_groups(&self.noise);
     }
 
-    /// The counters move to another id, as what the store has of them does. Returns what they take along.
-    pub(super) fn move_shared(&mut self) -> Option<SharedState<Self>> {
-        let shared = self.shared.as_mut()?;
-        if let Some(row) = shared.other.take()
+    /// The id of the row, if it is not that of the route.
+    pub(super) fn row_id(&self) -> Option<&RouteId> {
+        self.shared.as_ref()?.row.as_ref()
+    }
+
+    /// Another route has the row from now on; what these counters have is written to the row of their own id. Returns
+    /// the version of the row.
+    pub(super) fn leave_row(&mut self) -> Option<EvidenceVersion> {
+        let shared = std::mem::take(self.shared.as_deref_mut()?);
+        let SharedState { version, mut base, other, changes, changes_before, last_attempt, .. } = shared;
+        if let Some(row) = other
             && let Some(basis) = row.basis
         {
             // What the row says of another basis moves, too.
             let kept = KeptEvidence { basis, parts: row.parts.hashes, evidence: row.evidence };
-            for all in [&mut self.kept, &mut shared.base.kept] {
+            for all in [&mut self.kept, &mut base.kept] {
                 all.retain(|other| other.basis != kept.basis);
                 all.push(kept.clone());
             }
         }
-        let moved = SharedState {
-            base: shared.base.clone(),
-            changes: std::mem::take(&mut shared.changes),
-            is_moved_here: true,
-            ..SharedState::default()
-        };
-        // The row is emptied, unless another process writes it meanwhile.
-        *shared.base = Self::default();
-        shared.attempts.clear();
-        Some(moved)
+        self.dirty = true;
+        let is_moved_here = true;
+        let own = SharedState { base, changes, changes_before, last_attempt, is_moved_here, ..SharedState::default() };
+        self.shared = Some(Box::new(own));
+        version
     }
 
-    /// Takes what moved counters take along. What is known of the row of this id stays.
-    pub(super) fn take_moved(&mut self, moved: SharedState<Self>) {
-        let of_row = self.shared.take().unwrap_or_default();
-        let SharedState { version, last_attempt, .. } = *of_row;
-        self.shared = Some(Box::new(SharedState { version, last_attempt, ..moved }));
+    /// This route replaces the row of another one, which has left it.
+    pub(super) fn take_row_of_other(&mut self, version: Option<EvidenceVersion>) {
+        self.shared = Some(Box::new(SharedState { version, ..SharedState::default() }));
     }
 
-    /// Gives what was counted here since the store had it to the id to which another process has moved the row.
+    /// Gives what was counted here since the store had it to the id to which a process of an earlier version has moved
+    /// the row.
     pub(super) fn give_counted_to(&mut self, to: &mut Self) {
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_elsewhere) else { return };
         if to.basis == self.basis {

@@ -120,25 +120,28 @@ impl Evidence {
                     self.marks.clear(clearable).await;
                 }
                 self.sharing().exchanged_until = started;
+                if is_any_elsewhere && self.is_leaving.load(Ordering::Acquire) {
+                    let text = "another process has moved the evidence of a route to another id of it";
+                    return Err(StoreError(text.to_owned()));
+                }
                 return Ok(());
             }
-            let routes: Vec<RouteId> = rows.iter().map(|row| row.record.route.clone()).collect();
-            let written: BTreeMap<RouteId, EvidenceVersion> = match store.replace_evidence(rows).await {
-                Ok(written) => written.into_iter().collect(),
-                Err(error) => {
-                    routes.iter().for_each(|route| self.counters_of(route).lock().dirty = true);
-                    return Err(error);
-                }
-            };
-            for route in &routes {
+            let tried: Vec<RouteId> = rows.iter().map(|row| row.record.route.clone()).collect();
+            let replaced = store.replace_evidence(rows).await;
+            let written: BTreeMap<&RouteId, &EvidenceVersion> =
+                replaced.iter().flatten().map(|(row, version)| (row, version)).collect();
+            let _no_row_moves = self.renaming();
+            let owners = self.owners();
+            for row in &tried {
+                let Some(route) = owner_of(&owners, row) else { continue };
                 let shared = self.counters_of(route);
                 let mut counters = shared.lock();
-                match written.get(route) {
-                    Some(version) => counters.was_written(version.clone()),
+                match written.get(row) {
+                    Some(version) => counters.was_written((*version).clone()),
                     None => counters.dirty = true,
                 }
-                counters.stored_under.retain(|id| !written.contains_key(id));
             }
+            replaced?;
         }
         Err(StoreError("other processes write the evidence all the time: it is tried again".to_owned()))
     }
@@ -153,13 +156,23 @@ impl Evidence {
     /// Reads the rows that others have written. Returns the routes whose samples another process has removed already.
     async fn read_rows(&self, store: &dyn SharedEvidence) -> Result<BTreeSet<RouteId>, StoreError> {
         let known = self.all().into_iter().filter_map(|(route, shared)| {
-            let version = shared.lock().shared.as_ref()?.version()?.clone();
-            Some((route, version))
+            let counters = shared.lock();
+            let version = counters.shared.as_ref()?.version()?.clone();
+            Some((counters.row_id().unwrap_or(&route).clone(), version))
         });
-        let known = known.collect();
+        let (mut known, owners): (Vec<_>, _) = (known.collect(), self.owners());
+        let unowned = self.sharing().unowned.clone();
+        known.extend(unowned.into_iter().filter(|(row, _)| owner_of(&owners, row).is_none()));
         let own = self.own_process();
         let mut cleared = BTreeSet::new();
-        for (EvidenceRecord { route, value, .. }, version) in store.changed_evidence(known).await? {
+        let changed = store.changed_evidence(known).await?;
+        let _no_row_moves = self.renaming();
+        let owners = self.owners();
+        for (EvidenceRecord { route: row_id, value, .. }, version) in changed {
+            let Some(route) = owner_of(&owners, &row_id).cloned() else {
+                self.sharing().unowned.insert(row_id, version);
+                continue;
+            };
             let row = match serde_json::from_value::<StoredEvidence>(value) {
                 Ok(stored) => Counters::restored(stored),
                 // Another version of the program wrote it: this process goes on counting by itself.
@@ -200,14 +213,23 @@ impl Evidence {
         };
         let is_leaving = self.is_leaving.load(Ordering::Acquire);
         let (mut rows, mut is_any_elsewhere) = (Vec::new(), false);
+        let _no_row_moves = self.renaming();
+        let owners = self.owners();
         for (route, shared) in self.all() {
             let guard = shared.lock_guard().as_ref().map(|guard| guard.counts()).unwrap_or_default();
             let mut counters = shared.lock();
+            let row = counters.row_id().unwrap_or(&route).clone();
+            if owner_of(&owners, &row) != Some(&route) {
+                continue;
+            }
             is_any_elsewhere |= counters.shared.as_ref().is_some_and(|shared| shared.is_elsewhere);
-            let Some((stored, instead_of)) = counters.prepare_write(own, (&name, guard), is_leaving) else { continue };
+            let Some((mut stored, instead_of)) = counters.prepare_write(own, (&name, guard), is_leaving) else {
+                continue;
+            };
             drop(counters);
+            stored.written_under = (row != route).then_some(route);
             let value = serde_json::to_value(stored).map_err(|error| StoreError(error.to_string()))?;
-            let record = EvidenceRecord { route, at: clock::now(), value };
+            let record = EvidenceRecord { route: row, at: clock::now(), value };
             rows.push(EvidenceReplacement { record, instead_of });
         }
         Ok((rows, is_any_elsewhere))
@@ -217,11 +239,21 @@ impl Evidence {
     fn count_guards_of_others(&self, route: &RouteId) {
         let own = self.own_process();
         let shared = self.counters_of(route);
-        let others = shared.lock().processes.clone();
-        let others = others.iter().filter(|(of, _)| **of != own).map(|(of, share)| (*of, &share.guard));
+        let (living, ended) = {
+            let counters = shared.lock();
+            (counters.processes.clone(), counters.ended_shares.clone())
+        };
+        let living = living.iter().map(|(of, share)| (*of, &share.guard));
+        // What a process counted last is in what it wrote at its end.
+        let others = living.chain(ended.iter().map(|(of, share)| (*of, &share.guard))).filter(|(of, _)| *of != own);
         let crosses = shared.lock_guard().as_mut().is_some_and(|guard| guard.count_others(others));
         if crosses {
             self.guard_signal.notify_one();
         }
     }
+}
+
+/// The route that has this row; see [`Evidence::owners`].
+fn owner_of<'o>(owners: &'o BTreeMap<RouteId, Option<RouteId>>, row: &'o RouteId) -> Option<&'o RouteId> {
+    owners.get(row).map_or(Some(row), Option::as_ref)
 }

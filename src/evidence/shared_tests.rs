@@ -132,12 +132,15 @@ async fn what_a_killed_process_had_under_way_counts_as_not_compared_and_is_a_gap
     drop(open);
 }
 
+fn guard() -> Guard {
+    let (mismatch, errors, p99_ratio, notify) = (None, None, None, None);
+    Guard { mismatch, errors, p99_ratio, over: 0, at_least: 0, in_dark: false, release: GuardRelease::Hand, notify }
+}
+
 #[tokio::test]
 async fn a_guard_counts_what_all_processes_have_seen() {
     let (_store, [a, b]) = two().await;
-    let (errors, release) = (Some(0.01), GuardRelease::Hand);
-    let (mismatch, p99_ratio, notify) = (None, None, None);
-    let guard = Guard { mismatch, errors, p99_ratio, over: 500, at_least: 5, in_dark: false, release, notify };
+    let guard = Guard { errors: Some(0.01), over: 500, at_least: 5, ..guard() };
     for process in [&a, &b] {
         process.set_guards([(&route(), Some(&guard))].into_iter());
     }
@@ -155,6 +158,21 @@ async fn a_guard_counts_what_all_processes_have_seen() {
     fail(&b, 2);
     assert!(a.take_guard_crossings().is_empty() && b.take_guard_crossings().is_empty(), "3 of each are too few");
     flush_all(&[a.clone(), b.clone()]).await;
+    let found: Vec<_> = a.take_guard_crossings().into_iter().map(|crossing| crossing.condition).collect();
+    assert_eq!(found, [GuardCondition::Errors]);
+}
+
+#[tokio::test]
+async fn a_guard_counts_what_a_process_has_seen_last_before_its_end() {
+    let (_store, [a, b]) = two().await;
+    let guard = Guard { errors: Some(0.01), over: 500, at_least: 5, ..guard() };
+    [&a, &b].into_iter().for_each(|process| process.set_guards([(&route(), Some(&guard))].into_iter()));
+    flush_all(&[a.clone(), b.clone()]).await;
+    let failed = EngineAnswer { files_version: 0, rung: State::Live, served: Served::Error, took: None, run: None };
+    (0..5).for_each(|_| b.answered(&route(), failed));
+    b.leave();
+    b.flush().await.unwrap();
+    a.flush().await.unwrap();
     let found: Vec<_> = a.take_guard_crossings().into_iter().map(|crossing| crossing.condition).collect();
     assert_eq!(found, [GuardCondition::Errors]);
 }
@@ -234,4 +252,100 @@ async fn a_process_knows_since_when_it_could_not_write() {
     ticket(&a, State::Dark).settle(ComparisonOutcome::Failed("timeout"));
     a.refresh().await;
     assert_eq!((a.unwritten_since(), a.exchanged_until()), (Some(written), written));
+}
+
+/// Starts a process, or gives it new files, with this id of the route; the other id is an earlier one.
+fn set_id(process: &Arc<Evidence>, id: usize) {
+    let ids = [route(), RouteId::from("new")];
+    let was = [ids[1 - id].clone()];
+    process.set_renames([(&ids[id], was.as_slice())].into_iter());
+    process.set_basis(0, &[(ids[id].clone(), "one".into())]);
+}
+
+/// 3 processes rename a route and take that back, at different times, and restart with either id: what each has counted
+/// is there once.
+#[tokio::test]
+async fn renames_at_different_times_lose_nothing_and_count_nothing_twice() {
+    for seed in 0..40 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let store = Arc::new(Memory::new());
+        store.set_shared();
+        let start = async |n: u128, id: usize| {
+            let evidence = Evidence::load(store.clone()).await.unwrap();
+            evidence.set_process(WorkerId(Uuid::from_u128(n)), format!("process {n}"));
+            set_id(&evidence, id);
+            evidence
+        };
+        let mut processes = Vec::new();
+        for n in 0..3 {
+            processes.push((start(n, 0).await, 0));
+            processes[0].0.flush().await.unwrap();
+        }
+        let mut counted = 0;
+        for step in 0..60 {
+            let (process, id) = &mut processes[random.usize(..3)];
+            match random.u8(..10) {
+                0..5 => {
+                    let request = OfferedRequest::new(["orders", "new"][*id], 0);
+                    let request = OfferedRequest { rung: State::Dark, ..request };
+                    ComparisonTicket::new(request, process.clone()).settle(ComparisonOutcome::Failed("timeout"));
+                    counted += 1;
+                }
+                5..8 => process.flush().await.unwrap(),
+                8 => {
+                    *id = 1 - *id;
+                    set_id(process, *id);
+                }
+                _ => {
+                    process.leave();
+                    process.flush().await.unwrap();
+                    *id = random.usize(..2);
+                    *process = start(10 + step, *id).await;
+                }
+            }
+        }
+        let last = random.usize(..2);
+        processes.iter().for_each(|(process, _)| set_id(process, last));
+        for _ in 0..2 {
+            for (process, _) in &processes {
+                process.flush().await.unwrap();
+            }
+        }
+        for (process, _) in &processes {
+            let of = process.of(&["orders", "new"][last].into());
+            assert_eq!(of.failed.get("timeout").copied().unwrap_or(0), counted, "seed {seed}");
+        }
+        let rows = store.evidence().await.unwrap();
+        let full = rows.iter().filter(|row| !row.value["basis"].is_null()).count();
+        assert_eq!(full, 1, "seed {seed}: the route has one row");
+    }
+}
+
+/// The files give the earlier id to another route.
+#[tokio::test]
+async fn a_row_leaves_its_id_when_another_route_gets_it() {
+    let (store, [a, b]) = two().await;
+    let fail = |process: &Arc<Evidence>, route: &str| {
+        let request = OfferedRequest { rung: State::Dark, ..OfferedRequest::new(route, 1) };
+        ComparisonTicket::new(request, process.clone()).settle(ComparisonOutcome::Failed("timeout"));
+    };
+    fail(&a, "orders");
+    flush_all(&[a.clone(), b.clone()]).await;
+    [&a, &b].into_iter().for_each(|process| set_id(process, 1));
+    fail(&b, "new");
+    flush_all(&[a.clone(), b.clone()]).await;
+    let new = RouteId::from("new");
+    for process in [&a, &b] {
+        process.set_renames([(&new, [].as_slice()), (&route(), [].as_slice())].into_iter());
+        process.set_basis(1, &[(new.clone(), "one".into()), (route(), "two".into())]);
+        process.flush().await.unwrap();
+    }
+    fail(&a, "new");
+    fail(&b, "orders");
+    flush_all(&[a.clone(), b.clone()]).await;
+    let third = Evidence::load(store).await.unwrap();
+    for process in [&a, &b, &third] {
+        let of = |id: &RouteId| process.of(id).failed.get("timeout").copied();
+        assert_eq!((of(&new), of(&route())), (Some(3), Some(1)));
+    }
 }

@@ -12,7 +12,7 @@ use super::process_share::{EndedShare, ProcessShare};
 use super::rejudging::Rejudging;
 use super::route::{KeptEvidence, RouteEvidence};
 use crate::flag::SkipReason;
-use crate::names::WorkerId;
+use crate::names::{RouteId, WorkerId};
 
 /// The evidence of one route as the store has it.
 #[derive(Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub(super) struct StoredEvidence {
     pub(super) processes: BTreeMap<WorkerId, ProcessShare>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) ended_shares: BTreeMap<WorkerId, EndedShare>,
+    /// The id of the route, if it is not that of the row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) written_under: Option<RouteId>,
 }
 
 /// The version of this binary.
@@ -82,6 +85,7 @@ impl Counters {
             checks_in_flight: self.checks_in_flight + self.checks_lost,
             processes: self.processes.clone(),
             ended_shares: self.ended_shares.clone(),
+            written_under: None,
         }
     }
 }

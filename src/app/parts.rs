@@ -112,7 +112,7 @@ impl Parts {
         let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
         family_gate.set_files(setup, &routes);
         let rules = Arc::new(ArcSwap::from_pointee(plans.rules(setup)));
-        let membership = Membership::new(store.clone(), setup).await;
+        let membership = Membership::new(store.clone(), evidence.clone(), setup).await;
         let mut conditions: Vec<Arc<dyn GateCondition>> = vec![affinity.clone(), family_gate.clone()];
         let uncompared_calls = attribution.map(|attribution| {
             let (rules, evidence, taking) = (rules.clone(), evidence.clone(), Default::default());
@@ -265,6 +265,7 @@ impl Parts {
     /// Puts files in force, judged by what other processes have recorded.
     async fn apply_with(&self, reading: &Reading, setup: &Setup, in_force: &Setup) -> anyhow::Result<Vec<FlipRecord>> {
         let mut tries = 0;
+        self.evidence.refresh().await;
         loop {
             tries += 1;
             self.follow_with(in_force).await?;

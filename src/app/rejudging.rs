@@ -65,6 +65,7 @@ async fn rejudge_route(
     let after = parts.rules.load().get(key).cloned();
     let (since, rules_before) = (pairs.since, pairs.rules.clone());
     let rules_after = after.as_deref().map(Rules::shown_draft).unwrap_or_default();
+    let read = samples.clone();
     let judged = match (before, after) {
         (Some(before), Some(after)) => {
             let added = Allowances::added(before.draft(), after.draft());
@@ -74,7 +75,7 @@ async fn rejudge_route(
         _ => Default::default(),
     };
     let evidence_before = parts.evidence.of(key);
-    let Some(outcome) = parts.evidence.set_rejudged(key, since, &judged.0, judged.1) else { return Ok(()) };
+    let Some(outcome) = parts.evidence.set_rejudged(key, since, &judged.0, (read, judged.1)) else { return Ok(()) };
     match outcome {
         RejudgedOutcome::Judged { equal, differing } => {
             tracing::info!(route = %key, equal, differing, "what differed under the earlier rules was judged again");

@@ -15,7 +15,7 @@ use super::guard::RouteGuard;
 use super::lost::after_loss;
 use super::noise::NoiseOfLegacy;
 use super::noise_places::DifferingPlaces;
-use super::process_share::ProcessShare;
+use super::process_share::{EndedShare, ProcessShare};
 use super::rejudging::Rejudging;
 use super::route::{KeptEvidence, RouteEvidence};
 use super::second_runs::EnginePlaces;
@@ -88,6 +88,8 @@ pub(super) struct Counters {
     pub(super) stored_under: BTreeSet<RouteId>,
     /// What the processes that share the store have under way, this one as of its last write.
     pub(super) processes: BTreeMap<WorkerId, ProcessShare>,
+    /// What processes wrote last whose shares have ended.
+    pub(super) ended_shares: BTreeMap<WorkerId, EndedShare>,
     /// The name and the text of each invariant in the files that reads the run, so that answers are judged later.
     pub(super) invariants_of_runs: Vec<(String, String)>,
     /// What the store has, if several processes share it.
@@ -182,15 +184,19 @@ impl Counters {
         self.dirty = true;
     }
 
-    /// Moves the evidence of the earlier id `old` from its counters (`other`) to these. The totals since the process
-    /// started are not moved.
-    pub(super) fn take_evidence(&mut self, old: &RouteId, other: &mut Self) {
-        if let Some(moved) = other.move_shared() {
-            self.take_moved(moved);
+    /// Moves the evidence of the earlier id `old` from its counters (`other`) to these, of `route`; with the row, if
+    /// processes share it. The totals since the process started are not moved.
+    pub(super) fn take_evidence(&mut self, (old, route): (&RouteId, &RouteId), other: &mut Self, is_shared: bool) {
+        if is_shared {
+            let mut shared = other.shared.take().unwrap_or_default();
+            shared.row = Some(shared.row.take().unwrap_or_else(|| old.clone())).filter(|row| row != route);
+            self.shared = Some(shared);
+        } else {
+            self.stored_under.append(&mut other.stored_under);
+            self.stored_under.insert(old.clone());
         }
         self.processes = std::mem::take(&mut other.processes);
-        self.stored_under.append(&mut other.stored_under);
-        self.stored_under.insert(old.clone());
+        self.ended_shares = std::mem::take(&mut other.ended_shares);
         self.basis = other.basis.take();
         self.parts = std::mem::take(&mut other.parts);
         self.earlier_matches = std::mem::take(&mut other.earlier_matches);
@@ -202,7 +208,7 @@ impl Counters {
         self.generation = other.generation;
         self.engine_generation = other.engine_generation;
         self.evidence = std::mem::take(&mut other.evidence);
-        (self.dirty, other.dirty) = (true, true);
+        (self.dirty, other.dirty) = (true, !is_shared);
     }
 
     /// Counts a pair of this kind of request. Returns its verdict, which is not that of the comparison if it differs by

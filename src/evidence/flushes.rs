@@ -110,8 +110,12 @@ impl Evidence {
         if self.store.shared_evidence().is_some() {
             self.difference_signal.notify_one();
         }
-        let stored_under = self.counters(route).lock().stored_under.clone();
-        let ids = stored_under.into_iter().chain([self.current_id(route)]);
+        let (stored_under, row) = {
+            let shared = self.counters(route);
+            let counters = shared.lock();
+            (counters.stored_under.clone(), counters.row_id().cloned())
+        };
+        let ids = stored_under.into_iter().chain(row).chain([self.current_id(route)]);
         ids.map(|id| self.marks.mark(&id)).collect()
     }
 }

@@ -80,6 +80,7 @@ mod process_share;
 mod rejudged;
 mod rejudging;
 mod renamed_texts;
+mod renames;
 mod route;
 mod route_lookup;
 mod route_sums;
@@ -121,6 +122,10 @@ mod order_tests;
 mod planted_rate_tests;
 #[cfg(test)]
 mod rejudging_tests;
+#[cfg(test)]
+mod shared_model_tests;
+#[cfg(test)]
+mod shared_rig;
 #[cfg(test)]
 mod shared_tests;
 #[cfg(test)]
@@ -199,6 +204,8 @@ pub struct Evidence {
     routes: RwLock<BTreeMap<RouteId, Arc<RouteCounters>>>,
     /// The current id for each earlier id of a route.
     renames: RwLock<BTreeMap<RouteId, RouteId>>,
+    /// No row gets another owner while this is locked.
+    renaming: Mutex<()>,
     pending: Mutex<PendingSamples>,
     /// One flush at a time, so that older counts never overwrite newer ones.
     flushing: Arc<tokio::sync::Mutex<()>>,
@@ -245,14 +252,18 @@ impl Evidence {
             }
             None => store.evidence().await?.into_iter().map(|record| (record, None)).collect(),
         };
-        for (EvidenceRecord { route, at, value }, version) in rows {
+        for (EvidenceRecord { route: row, at, value }, version) in rows {
             match serde_json::from_value::<StoredEvidence>(value) {
                 // A rename left this row empty: the evidence is under the new id.
                 Ok(stored) if stored.basis.is_none() && stored.evidence == RouteEvidence::default() => {}
-                Ok(stored) => {
+                Ok(mut stored) => {
+                    let route = stored.written_under.take().unwrap_or_else(|| row.clone());
                     let mut counters = Counters::restored(stored);
-                    counters.shared = version.map(|version| Box::new(SharedState::of_row(counters.clone(), version)));
-                    if marks.is_marked(&route) {
+                    counters.shared = version.map(|version| {
+                        let row_id = (route != row).then(|| row.clone());
+                        Box::new(SharedState { row: row_id, ..SharedState::of_row(counters.clone(), version) })
+                    });
+                    if marks.is_marked(&route) || marks.is_marked(&row) {
                         tracing::warn!(
                             %route,
                             "the last process ended before one or more differences or failures of this route were \
@@ -268,11 +279,14 @@ impl Evidence {
                         );
                         counters.change(|counters| counters.restart_after_loss(clock::now()));
                     }
-                    routes.insert(route, Arc::new(RouteCounters::of(counters)));
+                    // Of two rows, that of the id itself counts.
+                    if route == row || !routes.contains_key(&route) {
+                        routes.insert(route, Arc::new(RouteCounters::of(counters)));
+                    }
                 }
                 // Not an error: evidence in the format of another version can be gathered again.
                 Err(error) => {
-                    tracing::warn!(%route, %error, "stored evidence cannot be read; the route's evidence starts from zero");
+                    tracing::warn!(route = %row, %error, "stored evidence cannot be read; the route's evidence starts from zero");
                 }
             }
         }
@@ -282,6 +296,7 @@ impl Evidence {
             limits: limits.clone(),
             routes: RwLock::new(routes),
             renames: RwLock::default(),
+            renaming: Mutex::default(),
             pending: Mutex::default(),
             flushing: Arc::default(),
             scraping: Mutex::default(),
@@ -291,35 +306,6 @@ impl Evidence {
             sharing: Mutex::default(),
             is_leaving: AtomicBool::new(false),
         }))
-    }
-
-    /// Sets the earlier ids of routes. Evidence under an earlier id becomes evidence of the route, and so do the
-    /// results of comparisons that still run under that id; a route that already has evidence keeps its own. Call it
-    /// before [`Evidence::set_basis`].
-    pub fn set_renames<'a>(&self, ids: impl Iterator<Item = (&'a RouteId, &'a [RouteId])>) {
-        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        let mut renames = self.renames.write().unwrap_or_else(PoisonError::into_inner);
-        renames.clear();
-        for (route, was) in ids {
-            renames.extend(was.iter().map(|old| (old.clone(), route.clone())));
-            in_flight::move_to(&mut routes, route, was);
-            let has_any = |id: &&RouteId| routes.get(*id).is_some_and(|shared| shared.lock().basis.is_some());
-            if has_any(&route) {
-                // Another process has moved the evidence before.
-                for from in was.iter().filter(|old| *old != route).filter_map(|old| routes.get(old)) {
-                    if let Some(own) = routes.get(route) {
-                        from.lock().give_counted_to(&mut own.lock());
-                    }
-                }
-                continue;
-            }
-            let weight = |id: &&RouteId| routes.get(*id).map_or(0, |shared| shared.lock().evidence.rank());
-            let Some(old) = was.iter().rev().filter(has_any).max_by_key(weight) else { continue };
-            let Some(from) = routes.get(old).cloned() else { continue };
-            routes.entry(route.clone()).or_default().lock().take_evidence(old, &mut from.lock());
-            self.pending().rename(old, route);
-            tracing::info!(%route, was = %old, "a renamed route keeps its evidence");
-        }
     }
 
     /// Whether there is room for another sample with this fingerprint. Callers ask before they build the sample.

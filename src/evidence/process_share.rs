@@ -25,11 +25,26 @@ pub(super) struct ProcessShare {
     pub(super) write: u64,
     /// When it was written.
     pub(super) at: Timestamp,
+    /// The basis that the process's files give the route; `None` if an earlier version wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) basis: Option<String>,
     /// The requests that the shadow executor works on.
     pub(super) in_flight: PairsByKind,
     /// Answers of the engine that are going to be judged.
     pub(super) checks_in_flight: u64,
     /// What the guard has counted since the process started.
+    pub(super) guard: GuardCounts,
+}
+
+/// A process has taken back its share, or another one has found that it is gone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct EndedShare {
+    /// The last write of the process that is in the row.
+    pub(super) write: u64,
+    /// When the share ended.
+    pub(super) at: Timestamp,
+    /// What the guard of the process had counted.
     pub(super) guard: GuardCounts,
 }
 

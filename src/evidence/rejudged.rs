@@ -49,13 +49,13 @@ impl Evidence {
     }
 
     /// Counts pairs as what they were judged to be, by their fingerprint; those that are missing could not be judged.
-    /// `samples` are those that are kept from now on. `None`: the pairs that began to wait `since` no longer wait.
+    /// `read` are the samples by which they were judged, and `kept` those that are kept of them from now on. `None`: the pairs that began to wait `since` no longer wait.
     pub fn set_rejudged(
         &self,
         route: &RouteId,
         since: Timestamp,
         judged: &BTreeMap<String, RejudgedPairs>,
-        samples: Vec<Sample>,
+        (read, kept): (Vec<Sample>, Vec<Sample>),
     ) -> Option<RejudgedOutcome> {
         let shared = self.counters(route);
         let mut counters = shared.lock();
@@ -73,7 +73,7 @@ impl Evidence {
                 drop(counters);
                 self.restart_guard(&route);
             }
-            RejudgedOutcome::Judged { .. } => self.pending().replace(&route, samples),
+            RejudgedOutcome::Judged { .. } => self.pending().replace(&route, read, kept),
         }
         Some(outcome)
     }

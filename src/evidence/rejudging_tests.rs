@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use serde_json::json;
 
 use super::noise_places::DifferingPlaces;
@@ -14,6 +15,7 @@ use crate::compare::{Comparison, DifferenceKind, UncomparedHeader, Verdict};
 use crate::exchange::{ComparisonOutcome, OfferedRequest};
 use crate::flag::State;
 use crate::names::RouteId;
+use crate::store::Store as _;
 
 const STRATUM: &str = "GET 2xx";
 
@@ -98,8 +100,9 @@ impl Rig {
         };
         let judged: BTreeMap<String, RejudgedPairs> = found.iter().map(judged).collect();
         let left = found.iter().filter(|(_, after)| !after.is_empty());
-        let samples = left.map(|(_, after)| sample(route(), &after.join(" "))).collect();
-        self.evidence.set_rejudged(&route(), waiting.since, &judged, samples)
+        let kept = left.map(|(_, after)| sample(route(), &after.join(" "))).collect();
+        let read = self.store.samples(route(), 1_000).now_or_never().expect("no wait").expect("samples");
+        self.evidence.set_rejudged(&route(), waiting.since, &judged, (read, kept))
     }
     /// Pairs that are equal, equal by a rule or by noise, and different.
     fn counts(&self) -> (u64, u64, u64) {
@@ -307,4 +310,18 @@ async fn a_sample_that_is_kept_meanwhile_is_not_deleted_with_those_that_are_judg
     let mut stored: Vec<_> = stored.into_iter().map(|sample| sample.fingerprint).collect();
     stored.sort();
     assert_eq!(stored, ["$.a", "$.b"]);
+}
+
+/// Another process finds a difference by the earlier rules while those before it are being judged.
+#[tokio::test]
+async fn samples_that_are_written_while_others_are_judged_stay() {
+    let mut rig = Rig::new().await;
+    rig.set(basis("1", &[]));
+    rig.pair(&["$.note"]);
+    samples(&rig.evidence, &rig.store, &route()).await;
+    rig.set(basis("1", &["$.note"]));
+    assert_eq!(rig.judge(&[(&["$.note"], &[])]), Some(RejudgedOutcome::Judged { equal: 1, differing: 0 }));
+    rig.store.put_samples(vec![sample(route(), "$.note $.total")], 3, 64).await.unwrap();
+    let left = samples(&rig.evidence, &rig.store, &route()).await;
+    assert_eq!(left.iter().map(|sample| &*sample.fingerprint).collect::<Vec<_>>(), ["$.note $.total"]);
 }

@@ -26,6 +26,9 @@ const REMEMBERED_MAX: usize = 4_096;
 pub(super) enum SampleChange {
     /// Deletes the samples of a route, because its evidence started from zero.
     Clear(RouteId),
+    /// Deletes these samples of a route, because they were judged again. Those that another process has written
+    /// meanwhile stay.
+    Remove(RouteId, Vec<SampleRecord>),
     /// Moves the samples of a renamed route to its new id.
     Move { from: RouteId, to: RouteId },
 }
@@ -33,7 +36,7 @@ pub(super) enum SampleChange {
 impl SampleChange {
     fn concerns(&self, route: &RouteId) -> bool {
         match self {
-            Self::Clear(cleared) => cleared == route,
+            Self::Clear(cleared) | Self::Remove(cleared, _) => cleared == route,
             Self::Move { from, to } => from == route || to == route,
         }
     }
@@ -79,10 +82,10 @@ impl PendingSamples {
         self.samples.retain(|s| s.route != *route);
         self.add_change(SampleChange::Clear(route.clone()), route);
     }
-    /// Puts these samples in the place of the stored ones of a route, as far as there is room for them. Those that wait
-    /// to be written still do.
-    pub(super) fn replace(&mut self, route: &RouteId, samples: Vec<SampleRecord>) {
-        self.add_change(SampleChange::Clear(route.clone()), route);
+    /// Puts these samples in the place of the stored ones that were `read`, as far as there is room for them. Those that
+    /// wait to be written still do.
+    pub(super) fn replace(&mut self, route: &RouteId, read: Vec<SampleRecord>, samples: Vec<SampleRecord>) {
+        self.add_change(SampleChange::Remove(route.clone(), read), route);
         let room = PENDING_SAMPLES_MAX.saturating_sub(self.samples.len());
         // The oldest first, as the store keeps the newest of too many.
         samples.into_iter().take(room).rev().for_each(|sample| self.push(sample));
@@ -131,7 +134,7 @@ impl PendingSamples {
                 match change {
                     SampleChange::Clear(route) => is_wanted &= sample.route != *route,
                     SampleChange::Move { from, to } if sample.route == *from => sample.route = to.clone(),
-                    SampleChange::Move { .. } => {}
+                    SampleChange::Move { .. } | SampleChange::Remove(..) => {}
                 }
             }
             if is_wanted {
@@ -146,6 +149,7 @@ impl PendingSamples {
         for change in &self.changes {
             match change {
                 SampleChange::Clear(route) => store.clear_samples(route.clone()).await?,
+                SampleChange::Remove(route, read) => remove_samples(store, route, read, limits).await?,
                 SampleChange::Move { from, to } => move_samples(store, from, to, limits).await?,
             }
         }
@@ -158,6 +162,20 @@ impl Limits {
     pub fn samples_per_route_max(&self) -> usize {
         size(self.samples_per_fingerprint_max.saturating_mul(self.fingerprints_per_route_max))
     }
+}
+
+/// Removes these samples of a route; a repetition has no further effect.
+async fn remove_samples(
+    store: &dyn Store,
+    route: &RouteId,
+    read: &[SampleRecord],
+    limits: &Limits,
+) -> Result<(), StoreError> {
+    let mut others = store.samples(route.clone(), limits.samples_per_route_max()).await?;
+    others.retain(|sample| !read.contains(sample));
+    store.clear_samples(route.clone()).await?;
+    others.reverse(); // the oldest first, in the order in which they were stored
+    put_samples(store, others, limits).await
 }
 
 /// Moves stored samples to another route. A repeated move has no further effect.

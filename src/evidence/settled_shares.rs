@@ -1,27 +1,54 @@
 //! What becomes of the share of a process that has ended.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::counters::Counters;
-use super::process_share::{EvidenceGap, GAPS_MAX, ProcessShare};
+use super::process_share::{EndedShare, EvidenceGap, GAPS_MAX};
 use crate::flag::SkipReason;
 use crate::names::WorkerId;
 
+/// Shares that have ended, of which the last write is kept; the oldest are dropped.
+const ENDED_MAX: usize = 64;
+/// For how long that is kept: a process finds there that a write was done to which it had no reply.
+const ENDED_KEPT: SignedDuration = SignedDuration::from_mins(30);
+
 impl Counters {
-    /// A process has ended without taking back its share: what was under way in it counts as not compared, or not
-    /// judged. Nothing happens if that was counted before.
-    pub(super) fn settle_share(&mut self, of: WorkerId, checked: &[(String, String)], now: Timestamp) {
-        let Some(ProcessShare { name, at, in_flight, checks_in_flight, .. }) = self.processes.remove(&of) else {
-            return;
-        };
-        self.evidence.count_lost(&in_flight, SkipReason::ShuttingDown);
-        for (invariant, text) in checked.iter().filter(|_| checks_in_flight > 0) {
-            self.evidence.invariants.entry(invariant.clone()).or_default().count_lost(text, checks_in_flight);
+    /// Removes the share of a process. What it wrote last is kept, in case it does not know whether that was written.
+    pub(super) fn end_share(&mut self, of: WorkerId, ended: EndedShare) {
+        self.processes.remove(&of);
+        let oldest_kept = ended.at.saturating_sub(ENDED_KEPT).unwrap_or(Timestamp::MIN);
+        self.ended_shares.retain(|_, of| of.at >= oldest_kept);
+        self.ended_shares.insert(of, ended);
+        if self.ended_shares.len() > ENDED_MAX
+            && let Some(oldest) = self.ended_shares.iter().min_by_key(|(_, of)| of.at).map(|(of, _)| *of)
+        {
+            self.ended_shares.remove(&oldest);
         }
-        let gap = EvidenceGap { process: name, since: at, until: now, requests: in_flight.pairs() };
-        self.evidence.gaps.push(gap);
-        let surplus = self.evidence.gaps.len().saturating_sub(GAPS_MAX);
-        self.evidence.gaps.drain(..surplus);
+    }
+
+    /// A process has ended without taking back its share, which it had last written as this `write`: what was under way
+    /// in it counts as not compared, or not judged. Nothing happens if that was counted before, or if it has written
+    /// since.
+    pub(super) fn settle_share(&mut self, (of, write): (WorkerId, u64), checked: &[(String, String)], now: Timestamp) {
+        let Some(share) = self.processes.get(&of).filter(|share| share.write == write).cloned() else { return };
+        self.end_share(of, EndedShare { write, at: now, guard: share.guard });
+        let of_basis = self.kept.iter_mut().find(|kept| Some(&kept.basis) == share.basis.as_ref());
+        let evidence = match of_basis.filter(|_| self.basis != share.basis) {
+            Some(kept) => &mut kept.evidence,
+            None => &mut self.evidence,
+        };
+        evidence.count_lost(&share.in_flight, SkipReason::ShuttingDown);
+        for (invariant, text) in checked.iter().filter(|_| share.checks_in_flight > 0) {
+            evidence.invariants.entry(invariant.clone()).or_default().count_lost(text, share.checks_in_flight);
+        }
+        // It may have had any of these bases since it wrote last.
+        let requests = share.in_flight.pairs();
+        let gap = EvidenceGap { process: share.name, since: share.at, until: now, requests };
+        for evidence in self.kept.iter_mut().map(|kept| &mut kept.evidence).chain([&mut self.evidence]) {
+            evidence.gaps.push(gap.clone());
+            let surplus = evidence.gaps.len().saturating_sub(GAPS_MAX);
+            evidence.gaps.drain(..surplus);
+        }
         self.dirty = true;
     }
 

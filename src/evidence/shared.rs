@@ -9,19 +9,25 @@
 //! made to the counters and to `base` alike, so that it is no part of what was counted, and again to each row that is
 //! read before it is written. A change that another process has made before has no further effect on a row.
 //!
-//! Always true: what was counted by a process is added exactly once, also if it is not known whether a write was done;
-//! and a process whose files give a route another basis than the row has keeps what it counts until its files agree.
+//! A process whose files give a route another basis than the row has adds what it counts as if its files became those
+//! of the row at that moment: to the evidence that the row keeps of the process's basis, and to that of the row's basis
+//! where evidence goes on ([`Counters::added_to_other_basis`]). It sees what the row keeps of its own basis.
+//!
+//! Always true: what was counted by a process is added exactly once, also if it is not known whether a write was done,
+//! and whichever basis the row has. A process finds in the row which of its writes was the last one: in its share, or,
+//! after it was removed, in what is kept of shares that have ended.
 
 use super::add_change::AddChange;
+use super::basis::{EvidenceBasis, WantedPairs};
 use super::basis_change::KEPT_MAX;
 use super::counters::Counters;
-use super::process_share::{GuardCounts, ProcessShare};
+use super::process_share::{EndedShare, GuardCounts, ProcessShare};
 use super::rejudging::Rejudging;
 use super::route::{KeptEvidence, RouteEvidence};
 use super::shared_state::{Attempt, SharedState};
 use super::stored::StoredEvidence;
 use crate::clock;
-use crate::names::WorkerId;
+use crate::names::{RouteId, WorkerId};
 use crate::store::EvidenceVersion;
 
 impl Counters {
@@ -30,8 +36,20 @@ impl Counters {
         let result = change(self);
         if let Some(shared) = &mut self.shared {
             shared.change(move |counters| drop(change(counters)));
+            if shared.other.is_some() {
+                // It is read again, with the change, before it is written.
+                shared.version = None;
+            }
         }
         result
+    }
+
+    /// Whether the row lacks something, or may lack it.
+    pub(super) fn has_unwritten(&self) -> bool {
+        let shared = self.shared.as_ref();
+        let is_known = self.basis.is_some() || shared.is_some_and(|shared| shared.version.is_some());
+        let is_written = shared.is_none_or(|shared| shared.attempts.is_empty() && shared.changes.is_empty());
+        is_known && (self.dirty || !is_written)
     }
 
     /// What the store is to have instead of the row that was last read; `None` if the row has it, or is to stay.
@@ -46,26 +64,32 @@ impl Counters {
         if shared.is_elsewhere {
             return None;
         }
-        let changes = shared.changes.len();
-        let is_known = self.basis.is_some() || shared.version.is_some();
-        if !is_known || !(self.dirty || changes > 0 || (is_leaving && has_share)) {
+        let changes = shared.changes_so_far();
+        if !self.has_unwritten() && !(is_leaving && has_share) {
             return None;
         }
         self.dirty = false;
+        let shared = self.shared.as_mut()?;
         shared.last_attempt += 1;
         let (write, at) = (shared.last_attempt, clock::now());
         match is_leaving || self.basis.is_none() {
-            true => drop(self.processes.remove(&own)),
+            true => self.end_share(own, EndedShare { write, at, guard }),
             false => {
-                let (in_flight, checks_in_flight) = (self.in_flight.clone(), self.checks_in_flight);
-                let share = ProcessShare { name: name.to_owned(), write, at, in_flight, checks_in_flight, guard };
+                let (basis, in_flight, checks_in_flight) =
+                    (self.basis.clone(), self.in_flight.clone(), self.checks_in_flight);
+                let share =
+                    ProcessShare { name: name.to_owned(), write, at, basis, in_flight, checks_in_flight, guard };
                 self.processes.insert(own, share);
+                self.ended_shares.remove(&own);
             }
         }
         let written = self.without_shared();
-        let stored = written.to_stored();
+        let other = self.shared.as_ref().and_then(|shared| shared.other.as_deref());
+        let other =
+            other.map(|row| Box::new(written.added_to_other_basis(row, self.shared.as_ref().map(|s| &*s.base))));
+        let stored = other.as_deref().unwrap_or(&written).to_stored();
         let shared = self.shared.as_mut()?;
-        shared.tries(Attempt { number: write, written: Box::new(written), changes });
+        shared.tries(Attempt { number: write, written: Box::new(written), other, changes });
         Some((stored, shared.version.clone()))
     }
 
@@ -80,7 +104,8 @@ impl Counters {
         let Some(shared) = &mut self.shared else { return };
         if let Some(attempt) = shared.attempts.pop() {
             shared.has_written(attempt);
-            shared.version = Some(version);
+            // Otherwise there were further changes, with which the row is to be read.
+            shared.version = (shared.other.is_none() || shared.changes.is_empty()).then_some(version);
         }
     }
 
@@ -89,14 +114,15 @@ impl Counters {
     pub(super) fn read_row(&mut self, mut row: Self, version: EvidenceVersion, own: WorkerId) -> bool {
         let shared = self.shared.get_or_insert_with(Box::default);
         // The reply to a write may have been lost.
-        let last = row.processes.get(&own).map(|share| share.write);
+        let ended = row.ended_shares.get(&own).map(|share| share.write);
+        let last = row.processes.get(&own).map(|share| share.write).or(ended);
         let attempts = std::mem::take(&mut shared.attempts);
         self.dirty |= !attempts.is_empty();
         if let Some(written) = attempts.into_iter().find(|attempt| Some(attempt.number) == last) {
             shared.has_written(written);
         }
         if row.basis.is_none() {
-            // Another process has moved its content to another id; or it never had any.
+            // A process of an earlier version has moved its content to another id; or it never had any.
             shared.is_elsewhere = self.basis.is_some() && shared.base.basis.is_some() && !shared.is_moved_here;
             shared.version = Some(version);
             self.dirty |= self.basis.is_some();
@@ -108,23 +134,61 @@ impl Counters {
         }
         let had_basis = row.basis == self.basis;
         shared.changes.iter().for_each(|change| change(&mut row));
-        if row.basis != self.basis {
-            shared.is_elsewhere = true;
-            return false;
+        (shared.version, shared.is_moved_here, shared.is_elsewhere) = (Some(version), false, false);
+        // The hash has names of path parameters too, which may be no part.
+        let has_same_parts = !row.parts.hashes.is_empty() && row.parts.hashes == self.parts.hashes;
+        shared.other = (row.basis != self.basis && !has_same_parts).then(|| Box::new(row.clone()));
+        if shared.other.is_some() {
+            row.show_basis_of(&shared.base);
         }
-        shared.is_elsewhere = false;
-        (shared.version, shared.is_moved_here) = (Some(version), false);
-        let clears_samples = shared.clears_samples;
+        let clears_samples = shared.clears_samples && had_basis;
         let base = std::mem::replace(&mut *shared.base, row.clone());
         row.add_change_of(&base, self);
         self.take_sums(row);
-        had_basis && clears_samples
+        clears_samples
+    }
+
+    /// What a row that has another basis is to be with what was counted here since `before`, as if the files became
+    /// those of the row now.
+    fn added_to_other_basis(&self, row: &Self, before: Option<&Self>) -> Self {
+        let mut sum = Self { processes: self.processes.clone(), ..row.clone() };
+        sum.ended_shares.clone_from(&self.ended_shares);
+        let (mut before, mut after) = (before.cloned().unwrap_or_default(), self.clone());
+        if let Some(hash) = row.basis.clone() {
+            let basis = EvidenceBasis {
+                hash,
+                parts: row.parts.clone(),
+                noise: row.noise.basis.clone(),
+                noise_apart_from_rules: row.noise.apart_from_rules.clone(),
+                rules: row.rules.clone(),
+                // What is outweighed was judged by a process with these files.
+                wanted: WantedPairs { pairs: u64::MAX, mismatch_below: 0.5 },
+                ..EvidenceBasis::default()
+            };
+            let now = clock::now();
+            [&mut before, &mut after].into_iter().for_each(|counters| drop(counters.set_basis(0, &basis, now)));
+        }
+        sum.add_change_of(&before, &after);
+        sum
+    }
+
+    /// Makes of a row that has another basis what it says of the basis that it had when it was `base`.
+    fn show_basis_of(&mut self, base: &Self) {
+        let kept = self.kept.iter().position(|kept| Some(&kept.basis) == base.basis.as_ref());
+        // If it is not kept, nothing had been counted, or too much was kept.
+        self.evidence = kept.map_or_else(|| base.evidence.clone(), |at| self.kept.remove(at).evidence);
+        (self.basis, self.parts, self.plan) = (base.basis.clone(), base.parts.clone(), base.plan.clone());
+        (self.rules, self.rejudging) = (base.rules.clone(), base.rejudging.clone());
+        if self.noise.basis != base.noise.basis {
+            self.noise = base.noise.clone();
+        }
     }
 
     /// Takes the row as it is, as at a start: this process has counted nothing of the route.
     fn take_row(&mut self, row: Self, version: EvidenceVersion) {
-        let last_attempt = self.shared.as_ref().map_or(0, |shared| shared.last_attempt);
-        self.shared = Some(Box::new(SharedState { last_attempt, ..SharedState::of_row(row.clone(), version) }));
+        let SharedState { last_attempt, row: id, .. } = self.shared.take().map_or_else(SharedState::default, |of| *of);
+        self.shared =
+            Some(Box::new(SharedState { last_attempt, row: id, ..SharedState::of_row(row.clone(), version) }));
         self.basis.clone_from(&row.basis);
         self.parts.clone_from(&row.parts);
         self.rules.clone_from(&row.rules);
@@ -132,9 +196,10 @@ impl Counters {
     }
 
     fn take_sums(&mut self, sum: Self) {
-        let Self { evidence, kept, noise, rejudging, earlier_matches, processes, checks_lost, .. } = sum;
+        let Self { evidence, kept, noise, rejudging, earlier_matches, processes, ended_shares, checks_lost, .. } = sum;
         (self.evidence, self.kept, self.noise, self.rejudging) = (evidence, kept, noise, rejudging);
         (self.earlier_matches, self.processes, self.checks_lost) = (earlier_matches, processes, checks_lost);
+        self.ended_shares = ended_shares;
     }
 
     /// Adds what was counted between `before` and `after`, which have the same basis as these.
@@ -157,9 +222,8 @@ impl Counters {
             }
             match self.kept.iter_mut().find(|kept| kept.basis == *basis) {
                 Some(own) => sum(&mut own.evidence, known.unwrap_or(&none), evidence),
-                // Nothing but this was counted under the earlier files.
-                None if known.is_none() => self.kept.insert(0, kept.clone()),
-                None => {}
+                // Nothing but this was counted under the earlier files, or too much was kept.
+                None => self.kept.push(kept.clone()),
             }
         }
         self.kept.drain(..self.kept.len().saturating_sub(KEPT_MAX));
@@ -167,29 +231,40 @@ impl Counters {
         self.evidence.judge_groups(&self.noise);
     }
 
-    /// The counters move to another id, as what the store has of them does. Returns what they take along.
-    pub(super) fn move_shared(&mut self) -> Option<SharedState<Self>> {
-        let shared = self.shared.as_mut()?;
-        let moved = SharedState {
-            base: shared.base.clone(),
-            changes: std::mem::take(&mut shared.changes),
-            is_moved_here: true,
-            ..SharedState::default()
-        };
-        // The row is emptied, unless another process writes it meanwhile.
-        *shared.base = Self::default();
-        shared.attempts.clear();
-        Some(moved)
+    /// The id of the row, if it is not that of the route.
+    pub(super) fn row_id(&self) -> Option<&RouteId> {
+        self.shared.as_ref()?.row.as_ref()
     }
 
-    /// Takes what moved counters take along. What is known of the row of this id stays.
-    pub(super) fn take_moved(&mut self, moved: SharedState<Self>) {
-        let of_row = self.shared.take().unwrap_or_default();
-        let SharedState { version, last_attempt, .. } = *of_row;
-        self.shared = Some(Box::new(SharedState { version, last_attempt, ..moved }));
+    /// Another route has the row from now on; what these counters have is written to the row of their own id. Returns
+    /// the version of the row.
+    pub(super) fn leave_row(&mut self) -> Option<EvidenceVersion> {
+        let shared = std::mem::take(self.shared.as_deref_mut()?);
+        let SharedState { version, mut base, other, changes, changes_before, last_attempt, .. } = shared;
+        if let Some(row) = other
+            && let Some(basis) = row.basis
+        {
+            // What the row says of another basis moves, too.
+            let kept = KeptEvidence { basis, parts: row.parts.hashes, evidence: row.evidence };
+            for all in [&mut self.kept, &mut base.kept] {
+                all.retain(|other| other.basis != kept.basis);
+                all.push(kept.clone());
+            }
+        }
+        self.dirty = true;
+        let is_moved_here = true;
+        let own = SharedState { base, changes, changes_before, last_attempt, is_moved_here, ..SharedState::default() };
+        self.shared = Some(Box::new(own));
+        version
     }
 
-    /// Gives what was counted here since the store had it to the id to which another process has moved the row.
+    /// This route replaces the row of another one, which has left it.
+    pub(super) fn take_row_of_other(&mut self, version: Option<EvidenceVersion>) {
+        self.shared = Some(Box::new(SharedState { version, ..SharedState::default() }));
+    }
+
+    /// Gives what was counted here since the store had it to the id to which a process of an earlier version has moved
+    /// the row.
     pub(super) fn give_counted_to(&mut self, to: &mut Self) {
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_elsewhere) else { return };
         if to.basis == self.basis {

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::Evidence;
 use super::counters::{Counters, RouteCounters};
 use super::sharing::SharingProcesses;
@@ -19,7 +21,7 @@ const ROUNDS_MAX: u32 = 8;
 /// started may not have been seen yet.
 const GONE_FOR: Duration = Duration::from_secs(3);
 /// How long a move up waits for what the other processes have counted.
-const REFRESH_WAIT: Duration = Duration::from_secs(1);
+const REFRESH_WAIT: Duration = Duration::from_secs(2);
 
 impl Evidence {
     /// Sets under which id, and which name, this process has its share of the evidence. To be called before the first
@@ -59,8 +61,8 @@ impl Evidence {
                 "a process that shares the store ended without writing what it had counted last: that is missing in \
                  the evidence, and what it was comparing counts as not compared"
             );
-            let (checked, now) = (counters.invariants_of_runs.clone(), clock::now());
-            counters.change(move |counters| counters.settle_share(of, &checked, now));
+            let (checked, write, now) = (counters.invariants_of_runs.clone(), share.write, clock::now());
+            counters.change(move |counters| counters.settle_share((of, write), &checked, now));
         }
     }
 
@@ -77,13 +79,24 @@ impl Evidence {
     }
 
     /// Reads what the other processes have counted, before a move up is judged. Waits for the store for a bounded time:
-    /// what is known without it is at most as old as the last flush.
+    /// [`Self::exchanged_until`] says how old what is known is.
     pub async fn refresh(self: &Arc<Self>) {
         if self.store.shared_evidence().is_some() {
             // One that has just joined, or was taken for gone, may not be known.
             self.sharing().is_alone = false;
             let _in_time = tokio::time::timeout(REFRESH_WAIT, self.flush()).await;
         }
+    }
+
+    /// Until when the store has what this process has counted, and this process knows what the store had.
+    pub fn exchanged_until(&self) -> Timestamp {
+        self.sharing().exchanged_until
+    }
+
+    /// Since when the store does not have what this process has counted; `None` if it has all of it.
+    pub fn unwritten_since(&self) -> Option<Timestamp> {
+        let since = self.exchanged_until();
+        self.all().iter().any(|(_, shared)| shared.lock().has_unwritten()).then_some(since)
     }
 
     fn sharing(&self) -> MutexGuard<'_, SharingProcesses> {
@@ -93,7 +106,7 @@ impl Evidence {
 
     /// Adds to the rows what was counted here, and to what was counted here the rows of the others.
     pub(super) async fn write_shared(&self, store: &dyn SharedEvidence) -> Result<(), StoreError> {
-        let clearable = self.marks.clearable();
+        let (clearable, started) = (self.marks.clearable(), clock::now());
         for round in 0..ROUNDS_MAX {
             let is_idle = round == 0 && self.sharing().is_alone && !self.is_any_dirty();
             let cleared = if is_idle { BTreeSet::new() } else { self.read_rows(store).await? };
@@ -106,25 +119,29 @@ impl Evidence {
                 if !is_any_elsewhere {
                     self.marks.clear(clearable).await;
                 }
+                self.sharing().exchanged_until = started;
+                if is_any_elsewhere && self.is_leaving.load(Ordering::Acquire) {
+                    let text = "another process has moved the evidence of a route to another id of it";
+                    return Err(StoreError(text.to_owned()));
+                }
                 return Ok(());
             }
-            let routes: Vec<RouteId> = rows.iter().map(|row| row.record.route.clone()).collect();
-            let written: BTreeMap<RouteId, EvidenceVersion> = match store.replace_evidence(rows).await {
-                Ok(written) => written.into_iter().collect(),
-                Err(error) => {
-                    routes.iter().for_each(|route| self.counters_of(route).lock().dirty = true);
-                    return Err(error);
-                }
-            };
-            for route in &routes {
+            let tried: Vec<RouteId> = rows.iter().map(|row| row.record.route.clone()).collect();
+            let replaced = store.replace_evidence(rows).await;
+            let written: BTreeMap<&RouteId, &EvidenceVersion> =
+                replaced.iter().flatten().map(|(row, version)| (row, version)).collect();
+            let _no_row_moves = self.renaming();
+            let owners = self.owners();
+            for row in &tried {
+                let Some(route) = owner_of(&owners, row) else { continue };
                 let shared = self.counters_of(route);
                 let mut counters = shared.lock();
-                match written.get(route) {
-                    Some(version) => counters.was_written(version.clone()),
+                match written.get(row) {
+                    Some(version) => counters.was_written((*version).clone()),
                     None => counters.dirty = true,
                 }
-                counters.stored_under.retain(|id| !written.contains_key(id));
             }
+            replaced?;
         }
         Err(StoreError("other processes write the evidence all the time: it is tried again".to_owned()))
     }
@@ -139,13 +156,23 @@ impl Evidence {
     /// Reads the rows that others have written. Returns the routes whose samples another process has removed already.
     async fn read_rows(&self, store: &dyn SharedEvidence) -> Result<BTreeSet<RouteId>, StoreError> {
         let known = self.all().into_iter().filter_map(|(route, shared)| {
-            let version = shared.lock().shared.as_ref()?.version()?.clone();
-            Some((route, version))
+            let counters = shared.lock();
+            let version = counters.shared.as_ref()?.version()?.clone();
+            Some((counters.row_id().unwrap_or(&route).clone(), version))
         });
-        let known = known.collect();
+        let (mut known, owners): (Vec<_>, _) = (known.collect(), self.owners());
+        let unowned = self.sharing().unowned.clone();
+        known.extend(unowned.into_iter().filter(|(row, _)| owner_of(&owners, row).is_none()));
         let own = self.own_process();
         let mut cleared = BTreeSet::new();
-        for (EvidenceRecord { route, value, .. }, version) in store.changed_evidence(known).await? {
+        let changed = store.changed_evidence(known).await?;
+        let _no_row_moves = self.renaming();
+        let owners = self.owners();
+        for (EvidenceRecord { route: row_id, value, .. }, version) in changed {
+            let Some(route) = owner_of(&owners, &row_id).cloned() else {
+                self.sharing().unowned.insert(row_id, version);
+                continue;
+            };
             let row = match serde_json::from_value::<StoredEvidence>(value) {
                 Ok(stored) => Counters::restored(stored),
                 // Another version of the program wrote it: this process goes on counting by itself.
@@ -154,9 +181,16 @@ impl Evidence {
                     Counters::default()
                 }
             };
-            if self.counters_of(&route).lock().read_row(row, version, own) {
+            let shared = self.counters_of(&route);
+            let mut counters = shared.lock();
+            if counters.read_row(row, version, own) {
                 cleared.insert(route.clone());
             }
+            if counters.rejudging.is_some() {
+                // What another process had counted by the earlier rules waits, too.
+                self.rejudging_signal.notify_one();
+            }
+            drop(counters);
             self.count_guards_of_others(&route);
         }
         Ok(cleared)
@@ -179,14 +213,23 @@ impl Evidence {
         };
         let is_leaving = self.is_leaving.load(Ordering::Acquire);
         let (mut rows, mut is_any_elsewhere) = (Vec::new(), false);
+        let _no_row_moves = self.renaming();
+        let owners = self.owners();
         for (route, shared) in self.all() {
             let guard = shared.lock_guard().as_ref().map(|guard| guard.counts()).unwrap_or_default();
             let mut counters = shared.lock();
+            let row = counters.row_id().unwrap_or(&route).clone();
+            if owner_of(&owners, &row) != Some(&route) {
+                continue;
+            }
             is_any_elsewhere |= counters.shared.as_ref().is_some_and(|shared| shared.is_elsewhere);
-            let Some((stored, instead_of)) = counters.prepare_write(own, (&name, guard), is_leaving) else { continue };
+            let Some((mut stored, instead_of)) = counters.prepare_write(own, (&name, guard), is_leaving) else {
+                continue;
+            };
             drop(counters);
+            stored.written_under = (row != route).then_some(route);
             let value = serde_json::to_value(stored).map_err(|error| StoreError(error.to_string()))?;
-            let record = EvidenceRecord { route, at: clock::now(), value };
+            let record = EvidenceRecord { route: row, at: clock::now(), value };
             rows.push(EvidenceReplacement { record, instead_of });
         }
         Ok((rows, is_any_elsewhere))
@@ -196,11 +239,21 @@ impl Evidence {
     fn count_guards_of_others(&self, route: &RouteId) {
         let own = self.own_process();
         let shared = self.counters_of(route);
-        let others = shared.lock().processes.clone();
-        let others = others.iter().filter(|(of, _)| **of != own).map(|(of, share)| (*of, &share.guard));
+        let (living, ended) = {
+            let counters = shared.lock();
+            (counters.processes.clone(), counters.ended_shares.clone())
+        };
+        let living = living.iter().map(|(of, share)| (*of, &share.guard));
+        // What a process counted last is in what it wrote at its end.
+        let others = living.chain(ended.iter().map(|(of, share)| (*of, &share.guard))).filter(|(of, _)| *of != own);
         let crosses = shared.lock_guard().as_mut().is_some_and(|guard| guard.count_others(others));
         if crosses {
             self.guard_signal.notify_one();
         }
     }
+}
+
+/// The route that has this row; see [`Evidence::owners`].
+fn owner_of<'o>(owners: &'o BTreeMap<RouteId, Option<RouteId>>, row: &'o RouteId) -> Option<&'o RouteId> {
+    owners.get(row).map_or(Some(row), Option::as_ref)
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::names::RouteId;
 use crate::store::EvidenceVersion;
 
-/// Changes that wait to be written, of one route. Beyond that the oldest are taken for written.
+/// Changes that wait to be written, of one route. Beyond that the oldest are dropped.
 const CHANGES_MAX: usize = 1_024;
 
 /// Attempts to write of which it is not known whether they were done. Beyond that the oldest are taken for failed.
@@ -20,12 +21,19 @@ pub(super) struct SharedState<C> {
     pub(super) version: Option<EvidenceVersion>,
     /// The row, with `changes`.
     pub(super) base: Box<C>,
+    /// The id of the row, if it is not that of the route, because the route was renamed.
+    pub(super) row: Option<RouteId>,
     /// The row does not have the content of `base`, because a rename brought it here: if the row is empty, all of the
     /// counters are written.
     pub(super) is_moved_here: bool,
-    /// Another process has moved the content of the row to another id, or its files give the route another basis.
+    /// A process of an earlier version has moved the content of the row to another id.
     pub(super) is_elsewhere: bool,
+    /// The row, if it has another basis than the files of this process give the route; `base` is then what the row says
+    /// of the basis of this process.
+    pub(super) other: Option<Box<C>>,
     pub(super) changes: Vec<Change<C>>,
+    /// How many changes there were before these.
+    pub(super) changes_before: u64,
     /// One of the changes is of the basis, and the samples of the route are going to be removed because of it.
     pub(super) clears_samples: bool,
     /// What may have been written since the row was last read.
@@ -39,8 +47,10 @@ pub(super) struct SharedState<C> {
 pub(super) struct Attempt<C> {
     pub(super) number: u64,
     pub(super) written: Box<C>,
-    /// How many of the changes that waited are in it.
-    pub(super) changes: usize,
+    /// What the row was to be, if it has another basis.
+    pub(super) other: Option<Box<C>>,
+    /// How many changes are in it, with those that had been written before.
+    pub(super) changes: u64,
 }
 
 impl<C: Default> SharedState<C> {
@@ -53,10 +63,11 @@ impl<C: Default> SharedState<C> {
     }
 
     /// What was tried to be written is the row now.
-    pub(super) fn has_written(&mut self, Attempt { mut written, changes, number: _ }: Attempt<C>) {
-        self.changes.drain(..changes.min(self.changes.len()));
+    pub(super) fn has_written(&mut self, Attempt { mut written, other, changes, number: _ }: Attempt<C>) {
+        let done = usize::try_from(changes.saturating_sub(self.changes_before)).unwrap_or(usize::MAX);
+        self.drop_changes(done.min(self.changes.len()));
         self.changes.iter().for_each(|change| change(&mut written));
-        self.base = written;
+        (self.base, self.other) = (written, other);
         (self.is_moved_here, self.clears_samples) = (false, false);
         self.attempts.clear();
     }
@@ -65,9 +76,17 @@ impl<C: Default> SharedState<C> {
     pub(super) fn change(&mut self, change: impl Fn(&mut C) + Send + Sync + 'static) {
         change(&mut self.base);
         self.changes.push(Arc::new(change));
-        if self.changes.len() > CHANGES_MAX {
-            self.changes.remove(0);
-        }
+        self.drop_changes(self.changes.len().saturating_sub(CHANGES_MAX));
+    }
+
+    /// How many changes there were.
+    pub(super) fn changes_so_far(&self) -> u64 {
+        self.changes_before + self.changes.len() as u64
+    }
+
+    fn drop_changes(&mut self, oldest: usize) {
+        self.changes.drain(..oldest);
+        self.changes_before += oldest as u64;
     }
 
     /// This is going to be written.

@@ -1,191 +1,20 @@
 //! Several processes count the evidence of one route.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::basis::EvidenceBasis;
-use super::counters::Counters;
-use super::fingerprints::{self, PairsByKind};
-use super::process_share::GuardCounts;
-use super::stored::StoredEvidence;
+use super::noise_tests::{comparison, replied};
 use super::testing::Memory;
-use super::{Evidence, MATCH, RULES};
+use super::{Evidence, RULES};
+use crate::compare::{Comparison, DifferenceKind};
 use crate::exchange::{ComparisonOutcome, ComparisonTicket, EngineAnswer, OfferedRequest, Served, ServedObserver as _};
 use crate::flag::{Guard, GuardCondition, GuardRelease, State};
 use crate::names::{RouteId, WorkerId};
-use crate::store::EvidenceVersion;
-
-/// One row, which is replaced as in a store that processes share.
-#[derive(Default)]
-struct Row {
-    text: Option<String>,
-    version: u64,
-}
-
-impl Row {
-    fn read(&self) -> Option<(Counters, EvidenceVersion)> {
-        let stored: StoredEvidence = serde_json::from_str(self.text.as_deref()?).unwrap();
-        Some((Counters::restored(stored), self.version_now()))
-    }
-
-    fn version_now(&self) -> EvidenceVersion {
-        EvidenceVersion(self.version.to_le_bytes().to_vec())
-    }
-
-    fn replace(&mut self, stored: &StoredEvidence, instead_of: Option<&EvidenceVersion>) -> bool {
-        let fits = match &self.text {
-            None => instead_of.is_none(),
-            Some(_) => instead_of == Some(&self.version_now()),
-        };
-        if fits {
-            self.text = Some(serde_json::to_string(stored).unwrap());
-            self.version += 1;
-        }
-        fits
-    }
-}
-
-struct Process {
-    id: WorkerId,
-    counters: Counters,
-    /// The place in the sequence of files.
-    files: usize,
-}
-
-impl Process {
-    fn start(row: &Row, id: u128, files: usize) -> Self {
-        let mut process = Self { id: WorkerId(Uuid::from_u128(id)), counters: Counters::default(), files };
-        process.counters.shared = Some(Box::default());
-        process.pull(row);
-        process.set_files(files);
-        process
-    }
-
-    fn set_files(&mut self, files: usize) {
-        self.files = files;
-        let basis = basis(files);
-        self.counters.change(move |counters| counters.set_basis(0, &basis, Timestamp::UNIX_EPOCH));
-    }
-
-    fn pull(&mut self, row: &Row) {
-        let known = self.counters.shared.as_ref().and_then(|shared| shared.version().cloned());
-        if let Some((counters, version)) = row.read().filter(|(_, version)| Some(version) != known.as_ref()) {
-            self.counters.read_row(counters, version, self.id);
-        }
-    }
-
-    /// `fate`: what becomes of the write.
-    fn flush(&mut self, row: &mut Row, fate: Fate) {
-        self.pull(row);
-        let written = self.counters.prepare_write(self.id, ("p", GuardCounts::default()), false);
-        let Some((stored, instead_of)) = written else { return };
-        let is_done = fate != Fate::Fails && row.replace(&stored, instead_of.as_ref());
-        match is_done && fate == Fate::Done {
-            true => self.counters.was_written(row.version_now()),
-            false => self.counters.dirty = true,
-        }
-    }
-
-    fn count(&mut self, differs: bool, fingerprint: &str) {
-        let evidence = &mut self.counters.evidence;
-        evidence.shadow_pairs += 1;
-        match differs {
-            true => {
-                evidence.mismatched += 1;
-                let kind = PairsByKind::one(false, Some("GET 2xx"));
-                fingerprints::count(&mut evidence.seen, fingerprint, &kind, Timestamp::UNIX_EPOCH);
-            }
-            false => evidence.matched += 1,
-        }
-        let stratum = evidence.all.strata.entry("GET 2xx".into()).or_default();
-        (stratum.served, stratum.compared) = (stratum.served + 1, stratum.compared + 1);
-        stratum.mismatched += u64::from(differs);
-        self.counters.dirty = true;
-    }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Fate {
-    Done,
-    ReplyLost,
-    Fails,
-}
-
-/// Three sets of files, in turn.
-fn basis(files: usize) -> EvidenceBasis {
-    let parts = [(MATCH, "/orders"), (RULES, ["1", "2", "3"][files % 3])];
-    let parts = parts.map(|(name, hash)| (name.to_owned(), hash.to_owned()));
-    EvidenceBasis { hash: format!("files {}", files % 3), parts: parts.into(), ..EvidenceBasis::default() }
-}
-
-/// How many pairs the evidence of each basis has, and how many of them differ.
-fn by_basis(counters: &Counters) -> BTreeMap<String, [u64; 2]> {
-    let now = counters.basis.iter().map(|basis| (basis.clone(), &counters.evidence));
-    let kept = counters.kept.iter().map(|kept| (kept.basis.clone(), &kept.evidence));
-    let counts = now.chain(kept).map(|(basis, of)| (basis, [of.shadow_pairs, of.mismatched]));
-    counts.filter(|(_, counts)| *counts != [0, 0]).collect()
-}
-
-/// 3 processes count, write with lost replies and failures, and get new files at different times: at the end the row
-/// has what all have counted, each pair once, for each basis.
-#[test]
-fn what_all_processes_count_is_in_the_row_once() {
-    for seed in 0..100 {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let mut row = Row::default();
-        let mut processes: Vec<Process> = (0..3).map(|n| Process::start(&row, n, 0)).collect();
-        let mut expected = BTreeMap::<String, [u64; 2]>::new();
-        let mut newest = 0;
-        for step in 0..200 {
-            let n = random.usize(..3);
-            match random.u8(..20) {
-                0..12 => {
-                    let differs = random.u8(..4) == 0;
-                    processes[n].count(differs, ["f", "g"][random.usize(..2)]);
-                    let of_basis = expected.entry(basis(processes[n].files).hash).or_default();
-                    *of_basis = [of_basis[0] + 1, of_basis[1] + u64::from(differs)];
-                }
-                12..17 => {
-                    let fate = [Fate::Done, Fate::Done, Fate::ReplyLost, Fate::Fails][random.usize(..4)];
-                    processes[n].flush(&mut row, fate);
-                }
-                17 => {
-                    newest += usize::from(newest == processes[n].files);
-                    processes[n].set_files(newest);
-                }
-                18 => {
-                    // It ends after everything was written, and another one starts.
-                    processes[n].set_files(newest);
-                    processes[n].flush(&mut row, Fate::Done);
-                    processes[n] = Process::start(&row, 10 + step, newest);
-                }
-                _ => processes[n].pull(&row),
-            }
-            for Process { counters, .. } in &processes {
-                let of = &counters.evidence;
-                assert_eq!(of.pairs(), of.matched + of.mismatched, "seed {seed}");
-            }
-        }
-        processes.iter_mut().for_each(|process| process.set_files(newest));
-        for _ in 0..4 {
-            processes.iter_mut().for_each(|process| process.flush(&mut row, Fate::Done));
-        }
-        let (in_store, _) = row.read().unwrap();
-        assert_eq!(by_basis(&in_store), expected, "seed {seed}");
-        let seen: u64 = in_store.evidence.seen.values().map(|seen| seen.count).sum();
-        let strata = in_store.evidence.all.strata.get("GET 2xx").copied().unwrap_or_default();
-        let [pairs, differ] = expected.get(&basis(newest).hash).copied().unwrap_or_default();
-        assert!(seen <= differ, "seed {seed}: the groups of differences start anew with each change of the files");
-        assert_eq!((strata.compared, strata.mismatched), (pairs, differ), "seed {seed}");
-        for Process { counters, .. } in &processes {
-            assert_eq!((&counters.evidence, by_basis(counters)), (&in_store.evidence, expected.clone()), "seed {seed}");
-        }
-    }
-}
+use crate::store::Store as _;
 
 fn route() -> RouteId {
     "orders".into()
@@ -303,12 +132,15 @@ async fn what_a_killed_process_had_under_way_counts_as_not_compared_and_is_a_gap
     drop(open);
 }
 
+fn guard() -> Guard {
+    let (mismatch, errors, p99_ratio, notify) = (None, None, None, None);
+    Guard { mismatch, errors, p99_ratio, over: 0, at_least: 0, in_dark: false, release: GuardRelease::Hand, notify }
+}
+
 #[tokio::test]
 async fn a_guard_counts_what_all_processes_have_seen() {
     let (_store, [a, b]) = two().await;
-    let (errors, release) = (Some(0.01), GuardRelease::Hand);
-    let (mismatch, p99_ratio, notify) = (None, None, None);
-    let guard = Guard { mismatch, errors, p99_ratio, over: 500, at_least: 5, in_dark: false, release, notify };
+    let guard = Guard { errors: Some(0.01), over: 500, at_least: 5, ..guard() };
     for process in [&a, &b] {
         process.set_guards([(&route(), Some(&guard))].into_iter());
     }
@@ -326,6 +158,21 @@ async fn a_guard_counts_what_all_processes_have_seen() {
     fail(&b, 2);
     assert!(a.take_guard_crossings().is_empty() && b.take_guard_crossings().is_empty(), "3 of each are too few");
     flush_all(&[a.clone(), b.clone()]).await;
+    let found: Vec<_> = a.take_guard_crossings().into_iter().map(|crossing| crossing.condition).collect();
+    assert_eq!(found, [GuardCondition::Errors]);
+}
+
+#[tokio::test]
+async fn a_guard_counts_what_a_process_has_seen_last_before_its_end() {
+    let (_store, [a, b]) = two().await;
+    let guard = Guard { errors: Some(0.01), over: 500, at_least: 5, ..guard() };
+    [&a, &b].into_iter().for_each(|process| process.set_guards([(&route(), Some(&guard))].into_iter()));
+    flush_all(&[a.clone(), b.clone()]).await;
+    let failed = EngineAnswer { files_version: 0, rung: State::Live, served: Served::Error, took: None, run: None };
+    (0..5).for_each(|_| b.answered(&route(), failed));
+    b.leave();
+    b.flush().await.unwrap();
+    a.flush().await.unwrap();
     let found: Vec<_> = a.take_guard_crossings().into_iter().map(|crossing| crossing.condition).collect();
     assert_eq!(found, [GuardCondition::Errors]);
 }
@@ -361,4 +208,144 @@ async fn a_renamed_route_keeps_what_each_process_has_counted() {
     assert_eq!((of(&a), of(&b)), (15, 15));
     let third = process(&store, 2).await;
     assert_eq!(third.of(&new).failed["timeout"], 15);
+}
+
+/// The processes get rules that allow more one after the other.
+#[tokio::test]
+async fn pairs_that_another_process_has_counted_by_the_earlier_rules_are_judged_again() {
+    let (_store, [a, b]) = two().await;
+    let set = |process: &Arc<Evidence>, ignore: &str| {
+        let rules = format!(r#"{{"ignore":[{ignore}]}}"#);
+        let parts = [(RULES.to_owned(), rules.clone())].into();
+        let basis = EvidenceBasis { hash: rules.clone(), parts, rules, ..EvidenceBasis::default() };
+        process.set_basis(0, &[(route(), basis)]);
+    };
+    [&a, &b].into_iter().for_each(|process| set(process, ""));
+    flush_all(&[a.clone(), b.clone()]).await;
+    set(&a, r#""$.note""#);
+    a.rejudging_wanted().await;
+    a.flush().await.unwrap();
+    assert!(a.to_rejudge().is_empty(), "no pair has differed");
+    let generation = b.generation(&route(), 0);
+    let comparison = Comparison { fingerprint: "f".to_owned(), ..comparison(&[(DifferenceKind::Value, "$.note")]) };
+    b.record_pair(&route(), generation, State::Dark, &comparison, &replied(), &replied());
+    b.flush().await.unwrap();
+    a.flush().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), a.rejudging_wanted()).await.expect("it is told");
+    assert_eq!(a.to_rejudge()[0].1.fingerprints, [("f".to_owned(), 1)].into());
+    set(&b, r#""$.note""#);
+    b.flush().await.unwrap();
+    assert_eq!(b.to_rejudge(), a.to_rejudge());
+}
+
+/// A process knows since when it could not write, which it tells the others, or read what they have written.
+#[tokio::test]
+async fn a_process_knows_since_when_it_could_not_write() {
+    let (store, [a, _b]) = two().await;
+    let started = a.exchanged_until();
+    assert_eq!(a.unwritten_since(), Some(started), "its basis is not written yet");
+    a.refresh().await;
+    let written = a.exchanged_until();
+    assert!(written > started);
+    assert_eq!(a.unwritten_since(), None);
+    store.close().await;
+    ticket(&a, State::Dark).settle(ComparisonOutcome::Failed("timeout"));
+    a.refresh().await;
+    assert_eq!((a.unwritten_since(), a.exchanged_until()), (Some(written), written));
+}
+
+/// Starts a process, or gives it new files, with this id of the route; the other id is an earlier one.
+fn set_id(process: &Arc<Evidence>, id: usize) {
+    let ids = [route(), RouteId::from("new")];
+    let was = [ids[1 - id].clone()];
+    process.set_renames([(&ids[id], was.as_slice())].into_iter());
+    process.set_basis(0, &[(ids[id].clone(), "one".into())]);
+}
+
+/// 3 processes rename a route and take that back, at different times, and restart with either id: what each has counted
+/// is there once.
+#[tokio::test]
+async fn renames_at_different_times_lose_nothing_and_count_nothing_twice() {
+    for seed in 0..40 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let store = Arc::new(Memory::new());
+        store.set_shared();
+        let start = async |n: u128, id: usize| {
+            let evidence = Evidence::load(store.clone()).await.unwrap();
+            evidence.set_process(WorkerId(Uuid::from_u128(n)), format!("process {n}"));
+            set_id(&evidence, id);
+            evidence
+        };
+        let mut processes = Vec::new();
+        for n in 0..3 {
+            processes.push((start(n, 0).await, 0));
+            processes[0].0.flush().await.unwrap();
+        }
+        let mut counted = 0;
+        for step in 0..60 {
+            let (process, id) = &mut processes[random.usize(..3)];
+            match random.u8(..10) {
+                0..5 => {
+                    let request = OfferedRequest::new(["orders", "new"][*id], 0);
+                    let request = OfferedRequest { rung: State::Dark, ..request };
+                    ComparisonTicket::new(request, process.clone()).settle(ComparisonOutcome::Failed("timeout"));
+                    counted += 1;
+                }
+                5..8 => process.flush().await.unwrap(),
+                8 => {
+                    *id = 1 - *id;
+                    set_id(process, *id);
+                }
+                _ => {
+                    process.leave();
+                    process.flush().await.unwrap();
+                    *id = random.usize(..2);
+                    *process = start(10 + step, *id).await;
+                }
+            }
+        }
+        let last = random.usize(..2);
+        processes.iter().for_each(|(process, _)| set_id(process, last));
+        for _ in 0..2 {
+            for (process, _) in &processes {
+                process.flush().await.unwrap();
+            }
+        }
+        for (process, _) in &processes {
+            let of = process.of(&["orders", "new"][last].into());
+            assert_eq!(of.failed.get("timeout").copied().unwrap_or(0), counted, "seed {seed}");
+        }
+        let rows = store.evidence().await.unwrap();
+        let full = rows.iter().filter(|row| !row.value["basis"].is_null()).count();
+        assert_eq!(full, 1, "seed {seed}: the route has one row");
+    }
+}
+
+/// The files give the earlier id to another route.
+#[tokio::test]
+async fn a_row_leaves_its_id_when_another_route_gets_it() {
+    let (store, [a, b]) = two().await;
+    let fail = |process: &Arc<Evidence>, route: &str| {
+        let request = OfferedRequest { rung: State::Dark, ..OfferedRequest::new(route, 1) };
+        ComparisonTicket::new(request, process.clone()).settle(ComparisonOutcome::Failed("timeout"));
+    };
+    fail(&a, "orders");
+    flush_all(&[a.clone(), b.clone()]).await;
+    [&a, &b].into_iter().for_each(|process| set_id(process, 1));
+    fail(&b, "new");
+    flush_all(&[a.clone(), b.clone()]).await;
+    let new = RouteId::from("new");
+    for process in [&a, &b] {
+        process.set_renames([(&new, [].as_slice()), (&route(), [].as_slice())].into_iter());
+        process.set_basis(1, &[(new.clone(), "one".into()), (route(), "two".into())]);
+        process.flush().await.unwrap();
+    }
+    fail(&a, "new");
+    fail(&b, "orders");
+    flush_all(&[a.clone(), b.clone()]).await;
+    let third = Evidence::load(store).await.unwrap();
+    for process in [&a, &b, &third] {
+        let of = |id: &RouteId| process.of(id).failed.get("timeout").copied();
+        assert_eq!((of(&new), of(&route())), (Some(3), Some(1)));
+    }
 }

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::names::WorkerId;
+use crate::clock;
+use crate::names::{RouteId, WorkerId};
+use crate::store::EvidenceVersion;
 
 /// This process, and which others live.
 pub(super) struct SharingProcesses {
@@ -15,6 +18,10 @@ pub(super) struct SharingProcesses {
     pub(super) missing: BTreeMap<WorkerId, Instant>,
     /// No other process lives, as far as is known.
     pub(super) is_alone: bool,
+    /// The rows have what this process had counted by then, and this process what they had.
+    pub(super) exchanged_until: Timestamp,
+    /// Rows that no route has here, as they were read.
+    pub(super) unowned: BTreeMap<RouteId, EvidenceVersion>,
 }
 
 impl Default for SharingProcesses {
@@ -26,6 +33,7 @@ impl Default for SharingProcesses {
 
 impl SharingProcesses {
     pub(super) fn of(own: WorkerId, name: String) -> Self {
-        Self { own, name, missing: BTreeMap::new(), is_alone: false }
+        let (missing, unowned) = Default::default();
+        Self { own, name, missing, is_alone: false, exchanged_until: clock::now(), unowned }
     }
 }

@@ -8,11 +8,11 @@ use super::basis::BasisParts;
 use super::counters::Counters;
 use super::fingerprints::PairsByKind;
 use super::noise::NoiseOfLegacy;
-use super::process_share::ProcessShare;
+use super::process_share::{EndedShare, ProcessShare};
 use super::rejudging::Rejudging;
 use super::route::{KeptEvidence, RouteEvidence};
 use crate::flag::SkipReason;
-use crate::names::WorkerId;
+use crate::names::{RouteId, WorkerId};
 
 /// The evidence of one route as the store has it.
 #[derive(Serialize, Deserialize)]
@@ -40,6 +40,11 @@ pub(super) struct StoredEvidence {
     pub(super) in_flight: PairsByKind,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) processes: BTreeMap<WorkerId, ProcessShare>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) ended_shares: BTreeMap<WorkerId, EndedShare>,
+    /// The id of the route, if it is not that of the row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) written_under: Option<RouteId>,
 }
 
 /// The version of this binary.
@@ -59,8 +64,8 @@ impl Counters {
         let (basis, parts, noise, rules) = (stored.basis, stored.parts.restored(), stored.noise, stored.rules);
         let (rejudging, checks_lost, earlier_matches) =
             (stored.rejudging, stored.checks_in_flight, stored.earlier_matches);
-        let processes = stored.processes;
-        let own = Self { earlier_matches, rejudging, checks_lost, processes, ..Self::default() };
+        let (processes, ended_shares) = (stored.processes, stored.ended_shares);
+        let own = Self { earlier_matches, rejudging, checks_lost, processes, ended_shares, ..Self::default() };
         Self { basis, parts, evidence, noise, kept, rules, ..own }
     }
 
@@ -79,6 +84,8 @@ impl Counters {
             in_flight: self.in_flight.clone(),
             checks_in_flight: self.checks_in_flight + self.checks_lost,
             processes: self.processes.clone(),
+            ended_shares: self.ended_shares.clone(),
+            written_under: None,
         }
     }
 }

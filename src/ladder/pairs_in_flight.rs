@@ -111,6 +111,7 @@ impl Mover {
     pub(super) async fn wait_for_pairs_of_candidate(&self, asked: &CandidateMove) {
         let positions = self.in_force().inputs().positions;
         let Some(position) = positions.routes.get(&asked.route) else { return };
+        self.gate().evidence.refresh().await;
         let Some(status) = self.gate().candidate(&positions, position) else { return };
         let is_judged = !asked.force && asked.share.is_none_or(|share| share > status.share);
         if !is_judged || !status.missing.is_empty() {

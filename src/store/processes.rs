@@ -48,6 +48,9 @@ pub struct ProcessRecord {
     pub collision_changes: u64,
     /// Requests that legacy served there and whose retry keys it does not know.
     pub unknown_retries: Vec<ToldUnknownRetries>,
+    /// Since when it has compared requests that are not in the evidence in the store; `None` also if that is a moment
+    /// ago.
+    pub unwritten_since: Option<Timestamp>,
 }
 
 /// Requests that legacy served and whose retry keys a process does not know: they count for the gates of all.

@@ -4,6 +4,7 @@ use http::Method;
 use pointsman::demo::http::Client;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::support::process::output_text;
 use crate::support::seed::report_violations;
@@ -177,4 +178,53 @@ async fn a_killed_process_leaves_a_gap_and_nothing_more() {
     wrong.extend(two.finish(0).await);
     let found = format!("{pairs} pairs and a gap of {lost} requests of 60");
     report_violations("shared_evidence::a_killed_process_leaves_a_gap_and_nothing_more", None, &found, &wrong);
+}
+
+/// One process finds differences and cannot write them, because its rows are locked: the gate of the other, which can
+/// read them, stays shut until they are written, and then because of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_waits_for_what_another_process_cannot_write() {
+    let Some(two) = TwoProcesses::start(&[]).await else { return };
+    let client = Client::new(WAIT_MAX);
+    let [first, second] = &two.processes;
+    two.flags.edit("workflows/create-order.yaml", |text| text.replace(RIGHT, WRONG));
+    for process in [first, second] {
+        until("the new files", || async { process.log().contains("a new set of flag files").then_some(()) }).await;
+    }
+    to_shadow(&two).await;
+    for follower in FAMILY.into_iter().filter(|route| *route != ROUTE) {
+        let forced = json!({ "to": "dark", "reason": "followers first", "force": true });
+        assert_eq!(flip(first, follower, forced).await.0, 200);
+    }
+    let mut store = PgConnection::connect(&two.cluster.url()).await.expect("a session");
+    store.execute("BEGIN").await.expect("it begins");
+    store.execute("LOCK TABLE pointsman.evidence IN EXCLUSIVE MODE").await.expect("it is locked");
+    order(&client, second, 0..12).await;
+    let to_dark = async || flip(first, ROUTE, json!({ "to": "dark", "reason": "too early" })).await;
+    let told = "cannot write there what it has compared";
+    let refused = until("the gate to say why", || async {
+        let (status, reply) = to_dark().await;
+        assert_eq!(status, 409, "{reply}");
+        let reasons = reply["reasons"].to_string();
+        reasons.contains(told).then_some(reasons)
+    })
+    .await;
+    let mut wrong = Vec::new();
+    let name = format!("process {}", second.pid());
+    if !refused.contains(&name) {
+        wrong.push(format!("the gate does not name {name}: {refused}"));
+    }
+    store.execute("ROLLBACK").await.expect("it is unlocked");
+    until_all_have(&[first], 12).await;
+    let reasons = until("the gate to know the differences", || async {
+        let reasons = to_dark().await.1["reasons"].to_string();
+        (!reasons.contains(told)).then_some(reasons)
+    })
+    .await;
+    if !reasons.contains("open mismatch") {
+        wrong.push(format!("the differences are written, and the gate says {reasons}"));
+    }
+    wrong.extend(two.finish(0).await);
+    let found = "12 orders that one of two processes could not write";
+    report_violations("shared_evidence::a_gate_waits_for_what_another_process_cannot_write", None, found, &wrong);
 }

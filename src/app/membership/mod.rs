@@ -2,11 +2,14 @@
 //!
 //! Always true: a process counts for as long as its lease is not over, by the store's clock. The gates to `dark` and
 //! above are shut while one of them has other flag files than this process, or does not say which files it has: each
-//! would judge and answer the requests of a route in its own way. If the store does not answer, what was seen last
+//! would judge and answer the requests of a route in its own way. They are shut too while one of them has compared
+//! requests that it cannot write to the store, or this process cannot read what the others have written: some of these
+//! pairs may differ. If the store does not answer, what was seen last
 //! stays; nothing can be flipped up meanwhile, since the store has to record it.
 
 mod lost_keys;
 mod moves;
+mod unwritten;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +27,7 @@ use crate::admin::types::{FilesComparison, ProcessRow};
 use crate::affinity::host_name;
 use crate::clock::{self, Moment};
 use crate::config::Setup;
+use crate::evidence::Evidence;
 use crate::flag::{Route, State};
 use crate::ladder::{GateCondition, UnknownRetries, Unmet};
 use crate::limits::Limits;
@@ -43,13 +47,15 @@ const NAMED_MAX: usize = 5;
 /// What this process says about itself, and what it knows of the others.
 pub(super) struct Membership {
     store: StoreHandle,
+    evidence: Arc<Evidence>,
     own: ArcSwap<ProcessRecord>,
     /// The id of this process in the store, once it has one.
     worker: OnceLock<WorkerId>,
     seen: Mutex<Seen>,
     /// Notified when the files in force have changed.
     changed: Notify,
-    /// Set when no process has other files any more, until [`Self::take_agreed_again`].
+    /// Set when no process has other files any more, or all have written what they compared, until
+    /// [`Self::take_agreed_again`].
     agreed_again: AtomicBool,
     /// Whether this process may announce moves.
     has_joined: AtomicBool,
@@ -90,7 +96,7 @@ struct Seen {
 impl Membership {
     /// Membership of a process with these files, which does not have a lease yet. Looks which other processes live,
     /// because the states in the files may have to pass gates.
-    pub(super) async fn new(store: StoreHandle, setup: &Setup) -> Arc<Self> {
+    pub(super) async fn new(store: StoreHandle, evidence: Arc<Evidence>, setup: &Setup) -> Arc<Self> {
         let own = ProcessRecord {
             host: host_name(),
             pid: std::process::id(),
@@ -101,6 +107,7 @@ impl Membership {
         };
         let membership = Self {
             store,
+            evidence,
             own: ArcSwap::from_pointee(own),
             worker: OnceLock::new(),
             seen: Mutex::default(),
@@ -146,7 +153,8 @@ impl Membership {
         self.changed.notify_one();
     }
 
-    /// Whether all processes have come to have the same files since this was last called: gates that were shut because
+    /// Whether all processes have come to have the same files, or to have written what they compared, since this was
+    /// last called: gates that were shut because
     /// of that may be open, also those to the states in files.
     pub(super) fn take_agreed_again(&self) -> bool {
         self.agreed_again.swap(false, Ordering::AcqRel)
@@ -193,6 +201,7 @@ impl Membership {
         if let Some(claims) = self.claims.get() {
             claims.tell(&mut record);
         }
+        record.unwritten_since = self.unwritten_to_tell();
         let told = record.announced.as_ref().map(|announced| announced.number);
         let Some(LivingProcesses { at, newest_flip, processes }) =
             self.store.exchange_processes(worker, record).await?
@@ -208,11 +217,15 @@ impl Membership {
         let was_over = |ends: Moment| ends <= Moment::now() || own_place.is_none();
         seen.leases_ended += u64::from(seen.lease_ends.is_some_and(was_over));
         (seen.lease_ends, seen.newest_flip, seen.told) = (None, newest_flip, told);
+        let had_unwritten = seen.has_unwritten();
         seen.others = processes;
         if let Some(own_place) = own_place {
             seen.lease_ends = Some(sent.later(seen.others.remove(own_place).lease_left));
         }
         self.note_differing(&mut seen, &self.own.load().edition);
+        if had_unwritten && !seen.has_unwritten() {
+            self.agreed_again.store(true, Ordering::Release);
+        }
         drop(seen);
         self.exchanges.send_modify(|exchanges| *exchanges += 1);
         Ok(())
@@ -330,7 +343,8 @@ impl GateCondition for Membership {
             let why = "other processes share the store, and this one has not joined them yet: it is judged in a moment";
             return vec![Unmet { why: why.to_owned(), since: None }];
         }
-        self.differing().map(|(why, since)| Unmet { why, since: Some(since) }).into_iter().collect()
+        let differing = self.differing().map(|(why, since)| Unmet { why, since: Some(since) });
+        differing.into_iter().chain(self.unmet_of_evidence()).collect()
     }
 }
 

@@ -1,0 +1,59 @@
+//! Requests that a process has compared and that are not in the evidence in the store yet: the other processes do not
+//! know whether they differ.
+//!
+//! Always true: each process tells the others, by a connection that writes no evidence, once that is so for longer than
+//! [`TOLD_AFTER`]. What was compared within the last moments may not be known.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Membership, Seen, shown};
+use crate::clock;
+use crate::ladder::Unmet;
+
+/// From when on a process tells the others that it cannot write; before that it may be about to.
+const TOLD_AFTER: SignedDuration = SignedDuration::from_millis(1_500);
+/// How old what is known of the evidence of the others may be.
+const KNOWN_WITHIN: SignedDuration = SignedDuration::from_secs(2);
+
+impl Membership {
+    /// What this process tells the others.
+    pub(super) fn unwritten_to_tell(&self) -> Option<Timestamp> {
+        self.evidence.unwritten_since().filter(|since| clock::now().duration_since(*since) >= TOLD_AFTER)
+    }
+
+    /// Why the evidence of all processes is not known.
+    pub(super) fn unmet_of_evidence(&self) -> Vec<Unmet> {
+        let seen = self.seen();
+        if seen.others.is_empty() {
+            return Vec::new();
+        }
+        let read = self.evidence.exchanged_until();
+        let is_outdated = clock::now().duration_since(read) > KNOWN_WITHIN;
+        let own = is_outdated.then(|| Unmet {
+            why: format!(
+                "the store does not answer, so that it is not known what the other processes that share it have \
+                 compared since {read:.0}: some of these pairs may differ. It is judged again once it answers"
+            ),
+            since: Some(read),
+        });
+        let others = seen.unwritten().map(|(name, since)| Unmet {
+            why: format!(
+                "{name} shares the store and cannot write there what it has compared since {since:.0}: some of these \
+                 pairs may differ. It is judged again once that is written"
+            ),
+            since: Some(since),
+        });
+        own.into_iter().chain(others).collect()
+    }
+}
+
+impl Seen {
+    pub(super) fn has_unwritten(&self) -> bool {
+        self.unwritten().next().is_some()
+    }
+
+    /// The names of the others that have compared what is not written, and since when.
+    fn unwritten(&self) -> impl Iterator<Item = (String, Timestamp)> {
+        self.others.iter().filter_map(|other| Some((shown(other), other.record.as_ref()?.unwritten_since?)))
+    }
+}

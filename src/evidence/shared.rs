@@ -65,7 +65,7 @@ impl Counters {
             return None;
         }
         let changes = shared.changes_so_far();
-        if !self.has_unwritten() && !(is_leaving && has_share) {
+        if !(self.has_unwritten() || is_leaving && has_share) {
             return None;
         }
         self.dirty = false;

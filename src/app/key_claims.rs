@@ -3,7 +3,8 @@
 //! Always true: a route is among them from before the engine of any process may answer its requests until no process
 //! has it where the engine answers. It comes in by an announcement, of this process or another, or because the record
 //! of a process says that its engine answers it; it leaves once no record says so, every other process has the flip in
-//! force that lowered it here, and no request is left here that was decided before. Processes may have other files, and other ids of a route: all of its ids count.
+//! force that lowered it here, and no request is left here that was decided before. Processes may have other files, and
+//! other ids of a route: all of its ids count.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -146,7 +147,7 @@ impl KeyClaims {
     pub fn update(&self) {
         let Some(ladder) = self.ladder.upgrade() else { return };
         let mut state = self.state();
-        // Read in this order: if no flip is unrecorded after the routes were read, what lowered them is recorded, and no
+        // In this order: if no flip is unrecorded after the routes were read, what lowered them is recorded, and no
         // newer than the newest flip that is known then.
         let routes = ladder.answering_routes();
         let all_recorded = ladder.unrecorded_flips() == 0;

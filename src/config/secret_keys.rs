@@ -33,3 +33,8 @@ pub(super) fn is_secret_name(name: &str) -> bool {
 fn is_misspelt(name: &str, known: &str) -> bool {
     strsim::damerau_levenshtein(name, known) <= 1
 }
+
+/// Whether a text looks like the name of an environment variable. If not, it may be the secret itself.
+pub(super) fn is_variable_name(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+}

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 
+use super::secret_keys::is_variable_name;
 use super::setup::Overrides;
 use crate::problem::{Problems, Site};
 use crate::secret::Secret;
@@ -26,9 +27,7 @@ pub(super) fn secret(
 ) -> Option<String> {
     let (site, read) = match (env, file) {
         (Some(env), None) => {
-            // A text of another form may be the secret itself.
-            let is_name = env.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-            let named = if is_name { format!(" `{env}`") } else { String::new() };
+            let named = if is_variable_name(env) { format!(" `{env}`") } else { String::new() };
             let value = std::env::var(env).map_err(|error| match error {
                 std::env::VarError::NotPresent => format!("the environment variable{named} is not set"),
                 std::env::VarError::NotUnicode(_) => format!("the environment variable{named} is not UTF-8"),

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::render::Finding;
-use super::secret_keys::is_secret_name;
+use super::secret_keys::{is_secret_name, is_variable_name};
 use super::store_url::shown_store;
 use super::tree::{MapEntry, Node, NodeKind, ParsedFile};
 use super::unparsed_lines::shown_line;
@@ -112,8 +112,8 @@ struct Above<'a> {
 }
 
 impl<'a> Above<'a> {
-    /// What is shown of a key that is here: below the name of a secret it may be the secret itself, and so may a key that
-    /// is no name.
+    /// What is shown of a key that is here: below the name of a secret it may be the secret itself, and so may a key
+    /// that is no name.
     fn shown_key(self, key: &str) -> Value {
         let is_name = self.key == Some(SECRETS) || self.key.is_none() || !self.is_secret;
         match is_name || self.descriptions.contains(&key) || is_secret_name(key) || key == "value" {
@@ -128,7 +128,9 @@ impl<'a> Above<'a> {
         let has_given_names = self.key.is_some_and(|above| MAPS_OF_NAMES.contains(&above));
         let is_of_issuer = self.key == Some("caller") && key == "jwt";
         let names_secret = is_secret_name(key) && !has_given_names && !is_of_issuer;
+        let is_variable = || matches!(&entry.value.kind, NodeKind::Text(name) if is_variable_name(name));
         let is_description = self.descriptions.contains(&key) && has_no_map(&entry.value);
+        let is_description = is_description && (key != "env" || is_variable());
         let descriptions: &[&str] = match self.key {
             _ if key == SECRETS => &[],
             Some(SECRETS) => &KEYS_IN_ENTRY_OF_SECRETS,

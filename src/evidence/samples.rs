@@ -82,8 +82,8 @@ impl PendingSamples {
         self.samples.retain(|s| s.route != *route);
         self.add_change(SampleChange::Clear(route.clone()), route);
     }
-    /// Puts these samples in the place of the stored ones that were `read`, as far as there is room for them. Those that
-    /// wait to be written still do.
+    /// Puts these samples in the place of the stored ones that were `read`, as far as there is room for them. Those
+    /// that wait to be written still do.
     pub(super) fn replace(&mut self, route: &RouteId, read: Vec<SampleRecord>, samples: Vec<SampleRecord>) {
         self.add_change(SampleChange::Remove(route.clone(), read), route);
         let room = PENDING_SAMPLES_MAX.saturating_sub(self.samples.len());

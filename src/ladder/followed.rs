@@ -330,8 +330,8 @@ impl Ladder {
         routes
     }
 
-    /// These routes, which [`AnsweringRoutes::earlier`] had with these numbers, are where the engine answers in no other
-    /// process.
+    /// These routes, which [`AnsweringRoutes::earlier`] had with these numbers, are where the engine answers in no
+    /// other process.
     pub fn release_claims(&self, routes: &BTreeMap<RouteId, u64>) {
         self.mover.in_force().release_claims(routes);
     }

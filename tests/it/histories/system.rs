@@ -139,8 +139,8 @@ impl System {
         let mut situation = self.situation.lock().unwrap();
         (situation.has_fault, situation.has_database_fault) = (false, false);
     }
-    /// Waits until the fault is over, and lets none begin until [`System::end_raise`]: the creator is raised to where the
-    /// engine answers.
+    /// Waits until the fault is over, and lets none begin until [`System::end_raise`]: the creator is raised to where
+    /// the engine answers.
     pub async fn begin_raise(&self) {
         self.situation.lock().unwrap().is_raised = true;
         until("the fault to be over", || async { (!self.situation.lock().unwrap().has_fault).then_some(()) }).await;

@@ -46,7 +46,7 @@ pub(super) fn without_secrets(finding: Finding, file: &ParsedFile) -> Finding {
             Value::Store(url) if shown_store(url) == *url => text,
             Value::Store(url) => without(&text, url),
         });
-        detected(&shown).into_owned()
+        detected(&without_query_secrets_in_quotes(&shown)).into_owned()
     };
     let start = line_start(&file.text, finding.line);
     let line = match &file.root {
@@ -153,6 +153,16 @@ fn without_query_secrets(text: &str) -> String {
         }
     });
     parameters.collect()
+}
+
+/// A message, as [`without_query_secrets`] shows what it quotes.
+fn without_query_secrets_in_quotes(text: &str) -> String {
+    let parts = text.split('`').enumerate();
+    let shown = parts.map(|(n, part)| match n % 2 == 1 && part.contains('=') {
+        true => without_query_secrets(part).into(),
+        false => Cow::Borrowed(part),
+    });
+    shown.collect::<Vec<_>>().join("`")
 }
 
 fn has_no_map(node: &Node) -> bool {

@@ -49,8 +49,8 @@ impl Evidence {
     }
 
     /// Counts pairs as what they were judged to be, by their fingerprint; those that are missing could not be judged.
-    /// `read` are the samples by which they were judged, and `kept` those that are kept of them from now on. `None`: the
-    /// pairs that began to wait `since` no longer wait.
+    /// `read` are the samples by which they were judged, and `kept` those that are kept of them from now on. `None`:
+    /// the pairs that began to wait `since` no longer wait.
     pub fn set_rejudged(
         &self,
         route: &RouteId,

@@ -138,7 +138,7 @@ impl<M: Model> Search<'_, M> {
                 continue;
             }
             open.push(position);
-            first_return = returned.into_iter().copied().chain(first_return).min();
+            first_return = returned.iter().copied().chain(first_return).min();
         }
         let first_return = first_return?;
         open.retain(|position| self.operations[self.sorted[*position]].invoked <= first_return);

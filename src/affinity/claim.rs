@@ -55,8 +55,8 @@ impl StoreAffinity {
         self.families.ensure(creator);
     }
 
-    /// The engine may own instances of these creators, as far as the store has real runs of theirs that have not ended:
-    /// a run pins its instance when it answers, also where its route has gone down since.
+    /// Finds those of these creators that have a real run which has not ended, and has the store asked for the owners
+    /// of their instances from now on: such a run pins its instance when it answers, also after its route went down.
     pub async fn ensure_creators_of_open_runs(&self, creators: &[Arc<Route>]) {
         for id in creators.iter().flat_map(|route| route.ids()) {
             if self.families.get(id).is_some_and(|family| family.engine_owns()) {
@@ -65,7 +65,7 @@ impl StoreAffinity {
             let filter = RunFilter { route: Some(id.clone()), limit: 1, ..RunFilter::open_real_runs() };
             match tokio::time::timeout(LOOK_UP_MAX, self.store.runs(filter)).await {
                 Ok(Ok(runs)) if runs.is_empty() => {}
-                // If the store does not say so: then it is asked for the owner of each instance.
+                // Also if the store did not answer.
                 Ok(_) | Err(_) => self.families.ensure(id),
             }
         }

@@ -26,7 +26,7 @@ pub(super) struct KeyClaims {
     /// Not kept alive: the ladder knows the processes that know these claims.
     ladder: Weak<Ladder>,
     state: Mutex<State>,
-    /// Says which flag set is the oldest by which requests are still answered.
+    /// Returns the number of the oldest flag set by which a request is still being answered.
     oldest_set_in_use: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
 }
 
@@ -67,7 +67,7 @@ impl KeyClaims {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets who says which flag set is the oldest by which requests are still answered
+    /// Sets the function that returns the number of the oldest flag set by which a request is still being answered
     /// ([`Proxy::oldest_set_in_use`](crate::proxy::Proxy::oldest_set_in_use)).
     pub fn set_requests(&self, oldest_set_in_use: impl Fn() -> u64 + Send + Sync + 'static) {
         let _ = self.oldest_set_in_use.set(Box::new(oldest_set_in_use));
@@ -147,8 +147,8 @@ impl KeyClaims {
     pub fn update(&self) {
         let Some(ladder) = self.ladder.upgrade() else { return };
         let mut state = self.state();
-        // In this order: if no flip is unrecorded after the routes were read, what lowered them is recorded, and no
-        // newer than the newest flip that is known then.
+        // The routes are read first: if every flip is recorded after that, so are the flips that lowered them, and the
+        // newest flip that is read last is at least as new.
         let routes = ladder.answering_routes();
         let all_recorded = ladder.unrecorded_flips() == 0;
         let newest = *ladder.newest_flip().borrow();

@@ -88,7 +88,7 @@ pub(super) struct Counters {
     pub(super) stored_under: BTreeSet<RouteId>,
     /// What the processes that share the store have under way, this one as of its last write.
     pub(super) processes: BTreeMap<WorkerId, ProcessShare>,
-    /// What processes wrote last whose shares have ended.
+    /// The last writes of processes whose shares have ended, by process.
     pub(super) ended_shares: BTreeMap<WorkerId, EndedShare>,
     /// The name and the text of each invariant in the files that reads the run, so that answers are judged later.
     pub(super) invariants_of_runs: Vec<(String, String)>,

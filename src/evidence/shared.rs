@@ -135,7 +135,7 @@ impl Counters {
         let had_basis = row.basis == self.basis;
         shared.changes.iter().for_each(|change| change(&mut row));
         (shared.version, shared.is_moved_here, shared.is_elsewhere) = (Some(version), false, false);
-        // The hash has names of path parameters too, which may be no part.
+        // The hash of a basis also covers the names of path parameters, which are not among its parts.
         let has_same_parts = !row.parts.hashes.is_empty() && row.parts.hashes == self.parts.hashes;
         shared.other = (row.basis != self.basis && !has_same_parts).then(|| Box::new(row.clone()));
         if shared.other.is_some() {

@@ -129,8 +129,8 @@ impl InForce {
         overtaken
     }
 
-    /// These routes are where the engine answers in no other process: here neither, unless they are there now, or have
-    /// been since the set with the given number.
+    /// The engine of no other process answers these routes: they are claimed no longer, unless the engine answers them
+    /// here, or has done so since the flag set with the given number.
     pub fn release_claims(&self, routes: &BTreeMap<RouteId, u64>) {
         let mut inputs = self.lock();
         let Inputs { positions, claimed, .. } = &mut *inputs;

@@ -36,7 +36,7 @@ pub(super) struct Inputs {
     /// What guards did.
     pub guards: GuardLatches,
     /// All ids of the routes that were where the engine answers since [`InForce::release_claims`] was last called for
-    /// them, each with the number of a set since when it is no more, if it is not.
+    /// them. With each, once it is no longer there, the number of the first flag set in which it is not.
     pub claimed: BTreeMap<RouteId, u64>,
     /// Whether the positions are those of files, and not only what the store has from the previous process.
     pub has_files: bool,

@@ -49,7 +49,7 @@ impl Mover {
         let mut announced = match outcome {
             Err((why, _)) if !request.force => return Err(FlipError::Refused { why, commands: Vec::new() }),
             Err((why, announced)) => {
-                tracing::error!(%route, why, "the flip by force does not wait for other processes");
+                tracing::error!(%route, why, "the flip goes on by force");
                 still_required.push(why);
                 announced
             }

@@ -258,8 +258,8 @@ impl Proxy {
         self.shared.table().route_metrics(route).map_or((0, None), |route_metrics| route_metrics.traffic_counts())
     }
 
-    /// Says the number of the oldest flag set that may still decide a request, or that decided one whose retry keys the
-    /// store does not have yet. No request is decided by an older one any more. Does not keep the proxy alive.
+    /// A function that returns the number of the oldest flag set that may still decide a request, or that decided one
+    /// whose retry keys the store does not have yet. It does not keep the proxy alive.
     pub fn oldest_set_in_use(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
         let shared = Arc::downgrade(&self.shared);
         move || shared.upgrade().map_or(u64::MAX, |shared| shared.oldest_set_in_use())

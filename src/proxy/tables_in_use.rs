@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::table::Table;
 
-/// Tables that exist, by weak references: whoever answers a request holds one.
+/// Weak references to the tables that exist. A request holds a strong one to its table while it is answered.
 pub(super) struct TablesInUse(Mutex<Vec<Weak<Table>>>);
 
 impl TablesInUse {

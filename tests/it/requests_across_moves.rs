@@ -5,10 +5,11 @@ use std::time::Duration;
 use http::Method;
 use pointsman::demo::http::Client;
 use pointsman::demo::world::Fault;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::task::block_in_place;
 
+use crate::shared_moves::{flip, forced, requested};
 use crate::support::seed::report_violations;
 use crate::support::slow_order::SlowOrder;
 use crate::support::test_system::{FAMILY, some_order};
@@ -17,26 +18,22 @@ use crate::support::{Metrics, WAIT_MAX, until, until_true};
 
 const CREATOR: &str = "orders.create";
 
-async fn flip(two: &TwoProcesses, at: usize, route: &str, to: &str) {
-    let asked = json!({ "to": to, "force": true, "reason": "the test moves it" });
-    let reply = two.processes[at].api(Method::POST, &format!("/api/v2/routes/{route}/flip"), asked).await;
-    assert!(reply.status.is_success(), "{}", reply.json());
+async fn force(two: &TwoProcesses, at: usize, route: &str, to: &str) -> Value {
+    let (status, reply) = flip(two, at, route, forced(to)).await;
+    assert_eq!(status, 200, "{reply}");
+    reply
 }
 
 async fn climb(two: &TwoProcesses) {
     for to in ["shadow", "dark", "live"] {
         for route in FAMILY {
-            flip(two, 0, route, to).await;
+            force(two, 0, route, to).await;
         }
     }
     for at in [0, 1] {
-        until("the route to be in `live`", || async { (state(two, at).await == "live").then_some(()) }).await;
+        until("the route to be in `live`", || async { (requested(two, at, CREATOR).await == "live").then_some(()) })
+            .await;
     }
-}
-
-async fn state(two: &TwoProcesses, at: usize) -> String {
-    let shown = two.processes[at].get(&format!("/api/v2/routes/{CREATOR}")).await;
-    shown["row"]["requested"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Waits until a process knows that the other one has its newest flip in force.
@@ -65,8 +62,9 @@ async fn a_request_that_was_decided_in_live_is_the_engines_alone_although_the_ro
     let body = some_order(1);
     let headers = [("idempotency-key", "slow"), ("x-tenant", "tenant")];
     let mut slow = SlowOrder::begin(two.processes[1].listen, &headers, &body).await;
-    flip(&two, 0, CREATOR, "dark").await;
-    until("the other process to follow", || async { (state(&two, 1).await == "dark").then_some(()) }).await;
+    force(&two, 0, CREATOR, "dark").await;
+    until("the other process to follow", || async { (requested(&two, 1, CREATOR).await == "dark").then_some(()) })
+        .await;
     wait_until_known(&two, 0).await;
     let mut store = PgConnection::connect(&two.cluster.url()).await.expect("a session");
     store.execute("BEGIN").await.expect("it begins");
@@ -119,7 +117,7 @@ async fn a_process_that_starts_while_a_run_goes_on_finds_the_owner_of_its_instan
     let meanwhile = async {
         let is_running = |metrics: &Metrics| metrics.sum("pointsman_runs_active", &[("status", "running")]) > 0.0;
         two.processes[0].until_metric("the run to begin", is_running).await;
-        flip(&two, 1, CREATOR, "dark").await;
+        force(&two, 1, CREATOR, "dark").await;
         two.start_another("third").await
     };
     let (created, mut third) = tokio::join!(order, meanwhile);
@@ -142,20 +140,15 @@ async fn a_process_that_starts_while_a_run_goes_on_finds_the_owner_of_its_instan
 async fn a_flip_to_live_names_a_process_that_was_killed_until_its_file_is_taken_over() {
     let Some(mut two) = TwoProcesses::start(&[]).await else { return };
     climb(&two).await;
-    flip(&two, 0, CREATOR, "dark").await;
+    force(&two, 0, CREATOR, "dark").await;
     two.processes[1].kill().await;
-    let to_live = async |two: &TwoProcesses| {
-        let asked = json!({ "to": "live", "force": true, "reason": "the test moves it" });
-        let path = format!("/api/v2/routes/{CREATOR}/flip");
-        let reply = two.processes[0].api(Method::POST, &path, asked).await;
-        reply.json()["still_required"].to_string()
-    };
+    let to_live = async |two: &TwoProcesses| force(two, 0, CREATOR, "live").await["still_required"].to_string();
     let mut wrong = Vec::new();
     let accepted = to_live(&two).await;
     if !accepted.contains("without taking leave") || !accepted.contains(".keys") {
         wrong.push(format!("the killed process is not named: {accepted}"));
     }
-    flip(&two, 0, CREATOR, "dark").await;
+    force(&two, 0, CREATOR, "dark").await;
     two.processes[1] = two.start_another("again").await;
     let again = to_live(&two).await;
     if again.contains("without taking leave") {

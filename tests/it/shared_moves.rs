@@ -18,17 +18,20 @@ const CREATOR: &str = "orders.create";
 /// How much longer than a lease a move may take on a busy machine.
 const SLACK: Duration = Duration::from_secs(6);
 
-async fn flip(two: &TwoProcesses, at: usize, route: &str, flip: Value) -> (u16, Value) {
+/// The status and the answer of a flip at a process.
+pub async fn flip(two: &TwoProcesses, at: usize, route: &str, flip: Value) -> (u16, Value) {
     let path = format!("/api/v2/routes/{route}/flip");
     let reply = two.processes[at].api(Method::POST, &path, flip).await;
     (reply.status.as_u16(), reply.json())
 }
 
-fn forced(to: &str) -> Value {
+/// A flip by force.
+pub fn forced(to: &str) -> Value {
     json!({ "to": to, "force": true, "reason": "the test moves it" })
 }
 
-async fn requested(two: &TwoProcesses, at: usize, route: &str) -> String {
+/// The requested state of a route, as a process shows it.
+pub async fn requested(two: &TwoProcesses, at: usize, route: &str) -> String {
     let shown = two.processes[at].get(&format!("/api/v2/routes/{route}")).await;
     shown["row"]["requested"].as_str().unwrap_or_default().to_owned()
 }

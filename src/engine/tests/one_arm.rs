@@ -20,11 +20,11 @@ use crate::workflow::{Mode, Plan, RunStatus};
 
 const KEY: RetryKey = RetryKey([9; 32]);
 
-fn keyed() -> ArmRequest {
+pub(super) fn keyed() -> ArmRequest {
     ArmRequest { retry_keys: Some(KEY.into()), may_fall_back: true, ..request("w", Mode::Real, &json!({})) }
 }
 
-fn plan() -> Arc<Plan> {
+pub(super) fn plan() -> Arc<Plan> {
     PlanBuilder::new()
         .call("price", &[], "GET /price", Value::Null)
         .call("charge", &["price"], "POST /charges", json!({}))

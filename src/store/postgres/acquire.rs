@@ -59,8 +59,26 @@ const ACQUIRE_DUE: &str = "WITH due AS ( \
 /// Acquires runs for this process's worker.
 #[derive(Default)]
 pub(super) struct RunAcquirer {
-    /// The id of the request for due runs whose reply has not arrived.
-    request: Option<Uuid>,
+    request: DueRequest,
+}
+
+/// The request for due runs whose reply has not arrived: its id, and how many runs it may have acquired.
+#[derive(Default)]
+struct DueRequest(Option<(Uuid, usize)>);
+
+impl DueRequest {
+    /// The id and the limit of the next request. A repeated one asks for at least as many runs as before: what a lost
+    /// reply held beyond that would stay with this worker, and nobody would execute it.
+    fn begin(&mut self, limit: usize) -> (Uuid, usize) {
+        let (_, limit_before) = self.0.get_or_insert_with(|| (Uuid::from_u128(fastrand::u128(..)), limit));
+        *limit_before = limit.max(*limit_before);
+        self.0.unwrap_or_default()
+    }
+
+    /// The runs are known.
+    fn end(&mut self) {
+        self.0 = None;
+    }
 }
 
 impl RunAcquirer {
@@ -85,7 +103,7 @@ impl RunAcquirer {
                 {
                     // The runs of the last page are known, so the next page is a request with a new id. If its reply is
                     // lost, the next call asks with the same id and gets these runs.
-                    self.request = None;
+                    self.request.end();
                     let rest = limit.saturating_sub(page.runs.len());
                     match self.acquire_due_page(session, worker, rest, &unreadable).await {
                         Ok(more) => {
@@ -101,7 +119,7 @@ impl RunAcquirer {
                     runs
                 });
                 if reply.send(acquired.map_err(not_acquired)).is_ok() && has_all_replies {
-                    self.request = None;
+                    self.request.end();
                 }
             }
             WriterRequest::Close(done) => {
@@ -127,7 +145,7 @@ impl RunAcquirer {
         limit: usize,
         unreadable: &[Vec<u8>],
     ) -> Result<DuePage, WriteError> {
-        let request = *self.request.get_or_insert_with(|| Uuid::from_u128(fastrand::u128(..)));
+        let (request, limit) = self.request.begin(limit);
         let mut acquired = acquire_due(session, worker, request, limit, unreadable).await;
         for _ in 1..ATTEMPTS_MAX {
             if acquired.is_ok() || session.get_within(RECONNECT_WITHIN).await.is_err() {
@@ -190,4 +208,22 @@ async fn acquire_due(
         runs.extend(summary.map(|summary| OwnedRun { fence, summary }));
     }
     Ok(DuePage { needs_another: runs.len() < found.len() && found.len() == limit, runs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The process may have fewer free places when it asks again.
+    #[test]
+    fn a_repeated_request_asks_for_all_runs_that_the_lost_reply_may_have_held() {
+        let mut request = DueRequest::default();
+        let (first, limit) = request.begin(64);
+        assert_eq!(limit, 64);
+        assert_eq!(request.begin(3), (first, 64), "the reply was lost");
+        assert_eq!(request.begin(80), (first, 80));
+        request.end();
+        let (next, limit) = request.begin(3);
+        assert!(next != first && limit == 3);
+    }
 }

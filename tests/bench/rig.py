@@ -56,10 +56,10 @@ def wait_port(port, what, process, timeout_s=60):
     sys.exit(f"{what} does not listen on {port}")
 
 
-def http(url, body=None, method=None, timeout_s=60):
+def http(url, body=None, method=None, timeout_s=60, headers={}):
     """Sends one HTTP request with a JSON body; returns (status, text of the reply)."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
+    request = urllib.request.Request(url, data, {"content-type": "application/json", **headers}, method=method)
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as reply:
             return reply.status, reply.read().decode()
@@ -244,10 +244,11 @@ class Pointsman:
 MS_PER_UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
 
-def wrk(folder, url, body, connections, seconds):
-    """Keeps this many requests in flight; returns requests, failures, requests/s, p50 and p99 in ms."""
-    script = Path(folder) / "post.lua"
-    script.write_text(f'wrk.method = "POST"\nwrk.body = [[{body}]]\nwrk.headers["content-type"] = "application/json"\n')
+def wrk(folder, url, body, connections, seconds, more="", name="post"):
+    """Keeps this many requests in flight; returns requests, failures, requests/s, p50 and p99 in ms. `more` is Lua for the
+    script of this name; loads at the same time need different names."""
+    script = Path(folder) / f"{name}.lua"
+    script.write_text(f'wrk.method = "POST"\nwrk.body = [[{body}]]\nwrk.headers["content-type"] = "application/json"\n{more}')
     out = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "--latency", "-s", script, url],
                          capture_output=True, text=True, check=True).stdout
     latency = {share: float(value) * MS_PER_UNIT[unit] for share, value, unit in re.findall(r"(\d+)%\s+([\d.]+)(us|ms|s|m)\b", out)}

@@ -64,6 +64,7 @@ mod malformed_replies;
 mod many_retry_keys;
 mod match_changes;
 mod noise;
+mod older_process;
 mod openapi;
 mod orchestrate;
 mod overload;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
+use pointsman::demo::LedgerEntry;
 use pointsman::demo::http::Client;
 use pointsman::demo::world::Fault;
 use rustix::process::Signal;
@@ -59,6 +60,45 @@ async fn order(client: &Client, two: &TwoProcesses, at: usize, number: u64) -> V
     let (url, key) = (format!("{}/orders", two.processes[at].url()), format!("order-{number}"));
     let headers = [("idempotency-key", key.as_str()), ("x-tenant", "tenant")];
     client.json(Method::POST, &url, &headers, &some_order(number)).await.expect("a reply").json()
+}
+
+/// The status of a try of an order, 0 for none, and the id in the answer.
+pub type Try = (u16, Value);
+
+/// Sends a keyed order, whose calls can be found in the ledger by its number.
+pub async fn try_order(client: &Client, process: &str, number: u64) -> Try {
+    let key = format!("key-{number}");
+    let (trace, tenant) = (format!("00-{number:032x}-{number:016x}-01"), format!("tenant-{}", number % 41));
+    let headers = [("idempotency-key", key.as_str()), ("x-tenant", tenant.as_str()), ("traceparent", trace.as_str())];
+    let reply = client.json(Method::POST, &format!("{process}/orders"), &headers, &some_order(number)).await;
+    reply.map_or((0, Value::Null), |reply| (reply.status.as_u16(), reply.json()["id"].clone()))
+}
+
+/// The ids in the answers of two tries that created the order.
+pub fn created<'a>(one: &'a Try, other: &'a Try) -> Vec<&'a Value> {
+    [one, other].into_iter().filter(|reply| reply.0 == 201).map(|reply| &reply.1).collect()
+}
+
+/// What is wrong with the two tries of an order: one arm has to have performed it, and the engine once.
+pub fn what_is_wrong(ledger: &[LedgerEntry], number: u64, one: &Try, other: &Try) -> Option<String> {
+    let trace = format!("{number:032x}");
+    let charges: Vec<&str> = ledger
+        .iter()
+        .filter(|entry| entry.operation == "charge" && !entry.repeated)
+        .filter(|entry| entry.trace.as_deref().is_some_and(|of| of.contains(&trace)))
+        .map(|entry| entry.caused_by.as_str())
+        .collect();
+    let created = created(one, other);
+    // Legacy gets both tries of an order that it has, and makes what it wants of two that come at once.
+    let is_of_legacy = !charges.is_empty() && charges.iter().all(|by| by.starts_with("legacy:"));
+    let is_right = match created[..] {
+        _ if is_of_legacy => created.iter().all(|id| id.is_number()),
+        [] => charges.len() <= 1,
+        [_] => charges.len() == 1,
+        [one, other] => charges.len() == 1 && one == other,
+        _ => false,
+    };
+    (!is_right).then(|| format!("order {number}: charged by {charges:?}, and the answers are {one:?} and {other:?}"))
 }
 
 /// A move at one process is in force in the other one when its caller has the answer, and so is a freeze. The other one
@@ -181,15 +221,8 @@ async fn one_arm_performs_each_order_while_the_route_moves() {
     let mut wrong = climb(&two, &["shadow", "dark", "live"]).await;
     let (next, done, moves) = (AtomicU64::new(1), AtomicBool::new(false), AtomicU64::new(0));
     let answers = std::sync::Mutex::new(Vec::new());
-    let send = async |client: &Client, at: usize, number: u64| {
-        let key = format!("key-{number}");
-        let (trace, tenant) = (format!("00-{number:032x}-{number:016x}-01"), format!("tenant-{}", number % 41));
-        let headers =
-            [("idempotency-key", key.as_str()), ("x-tenant", tenant.as_str()), ("traceparent", trace.as_str())];
-        let url = format!("{}/orders", two.processes[at].url());
-        let reply = client.json(Method::POST, &url, &headers, &some_order(number)).await;
-        reply.map_or((0, Value::Null), |reply| (reply.status.as_u16(), reply.json()["id"].clone()))
-    };
+    let send =
+        async |client: &Client, at: usize, number: u64| try_order(client, &two.processes[at].url(), number).await;
     let clients = async {
         let one_client = async |of: u64| {
             let (client, mut random) = (Client::new(WAIT_MAX), random_of(of));
@@ -226,27 +259,8 @@ async fn one_arm_performs_each_order_while_the_route_moves() {
     let (mut by, mut refused) = ([0_u64; 2], 0_u64);
     let ledger = two.world.ledger().entries();
     for (number, (one, other)) in answers.into_inner().unwrap() {
-        let trace = format!("{number:032x}");
-        let charges: Vec<&str> = ledger
-            .iter()
-            .filter(|entry| entry.operation == "charge" && !entry.repeated)
-            .filter(|entry| entry.trace.as_deref().is_some_and(|of| of.contains(&trace)))
-            .map(|entry| entry.caused_by.as_str())
-            .collect();
-        let created: Vec<&Value> =
-            [&one, &other].into_iter().filter(|reply| reply.0 == 201).map(|reply| &reply.1).collect();
-        // Legacy gets both tries of an order that it has, and makes what it wants of two that come at once.
-        let is_of_legacy = !charges.is_empty() && charges.iter().all(|by| by.starts_with("legacy:"));
-        let is_right = match created[..] {
-            _ if is_of_legacy => created.iter().all(|id| id.is_number()),
-            [] => charges.len() <= 1,
-            [_] => charges.len() == 1,
-            [one, other] => charges.len() == 1 && one == other,
-            _ => false,
-        };
-        if !is_right {
-            wrong.push(format!("order {number}: charged by {charges:?}, and the answers are {one:?} and {other:?}"));
-        }
+        wrong.extend(what_is_wrong(&ledger, number, &one, &other));
+        let created: Vec<&Value> = created(&one, &other);
         refused += 2 - created.len() as u64;
         if let Some(arm) = created.first() {
             by[usize::from(arm.is_string())] += 1;

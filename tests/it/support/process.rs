@@ -78,6 +78,10 @@ impl Pointsman {
     pub async fn try_succeed(start: &Start, meanwhile: impl AsyncFnOnce(u32)) -> Result<Self, String> {
         Self::spawn(start, &["--listen", "127.0.0.1:0", "--succeed"], meanwhile).await
     }
+    /// Like [`Pointsman::try_start`], with another binary.
+    pub async fn try_start_binary(start: &Start, binary: &str) -> Result<Self, String> {
+        Self::spawn_program(start, &[binary], &["--listen", "127.0.0.1:0"], async |_| {}).await
+    }
     /// Like [`Pointsman::try_start`], through a launcher that executes the command in its arguments.
     pub async fn try_start_by(start: &Start, launcher: &[&str]) -> Result<Self, String> {
         Self::spawn_by(start, launcher, &["--listen", "127.0.0.1:0"], async |_| {}).await
@@ -92,6 +96,14 @@ impl Pointsman {
         meanwhile: impl AsyncFnOnce(u32),
     ) -> Result<Self, String> {
         let program: Vec<&str> = launcher.iter().copied().chain([BINARY]).collect();
+        Self::spawn_program(start, &program, more, meanwhile).await
+    }
+    async fn spawn_program(
+        start: &Start,
+        program: &[&str],
+        more: &[&str],
+        meanwhile: impl AsyncFnOnce(u32),
+    ) -> Result<Self, String> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&start.log).expect("a log file");
         let mut child = Command::new(program[0])
             .args(&program[1..])

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::faulty_link::FaultyLink;
 use super::pgbouncer::PgBouncer;
 use super::postgres_server::Cluster;
-use super::process::Start;
+use super::process::{BINARY, Start};
 use super::{FlagsDir, LOCAL, Pointsman, checker, until};
 
 /// The lease of a process on its runs, from its last heartbeat.
@@ -52,6 +52,20 @@ steps:
 respond: { status: 200, body: { done: true } }
 "#;
 
+/// How the two are started.
+struct Options<'a> {
+    /// The environment of the second process.
+    second: &'a [(&'a str, String)],
+    lease: Duration,
+    binary: &'a str,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { second: &[], lease: LEASE, binary: BINARY }
+    }
+}
+
 /// Two processes that share a database.
 pub struct TwoProcesses {
     /// The outside world.
@@ -75,25 +89,31 @@ pub struct TwoProcesses {
 impl TwoProcesses {
     /// Starts the database and both processes; the second process gets this environment. `None` without PostgreSQL.
     pub async fn start(second: &[(&str, String)]) -> Option<Self> {
-        Self::start_on((second, LEASE), |_| None, async |legacy| legacy).await
+        let options = Options { second, ..Options::default() };
+        Self::start_on(options, |_| None, async |legacy| legacy).await
     }
     /// As [`Self::start`], with a lease that a busy machine renews in time.
     pub async fn start_with_long_lease() -> Option<Self> {
-        Self::start_on((&[], LONG_LEASE), |_| None, async |legacy| legacy).await
+        Self::start_binaries(BINARY).await
+    }
+    /// As [`Self::start_with_long_lease`], with another binary.
+    pub async fn start_binaries(binary: &str) -> Option<Self> {
+        let options = Options { lease: LONG_LEASE, binary, ..Options::default() };
+        Self::start_on(options, |_| None, async |legacy| legacy).await
     }
     /// Like [`TwoProcesses::start`], with the service in front of legacy that `shop` starts: it gets the URL of legacy,
     /// and returns its own.
     pub async fn start_with_shop(shop: impl AsyncFnOnce(String) -> String) -> Option<Self> {
-        Self::start_on((&[], LEASE), |_| None, shop).await
+        Self::start_on(Options::default(), |_| None, shop).await
     }
     /// Starts the database, PgBouncer in transaction mode before it, and both processes, which reach the database
     /// through it and directly. `None` without PostgreSQL or PgBouncer.
     pub async fn start_behind_pooler() -> Option<Self> {
-        let two = Self::start_on((&[], LEASE), PgBouncer::start, async |legacy| legacy).await?;
+        let two = Self::start_on(Options::default(), PgBouncer::start, async |legacy| legacy).await?;
         two.pooler.is_some().then_some(two)
     }
     async fn start_on(
-        (second, lease): (&[(&str, String)], Duration),
+        Options { second, lease, binary }: Options<'_>,
         pooler: impl FnOnce(&Cluster) -> Option<PgBouncer> + Send + 'static,
         shop: impl AsyncFnOnce(String) -> String,
     ) -> Option<Self> {
@@ -135,8 +155,12 @@ impl TwoProcesses {
                 [pooler.url(), pooler.url()]
             }
         };
-        let first = Pointsman::start(&start(through.clone(), NAMES[0], &[])).await;
-        let second = Pointsman::start(&start(direct.clone(), NAMES[1], second)).await;
+        let started = async |start: Start| {
+            let started = Pointsman::try_start_binary(&start, binary).await;
+            started.unwrap_or_else(|log| panic!("it did not start:\n{log}"))
+        };
+        let first = started(start(through.clone(), NAMES[0], &[])).await;
+        let second = started(start(direct.clone(), NAMES[1], second)).await;
         Some(Self {
             world,
             link,
@@ -151,9 +175,13 @@ impl TwoProcesses {
     }
     /// Starts one of them again, which was killed, without an environment of its own.
     pub async fn start_again(&self, at: usize) -> Pointsman {
+        self.try_start_again(at, BINARY).await.unwrap_or_else(|log| panic!("it did not start:\n{log}"))
+    }
+    /// Starts one of them again, which has ended, with another binary; returns the log if it ends instead.
+    pub async fn try_start_again(&self, at: usize, binary: &str) -> Result<Pointsman, String> {
         let log = PathBuf::from(self._dir.path()).join(NAMES[at]);
         let (flags, store) = (self.flags.path().to_owned(), self.stores[at].clone());
-        Pointsman::start(&Start { flags, store, log, env: Vec::new() }).await
+        Pointsman::try_start_binary(&Start { flags, store, log, env: Vec::new() }, binary).await
     }
     /// Starts another process on the same store, with the files as they are now.
     pub async fn start_another(&self, name: &str) -> Pointsman {

@@ -37,4 +37,10 @@ impl StoreAffinity {
     pub async fn flush(&self) {
         self.keys.flush().await;
     }
+
+    /// Simulates a kill of the process: the file stays as it is and is unlocked, and what is in memory is lost.
+    #[cfg(test)]
+    pub fn kill_key_log(&self) {
+        self.keys.kill();
+    }
 }

@@ -58,6 +58,9 @@ pub(super) struct KeyWriter {
     pub pending_changed: Notify,
     write_thread: OnceLock<Thread>,
     sync_thread: OnceLock<Thread>,
+    /// In a simulation there are no threads: whoever would wake one writes.
+    #[cfg(test)]
+    writes_at_once: bool,
 }
 
 /// Nothing is outstanding.
@@ -86,6 +89,10 @@ impl KeyWriter {
         let handle = file.handle();
         let stored = ring.stored;
         let writer = Self::new(ring, Some(OwnFile { file, stored }), window);
+        #[cfg(test)]
+        if writer.writes_at_once {
+            return Ok(writer);
+        }
         let of_thread = writer.clone();
         let write = Builder::new().name("retry-keys".into()).spawn(move || of_thread.write_until_ended());
         let write = write.map_err(failed("written"))?;
@@ -112,6 +119,8 @@ impl KeyWriter {
             pending_changed: Notify::new(),
             write_thread: OnceLock::new(),
             sync_thread: OnceLock::new(),
+            #[cfg(test)]
+            writes_at_once: clock::simulated::is_on(),
         })
     }
 
@@ -122,6 +131,11 @@ impl KeyWriter {
 
     /// Has the thread write what is outstanding.
     pub(super) fn wake(&self) {
+        #[cfg(test)]
+        if self.writes_at_once {
+            while self.write_outstanding().is_ok() {}
+            return;
+        }
         if let Some(thread) = self.write_thread.get() {
             thread.unpark();
         }

@@ -58,6 +58,8 @@ mod service_manager;
 mod services;
 mod shared_moves;
 mod signals;
+#[cfg(test)]
+mod sim;
 mod sockets;
 mod stall_report;
 mod started_parts;

@@ -51,10 +51,15 @@ pub(crate) mod simulated {
     use std::cell::Cell;
     use std::time::Duration;
 
+    use std::sync::Arc;
+
     use jiff::{SignedDuration, Timestamp};
     use tokio::time::Instant;
 
+    use crate::clock::ProcessClock;
+
     thread_local! {
+        static PROCESS: Cell<Option<&'static Arc<ProcessClock>>> = const { Cell::new(None) };
         static BEGUN: Cell<Option<(Timestamp, Instant)>> = const { Cell::new(None) };
         static SKEW: Cell<SignedDuration> = const { Cell::new(SignedDuration::ZERO) };
         static SLEPT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
@@ -65,10 +70,21 @@ pub(crate) mod simulated {
         BEGUN.set(Some((at, Instant::now())));
         SLEPT.set(Duration::ZERO);
         skew(SignedDuration::ZERO);
+        // Never freed: there is one for each simulation.
+        PROCESS.set(Some(Box::leak(Box::new(Arc::new(ProcessClock::starting())))));
     }
     /// Ends the simulation: the machine's own clocks are read again.
     pub fn end() {
         BEGUN.set(None);
+        PROCESS.set(None);
+    }
+    /// The time of the processes of this thread's simulation.
+    pub(in crate::clock) fn process() -> Option<&'static Arc<ProcessClock>> {
+        PROCESS.get()
+    }
+    /// Whether this thread's time is simulated.
+    pub fn is_on() -> bool {
+        BEGUN.get().is_some()
     }
     /// Sets how far the machines' clocks deviate from the simulated time.
     pub fn skew(by: SignedDuration) {

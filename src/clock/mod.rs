@@ -30,6 +30,10 @@ pub use self::running::RunningTimes;
 
 /// The time of this process. Its first use is the process's start.
 pub fn process() -> &'static Arc<ProcessClock> {
+    #[cfg(test)]
+    if let Some(of_simulation) = simulated::process() {
+        return of_simulation;
+    }
     static PROCESS: LazyLock<Arc<ProcessClock>> = LazyLock::new(|| Arc::new(ProcessClock::starting()));
     &PROCESS
 }
@@ -41,6 +45,11 @@ pub fn now() -> Timestamp {
         return now;
     }
     process().now()
+}
+
+/// What the machine's wall clock shows now, whatever the process's time is.
+pub fn machine_now() -> Timestamp {
+    machine::read().wall
 }
 
 /// The start of a window whose end is `ahead` from now. [`RunningTimes`] says which time counts towards a window.

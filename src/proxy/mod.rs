@@ -45,6 +45,8 @@ mod connector;
 mod copied_call;
 mod copied_exchange;
 mod cut_reason;
+#[cfg(test)]
+mod direct;
 mod drain;
 mod edge;
 mod egress;

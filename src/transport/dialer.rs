@@ -86,6 +86,9 @@ pub struct Dialer {
     service: ServiceName,
     tls: Option<ServiceTls>,
     head_bytes_max: u32,
+    /// Takes the place of the network.
+    #[cfg(test)]
+    network: Option<simulated::Network>,
 }
 
 impl Dialer {
@@ -96,6 +99,8 @@ impl Dialer {
             service: service.name.clone(),
             tls: service.tls.clone(),
             head_bytes_max: u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX),
+            #[cfg(test)]
+            network: simulated::network(),
         }
     }
 
@@ -109,6 +114,11 @@ impl Dialer {
         target: &Target,
         http: HttpVersion,
     ) -> Result<(ServiceStream, ConnectionProtocol), ConnectError> {
+        #[cfg(test)]
+        if let Some(network) = &self.network {
+            let connected = network(socket).await.map_err(ConnectError::Refused)?;
+            return Ok((ServiceStream::simulated(connected), ConnectionProtocol::Http1));
+        }
         let socket = TcpStream::connect(socket).await.map_err(ConnectError::Refused)?;
         let secured = |tls| SecuredPeer { service: &self.service, tls, host: &target.host };
         let tls = self.tls.as_ref().filter(|_| target.is_https).map(secured);
@@ -126,5 +136,32 @@ impl Dialer {
             Ok(())
         };
         timeout(self.connect, trying).await.unwrap_or(Err(ConnectError::TimedOut))
+    }
+}
+
+/// A network within the process, for simulations: whatever is made on a thread while it has one uses it for good.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::RefCell;
+    use std::io;
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use futures_util::future::BoxFuture;
+    use tokio::io::DuplexStream;
+
+    /// Connects to an address.
+    pub type Network = Arc<dyn Fn(SocketAddr) -> BoxFuture<'static, io::Result<DuplexStream>> + Send + Sync>;
+
+    thread_local! {
+        static NETWORK: RefCell<Option<Network>> = const { RefCell::new(None) };
+    }
+
+    /// Sets the network of what is made on this thread from now on; `None`: the machine's.
+    pub fn set(network: Option<Network>) {
+        NETWORK.set(network);
+    }
+    pub(super) fn network() -> Option<Network> {
+        NETWORK.with_borrow(Clone::clone)
     }
 }

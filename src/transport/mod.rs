@@ -48,6 +48,8 @@ pub use address_choice::AddressChoice;
 pub use address_registry::AddressRegistry;
 pub use addresses::{ServiceAddresses, ServiceInUse};
 pub use callers::{CallerLog, NotedCaller, NotedCalls, ServiceCallers, client_text, path_pattern};
+#[cfg(test)]
+pub(crate) use dialer::simulated;
 pub use dialer::{ConnectError, Dialer};
 pub use ejection::EjectionReason;
 pub use empty_data::EmptyDataFilter;

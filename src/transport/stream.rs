@@ -76,6 +76,8 @@ pub struct ServiceStream {
 enum Carrier {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    #[cfg(test)]
+    Simulated(tokio::io::DuplexStream),
 }
 
 impl ServiceStream {
@@ -102,10 +104,19 @@ impl ServiceStream {
         Ok((Self { carrier, received: Received::default(), interim: InterimScanner::default() }, spoken))
     }
 
+    /// A connection within the process.
+    #[cfg(test)]
+    pub(super) fn simulated(stream: tokio::io::DuplexStream) -> Self {
+        let carrier = Carrier::Simulated(stream);
+        Self { carrier, received: Received::default(), interim: InterimScanner::default() }
+    }
+
     fn socket(&self) -> &TcpStream {
         match &self.carrier {
             Carrier::Plain(socket) => socket,
             Carrier::Tls(stream) => stream.get_ref().0,
+            #[cfg(test)]
+            Carrier::Simulated(_) => unreachable!("it has no socket"),
         }
     }
 
@@ -129,6 +140,10 @@ impl ServiceStream {
 
     /// After a failed write HTTP gives up, and reads no more: bytes that wait in the socket count as received.
     fn note_unread<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        #[cfg(test)]
+        if let Carrier::Simulated(_) = &self.carrier {
+            return written;
+        }
         if let Poll::Ready(Err(_)) = &written {
             let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
             if rustix::net::recv(self.socket(), &mut [0_u8; 1][..], flags).is_ok_and(|(_, length)| length > 0) {
@@ -151,6 +166,8 @@ impl AsyncRead for ServiceStream {
         let read = match &mut self.carrier {
             Carrier::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
             Carrier::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(test)]
+            Carrier::Simulated(stream) => Pin::new(stream).poll_read(cx, buf),
         };
         if buf.filled().len() > before {
             self.received.add(buf.filled().len() - before);
@@ -165,6 +182,8 @@ impl AsyncWrite for ServiceStream {
         let written = match &mut self.carrier {
             Carrier::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
             Carrier::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(test)]
+            Carrier::Simulated(stream) => Pin::new(stream).poll_write(cx, bytes),
         };
         self.note_unread(written)
     }
@@ -176,6 +195,8 @@ impl AsyncWrite for ServiceStream {
         let written = match &mut self.carrier {
             Carrier::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
             Carrier::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            #[cfg(test)]
+            Carrier::Simulated(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
         self.note_unread(written)
     }
@@ -183,12 +204,16 @@ impl AsyncWrite for ServiceStream {
         match &self.carrier {
             Carrier::Plain(socket) => socket.is_write_vectored(),
             Carrier::Tls(stream) => stream.is_write_vectored(),
+            #[cfg(test)]
+            Carrier::Simulated(stream) => stream.is_write_vectored(),
         }
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = match &mut self.carrier {
             Carrier::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Carrier::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(test)]
+            Carrier::Simulated(stream) => Pin::new(stream).poll_flush(cx),
         };
         self.note_unread(flushed)
     }
@@ -196,6 +221,8 @@ impl AsyncWrite for ServiceStream {
         match &mut self.carrier {
             Carrier::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Carrier::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(test)]
+            Carrier::Simulated(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -195,7 +195,7 @@ impl Membership {
     async fn exchange(&self) -> Result<(), crate::store::StoreError> {
         // No process has the nil id: nothing is stored before this process has its own.
         let worker = self.worker.get().copied().unwrap_or(WorkerId(Uuid::nil()));
-        let (sent, sent_at) = (Moment::now(), Timestamp::now());
+        let (sent, sent_at) = (Moment::now(), clock::machine_now());
         let mut record = (**self.own.load()).clone();
         // After what is announced: a move that is announced no more is in force.
         if let Some(claims) = self.claims.get() {

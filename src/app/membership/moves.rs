@@ -27,6 +27,8 @@ use crate::store::{Announcement, LivingProcess, ProcessRecord, RepeatedFailures,
 const BEYOND_LEASE: Duration = Duration::from_secs(1);
 /// How long the answer to a flip waits until it is in force in the other processes.
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(3);
+/// Named in place of others while the store does not say which processes live.
+const UNSEEN: &str = "those that started meanwhile (the store does not tell this process)";
 /// How long the keys that legacy has taken are waited for before an announcement is acknowledged. It is tried again.
 const FLUSH_WAIT: Duration = Duration::from_secs(2);
 /// The pause before an exchange that follows a change is made again, if it failed.
@@ -289,13 +291,16 @@ impl Membership {
     }
 
     /// Waits, for at most [`FOLLOWED_WITHIN`], until every other process has this flip in force. Returns the names of
-    /// those that do not: at once of all others, if the flip has no number because it is not recorded.
+    /// those that do not: at once of all others, if the flip has no number because it is not recorded. Only what was
+    /// seen since the flip was recorded counts: before that, this process may not have known all others.
     pub(in crate::app) async fn wait_followed(&self, number: Option<u64>) -> Vec<String> {
         let behind = || {
             let seen = self.seen();
             let has = |record: &ProcessRecord| number.is_some() && record.flips >= number;
             let behind = seen.others.iter().filter(|other| !other.record.as_ref().is_some_and(has));
-            behind.map(shown).collect::<Vec<String>>()
+            let is_outdated = self.store.is_shared() && number > Some(seen.newest_flip);
+            let unseen = is_outdated.then(|| UNSEEN.to_owned());
+            behind.map(shown).chain(unseen).collect::<Vec<String>>()
         };
         if number.is_none() {
             return behind();

@@ -241,33 +241,37 @@ impl Fixture {
     }
     /// Pairs that open the gates to `dark` and `live`.
     fn record_pairs(&self, route: &str) {
-        let route = RouteId::from(route);
-        let (status, body) = (http::StatusCode::OK, Body::Whole(bytes::Bytes::new()));
-        let reply = Observation::new(status, http::HeaderMap::new(), body, Duration::ZERO, Vec::new());
-        let equal = Comparison {
-            verdict: Verdict::Match,
-            differences: Vec::new(),
-            elements: Default::default(),
-            truncated: false,
-            ignored_by: Vec::new(),
-            compares_replies: true,
-            fingerprint: String::new(),
-            effects: None,
-            intents: Default::default(),
-            calls: Vec::new(),
-            orders_not_kept: Vec::new(),
-            unparsable: Vec::new(),
-            not_known: Vec::new(),
-        };
-        for _ in 0..20 {
-            self.evidence.record_pair(&route, self.evidence.generation(&route, 0), State::Dark, &equal, &reply, &reply);
-        }
+        record_pairs(&self.evidence, &route.into());
     }
     /// Answers of the engine that open the gate to `only`.
     fn record_engine_answers(&self, route: &str) {
         for _ in 0..50 {
             self.evidence.served(&route.into(), 0, Served::Answered);
         }
+    }
+}
+
+/// Pairs that open the gates to `dark` and `live`, under the first files.
+pub(crate) fn record_pairs(evidence: &Evidence, route: &RouteId) {
+    let (status, body) = (http::StatusCode::OK, Body::Whole(bytes::Bytes::new()));
+    let reply = Observation::new(status, http::HeaderMap::new(), body, Duration::ZERO, Vec::new());
+    let equal = Comparison {
+        verdict: Verdict::Match,
+        differences: Vec::new(),
+        elements: Default::default(),
+        truncated: false,
+        ignored_by: Vec::new(),
+        compares_replies: true,
+        fingerprint: String::new(),
+        effects: None,
+        intents: Default::default(),
+        calls: Vec::new(),
+        orders_not_kept: Vec::new(),
+        unparsable: Vec::new(),
+        not_known: Vec::new(),
+    };
+    for _ in 0..20 {
+        evidence.record_pair(route, evidence.generation(route, 0), State::Dark, &equal, &reply, &reply);
     }
 }
 

@@ -33,6 +33,7 @@ mod run_snapshots;
 mod samples;
 mod service_callers;
 mod shared_evidence;
+pub(crate) mod simulated;
 mod sqlite;
 mod unavailable;
 mod unpurgeable;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::services::SimServices;
 use super::simulation::Acknowledged;
-use super::store::SimStore;
 use crate::names::{Seq, WorkflowName};
+use crate::store::tests::simulated::SimStore;
 use crate::store::{RunCoordination, Store, StoredEvent};
 use crate::workflow::{
     CheckpointEvent, EndingEvent, Event, LockEvent, Plan, Run, RunSummary, StepPart, WaitEvent, fold,

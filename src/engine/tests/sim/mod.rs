@@ -10,7 +10,6 @@ mod invariants;
 mod plans;
 mod services;
 mod simulation;
-mod store;
 
 use std::time::{Duration, Instant};
 

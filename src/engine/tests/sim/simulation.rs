@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::services::{SimExecutor, SimServices};
-use super::store::{Shared, SimStore};
 use super::{Figures, invariants, plans};
 use crate::affinity::StoreAffinity;
 use crate::clock::{self, Moment, ProcessClock};
@@ -19,6 +18,7 @@ use crate::engine::Start;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkflowName};
+use crate::store::tests::simulated::{Shared, SimStore};
 use crate::store::{MemoryStore, RunCoordination, RunFilter, Store, StoreHandle};
 use crate::transport::AddressRegistry;
 use crate::workflow::{
@@ -165,7 +165,7 @@ impl Simulation {
         if self.scenario == Scenario::SingleProcess {
             clock::simulated::skew(SignedDuration::ZERO); // a process takes the wall clock at its start as the time
         }
-        let store: StoreHandle = Arc::new(Shared(self.store.clone()));
+        let store: StoreHandle = Arc::new(Shared::new(self.store.clone()));
         let limits = Limits {
             lease_ms: 3_000,
             sweep_ms: 1_000,

@@ -1,10 +1,13 @@
-//! A store that two simulated processes share, and that fails at random.
+//! A store that simulated processes share, and that fails at random.
 //!
 //! It wraps the memory store and adds the properties of a database that several processes share: leases that end in
 //! simulated time, a clock of its own, and notifications that get lost. It also adds the faults of a network: an
 //! operation fails before it is done, or is done and its reply is lost, or is slow, or is not answered until the caller
-//! gives up. An operation that has begun is not cancelled with its caller, who only misses the reply.
+//! gives up. An operation that has begun is not cancelled with its caller, who only misses the reply. Each process
+//! reaches it over a [`Link`], which can be cut; a process that is stopped, or was killed, gets no reply.
 
+mod link;
+mod processes;
 mod shared;
 
 use std::collections::{HashMap, HashSet};
@@ -16,10 +19,12 @@ use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::sync::broadcast;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use uuid::Uuid;
 
-pub(super) use self::shared::Shared;
+pub(crate) use self::link::{Link, LinkState};
+use self::processes::Processes;
+pub(crate) use self::shared::Shared;
 use crate::clock;
 use crate::names::{Fence, RunId, WorkerId};
 use crate::store::{
@@ -48,11 +53,26 @@ enum Fault {
 /// How long a silent operation is not answered.
 const SILENCE: Duration = Duration::from_secs(8);
 
+/// A protection that the store switches off, to show that a simulation finds what follows from that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Omission {
+    /// None.
+    #[default]
+    None,
+    /// Each process seems to have acknowledged whatever the others announce.
+    Acknowledgements,
+    /// A run gets a retry key although legacy has it.
+    ClaimsOfRuns,
+    /// Keys of legacy that are handed to the store are not stored.
+    KeysOfLegacy,
+}
+
 /// The simulated store.
-pub(super) struct SimStore {
+pub(crate) struct SimStore {
     inner: MemoryStore,
     /// Whether several processes share the store; otherwise one process uses it at a time.
     shared: bool,
+    omission: Omission,
     notifications: broadcast::Sender<StoreNotification>,
     state: Mutex<State>,
 }
@@ -65,7 +85,7 @@ struct State {
     owners: HashMap<RunId, WorkerId>,
     /// The fencing token of the last acquisition of each run.
     fences: HashMap<RunId, Fence>,
-    alive: HashMap<WorkerId, Instant>,
+    processes: Processes,
     /// Workers whose heartbeats do not reach the store.
     blocked: HashSet<WorkerId>,
     acquisitions: HashMap<RunId, u64>,
@@ -76,46 +96,57 @@ struct State {
 }
 
 impl SimStore {
-    pub(super) fn new(seed: u64, percent: u8, shared: bool) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, percent: u8, shared: bool) -> Arc<Self> {
+        Self::with_omission(seed, percent, shared, Omission::None)
+    }
+    pub(crate) fn with_omission(seed: u64, percent: u8, shared: bool, omission: Omission) -> Arc<Self> {
         let state = State {
             random: fastrand::Rng::with_seed(seed),
             percent,
             faults: 0,
             owners: HashMap::new(),
             fences: HashMap::new(),
-            alive: HashMap::new(),
+            processes: Processes::default(),
             blocked: HashSet::new(),
             acquisitions: HashMap::new(),
             unreported: HashMap::new(),
             events_in_the_future: Vec::new(),
         };
         let (inner, notifications) = (MemoryStore::new(), broadcast::Sender::new(256));
-        let store = Self { inner, shared, notifications, state: Mutex::new(state) };
+        let store = Self { inner, shared, omission, notifications, state: Mutex::new(state) };
         let store = Arc::new(store);
         let (weak, mut inner) = (Arc::downgrade(&store), store.inner.notifications());
         tokio::spawn(async move {
             while let (Ok(notifications), Some(store)) = (inner.recv().await, weak.upgrade()) {
-                let is_lost = {
-                    let mut state = store.state.lock().unwrap();
-                    let percent = if store.shared { state.percent } else { 0 };
-                    state.random.u8(0..100) < percent
-                };
-                if !is_lost {
-                    let _nobody_listens = store.notifications.send(notifications);
-                }
+                store.notify(notifications);
             }
         });
         store
     }
+    /// Tells those who listen, unless the notification is lost.
+    fn notify(&self, notification: StoreNotification) {
+        let is_lost = {
+            let mut state = self.state.lock().unwrap();
+            let percent = if self.shared { state.percent } else { 0 };
+            state.random.u8(0..100) < percent
+        };
+        if !is_lost {
+            let _nobody_listens = self.notifications.send(notification);
+        }
+    }
+    /// From now on this percentage of operations gets a fault.
+    pub(crate) fn set_faults(&self, percent: u8) {
+        self.state.lock().unwrap().percent = percent;
+    }
     /// Ends all faults.
-    pub(super) fn heal(&self) {
+    pub(crate) fn heal(&self) {
         let mut state = self.state.lock().unwrap();
         state.percent = 0;
         state.blocked.clear();
         clock::simulated::skew(SignedDuration::ZERO);
     }
     /// Keeps the heartbeats of a living worker from the store: other processes take its runs over.
-    pub(super) fn block_heartbeats(&self, worker: WorkerId, blocked: bool) {
+    pub(crate) fn block_heartbeats(&self, worker: WorkerId, blocked: bool) {
         let mut state = self.state.lock().unwrap();
         if blocked {
             state.blocked.insert(worker)
@@ -133,19 +164,19 @@ impl SimStore {
         }
     }
     /// Events that were appended with a time in the future.
-    pub(super) fn events_in_the_future(&self) -> Vec<String> {
+    pub(crate) fn events_in_the_future(&self) -> Vec<String> {
         self.state.lock().unwrap().events_in_the_future.clone()
     }
     /// The number of faults so far.
-    pub(super) fn faults(&self) -> u64 {
+    pub(crate) fn faults(&self) -> u64 {
         self.state.lock().unwrap().faults
     }
     /// How often a run was acquired.
-    pub(super) fn acquisitions(&self, run: RunId) -> u64 {
+    pub(crate) fn acquisitions(&self, run: RunId) -> u64 {
         self.state.lock().unwrap().acquisitions.get(&run).copied().unwrap_or(0)
     }
     /// The wrapped store, which has no faults.
-    pub(super) fn memory(&self) -> &MemoryStore {
+    pub(crate) fn memory(&self) -> &MemoryStore {
         &self.inner
     }
     fn draw(&self) -> Fault {
@@ -190,7 +221,7 @@ impl SimStore {
             return None;
         }
         let owner = state.owners.get(&run).copied().filter(|owner| *owner != worker)?;
-        state.alive.get(&owner).is_some_and(|until| *until > Instant::now()).then_some(owner)
+        state.processes.is_alive(owner).then_some(owner)
     }
     /// Sets the owner of a run after an append. A repeated append of a worker that has lost the run since changes
     /// nothing.
@@ -249,6 +280,8 @@ impl SimStore {
     }
 }
 
+type StoreReply<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
 fn unknown_result() -> StoreError {
     StoreError("the result is unknown".into())
 }
@@ -264,5 +297,3 @@ impl From<StoreError> for FaultyAppend {
         FaultyAppend::Fault
     }
 }
-
-type StoreReply<'a, T> = BoxFuture<'a, Result<T, StoreError>>;

@@ -1,63 +1,89 @@
 //! The store as the engines of a simulation use it: operations with faults, and operations without.
 
 use super::*;
+use crate::flag::RetryKey;
+use crate::names::RouteId;
+use crate::store::{
+    EvidenceReplacement, EvidenceVersion, GoneProcess, KeyFileRecord, LivingProcesses, ProcessRecord, SharedEvidence,
+    StoreTime,
+};
 
-/// The simulated store as a [`Store`].
-pub(in crate::engine::tests::sim) struct Shared(pub Arc<SimStore>);
+/// The simulated store as a [`Store`] of one process.
+pub(crate) struct Shared {
+    store: Arc<SimStore>,
+    link: Arc<Link>,
+}
 
-/// Runs an operation in a task of its own, so that it continues when its caller is gone.
-async fn detached<T: Send + 'static, E: Send + 'static>(
-    work: impl Future<Output = Result<T, E>> + Send + 'static,
-) -> Result<T, E> {
-    match tokio::spawn(work).await {
-        Ok(done) => done,
-        Err(_) => std::future::pending().await, // the simulation has ended
+impl Shared {
+    /// The store of a process that nothing cuts off.
+    pub(crate) fn new(store: Arc<SimStore>) -> Self {
+        Self::over(store, Link::up())
+    }
+    /// The store of a process with this link.
+    pub(crate) fn over(store: Arc<SimStore>, link: Arc<Link>) -> Self {
+        Self { store, link }
+    }
+
+    /// Performs an operation in a task of its own, so that it continues when its caller is gone. Its reply is lost if
+    /// the link is cut meanwhile.
+    fn detached<T: Send + 'static, E: From<StoreError> + Send + 'static, F>(
+        &self,
+        work: impl FnOnce(Arc<SimStore>) -> F,
+    ) -> BoxFuture<'_, Result<T, E>>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let (link, work) = (self.link.clone(), work(self.store.clone()));
+        Box::pin(async move {
+            link.passes().await?;
+            let done = match tokio::spawn(work).await {
+                Ok(done) => done,
+                Err(_) => std::future::pending().await, // the simulation has ended
+            };
+            link.passes().await?;
+            done
+        })
     }
 }
 
 macro_rules! with_faults {
     ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
         $(fn $name(&self, $($arg: $type),*) -> StoreReply<'_, $result> {
-            let store = self.0.clone();
-            Box::pin(detached(async move {
+            self.detached(move |store| async move {
                 let backend = store.clone();
                 store.with_fault(async { backend.inner.$name($($arg),*).await }).await
-            }))
+            })
         })*
     };
 }
 
 impl RunCoordination for Shared {
     fn heartbeat(&self, worker: WorkerId, name: String, lease: Duration) -> StoreReply<'_, Option<Timestamp>> {
-        let store = self.0.clone();
-        Box::pin(detached(async move {
+        self.detached(move |store| async move {
             if store.state.lock().unwrap().blocked.contains(&worker) {
                 return Err(unknown_result());
             }
             let backend = store.clone();
             store
                 .with_fault(async {
-                    backend.state.lock().unwrap().alive.insert(worker, Instant::now() + lease);
-                    backend.inner.heartbeat(worker, name, lease).await?;
+                    backend.state.lock().unwrap().processes.renew(worker, name, lease);
                     Ok(clock::simulated::time().filter(|_| backend.shared))
                 })
                 .await
-        }))
+        })
     }
     fn deregister(&self, worker: WorkerId) -> StoreReply<'_, ()> {
-        self.0.state.lock().unwrap().alive.remove(&worker);
-        self.0.inner.deregister(worker)
+        self.store.state.lock().unwrap().processes.leave(worker);
+        self.store.inner.deregister(worker)
     }
     fn acquire(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, AcquireResult> {
-        let store = self.0.clone();
-        Box::pin(detached(async move {
+        self.detached(move |store| async move {
             let backend = store.clone();
             store.with_fault(async { backend.acquire_for(worker, run).await }).await
-        }))
+        })
     }
     fn acquire_due(&self, worker: WorkerId, limit: usize) -> StoreReply<'_, Vec<OwnedRun>> {
-        let store = self.0.clone();
-        Box::pin(detached(async move {
+        self.detached(move |store| async move {
             let (backend, taken) = (store.clone(), Mutex::new(Vec::new()));
             let due = async {
                 let due = backend.acquire_due_for(worker, limit).await?;
@@ -70,7 +96,7 @@ impl RunCoordination for Shared {
                 store.state.lock().unwrap().unreported.entry(worker).or_default().extend(taken);
             }
             result
-        }))
+        })
     }
     with_faults! {
         due_times(limit: usize) -> Vec<(Timestamp, RunId)>;
@@ -97,15 +123,27 @@ impl RunCoordination for Shared {
         put_run_snapshot(snapshot: RunSnapshot) -> ();
         run_snapshot(run: RunId) -> Option<RunSnapshot>;
     }
+    fn exchange_processes(&self, worker: WorkerId, record: ProcessRecord) -> StoreReply<'_, Option<LivingProcesses>> {
+        self.detached(move |store| async move {
+            let backend = store.clone();
+            store.with_fault(async { backend.exchange(worker, record).await }).await
+        })
+    }
+    fn gone_processes(&self) -> StoreReply<'_, Vec<GoneProcess>> {
+        self.detached(move |store| async move {
+            let backend = store.clone();
+            store.with_fault(async { Ok(backend.state.lock().unwrap().processes.gone()) }).await
+        })
+    }
     fn notifications(&self) -> broadcast::Receiver<StoreNotification> {
-        self.0.notifications.subscribe()
+        self.store.notifications.subscribe()
     }
     fn is_shared(&self) -> bool {
-        self.0.shared
+        self.store.shared
     }
 }
 
-crate::store::tests::forward_work::forward_pin_collisions!(Shared, 0.inner);
+crate::store::tests::forward_work::forward_pin_collisions!(Shared, store.inner);
 impl crate::store::InstanceStore for Shared {}
 impl crate::store::RecordLog for Shared {}
 impl crate::store::CaptureStore for Shared {}
@@ -113,12 +151,22 @@ impl crate::store::CaptureStore for Shared {}
 impl crate::store::AdoptionStore for Shared {}
 impl crate::store::ServiceCallerStore for Shared {}
 
+impl SharedEvidence for Shared {
+    with_faults! {
+        changed_evidence(known: Vec<(RouteId, EvidenceVersion)>) -> Vec<(EvidenceRecord, EvidenceVersion)>;
+        replace_evidence(rows: Vec<EvidenceReplacement>) -> Vec<(RouteId, EvidenceVersion)>;
+    }
+}
+
 impl Store for Shared {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
-        let store = self.0.clone();
-        Box::pin(detached(async move {
+        let done = self.detached(move |store| async move {
+            let append = match store.omission {
+                Omission::ClaimsOfRuns => Arc::new(Append { claim: None, ..Append::clone(&append) }),
+                _ => append,
+            };
             match store.draw() {
-                Fault::Before => return Err(AppendError::Refused("no room".into())),
+                Fault::Before => return Err(FaultyAppend::Inner(AppendError::Refused("no room".into()))),
                 Fault::Twice => drop(store.inner.append(append.clone()).await),
                 _ => {}
             }
@@ -131,11 +179,14 @@ impl Store for Shared {
                 backend.set_owner(owner, run, fence);
                 Ok(())
             });
+            done.await
+        });
+        Box::pin(async move {
             done.await.map_err(|error| match error {
                 FaultyAppend::Fault => AppendError::Unavailable("the result is unknown".into()),
                 FaultyAppend::Inner(error) => error,
             })
-        }))
+        })
     }
     with_faults! {
         events(run: RunId, from: crate::names::Seq) -> Vec<StoredEvent>;
@@ -154,7 +205,6 @@ impl Store for Shared {
         engine_took_any(range: std::ops::RangeInclusive<crate::flag::RetryKey>) -> bool;
         engine_tries(after: Option<crate::flag::RetryKey>, limit: usize) -> Vec<(crate::flag::RetryKey, jiff::Timestamp)>;
         pinned(after: u64, limit: usize) -> Vec<(u64, crate::flag::PinKey, crate::flag::Arm)>;
-        note_legacy_tries(tries: Vec<(crate::flag::RetryKey, jiff::Timestamp)>) -> Vec<crate::flag::RetryKey>;
         put_flips(put: crate::store::PutFlips) -> Option<Vec<u64>>;
         flips(route: Option<crate::names::RouteId>, limit: usize) -> Vec<FlipRecord>;
         last_flips() -> Vec<FlipRecord>;
@@ -168,10 +218,45 @@ impl Store for Shared {
         evidence() -> Vec<EvidenceRecord>;
         secret() -> [u8; 32];
     }
+    fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> StoreReply<'_, Vec<RetryKey>> {
+        self.detached(move |store| async move {
+            let backend = store.clone();
+            let noting = async {
+                match backend.omission {
+                    Omission::KeysOfLegacy => Ok(Vec::new()),
+                    _ => backend.inner.note_legacy_tries(tries).await,
+                }
+            };
+            store.with_fault(noting).await
+        })
+    }
+    fn key_files(&self) -> StoreReply<'_, Vec<KeyFileRecord>> {
+        self.detached(move |store| async move {
+            let backend = store.clone();
+            store.with_fault(async { Ok(backend.state.lock().unwrap().processes.key_files()) }).await
+        })
+    }
+    fn put_key_files(&self, put: Vec<KeyFileRecord>, remove: Vec<Uuid>) -> StoreReply<'_, ()> {
+        self.detached(move |store| async move {
+            let backend = store.clone();
+            let putting = async {
+                backend.state.lock().unwrap().processes.put_key_files(put, &remove);
+                Ok(())
+            };
+            store.with_fault(putting).await
+        })
+    }
+    fn time(&self) -> StoreReply<'_, StoreTime> {
+        let now = clock::simulated::time().filter(|_| self.store.shared);
+        Box::pin(std::future::ready(Ok(now.map_or(StoreTime::NewestEvent(None), StoreTime::Now))))
+    }
+    fn shared_evidence(&self) -> Option<&dyn SharedEvidence> {
+        self.store.shared.then_some(self)
+    }
     fn healthy(&self) -> bool {
         true
     }
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.0.inner.close()
+        self.store.inner.close()
     }
 }

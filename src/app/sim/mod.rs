@@ -10,9 +10,9 @@
 //! What must hold (`services`, `checks`): of each retry key, one arm performs the request, and it answers it; while the
 //! engine of one process may answer a route, each other process with a lease claims the keys of the route; no process
 //! has a route above what the flips say that it has followed; what is reported as in force everywhere is so; a freeze
-//! is obeyed; and once the faults end, all processes agree within a bounded time, and the whole ladder can be climbed
-//! without force. Of the keys of a route that was forced past a process which had not acknowledged it nothing is asked:
-//! a person has accepted that.
+//! is obeyed by routes below `only`; and once the faults end, all processes agree within a bounded time, and the whole
+//! ladder can be climbed without force. Of the keys of a route that was forced past a process which had not
+//! acknowledged it nothing is asked: a person has accepted that.
 //!
 //! The same seed gives the same random numbers; the order in which tokio polls tasks that are ready at the same moment,
 //! and the ids of processes and runs, are not controlled. A seed that has failed may need several runs to fail again.

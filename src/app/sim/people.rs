@@ -64,8 +64,10 @@ impl ClientOfKey {
     pub(super) async fn try_at(&self, process: Option<Arc<Process>>) -> bool {
         let Some(process) = process else { return false };
         let (services, route) = (&self.world.services, RouteId::from(Self::route(self.key)));
-        let token = (self.key % 3 == 0).then(|| fastrand::u8(0..2));
-        services.sent(self.key, &route, checks::freeze_at(&self.world, &process));
+        let token = self.key.is_multiple_of(3).then(|| fastrand::u8(0..2));
+        // A freeze does not keep the engine from beginning runs of a route in `only`.
+        let frozen_in = checks::freeze_at(&self.world, &process).filter(|_| process.requested(&route) < State::Only);
+        services.sent(self.key, &route, frozen_in);
         let mut request = Request::post(format!("/{route}?k={}", self.key))
             .header("host", "shop.test")
             .header("content-length", "0")

@@ -119,7 +119,7 @@ pub struct Engine {
 }
 
 /// How long giving up this process's lease may take.
-const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many earlier versions of the files are kept for requests in flight. A request that was decided under an older
 /// version begins no run: under another version its steps may have other effects.
@@ -348,10 +348,10 @@ impl Engine {
         self.core.process.background_tasks.wait().await;
         if self.core.ports.store.is_shared()
             && let Ok(Err(error)) =
-                tokio::time::timeout(DEREGISTER_TIMEOUT, self.core.ports.store.deregister(self.core.schedule.worker))
+                tokio::time::timeout(RELEASE_TIMEOUT, self.core.ports.store.release_runs(self.core.schedule.worker))
                     .await
         {
-            tracing::warn!(%error, "the lease was not given up: other processes take the runs when it has run out");
+            tracing::warn!(%error, "the runs were not given up: other processes take them when the lease has run out");
         }
         all_ended
     }

@@ -4,18 +4,22 @@
 //! bounded time, and the process recovers by itself.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
 use pointsman::demo::Latency;
+use pointsman::limits::Limits;
+use pointsman::secret::Secret;
+use pointsman::store::{PostgresStore, StoreHandle};
 use tokio::task::block_in_place;
 
 use crate::support::lossy_proxy::LossyProxy;
 use crate::support::postgres_server::Cluster;
 use crate::support::seed::{report_violations, seed};
 use crate::support::test_system::{TestSystem, some_order};
-use crate::support::{FlagsDir, until, until_true};
+use crate::support::{FlagsDir, checker, until, until_true};
 
 /// The process's limits for the database.
 const LIMITS: &str = "limits: { store_connect_ms: 1000, store_statement_ms: 1000, store_lock_ms: 500 }\n";
@@ -292,4 +296,46 @@ async fn a_standby_takes_over() {
         FaultReport { faults: 1, kind: "takeovers by a standby", recovered_after }
     })
     .await;
+}
+
+/// The primary is lost with commits that its asynchronous standby does not have. What they said is forgotten: a key that
+/// the engine took is free, and its retry begins another run. All else is there, and everything goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_asynchronous_standby_takes_over_without_the_last_commits() {
+    let seed = seed();
+    let Some(PostgresSystem { cluster, proxy, mut system }) = PostgresSystem::start("only", seed).await else { return };
+    let order = async |system: &TestSystem, key: &str| {
+        let headers = [("idempotency-key", key)];
+        let reply = system.send_with(Method::POST, "/orders", &headers, &some_order(1)).await.ok()?;
+        reply.status.is_success().then(|| reply.json()["id"].clone())
+    };
+    let standby = block_in_place(|| cluster.asynchronous_standby());
+    let kept = order(&system, "kept").await.expect("the engine's order");
+    system.wait_for_runs_to_end().await;
+    block_in_place(|| cluster.cut_off(&standby));
+    let lost = order(&system, "lost").await.expect("the engine's order");
+    block_in_place(|| cluster.stop("immediate"));
+    block_in_place(|| standby.promote());
+    proxy.redirect_to(standby.address());
+    let answered = async |key: &'static str| until("the engine to answer", || order(&system, key)).await;
+    let mut wrong = Vec::new();
+    if answered("kept").await != kept {
+        wrong.push("an order that the standby had was performed again".to_owned());
+    }
+    if answered("lost").await == lost {
+        wrong.push("the standby had all commits: nothing was lost".to_owned());
+    }
+    answered("new").await;
+    let code = system.pointsman.stop().await;
+    if code != Some(0) {
+        wrong.push(format!("the process ended with {code:?}"));
+    }
+    // The ledger has what the lost run did, which the checker would not find in the store.
+    system.finish_unchecked().await;
+    let store = PostgresStore::open(&Secret::new(standby.url()), None, &Limits::default()).await.expect("it opens");
+    let store: StoreHandle = Arc::new(store);
+    checker::check_store(&store, &[], &mut wrong).await;
+    store.close().await;
+    let test = "postgres::an_asynchronous_standby_takes_over_without_the_last_commits";
+    report_violations(test, Some(seed), "3 orders, 1 takeover", &wrong);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::Driver;
+use crate::engine::context::Core;
 use crate::engine::machine::{
     CallRequest, CommandAnswer, CommandId, DriverEnd, Input, LockQuery, Measure, Output, WakeCause,
 };
@@ -16,7 +17,7 @@ use crate::engine::scheduler::children;
 use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::mailbox::{CommandReply, ExecutionSlot};
 use crate::flag::{Freeze, State};
-use crate::names::Seq;
+use crate::names::{Fence, RunId, Seq};
 use crate::telemetry::LogThrottle;
 use crate::workflow::{AttemptResult, EffectClass, Mode};
 
@@ -243,7 +244,12 @@ impl Driver {
                 core.schedule.timers.remove(id);
                 children::notify_parent(core, run, self.machine.plan());
             }
-            DriverEnd::Discarded | DriverEnd::Draining => {}
+            DriverEnd::Discarded => {}
+            DriverEnd::Draining => {
+                if let Some(fence) = self.machine.fence() {
+                    hand_over(core, id, fence);
+                }
+            }
             DriverEnd::OwnershipUncertain => match core.process.clock.now().checked_add(RECLAIM_PAUSE) {
                 Ok(at) => core.schedule.timers.set(id, at),
                 Err(_) => core.schedule.timers.wake_now(id),
@@ -279,4 +285,14 @@ impl Driver {
             }
         }
     }
+}
+
+/// Gives a run to the other processes on the same store while this one still waits for the calls of its other runs.
+fn hand_over(core: &Arc<Core>, run: RunId, fence: Fence) {
+    let (store, worker) = (core.ports.store.clone(), core.schedule.worker);
+    core.spawn_background(async move {
+        if let Err(error) = store.release_run(worker, run, fence).await {
+            tracing::debug!(%run, %error, "the run was not given up: it is with all others, at the end");
+        }
+    });
 }

@@ -140,7 +140,12 @@ impl Machine {
     /// Whether this process acquired the run again under a newer fencing token than this driver's: the run was lost in
     /// between.
     pub fn is_superseded(&self, reacquired: Option<Fence>) -> bool {
-        reacquired.zip(self.log.fence()).is_some_and(|(newest, own)| newest > own)
+        reacquired.zip(self.fence()).is_some_and(|(newest, own)| newest > own)
+    }
+
+    /// The fencing token of the run's appends; `None` if nothing of the run is stored.
+    pub fn fence(&self) -> Option<Fence> {
+        self.log.fence()
     }
 
     /// Until when the run's caller waits for its answer.

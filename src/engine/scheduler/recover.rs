@@ -111,7 +111,7 @@ pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, St
         let lease_proof = core.schedule.lease.proof();
         let limit = supervisor::acquired_at_once(core, 0);
         let due = core.ports.store.acquire_due_except(core.schedule.worker, limit, unreadable::excluded(core)).await?;
-        let full = due.len() == limit;
+        let full = due.len() >= limit;
         let resumed = stream::iter(due).map(|owned| resume(core, owned, lease_proof.clone()));
         let outcomes: Vec<ResumeOutcome> = resumed.buffer_unordered(LOADS_MAX).collect().await;
         for outcome in outcomes {

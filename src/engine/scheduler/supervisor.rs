@@ -183,7 +183,7 @@ pub(in crate::engine) async fn acquire_due(core: &Arc<Core>) -> Result<(), Store
         let lease_proof = core.schedule.lease.proof();
         let limit = acquired_at_once(core, 1);
         let due = core.ports.store.acquire_due_except(core.schedule.worker, limit, unreadable::excluded(core)).await?;
-        let full = due.len() == limit;
+        let full = due.len() >= limit;
         for owned in due {
             let permit = match permit.take() {
                 Some(permit) => Some(permit),

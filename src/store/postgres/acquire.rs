@@ -39,7 +39,8 @@ const ACQUIRE: &str = "UPDATE runs SET owner = $1, fence = fence + 1, turn = NUL
     RETURNING fence, summary, seq, last_at";
 const OWNER: &str = "SELECT r.ended, r.summary, r.seq, r.last_at, w.worker, w.name FROM runs r \
     LEFT JOIN workers w ON w.worker = r.owner WHERE r.run_id = $1";
-/// A run that another worker acquired since `due` was read has another fencing token and is skipped.
+/// A run that another worker acquired since `due` was read has another fencing token and is skipped. The runs that this
+/// request acquired before come first: the reply that said so was lost.
 const ACQUIRE_DUE: &str = "WITH due AS ( \
         (SELECT run_id, fence FROM runs WHERE NOT ended AND owner IS NULL AND turn <= now_ns() ORDER BY run_id LIMIT $3) \
         UNION (SELECT r.run_id, r.fence FROM runs r WHERE NOT r.ended AND r.owner IS NULL \
@@ -51,7 +52,7 @@ const ACQUIRE_DUE: &str = "WITH due AS ( \
         UNION (SELECT run_id, fence FROM runs WHERE NOT ended AND owner = $1 AND taken = $2) \
     ), free AS ( \
         SELECT r.run_id FROM runs r JOIN due ON due.run_id = r.run_id AND due.fence = r.fence \
-        WHERE NOT r.ended ORDER BY r.run_id LIMIT $3 FOR UPDATE OF r SKIP LOCKED \
+        WHERE NOT r.ended ORDER BY coalesce(r.taken = $2, false) DESC, r.run_id LIMIT $3 FOR UPDATE OF r SKIP LOCKED \
     ) UPDATE runs SET owner = $1, fence = runs.fence + 1, turn = NULL, taken = $2 \
       FROM free WHERE runs.run_id = free.run_id \
       RETURNING runs.fence, runs.summary, runs.seq, runs.last_at, runs.run_id";

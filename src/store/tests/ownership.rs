@@ -321,3 +321,34 @@ async fn a_run_that_was_given_up_is_acquired_by_another_worker(which: StoreKind)
     store.give_up(worker(1), run, Fence(3)).await.unwrap();
     assert_eq!(expect_acquired(store.acquire(worker(3), run).await.unwrap()).fence, Fence(4));
 }
+
+/// The reply to a request for due runs is lost; meanwhile older runs become due. The next request gets the runs that
+/// the lost reply had.
+#[tokio::test]
+async fn runs_whose_reply_was_lost_come_with_the_next_request() {
+    use futures_util::FutureExt;
+    if !StoreKind::Postgres.is_installed() {
+        return;
+    }
+    let fixture = StoreFixture::new(StoreKind::Postgres).await;
+    let store = &fixture.store;
+    let becomes_due = async |n: u64| {
+        let due = released(append(run_id(n), 1, 1), RunStatus::Running, past(1));
+        store.append(by(due, 1, 1).into()).await.unwrap();
+    };
+    for n in [6, 7, 8] {
+        becomes_due(n).await;
+    }
+    heartbeat(store, 2).await;
+    // The request is sent when it is first polled, and nobody receives the reply.
+    assert!(store.acquire_due(worker(2), 2).now_or_never().is_none());
+    while store.owner(run_id(6)).await.unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
+    for n in [1, 2] {
+        becomes_due(n).await;
+    }
+    assert_eq!(ids(&store.acquire_due(worker(2), 2).await.unwrap()), [6, 7].map(run_id));
+    assert_eq!(ids(&store.acquire_due(worker(2), 2).await.unwrap()), [1, 2].map(run_id));
+    assert_eq!(ids(&store.acquire_due(worker(2), 2).await.unwrap()), [8].map(run_id));
+}

@@ -1,6 +1,7 @@
 //! README and reference, checked against the binary: the examples work, and everything that is named exists.
 
 mod examples;
+mod losses;
 mod names;
 mod running;
 mod shown;

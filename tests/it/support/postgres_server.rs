@@ -152,22 +152,44 @@ impl Cluster {
     }
     /// Starts a synchronous standby: from now on nothing is committed on this server that is not on the standby too.
     pub fn standby(&self) -> Self {
+        let standby = self.copy();
+        self.query("ALTER SYSTEM SET synchronous_standby_names = '*'").expect("set");
+        self.query("SELECT pg_reload_conf()").expect("read");
+        self.wait_for("SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'");
+        standby
+    }
+    /// Starts a standby that gets commits a moment after this server has acknowledged them.
+    pub fn asynchronous_standby(&self) -> Self {
+        let standby = self.copy();
+        self.wait_for("SELECT count(*) = 1 FROM pg_stat_replication WHERE state = 'streaming'");
+        standby
+    }
+    /// Lets a standby have all that this server has committed up to now, and nothing after that.
+    pub fn cut_off(&self, standby: &Self) {
+        let position = self.query("SELECT pg_current_wal_lsn()").expect("a position");
+        standby.wait_for(&format!("SELECT pg_last_wal_replay_lsn() >= '{}'", position.trim()));
+        standby.query("ALTER SYSTEM SET primary_conninfo = ''").expect("set");
+        standby.query("SELECT pg_reload_conf()").expect("read");
+        standby.wait_for("SELECT count(*) = 0 FROM pg_stat_wal_receiver");
+    }
+    /// Waits until a query returns true.
+    fn wait_for(&self, condition: &str) {
+        for _ in 0..300 {
+            if self.query(condition).is_ok_and(|holds| holds.trim() == "t") {
+                return;
+            }
+            self.query("SELECT pg_sleep(0.1)").expect("it waits");
+        }
+        panic!("still not: {condition}");
+    }
+    /// A server with a copy of this one's data, which follows it.
+    fn copy(&self) -> Self {
         let dir = tempfile::Builder::new().prefix("pointsman-pg-").tempdir().expect("a folder for the server");
         chown_to_server(dir.path());
         let mut copy = as_server(&self.bin.join("pg_basebackup"));
         copy.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres", "--checkpoint=fast", "-R", "-D"]);
         run(copy.arg(dir.path().join("data")).current_dir("/")).expect("a copy");
-        let standby = Self::in_folder(self.bin.clone(), dir);
-        self.query("ALTER SYSTEM SET synchronous_standby_names = '*'").expect("set");
-        self.query("SELECT pg_reload_conf()").expect("read");
-        let follows = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
-        for _ in 0..300 {
-            if self.query(follows).is_ok_and(|count| count.trim() == "1") {
-                return standby;
-            }
-            self.query("SELECT pg_sleep(0.1)").expect("it waits");
-        }
-        panic!("the standby does not follow");
+        Self::in_folder(self.bin.clone(), dir)
     }
     /// Makes a standby the primary.
     pub fn promote(&self) {

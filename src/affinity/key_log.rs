@@ -279,9 +279,9 @@ impl KeyLog {
         self.ring().pending.unstored_count()
     }
 
-    /// Records in the store's list that the store has all records of the file, if that is so and no request that was
-    /// served unnoted may be retried; then no key can be noted afterwards. Waits while the disk hangs.
-    pub(super) async fn finish(&self, store: &StoreHandle) {
+    /// Records in the store's list that the store has all records, if no request that was served unnoted may be
+    /// retried; then no key can be noted afterwards. Returns whether the list says so. Waits while the disk hangs.
+    pub(super) async fn finish(&self, store: &StoreHandle) -> bool {
         // The times of routes that were served unnoted are kept nowhere but in the file.
         let is_to_write = {
             let mut ring = self.ring();
@@ -294,12 +294,12 @@ impl KeyLog {
         {
             let mut ring = self.ring();
             if !ring.all_stored() || ring.unnoted.may_be_retried(self.window) {
-                return;
+                return false;
             }
             ring.refuses_keys = true;
         }
         self.list.record_own_stored(store.is_shared());
-        self.list.write(store).await;
+        self.list.write(store).await
     }
 
     /// Refuses further keys, and unlocks the file once what is outstanding is written. Returns whether that was done

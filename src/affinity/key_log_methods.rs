@@ -17,9 +17,10 @@ impl StoreAffinity {
     }
 
     /// Notes in the store's list that the store has all keys of this process's file, if it has. For the end of a
-    /// process: nothing can be noted in the file afterwards.
-    pub async fn finish_key_file(&self) {
-        self.keys.finish(&self.store).await;
+    /// process: nothing can be noted in the file afterwards. Returns whether the list says so: if not, retries may come
+    /// of requests that legacy served and whose keys the store does not have.
+    pub async fn finish_key_file(&self) -> bool {
+        self.keys.finish(&self.store).await
     }
 
     /// Unlocks the file of retry keys for another process: nothing can be noted then. Returns whether that was in time.

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::parts::Parts;
 
+/// How long the store may take to end the lease.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
 impl Parts {
     pub(super) async fn finish_collision_checks(&self, within: Duration) {
         if tokio::time::timeout(within, self.affinity.finish_collision_checks()).await.is_err() {
@@ -24,7 +27,8 @@ impl Parts {
         }
     }
 
-    pub(super) async fn flush_keys(&self, within: Duration) {
+    /// Returns whether the store has all that the retries of this process's requests need.
+    pub(super) async fn flush_keys(&self, within: Duration) -> bool {
         let until = tokio::time::Instant::now() + within;
         if tokio::time::timeout_at(until, self.affinity.flush()).await.is_err() {
             tracing::error!(
@@ -32,7 +36,8 @@ impl Parts {
                  stay in the file of retry keys"
             );
         }
-        if tokio::time::timeout_at(until, self.affinity.finish_key_file()).await.is_err() {
+        let finished = tokio::time::timeout_at(until, self.affinity.finish_key_file()).await;
+        if finished.is_err() {
             tracing::warn!(
                 "the store or the disk does not answer: the store still lists the file of retry keys of this process as one that may have keys"
             );
@@ -44,6 +49,30 @@ impl Parts {
                 "retry keys of requests that legacy took were not written, because the disk hangs: after the restart \
                  their retries are taken for first tries. Do not flip their routes to `live` before `retry_window_s` is over"
             );
+        }
+        finished == Ok(true) && lost == 0
+    }
+
+    /// Takes leave of the other processes on the same store, unless retries may come whose keys the store does not
+    /// have: then they name this process, and no route goes up to `live`, until a process has its file.
+    pub(super) async fn take_leave(&self, has_all_keys: bool) {
+        if !self.store.is_shared() {
+            return;
+        }
+        if !has_all_keys {
+            tracing::warn!(
+                "this process does not take leave of the others that share the store, because the store does not know \
+                 all requests that legacy served here: until a process takes over its file of retry keys, they open no \
+                 gate to `live`"
+            );
+            return;
+        }
+        match tokio::time::timeout(LEAVE_WITHIN, self.store.deregister(self.engine.worker())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the lease was not given up: other processes wait until it is over");
+            }
+            Err(_) => tracing::warn!("the lease was not given up in time: other processes wait until it is over"),
         }
     }
 

@@ -112,7 +112,7 @@ impl Parts {
         let routes = routes_in_store(&store, setup).await.context("reading what the files declared")?;
         family_gate.set_files(setup, &routes);
         let rules = Arc::new(ArcSwap::from_pointee(plans.rules(setup)));
-        let membership = Membership::new(store.clone(), evidence.clone(), setup).await;
+        let membership = Membership::new(store.clone(), evidence.clone(), affinity.key_file(), setup).await;
         let mut conditions: Vec<Arc<dyn GateCondition>> = vec![affinity.clone(), family_gate.clone()];
         let uncompared_calls = attribution.map(|attribution| {
             let (rules, evidence, taking) = (rules.clone(), evidence.clone(), Default::default());
@@ -351,7 +351,7 @@ impl Parts {
         let until = tokio::time::Instant::now() + within;
         // Concurrently, so that a store that does not answer delays the end by the longest of these times, not by their
         // sum.
-        tokio::join!(
+        let (has_all_keys, ..) = tokio::join!(
             self.flush_keys(within),
             self.finish_collision_checks(within),
             self.flush_instances(within),
@@ -363,6 +363,7 @@ impl Parts {
         let _ = tokio::time::timeout_at(until, self.caller_notes.finish()).await;
         // After the last moves. What is missing is added by the next process.
         let _ = tokio::time::timeout_at(until, self.recorder.catch_up()).await;
+        self.take_leave(has_all_keys).await;
         until
     }
 

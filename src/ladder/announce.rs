@@ -74,6 +74,12 @@ impl RoutePosition {
     pub(super) fn claims_keys(&self) -> bool {
         self.highest() >= State::Live || self.route.cohorts.iter().any(|cohort| cohort.state >= State::Live)
     }
+
+    /// Whether `force` in the files has it, or each of its cohorts, where the engine answers.
+    fn is_raised_by_force(&self) -> bool {
+        let mut in_live = self.route.cohorts.iter().filter(|cohort| cohort.state >= State::Live);
+        self.route.force.is_some() || (self.highest() < State::Live && in_live.all(|cohort| cohort.force.is_some()))
+    }
 }
 
 impl Mover {
@@ -108,14 +114,22 @@ impl Mover {
         }
     }
 
-    /// Announces the routes that the engine is to answer by new files.
+    /// Announces the routes that the engine is to answer by new files. `force` in the files accepts lost keys.
     ///
     /// # Errors
     /// As [`Mover::announce_flip`].
     pub(super) async fn announce_files(&self, before: &Positions, after: &Positions) -> AnnounceOutcome {
         let claimed = |id: &RouteId| before.routes.get(id).is_some_and(RoutePosition::claims_keys);
         let is_new = |at: &&RoutePosition| at.claims_keys() && !claimed(&at.route.id);
-        self.announce(after.routes.values().filter(is_new).map(ids).collect()).await
+        let new = || after.routes.values().filter(is_new);
+        let announced = self.announce(new().map(ids).collect()).await?;
+        if new().all(RoutePosition::is_raised_by_force) {
+            return Ok(announced);
+        }
+        match announced.lost_keys().await {
+            Ok(()) => Ok(announced),
+            Err(why) => Err((why, announced)),
+        }
     }
 
     async fn announce(&self, routes: Vec<Vec<RouteId>>) -> AnnounceOutcome {

@@ -119,10 +119,8 @@ fn lost(
     if latched_by.is_some_and(|id| taken.contains(&id)) {
         lost.push("what its guard did");
     }
-    let whys = |ids: &[&RouteId]| -> BTreeSet<String> {
-        let unknown = gate.conditions.iter().flat_map(|condition| condition.unknown_retries(ids));
-        unknown.map(|unknown| unknown.why).collect()
-    };
+    let whys =
+        |ids: &[&RouteId]| -> BTreeSet<String> { gate.unknown_of(ids.to_vec()).map(|unknown| unknown.why).collect() };
     let own: Vec<&RouteId> = route.ids().collect();
     if !after.declared.read_only.contains(&route.id) && !whys(taken).is_subset(&whys(&own)) {
         lost.push("the hold because of requests whose retry keys are not known");

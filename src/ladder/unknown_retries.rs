@@ -15,6 +15,12 @@ use crate::flag::{Cohort, State};
 use crate::names::RouteId;
 
 impl Gate {
+    /// Requests of routes with these ids whose retry keys are not known in this process, or in another one.
+    pub(super) fn unknown_of<'a>(&'a self, ids: Vec<&'a RouteId>) -> impl Iterator<Item = UnknownRetries> + 'a {
+        let conditions = self.conditions.iter().chain(&self.conditions_of_moves);
+        conditions.flat_map(move |condition| condition.unknown_retries(&ids))
+    }
+
     /// Requests of a route whose retry keys are not known: their scope was dropped, or a condition of the gate says
     /// so. Empty if a repeat does no harm.
     pub(super) fn unknown_retries(&self, positions: &Positions, position: &RoutePosition) -> Vec<UnknownRetries> {
@@ -27,7 +33,7 @@ impl Gate {
         let other =
             reassigned_requests::sources(&positions.scopes, &position.route).map(|(id, since)| (vec![id], Some(since)));
         let of_conditions = [(own, None)].into_iter().chain(other).flat_map(|(ids, since)| {
-            let unknown = self.conditions.iter().flat_map(move |condition| condition.unknown_retries(&ids));
+            let unknown = self.unknown_of(ids);
             unknown.map(move |unknown| {
                 let cause_at = since.map_or(unknown.cause_at, |since| since.max(unknown.cause_at));
                 UnknownRetries { cause_at, ..unknown }

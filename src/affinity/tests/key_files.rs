@@ -168,7 +168,7 @@ async fn a_copy_is_told_from_a_moved_store() {
         let log = start().await;
         match killed.contains(&case) {
             true => assert!(log.wait_until_noted(log.note(numbered(1))).await),
-            false => log.finish(&shared).await,
+            false => _ = log.finish(&shared).await,
         }
         kill(log).await;
         if with_key_file.contains(&case) {

@@ -1,9 +1,10 @@
 //! Processes that have ended, or hang, without leaving the store the retry keys that legacy took there.
 //!
-//! Always true: a process that takes leave has stored its keys before; the keys of one that was killed are in its file,
-//! until a process takes the file over. In between the engine would perform a retry of what legacy performed.
+//! Always true: a process takes leave only after the store has its keys; the keys of one that was killed are in its
+//! file, until a process takes the file over. In between the engine would perform a retry of what legacy performed.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -14,6 +15,25 @@ use crate::clock;
 use crate::store::{GoneProcess, KeyFileRecord, ProcessRecord, StoreError};
 
 impl Membership {
+    /// Looks for lost keys if a process has gone since that was last done, or keys were lost then: the gate to `live`
+    /// is shut by what is found.
+    pub(super) async fn look_for_lost_keys(&self) {
+        let is_due = {
+            let mut seen = self.seen();
+            std::mem::take(&mut seen.has_lost_one) || seen.lost_keys.is_some() || !seen.has_looked_for_lost_keys
+        };
+        if !is_due {
+            return;
+        }
+        let found = self.find_lost_keys().await.err();
+        let mut seen = self.seen();
+        seen.has_looked_for_lost_keys = true;
+        if seen.lost_keys.is_some() && found.is_none() {
+            self.agreed_again.store(true, Ordering::Release);
+        }
+        seen.lost_keys = found;
+    }
+
     /// See [`OtherProcesses::lost_keys`](crate::ladder::OtherProcesses::lost_keys).
     pub(super) async fn find_lost_keys(&self) -> Result<(), String> {
         let unknown = |error: StoreError| format!("it is not known which processes have ended: {error}");
@@ -26,7 +46,8 @@ impl Membership {
         let in_use: BTreeSet<Uuid> = {
             let seen = self.seen();
             let others = seen.others.iter().filter_map(|other| other.record.as_ref()?.key_file);
-            others.chain(self.claims.get().and_then(|claims| claims.key_file())).collect()
+            let own = self.claims.get().map_or(self.own.load().key_file, |claims| claims.key_file());
+            others.chain(own).collect()
         };
         let sentence = |process: &GoneProcess| lost_keys_of(process, &listed, &in_use, self.retry_window);
         let sentences: Vec<String> = gone.iter().filter_map(sentence).take(NAMED_MAX).collect();

@@ -58,11 +58,13 @@ struct Options<'a> {
     second: &'a [(&'a str, String)],
     lease: Duration,
     binary: &'a str,
+    /// Further limits of both, as in the files.
+    limits: &'a str,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { second: &[], lease: LEASE, binary: BINARY }
+        Self { second: &[], lease: LEASE, binary: BINARY, limits: "" }
     }
 }
 
@@ -92,9 +94,14 @@ impl TwoProcesses {
         let options = Options { second, ..Options::default() };
         Self::start_on(options, |_| None, async |legacy| legacy).await
     }
-    /// As [`Self::start`], with a lease that a busy machine renews in time.
-    pub async fn start_with_long_lease() -> Option<Self> {
-        Self::start_binaries(BINARY).await
+    /// As [`Self::start`], with a further limit for both.
+    pub async fn start_with_limits(limits: &str) -> Option<Self> {
+        Self::start_on(Options { limits, ..Options::default() }, |_| None, async |legacy| legacy).await
+    }
+    /// As [`Self::start`], with a lease that a busy machine renews in time, and a further limit for both, if any.
+    pub async fn start_with_long_lease(limits: &str) -> Option<Self> {
+        let options = Options { lease: LONG_LEASE, limits, ..Options::default() };
+        Self::start_on(options, |_| None, async |legacy| legacy).await
     }
     /// As [`Self::start_with_long_lease`], with another binary.
     pub async fn start_binaries(binary: &str) -> Option<Self> {
@@ -113,7 +120,7 @@ impl TwoProcesses {
         two.pooler.is_some().then_some(two)
     }
     async fn start_on(
-        Options { second, lease, binary }: Options<'_>,
+        Options { second, lease, binary, limits }: Options<'_>,
         pooler: impl FnOnce(&Cluster) -> Option<PgBouncer> + Send + 'static,
         shop: impl AsyncFnOnce(String) -> String,
     ) -> Option<Self> {
@@ -132,7 +139,8 @@ impl TwoProcesses {
         flags.write("workflows/relay.yaml", RELAY);
         let lease = lease.as_millis();
         flags.edit("pointsman.yaml", |text| {
-            format!("{text}limits: {{ lease_ms: {lease}, sweep_ms: 400, command_wait_ms: 20000 }}\n")
+            let comma = if limits.is_empty() { "" } else { ", " };
+            format!("{text}limits: {{ lease_ms: {lease}, sweep_ms: 400, command_wait_ms: 20000{comma}{limits} }}\n")
         });
         let direct = cluster.url();
         let database: SocketAddr = direct

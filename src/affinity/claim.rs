@@ -17,7 +17,7 @@ use super::claims::{ClaimingRoutes, State};
 use super::take::TakenRequest;
 use super::{LOOK_UP_MAX, StoreAffinity};
 use crate::clock::Moment;
-use crate::exchange::{EarlierKeys, KnownBody, LegacyTake};
+use crate::exchange::{EarlierKeys, KnownBody, LegacyTake, OthersKeysVersion};
 use crate::flag::{Arm, RetryKey, RetryKeys, Route};
 use crate::names::RouteId;
 use crate::store::RunFilter;
@@ -25,7 +25,7 @@ use crate::store::RunFilter;
 impl StoreAffinity {
     /// Sets the routes whose keys are claimed. A request that takes its key after this call claims it.
     pub fn set_claiming(&self, routes: ClaimingRoutes) {
-        self.claims.change(|state| state.routes = routes);
+        self.claims.set_routes(routes);
     }
 
     /// Whether keys of this route are claimed now.
@@ -36,7 +36,12 @@ impl StoreAffinity {
 
     /// The lease of this process is over then, unless it is renewed.
     pub fn set_lease_end(&self, ends: Moment) {
-        self.claims.change(|state| state.lease_ends = Some(ends));
+        self.claims.set_lease_end(ends);
+    }
+
+    /// Whether all keys that the engines of other processes took are known, but for those of routes that are claimed.
+    pub fn knows_others_keys(&self) -> bool {
+        self.claims.read().knows_others_keys()
     }
 
     /// Waits until the store has all keys that legacy has taken up to now. Returns whether it has them; `false` where a
@@ -83,7 +88,8 @@ impl StoreAffinity {
             // Held while the key is taken: whoever sets the routes and then flushes the keys finds it.
             let state = self.store.is_shared().then(|| self.claims.read());
             let taken = self.take_request_for_legacy(keys, earlier, body);
-            let claims = state.is_some_and(|state| self.has_to_claim(&state, route, &keys.scoped, &taken));
+            let claims = state
+                .is_some_and(|state| self.has_to_claim(&state, (route, earlier.others_keys), &keys.scoped, &taken));
             (taken, claims)
         };
         self.claim_if(claims, self.wait_until_noted_all(taken).await, keys, body).await
@@ -94,24 +100,24 @@ impl StoreAffinity {
         let (given, claims) = {
             let state = self.store.is_shared().then(|| self.claims.read());
             let given = self.give_request_to_legacy(keys);
-            let claims = state.is_some_and(|state| self.has_to_claim(&state, route, &keys.scoped, &given));
+            let claims = state.is_some_and(|state| self.has_to_claim(&state, (route, None), &keys.scoped, &given));
             (given, claims)
         };
         // Nobody else has it under another credential: the engine, which gives it back, had taken it.
         self.claim_if(claims, self.wait_until_noted_all(given).await, keys.scoped.into(), KnownBody::Unread).await
     }
 
-    /// Whether the store has to have a key that was taken: it belongs to a route of which keys are claimed, or its
-    /// claim has not succeeded since. The route may have gone down meanwhile, and the engine of another process may
-    /// have taken the key before that.
+    /// Whether the store has to have a key that was taken: it belongs to a route of which keys are claimed; or its
+    /// claim has not succeeded since, and the route may have gone down meanwhile; or a route has gone down since the
+    /// look-up. In the latter two cases the engine of another process may have taken the key before that.
     fn has_to_claim(
         &self,
         state: &State,
-        route: &RouteId,
+        (route, others_keys): (&RouteId, Option<OthersKeysVersion>),
         key: &RetryKey,
         taken: &Result<TakenRequest, LegacyTake>,
     ) -> bool {
-        let claims = state.claims(route);
+        let claims = state.claims(route) || state.is_outdated(others_keys);
         if claims && taken.as_ref().is_ok_and(|taken| !taken.is_retry()) {
             self.tries.set_unproven(key, true);
         }

@@ -1,9 +1,17 @@
-//! On which routes retry keys are claimed (`claim`).
+//! On which routes retry keys are claimed (`claim`), and whether all keys are known that the engines of other processes
+//! took.
+//!
+//! Always true: the engine of another process takes a key only while its route is claimed here, or while this process
+//! has no lease. So when a route is claimed no more, or a lease begins again, the keys are read from the store once
+//! (`sets`), and from then on those of routes that are not claimed are known.
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
+use tokio::sync::Notify;
+
 use crate::clock::Moment;
+use crate::exchange::OthersKeysVersion;
 use crate::names::RouteId;
 
 /// The routes whose keys are claimed.
@@ -15,15 +23,23 @@ pub struct ClaimingRoutes {
     pub without_lease: HashSet<RouteId>,
 }
 
-/// Which keys are claimed now.
+/// Which keys are claimed now, and whether those that other engines took are known.
 #[derive(Default)]
-pub(super) struct Claims(RwLock<State>);
+pub(super) struct Claims {
+    state: RwLock<State>,
+    /// Notified when keys that other engines took may have become unknown.
+    outdated: Notify,
+}
 
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) routes: ClaimingRoutes,
+    routes: ClaimingRoutes,
     /// Until when other processes certainly wait for this one; `None` in a store of one process.
-    pub(super) lease_ends: Option<Moment>,
+    lease_ends: Option<Moment>,
+    /// How often keys that other engines took may have become unknown.
+    version: u64,
+    /// The version for which all keys that other engines took are in the set in memory.
+    known: Option<u64>,
 }
 
 impl State {
@@ -31,15 +47,69 @@ impl State {
         let is_without_lease = || self.lease_ends.is_some_and(|ends| ends <= Moment::now());
         self.routes.always.contains(route) || (self.routes.without_lease.contains(route) && is_without_lease())
     }
+
+    /// As [`Affinity::others_keys`](crate::exchange::Affinity::others_keys) says.
+    pub(super) fn others_keys(&self, route: &RouteId) -> Option<OthersKeysVersion> {
+        let is_known = self.knows_others_keys() && !self.routes.always.contains(route);
+        is_known.then_some(OthersKeysVersion(self.version))
+    }
+
+    /// Whether all keys that other engines took are known, but for those of routes that are claimed.
+    pub(super) fn knows_others_keys(&self) -> bool {
+        self.known == Some(self.version) && self.lease_ends.is_some_and(|ends| ends > Moment::now())
+    }
+
+    /// Whether other engines may have taken keys since the look-up that found this version.
+    pub(super) fn is_outdated(&self, known: Option<OthersKeysVersion>) -> bool {
+        known.is_some_and(|known| known.0 != self.version)
+    }
 }
 
 impl Claims {
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
         // A poisoned lock is usable: each field is set in one step.
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
-    pub(super) fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
+        self.outdated.notify_one();
+    }
+
+    /// Sets the routes whose keys are claimed. Of a route that is claimed no more, other engines have taken keys.
+    pub(super) fn set_routes(&self, routes: ClaimingRoutes) {
+        self.change(|state| {
+            state.version += u64::from(!state.routes.always.is_subset(&routes.always));
+            state.routes = routes;
+        });
+    }
+
+    /// The lease of this process is over then, unless it is renewed. If it was over already, other engines may have
+    /// taken keys of any route.
+    pub(super) fn set_lease_end(&self, ends: Moment) {
+        self.change(|state| {
+            state.version += u64::from(state.lease_ends.is_none_or(|ends| ends <= Moment::now()));
+            state.lease_ends = Some(ends);
+        });
+    }
+
+    /// Waits until keys that other engines took may be unknown. Returns the version for which they are to be read now.
+    pub(super) async fn outdated(&self) -> u64 {
+        loop {
+            let changed = self.outdated.notified();
+            {
+                let state = self.read();
+                if state.known != Some(state.version) {
+                    return state.version;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// All keys that other engines had taken when this version began are in the set in memory.
+    pub(super) fn set_known(&self, version: u64) {
+        self.state.write().unwrap_or_else(PoisonError::into_inner).known = Some(version);
     }
 }
 
@@ -49,18 +119,58 @@ mod tests {
 
     use super::*;
 
+    fn of(names: &[&str]) -> HashSet<RouteId> {
+        names.iter().map(|name| RouteId::from(*name)).collect()
+    }
+
+    fn in_a_minute() -> Moment {
+        Moment::now().later(Duration::from_secs(60))
+    }
+
     #[test]
     fn routes_that_others_may_raise_are_claimed_once_the_lease_is_over() {
         let claims = Claims::default();
-        let of = |names: &[&str]| names.iter().map(|name| RouteId::from(*name)).collect();
         let claimed = || ["live", "dark", "off"].map(|name| claims.read().claims(&name.into()));
-        claims.change(|state| {
-            state.routes = ClaimingRoutes { always: of(&["live"]), without_lease: of(&["dark"]) };
-        });
+        claims.set_routes(ClaimingRoutes { always: of(&["live"]), without_lease: of(&["dark"]) });
         assert_eq!(claimed(), [true, false, false], "a store of one process");
-        claims.change(|state| state.lease_ends = Some(Moment::now().later(Duration::from_secs(60))));
+        claims.set_lease_end(in_a_minute());
         assert_eq!(claimed(), [true, false, false]);
-        claims.change(|state| state.lease_ends = Some(Moment::now()));
+        claims.set_lease_end(Moment::now());
         assert_eq!(claimed(), [true, true, false]);
+    }
+
+    /// Between two states in which they are known, they are read anew.
+    #[tokio::test]
+    async fn keys_of_others_are_unknown_from_before_they_can_take_any_until_all_are_read() {
+        let claims = Claims::default();
+        let known = || ["live", "off"].map(|name| claims.read().others_keys(&name.into()).is_some());
+        let read = async || claims.set_known(claims.outdated().await);
+        read().await;
+        assert_eq!(known(), [false, false], "without a lease");
+        claims.set_lease_end(in_a_minute());
+        assert_eq!(known(), [false, false]);
+        read().await;
+        assert_eq!(known(), [true, true]);
+        let at_first = claims.read().others_keys(&"live".into());
+        claims.set_routes(ClaimingRoutes { always: of(&["live"]), ..ClaimingRoutes::default() });
+        assert_eq!(known(), [false, true]);
+        assert!(!claims.read().is_outdated(at_first), "whoever takes a key now claims it");
+        claims.set_routes(ClaimingRoutes::default());
+        assert_eq!(known(), [false, false]);
+        assert!(claims.read().is_outdated(at_first) && !claims.read().is_outdated(None));
+        // A route that is claimed while the keys are read and goes down after that: they are read once more.
+        let version = claims.outdated().await;
+        claims.set_routes(ClaimingRoutes { always: of(&["off"]), ..ClaimingRoutes::default() });
+        claims.set_routes(ClaimingRoutes::default());
+        claims.set_known(version);
+        assert_eq!(known(), [false, false]);
+        read().await;
+        assert_eq!(known(), [true, true]);
+        claims.set_lease_end(Moment::now());
+        assert_eq!(known(), [false, false]);
+        claims.set_lease_end(in_a_minute());
+        assert_eq!(known(), [false, false], "meanwhile the others did not wait for this process");
+        read().await;
+        assert_eq!(known(), [true, true]);
     }
 }

@@ -13,7 +13,8 @@
 //! - In a store that several processes share, legacy gets a keyed request of a route on which an engine may answer only
 //!   once the store has the key as legacy's (`claims`).
 //! - The keys that the engine took and the instances that it owns are in sets without false negatives (`sets`), so that
-//!   the store is asked only where these say "perhaps".
+//!   the store is asked only where these say "perhaps". In a shared store, the keys that the engines of other processes
+//!   took are read into the set before it is relied on (`claims`); instances of others are not in it.
 //!
 //! *Noted*: the key is in the file or in the store. *Served unnoted*: legacy got the request although its key could be
 //! written to neither.
@@ -101,7 +102,7 @@ pub use self::writes_under_files::WritesUnderFiles;
 use crate::clock;
 use crate::exchange::{
     AdoptionAnswer, AdoptionRequest, Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KnownBody, LegacyAdmission,
-    LegacyAdmissionRequest, LegacyTake, NotedInstance, OpenWriteGuard, Remembered,
+    LegacyAdmissionRequest, LegacyTake, NotedInstance, OpenWriteGuard, OthersKeysVersion, Remembered,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::limits::Limits;
@@ -117,7 +118,7 @@ pub struct StoreAffinity {
     families: Arc<PinCountsById>,
     cache: Cache,
     tries: Arc<Tries>,
-    claims: Claims,
+    claims: Arc<Claims>,
     request_locks: RequestLocks,
     look_ups: KeyLookups,
     run_versions: RunVersions,
@@ -157,8 +158,9 @@ impl StoreAffinity {
         }
         let sets = Arc::new(Sets::new(limits, Instant::now()));
         tokio::spawn(keys.clone().move_to_store(store.clone(), doubted_tries::doubt_taken_by_runs(&tries, &sets)));
+        let claims = Arc::new(Claims::default());
         let maintenance = [
-            tokio::spawn(sets.clone().maintain(store.clone(), tries.clone())).abort_handle(),
+            tokio::spawn(sets.clone().maintain(store.clone(), tries.clone(), claims.clone())).abort_handle(),
             tokio::spawn(instances.clone().maintain()).abort_handle(),
             tokio::spawn(collision_records.clone().maintain()).abort_handle(),
         ];
@@ -167,7 +169,7 @@ impl StoreAffinity {
             families,
             cache: Cache::default(),
             tries,
-            claims: Claims::default(),
+            claims,
             request_locks: RequestLocks::default(),
             look_ups: KeyLookups::default(),
             run_versions: RunVersions::default(),
@@ -240,6 +242,10 @@ impl Affinity for StoreAffinity {
             None if self.store.is_shared() => Remembered::NotEngineHere,
             None => Remembered::NotEngine,
         }
+    }
+
+    fn others_keys(&self, route: &RouteId) -> Option<OthersKeysVersion> {
+        self.claims.read().others_keys(route)
     }
 
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>> {

@@ -9,22 +9,27 @@
 //! of (`orders.create`, 18).
 //!
 //! Always true: until the sets are built from the store the answer is "perhaps"; from then on they have all that the
-//! store has, because a new entry is inserted before any client can know of it.
+//! store has, because a new entry is inserted before any client can know of it. In a store that several processes share
+//! this holds for the keys of a route only while no other process can take any (`claims`), and not for pins: otherwise
+//! the store is asked.
 //!
 //! While the store does not answer at the start, its rows are requested again until they come; until then every
 //! question goes to the store. While it does not answer later, no retry key expires: which of them belong to runs that
 //! are still open is not known then.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
+
+use super::claims::Claims;
 use super::filter::{LastingSet, Size, WindowSet};
 use super::tries::Tries;
 use crate::clock;
 use crate::flag::{Arm, PinKey, RetryKey};
 use crate::limits::Limits;
-use crate::store::{StoreError, StoreHandle};
+use crate::store::{RetryKeyPosition, StoreError, StoreHandle};
 
 /// Rows that one query reads.
 const PAGE: usize = 5_000;
@@ -35,6 +40,9 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const RENEWALS_PER_WINDOW: u32 = 24;
 const RENEWAL_MIN: Duration = Duration::from_millis(100);
 const RENEWAL_MAX: Duration = Duration::from_secs(3_600);
+/// Keys of other engines are read from this long before the newest that is known: a transaction may have ended later
+/// than one with a newer time, and the clock of a standby that became primary may be behind.
+const READ_AGAIN: SignedDuration = SignedDuration::from_mins(10);
 
 /// The retry keys that the engine took, and the instances that were pinned.
 pub(super) struct Sets {
@@ -45,6 +53,8 @@ pub(super) struct Sets {
     /// Instances that legacy owns and that have a twin.
     twins: RwLock<LastingSet>,
     pins_built: AtomicBool,
+    /// When the newest of the keys in the store was taken, as far as they were read.
+    newest_key_at: Mutex<Option<Timestamp>>,
     gauges: [Gauges; 3],
 }
 
@@ -81,6 +91,7 @@ impl Sets {
             owned: RwLock::new(LastingSet::new(pins)),
             twins: RwLock::new(LastingSet::new(pins)),
             pins_built: AtomicBool::new(false),
+            newest_key_at: Mutex::default(),
             gauges: [Gauges::new("engine_keys", keys), Gauges::new("engine_pins", pins), Gauges::new("twins", pins)],
         }
     }
@@ -151,17 +162,61 @@ impl Sets {
         Ok(())
     }
 
-    /// Builds the sets, then renews keys at intervals; never returns. `tries` has the keys of runs that are not stored
-    /// yet.
-    pub(super) async fn maintain(self: Arc<Self>, store: StoreHandle, tries: Arc<Tries>) {
+    /// Builds the sets, then renews keys at intervals, and reads those that the engines of other processes took,
+    /// whenever these may be unknown; never returns. `tries` has the keys of runs that are not stored yet.
+    pub(super) async fn maintain(self: Arc<Self>, store: StoreHandle, tries: Arc<Tries>, claims: Arc<Claims>) {
         self.build(&store).await;
+        let mut renewal =
+            tokio::time::interval_at(tokio::time::Instant::now() + self.renewal_interval, self.renewal_interval);
+        renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::time::sleep(self.renewal_interval).await;
-            while let Err(error) = self.renew_keys(&store, tries.pending(), Instant::now()).await {
-                tracing::warn!(%error, "the keys of open runs were not inserted again into the set of retry keys, because the store did not answer");
-                tokio::time::sleep(RETRY_PAUSE).await;
+            let outdated = async {
+                match store.is_shared() {
+                    true => claims.outdated().await,
+                    false => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = renewal.tick() => {
+                    while let Err(error) = self.renew_keys(&store, tries.pending(), Instant::now()).await {
+                        tracing::warn!(%error, "the keys of open runs were not inserted again into the set of retry keys, because the store did not answer");
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
+                }
+                version = outdated => match self.read_keys_of_others(&store).await {
+                    Ok(()) => claims.set_known(version),
+                    Err(error) => {
+                        tracing::warn!(%error, "the retry keys that other processes took are not known, because the store did not answer: requests ask the store");
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
+                },
             }
         }
+    }
+
+    /// Inserts the keys that the engines of other processes took up to now.
+    async fn read_keys_of_others(&self, store: &StoreHandle) -> Result<(), StoreError> {
+        store.wait_for_ended_leases().await?;
+        let known = *self.newest_key_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = known.map_or(Timestamp::MIN, |at| at.saturating_sub(READ_AGAIN).unwrap_or(Timestamp::MIN));
+        let mut after = None;
+        loop {
+            let page = store.engine_tries_since(since, after, PAGE).await?;
+            for RetryKeyPosition { key, at } in &page.result {
+                self.insert_stored_key(key, *at);
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Inserts a key that the store has, since this time.
+    fn insert_stored_key(&self, key: &RetryKey, at: Timestamp) {
+        self.insert_engine_key(key, Instant::now(), clock::passed(at));
+        let mut newest = self.newest_key_at.lock().unwrap_or_else(PoisonError::into_inner);
+        *newest = (*newest).max(Some(at));
     }
 
     /// Builds the sets from all that the store has.
@@ -172,7 +227,7 @@ impl Sets {
         loop {
             let Some(page) = page_or_pause(store.engine_tries(after, PAGE).await).await else { continue };
             for (key, at) in &page {
-                self.insert_engine_key(key, Instant::now(), clock::passed(*at));
+                self.insert_stored_key(key, *at);
             }
             keys += page.len() as u64;
             match page.last() {

@@ -174,7 +174,9 @@ impl KeyClaims {
                 route.ids().for_each(|id| self.affinity.engine_may_own_of(id));
             }
         }
-        always.extend(claimed.into_iter().map(|route| route.id.clone()));
+        let claimed: BTreeSet<&RouteId> = claimed.into_iter().map(|route| &route.id).collect();
+        metrics::gauge!("pointsman_routes_claimed").set(claimed.len() as f64);
+        always.extend(claimed.into_iter().cloned());
         let without_lease = routes.at_dark.into_iter().collect();
         self.affinity.set_claiming(ClaimingRoutes { always, without_lease });
     }
@@ -223,6 +225,11 @@ impl KeyClaims {
     /// The store does not answer.
     pub async fn follow_collisions(&self) -> Result<(), StoreError> {
         self.affinity.follow_collisions().await
+    }
+
+    /// See [`StoreAffinity::knows_others_keys`].
+    pub fn knows_others_keys(&self) -> bool {
+        self.affinity.knows_others_keys()
     }
 
     /// See [`StoreAffinity::ensure_creators_of_open_runs`].

@@ -15,7 +15,8 @@ use crate::exchange::{
     AdoptionAnswer, AdoptionRequest, Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome,
     ComparisonTicket, CreatedByLegacy, EarlierKeys, EngineAnswer, EngineAnswered, EngineArm, InstanceAccess, KnownBody,
     LegacyAdmission, LegacyAdmissionRequest, LegacyTake, NotedInstance, Offer, OfferedRequest, OpenRequest,
-    OpenWriteGuard, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
+    OpenWriteGuard, OthersKeysVersion, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source,
+    TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{PlanSet, RouteId, RunId};
@@ -86,6 +87,9 @@ impl Affinity for LateParts {
     }
     fn remembered(&self, key: &RetryKey) -> Remembered {
         self.affinity().map_or(Remembered::Unknown, |affinity| affinity.remembered(key))
+    }
+    fn others_keys(&self, route: &RouteId) -> Option<OthersKeysVersion> {
+        self.affinity()?.others_keys(route)
     }
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>> {
         self.affinity().map_or_else(|| ready(Err(ArmUnknown)).boxed(), |affinity| affinity.first_try(key))

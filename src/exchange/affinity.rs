@@ -22,7 +22,8 @@ pub enum Remembered {
     TakenBy(Arm),
     /// The engine did not take it. Legacy may have taken it before this process started.
     NotEngine,
-    /// The engine of this process did not take it; only the store knows whether another process's engine did.
+    /// The engine of this process did not take it; only the store knows whether another process's engine did, unless
+    /// [`Affinity::others_keys`] says that the keys of others are known.
     NotEngineHere,
     /// Only the store knows.
     Unknown,
@@ -52,6 +53,11 @@ pub enum LegacyTake {
     Unknown,
 }
 
+/// How often keys that the engines of other processes took may have become unknown in this process: while it stays the
+/// same, all of them are known ([`Affinity::others_keys`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OthersKeysVersion(pub u64);
+
 /// The retry keys that earlier flag files give to a request, because they had another `retry_key`, `caller` or route
 /// for it.
 #[derive(Clone, Debug)]
@@ -63,12 +69,15 @@ pub struct EarlierKeys {
     /// Whether the engine is known to have the request under the caller's own key. Then what legacy has under a key for
     /// any caller is another request.
     pub engine_has_own: bool,
+    /// The version at the look-up by which the engines of other processes did not take the request; `None` if the store
+    /// was asked.
+    pub others_keys: Option<OthersKeysVersion>,
 }
 
 impl EarlierKeys {
     /// The keys of a request that is not looked up under earlier scopes: none.
     pub fn none() -> Self {
-        Self { keys: Vec::new(), files_version: u64::MAX, engine_has_own: false }
+        Self { keys: Vec::new(), files_version: u64::MAX, engine_has_own: false, others_keys: None }
     }
 }
 
@@ -151,6 +160,13 @@ pub trait Affinity: Send + Sync {
     /// What is known of a first try without the store. If the engine cannot have taken it, legacy's answer need not
     /// wait for the store.
     fn remembered(&self, key: &RetryKey) -> Remembered;
+    /// In a store that several processes share: whether all keys of this route that the engines of other processes took
+    /// are known here. If so, [`Remembered::NotEngineHere`] to a later question means that no engine has taken the key,
+    /// under the present files. Whoever takes the key for legacy gives the version ([`EarlierKeys::others_keys`]).
+    fn others_keys(&self, route: &RouteId) -> Option<OthersKeysVersion> {
+        let _ = route;
+        None
+    }
     /// Which arm took the first try; `None` if none is recorded.
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>>;
     /// Whether the engine took a request under any of the keys in `range`: [`RetryKey::range`] or

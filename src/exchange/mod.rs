@@ -32,7 +32,8 @@ pub use adoption::{
     OpenWriteCounter, OpenWriteGuard, RequestAtLegacy,
 };
 pub use affinity::{
-    Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, NotedInstance, Remembered,
+    Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, NotedInstance,
+    OthersKeysVersion, Remembered,
 };
 pub use answer_body::{AnswerBody, ServiceReply, StreamedBody};
 pub use answered::{Answered, ForCandidate, RequestCopy, RequestDigests};

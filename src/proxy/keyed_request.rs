@@ -65,7 +65,7 @@ impl KeyedRequest<'_> {
         // same request.
         let mut body = KnownBody::Unread;
         if let (Decision::Legacy { rung, .. }, false) = (self.decision(first_try), first_try.is_unknown)
-            && retry_keys::engine_may_have_taken(affinity, &first_try.any_caller)
+            && first_try.engine_may_have_another_credential(affinity)
         {
             body = self.check_not_taken(rung, upload, first_try).await?;
         }

@@ -7,13 +7,17 @@
 use futures_util::future::join_all;
 
 use super::Shared;
-use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, Remembered, RequestDigests};
+use crate::exchange::{
+    Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, OthersKeysVersion, Remembered, RequestDigests,
+};
 use crate::flag::{AmbiguousKey, Arm, EarlierRetryKeys, FlagSet, RequestFacts, RetryKey, RetryKeys, Route, RouteFlag};
 use crate::names::RouteId;
 
 /// The retry keys of a request.
 pub(super) struct KeysOfRequest {
     pub present: Option<RetryKeys>,
+    /// Whether `present` are the keys by the files in force.
+    pub by_present_files: bool,
     /// The keys by the scopes of earlier files.
     pub earlier: Vec<RetryKeys>,
 }
@@ -35,6 +39,7 @@ pub(super) fn keys_of_request(
         Some(_) => set.retry_keys(flag, facts)?,
         None => None,
     };
+    let by_present_files = present.is_some();
     let present = present.or(of_first_tries);
     // A verified caller's request must not stay with legacy because of another verified caller's request. Keys by
     // earlier files that could not verify its token would have that effect.
@@ -42,7 +47,7 @@ pub(super) fn keys_of_request(
         earlier.iter_mut().for_each(|keys| keys.verified_callers = None);
     }
     earlier.retain(|keys| Some(*keys) != present);
-    Ok(KeysOfRequest { present, earlier })
+    Ok(KeysOfRequest { present, by_present_files, earlier })
 }
 
 /// Records a request as legacy's, unless the engine has it.
@@ -88,16 +93,10 @@ pub(super) fn record_unless_noted_earlier(shared: &Shared, route: &Route, keys: 
     });
 }
 
-/// Whether the engine may have a request with one of these keys, with any body, under another credential of the same
-/// caller.
-pub(super) fn engine_may_have_taken(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
-    // Any digest will do: all keys of one `any_caller` share their first half, and the set in memory is searched by the
-    // beginning of a key.
-    any_caller.iter().any(|key| affinity.remembered(&key.of_request(&[0; 32])) != Remembered::NotEngine)
-}
-
 /// Whether the engine of this process may have a request with one of these keys under another credential.
 pub(super) fn this_engine_may_have_taken(affinity: &dyn Affinity, any_caller: &[RetryKey]) -> bool {
+    // Any digest will do: all keys of one `any_caller` share their first half, and the set in memory is searched by the
+    // beginning of a key.
     let here = |key: &RetryKey| {
         matches!(affinity.remembered(&key.of_request(&[0; 32])), Remembered::Unknown | Remembered::TakenBy(Arm::Engine))
     };
@@ -164,6 +163,10 @@ pub(super) struct KnownFirstTry {
     /// into one, or exchanged their requests, so it is unknown which of the two was its first try.
     pub is_contradictory: bool,
     present: Option<RetryKeys>,
+    /// Set if it is known which keys the engines of other processes took by the present files: `present` is not among
+    /// them if this process does not remember it. Of keys by earlier files this is not known, because another process
+    /// may have had them in force.
+    others_keys: Option<OthersKeysVersion>,
     /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,
     /// The keys for any caller among the present and earlier keys, of scopes in which no arm has the caller's own key.
@@ -185,7 +188,8 @@ impl KnownFirstTry {
     /// first try that the engine took counts: under earlier files the workflow may have done more than read.
     pub(super) async fn look_up(
         affinity: &dyn Affinity,
-        KeysOfRequest { present, earlier }: KeysOfRequest,
+        route: &RouteId,
+        KeysOfRequest { present, by_present_files, earlier }: KeysOfRequest,
         reads_only: bool,
     ) -> Self {
         let mut found = Self {
@@ -197,6 +201,8 @@ impl KnownFirstTry {
             is_own: false,
             is_contradictory: false,
             present,
+            // Before any key is looked for.
+            others_keys: affinity.others_keys(route).filter(|_| by_present_files),
             earlier,
             any_caller: Vec::new(),
             not_in_engine: Vec::new(),
@@ -210,7 +216,7 @@ impl KnownFirstTry {
         }
         let mut perhaps_in_engine = Vec::new();
         for keys in found.all().collect::<Vec<_>>() {
-            match affinity.remembered(&keys.scoped) {
+            match found.remembered(affinity, &keys) {
                 Remembered::TakenBy(arm) => {
                     found.set_taken(keys, arm);
                     found.set_own(keys);
@@ -240,6 +246,29 @@ impl KnownFirstTry {
         self.present.into_iter().chain(self.earlier.iter().copied())
     }
 
+    /// What is known without the store of a first try with these keys, which are of this request.
+    fn remembered(&self, affinity: &dyn Affinity, keys: &RetryKeys) -> Remembered {
+        self.with_others(affinity.remembered(&keys.scoped), Some(*keys) == self.present)
+    }
+
+    /// `known`, with what is known of other processes about keys by the present files.
+    fn with_others(&self, known: Remembered, by_present_files: bool) -> Remembered {
+        match known {
+            Remembered::NotEngineHere if self.others_keys.is_some() && by_present_files => Remembered::NotEngine,
+            known => known,
+        }
+    }
+
+    /// Whether the engine may have a request with one of the keys, with any body, under another credential of the same
+    /// caller.
+    pub(super) fn engine_may_have_another_credential(&self, affinity: &dyn Affinity) -> bool {
+        let of_present = self.present.and_then(|keys| keys.any_caller);
+        // Any digest will do, as in `this_engine_may_have_taken`.
+        let known =
+            |key: &RetryKey| self.with_others(affinity.remembered(&key.of_request(&[0; 32])), Some(*key) == of_present);
+        self.any_caller.iter().any(|key| known(key) != Remembered::NotEngine)
+    }
+
     /// Whether legacy took a request with one of the keys under another credential, as far as this process remembers.
     pub(super) fn legacy_took_under_another_credential(&self, affinity: &dyn Affinity) -> bool {
         let keys = self.all().flat_map(RetryKeys::of_legacy_under_other_credentials);
@@ -256,7 +285,7 @@ impl KnownFirstTry {
     /// Looks up the first try once more after the body was read: if that took long, the engine may have taken a retry
     /// meanwhile, and only the store remembers it.
     pub(super) async fn look_up_again(&mut self, affinity: &dyn Affinity) {
-        let remembered = self.all().map(|keys| (keys, affinity.remembered(&keys.scoped)));
+        let remembered = self.all().map(|keys| (keys, self.remembered(affinity, &keys)));
         let perhaps: Vec<_> = remembered.filter(|(_, known)| *known != Remembered::NotEngine).collect();
         self.this_engine_may_have_it |= perhaps.iter().any(|(_, known)| *known != Remembered::NotEngineHere);
         self.ask_store(affinity, perhaps.into_iter().map(|(keys, _)| keys).collect()).await;
@@ -313,7 +342,8 @@ impl KnownFirstTry {
     pub(super) fn earlier_keys(&self, files_version: u64) -> EarlierKeys {
         let others = |keys: &RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.all().filter(others).collect();
-        EarlierKeys { keys, files_version, engine_has_own: self.is_own && self.arm == Some(Arm::Engine) }
+        let engine_has_own = self.is_own && self.arm == Some(Arm::Engine);
+        EarlierKeys { keys, files_version, engine_has_own, others_keys: self.others_keys }
     }
 
     /// An arm has the caller's own key in the scope of these keys.

@@ -185,6 +185,7 @@ async fn answer(
     };
     let mut response = match outcome {
         DecisionOutcome::Forward(proxied, copies, rung) => {
+            let _passed_on = table.pass_on();
             forward(RequestToForward { proxied, head, upload, copies, rung }).await?
         }
         DecisionOutcome::Answered(response) => *response,
@@ -255,7 +256,7 @@ async fn decide_flagged<'a>(
     if let Some(key) = &follows {
         instance = Some(look_up_owner(&proxied, key, &mut facts).await);
     }
-    let mut first_try = KnownFirstTry::look_up(&*shared.affinity, keys, !flag.route.keeps_runs).await;
+    let mut first_try = KnownFirstTry::look_up(&*shared.affinity, &flag.route.id, keys, !flag.route.keeps_runs).await;
     let mut diagnostics = DecisionDiagnostics::default();
     let mut decision_if_new = decide(&table.set, flag, &facts, &mut diagnostics);
     if let Some(key) = &follows

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::egress::Egress;
 use super::egress_targets::{EgressTarget, EgressTargets};
@@ -36,6 +37,17 @@ pub(super) struct Table {
     upstreams: HashMap<ServiceName, Arc<Upstream>>,
     /// Where the calls that legacy makes may go; set in the table of the egress listener.
     pub egress: Option<EgressTargets>,
+    /// How many of the requests that have this table are passed on, so that no run begins for them.
+    passed_on: AtomicUsize,
+}
+
+/// A request that is passed on until this is dropped.
+pub(super) struct PassedOn<'a>(&'a AtomicUsize);
+
+impl Drop for PassedOn<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Table {
@@ -131,7 +143,22 @@ impl Table {
                 _ => old.replaced(),
             }
         }
-        Self { set, entries, default, route_metrics: all_metrics, turns: all_turns, upstreams, egress }
+        let passed_on = AtomicUsize::new(0);
+        Self { set, entries, default, route_metrics: all_metrics, turns: all_turns, upstreams, egress, passed_on }
+    }
+
+    /// Counts a request as passed on. It has to have this table for longer than the guard.
+    pub(super) fn pass_on(&self) -> PassedOn<'_> {
+        self.passed_on.fetch_add(1, Ordering::SeqCst);
+        PassedOn(&self.passed_on)
+    }
+
+    /// Whether a request has the table, besides the caller, for which a run may begin.
+    pub(super) fn is_in_use(self: &Arc<Self>) -> bool {
+        // In this order: a request that is counted second has been counted first. The other way round, one that has
+        // ended in between could stand for one that has not.
+        let others = Arc::strong_count(self) - 1;
+        others > self.passed_on.load(Ordering::SeqCst)
     }
 
     /// Returns a route's entry; the default entry if there is no route.

@@ -22,11 +22,11 @@ impl TablesInUse {
         tables.push(Arc::downgrade(table));
     }
 
-    /// The number of the oldest flag set of a table that exists.
+    /// The number of the oldest flag set by which a run may still begin.
     pub(super) fn oldest_set(&self) -> Option<u64> {
         let existing: Vec<Arc<Table>> = self.lock().iter().filter_map(Weak::upgrade).collect();
         // Dropped without the lock: this may be the last reference.
-        existing.iter().map(|table| table.set.set_number).min()
+        existing.iter().filter(|table| table.is_in_use()).map(|table| table.set.set_number).min()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<Table>>> {

@@ -281,6 +281,40 @@ pub trait RunCoordination: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
+    /// Gives up one run that a worker owns with this token: it is due at once for the others. Not done in a store of
+    /// one process, whose next process resumes it.
+    fn release_run(&self, _worker: WorkerId, _run: RunId, _fence: Fence) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Gives up all runs of a worker, which are due at once then; its lease stays. In a store of one process, and in
+    /// others that do not tell the two apart, as [`RunCoordination::deregister`].
+    fn release_runs(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.deregister(worker)
+    }
+
+    /// At most `limit` keys after a position that runs claimed at `since` or later, oldest first, each with its time.
+    /// None in a store of one process, which knows what its engine takes.
+    fn engine_tries_since(
+        &self,
+        _since: Timestamp,
+        _after: Option<RetryKeyPosition>,
+        _limit: usize,
+    ) -> BoxFuture<'_, Result<RetryKeyPage<Vec<RetryKeyPosition>>, StoreError>> {
+        Box::pin(std::future::ready(Ok(RetryKeyPage { result: Vec::new(), next: None })))
+    }
+
+    /// Returns once no process whose lease is over is about to commit a run that claims a retry key: from then on none
+    /// does before its next term ([`Self::begin_runs_under`]). At once in a store of one process.
+    fn wait_for_ended_leases(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// From now on, an append that begins a run with a retry key is refused unless the lease of this process is in this
+    /// term ([`LivingProcess::term`](super::LivingProcess::term)) and not over; with `None`, each is refused. Nothing
+    /// is refused before this was called, nor in a store of one process.
+    fn begin_runs_under(&self, _worker: WorkerId, _term: Option<i64>) {}
+
     /// Subscribes to all notifications from now on.
     fn notifications(&self) -> broadcast::Receiver<StoreNotification>;
     /// Whether several processes may use this store at the same time.

@@ -102,6 +102,8 @@ pub struct LivingProcess {
     pub name: String,
     /// How long its lease lasts unless it renews it, by the store's clock.
     pub lease_left: Duration,
+    /// The term of its lease: another one begins each time that it renews a lease that was over.
+    pub term: i64,
     /// What it says about itself; `None` if it is of a version that says nothing, or has said nothing yet.
     pub record: Option<ProcessRecord>,
 }

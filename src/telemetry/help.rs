@@ -411,10 +411,7 @@ const GAUGES: MetricDescriptions = &[
          else 0; all 0 in `only`.",
     ),
     ("pointsman_engine_healthy", "1 while the store takes writes and the last process's runs are resumed, else 0."),
-    (
-        "pointsman_store_commit_age_seconds",
-        "How long the present commit of the store has been under way; 0 without one.",
-    ),
+    ("pointsman_store_commit_age_seconds", "How long the store's present commit has been under way; 0 without one."),
     ("pointsman_flags_age_seconds", "The time since the flag files in force were loaded."),
     ("pointsman_flags_need_restart", "Changed settings of the files in force that wait for a restart of the process."),
     (
@@ -423,6 +420,8 @@ const GAUGES: MetricDescriptions = &[
     ),
     ("pointsman_processes", "Processes that share the store, by whether their flag files are those of this one."),
     ("pointsman_processes_behind", "Processes that share the store and do not have the newest flip in force."),
+    ("pointsman_routes_claimed", "Routes whose requests wait for the shared store to take their retry keys."),
+    ("pointsman_keys_of_others_known", "Whether the retry keys that other processes' engines took are known here."),
     ("pointsman_clock_offset_seconds", "How far the machine's clock is ahead of the process's time."),
     (
         "pointsman_evidence_pairs",

@@ -215,7 +215,7 @@ async fn one_arm_performs_each_order_while_the_route_moves() {
     const CLIENTS: u64 = 12;
     let test = "shared_moves::one_arm_performs_each_order_while_the_route_moves";
     // Moves by force do not wait for a process that has lost its lease.
-    let Some(two) = TwoProcesses::start_with_long_lease().await else { return };
+    let Some(two) = TwoProcesses::start_with_long_lease("").await else { return };
     let seed = seed();
     let random_of = |n: u64| fastrand::Rng::with_seed(seed.wrapping_mul(1_000) + n);
     let mut wrong = climb(&two, &["shadow", "dark", "live"]).await;

@@ -1,6 +1,7 @@
 //! Keys that legacy takes in a store that several processes share.
 
 use super::*;
+use crate::clock::Moment;
 use crate::store::Claim;
 use crate::workflow::RunStatus;
 
@@ -76,4 +77,38 @@ async fn legacy_gets_a_request_that_the_engine_gave_back() {
     assert_eq!(legacy_takes(&affinity, numbered(2)).await, LegacyTake::FIRST);
     engine_takes(&store, 3, numbered(3)).await;
     assert_eq!(affinity.give_to_legacy(&ROUTE, numbered(3).into()).await, LegacyTake::HeldByEngine);
+}
+
+/// A route goes down from `live` after the engine of another process has taken keys.
+#[tokio::test]
+async fn keys_of_other_engines_are_in_the_set_before_it_is_relied_on() {
+    let (store, affinity) = claiming().await;
+    affinity.set_lease_end(Moment::now().later(Duration::from_secs(60)));
+    let known = async || {
+        loop {
+            match affinity.others_keys(&ROUTE) {
+                Some(version) => return version,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let goes_down = || {
+        affinity.set_claiming(ClaimingRoutes::default());
+        assert_eq!(affinity.others_keys(&ROUTE), None, "the store is not read yet");
+    };
+    engine_takes(&store, 1, numbered(1)).await;
+    goes_down();
+    let version = known().await;
+    assert_eq!([1, 2].map(|n| affinity.remembered(&numbered(n))), [Remembered::Unknown, Remembered::NotEngineHere]);
+    // A request that is looked up now is taken for legacy only after the route was in `live` and went down again.
+    affinity.set_claiming(ClaimingRoutes { always: [ROUTE.clone()].into(), ..ClaimingRoutes::default() });
+    assert_eq!(affinity.others_keys(&ROUTE), None);
+    assert!(affinity.others_keys(&RouteId::from("other")).is_some());
+    engine_takes(&store, 2, numbered(2)).await;
+    goes_down();
+    known().await;
+    let earlier = EarlierKeys { others_keys: Some(version), ..EarlierKeys::none() };
+    let takes = async |n| affinity.take_for_legacy(&ROUTE, numbered(n).into(), &earlier, KnownBody::Unread).await;
+    assert_eq!(takes(2).await, LegacyTake::HeldByEngine);
+    assert_eq!(takes(3).await, LegacyTake::FIRST);
 }

@@ -180,12 +180,12 @@ async fn a_request_that_the_engine_has_under_the_callers_own_key_is_not_legacys_
     assert_eq!(affinity.take_for_legacy(&ROUTE, present, &none, KnownBody::Unread).await, LegacyTake::FIRST);
     let of_this_caller = RetryKeys { scoped: RetryKey([77; 32]), ..present };
     for (engine_has_own, took) in [(false, KeyTakeResult::OtherArmHasIt), (true, KeyTakeResult::First)] {
-        let earlier = EarlierKeys { keys: vec![of_this_caller], files_version: 1, engine_has_own };
+        let earlier = EarlierKeys { keys: vec![of_this_caller], files_version: 1, engine_has_own, others_keys: None };
         let by_the_engine = RetryKey([78; 32]);
         assert_eq!(affinity.take_request_for_engine(by_the_engine, &[3; 32], &earlier), took);
     }
     // Its own key says more.
-    let earlier = EarlierKeys { keys: vec![present], files_version: 1, engine_has_own: true };
+    let earlier = EarlierKeys { keys: vec![present], files_version: 1, engine_has_own: true, others_keys: None };
     let took = affinity.take_request_for_engine(RetryKey([79; 32]), &[3; 32], &earlier);
     assert_eq!(took, KeyTakeResult::OtherArmHasIt);
 }

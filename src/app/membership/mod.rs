@@ -4,11 +4,14 @@
 //! above are shut while one of them has other flag files than this process, or does not say which files it has: each
 //! would judge and answer the requests of a route in its own way. They are shut too while one of them has compared
 //! requests that it cannot write to the store, or this process cannot read what the others have written: some of these
-//! pairs may differ. If the store does not answer, what was seen last
-//! stays; nothing can be flipped up meanwhile, since the store has to record it.
+//! pairs may differ. The gate to `live` is shut while a process has ended, or hangs, whose retry keys the store may
+//! lack (`lost_keys`). If the store does not answer, what was seen last stays; nothing can be flipped up meanwhile,
+//! since the store has to record it.
 
+mod followed;
 mod lost_keys;
 mod moves;
+mod rows;
 mod unwritten;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +26,7 @@ use uuid::Uuid;
 
 use super::key_claims::KeyClaims;
 
-use crate::admin::types::{FilesComparison, ProcessRow};
+use crate::admin::types::FilesComparison;
 use crate::affinity::host_name;
 use crate::clock::{self, Moment};
 use crate::config::Setup;
@@ -32,7 +35,7 @@ use crate::flag::{Route, State};
 use crate::ladder::{GateCondition, UnknownRetries, Unmet};
 use crate::limits::Limits;
 use crate::names::{RouteId, WorkerId};
-use crate::store::{LivingProcess, LivingProcesses, ProcessRecord, StoreHandle, ToldUnknownRetries};
+use crate::store::{LivingProcess, LivingProcesses, ProcessRecord, StoreError, StoreHandle, ToldUnknownRetries};
 
 /// How often this process tells the others about itself, and looks which of them live. A change of its files is told at
 /// once.
@@ -85,10 +88,17 @@ struct Seen {
     told: Option<u64>,
     /// When the lease of this process is over unless it is renewed; `None` while it has none.
     lease_ends: Option<Moment>,
+    /// The term of that lease.
+    term: Option<i64>,
     /// How often it may have been over before it was renewed.
     leases_ended: u64,
     /// How many changes of pin collisions by each of the others this process has read.
     collision_changes: BTreeMap<WorkerId, u64>,
+    /// Which processes may have ended without leaving the store all retry keys, when that was last looked up.
+    lost_keys: Option<String>,
+    /// Whether a process has gone since then.
+    has_lost_one: bool,
+    has_looked_for_lost_keys: bool,
     /// Of each process that has, or may have, other files: since when this is seen.
     differing: BTreeMap<WorkerId, Timestamp>,
 }
@@ -96,8 +106,14 @@ struct Seen {
 impl Membership {
     /// Membership of a process with these files, which does not have a lease yet. Looks which other processes live,
     /// because the states in the files may have to pass gates.
-    pub(super) async fn new(store: StoreHandle, evidence: Arc<Evidence>, setup: &Setup) -> Arc<Self> {
+    pub(super) async fn new(
+        store: StoreHandle,
+        evidence: Arc<Evidence>,
+        key_file: Option<Uuid>,
+        setup: &Setup,
+    ) -> Arc<Self> {
         let own = ProcessRecord {
+            key_file,
             host: host_name(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -120,7 +136,12 @@ impl Membership {
             claims: OnceLock::new(),
             exchanges: watch::Sender::new(0),
         };
-        match tokio::time::timeout(FIRST_EXCHANGE_WAIT, membership.exchange()).await {
+        let first = async {
+            membership.exchange().await?;
+            membership.look_for_lost_keys().await;
+            Ok::<_, StoreError>(())
+        };
+        match tokio::time::timeout(FIRST_EXCHANGE_WAIT, first).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the store did not say which other processes use it"),
             Err(_) => tracing::warn!("the store does not say in time which other processes use it"),
@@ -192,7 +213,7 @@ impl Membership {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn exchange(&self) -> Result<(), crate::store::StoreError> {
+    async fn exchange(&self) -> Result<(), StoreError> {
         // No process has the nil id: nothing is stored before this process has its own.
         let worker = self.worker.get().copied().unwrap_or(WorkerId(Uuid::nil()));
         let (sent, sent_at) = (Moment::now(), clock::machine_now());
@@ -216,11 +237,14 @@ impl Membership {
         let own_place = processes.iter().position(|process| process.worker == worker);
         let was_over = |ends: Moment| ends <= Moment::now() || own_place.is_none();
         seen.leases_ended += u64::from(seen.lease_ends.is_some_and(was_over));
-        (seen.lease_ends, seen.newest_flip, seen.told) = (None, newest_flip, told);
+        (seen.lease_ends, seen.term, seen.newest_flip, seen.told) = (None, None, newest_flip, told);
         let had_unwritten = seen.has_unwritten();
+        let is_left = |before: &LivingProcess| processes.iter().any(|process| process.worker == before.worker);
+        seen.has_lost_one |= !seen.others.iter().all(is_left);
         seen.others = processes;
         if let Some(own_place) = own_place {
-            seen.lease_ends = Some(sent.later(seen.others.remove(own_place).lease_left));
+            let own = seen.others.remove(own_place);
+            (seen.lease_ends, seen.term) = (Some(sent.later(own.lease_left)), Some(own.term));
         }
         self.note_differing(&mut seen, &self.own.load().edition);
         if had_unwritten && !seen.has_unwritten() {
@@ -237,30 +261,6 @@ impl Membership {
         if told.is_none_or(|told| told.abs_diff(ahead_ms) >= CLOCK_CHANGE_TOLD_MS) {
             self.own.rcu(|own| ProcessRecord { clock_ahead_ms: Some(ahead_ms), ..(**own).clone() });
         }
-    }
-
-    fn publish(&self) {
-        let rows = self.rows();
-        for files in FilesComparison::ALL {
-            let number = rows.iter().filter(|row| row.files == files).count();
-            metrics::gauge!("pointsman_processes", "files" => files.as_str()).set(number as f64);
-        }
-        let newest_flip = self.seen().newest_flip;
-        let behind = rows.iter().filter(|row| row.newest_flip.is_none_or(|newest| newest < newest_flip));
-        let behind = behind.filter(|_| self.store.is_shared());
-        metrics::gauge!("pointsman_processes_behind").set(behind.count() as f64);
-    }
-
-    /// Every process: this one first, the others in the order of their starts.
-    pub(super) fn rows(&self) -> Vec<ProcessRow> {
-        let (own, seen) = (self.own.load(), self.seen());
-        let this = row(&own, own.name(), FilesComparison::Same, seen.lease_ends.map(Moment::left));
-        let others = seen.others.iter().map(|process| {
-            let files = compare(process, &own.edition);
-            let record = process.record.clone().unwrap_or_default();
-            row(&record, shown(process), files, Some(process.lease_left))
-        });
-        std::iter::once(ProcessRow { is_this: true, ..this }).chain(others).collect()
     }
 
     /// Which processes have other files than this one, or may have, as a sentence; `None` if there is none.
@@ -335,7 +335,7 @@ impl GateCondition for Membership {
         seen.others.iter().flat_map(in_process).collect()
     }
 
-    fn unmet(&self, _route: &Route, _from: State, to: State) -> Vec<Unmet> {
+    fn unmet(&self, _route: &Route, from: State, to: State) -> Vec<Unmet> {
         if to <= State::Shadow {
             return Vec::new();
         }
@@ -344,7 +344,9 @@ impl GateCondition for Membership {
             return vec![Unmet { why: why.to_owned(), since: None }];
         }
         let differing = self.differing().map(|(why, since)| Unmet { why, since: Some(since) });
-        differing.into_iter().chain(self.unmet_of_evidence()).collect()
+        let lost_keys = self.seen().lost_keys.clone().filter(|_| from < State::Live && to >= State::Live);
+        let lost_keys = lost_keys.map(|why| Unmet { why, since: None });
+        differing.into_iter().chain(self.unmet_of_evidence()).chain(lost_keys).collect()
     }
 }
 
@@ -358,23 +360,4 @@ fn compare(process: &LivingProcess, own_edition: &str) -> FilesComparison {
 
 fn shown(process: &LivingProcess) -> String {
     process.record.as_ref().map_or_else(|| process.name.clone(), ProcessRecord::name)
-}
-
-fn row(record: &ProcessRecord, name: String, files: FilesComparison, lease_left: Option<Duration>) -> ProcessRow {
-    let is_known = files != FilesComparison::Unknown;
-    ProcessRow {
-        name,
-        is_this: false,
-        host: record.host.clone(),
-        pid: record.pid,
-        version: record.version.clone(),
-        started: is_known.then_some(record.started),
-        listen: record.listen.clone(),
-        admin: record.admin.clone(),
-        edition: record.edition.clone(),
-        files,
-        newest_flip: record.flips,
-        clock_ahead_ms: record.clock_ahead_ms,
-        lease_left_ms: lease_left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
-    }
 }

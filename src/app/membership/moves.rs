@@ -25,10 +25,6 @@ use crate::store::{Announcement, LivingProcess, ProcessRecord, RepeatedFailures,
 
 /// How much longer than a lease an announcement waits for the other processes, and a start for its own lease.
 const BEYOND_LEASE: Duration = Duration::from_secs(1);
-/// How long the answer to a flip waits until it is in force in the other processes.
-const FOLLOWED_WITHIN: Duration = Duration::from_secs(3);
-/// Named in place of others while the store does not say which processes live.
-const UNSEEN: &str = "those that started meanwhile (the store does not tell this process)";
 /// How long the keys that legacy has taken are waited for before an announcement is acknowledged. It is tried again.
 const FLUSH_WAIT: Duration = Duration::from_secs(2);
 /// The pause before an exchange that follows a change is made again, if it failed.
@@ -48,6 +44,7 @@ impl Membership {
         self.own.rcu(|own| ProcessRecord { listen: listen.clone(), admin: admin.clone(), flips, ..(**own).clone() });
         let Some(claims) = self.claims.get() else { return };
         claims.set_lease_end(Moment::now());
+        self.store.begin_runs_under(worker, None);
         let joined = async {
             // The lease may not be acquired yet: then the others do not see this process.
             loop {
@@ -165,11 +162,18 @@ impl Membership {
             let told = self.own.load_full();
             self.exchange().await?;
             claims.set_answered_elsewhere(self.seen().answers());
-            self.follow_collisions(claims).await?;
+            let has_lost_one = self.seen().has_lost_one;
+            self.look_for_lost_keys().await;
+            self.follow_collisions(claims, has_lost_one).await?;
             let is_current = !self.is_behind(ladder);
             self.acknowledge(claims, is_current).await;
             // Only now this process obeys what the others did while its lease may have been over.
-            if let Some(ends) = self.seen().lease_ends.filter(|_| is_current) {
+            let (lease_ends, term) = {
+                let seen = self.seen();
+                (seen.lease_ends, seen.term)
+            };
+            if let (Some(worker), Some(ends), true) = (self.worker.get(), lease_ends, is_current) {
+                self.store.begin_runs_under(*worker, term);
                 claims.set_lease_end(ends);
             }
             if self.own.load_full() == told {
@@ -178,10 +182,11 @@ impl Membership {
         }
     }
 
-    /// Reads the pin collisions, if others have found or accepted one.
-    async fn follow_collisions(&self, claims: &KeyClaims) -> Result<(), StoreError> {
+    /// Reads the pin collisions, if others have found or accepted one, or one of them has gone: it may have stored one
+    /// that it did not live to tell.
+    async fn follow_collisions(&self, claims: &KeyClaims, has_lost_one: bool) -> Result<(), StoreError> {
         let told = self.seen().told_collision_changes();
-        if told != self.seen().collision_changes {
+        if has_lost_one || told != self.seen().collision_changes {
             claims.follow_collisions().await?;
             self.seen().collision_changes = told;
         }
@@ -289,27 +294,6 @@ impl Membership {
         let names = |of: Vec<&LivingProcess>| of.into_iter().map(shown).collect::<Vec<_>>();
         (seen.told >= Some(number)).then(|| (names(silent), names(refusing)))
     }
-
-    /// Waits, for at most [`FOLLOWED_WITHIN`], until every other process has this flip in force. Returns the names of
-    /// those that do not: at once of all others, if the flip has no number because it is not recorded. Only what was
-    /// seen since the flip was recorded counts: before that, this process may not have known all others.
-    pub(in crate::app) async fn wait_followed(&self, number: Option<u64>) -> Vec<String> {
-        let behind = || {
-            let seen = self.seen();
-            let has = |record: &ProcessRecord| number.is_some() && record.flips >= number;
-            let behind = seen.others.iter().filter(|other| !other.record.as_ref().is_some_and(has));
-            let is_outdated = self.store.is_shared() && number > Some(seen.newest_flip);
-            let unseen = is_outdated.then(|| UNSEEN.to_owned());
-            behind.map(shown).chain(unseen).collect::<Vec<String>>()
-        };
-        if number.is_none() {
-            return behind();
-        }
-        let mut exchanges = self.exchanges.subscribe();
-        let all = exchanges.wait_for(|_| behind().is_empty());
-        let _in_time = tokio::time::timeout(FOLLOWED_WITHIN, all).await.is_ok();
-        behind()
-    }
 }
 
 impl OtherProcesses for Membership {
@@ -333,6 +317,10 @@ impl OtherProcesses for Membership {
             let Some((silent, refusing)) = self.answers_to(*worker, number) else {
                 return Err("the store does not answer, so that the other processes do not know of this move".to_owned());
             };
+            let own_keys = match self.claims.get() {
+                Some(claims) => tokio::time::timeout(FLUSH_WAIT, claims.flush()).await == Ok(true),
+                None => true,
+            };
             let sentence = |names: &[String], what: &str| (!names.is_empty()).then(|| format!("{what}: {}", names.join(", ")));
             let sentences: Vec<String> = [
                 sentence(
@@ -348,6 +336,11 @@ impl OtherProcesses for Membership {
             ]
             .into_iter()
             .flatten()
+            .chain((!own_keys).then(|| {
+                "the store does not take the retry keys of requests that legacy has served here: the engine of another \
+                 process would perform their retries (try again)"
+                    .to_owned()
+            }))
             .collect();
             if sentences.is_empty() { Ok(()) } else { Err(sentences.join("; ")) }
         }

@@ -105,7 +105,7 @@ fn every_option_in_the_docs_exists() {
     line.build();
     options(&line, &mut known);
     // Of the scripts in `tests/bench`.
-    let others = ["rows", "dir", "binary"];
+    let others = ["rows", "dir", "binary", "keys"];
     for (name, text) in documents() {
         let spans = text.split("```").step_by(2).flat_map(|part| part.split('`').skip(1).step_by(2));
         for span in spans.filter(|span| span.starts_with("--")) {

@@ -212,6 +212,19 @@ impl RunCoordination for MemoryStore {
         self.notifications.subscribe()
     }
 
+    fn engine_tries_since(
+        &self,
+        since: Timestamp,
+        after: Option<RetryKeyPosition>,
+        limit: usize,
+    ) -> StoreFuture<'_, RetryKeyPage<Vec<RetryKeyPosition>>> {
+        self.with(|tables| {
+            let result: Vec<_> = tables.retry_keys.claimed_since(since, after).take(limit).collect();
+            let next = result.last().copied().filter(|_| result.len() >= limit);
+            RetryKeyPage { result, next }
+        })
+    }
+
     fn is_shared(&self) -> bool {
         self.is_shared.load(std::sync::atomic::Ordering::Acquire)
     }

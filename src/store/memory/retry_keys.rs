@@ -47,4 +47,16 @@ impl RetryKeyTable {
         let old = self.by_age.range((after, Bound::Unbounded)).take_while(move |position| position.at <= until);
         old.take(limit).filter_map(|position| Some((*position, self.first_tries.get(&position.key)?)))
     }
+
+    /// The positions after `after` of keys that runs claimed at `since` or later, oldest first.
+    pub(super) fn claimed_since(
+        &self,
+        since: Timestamp,
+        after: Option<RetryKeyPosition>,
+    ) -> impl Iterator<Item = RetryKeyPosition> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let is_claimed = |key| self.first_tries.get(key).is_some_and(|first: &StoredFirstTry| first.run.is_some());
+        let later = self.by_age.range((after, Bound::Unbounded)).filter(move |position| position.at >= since);
+        later.filter(move |position| is_claimed(&position.key)).copied()
+    }
 }

@@ -10,6 +10,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres, SqlSafeStr, SqlStr};
 
 use super::columns::escape;
+use super::lease_term::ProcessTerm;
 use super::summary_cache::SummaryCache;
 use crate::names::{RouteId, RunId};
 use crate::store::codec::LargeValue;
@@ -36,8 +37,11 @@ impl BatchStatement {
     pub(super) fn new(origin: &str, retry_window_ns: i64) -> Self {
         let values: Vec<String> = (1..=PARAMETERS).map(|n| format!("${n}")).collect();
         let text = format!(
-            "WITH checked AS MATERIALIZED (SELECT refuse_legacy_keys(${}, $2)) SELECT append_runs({}) FROM checked",
+            "WITH checked AS MATERIALIZED (SELECT refuse_legacy_keys(${}, $2), refuse_ended_term(${}, ${})) \
+             SELECT append_runs({}) FROM checked",
             PARAMETERS + 1,
+            PARAMETERS + 2,
+            PARAMETERS + 3,
             values.join(", ")
         );
         let text = AssertSqlSafe(text).into_sql_str();
@@ -51,12 +55,14 @@ impl BatchStatement {
 
     /// The statement that writes all of these appends and returns the notifications. `None` if two of them conflict.
     /// Summaries that, by the cache, are stored already are not written. Unless the appends are `validated`, the
-    /// statement fails where another run has claimed one of their keys, however long ago: that run may be open.
+    /// statement fails where another run has claimed one of their keys, however long ago: that run may be open. It also
+    /// fails outside of `term`.
     pub(super) fn write(
         &self,
         written: &Written<'_>,
         summaries: &SummaryCache,
         validated: bool,
+        term: Option<ProcessTerm>,
     ) -> Option<Query<'_, Postgres, PgArguments>> {
         let runs = runs(written)?;
         let retry_window_ns = if validated { self.retry_window_ns } else { i64::MAX };
@@ -67,7 +73,8 @@ impl BatchStatement {
         let claims = written.iter().filter_map(|(append, _)| append.claim);
         let legacy_keys: Vec<[u8; 32]> =
             claims.flat_map(|claim| claim.legacy_keys).flatten().map(|key| key.0).collect();
-        Some(query.bind(legacy_keys))
+        let query = query.bind(legacy_keys);
+        Some(query.bind(term.map(|(worker, _)| worker.0.as_bytes().to_vec())).bind(term.map(|(_, term)| term)))
     }
 }
 

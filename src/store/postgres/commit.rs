@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::batch_statement::BatchStatement;
 use super::columns::column;
+use super::lease_term::{LeaseTerm, begins_claimed_run};
 use super::notifier::Notifier;
 use super::session::Session;
 use super::stored_state::read_stored_state;
@@ -36,6 +37,7 @@ pub(super) struct Committer {
     statement: BatchStatement,
     summaries: SummaryCache,
     retry_window_ns: i64,
+    lease_term: Arc<LeaseTerm>,
     /// The last error, to show to people.
     pub(super) write_failure: Arc<Mutex<Option<String>>>,
     logged_failures: RepeatedFailures,
@@ -55,7 +57,7 @@ impl From<WriteError> for BatchResult {
 }
 
 impl Committer {
-    pub(super) fn new(session: Session, notifier: Notifier, retry_window_ns: i64) -> Self {
+    pub(super) fn new(session: Session, notifier: Notifier, retry_window_ns: i64, lease_term: Arc<LeaseTerm>) -> Self {
         let statement = BatchStatement::new(&notifier.origin, retry_window_ns);
         Self {
             session,
@@ -63,6 +65,7 @@ impl Committer {
             statement,
             summaries: SummaryCache::default(),
             retry_window_ns,
+            lease_term,
             write_failure: Arc::default(),
             logged_failures: RepeatedFailures::default(),
         }
@@ -126,7 +129,8 @@ impl Committer {
     async fn try_commit(&mut self, appends: &[EncodedAppend]) -> BatchResult {
         let all: Vec<(&EncodedAppend, &[NewPin])> =
             appends.iter().map(|append| (append, append.original.pins.as_slice())).collect();
-        if let Some(query) = self.statement.write(&all, &self.summaries, false) {
+        let term = self.lease_term.required_by(appends.iter());
+        if let Some(query) = self.statement.write(&all, &self.summaries, false, term) {
             match self.session.query(query).await {
                 Ok(rows) => {
                     self.publish(&rows);
@@ -164,8 +168,14 @@ impl Committer {
             Ok(()) => read_stored_state(&mut self.session, appends, self.retry_window_ns).await,
             Err(error) => Err(error),
         };
-        let outcomes = match stored {
-            Ok(stored) => validate_batch(appends, stored),
+        let term = self.lease_term.required_by(appends.iter());
+        let is_in_term = match (&stored, term) {
+            (Ok(_), Some(term)) => self.session.is_in_term(term).await,
+            (Ok(_), None) | (Err(_), _) => Ok(true),
+        };
+        let outcomes = match stored.and_then(|stored| is_in_term.map(|is_in_term| (stored, is_in_term))) {
+            Ok((stored, true)) => validate_batch(appends, stored),
+            Ok((stored, false)) => without_runs_to_begin(appends, validate_batch(appends, stored)),
             Err(error) => {
                 self.session.roll_back().await;
                 return not_written(error).into();
@@ -180,7 +190,8 @@ impl Committer {
             self.session.roll_back().await;
             return BatchResult { error: None, outcomes: Some(outcomes) };
         }
-        let done = match self.statement.write(&written, &self.summaries, true) {
+        let term = self.lease_term.required_by(written.iter().map(|(append, _)| *append));
+        let done = match self.statement.write(&written, &self.summaries, true, term) {
             Some(query) => self.session.query(query).await.map_err(not_written),
             None => Err(WriteError::NotWritten("valid appends cannot be written together".into())),
         };
@@ -218,6 +229,19 @@ impl Committer {
             healthy.store(true, Ordering::Release);
         }
     }
+}
+
+/// Refuses those of the appends that begin a run with a retry key: the lease of this process is over, or was over
+/// before it was renewed.
+fn without_runs_to_begin(appends: &[EncodedAppend], outcomes: Vec<AppendDecision>) -> Vec<AppendDecision> {
+    let refuse = |(append, outcome): (&EncodedAppend, AppendDecision)| match outcome {
+        AppendDecision::Write(_) if begins_claimed_run(append) => AppendDecision::Reject(AppendError::Refused(
+            "the lease of this process is over, or it has not followed the other processes since: nothing was begun"
+                .to_owned(),
+        )),
+        outcome => outcome,
+    };
+    appends.iter().zip(outcomes).map(refuse).collect()
 }
 
 /// Sends each append's reply. `unknown` is the error after which it is unknown whether the batch was written.

@@ -15,9 +15,7 @@ use super::acquire::WriterRequest;
 use super::columns::{Result, column, escape, json, parse, record, run_id, sql_limit, time, unescape, utf8_text, uuid};
 use super::read;
 use crate::flag::RetryKey;
-use crate::names::{Fence, RunId, Seq, StepId, WorkerId};
-use crate::store::encoded::nanos;
-use crate::store::error::EventsError;
+use crate::names::{Fence, RunId, StepId, WorkerId};
 use crate::store::{
     AcquireResult, CommandRecord, GoneProcess, LivingProcesses, LockRow, OutboxRow, OwnedRun, ProcessRecord, Purged,
     RetryKeyPage, RetryKeyPosition, RunBodies, RunCoordination, RunSnapshot, StoreError, StoreNotification, StoreTime,
@@ -30,11 +28,13 @@ const NOBODY: Uuid = Uuid::nil();
 
 impl PostgresStore {
     async fn write_heartbeat(&self, worker: WorkerId, name: String, alive_for: Duration) -> Result<Option<Timestamp>> {
-        let text = "WITH gone AS (DELETE FROM workers WHERE alive_until < clock_timestamp() - make_interval(secs => $4)) \
-                   INSERT INTO workers (worker, name, alive_until) \
-                   VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3)) \
-                   ON CONFLICT (worker) DO UPDATE SET name = excluded.name, alive_until = excluded.alive_until \
-                   RETURNING now_ns()";
+        let text = "WITH gone AS (DELETE FROM workers WHERE alive_until < clock_timestamp() - make_interval(secs => $4)), \
+                   over AS (SELECT FROM workers WHERE worker = $1 AND alive_until <= clock_timestamp() FOR UPDATE) \
+                   INSERT INTO workers AS known (worker, name, alive_until, term) \
+                   VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3), now_ns()) \
+                   ON CONFLICT (worker) DO UPDATE SET name = excluded.name, alive_until = excluded.alive_until, \
+                   term = CASE WHEN EXISTS (SELECT FROM over) THEN greatest(known.term + 1, excluded.term) \
+                   ELSE known.term END RETURNING now_ns()";
         let make = || {
             let query = sqlx::query(text).bind(worker.0.as_bytes().as_slice()).bind(escape(&name));
             query.bind(alive_for.as_secs_f64()).bind(self.worker_row_kept_s())
@@ -106,10 +106,9 @@ impl PostgresStore {
         self.publish(&self.pool.query(make).await?)
     }
 
-    async fn release_runs(&self, worker: WorkerId) -> Result<()> {
-        let make = || {
-            sqlx::query("SELECT leave_all($1, $2)").bind(&*self.notifier.origin).bind(worker.0.as_bytes().as_slice())
-        };
+    /// Calls a function with the origin of notifications and this worker; it returns notifications.
+    async fn call_for_worker(&self, text: &'static str, worker: WorkerId) -> Result<()> {
+        let make = || sqlx::query(text).bind(&*self.notifier.origin).bind(worker.0.as_bytes().as_slice());
         self.publish(&self.pool.query(make).await?)
     }
 
@@ -153,62 +152,6 @@ impl PostgresStore {
         };
         found.iter().map(row).collect()
     }
-
-    async fn purge_batch(&self, status: RunStatus, ended_before: Timestamp, limit: usize) -> Result<Purged> {
-        // Only runs that ended before the retry window: their retry keys, claimed even earlier, have expired. Only runs
-        // whose parent has ended: a parent that has not recorded the end of its child would begin the child again. Only
-        // runs without an earlier run of their job: that one could be run again if its successor were forgotten.
-        let find = "SELECT run_id, pinned FROM runs WHERE ended AND status = $1 \
-                    AND updated < least($2, now_ns() - $3) AND NOT purged \
-                    AND NOT EXISTS (SELECT 1 FROM runs AS above WHERE above.run_id = runs.parent AND NOT above.ended) \
-                    AND NOT EXISTS (SELECT FROM births WHERE births.parent = runs.run_id) \
-                    AND NOT EXISTS (SELECT FROM runs AS first WHERE first.run_id = runs.job \
-                        AND first.run_id < runs.run_id AND NOT first.purged) \
-                    AND NOT EXISTS (SELECT FROM runs AS earlier WHERE earlier.job = runs.job \
-                        AND earlier.run_id < runs.run_id AND NOT earlier.purged) \
-                    ORDER BY updated, run_id LIMIT $4";
-        let (mut purged, mut pinned, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
-        // Further pages are read while a page holds only runs that turn out to be unreadable.
-        while purged.is_empty() {
-            let (left_out, mut unreadable) = (self.unpurgeable.runs(), Vec::new());
-            let make = || {
-                let query = sqlx::query(find).bind(status.as_str()).bind(nanos(ended_before));
-                query.bind(self.retry_window_ns).bind(sql_limit(limit.saturating_add(left_out.len())))
-            };
-            let rows = self.pool.query(make).await?;
-            let found = rows.iter().map(|row| Ok((run_id(column(row, 0)?)?, column::<bool>(row, 1)?)));
-            let mut found = found.collect::<Result<Vec<_>>>()?;
-            found.retain(|(run, _)| !left_out.contains(run));
-            found.truncate(limit);
-            if found.is_empty() {
-                return Ok(Purged::default());
-            }
-            for (run, is_pinned) in found {
-                if is_pinned {
-                    let events = match read::try_events(&self.pool, run, Seq::FIRST).await {
-                        Ok(events) => events,
-                        Err(EventsError::Unreadable(error)) => {
-                            unreadable.push((run, error));
-                            continue;
-                        }
-                        Err(EventsError::NoAnswer(error)) => return Err(error),
-                    };
-                    let run_bodies = RunBodies::of(events.iter().map(|stored| &stored.event));
-                    bodies.push(run_bodies.as_ref().map(json).transpose()?);
-                    pinned.push(run);
-                }
-                purged.push(run);
-            }
-            self.unpurgeable.add(unreadable);
-        }
-        let ids = |runs: &[RunId]| runs.iter().map(|run| run.0.as_bytes().to_vec()).collect::<Vec<_>>();
-        let (all_ids, pinned_ids) = (ids(&purged), ids(&pinned));
-        let make = || sqlx::query("SELECT * FROM purge($1, $2, $3)").bind(&all_ids).bind(&pinned_ids).bind(&bodies);
-        let done = self.pool.query(make).await?;
-        let row = done.first().ok_or_else(|| StoreError("the database did not return what it purged".into()))?;
-        let count = |index| column::<i64>(row, index).map(i64::cast_unsigned);
-        Ok(Purged { runs: count(0)?, pinned: pinned.len() as u64, payloads: count(1)? })
-    }
 }
 
 impl RunCoordination for PostgresStore {
@@ -222,7 +165,23 @@ impl RunCoordination for PostgresStore {
     }
 
     fn deregister(&self, worker: WorkerId) -> BoxFuture<'_, Result<()>> {
-        self.release_runs(worker).boxed()
+        self.call_for_worker("SELECT leave_all($1, $2)", worker).boxed()
+    }
+
+    fn release_run(&self, worker: WorkerId, run: RunId, fence: Fence) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let make = || {
+                let query = sqlx::query("SELECT release_run($1, $2, $3, $4)").bind(&*self.notifier.origin);
+                let (worker, run) = (worker.0.as_bytes().as_slice(), run.0.as_bytes().as_slice());
+                query.bind(worker).bind(run).bind(fence.0.cast_signed())
+            };
+            self.publish(&self.pool.query(make).await?)
+        }
+        .boxed()
+    }
+
+    fn release_runs(&self, worker: WorkerId) -> BoxFuture<'_, Result<()>> {
+        self.call_for_worker("SELECT release_runs($1, $2)", worker).boxed()
     }
 
     fn acquire(&self, worker: WorkerId, run: RunId) -> BoxFuture<'_, Result<AcquireResult>> {
@@ -387,6 +346,23 @@ impl RunCoordination for PostgresStore {
             found.first().map(|row| Ok((WorkerId(uuid(column(row, 0)?)?), unescape(column(row, 1)?)))).transpose()
         }
         .boxed()
+    }
+
+    fn engine_tries_since(
+        &self,
+        since: Timestamp,
+        after: Option<RetryKeyPosition>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<RetryKeyPage<Vec<RetryKeyPosition>>>> {
+        read::engine_tries_since(&self.pool, since, after, limit).boxed()
+    }
+
+    fn wait_for_ended_leases(&self) -> BoxFuture<'_, Result<()>> {
+        self.lock_ended_leases().boxed()
+    }
+
+    fn begin_runs_under(&self, worker: WorkerId, term: Option<i64>) {
+        self.lease_term.set(worker, term);
     }
 
     fn notifications(&self) -> broadcast::Receiver<StoreNotification> {

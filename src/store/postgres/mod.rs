@@ -21,12 +21,14 @@ mod commit;
 mod coordination;
 mod first_tries;
 mod instances;
+mod lease_term;
 mod notifier;
 mod open;
 mod opening;
 mod pool;
 mod pooler;
 mod processes;
+mod purge;
 mod read;
 mod record_log;
 mod record_writes;
@@ -54,6 +56,7 @@ use uuid::Uuid;
 
 use self::acquire::WriterRequest;
 use self::first_tries::FirstTries;
+use self::lease_term::LeaseTerm;
 use self::notifier::Notifier;
 use self::pool::Pool;
 use self::writer::WriterQueues;
@@ -76,6 +79,7 @@ pub struct PostgresStore {
     first_tries: Arc<FirstTries>,
     /// The connection for leases: a busy pool delays none.
     leases: Pool,
+    lease_term: Arc<LeaseTerm>,
     notifier: Notifier,
     healthy: Arc<AtomicBool>,
     /// The last error, to show to people.

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::address::Address;
 use super::commit::Committer;
 use super::first_tries::FirstTries;
+use super::lease_term::LeaseTerm;
 use super::notifier::Notifier;
 use super::pool::Pool;
 use super::session::Session;
@@ -88,7 +89,9 @@ impl PostgresStore {
         let retry_window_ns = retry_window_ns(limits);
         let healthy = Arc::new(AtomicBool::new(true));
         let notifier = Notifier::new();
-        let committer = Committer::new(Session::new(address.clone()), notifier.clone(), retry_window_ns);
+        let lease_term = Arc::new(LeaseTerm::default());
+        let session = Session::new(address.clone());
+        let committer = Committer::new(session, notifier.clone(), retry_window_ns, lease_term.clone());
         let write_failure = committer.write_failure.clone();
         let commit_age = Arc::new(CommitAge::new(limits));
         let (writer, queues): (Writer, WriterQueues) =
@@ -100,6 +103,7 @@ impl PostgresStore {
             first_tries: FirstTries::new(pool.clone(), retry_window_ns),
             pool,
             leases: Pool::with_connections(address, LEASE_CONNECTIONS),
+            lease_term,
             notifier,
             healthy,
             write_failure,

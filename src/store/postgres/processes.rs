@@ -15,7 +15,7 @@ const EXCHANGE: &str = "WITH mine AS (UPDATE workers SET record = $2 WHERE worke
                                   RETURNING worker), \
           told AS (SELECT tell($4, ARRAY['process']) AS nothing FROM mine) \
      SELECT now_ns(), worker, name, record, (extract(epoch FROM alive_until - statement_timestamp()) * 1000)::bigint, \
-            (SELECT coalesce(max(number), 0) FROM flips), (SELECT count(*) FROM told) \
+            term, (SELECT coalesce(max(number), 0) FROM flips), (SELECT count(*) FROM told) \
      FROM (SELECT) AS one LEFT JOIN workers ON alive_until > statement_timestamp() ORDER BY worker LIMIT $3";
 
 /// Of more processes than this the rest is not shown.
@@ -46,6 +46,12 @@ impl PostgresStore {
         rows.iter().map(process).collect()
     }
 
+    /// Waits for the transactions that hold a lock on the row of a process whose lease is over (`lease_term`).
+    pub(super) async fn lock_ended_leases(&self) -> Result<()> {
+        let text = "SELECT worker FROM workers WHERE alive_until <= clock_timestamp() ORDER BY worker FOR UPDATE";
+        self.pool.query(|| sqlx::query(text)).await.map(drop)
+    }
+
     pub(super) async fn exchange(&self, worker: WorkerId, record: ProcessRecord) -> Result<LivingProcesses> {
         let bytes = json(&record)?;
         let id = worker.0.as_bytes().as_slice();
@@ -60,6 +66,7 @@ impl PostgresStore {
                 worker: of,
                 name: unescape(column(row, 2)?),
                 lease_left: Duration::from_millis(u64::try_from(column::<i64>(row, 4)?).unwrap_or(0)),
+                term: column(row, 5)?,
                 record: match of == worker {
                     true => Some(record.clone()),
                     // What cannot be read counts as not said: such a process is shown by its name.
@@ -68,7 +75,7 @@ impl PostgresStore {
             }))
         };
         let processes = rows.iter().filter_map(|row| process(row).transpose()).collect::<Result<Vec<_>>>()?;
-        let newest_flip = column::<i64>(first, 5)?.cast_unsigned();
+        let newest_flip = column::<i64>(first, 6)?.cast_unsigned();
         Ok(LivingProcesses { at: time(column(first, 0)?)?, newest_flip, processes })
     }
 }

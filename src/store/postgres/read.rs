@@ -275,6 +275,23 @@ pub(super) async fn engine_tries(
     found.iter().map(|row| Ok((retry_key(row)?, time(column(row, 1)?)?))).collect()
 }
 
+pub(super) async fn engine_tries_since(
+    pool: &Pool,
+    since: Timestamp,
+    after: Option<RetryKeyPosition>,
+    limit: usize,
+) -> Result<RetryKeyPage<Vec<RetryKeyPosition>>> {
+    let text = "SELECT key, at FROM retry_keys WHERE run_id IS NOT NULL AND at >= $1 AND (at, key) > ($2, $3) \
+                AND octet_length(key) = 32 ORDER BY at, key LIMIT $4";
+    let (at, key) = position(&after);
+    let make = || sqlx::query(text).bind(nanos(since)).bind(at).bind(key).bind(sql_limit(limit));
+    let found = pool.query(make).await?;
+    let position = |row: &PgRow| Ok(RetryKeyPosition { key: retry_key(row)?, at: time(column(row, 1)?)? });
+    let result: Vec<_> = found.iter().map(position).collect::<Result<_>>()?;
+    let next = result.last().copied().filter(|_| result.len() >= limit);
+    Ok(RetryKeyPage { result, next })
+}
+
 /// Decodes the key in the first column.
 pub(super) fn retry_key(row: &PgRow) -> Result<RetryKey> {
     let key = column::<&[u8]>(row, 0)?.try_into();

@@ -24,7 +24,7 @@ const CREATES_APPENDS: i64 = 5;
 /// The migration that drops the table of events: all of them are moved before it.
 const DROPS_EVENTS: i64 = 6;
 /// The last migration.
-pub(super) const NEWEST: i64 = 21;
+pub(super) const NEWEST: i64 = 22;
 /// The migration from which on requests are recognised by other keys and digests than before.
 const OTHER_KEYS: i64 = 11;
 /// The advisory lock of the process that upgrades the tables.
@@ -59,6 +59,7 @@ fn migrations(last: i64) -> Migrator {
     let pin_collisions = include_str!("../schema/postgres/0019_pin_collisions.sql").into_sql_str();
     let processes = include_str!("../schema/postgres/0020_processes.sql").into_sql_str();
     let created = include_str!("../schema/postgres/0021_created_instances.sql").into_sql_str();
+    let lease_terms = include_str!("../schema/postgres/0022_lease_terms.sql").into_sql_str();
     let mut migrations = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "lists".into(), MigrationType::Simple, lists, false),
@@ -80,7 +81,8 @@ fn migrations(last: i64) -> Migrator {
         Migration::new(18, "sample runs".into(), MigrationType::Simple, sample_runs, false),
         Migration::new(19, "pin collisions".into(), MigrationType::Simple, pin_collisions, false),
         Migration::new(20, "processes".into(), MigrationType::Simple, processes, false),
-        Migration::new(NEWEST, "created instances".into(), MigrationType::Simple, created, false),
+        Migration::new(21, "created instances".into(), MigrationType::Simple, created, false),
+        Migration::new(NEWEST, "lease terms".into(), MigrationType::Simple, lease_terms, false),
     ];
     migrations.retain(|step| step.version <= last);
     Migrator::with_migrations(migrations)

@@ -33,6 +33,11 @@ macro_rules! forward_work {
                 after: Option<$crate::store::RetryKeyPosition>,
                 limit: usize
             ) -> $crate::store::RetryKeyPage<Vec<$crate::flag::RetryKey>>;
+            engine_tries_since(
+                since: jiff::Timestamp,
+                after: Option<$crate::store::RetryKeyPosition>,
+                limit: usize
+            ) -> $crate::store::RetryKeyPage<Vec<$crate::store::RetryKeyPosition>>;
             purged_run_bodies(run: $crate::names::RunId) -> Option<$crate::store::RunBodies>;
             put_run_snapshot(snapshot: $crate::store::RunSnapshot) -> ();
             run_snapshot(run: $crate::names::RunId) -> Option<$crate::store::RunSnapshot>;

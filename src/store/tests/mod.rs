@@ -13,6 +13,7 @@ mod disk_faults;
 pub(crate) mod forward_work;
 mod instances;
 mod kept_files;
+mod lease_terms;
 mod lists;
 mod model;
 mod older_processes;

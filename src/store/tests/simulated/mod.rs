@@ -179,6 +179,14 @@ impl SimStore {
     pub(crate) fn memory(&self) -> &MemoryStore {
         &self.inner
     }
+    /// Appends, unless it begins a run with a retry key outside of the term of its process.
+    async fn append_in_term(&self, append: Arc<Append>) -> Result<(), AppendError> {
+        let begins = append.first == crate::names::Seq::FIRST && append.claim.is_some();
+        if begins && !self.state.lock().unwrap().processes.may_begin_run(append.worker) {
+            return Err(AppendError::Refused("the lease is over".into()));
+        }
+        self.inner.append(append).await
+    }
     fn draw(&self) -> Fault {
         let mut state = self.state.lock().unwrap();
         if state.random.u8(0..100) >= state.percent {

@@ -19,6 +19,8 @@ use crate::store::{
 pub(super) struct Processes {
     rows: BTreeMap<WorkerId, Row>,
     key_files: BTreeMap<Uuid, KeyFileRecord>,
+    /// The term of its lease in which each process begins runs that claim keys; `None` in no term.
+    begins_runs_under: BTreeMap<WorkerId, Option<i64>>,
 }
 
 struct Row {
@@ -59,6 +61,17 @@ impl Processes {
         self.key_files.extend(put.into_iter().map(|record| (record.id, record)));
     }
 
+    /// See [`RunCoordination::begin_runs_under`](crate::store::RunCoordination::begin_runs_under).
+    pub(super) fn begin_runs_under(&mut self, worker: WorkerId, term: Option<i64>) {
+        self.begins_runs_under.insert(worker, term);
+    }
+    /// Whether a process may begin a run that claims a key.
+    pub(super) fn may_begin_run(&self, worker: WorkerId) -> bool {
+        let Some(term) = self.begins_runs_under.get(&worker) else { return true };
+        let row = self.rows.get(&worker).filter(|row| row.alive_until > Instant::now());
+        row.is_some_and(|row| *term == Some(row.interruptions.cast_signed()))
+    }
+
     /// Stores a record, if the process has a lease. Returns whether it is new.
     fn put_record(&mut self, worker: WorkerId, record: &ProcessRecord) -> bool {
         let row = self.rows.get_mut(&worker).filter(|row| row.record.as_ref() != Some(record));
@@ -71,6 +84,7 @@ impl Processes {
             worker: *worker,
             name: row.name.clone(),
             lease_left: row.alive_until.duration_since(Instant::now()),
+            term: row.interruptions.cast_signed(),
             record: row.record.clone(),
         };
         alive.map(process).collect()

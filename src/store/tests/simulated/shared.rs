@@ -76,6 +76,12 @@ impl RunCoordination for Shared {
         self.store.state.lock().unwrap().processes.leave(worker);
         self.store.inner.deregister(worker)
     }
+    fn release_runs(&self, worker: WorkerId) -> StoreReply<'_, ()> {
+        self.store.inner.deregister(worker)
+    }
+    fn begin_runs_under(&self, worker: WorkerId, term: Option<i64>) {
+        self.store.state.lock().unwrap().processes.begin_runs_under(worker, term);
+    }
     fn acquire(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, AcquireResult> {
         self.detached(move |store| async move {
             let backend = store.clone();
@@ -119,6 +125,11 @@ impl RunCoordination for Shared {
             after: Option<crate::store::RetryKeyPosition>,
             limit: usize
         ) -> crate::store::RetryKeyPage<Vec<crate::flag::RetryKey>>;
+        engine_tries_since(
+            since: Timestamp,
+            after: Option<crate::store::RetryKeyPosition>,
+            limit: usize
+        ) -> crate::store::RetryKeyPage<Vec<crate::store::RetryKeyPosition>>;
         purged_run_bodies(run: RunId) -> Option<RunBodies>;
         put_run_snapshot(snapshot: RunSnapshot) -> ();
         run_snapshot(run: RunId) -> Option<RunSnapshot>;
@@ -167,7 +178,7 @@ impl Store for Shared {
             };
             match store.draw() {
                 Fault::Before => return Err(FaultyAppend::Inner(AppendError::Refused("no room".into()))),
-                Fault::Twice => drop(store.inner.append(append.clone()).await),
+                Fault::Twice => drop(store.append_in_term(append.clone()).await),
                 _ => {}
             }
             store.check_times(&append);
@@ -175,7 +186,7 @@ impl Store for Shared {
             let (run, owner) = (append.run_id, (!append.release).then_some(append.worker));
             let fence = append.fence;
             let done = store.with_fault(async {
-                backend.inner.append(append).await.map_err(FaultyAppend::Inner)?;
+                backend.append_in_term(append).await.map_err(FaultyAppend::Inner)?;
                 backend.set_owner(owner, run, fence);
                 Ok(())
             });

@@ -1,0 +1,113 @@
+//! Tests of the term of a lease, in which a process may begin runs with retry keys.
+
+use std::time::Duration;
+
+use super::cluster::shared;
+use super::*;
+use crate::store::{AppendError, Claim, ProcessRecord};
+
+const LEASE: Duration = Duration::from_secs(600);
+
+struct TestProcess {
+    store: StoreHandle,
+    n: u128,
+}
+
+impl TestProcess {
+    async fn open(url: &str, n: u128) -> Self {
+        let store = PostgresStore::open(&Secret::new(url.to_owned()), None, &Limits::default()).await.unwrap();
+        Self { store: Arc::new(store), n }
+    }
+
+    async fn renew_lease(&self) {
+        self.store.heartbeat(worker(self.n), format!("worker {}", self.n), LEASE).await.unwrap();
+    }
+
+    async fn term(&self) -> i64 {
+        let living = self.store.exchange_processes(worker(self.n), ProcessRecord::default()).await.unwrap();
+        living.unwrap().processes.iter().find(|process| process.worker == worker(self.n)).unwrap().term
+    }
+
+    /// Begins runs in one batch, the given ones with a retry key. Returns which were begun.
+    async fn begin(&self, runs: [(u64, bool); 2]) -> [bool; 2] {
+        let append = |(n, has_key): (u64, bool)| {
+            let claim = has_key.then(|| Claim::new(RetryKey([u8::try_from(n).unwrap(); 32]), [0; 32]));
+            self.store.append(Append { claim, ..append(run_id(n), 1, 1) }.into())
+        };
+        let (one, two) = tokio::join!(append(runs[0]), append(runs[1]));
+        for result in [&one, &two] {
+            assert!(matches!(result, Ok(()) | Err(AppendError::Refused(_))), "{result:?}");
+        }
+        [one.is_ok(), two.is_ok()]
+    }
+}
+
+#[tokio::test]
+async fn runs_with_retry_keys_begin_only_in_the_term_that_the_process_has_named() {
+    let Some(database) = StoreKind::Postgres.is_installed().then(|| shared().unwrap().database()) else { return };
+    let process = TestProcess::open(&database.url(), 1).await;
+    let end_lease = || {
+        database.query("UPDATE pointsman.workers SET alive_until = clock_timestamp() - interval '1 s'");
+    };
+    assert_eq!(process.begin([(1, true), (2, false)]).await, [true; 2], "nothing is required yet");
+    process.store.begin_runs_under(worker(1), None);
+    process.renew_lease().await;
+    assert_eq!(process.begin([(3, true), (4, false)]).await, [false, true]);
+    let first = process.term().await;
+    process.store.begin_runs_under(worker(1), Some(first));
+    process.renew_lease().await;
+    assert_eq!(process.term().await, first, "the lease was not over");
+    assert_eq!(process.begin([(3, true), (5, true)]).await, [true; 2]);
+    end_lease();
+    assert_eq!(process.begin([(6, true), (7, false)]).await, [false, true]);
+    process.renew_lease().await;
+    let second = process.term().await;
+    assert!(second > first, "{first} {second}");
+    assert_eq!(process.begin([(6, true), (8, false)]).await, [false, true], "it has not followed the others yet");
+    process.store.begin_runs_under(worker(1), Some(second));
+    assert_eq!(process.begin([(6, true), (9, true)]).await, [true; 2]);
+    let known = process.store.engine_tries_since(jiff::Timestamp::MIN, None, 3).await.unwrap();
+    let rest = process.store.engine_tries_since(jiff::Timestamp::MIN, known.next, 3).await.unwrap();
+    let keys: Vec<u8> = known.result.iter().chain(&rest.result).map(|position| position.key.0[0]).collect();
+    assert_eq!((keys, rest.next), (vec![1, 3, 5, 6, 9], None), "in the order of their times");
+    let newest = rest.result[1].at;
+    let last = process.store.engine_tries_since(newest, None, 3).await.unwrap();
+    assert!(last.result.iter().all(|position| position.at >= newest) && last.result.contains(&rest.result[1]));
+    process.store.close().await;
+}
+
+/// A process is stopped between the last statement of a transaction and its commit.
+#[tokio::test]
+async fn a_run_that_is_about_to_begin_when_the_lease_ends_is_waited_for() {
+    use sqlx::{Connection, Executor};
+    let Some(database) = StoreKind::Postgres.is_installed().then(|| shared().unwrap().database()) else { return };
+    let (one, two) = (TestProcess::open(&database.url(), 1).await, TestProcess::open(&database.url(), 2).await);
+    one.renew_lease().await;
+    let term = one.term().await;
+    let mut writer = sqlx::PgConnection::connect(&database.url()).await.unwrap();
+    let begin = format!("BEGIN; SET LOCAL search_path TO pointsman; SELECT is_in_term(worker, {term}) FROM workers");
+    writer.execute(sqlx::AssertSqlSafe(begin)).await.unwrap();
+    // While the lease lasts, it is renewed, and nobody waits.
+    one.renew_lease().await;
+    two.store.wait_for_ended_leases().await.unwrap();
+    database.query("UPDATE pointsman.workers SET alive_until = clock_timestamp() - interval '1 s'");
+    let mut others_wait = two.store.wait_for_ended_leases();
+    let mut renewal = Box::pin(one.renew_lease());
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    while database.query(waiting).trim() != "2" {
+        tokio::select! {
+            biased;
+            result = &mut others_wait => panic!("the transaction is not waited for: {result:?}"),
+            () = &mut renewal => panic!("the next term begins before the transaction ends"),
+            () = tokio::time::sleep(Duration::from_millis(10)) => {}
+        }
+    }
+    writer.execute("COMMIT").await.unwrap();
+    others_wait.await.unwrap();
+    renewal.await;
+    assert!(one.term().await > term);
+    writer.close().await.unwrap();
+    one.store.close().await;
+    two.store.close().await;
+}

@@ -17,10 +17,19 @@ use super::claims::{ClaimingRoutes, State};
 use super::take::TakenRequest;
 use super::{LOOK_UP_MAX, StoreAffinity};
 use crate::clock::Moment;
-use crate::exchange::{EarlierKeys, KnownBody, LegacyTake, OthersKeysVersion};
+use crate::exchange::{EarlierKeys, KnownBody, LegacyTake, OthersKeys};
 use crate::flag::{Arm, RetryKey, RetryKeys, Route};
 use crate::names::RouteId;
 use crate::store::RunFilter;
+
+/// Whether legacy is called only once the store has a key as legacy's.
+#[derive(Clone, Copy, PartialEq)]
+enum Claiming {
+    No,
+    /// Only if the store answers in time.
+    Tried,
+    Required,
+}
 
 impl StoreAffinity {
     /// Sets the routes whose keys are claimed. A request that takes its key after this call claims it.
@@ -34,9 +43,14 @@ impl StoreAffinity {
         self.claims.read().claims(route)
     }
 
-    /// The lease of this process is over then, unless it is renewed.
-    pub fn set_lease_end(&self, ends: Moment) {
-        self.claims.set_lease_end(ends);
+    /// The lease of this process is over then, unless it is renewed. `term`: its term by the store.
+    pub fn set_lease_end(&self, ends: Moment, term: Option<i64>) {
+        self.claims.set_lease_end(ends, term);
+    }
+
+    /// Whether the engine of each other process takes keys only while it has its lease.
+    pub fn set_others_obey_terms(&self, obey: bool) {
+        self.claims.set_others_obey_terms(obey);
     }
 
     /// Whether all keys that the engines of other processes took are known, but for those of routes that are claimed.
@@ -88,8 +102,9 @@ impl StoreAffinity {
             // Held while the key is taken: whoever sets the routes and then flushes the keys finds it.
             let state = self.store.is_shared().then(|| self.claims.read());
             let taken = self.take_request_for_legacy(keys, earlier, body);
-            let claims = state
-                .is_some_and(|state| self.has_to_claim(&state, (route, earlier.others_keys), &keys.scoped, &taken));
+            let claims = state.map_or(Claiming::No, |state| {
+                self.has_to_claim(&state, (route, earlier.others_keys), &keys.scoped, &taken)
+            });
             (taken, claims)
         };
         self.claim_if(claims, self.wait_until_noted_all(taken).await, keys, body).await
@@ -100,7 +115,9 @@ impl StoreAffinity {
         let (given, claims) = {
             let state = self.store.is_shared().then(|| self.claims.read());
             let given = self.give_request_to_legacy(keys);
-            let claims = state.is_some_and(|state| self.has_to_claim(&state, (route, None), &keys.scoped, &given));
+            let others_keys = OthersKeys::Unknown;
+            let claims = state
+                .map_or(Claiming::No, |state| self.has_to_claim(&state, (route, others_keys), &keys.scoped, &given));
             (given, claims)
         };
         // Nobody else has it under another credential: the engine, which gives it back, had taken it.
@@ -109,26 +126,45 @@ impl StoreAffinity {
 
     /// Whether the store has to have a key that was taken: it belongs to a route of which keys are claimed; or its
     /// claim has not succeeded since, and the route may have gone down meanwhile; or a route has gone down since the
-    /// look-up. In the latter two cases the engine of another process may have taken the key before that.
+    /// look-up, or the look-up asked the store. In the latter three cases the engine of another process may have taken
+    /// the key before that, or may be about to commit it.
     fn has_to_claim(
         &self,
         state: &State,
-        (route, others_keys): (&RouteId, Option<OthersKeysVersion>),
+        (route, others_keys): (&RouteId, OthersKeys),
         key: &RetryKey,
         taken: &Result<TakenRequest, LegacyTake>,
-    ) -> bool {
-        let claims = state.claims(route) || state.is_outdated(others_keys);
-        if claims && taken.as_ref().is_ok_and(|taken| !taken.is_retry()) {
+    ) -> Claiming {
+        let claims = match others_keys {
+            _ if state.claims(route) => Claiming::Required,
+            OthersKeys::Known(version) if state.is_outdated(version) => Claiming::Required,
+            OthersKeys::Asked { claim_may_fail: false } => Claiming::Required,
+            OthersKeys::Asked { claim_may_fail: true } => Claiming::Tried,
+            OthersKeys::Known(_) | OthersKeys::Unknown => Claiming::No,
+        };
+        if claims == Claiming::Required && taken.as_ref().is_ok_and(|taken| !taken.is_retry()) {
             self.tries.set_unproven(key, true);
         }
-        claims || self.tries.is_unproven(key)
+        if self.tries.is_unproven(key) { Claiming::Required } else { claims }
     }
 
-    async fn claim_if(&self, claims: bool, taken: LegacyTake, keys: RetryKeys, body: KnownBody) -> LegacyTake {
-        match taken {
-            LegacyTake::Taken { noted: false, .. } if claims => LegacyTake::Unknown,
-            LegacyTake::Taken { is_retry, .. } if claims => self.claim(keys, body, is_retry).await,
-            other => other,
+    async fn claim_if(&self, claims: Claiming, taken: LegacyTake, keys: RetryKeys, body: KnownBody) -> LegacyTake {
+        match (taken, claims) {
+            (LegacyTake::Taken { noted: false, .. }, Claiming::Required) => LegacyTake::Unknown,
+            (LegacyTake::Taken { is_retry, .. }, Claiming::Required) => {
+                let claimed = self.claim(keys, body, is_retry).await;
+                if claimed == LegacyTake::Unknown {
+                    tracing::error!("the store did not take a retry key of legacy in time: the request gets 503");
+                }
+                claimed
+            }
+            (LegacyTake::Taken { noted: true, is_retry }, Claiming::Tried) => {
+                match tokio::time::timeout(LOOK_UP_MAX, self.claim(keys, body, is_retry)).await {
+                    Ok(LegacyTake::Unknown) | Err(_) => LegacyTake::Taken { noted: true, is_retry },
+                    Ok(other) => other,
+                }
+            }
+            (other, _) => other,
         }
     }
 
@@ -136,7 +172,6 @@ impl StoreAffinity {
     async fn claim(&self, keys: RetryKeys, body: KnownBody, is_retry: bool) -> LegacyTake {
         let is_stored = tokio::time::timeout(LOOK_UP_MAX, self.flush_taken()).await;
         if is_stored != Ok(true) {
-            tracing::error!("the store did not take a retry key of legacy in time: the request gets 503");
             return LegacyTake::Unknown;
         }
         match self.look_ups.first_try(&self.store, keys.scoped, LOOK_UP_MAX).await {

@@ -3,7 +3,9 @@
 //!
 //! Always true: the engine of another process takes a key only while its route is claimed here, or while this process
 //! has no lease. So when a route is claimed no more, or a lease begins again, the keys are read from the store once
-//! (`sets`), and from then on those of routes that are not claimed are known.
+//! (`sets`), and from then on those of routes that are not claimed are known. An engine takes no key while its own
+//! process has no lease, but for one of a version before leases had terms: where such a process is, or may return, the
+//! keys of others are never known.
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -36,6 +38,10 @@ pub(super) struct State {
     routes: ClaimingRoutes,
     /// Until when other processes certainly wait for this one; `None` in a store of one process.
     lease_ends: Option<Moment>,
+    /// The term of this process's lease.
+    term: Option<i64>,
+    /// Whether an engine of another process may take keys without its lease.
+    others_disobey_terms: bool,
     /// How often keys that other engines took may have become unknown.
     version: u64,
     /// The version for which all keys that other engines took are in the set in memory.
@@ -56,12 +62,14 @@ impl State {
 
     /// Whether all keys that other engines took are known, but for those of routes that are claimed.
     pub(super) fn knows_others_keys(&self) -> bool {
-        self.known == Some(self.version) && self.lease_ends.is_some_and(|ends| ends > Moment::now())
+        self.known == Some(self.version)
+            && !self.others_disobey_terms
+            && self.lease_ends.is_some_and(|ends| ends > Moment::now())
     }
 
-    /// Whether other engines may have taken keys since the look-up that found this version.
-    pub(super) fn is_outdated(&self, known: Option<OthersKeysVersion>) -> bool {
-        known.is_some_and(|known| known.0 != self.version)
+    /// Whether other engines may have taken keys since a look-up at this version.
+    pub(super) fn is_outdated(&self, known: OthersKeysVersion) -> bool {
+        known.0 != self.version
     }
 }
 
@@ -84,13 +92,24 @@ impl Claims {
         });
     }
 
-    /// The lease of this process is over then, unless it is renewed. If it was over already, other engines may have
-    /// taken keys of any route.
-    pub(super) fn set_lease_end(&self, ends: Moment) {
+    /// The lease of this process is over then, unless it is renewed. If it was over already, by the store's clock (then
+    /// `term` is another one) or by this one, other engines may have taken keys of any route.
+    pub(super) fn set_lease_end(&self, ends: Moment, term: Option<i64>) {
         self.change(|state| {
-            state.version += u64::from(state.lease_ends.is_none_or(|ends| ends <= Moment::now()));
-            state.lease_ends = Some(ends);
+            let was_over = state.lease_ends.is_none_or(|ends| ends <= Moment::now());
+            state.version += u64::from(was_over || state.term != term);
+            (state.lease_ends, state.term) = (Some(ends), term);
         });
+    }
+
+    /// Whether the engine of each other process takes keys only while it has its lease (`lease_term` of the store).
+    pub(super) fn set_others_obey_terms(&self, obey: bool) {
+        if self.read().others_disobey_terms == obey {
+            self.change(|state| {
+                state.version += 1;
+                state.others_disobey_terms = !obey;
+            });
+        }
     }
 
     /// Waits until keys that other engines took may be unknown. Returns the version for which they are to be read now.
@@ -133,9 +152,9 @@ mod tests {
         let claimed = || ["live", "dark", "off"].map(|name| claims.read().claims(&name.into()));
         claims.set_routes(ClaimingRoutes { always: of(&["live"]), without_lease: of(&["dark"]) });
         assert_eq!(claimed(), [true, false, false], "a store of one process");
-        claims.set_lease_end(in_a_minute());
+        claims.set_lease_end(in_a_minute(), Some(1));
         assert_eq!(claimed(), [true, false, false]);
-        claims.set_lease_end(Moment::now());
+        claims.set_lease_end(Moment::now(), Some(1));
         assert_eq!(claimed(), [true, true, false]);
     }
 
@@ -147,17 +166,17 @@ mod tests {
         let read = async || claims.set_known(claims.outdated().await);
         read().await;
         assert_eq!(known(), [false, false], "without a lease");
-        claims.set_lease_end(in_a_minute());
+        claims.set_lease_end(in_a_minute(), Some(1));
         assert_eq!(known(), [false, false]);
         read().await;
         assert_eq!(known(), [true, true]);
         let at_first = claims.read().others_keys(&"live".into());
         claims.set_routes(ClaimingRoutes { always: of(&["live"]), ..ClaimingRoutes::default() });
         assert_eq!(known(), [false, true]);
-        assert!(!claims.read().is_outdated(at_first), "whoever takes a key now claims it");
+        assert!(!claims.read().is_outdated(at_first.unwrap()), "whoever takes a key now claims it");
         claims.set_routes(ClaimingRoutes::default());
         assert_eq!(known(), [false, false]);
-        assert!(claims.read().is_outdated(at_first) && !claims.read().is_outdated(None));
+        assert!(claims.read().is_outdated(at_first.unwrap()));
         // A route that is claimed while the keys are read and goes down after that: they are read once more.
         let version = claims.outdated().await;
         claims.set_routes(ClaimingRoutes { always: of(&["off"]), ..ClaimingRoutes::default() });
@@ -166,10 +185,21 @@ mod tests {
         assert_eq!(known(), [false, false]);
         read().await;
         assert_eq!(known(), [true, true]);
-        claims.set_lease_end(Moment::now());
+        claims.set_lease_end(Moment::now(), Some(1));
         assert_eq!(known(), [false, false]);
-        claims.set_lease_end(in_a_minute());
+        claims.set_lease_end(in_a_minute(), Some(1));
         assert_eq!(known(), [false, false], "meanwhile the others did not wait for this process");
+        read().await;
+        assert_eq!(known(), [true, true]);
+        claims.set_lease_end(in_a_minute(), Some(2));
+        assert_eq!(known(), [false, false], "it was over by the clock of the store");
+        read().await;
+        assert_eq!(known(), [true, true]);
+        claims.set_others_obey_terms(false);
+        read().await;
+        assert_eq!(known(), [false, false], "an engine may take keys at any time");
+        claims.set_others_obey_terms(true);
+        assert_eq!(known(), [false, false]);
         read().await;
         assert_eq!(known(), [true, true]);
     }

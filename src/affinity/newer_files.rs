@@ -165,7 +165,7 @@ mod tests {
 
     fn earlier(key: u8, files_version: u64) -> EarlierKeys {
         let keys = RetryKeys { any_caller: Some(RetryKey([key + 100; 32])), ..RetryKey([key; 32]).into() };
-        EarlierKeys { keys: vec![keys], files_version, engine_has_own: false, others_keys: None }
+        EarlierKeys { keys: vec![keys], files_version, ..EarlierKeys::none() }
     }
 
     #[test]

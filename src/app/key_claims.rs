@@ -189,7 +189,8 @@ impl KeyClaims {
     /// What this process tells the others about its retry keys and pins.
     pub fn tell(&self, record: &mut ProcessRecord) {
         record.answers = self.answering().into_iter().flatten().collect();
-        record.key_file = self.affinity.key_file();
+        // At the end, once its keys are in the store, it has none: that it is not listed says so to the others.
+        record.key_file = self.affinity.key_file().or(record.key_file);
         record.collision_changes = self.affinity.stored_collision_changes();
         record.unknown_retries = self.unknown_retries();
     }
@@ -248,8 +249,13 @@ impl KeyClaims {
     }
 
     /// The lease of this process is over then, unless it is renewed.
-    pub fn set_lease_end(&self, ends: Moment) {
-        self.affinity.set_lease_end(ends);
+    pub fn set_lease_end(&self, ends: Moment, term: Option<i64>) {
+        self.affinity.set_lease_end(ends, term);
+    }
+
+    /// See [`StoreAffinity::set_others_obey_terms`].
+    pub fn set_others_obey_terms(&self, obey: bool) {
+        self.affinity.set_others_obey_terms(obey);
     }
 }
 

@@ -58,6 +58,21 @@ pub enum LegacyTake {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OthersKeysVersion(pub u64);
 
+/// What a look-up, which found no first try, knew of keys that the engines of other processes took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OthersKeys {
+    /// All of them, at this version.
+    Known(OthersKeysVersion),
+    /// The store did not have the key. An engine may be about to commit it, so that the key has to be claimed in the
+    /// store.
+    Asked {
+        /// Whether legacy answers also if the store does not take the claim.
+        claim_may_fail: bool,
+    },
+    /// Nothing: the store did not answer, or the engine of this process had the request, and legacy answers.
+    Unknown,
+}
+
 /// The retry keys that earlier flag files give to a request, because they had another `retry_key`, `caller` or route
 /// for it.
 #[derive(Clone, Debug)]
@@ -69,15 +84,14 @@ pub struct EarlierKeys {
     /// Whether the engine is known to have the request under the caller's own key. Then what legacy has under a key for
     /// any caller is another request.
     pub engine_has_own: bool,
-    /// The version at the look-up by which the engines of other processes did not take the request; `None` if the store
-    /// was asked.
-    pub others_keys: Option<OthersKeysVersion>,
+    /// What is known of the engines of other processes, which have not taken the request.
+    pub others_keys: OthersKeys,
 }
 
 impl EarlierKeys {
     /// The keys of a request that is not looked up under earlier scopes: none.
     pub fn none() -> Self {
-        Self { keys: Vec::new(), files_version: u64::MAX, engine_has_own: false, others_keys: None }
+        Self { keys: Vec::new(), files_version: u64::MAX, engine_has_own: false, others_keys: OthersKeys::Unknown }
     }
 }
 

@@ -32,7 +32,7 @@ pub use adoption::{
     OpenWriteCounter, OpenWriteGuard, RequestAtLegacy,
 };
 pub use affinity::{
-    Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, NotedInstance,
+    Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, NotedInstance, OthersKeys,
     OthersKeysVersion, Remembered,
 };
 pub use answer_body::{AnswerBody, ServiceReply, StreamedBody};

@@ -8,12 +8,14 @@ use std::sync::Arc;
 /// keys of that route, because the engine may still take a key of it.
 #[derive(Clone)]
 pub struct SetInUse {
+    /// The number of the flag set.
+    pub number: u64,
     _held: Arc<dyn Any + Send + Sync>,
 }
 
 impl SetInUse {
     /// Keeps this until it is dropped.
-    pub fn new(held: Arc<dyn Any + Send + Sync>) -> Self {
-        Self { _held: held }
+    pub fn new(number: u64, held: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { number, _held: held }
     }
 }

@@ -123,7 +123,9 @@ impl Mover {
         let is_new = |at: &&RoutePosition| at.claims_keys() && !claimed(&at.route.id);
         let new = || after.routes.values().filter(is_new);
         let announced = self.announce(new().map(ids).collect()).await?;
-        if new().all(RoutePosition::is_raised_by_force) {
+        // Where gates hold all cohorts below `live`, it is judged again before one goes up.
+        let is_held = |at: &RoutePosition| at.highest() < State::Live && !at.takes_instances();
+        if new().all(|at| at.is_raised_by_force() || is_held(at)) {
             return Ok(announced);
         }
         match announced.lost_keys().await {

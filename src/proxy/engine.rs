@@ -275,7 +275,7 @@ fn request(
         may_fall_back,
         deadline: route.deadline.unwrap_or(Limits::ms(limits.answer_ms)),
         awaited_intents: AwaitedIntents::None,
-        set_in_use: Some(SetInUse::new(table.clone())),
+        set_in_use: Some(SetInUse::new(table.set.set_number, table.clone())),
         legacy_calls: None,
         reads: None,
         // The id of an instance that the engine owns is the one by which the caller knows it.

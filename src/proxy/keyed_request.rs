@@ -69,7 +69,9 @@ impl KeyedRequest<'_> {
         {
             body = self.check_not_taken(rung, upload, first_try).await?;
         }
-        first_try.is_unknown = first_try.is_unknown && !self.is_answered_anyway(first_try);
+        let is_answered_anyway = self.is_answered_anyway(first_try);
+        first_try.went_unanswered = first_try.is_unknown && is_answered_anyway;
+        first_try.is_unknown = first_try.is_unknown && !is_answered_anyway;
         // If legacy took the first try under another credential, its dark run has sent the private effects, and there
         // is no second dark run. This process knows only first tries since its start; the store is asked for others
         // after the reply.
@@ -81,7 +83,7 @@ impl KeyedRequest<'_> {
         while let (false, Decision::Legacy { rung, .. }) =
             (first_try.is_unknown || first_try.is_stored, self.decision(first_try))
         {
-            let earlier = first_try.earlier_keys(proxied.table.set.files_version);
+            let earlier = first_try.earlier_keys(proxied.table.set.files_version, is_answered_anyway);
             match retry_keys::take_for_legacy(affinity, &flag.route.id, first_try.keys, &earlier, body).await {
                 LegacyTake::Taken { noted, is_retry } => {
                     // Another try with the same key was taken since the look-up above, and the dark run is that one's.

@@ -98,6 +98,7 @@ mod route_metrics;
 mod settler;
 mod shared;
 mod socket;
+mod stored_first_try;
 mod streamed_served;
 mod switch;
 mod table;

@@ -7,8 +7,9 @@
 use futures_util::future::join_all;
 
 use super::Shared;
+use super::stored_first_try::{FoundTry, first_try};
 use crate::exchange::{
-    Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, OthersKeysVersion, Remembered, RequestDigests,
+    Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, OthersKeys, OthersKeysVersion, Remembered, RequestDigests,
 };
 use crate::flag::{AmbiguousKey, Arm, EarlierRetryKeys, FlagSet, RequestFacts, RetryKey, RetryKeys, Route, RouteFlag};
 use crate::names::RouteId;
@@ -149,6 +150,8 @@ pub(super) struct KnownFirstTry {
     pub arm: Option<Arm>,
     /// Whether it is unknown which arm took the first try, because the store did not answer.
     pub is_unknown: bool,
+    /// Whether that was so, and legacy answers nevertheless.
+    pub went_unanswered: bool,
     /// While `is_unknown`: whether the engine of this process may have taken the first try, not only the engine of
     /// another process.
     pub this_engine_may_have_it: bool,
@@ -163,10 +166,11 @@ pub(super) struct KnownFirstTry {
     /// into one, or exchanged their requests, so it is unknown which of the two was its first try.
     pub is_contradictory: bool,
     present: Option<RetryKeys>,
-    /// Set if it is known which keys the engines of other processes took by the present files: `present` is not among
-    /// them if this process does not remember it. Of keys by earlier files this is not known, because another process
-    /// may have had them in force.
+    /// Set if it is known which keys the engines of other processes took.
     others_keys: Option<OthersKeysVersion>,
+    /// Whether files of another process cannot have given the request other keys: then `present` is not among those
+    /// that are known if this process does not remember it.
+    by_present_files: bool,
     /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,
     /// The keys for any caller among the present and earlier keys, of scopes in which no arm has the caller's own key.
@@ -196,13 +200,15 @@ impl KnownFirstTry {
             keys: present,
             arm: None,
             is_unknown: false,
+            went_unanswered: false,
             this_engine_may_have_it: false,
             is_stored: false,
             is_own: false,
             is_contradictory: false,
             present,
             // Before any key is looked for.
-            others_keys: affinity.others_keys(route).filter(|_| by_present_files),
+            others_keys: affinity.others_keys(route),
+            by_present_files,
             earlier,
             any_caller: Vec::new(),
             not_in_engine: Vec::new(),
@@ -254,9 +260,14 @@ impl KnownFirstTry {
     /// `known`, with what is known of other processes about keys by the present files.
     fn with_others(&self, known: Remembered, by_present_files: bool) -> Remembered {
         match known {
-            Remembered::NotEngineHere if self.others_keys.is_some() && by_present_files => Remembered::NotEngine,
+            Remembered::NotEngineHere if self.knows_others_keys() && by_present_files => Remembered::NotEngine,
             known => known,
         }
+    }
+
+    /// Whether it is known which keys the engines of other processes took by the present files.
+    fn knows_others_keys(&self) -> bool {
+        self.others_keys.is_some() && self.by_present_files
     }
 
     /// Whether the engine may have a request with one of the keys, with any body, under another credential of the same
@@ -338,12 +349,17 @@ impl KnownFirstTry {
     }
 
     /// Returns the keys of the request other than `keys`. `files_version` is the version of the files by which the
-    /// request was decided.
-    pub(super) fn earlier_keys(&self, files_version: u64) -> EarlierKeys {
+    /// request was decided. `is_answered_anyway`: legacy answers it also if the store does not answer.
+    pub(super) fn earlier_keys(&self, files_version: u64, is_answered_anyway: bool) -> EarlierKeys {
         let others = |keys: &RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.all().filter(others).collect();
         let engine_has_own = self.is_own && self.arm == Some(Arm::Engine);
-        EarlierKeys { keys, files_version, engine_has_own, others_keys: self.others_keys }
+        let others_keys = match self.others_keys {
+            Some(version) => OthersKeys::Known(version),
+            None if self.went_unanswered => OthersKeys::Unknown,
+            None => OthersKeys::Asked { claim_may_fail: is_answered_anyway },
+        };
+        EarlierKeys { keys, files_version, engine_has_own, others_keys }
     }
 
     /// An arm has the caller's own key in the scope of these keys.
@@ -360,34 +376,4 @@ impl KnownFirstTry {
             (self.keys, self.arm) = (Some(keys), counts.then_some(arm));
         }
     }
-}
-
-/// A first try as the store knows it.
-struct FoundTry {
-    arm: Option<Arm>,
-    /// See [`KnownFirstTry::is_own`].
-    is_own: bool,
-}
-
-/// Asks the store which arm took the first try. A try under another credential counts only if legacy took it.
-async fn first_try(affinity: &dyn Affinity, keys: &RetryKeys) -> Result<FoundTry, ArmUnknown> {
-    let arm_of = async |key: Option<RetryKey>| match key {
-        Some(key) => affinity.first_try(&key).await,
-        None => Ok(None),
-    };
-    let (scoped, any_caller, verified_callers) = tokio::join!(
-        affinity.first_try(&keys.scoped),
-        arm_of(keys.any_caller),
-        arm_of(keys.looked_up_verified_callers()),
-    );
-    let scoped = scoped?;
-    let found = match scoped {
-        Some(arm) => Some(arm),
-        None => any_caller?.filter(|arm| *arm == Arm::Legacy),
-    };
-    let of_verified = match found {
-        Some(_) => None,
-        None => verified_callers?.filter(|arm| *arm == Arm::Legacy),
-    };
-    Ok(FoundTry { arm: found.or(of_verified), is_own: scoped.is_some() })
 }

@@ -280,7 +280,7 @@ async fn decide_flagged<'a>(
     let may_begin = may_begin(&mut decision, &decision_if_new, flag);
     client.record.note(|record| record.set_decision(&decision));
     let flag = flag.clone();
-    let earlier = first_try.earlier_keys(table.set.files_version);
+    let earlier = first_try.earlier_keys(table.set.files_version, false);
     let KnownFirstTry { keys: retry_keys, is_unknown, arm: first_arm, .. } = first_try;
     let is_skipped = matches!(decision, Decision::Legacy { engine_work: EngineWork::Skip(SkipReason::Retried), .. });
     let is_retry = is_skipped || first_arm.is_some();

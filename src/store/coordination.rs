@@ -281,6 +281,17 @@ pub trait RunCoordination: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
+    /// At most `limit` runs that a worker owns, those after this one, in the order of their ids, each with its token.
+    /// None in a store of one process, whose next process resumes them.
+    fn owned_runs(
+        &self,
+        _worker: WorkerId,
+        _after: Option<RunId>,
+        _limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(RunId, Fence)>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     /// Gives up one run that a worker owns with this token: it is due at once for the others. Not done in a store of
     /// one process, whose next process resumes it.
     fn release_run(&self, _worker: WorkerId, _run: RunId, _fence: Fence) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -304,16 +315,18 @@ pub trait RunCoordination: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(RetryKeyPage { result: Vec::new(), next: None })))
     }
 
-    /// Returns once no process whose lease is over is about to commit a run that claims a retry key: from then on none
+    /// Returns once no process whose lease is over is about to commit the first append of a real run: from then on none
     /// does before its next term ([`Self::begin_runs_under`]). At once in a store of one process.
     fn wait_for_ended_leases(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// From now on, an append that begins a run with a retry key is refused unless the lease of this process is in this
-    /// term ([`LivingProcess::term`](super::LivingProcess::term)) and not over; with `None`, each is refused. Nothing
-    /// is refused before this was called, nor in a store of one process.
-    fn begin_runs_under(&self, _worker: WorkerId, _term: Option<i64>) {}
+    /// From now on, an append that begins a real run is refused ([`AppendError::LeaseOver`](super::AppendError))
+    /// unless the lease of this process is in this term ([`LivingProcess::term`](super::LivingProcess::term)) and not
+    /// over; with `None`, each is refused. If the term is another one than before, so is one that claims a retry key,
+    /// and whose request was decided by an older flag set than `newest_set`, which is in force now. Nothing is refused
+    /// before this was called, nor in a store of one process.
+    fn begin_runs_under(&self, _worker: WorkerId, _term: Option<i64>, _newest_set: u64) {}
 
     /// Subscribes to all notifications from now on.
     fn notifications(&self) -> broadcast::Receiver<StoreNotification>;

@@ -15,6 +15,10 @@ pub enum AppendError {
     /// Certainly nothing was written (disk full before the commit, queue full, store closed).
     #[error("refused, nothing was written: {0}")]
     Refused(String),
+    /// This process may begin no run: its lease is over, or it has not followed the other processes since, or the
+    /// request was decided before that. Nothing of the run is stored, also not by an earlier try of this append.
+    #[error("refused, nothing of the run is stored: {0}")]
+    LeaseOver(String),
     /// It is unknown whether the events were written: read the run back before anything else.
     #[error("unavailable, the outcome is unknown: {0}")]
     Unavailable(String),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::names::{RouteId, WorkerId};
+use crate::names::{RouteId, ServiceName, WorkerId};
 
 /// What a process says about itself to the others. A field that a newer version adds is ignored, and one that an older
 /// version lacks is empty.
@@ -48,6 +48,10 @@ pub struct ProcessRecord {
     pub collision_changes: u64,
     /// Requests that legacy served there and whose retry keys it does not know.
     pub unknown_retries: Vec<ToldUnknownRetries>,
+    /// Whether it begins real runs only in the term of its lease that it has followed the others in.
+    pub obeys_terms: bool,
+    /// The services whose circuit breaker is open there.
+    pub open_breakers: BTreeSet<ServiceName>,
     /// Since when it has compared requests that are not in the evidence in the store; `None` also if that is a moment
     /// ago.
     pub unwritten_since: Option<Timestamp>,

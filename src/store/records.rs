@@ -120,12 +120,14 @@ pub struct Claim {
     /// request with another credential. Given where another process may have passed such a try to legacy meanwhile;
     /// tries that this process passed to legacy are known before the append.
     pub legacy_keys: [Option<RetryKey>; 2],
+    /// The number of the flag set that decided the request; `None` if none did.
+    pub decided_in: Option<u64>,
 }
 
 impl Claim {
     /// The claim of one key.
     pub fn new(key: RetryKey, request: [u8; 32]) -> Self {
-        Self { key, request, of_request: None, legacy_keys: [None; 2] }
+        Self { key, request, of_request: None, legacy_keys: [None; 2], decided_in: None }
     }
     /// All keys that it claims.
     pub fn keys(&self) -> impl Iterator<Item = RetryKey> + use<> {

@@ -3,11 +3,13 @@
 use http::Method;
 use pointsman::demo::http::Client;
 use rustix::process::Signal;
+use sqlx::{Connection, Executor, PgConnection};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::requests_across_moves::{CREATOR, climb, force};
 use crate::shared_moves::requested;
+use crate::support::raw_connection::RawConnection;
 use crate::support::seed::report_violations;
 use crate::support::test_system::{FAMILY, some_order};
 use crate::support::two_processes::TwoProcesses;
@@ -24,14 +26,43 @@ async fn wait_until_known(two: &TwoProcesses, at: usize) {
     two.processes[at].until_metric("the keys of others to be known", is_known).await;
 }
 
-/// A process is stopped for longer than its lease; meanwhile its route goes down. When it continues, requests wait for
-/// it whose state it decides before it has followed: its engine begins none of them, so that legacy may perform their
-/// retries at the other process.
+/// Sends an order, or its retry; returns whether it was created.
+async fn try_order(client: &Client, url: &str, n: usize) -> bool {
+    let key = format!("order-{n}");
+    let headers = [("idempotency-key", key.as_str()), ("x-tenant", "tenant")];
+    let reply = client.json(Method::POST, url, &headers, &some_order(n as u64)).await;
+    reply.is_ok_and(|reply| reply.status == 201)
+}
+
+/// A connection on which a process has answered a request: it reads the next one without accepting a connection first.
+async fn used_connection(two: &TwoProcesses, at: usize) -> RawConnection {
+    let mut connection = RawConnection::connect(two.processes[at].listen).await;
+    let listed = connection.send("GET /orders HTTP/1.1\r\nhost: shop\r\n\r\n").await.reply().await;
+    assert_eq!(listed.status, 200, "{listed:?}");
+    connection
+}
+
+/// The order that [`try_order`] sends, as it is on the wire.
+fn order_text(n: usize) -> String {
+    let body = some_order(n as u64).to_string();
+    format!(
+        "POST /orders HTTP/1.1\r\nhost: shop\r\ncontent-type: application/json\r\nidempotency-key: order-{n}\r\n\
+         x-tenant: tenant\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// A process is stopped for longer than its lease; meanwhile its route goes down. Requests wait for it on connections
+/// that it reads at once when it continues, so that it decides them before it has followed; their retries reach the
+/// other process at the same time, which does not know yet that it goes on. Its engine begins none of them, so that
+/// legacy may perform them. Until it has followed, the store takes no keys, so that neither arm finds those of the
+/// other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_was_stopped_begins_no_run_before_it_has_followed() {
     let Some(two) = TwoProcesses::start(&[]).await else { return };
     let client = Client::new(WAIT_MAX);
     climb(&two).await;
+    let mut connections = futures_util::future::join_all((0..ORDERS).map(|_| used_connection(&two, 0))).await;
     two.processes[0].signal(Signal::STOP);
     until("its lease to end", || async {
         let rows = two.processes[1].get("/api/v2/processes").await;
@@ -42,29 +73,27 @@ async fn a_process_that_was_stopped_begins_no_run_before_it_has_followed() {
         force(&two, 1, route, "dark").await;
     }
     wait_until_known(&two, 1).await;
-    let [stopped, other] = [0, 1].map(|at| format!("{}/orders", two.processes[at].url()));
-    let mut waiting = Vec::new();
-    for n in 0..ORDERS {
-        let (client, url) = (client.clone(), stopped.clone());
-        waiting.push(tokio::spawn(async move {
-            let key = format!("order-{n}");
-            let headers = [("idempotency-key", key.as_str()), ("x-tenant", "tenant")];
-            client.json(Method::POST, &url, &headers, &some_order(n as u64)).await.map(|reply| reply.status)
-        }));
+    let mut store = PgConnection::connect(&two.cluster.url()).await.expect("a session");
+    store.execute("BEGIN; LOCK TABLE pointsman.retry_keys IN SHARE MODE").await.expect("it is locked");
+    for (n, connection) in connections.iter_mut().enumerate() {
+        connection.send(order_text(n)).await;
     }
+    let other = format!("{}/orders", two.processes[1].url());
     two.processes[0].signal(Signal::CONT);
-    let mut refused = 0;
-    for waiting in waiting {
-        refused += usize::from(waiting.await.expect("it ends").is_ok_and(|status| status == 503));
-    }
+    let retries = (0..ORDERS).map(|n| try_order(&client, &other, n));
+    let at_once = futures_util::future::join_all(retries).await.into_iter().filter(|is_created| *is_created).count();
+    until("it to follow", || async { (requested(&two, 0, CREATOR).await == "dark").then_some(()) }).await;
+    store.execute("ROLLBACK").await.expect("it is unlocked");
+    let replies = futures_util::future::join_all(connections.iter_mut().map(RawConnection::reply)).await;
+    drop(connections);
+    let count = |of: &dyn Fn(u16) -> bool| replies.iter().filter(|reply| of(reply.status)).count();
+    // Of a connection that was closed without a reply the status is 0.
+    let (answered, refused) = (count(&|status| status != 0), count(&|status| status == 503));
+    // Requests are counted under the state that decided them, also if the engine gave them to legacy.
+    let in_live = [("route", CREATOR), ("state", "live")];
+    let in_live = two.processes[0].metrics().await.sum("pointsman_requests_total", &in_live);
     for n in 0..ORDERS {
-        let key = format!("order-{n}");
-        let headers = [("idempotency-key", key.as_str()), ("x-tenant", "tenant")];
-        until("the retry to be answered", || async {
-            let reply = client.json(Method::POST, &other, &headers, &some_order(n as u64)).await.ok()?;
-            (reply.status == 201).then_some(())
-        })
-        .await;
+        until("the retry to be answered", || async { try_order(&client, &other, n).await.then_some(()) }).await;
     }
     let charges =
         two.world.ledger().entries().into_iter().filter(|entry| entry.operation == "charge" && !entry.repeated);
@@ -74,11 +103,20 @@ async fn a_process_that_was_stopped_begins_no_run_before_it_has_followed() {
     if causes.len() != ORDERS {
         wrong.push(format!("{} charges of {ORDERS} orders, {by_engine} of them by the engine", causes.len()));
     }
+    if answered == 0 {
+        wrong.push("the stopped process answered no order".to_owned());
+    }
+    if in_live < 1.0 {
+        wrong.push("the stopped process decided no order before it had followed".to_owned());
+    }
     wrong.extend(two.finish(1).await);
     report_violations(
         "keys_of_others::a_process_that_was_stopped_begins_no_run_before_it_has_followed",
         None,
-        &format!("{ORDERS} orders at the stopped process, {refused} refused there, {by_engine} by the engine"),
+        &format!(
+            "{ORDERS} orders; the stopped process answered {answered}, refused {refused} of them and decided {in_live} \
+             before it had followed; {at_once} answered at the other one at the same time, {by_engine} by the engine"
+        ),
         &wrong,
     );
 }
@@ -144,4 +182,57 @@ async fn a_silent_database_is_asked_only_for_keys_that_an_engine_may_have() {
     wrong.extend(two.finish(0).await);
     let test = "keys_of_others::a_silent_database_is_asked_only_for_keys_that_an_engine_may_have";
     report_violations(test, None, "1 order of the engine", &wrong);
+}
+
+/// The engine of a process that was killed is about to commit a run: its transaction waits for a lock. Meanwhile the
+/// route goes down at the other process, whose lease goes on. It gives no retry to legacy before it knows of that run.
+#[tokio::test(flavor = "multi_thread")]
+async fn legacy_gets_no_request_that_the_engine_of_a_killed_process_is_about_to_commit() {
+    // The transaction waits for longer than the lease.
+    let limits = "store_lock_ms: 30000, store_statement_ms: 40000";
+    let Some(mut two) = TwoProcesses::start_with_limits(limits).await else { return };
+    let client = Client::new(WAIT_MAX);
+    climb(&two).await;
+    let mut store = PgConnection::connect(&two.cluster.url()).await.expect("a session");
+    store.execute("BEGIN; LOCK TABLE pointsman.retry_keys IN SHARE MODE").await.expect("it is locked");
+    let [killed, other] = [0, 1].map(|at| format!("{}/orders", two.processes[at].url()));
+    let first = tokio::spawn({
+        let client = client.clone();
+        async move { try_order(&client, &killed, 1).await }
+    });
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pointsman.retry_keys'::regclass";
+    until("its transaction to wait for the lock", || async {
+        let mut session = PgConnection::connect(&two.cluster.url()).await.ok()?;
+        let count: i64 = sqlx::query_scalar(waiting).fetch_one(&mut session).await.ok()?;
+        (count > 0).then_some(())
+    })
+    .await;
+    two.processes[0].kill().await;
+    assert!(!first.await.expect("it ends"), "an order was created although nothing is committed");
+    until("its lease to end", || async {
+        let rows = two.processes[1].get("/api/v2/processes").await;
+        (rows.as_array().map(Vec::len) == Some(1)).then_some(())
+    })
+    .await;
+    force(&two, 1, CREATOR, "dark").await;
+    let is_released = |metrics: &Metrics| metrics.sum("pointsman_keys_of_others_known", &[]) < 1.0;
+    two.processes[1].until_metric("the keys of others to be read anew", is_released).await;
+    let before = try_order(&client, &other, 1).await;
+    store.execute("ROLLBACK").await.expect("it is unlocked");
+    until("the retry to be answered", || async { try_order(&client, &other, 1).await.then_some(()) }).await;
+    let charges =
+        two.world.ledger().entries().into_iter().filter(|entry| entry.operation == "charge" && !entry.repeated);
+    let causes: Vec<String> = charges.map(|entry| entry.caused_by).collect();
+    let mut wrong = Vec::new();
+    if causes.len() != 1 || before {
+        wrong.push(format!("the order was created before that: {before}; charges by {causes:?}"));
+    }
+    two.processes[0] = two.start_again(0).await;
+    wrong.extend(two.finish(1).await);
+    report_violations(
+        "keys_of_others::legacy_gets_no_request_that_the_engine_of_a_killed_process_is_about_to_commit",
+        None,
+        "1 order",
+        &wrong,
+    );
 }

@@ -1,8 +1,10 @@
 //! Retry keys that legacy took at one of two processes on one PostgreSQL, and that the database does not have when a
 //! route goes up to `live`.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use http::Method;
-use pointsman::demo::http::Client;
+use pointsman::demo::http::{Client, Reply};
 use sqlx::{Connection, Executor, PgConnection};
 
 use crate::requests_across_moves::{CREATOR, climb, force};
@@ -13,6 +15,8 @@ use crate::support::{WAIT_MAX, until};
 
 /// Requests in flight at once.
 const AT_ONCE: u64 = 20;
+/// The number of the first order that is not one of a test's own.
+const WARM_UP_FROM: u64 = 1_000_000;
 
 /// Both processes with the route in `dark`, and a session that keeps the database from taking retry keys; reads go on.
 async fn start_in_dark(limits: &str) -> Option<(TwoProcesses, PgConnection)> {
@@ -21,14 +25,27 @@ async fn start_in_dark(limits: &str) -> Option<(TwoProcesses, PgConnection)> {
     force(&two, 0, CREATOR, "dark").await;
     let mut store = PgConnection::connect(&two.cluster.url()).await.expect("a session");
     store.execute("BEGIN; LOCK TABLE pointsman.retry_keys IN SHARE MODE").await.expect("it is locked");
+    // A key is claimed in the database until those that the engines took are known after the flip.
+    let tried = AtomicU64::new(WARM_UP_FROM);
+    for at in [0, 1] {
+        until("an order without a claim", || async {
+            let reply = try_order(&two, at, tried.fetch_add(1, Ordering::Relaxed)).await;
+            (reply.status == 201).then_some(())
+        })
+        .await;
+    }
     Some((two, store))
+}
+
+async fn try_order(two: &TwoProcesses, at: usize, n: u64) -> Reply {
+    let (url, key) = (format!("{}/orders", two.processes[at].url()), format!("order-{n}"));
+    let headers = [("idempotency-key", key.as_str()), ("x-tenant", "tenant")];
+    Client::new(WAIT_MAX).json(Method::POST, &url, &headers, &some_order(n)).await.expect("a reply")
 }
 
 /// Sends a new order to a process; legacy serves it.
 async fn order(two: &TwoProcesses, at: usize, n: u64) {
-    let (url, key) = (format!("{}/orders", two.processes[at].url()), format!("order-{n}"));
-    let headers = [("idempotency-key", key.as_str()), ("x-tenant", "tenant")];
-    let reply = Client::new(WAIT_MAX).json(Method::POST, &url, &headers, &some_order(n)).await.expect("a reply");
+    let reply = try_order(two, at, n).await;
     assert!(reply.status == 201 && reply.json()["id"].is_number(), "{} {}", reply.status, reply.json());
 }
 

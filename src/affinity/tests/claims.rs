@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::Moment;
+use crate::exchange::OthersKeys;
 use crate::store::Claim;
 use crate::workflow::RunStatus;
 
@@ -83,7 +84,7 @@ async fn legacy_gets_a_request_that_the_engine_gave_back() {
 #[tokio::test]
 async fn keys_of_other_engines_are_in_the_set_before_it_is_relied_on() {
     let (store, affinity) = claiming().await;
-    affinity.set_lease_end(Moment::now().later(Duration::from_secs(60)));
+    affinity.set_lease_end(Moment::now().later(Duration::from_secs(60)), Some(1));
     let known = async || {
         loop {
             match affinity.others_keys(&ROUTE) {
@@ -107,7 +108,7 @@ async fn keys_of_other_engines_are_in_the_set_before_it_is_relied_on() {
     engine_takes(&store, 2, numbered(2)).await;
     goes_down();
     known().await;
-    let earlier = EarlierKeys { others_keys: Some(version), ..EarlierKeys::none() };
+    let earlier = EarlierKeys { others_keys: OthersKeys::Known(version), ..EarlierKeys::none() };
     let takes = async |n| affinity.take_for_legacy(&ROUTE, numbered(n).into(), &earlier, KnownBody::Unread).await;
     assert_eq!(takes(2).await, LegacyTake::HeldByEngine);
     assert_eq!(takes(3).await, LegacyTake::FIRST);

@@ -155,7 +155,13 @@ async fn what_an_earlier_process_took_is_found_while_tokens_cannot_be_verified()
     let RetryKeys { scoped, unverified_retry, .. } = Verified.keys(1);
     let (any_caller, other) = (unverified_retry.unwrap(), Unverified.keys(2).any_caller.unwrap());
     let of_request = Some(any_caller.of_verified_request(&digest, &scoped));
-    let claim = Some(crate::store::Claim { key: scoped, request: digest, of_request, legacy_keys: [None; 2] });
+    let claim = Some(crate::store::Claim {
+        key: scoped,
+        request: digest,
+        of_request,
+        legacy_keys: [None; 2],
+        decided_in: None,
+    });
     store.append(Arc::new(Append { claim, ..append(run_id(1), 1, 1) })).await.unwrap();
     let affinity = affinity_with_built_sets(&store).await;
     let took = async |range| affinity.engine_took_any(range).await;
@@ -180,12 +186,13 @@ async fn a_request_that_the_engine_has_under_the_callers_own_key_is_not_legacys_
     assert_eq!(affinity.take_for_legacy(&ROUTE, present, &none, KnownBody::Unread).await, LegacyTake::FIRST);
     let of_this_caller = RetryKeys { scoped: RetryKey([77; 32]), ..present };
     for (engine_has_own, took) in [(false, KeyTakeResult::OtherArmHasIt), (true, KeyTakeResult::First)] {
-        let earlier = EarlierKeys { keys: vec![of_this_caller], files_version: 1, engine_has_own, others_keys: None };
+        let keys = vec![of_this_caller];
+        let earlier = EarlierKeys { keys, files_version: 1, engine_has_own, ..EarlierKeys::none() };
         let by_the_engine = RetryKey([78; 32]);
         assert_eq!(affinity.take_request_for_engine(by_the_engine, &[3; 32], &earlier), took);
     }
     // Its own key says more.
-    let earlier = EarlierKeys { keys: vec![present], files_version: 1, engine_has_own: true, others_keys: None };
+    let earlier = EarlierKeys { keys: vec![present], files_version: 1, engine_has_own: true, ..EarlierKeys::none() };
     let took = affinity.take_request_for_engine(RetryKey([79; 32]), &[3; 32], &earlier);
     assert_eq!(took, KeyTakeResult::OtherArmHasIt);
 }

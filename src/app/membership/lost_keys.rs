@@ -15,30 +15,47 @@ use crate::clock;
 use crate::store::{GoneProcess, KeyFileRecord, ProcessRecord, StoreError};
 
 impl Membership {
-    /// Looks for lost keys if a process has gone since that was last done, or keys were lost then: the gate to `live`
-    /// is shut by what is found.
+    /// Looks for lost keys if a process has gone since that was last done, or some were lost then. As long as some are,
+    /// the gate to `live` is shut.
     pub(super) async fn look_for_lost_keys(&self) {
-        let is_due = {
-            let mut seen = self.seen();
-            std::mem::take(&mut seen.has_lost_one) || seen.lost_keys.is_some() || !seen.has_looked_for_lost_keys
+        let exchanges = {
+            let seen = self.seen();
+            if seen.knows_lost_keys && seen.lost_keys.is_none() && !seen.has_lost_disobeying {
+                return;
+            }
+            *self.exchanges.borrow()
         };
-        if !is_due {
-            return;
-        }
+        let obeys = |process: &GoneProcess| process.record.as_ref().is_none_or(|record| record.obeys_terms);
+        let has_lost_disobeying = !self.gone().await.is_ok_and(|gone| gone.iter().all(obeys));
         let found = self.find_lost_keys().await.err();
         let mut seen = self.seen();
-        seen.has_looked_for_lost_keys = true;
+        seen.has_lost_disobeying = has_lost_disobeying;
         if seen.lost_keys.is_some() && found.is_none() {
             self.agreed_again.store(true, Ordering::Release);
         }
         seen.lost_keys = found;
+        // Another exchange may have found that a process has gone meanwhile.
+        seen.knows_lost_keys = exchanges == *self.exchanges.borrow();
+    }
+
+    /// Whether the engine of each other process takes keys only while it has its lease, also of those that hang.
+    pub(super) fn others_obey_terms(&self) -> bool {
+        let seen = self.seen();
+        // One that has told nothing yet has begun no run.
+        let obeys = |record: Option<&ProcessRecord>| record.is_none_or(|record| record.obeys_terms);
+        seen.others.iter().all(|other| obeys(other.record.as_ref())) && !seen.has_lost_disobeying
+    }
+
+    /// The processes that have ended, or hang, without taking leave, within the retry window.
+    async fn gone(&self) -> Result<Vec<GoneProcess>, StoreError> {
+        let gone = self.store.gone_processes().await?;
+        Ok(gone.into_iter().filter(|process| process.gone_for < self.retry_window).collect())
     }
 
     /// See [`OtherProcesses::lost_keys`](crate::ladder::OtherProcesses::lost_keys).
     pub(super) async fn find_lost_keys(&self) -> Result<(), String> {
         let unknown = |error: StoreError| format!("it is not known which processes have ended: {error}");
-        let gone = self.store.gone_processes().await.map_err(unknown)?;
-        let gone: Vec<_> = gone.into_iter().filter(|process| process.gone_for < self.retry_window).collect();
+        let gone = self.gone().await.map_err(unknown)?;
         if gone.is_empty() {
             return Ok(());
         }

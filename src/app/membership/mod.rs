@@ -8,6 +8,7 @@
 //! lack (`lost_keys`). If the store does not answer, what was seen last stays; nothing can be flipped up meanwhile,
 //! since the store has to record it.
 
+mod breakers;
 mod followed;
 mod lost_keys;
 mod moves;
@@ -94,11 +95,14 @@ struct Seen {
     leases_ended: u64,
     /// How many changes of pin collisions by each of the others this process has read.
     collision_changes: BTreeMap<WorkerId, u64>,
+    /// Whether the pin collisions were read, and no process has gone since.
+    knows_collisions: bool,
     /// Which processes may have ended without leaving the store all retry keys, when that was last looked up.
     lost_keys: Option<String>,
-    /// Whether a process has gone since then.
-    has_lost_one: bool,
-    has_looked_for_lost_keys: bool,
+    /// Whether that was looked up, and no process has gone since.
+    knows_lost_keys: bool,
+    /// Whether a process has ended, or hangs, that does not obey the terms of leases, and has not taken leave.
+    has_lost_disobeying: bool,
     /// Of each process that has, or may have, other files: since when this is seen.
     differing: BTreeMap<WorkerId, Timestamp>,
 }
@@ -119,6 +123,7 @@ impl Membership {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: clock::now(),
             edition: setup.edition.clone(),
+            obeys_terms: true,
             ..ProcessRecord::default()
         };
         let membership = Self {
@@ -224,6 +229,7 @@ impl Membership {
         }
         record.unwritten_since = self.unwritten_to_tell();
         let told = record.announced.as_ref().map(|announced| announced.number);
+        let flips = record.flips.unwrap_or(0);
         let Some(LivingProcesses { at, newest_flip, processes }) =
             self.store.exchange_processes(worker, record).await?
         else {
@@ -234,13 +240,23 @@ impl Membership {
         let middle = sent_at + sent.elapsed() / 2;
         self.note_clock(i64::try_from(middle.duration_since(at).as_millis()).unwrap_or(i64::MAX));
         let mut seen = self.seen();
+        if flips > newest_flip && seen.newest_flip != newest_flip {
+            tracing::error!(
+                newest_flip,
+                in_force = flips,
+                "the database has lost flips that this process has in force, as after an asynchronous standby has \
+                 taken over: look at the states of all routes and at the freeze"
+            );
+        }
         let own_place = processes.iter().position(|process| process.worker == worker);
         let was_over = |ends: Moment| ends <= Moment::now() || own_place.is_none();
         seen.leases_ended += u64::from(seen.lease_ends.is_some_and(was_over));
         (seen.lease_ends, seen.term, seen.newest_flip, seen.told) = (None, None, newest_flip, told);
         let had_unwritten = seen.has_unwritten();
         let is_left = |before: &LivingProcess| processes.iter().any(|process| process.worker == before.worker);
-        seen.has_lost_one |= !seen.others.iter().all(is_left);
+        let has_gone = !seen.others.iter().all(is_left);
+        seen.knows_lost_keys &= !has_gone;
+        seen.knows_collisions &= !has_gone;
         seen.others = processes;
         if let Some(own_place) = own_place {
             let own = seen.others.remove(own_place);

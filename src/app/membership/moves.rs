@@ -43,8 +43,8 @@ impl Membership {
         let flips = self.store.is_shared().then(|| *shared.ladder.followed().borrow());
         self.own.rcu(|own| ProcessRecord { listen: listen.clone(), admin: admin.clone(), flips, ..(**own).clone() });
         let Some(claims) = self.claims.get() else { return };
-        claims.set_lease_end(Moment::now());
-        self.store.begin_runs_under(worker, None);
+        claims.set_lease_end(Moment::now(), None);
+        self.store.begin_runs_under(worker, None, 0);
         let joined = async {
             // The lease may not be acquired yet: then the others do not see this process.
             loop {
@@ -100,8 +100,10 @@ impl Membership {
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
             self.publish();
+            // Without a lease this process begins no run.
+            let pause = if self.seen().lease_ends.is_some() { EXCHANGE_EVERY } else { RETRY_PAUSE };
             tokio::select! {
-                () = tokio::time::sleep(EXCHANGE_EVERY) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.changed.notified() => {}
                 _ = followed.changed() => {}
                 () = changed_process(&mut notifications) => {}
@@ -161,10 +163,11 @@ impl Membership {
             self.own.rcu(|own| ProcessRecord { flips, ..(**own).clone() });
             let told = self.own.load_full();
             self.exchange().await?;
-            claims.set_answered_elsewhere(self.seen().answers());
-            let has_lost_one = self.seen().has_lost_one;
             self.look_for_lost_keys().await;
-            self.follow_collisions(claims, has_lost_one).await?;
+            // Before routes are released that another process answered: it may go on without a lease.
+            claims.set_others_obey_terms(self.others_obey_terms());
+            claims.set_answered_elsewhere(self.seen().answers());
+            self.follow_collisions(claims).await?;
             let is_current = !self.is_behind(ladder);
             self.acknowledge(claims, is_current).await;
             // Only now this process obeys what the others did while its lease may have been over.
@@ -173,8 +176,8 @@ impl Membership {
                 (seen.lease_ends, seen.term)
             };
             if let (Some(worker), Some(ends), true) = (self.worker.get(), lease_ends, is_current) {
-                self.store.begin_runs_under(*worker, term);
-                claims.set_lease_end(ends);
+                self.store.begin_runs_under(*worker, term, ladder.flags().load().set_number);
+                claims.set_lease_end(ends, term);
             }
             if self.own.load_full() == told {
                 return Ok(());
@@ -184,11 +187,19 @@ impl Membership {
 
     /// Reads the pin collisions, if others have found or accepted one, or one of them has gone: it may have stored one
     /// that it did not live to tell.
-    async fn follow_collisions(&self, claims: &KeyClaims, has_lost_one: bool) -> Result<(), StoreError> {
-        let told = self.seen().told_collision_changes();
-        if has_lost_one || told != self.seen().collision_changes {
+    async fn follow_collisions(&self, claims: &KeyClaims) -> Result<(), StoreError> {
+        let (told, knows_all) = {
+            let seen = self.seen();
+            let told = seen.told_collision_changes();
+            let knows_all = seen.knows_collisions && told == seen.collision_changes;
+            (told, knows_all)
+        };
+        if !knows_all {
+            let exchanges = *self.exchanges.borrow();
             claims.follow_collisions().await?;
-            self.seen().collision_changes = told;
+            let mut seen = self.seen();
+            seen.collision_changes = told;
+            seen.knows_collisions = exchanges == *self.exchanges.borrow();
         }
         Ok(())
     }

@@ -35,7 +35,9 @@ pub(super) fn claim(request: &ArmRequest, is_store_shared: bool) -> Option<Claim
             let of_verified = || Some(keys.unverified_retry?.of_verified_request(&digest, &keys.scoped));
             let of_request = keys.any_caller.map(|any| any.of_request(&digest)).or_else(of_verified);
             let mut others = keys.of_legacy_under_other_credentials().filter(|_| is_store_shared);
-            Claim { key: keys.scoped, request: digest, of_request, legacy_keys: [others.next(), others.next()] }
+            let legacy_keys = [others.next(), others.next()];
+            let decided_in = request.set_in_use.as_ref().map(|set| set.number);
+            Claim { key: keys.scoped, request: digest, of_request, legacy_keys, decided_in }
         }),
         Mode::Real | Mode::Rehearse | Mode::Dark => None,
     }

@@ -258,7 +258,8 @@ impl Log {
             Err(AppendError::Refused(why)) if self.durable_seq == Seq(0) && !self.had_unknown_outcome => {
                 AppendOutcome::NothingStored(why)
             }
-            Err(error @ (AppendError::Refused(_) | AppendError::Unavailable(_))) => {
+            Err(AppendError::LeaseOver(why)) if self.durable_seq == Seq(0) => AppendOutcome::NothingStored(why),
+            Err(error @ (AppendError::Refused(_) | AppendError::LeaseOver(_) | AppendError::Unavailable(_))) => {
                 self.had_unknown_outcome |= matches!(error, AppendError::Unavailable(_));
                 self.failures = self.failures.saturating_add(1);
                 let pause = HALF_OF_FIRST_RETRY_PAUSE.saturating_mul(1 << self.failures.min(DOUBLINGS_MAX));

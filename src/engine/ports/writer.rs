@@ -171,6 +171,7 @@ fn perform(parts: WriterParts, append: Arc<Append>, pause: Duration) -> BoxFutur
         let is_certainly_not_created = match &result {
             // An earlier try may have had an outcome that is not known: then the run may exist, and needs its key.
             Err(AppendError::Refused(_)) => pause.is_zero(),
+            Err(AppendError::LeaseOver(_)) => true,
             Err(AppendError::Conflict(conflict)) => {
                 matches!(conflict, AppendConflict::Claim { .. } | AppendConflict::LegacyClaim)
             }

@@ -342,7 +342,7 @@ async fn a_request_that_was_given_back_is_given_back_under_another_credential_to
         first: Seq::FIRST,
         summary: ended.runs().await.swap_remove(0),
         events: events.into_iter().map(|stored| (stored.at, stored.event)).collect(),
-        claim: Some(Claim { key: RetryKey([1; 32]), request, of_request, legacy_keys: [None; 2] }),
+        claim: Some(Claim { key: RetryKey([1; 32]), request, of_request, legacy_keys: [None; 2], decided_in: None }),
         ..completed_run(run, jiff::Timestamp::UNIX_EPOCH)
     };
     let store = Arc::new(MemoryStore::new());

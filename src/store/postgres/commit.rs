@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::batch_statement::BatchStatement;
 use super::columns::column;
-use super::lease_term::{LeaseTerm, begins_claimed_run};
+use super::lease_term::{LeaseTerm, begins_run};
 use super::notifier::Notifier;
 use super::session::Session;
 use super::stored_state::read_stored_state;
@@ -129,8 +129,11 @@ impl Committer {
     async fn try_commit(&mut self, appends: &[EncodedAppend]) -> BatchResult {
         let all: Vec<(&EncodedAppend, &[NewPin])> =
             appends.iter().map(|append| (append, append.original.pins.as_slice())).collect();
-        let term = self.lease_term.required_by(appends.iter());
-        if let Some(query) = self.statement.write(&all, &self.summaries, false, term) {
+        let required = self.lease_term.required_by(appends.iter());
+        let has_refused =
+            required.is_some_and(|required| appends.iter().any(|append| required.is_too_late_for(append)));
+        let query = self.statement.write(&all, &self.summaries, false, required.map(|required| required.term));
+        if let Some(query) = query.filter(|_| !has_refused) {
             match self.session.query(query).await {
                 Ok(rows) => {
                     self.publish(&rows);
@@ -168,14 +171,18 @@ impl Committer {
             Ok(()) => read_stored_state(&mut self.session, appends, self.retry_window_ns).await,
             Err(error) => Err(error),
         };
-        let term = self.lease_term.required_by(appends.iter());
-        let is_in_term = match (&stored, term) {
-            (Ok(_), Some(term)) => self.session.is_in_term(term).await,
+        let required = self.lease_term.required_by(appends.iter());
+        let is_in_term = match (&stored, required) {
+            (Ok(_), Some(required)) => self.session.is_in_term(required.term).await,
             (Ok(_), None) | (Err(_), _) => Ok(true),
         };
         let outcomes = match stored.and_then(|stored| is_in_term.map(|is_in_term| (stored, is_in_term))) {
-            Ok((stored, true)) => validate_batch(appends, stored),
-            Ok((stored, false)) => without_runs_to_begin(appends, validate_batch(appends, stored)),
+            Ok((stored, is_in_term)) => {
+                let is_refused = |append: &EncodedAppend| {
+                    !is_in_term || required.is_some_and(|required| required.is_too_late_for(append))
+                };
+                refuse_runs(appends, validate_batch(appends, stored), is_refused)
+            }
             Err(error) => {
                 self.session.roll_back().await;
                 return not_written(error).into();
@@ -190,8 +197,8 @@ impl Committer {
             self.session.roll_back().await;
             return BatchResult { error: None, outcomes: Some(outcomes) };
         }
-        let term = self.lease_term.required_by(written.iter().map(|(append, _)| *append));
-        let done = match self.statement.write(&written, &self.summaries, true, term) {
+        // The term is checked, and cannot end before this transaction.
+        let done = match self.statement.write(&written, &self.summaries, true, None) {
             Some(query) => self.session.query(query).await.map_err(not_written),
             None => Err(WriteError::NotWritten("valid appends cannot be written together".into())),
         };
@@ -231,15 +238,23 @@ impl Committer {
     }
 }
 
-/// Refuses those of the appends that begin a run with a retry key: the lease of this process is over, or was over
-/// before it was renewed.
-fn without_runs_to_begin(appends: &[EncodedAppend], outcomes: Vec<AppendDecision>) -> Vec<AppendDecision> {
-    let refuse = |(append, outcome): (&EncodedAppend, AppendDecision)| match outcome {
-        AppendDecision::Write(_) if begins_claimed_run(append) => AppendDecision::Reject(AppendError::Refused(
-            "the lease of this process is over, or it has not followed the other processes since: nothing was begun"
-                .to_owned(),
-        )),
+/// Refuses those of the appends that begin a real run and for which `is_refused` holds.
+fn refuse_runs(
+    appends: &[EncodedAppend],
+    outcomes: Vec<AppendDecision>,
+    is_refused: impl Fn(&EncodedAppend) -> bool,
+) -> Vec<AppendDecision> {
+    let refuse = |(append, outcome): (&EncodedAppend, AppendDecision)| {
+        match outcome {
+        AppendDecision::Write(_) if begins_run(append) && is_refused(append) => {
+            AppendDecision::Reject(AppendError::LeaseOver(
+                "the lease of this process was over, and it has not followed the other processes since, or the request \
+                 was decided before that"
+                    .to_owned(),
+            ))
+        }
         outcome => outcome,
+    }
     };
     appends.iter().zip(outcomes).map(refuse).collect()
 }
@@ -300,7 +315,7 @@ mod tests {
                 Ok(()) => "stored",
                 Err(AppendError::Refused(_)) => "refused",
                 Err(AppendError::Unavailable(_)) => "unknown",
-                Err(AppendError::Conflict(_) | AppendError::Fenced(_)) => "rejected",
+                Err(AppendError::Conflict(_) | AppendError::Fenced(_) | AppendError::LeaseOver(_)) => "rejected",
             };
             results.iter().map(word).collect::<Vec<_>>()
         };

@@ -168,6 +168,27 @@ impl RunCoordination for PostgresStore {
         self.call_for_worker("SELECT leave_all($1, $2)", worker).boxed()
     }
 
+    fn owned_runs(
+        &self,
+        worker: WorkerId,
+        after: Option<RunId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(RunId, Fence)>>> {
+        async move {
+            let text = "SELECT run_id, fence FROM runs WHERE owner = $1 AND NOT ended AND ($2::bytea IS NULL OR run_id > $2) \
+                        ORDER BY run_id LIMIT $3";
+            let after = after.map(|run| run.0.as_bytes().to_vec());
+            let make = || {
+                let query = sqlx::query(text).bind(worker.0.as_bytes().as_slice());
+                query.bind(after.as_deref()).bind(sql_limit(limit))
+            };
+            let found = self.pool.query(make).await?;
+            let row = |row: &PgRow| Ok((run_id(column(row, 0)?)?, Fence(column::<i64>(row, 1)?.cast_unsigned())));
+            found.iter().map(row).collect()
+        }
+        .boxed()
+    }
+
     fn release_run(&self, worker: WorkerId, run: RunId, fence: Fence) -> BoxFuture<'_, Result<()>> {
         async move {
             let make = || {
@@ -361,8 +382,8 @@ impl RunCoordination for PostgresStore {
         self.lock_ended_leases().boxed()
     }
 
-    fn begin_runs_under(&self, worker: WorkerId, term: Option<i64>) {
-        self.lease_term.set(worker, term);
+    fn begin_runs_under(&self, worker: WorkerId, term: Option<i64>, newest_set: u64) {
+        self.lease_term.set(worker, term, newest_set);
     }
 
     fn notifications(&self) -> broadcast::Receiver<StoreNotification> {

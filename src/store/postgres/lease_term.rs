@@ -1,10 +1,12 @@
-//! The term of this process's lease in which it may begin runs that claim retry keys.
+//! The term of this process's lease in which it may begin real runs.
 //!
-//! Always true: such a run is committed only in the term that [`LeaseTerm::set`] named last, while the lease is not
-//! over by the database's clock. Its transaction holds a lock on the process's row until it ends. Two wait for that
-//! lock: the renewal of a lease that was over, which begins the next term, and those who read what the process has
-//! committed (`wait_for_ended_leases`). So once the other processes have stopped to count this one, and have waited,
-//! they find all retry keys that its engine has taken, and it takes no more of them before it has followed the others.
+//! Always true: the first append of such a run is committed only in the term that [`LeaseTerm::set`] named last, while
+//! the lease is not over by the database's clock. If it claims a retry key, its request was decided by a flag set that
+//! was in force when the term was named, or by a newer one. Its transaction holds a lock on the process's row until it
+//! ends. Two wait for that lock: the renewal of a lease that was over, which begins the next term, and those who read
+//! what the process has committed (`wait_for_ended_leases`). So once the other processes no longer count this one, and
+//! have waited, they find all retry keys that its engine has taken; and it takes no more of them, nor begins a run that
+//! a freeze forbids, before it has followed the others.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,30 +15,52 @@ use super::session::Session;
 use crate::names::WorkerId;
 use crate::store::encoded::EncodedAppend;
 use crate::store::write_error::WriteError;
+use crate::workflow::Mode;
 
 /// The process and the term; no term of a lease is negative.
 pub(super) type ProcessTerm = (WorkerId, i64);
 
 /// In which term runs may be begun; `None`: in any, also without a lease.
 #[derive(Default)]
-pub(super) struct LeaseTerm(Mutex<Option<ProcessTerm>>);
+pub(super) struct LeaseTerm(Mutex<Option<RequiredTerm>>);
+
+/// What the first appends of runs need.
+#[derive(Clone, Copy)]
+pub(super) struct RequiredTerm {
+    pub term: ProcessTerm,
+    /// The oldest flag set that may have decided their requests.
+    oldest_set: u64,
+}
 
 impl LeaseTerm {
-    /// With `None` no run may be begun.
-    pub(super) fn set(&self, worker: WorkerId, term: Option<i64>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((worker, term.unwrap_or(-1)));
+    /// With `None` no run may be begun. `newest_set` is the number of the flag set in force now.
+    pub(super) fn set(&self, worker: WorkerId, term: Option<i64>, newest_set: u64) {
+        let term = (worker, term.unwrap_or(-1));
+        let mut required = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if required.is_none_or(|required| required.term != term) {
+            *required = Some(RequiredTerm { term, oldest_set: newest_set });
+        }
     }
 
-    /// The term in which these appends must be written, if any of them begins a run that claims a retry key.
-    pub(super) fn required_by<'a>(&self, mut appends: impl Iterator<Item = &'a EncodedAppend>) -> Option<ProcessTerm> {
-        let term = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        term.filter(|_| appends.any(begins_claimed_run))
+    /// What these appends need, if any of them begins a real run.
+    pub(super) fn required_by<'a>(&self, mut appends: impl Iterator<Item = &'a EncodedAppend>) -> Option<RequiredTerm> {
+        let required = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        required.filter(|_| appends.any(begins_run))
     }
 }
 
-/// Whether an append begins a run that claims a retry key.
-pub(super) fn begins_claimed_run(append: &EncodedAppend) -> bool {
-    append.first == 1 && append.claim.is_some()
+impl RequiredTerm {
+    /// Whether the request of an append was decided before this process had followed the others in this term.
+    pub(super) fn is_too_late_for(&self, append: &EncodedAppend) -> bool {
+        append.claim.and_then(|claim| claim.decided_in).is_some_and(|set| set < self.oldest_set)
+    }
+}
+
+/// Whether an append begins a real run. The owner of a run begins its child runs, also while the lease is over: it is
+/// the owner until another process takes the run.
+pub(super) fn begins_run(append: &EncodedAppend) -> bool {
+    let is_real = append.run.mode == Mode::Real.as_str() && append.run.parent.is_none();
+    append.first == 1 && (append.claim.is_some() || is_real)
 }
 
 impl Session {

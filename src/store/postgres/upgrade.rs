@@ -24,7 +24,9 @@ const CREATES_APPENDS: i64 = 5;
 /// The migration that drops the table of events: all of them are moved before it.
 const DROPS_EVENTS: i64 = 6;
 /// The last migration.
-pub(super) const NEWEST: i64 = 22;
+pub(super) const NEWEST: i64 = 23;
+/// The migration after which the index of the retry keys of runs is made. At first it made the index itself.
+const BEFORE_INDEX: i64 = 22;
 /// The migration from which on requests are recognised by other keys and digests than before.
 const OTHER_KEYS: i64 = 11;
 /// The advisory lock of the process that upgrades the tables.
@@ -60,6 +62,7 @@ fn migrations(last: i64) -> Migrator {
     let processes = include_str!("../schema/postgres/0020_processes.sql").into_sql_str();
     let created = include_str!("../schema/postgres/0021_created_instances.sql").into_sql_str();
     let lease_terms = include_str!("../schema/postgres/0022_lease_terms.sql").into_sql_str();
+    let lost_flips = include_str!("../schema/postgres/0023_lost_flips.sql").into_sql_str();
     let mut migrations = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "lists".into(), MigrationType::Simple, lists, false),
@@ -82,7 +85,8 @@ fn migrations(last: i64) -> Migrator {
         Migration::new(19, "pin collisions".into(), MigrationType::Simple, pin_collisions, false),
         Migration::new(20, "processes".into(), MigrationType::Simple, processes, false),
         Migration::new(21, "created instances".into(), MigrationType::Simple, created, false),
-        Migration::new(NEWEST, "lease terms".into(), MigrationType::Simple, lease_terms, false),
+        Migration::new(BEFORE_INDEX, "lease terms".into(), MigrationType::Simple, lease_terms, false),
+        Migration::new(NEWEST, "lost flips".into(), MigrationType::Simple, lost_flips, false),
     ];
     migrations.retain(|step| step.version <= last);
     Migrator::with_migrations(migrations)
@@ -136,7 +140,61 @@ async fn migrate_alone(conn: &mut PgConnection, address: &Address) -> Result<(),
     if found < DROPS_EVENTS {
         move_events(conn, address).await?;
     }
+    if (1..BEFORE_INDEX).contains(&found) {
+        migrate_to(conn, address, BEFORE_INDEX).await?;
+    }
+    if (1..=BEFORE_INDEX).contains(&found) {
+        make_index(conn, address).await?;
+    }
+    if found == BEFORE_INDEX {
+        accept_first_form(conn).await.map_err(failed)?;
+    }
     migrate_to(conn, address, NEWEST).await
+}
+
+/// Tables that were upgraded by the first form of the migration [`BEFORE_INDEX`] have the index that it made.
+async fn accept_first_form(conn: &mut PgConnection) -> sqlx::Result<()> {
+    let all = migrations(BEFORE_INDEX);
+    let Some(present) = all.iter().find(|migration| migration.version == BEFORE_INDEX) else { return Ok(()) };
+    let query = sqlx::query("UPDATE _sqlx_migrations SET checksum = $1 WHERE version = $2");
+    query.bind(&present.checksum[..]).bind(BEFORE_INDEX).execute(conn).await.map(drop)
+}
+
+/// `is_there`: an index that was interrupted is dropped first.
+async fn create_index(conn: &mut PgConnection, is_there: bool) -> sqlx::Result<()> {
+    if is_there {
+        conn.execute("DROP INDEX CONCURRENTLY retry_keys_of_runs").await?;
+    }
+    let text = "CREATE INDEX CONCURRENTLY retry_keys_of_runs ON retry_keys (at, key) WHERE run_id IS NOT NULL";
+    conn.execute(text).await.map(drop)
+}
+
+/// Makes the index of the retry keys of runs while older processes read and write them. That may take minutes.
+async fn make_index(conn: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
+    let shown = &address.shown;
+    let failed = |error: sqlx::Error| StoreError(format!("cannot upgrade the tables of {shown}: {error}"));
+    let text = "SELECT count(*) > 0, coalesce(bool_and(i.indisvalid), true) FROM pg_index i \
+                JOIN pg_class c ON c.oid = i.indexrelid \
+                WHERE i.indrelid = 'retry_keys'::regclass AND c.relname = 'retry_keys_of_runs'";
+    let row = sqlx::query(text).fetch_one(&mut *conn).await.map_err(failed)?;
+    let (exists, is_valid): (bool, bool) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+    if exists && is_valid {
+        return Ok(());
+    }
+    let began = Instant::now();
+    tracing::info!(store = shown, "the store is upgraded: an index of the retry keys is made, which may take minutes");
+    // It waits for transactions of other programs too.
+    let text = "SELECT before.statement, before.lock, set_config('statement_timeout', '0', false), \
+                set_config('lock_timeout', '0', false) FROM (SELECT current_setting('statement_timeout') AS statement, \
+                current_setting('lock_timeout') AS lock OFFSET 0) AS before";
+    let row = sqlx::query(text).fetch_one(&mut *conn).await.map_err(failed)?;
+    let before: (String, String) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+    let made = create_index(conn, exists).await;
+    let text = "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false)";
+    sqlx::query(text).bind(before.0).bind(before.1).execute(&mut *conn).await.map_err(failed)?;
+    made.map_err(failed)?;
+    tracing::info!(store = shown, took = ?began.elapsed(), "the store is upgraded: the index is made");
+    Ok(())
 }
 
 /// Runs the migrations up to a version.

@@ -163,7 +163,13 @@ async fn a_run_is_refused_while_legacy_has_a_key_that_it_does_not_claim(which: S
     store.note_legacy_tries(taken_now(vec![legacys])).await.unwrap();
     store.append(claiming_key(append(run_id(1), 1, 1), engines).into()).await.unwrap();
     let claim_excluding = |other: RetryKey| {
-        let claim = Claim { key: KEY, request: [1; 32], of_request: None, legacy_keys: [Some(nobodys), Some(other)] };
+        let claim = Claim {
+            key: KEY,
+            request: [1; 32],
+            of_request: None,
+            legacy_keys: [Some(nobodys), Some(other)],
+            decided_in: None,
+        };
         Append { claim: Some(claim), ..append(run_id(9), 1, 1) }
     };
     // Perhaps in one batch with another run.

@@ -299,7 +299,7 @@ async fn a_retry_key_has_one_run(which: StoreKind) {
     for n in [41, 42_u8] {
         let key = RetryKey([n; 32]);
         let of_request = Some(any_caller.of_verified_request(&[1; 32], &key));
-        let claim = Some(Claim { key, request: [1; 32], of_request, legacy_keys: [None; 2] });
+        let claim = Some(Claim { key, request: [1; 32], of_request, legacy_keys: [None; 2], decided_in: None });
         store.append(Append { claim, ..append(run_id(n.into()), 1, 1) }.into()).await.unwrap();
     }
     for (digest, is_verified, taken) in [(1, false, true), (1, true, false), (2, false, false)] {

@@ -28,7 +28,7 @@ async fn child() {
             Ok(()) => "ok",
             Err(AppendError::Refused(_)) => "refused",
             Err(AppendError::Unavailable(_)) => "unavailable",
-            Err(AppendError::Conflict(_) | AppendError::Fenced(_)) => "conflict",
+            Err(AppendError::Conflict(_) | AppendError::Fenced(_) | AppendError::LeaseOver(_)) => "conflict",
         };
         println!("\nresult {n} {result}");
     }

@@ -1,4 +1,4 @@
-//! Tests of the term of a lease, in which a process may begin runs with retry keys.
+//! Tests of the term of a lease, in which a process may begin real runs.
 
 use std::time::Duration;
 
@@ -28,44 +28,69 @@ impl TestProcess {
         living.unwrap().processes.iter().find(|process| process.worker == worker(self.n)).unwrap().term
     }
 
-    /// Begins runs in one batch, the given ones with a retry key. Returns which were begun.
-    async fn begin(&self, runs: [(u64, bool); 2]) -> [bool; 2] {
-        let append = |(n, has_key): (u64, bool)| {
-            let claim = has_key.then(|| Claim::new(RetryKey([u8::try_from(n).unwrap(); 32]), [0; 32]));
-            self.store.append(Append { claim, ..append(run_id(n), 1, 1) }.into())
+    /// Begins runs in one batch. Returns which were begun.
+    async fn begin(&self, runs: [(u64, Begun); 2]) -> [bool; 2] {
+        let append = |(n, begun): (u64, Begun)| {
+            let append = append(run_id(n), 1, 1);
+            let mode = if begun == Begun::Dark { Mode::Dark } else { Mode::Real };
+            let claim = Claim::new(RetryKey([u8::try_from(n).unwrap(); 32]), [0; 32]);
+            let claim = match begun {
+                Begun::Keyed => Some(claim),
+                Begun::DecidedIn(set) => Some(Claim { decided_in: Some(set), ..claim }),
+                Begun::Dark | Begun::Unkeyed => None,
+            };
+            let summary = RunSummary { mode, ..append.summary };
+            self.store.append(Append { claim, summary, ..append }.into())
         };
         let (one, two) = tokio::join!(append(runs[0]), append(runs[1]));
         for result in [&one, &two] {
-            assert!(matches!(result, Ok(()) | Err(AppendError::Refused(_))), "{result:?}");
+            assert!(matches!(result, Ok(()) | Err(AppendError::LeaseOver(_))), "{result:?}");
         }
         [one.is_ok(), two.is_ok()]
     }
 }
 
+/// Which run is begun.
+#[derive(Clone, Copy, PartialEq)]
+enum Begun {
+    /// A real run with a retry key.
+    Keyed,
+    /// The same; its request was decided by the flag set with this number.
+    DecidedIn(u64),
+    /// A real run without a retry key.
+    Unkeyed,
+    Dark,
+}
+
 #[tokio::test]
-async fn runs_with_retry_keys_begin_only_in_the_term_that_the_process_has_named() {
+async fn real_runs_begin_only_in_the_term_that_the_process_has_named() {
+    use Begun::{Dark, DecidedIn, Keyed, Unkeyed};
     let Some(database) = StoreKind::Postgres.is_installed().then(|| shared().unwrap().database()) else { return };
     let process = TestProcess::open(&database.url(), 1).await;
     let end_lease = || {
         database.query("UPDATE pointsman.workers SET alive_until = clock_timestamp() - interval '1 s'");
     };
-    assert_eq!(process.begin([(1, true), (2, false)]).await, [true; 2], "nothing is required yet");
-    process.store.begin_runs_under(worker(1), None);
+    assert_eq!(process.begin([(1, Keyed), (2, Unkeyed)]).await, [true; 2], "nothing is required yet");
+    process.store.begin_runs_under(worker(1), None, 0);
     process.renew_lease().await;
-    assert_eq!(process.begin([(3, true), (4, false)]).await, [false, true]);
+    assert_eq!(process.begin([(3, Keyed), (4, Dark)]).await, [false, true]);
     let first = process.term().await;
-    process.store.begin_runs_under(worker(1), Some(first));
+    process.store.begin_runs_under(worker(1), Some(first), 4);
     process.renew_lease().await;
     assert_eq!(process.term().await, first, "the lease was not over");
-    assert_eq!(process.begin([(3, true), (5, true)]).await, [true; 2]);
+    assert_eq!(process.begin([(3, Keyed), (10, DecidedIn(3))]).await, [true, false]);
+    process.store.begin_runs_under(worker(1), Some(first), 7);
+    assert_eq!(process.begin([(5, DecidedIn(4)), (11, Unkeyed)]).await, [true; 2], "the term is the same");
     end_lease();
-    assert_eq!(process.begin([(6, true), (7, false)]).await, [false, true]);
+    assert_eq!(process.begin([(6, Keyed), (7, Dark)]).await, [false, true]);
+    assert_eq!(process.begin([(6, Keyed), (12, Unkeyed)]).await, [false; 2]);
     process.renew_lease().await;
     let second = process.term().await;
     assert!(second > first, "{first} {second}");
-    assert_eq!(process.begin([(6, true), (8, false)]).await, [false, true], "it has not followed the others yet");
-    process.store.begin_runs_under(worker(1), Some(second));
-    assert_eq!(process.begin([(6, true), (9, true)]).await, [true; 2]);
+    assert_eq!(process.begin([(6, Keyed), (8, Unkeyed)]).await, [false; 2], "it has not followed the others yet");
+    process.store.begin_runs_under(worker(1), Some(second), 9);
+    assert_eq!(process.begin([(6, DecidedIn(9)), (8, DecidedIn(8))]).await, [true, false], "decided before that");
+    assert_eq!(process.begin([(9, Keyed), (8, Unkeyed)]).await, [true; 2]);
     let known = process.store.engine_tries_since(jiff::Timestamp::MIN, None, 3).await.unwrap();
     let rest = process.store.engine_tries_since(jiff::Timestamp::MIN, known.next, 3).await.unwrap();
     let keys: Vec<u8> = known.result.iter().chain(&rest.result).map(|position| position.key.0[0]).collect();

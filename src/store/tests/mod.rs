@@ -30,6 +30,7 @@ mod purge;
 mod records;
 mod removed_files;
 mod retention;
+mod rolling_upgrade;
 mod run_snapshots;
 mod samples;
 mod service_callers;

@@ -23,7 +23,7 @@ on_every_store! {
     flips_after_a_number_come_in_order,
 }
 
-fn flip(route: Option<&str>, to: &str) -> FlipRecord {
+pub(super) fn flip(route: Option<&str>, to: &str) -> FlipRecord {
     FlipRecord {
         number: 0,
         route: route.map(RouteId::from),
@@ -161,7 +161,11 @@ async fn nothing_is_recorded_that_was_to_follow_an_older_flip(which: StoreKind) 
         is_absent: false,
         earlier_ids: Vec::new(),
     }];
-    assert_eq!(put(&fixture, 1, &[flip(Some("a"), "off")], Some(declared.clone())).await, None, "there is no flip 1");
+    // The database of several processes may have lost flips that they have in force.
+    if which != StoreKind::Postgres {
+        let early = put(&fixture, 1, &[flip(Some("a"), "off")], Some(declared.clone())).await;
+        assert_eq!(early, None, "there is no flip 1");
+    }
     assert_eq!(put(&fixture, 0, &[flip(Some("a"), "live")], None).await, Some(vec![1]));
     assert_eq!(put(&fixture, 1, &[flip(None, "instances")], None).await, Some(vec![2]));
     for flips in [vec![flip(Some("a"), "only")], vec![flip(None, "no"), flip(Some("b"), "live")], Vec::new()] {

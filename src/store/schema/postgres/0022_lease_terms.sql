@@ -1,5 +1,5 @@
 -- A process whose lease was over when it renews it is in another term: what it decided before must not begin a run any
--- more, because the others have stopped to count it. An earlier version renews its lease without naming the column, so
+-- more, because the others no longer count it. An earlier version renews its lease without naming the column, so
 -- both versions may run at the same time.
 ALTER TABLE workers ADD COLUMN term bigint NOT NULL DEFAULT 0;
 
@@ -46,6 +46,3 @@ BEGIN
     END IF;
     RETURN news;
 END $$;
-
--- The keys that runs have claimed, to be read since a time.
-CREATE INDEX retry_keys_of_runs ON retry_keys (at, key) WHERE run_id IS NOT NULL;

@@ -32,7 +32,7 @@ use crate::store::{
     OwnedRun, PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
     StoreNotification, StoredEvent, StoredFirstTry, WebhookMessage,
 };
-use crate::workflow::{RunStatus, RunSummary};
+use crate::workflow::{Mode, RunStatus, RunSummary};
 
 /// What happens to one operation.
 #[derive(Clone, Copy)]
@@ -59,7 +59,8 @@ pub(crate) enum Omission {
     /// None.
     #[default]
     None,
-    /// Each process seems to have acknowledged whatever the others announce.
+    /// Each process seems to have acknowledged whatever the others announce, and sees neither announcements nor
+    /// notifications.
     Acknowledgements,
     /// A run gets a retry key although legacy has it.
     ClaimsOfRuns,
@@ -130,7 +131,7 @@ impl SimStore {
             let percent = if self.shared { state.percent } else { 0 };
             state.random.u8(0..100) < percent
         };
-        if !is_lost {
+        if !is_lost && self.omission != Omission::Acknowledgements {
             let _nobody_listens = self.notifications.send(notification);
         }
     }
@@ -179,11 +180,15 @@ impl SimStore {
     pub(crate) fn memory(&self) -> &MemoryStore {
         &self.inner
     }
-    /// Appends, unless it begins a run with a retry key outside of the term of its process.
+    /// Appends, unless it begins a real run outside of the term of its process.
     async fn append_in_term(&self, append: Arc<Append>) -> Result<(), AppendError> {
-        let begins = append.first == crate::names::Seq::FIRST && append.claim.is_some();
-        if begins && !self.state.lock().unwrap().processes.may_begin_run(append.worker) {
-            return Err(AppendError::Refused("the lease is over".into()));
+        if append.first == crate::names::Seq::FIRST
+            && append.summary.mode == Mode::Real
+            && append.summary.parent.is_none()
+            && !self.state.lock().unwrap().processes.may_begin_run(&append)
+            && self.inner.run(append.run_id).await.is_ok_and(|stored| stored.is_none())
+        {
+            return Err(AppendError::LeaseOver("the lease is over".into()));
         }
         self.inner.append(append).await
     }

@@ -10,7 +10,7 @@ use super::{Omission, SimStore, unknown_result};
 use crate::clock;
 use crate::names::WorkerId;
 use crate::store::{
-    GoneProcess, KeyFileRecord, LivingProcess, LivingProcesses, ProcessRecord, Store as _, StoreError,
+    Append, GoneProcess, KeyFileRecord, LivingProcess, LivingProcesses, ProcessRecord, Store as _, StoreError,
     StoreNotification,
 };
 
@@ -19,8 +19,9 @@ use crate::store::{
 pub(super) struct Processes {
     rows: BTreeMap<WorkerId, Row>,
     key_files: BTreeMap<Uuid, KeyFileRecord>,
-    /// The term of its lease in which each process begins runs that claim keys; `None` in no term.
-    begins_runs_under: BTreeMap<WorkerId, Option<i64>>,
+    /// The term of its lease in which each process begins real runs (`None` in no term), and the oldest flag set that
+    /// may have decided their requests.
+    begins_runs_under: BTreeMap<WorkerId, (Option<i64>, u64)>,
 }
 
 struct Row {
@@ -62,14 +63,18 @@ impl Processes {
     }
 
     /// See [`RunCoordination::begin_runs_under`](crate::store::RunCoordination::begin_runs_under).
-    pub(super) fn begin_runs_under(&mut self, worker: WorkerId, term: Option<i64>) {
-        self.begins_runs_under.insert(worker, term);
+    pub(super) fn begin_runs_under(&mut self, worker: WorkerId, term: Option<i64>, newest_set: u64) {
+        let known = self.begins_runs_under.entry(worker).or_insert((term, newest_set));
+        if known.0 != term {
+            *known = (term, newest_set);
+        }
     }
-    /// Whether a process may begin a run that claims a key.
-    pub(super) fn may_begin_run(&self, worker: WorkerId) -> bool {
-        let Some(term) = self.begins_runs_under.get(&worker) else { return true };
-        let row = self.rows.get(&worker).filter(|row| row.alive_until > Instant::now());
-        row.is_some_and(|row| *term == Some(row.interruptions.cast_signed()))
+    /// Whether the process of an append that begins a real run may begin it.
+    pub(super) fn may_begin_run(&self, append: &Append) -> bool {
+        let Some((term, oldest_set)) = self.begins_runs_under.get(&append.worker) else { return true };
+        let row = self.rows.get(&append.worker).filter(|row| row.alive_until > Instant::now());
+        let is_too_late = append.claim.and_then(|claim| claim.decided_in).is_some_and(|set| set < *oldest_set);
+        !is_too_late && row.is_some_and(|row| *term == Some(row.interruptions.cast_signed()))
     }
 
     /// Stores a record, if the process has a lease. Returns whether it is new.
@@ -113,6 +118,7 @@ impl SimStore {
             let of_others = processes.iter_mut().filter(|process| process.worker != worker);
             of_others.filter_map(|other| other.record.as_mut()).for_each(|record| {
                 record.acknowledged.insert(worker, u64::MAX);
+                record.announced = None;
             });
         }
         Ok(Some(LivingProcesses { at, newest_flip, processes }))

@@ -4,8 +4,8 @@ use super::*;
 use crate::flag::RetryKey;
 use crate::names::RouteId;
 use crate::store::{
-    EvidenceReplacement, EvidenceVersion, GoneProcess, KeyFileRecord, LivingProcesses, ProcessRecord, SharedEvidence,
-    StoreTime,
+    Claim, EvidenceReplacement, EvidenceVersion, GoneProcess, KeyFileRecord, LivingProcesses, ProcessRecord,
+    SharedEvidence, StoreTime,
 };
 
 /// The simulated store as a [`Store`] of one process.
@@ -46,6 +46,30 @@ impl Shared {
     }
 }
 
+impl SimStore {
+    /// Appends. With [`Omission::ClaimsOfRuns`] also if legacy has keys that the append claims: only the others are
+    /// claimed then.
+    async fn append_claim(&self, append: Arc<Append>) -> Result<(), AppendError> {
+        let claim = append.claim.filter(|_| self.omission == Omission::ClaimsOfRuns);
+        let Some(claim) = claim else { return self.append_in_term(append).await };
+        let claim = self.without_keys_of_legacy(claim).await;
+        self.append_in_term(Arc::new(Append { claim, ..Append::clone(&append) })).await
+    }
+
+    /// The claim of those keys that legacy does not have, if there are any.
+    async fn without_keys_of_legacy(&self, claim: Claim) -> Option<Claim> {
+        let mut keys = Vec::new();
+        for key in claim.keys() {
+            let first = self.inner.first_try(key).await.ok().flatten();
+            if first.is_none_or(|first| first.run.is_some()) {
+                keys.push(key);
+            }
+        }
+        let mut keys = keys.into_iter();
+        Some(Claim { key: keys.next()?, of_request: keys.next(), legacy_keys: [None; 2], ..claim })
+    }
+}
+
 macro_rules! with_faults {
     ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
         $(fn $name(&self, $($arg: $type),*) -> StoreReply<'_, $result> {
@@ -79,8 +103,8 @@ impl RunCoordination for Shared {
     fn release_runs(&self, worker: WorkerId) -> StoreReply<'_, ()> {
         self.store.inner.deregister(worker)
     }
-    fn begin_runs_under(&self, worker: WorkerId, term: Option<i64>) {
-        self.store.state.lock().unwrap().processes.begin_runs_under(worker, term);
+    fn begin_runs_under(&self, worker: WorkerId, term: Option<i64>, newest_set: u64) {
+        self.store.state.lock().unwrap().processes.begin_runs_under(worker, term, newest_set);
     }
     fn acquire(&self, worker: WorkerId, run: RunId) -> StoreReply<'_, AcquireResult> {
         self.detached(move |store| async move {
@@ -172,13 +196,9 @@ impl SharedEvidence for Shared {
 impl Store for Shared {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<(), AppendError>> {
         let done = self.detached(move |store| async move {
-            let append = match store.omission {
-                Omission::ClaimsOfRuns => Arc::new(Append { claim: None, ..Append::clone(&append) }),
-                _ => append,
-            };
             match store.draw() {
                 Fault::Before => return Err(FaultyAppend::Inner(AppendError::Refused("no room".into()))),
-                Fault::Twice => drop(store.append_in_term(append.clone()).await),
+                Fault::Twice => drop(store.append_claim(append.clone()).await),
                 _ => {}
             }
             store.check_times(&append);
@@ -186,7 +206,7 @@ impl Store for Shared {
             let (run, owner) = (append.run_id, (!append.release).then_some(append.worker));
             let fence = append.fence;
             let done = store.with_fault(async {
-                backend.append_in_term(append).await.map_err(FaultyAppend::Inner)?;
+                backend.append_claim(append).await.map_err(FaultyAppend::Inner)?;
                 backend.set_owner(owner, run, fence);
                 Ok(())
             });

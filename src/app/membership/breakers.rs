@@ -1,0 +1,33 @@
+//! Circuit breakers that are open: each process tells the others, for whose breakers of the same services that is a
+//! hint.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Membership, shown};
+use crate::clock::Moment;
+use crate::names::ServiceName;
+use crate::store::ProcessRecord;
+
+impl Membership {
+    /// Tells the others whose breakers are open here.
+    pub(in crate::app) fn tell_open_breakers(&self, open: BTreeSet<ServiceName>) {
+        if self.own.load().open_breakers != open {
+            self.own.rcu(|own| ProcessRecord { open_breakers: open.clone(), ..(**own).clone() });
+            self.changed.notify_one();
+        }
+    }
+
+    /// The services whose breakers are open in other processes, each with their names. Empty while this process does
+    /// not have its lease: what it knows of the others is old then.
+    pub(in crate::app) fn open_breakers_elsewhere(&self) -> BTreeMap<ServiceName, Vec<String>> {
+        let seen = self.seen();
+        let mut open: BTreeMap<ServiceName, Vec<String>> = BTreeMap::new();
+        if seen.lease_ends.is_some_and(|ends| ends > Moment::now()) {
+            for other in &seen.others {
+                let services = other.record.iter().flat_map(|record| record.open_breakers.iter().cloned());
+                services.for_each(|service| open.entry(service).or_default().push(shown(other)));
+            }
+        }
+        open
+    }
+}

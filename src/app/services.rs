@@ -32,13 +32,13 @@ fn row(view: ServiceView, now: Timestamp) -> ServiceRow {
         rate,
         burst,
     } = view;
-    let breaker = breaker.map(|BreakerView { state, since, next_probe, calls, failed }| {
+    let breaker = breaker.map(|BreakerView { state, since, next_probe, calls, failed, open_in }| {
         let state = match state {
             BreakerState::Closed => BreakerStateName::Closed,
             BreakerState::HalfOpen => BreakerStateName::HalfOpen,
             BreakerState::Open => BreakerStateName::Open,
         };
-        BreakerRow { state, since, next_probe, calls, failed }
+        BreakerRow { state, since, next_probe, calls, failed, open_in }
     });
     ServiceRow {
         addresses: addresses.into_iter().map(|address| address_row(address, &urls, now)).collect(),

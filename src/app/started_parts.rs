@@ -250,6 +250,8 @@ impl StartingParts<'_> {
                     evidence.set_living(&living);
                     runs.divide_rates_among(u32::try_from(living.len()).unwrap_or(u32::MAX));
                 }
+                membership.tell_open_breakers(runs.open_breakers());
+                runs.set_open_breakers_elsewhere(&membership.open_breakers_elsewhere());
             }
         };
         let mut tasks = vec![admin.spawn(parts.evidence.clone().write_behind(EVIDENCE_EVERY, before_write))];

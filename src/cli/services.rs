@@ -105,10 +105,16 @@ fn row(service: &ServiceRow, now: Timestamp) -> Vec<TableCell> {
     let [state, since, probe, failed] = match breaker {
         None => [("off".to_owned(), Tone::Faint), plain("-"), plain("-"), plain("-")],
         Some(breaker) => {
-            let state = match breaker.state {
+            let (state, tone) = match breaker.state {
                 BreakerStateName::Closed => ("closed".to_owned(), Tone::Good),
                 BreakerStateName::HalfOpen => ("half-open".to_owned(), Tone::Warn),
                 BreakerStateName::Open => ("open".to_owned(), Tone::Bad),
+            };
+            let elsewhere = if tone == Tone::Bad { Tone::Bad } else { Tone::Warn };
+            let state = match breaker.open_in.len() {
+                0 => (state, tone),
+                1 => (format!("{state}, open in 1 other process"), elsewhere),
+                others => (format!("{state}, open in {others} other processes"), elsewhere),
             };
             let probe = match breaker.next_probe.map(|at| at.duration_since(now).as_secs_f64()) {
                 None => "-".to_owned(),

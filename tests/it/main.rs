@@ -95,6 +95,7 @@ mod schema;
 mod second_runs;
 mod service_addresses;
 mod service_metrics;
+mod shared_breakers;
 mod shared_evidence;
 mod shared_moves;
 mod slow_clients;

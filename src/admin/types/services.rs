@@ -122,6 +122,9 @@ pub struct BreakerRow {
     pub calls: u64,
     /// How many of these calls failed.
     pub failed: u64,
+    /// The other processes on the store where the breaker of this service is open.
+    #[serde(default)]
+    pub open_in: Vec<String>,
 }
 
 /// The state of a circuit breaker.

@@ -6,6 +6,7 @@
 //! When the store does not answer, the error says that the outcome is unknown. A start that is repeated under the same
 //! key is carried out once.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::engine::api::start;
 use crate::engine::api::types::{Explanation, Start, StartError, Started};
 use crate::engine::scheduler::command_error::CommandError;
 use crate::engine::scheduler::commands;
-use crate::names::{PlanId, RunId, Seq, StepId};
+use crate::names::{PlanId, RunId, Seq, ServiceName, StepId};
 use crate::store::StoredEvent;
 use crate::workflow::{ControlCommand, RunSummary};
 
@@ -60,6 +61,19 @@ impl Engine {
     pub fn divide_rates_among(&self, processes: u32) {
         let snapshot = self.core.files.snapshot.load();
         snapshot.services.values().for_each(|service| service.divide_rate_among(processes));
+    }
+    /// The services whose breaker is open here because of its own calls, and whose next probe is not due yet.
+    pub fn open_breakers(&self) -> BTreeSet<ServiceName> {
+        let snapshot = self.core.files.snapshot.load();
+        let open = snapshot.services.iter().filter(|(_, service)| service.is_open_by_own_calls());
+        open.map(|(name, _)| name.clone()).collect()
+    }
+    /// In which other processes the breakers of services are open. To be called whenever that may have changed, and
+    /// after a reload.
+    pub fn set_open_breakers_elsewhere(&self, open: &BTreeMap<ServiceName, Vec<String>>) {
+        let snapshot = self.core.files.snapshot.load();
+        let in_processes = |name| open.get(name).map_or(&[][..], Vec::as_slice);
+        snapshot.services.iter().for_each(|(name, service)| service.set_open_in(in_processes(name)));
     }
     /// The definition of a plan that is in force.
     pub fn plan_source(&self, id: &PlanId) -> Option<Arc<Value>> {

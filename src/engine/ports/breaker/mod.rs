@@ -7,7 +7,9 @@
 //!
 //! Always true: an open breaker admits nothing; in one half-open period, probes in flight and successes together never
 //! exceed the configured number; it closes only after that many successes; the outcome of a call that was admitted in
-//! an earlier period changes nothing. Time is an argument: the time since some fixed instant, never going back.
+//! an earlier period changes nothing. That the service's breaker is open in another process opens nothing here: only
+//! then `min` counts as 1, so that one call of this process that fails may be enough. Time is an argument: the time
+//! since some fixed instant, never going back.
 //!
 //! What counts as a failure is decided by `service`, which also turns a [`Change`] into a log line and metrics.
 
@@ -33,6 +35,9 @@ pub(crate) struct Breaker {
     period: u64,
     /// How many times it has opened without closing in between.
     openings: u32,
+    open_elsewhere: bool,
+    /// Whether it has opened only because it is open elsewhere.
+    opened_by_hint: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +108,21 @@ impl Breaker {
     /// A closed breaker.
     pub fn new(rule: Rule) -> Self {
         let window = Window::new(rule.over);
-        Self { rule, state: BreakerPhase::Closed, since: Duration::ZERO, window, period: 0, openings: 0 }
+        Self {
+            rule,
+            state: BreakerPhase::Closed,
+            since: Duration::ZERO,
+            window,
+            period: 0,
+            openings: 0,
+            open_elsewhere: false,
+            opened_by_hint: false,
+        }
+    }
+
+    /// Whether the breaker of the same service is open in another process now.
+    pub fn set_open_elsewhere(&mut self, open_elsewhere: bool) {
+        self.open_elsewhere = open_elsewhere;
     }
 
     /// Admits or rejects a call. An open breaker whose time is over becomes half-open.
@@ -139,8 +158,12 @@ impl Breaker {
             (BreakerPhase::Closed, CallOutcome::Failed) => {
                 self.window.count(true, now);
                 let counts = self.window.counts(now);
-                let enough = counts.calls >= u64::from(self.rule.min.max(1));
-                (enough && counts.failed as f64 >= self.rule.failures * counts.calls as f64).then(|| self.open(now))
+                let min = if self.open_elsewhere { 1 } else { self.rule.min.max(1) };
+                let enough = counts.calls >= u64::from(min);
+                (enough && counts.failed as f64 >= self.rule.failures * counts.calls as f64).then(|| {
+                    self.opened_by_hint = counts.calls < u64::from(self.rule.min);
+                    self.open(now)
+                })
             }
             (BreakerPhase::HalfOpen { in_flight, .. }, CallOutcome::Inconclusive) => {
                 *in_flight = in_flight.saturating_sub(1);
@@ -203,6 +226,10 @@ impl Breaker {
             BreakerPhase::Open { until } => Some(until),
             BreakerPhase::Closed | BreakerPhase::HalfOpen { .. } => None,
         }
+    }
+    /// Whether it has opened because the service failed the calls of another process, and a call of this one.
+    pub fn is_opened_by_hint(&self) -> bool {
+        self.opened_by_hint
     }
     /// The counts of the present window.
     pub fn counts(&self, now: Duration) -> Counts {

@@ -51,6 +51,33 @@ fn the_breaker_opens_at_the_failure_rate_and_not_below_the_minimum_of_calls() {
     assert_eq!(breaker.state(), BreakerState::Open, "5 of 10");
 }
 
+/// What another process found is a hint: it opens nothing by itself, and of this process's calls fewer suffice.
+#[test]
+fn one_failed_call_opens_the_breaker_while_it_is_open_in_another_process() {
+    let mut breaker = Breaker::new(rule());
+    breaker.set_open_elsewhere(true);
+    assert!(breaker.admit(ms(0)).0.is_ok(), "what another process says refuses no call");
+    for _ in 0..3 {
+        call(&mut breaker, CallOutcome::Succeeded, 0).unwrap();
+    }
+    call(&mut breaker, CallOutcome::Failed, 0).unwrap();
+    assert_eq!(breaker.state(), BreakerState::Closed, "1 of 4: the service answers this process");
+
+    let mut breaker = Breaker::new(rule());
+    call(&mut breaker, CallOutcome::Failed, 0).unwrap();
+    breaker.set_open_elsewhere(true);
+    assert_eq!(breaker.state(), BreakerState::Closed, "opened by a call of this process only");
+    call(&mut breaker, CallOutcome::Failed, 1).unwrap();
+    assert_eq!(breaker.state(), BreakerState::Open);
+    assert!(breaker.is_opened_by_hint() && !opened_at(0).is_opened_by_hint(), "a hint is not passed on");
+
+    let mut breaker = Breaker::new(rule());
+    breaker.set_open_elsewhere(true);
+    breaker.set_open_elsewhere(false);
+    call(&mut breaker, CallOutcome::Failed, 0).unwrap();
+    assert_eq!(breaker.state(), BreakerState::Closed, "the other one has closed");
+}
+
 #[test]
 fn calls_that_have_left_the_window_do_not_count() {
     let mut breaker = Breaker::new(rule());

@@ -19,6 +19,7 @@
 mod call_bounds;
 mod call_count;
 mod metrics;
+mod other_processes;
 mod outcome;
 mod rate;
 mod rate_queue;
@@ -66,6 +67,8 @@ pub(in crate::engine) struct ServiceLimits {
     /// When this was made: times given to the breaker count from here.
     started: Instant,
     breaker: Mutex<Option<Breaker>>,
+    /// The other processes where it is open.
+    open_in: Mutex<Vec<String>>,
     rates: Option<RateQueue>,
     in_flight: Arc<CallCount>,
     secondary_in_flight: Arc<CallCount>,
@@ -114,6 +117,7 @@ impl ServiceLimits {
             secondary_permits: Arc::new(Semaphore::new(config.secondary_max)),
             started: Instant::now(),
             breaker: Mutex::new(config.breaker.map(Breaker::new)),
+            open_in: Mutex::default(),
             rates: config.rate.map(|rate| RateQueue::new(rate, share)),
             in_flight: Arc::default(),
             secondary_in_flight: Arc::default(),
@@ -147,11 +151,6 @@ impl ServiceLimits {
         self.in_force.store(false, Ordering::Relaxed);
         *self.addresses_in_force.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.metrics.set_state(BreakerState::Closed);
-    }
-
-    /// From now on so many processes send calls to the service, each of which has its share of the rate.
-    pub fn divide_rate_among(&self, processes: u32) {
-        self.rates.iter().for_each(|rates| rates.divide_among(processes));
     }
 
     /// The URL that recorded requests show.

@@ -36,7 +36,7 @@ pub struct ServiceView {
 }
 
 /// The state of a breaker.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BreakerView {
     /// Its state.
     pub state: BreakerState,
@@ -48,6 +48,8 @@ pub struct BreakerView {
     pub calls: u64,
     /// How many of them failed.
     pub failed: u64,
+    /// The other processes where it is open.
+    pub open_in: Vec<String>,
 }
 
 impl ServiceLimits {
@@ -84,6 +86,7 @@ impl ServiceLimits {
                 next_probe: breaker.open_until().map(at),
                 calls: counts.calls,
                 failed: counts.failed,
+                open_in: self.open_in(),
             }
         });
         ServiceView {

@@ -140,6 +140,9 @@ impl Running {
         if let Some(successors) = successors {
             successors.end().await;
         }
+        if parts.membership.living().is_some_and(|living| living.len() > 1) {
+            parts.engine.leave_runs();
+        }
         tokio::time::sleep(Limits::ms(limits.stop_delay_ms)).await;
         let serving = client_proxy.serving();
         drop(client_proxy.sockets); // nobody listens now, unless the service manager does

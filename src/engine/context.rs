@@ -169,6 +169,8 @@ pub(super) struct Process {
     pub ids: Mutex<Ids>,
     pub kill_switch: Arc<KillSwitch>,
     pub draining: watch::Sender<bool>,
+    /// Whether other processes go on with the runs that no caller waits for; so it is in a drain too.
+    pub leaves_runs: watch::Sender<bool>,
     /// The tasks that execute runs.
     pub tasks: TaskTracker,
     /// The background tasks: supervisor, watchdog, webhooks, outbox.

@@ -118,7 +118,7 @@ pub struct Engine {
     core: Arc<Core>,
 }
 
-/// How long giving up this process's lease may take.
+/// How long giving up the runs of this process may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many earlier versions of the files are kept for requests in flight. A request that was decided under an older
@@ -192,6 +192,7 @@ impl Engine {
             ids: Mutex::new(Ids::new(fastrand::u64(..))),
             kill_switch,
             draining: watch::Sender::new(false),
+            leaves_runs: watch::Sender::new(false),
             tasks: TaskTracker::new(),
             background_tasks: TaskTracker::new(),
             cancelled: CancellationToken::new(),
@@ -328,11 +329,18 @@ impl Engine {
         self.core.schedule.why_unresumed.get().map(|why| (*why).clone())
     }
 
+    /// Other processes on the same store go on with the runs that no caller waits for, as soon as their calls have
+    /// ended. New runs are begun for callers until [`Engine::drain`].
+    pub fn leave_runs(&self) {
+        self.core.process.leaves_runs.send_replace(true);
+    }
+
     /// Begins no new runs and waits for those in flight: for the answer of a run with a caller, for the calls in flight
     /// of the others. Tasks that have not ended in time are cancelled, and the next process resumes their runs. Returns
     /// whether all ended in time.
     pub async fn drain(&self, within: Duration) -> bool {
         self.core.process.draining.send_replace(true);
+        self.leave_runs();
         self.core.process.tasks.close();
         let all_ended = tokio::time::timeout(within, self.core.process.tasks.wait()).await.is_ok();
         if !all_ended {

@@ -9,6 +9,7 @@ use pointsman::demo::world::Fault;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::requests_across_moves::force;
 use crate::support::faketime::{self, FakeClock};
 use crate::support::seed::report_violations;
 use crate::support::test_system::{FAMILY, some_order};
@@ -36,6 +37,14 @@ async fn check_that_runs_complete(two: &TwoProcesses) {
     until("the first process to be ready", || async {
         let reply = two.processes[0].try_api("/readyz").await?;
         reply.status.is_success().then_some(())
+    })
+    .await;
+    // It begins runs again once it has a lease and has followed the other process.
+    until("it to have a lease", || async {
+        let rows = two.processes[0].get("/api/v2/processes").await;
+        let left =
+            rows.as_array().and_then(|rows| rows.iter().find(|row| row["is_this"] == true))?["lease_left_ms"].as_u64();
+        left.filter(|left| *left > 0)
     })
     .await;
     let mut more = Vec::new();
@@ -298,6 +307,114 @@ async fn a_request_that_another_process_performed_is_not_given_back_to_legacy() 
         "two_processes::a_request_that_another_process_performed_is_not_given_back_to_legacy",
         None,
         &format!("{ORDERS} requests, each tried at both processes"),
+        &wrong,
+    );
+}
+
+/// A step with a lock. The lock of another run is waited for.
+const LOCKED: &str = r#"workflow: locked
+steps:
+  charge:
+    lock: { key: shelf, busy: wait }
+    call: POST ${services.bank}/charges
+    headers: { x-caused-by: "engine:${run.id}" }
+    body: { amount: 5 }
+    timeout: 60s
+respond: { status: 200, body: { done: true } }
+"#;
+
+/// A process that drains waits for a call. Meanwhile a lock becomes free that another run of it waits for: the other
+/// process has that run, and completes it before the first one has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_process_gives_away_the_runs_that_wait_for_locks() {
+    let Some(two) = TwoProcesses::start_with_long_lease("drain_ms: 90000").await else { return };
+    two.flags.write("workflows/locked.yaml", LOCKED);
+    let start = async |at: usize, workflow: &str| {
+        let body = json!({ "workflow": workflow, "input": { "pause": "10ms" }, "stream": false });
+        let headers = [("prefer", "respond-async")];
+        let reply = two.processes[at].api_with(Method::POST, "/api/v2/orchestrate/run", &headers, body).await;
+        reply.status.is_success().then(|| reply.json()["data"]["run_id"].as_str().expect("a run").to_owned())
+    };
+    two.world.fault("charge", Fault::DelayReply(Duration::from_secs(5)), 1);
+    let holds = until("the workflow to be in force", || start(1, "locked")).await;
+    until_true("its charge to arrive", || two.world.arrived("charge") == 1).await;
+    two.world.fault("charge", Fault::DelayReply(Duration::from_secs(30)), 1);
+    let calls = start(0, "relay").await.expect("a run");
+    until_true("its charge to arrive", || two.world.arrived("charge") == 2).await;
+    let waits = until("the workflow to be in force", || start(0, "locked")).await;
+    until("it to wait for the lock", || async {
+        let explained = two.processes[0].get(&format!("/api/v2/orchestrate/run/{waits}/explain")).await;
+        explained.to_string().contains("has held it").then_some(())
+    })
+    .await;
+    two.processes[0].terminate();
+    two.wait_until_completed(1, &[holds, waits]).await;
+    let mut wrong = Vec::new();
+    let call_is_under_way = two.show(1, &calls).await["status"] == "running";
+    let still_drains = two.processes[0].try_api("/api/v2/status").await.is_some();
+    if !call_is_under_way || !still_drains {
+        wrong.push("the run that waited for a lock was completed only after the drain".to_owned());
+    }
+    two.wait_until_completed(1, &[calls]).await;
+    wrong.extend(two.finish(0).await);
+    report_violations(
+        "two_processes::a_draining_process_gives_away_the_runs_that_wait_for_locks",
+        None,
+        "3 runs, one of which waits for a lock in a process that drains",
+        &wrong,
+    );
+}
+
+/// A process is told to stop while a caller waits for a run that waits for a lock: the run goes on here once the lock is
+/// free.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_stops_goes_on_with_the_runs_of_its_callers() {
+    let Some(two) = TwoProcesses::start_with_long_lease("drain_ms: 90000").await else { return };
+    two.flags.write("workflows/locked.yaml", LOCKED);
+    two.flags.write(
+        "routes/locked.yaml",
+        "routes:\n- { id: locked, match: { method: POST, path: /locked }, legacy: shop, workflow: locked, state: off }\n",
+    );
+    for at in [0, 1] {
+        until("the route to be there", || async {
+            two.processes[at].try_api("/api/v2/routes/locked").await?.status.is_success().then_some(())
+        })
+        .await;
+    }
+    for to in ["shadow", "dark", "live", "only"] {
+        force(&two, 0, "locked", to).await;
+    }
+    two.world.fault("charge", Fault::DelayReply(Duration::from_secs(5)), 1);
+    let body = json!({ "workflow": "locked", "input": {}, "stream": false });
+    let headers = [("prefer", "respond-async")];
+    let holds = two.processes[1].api_with(Method::POST, "/api/v2/orchestrate/run", &headers, body).await.json();
+    until_true("its charge to arrive", || two.world.arrived("charge") == 1).await;
+    let url = format!("{}/locked", two.processes[0].url());
+    let client = Client::new(support::WAIT_MAX);
+    let answer = tokio::spawn(async move { client.json(Method::POST, &url, &[], &json!({})).await });
+    let runs = async || two.processes[0].get("/api/v2/orchestrate/runs?route=locked").await;
+    let waits = until("the request to begin a run", || async {
+        runs().await["runs"].as_array()?.first()?["run_id"].as_str().map(str::to_owned)
+    })
+    .await;
+    until("it to wait for the lock", || async {
+        let explained = two.processes[0].get(&format!("/api/v2/orchestrate/run/{waits}/explain")).await;
+        explained.to_string().contains("has held it").then_some(())
+    })
+    .await;
+    two.processes[0].terminate();
+    let reply = answer.await.expect("it ends").expect("an answer");
+    let mut wrong = Vec::new();
+    if reply.status != 200 {
+        wrong.push(format!("the caller got {} {}", reply.status, reply.json()));
+    }
+    let holds = holds["data"]["run_id"].as_str().expect("a run").to_owned();
+    two.wait_until_completed(1, &[holds, waits]).await;
+    wrong.extend(two.finish(0).await);
+    report_violations(
+        "two_processes::a_process_that_stops_goes_on_with_the_runs_of_its_callers",
+        None,
+        "a request that waits for a lock",
         &wrong,
     );
 }

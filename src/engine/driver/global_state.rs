@@ -1,4 +1,7 @@
 //! What applies to every run: the kill switch, and whether the process drains.
+//!
+//! When the process only leaves its runs to others, that does not apply to child runs: a caller may wait for the
+//! parent.
 
 use tokio::sync::watch;
 
@@ -10,16 +13,21 @@ use crate::flag::Freeze;
 pub(super) struct GlobalState {
     freeze: watch::Receiver<Freeze>,
     draining: watch::Receiver<bool>,
+    leaves_runs: watch::Receiver<bool>,
+    is_child: bool,
     pub is_frozen: bool,
     pub is_draining: bool,
 }
 
 impl GlobalState {
-    pub fn of(core: &Core) -> Self {
-        let (mut freeze, mut draining) = (core.process.kill_switch.subscribe(), core.process.draining.subscribe());
-        let is_frozen = *freeze.borrow_and_update() == Freeze::Effects;
-        let is_draining = *draining.borrow_and_update();
-        Self { freeze, draining, is_frozen, is_draining }
+    /// `is_child`: whether another run began it.
+    pub fn of(core: &Core, is_child: bool) -> Self {
+        let process = &core.process;
+        let (freeze, draining) = (process.kill_switch.subscribe(), process.draining.subscribe());
+        let leaves_runs = process.leaves_runs.subscribe();
+        let mut state = Self { freeze, draining, leaves_runs, is_child, is_frozen: false, is_draining: false };
+        state.changes(); // sets what is so already
+        state
     }
     /// The changes since the last call, as inputs.
     pub fn changes(&mut self) -> Vec<Input> {
@@ -28,7 +36,8 @@ impl GlobalState {
         if std::mem::replace(&mut self.is_frozen, is_frozen) != is_frozen {
             changes.push(Input::Freeze(is_frozen));
         }
-        let is_draining = *self.draining.borrow_and_update();
+        let leaves_run = *self.leaves_runs.borrow_and_update() && !self.is_child;
+        let is_draining = *self.draining.borrow_and_update() || leaves_run;
         if !std::mem::replace(&mut self.is_draining, is_draining) && is_draining {
             changes.push(Input::Drain);
         }
@@ -38,6 +47,7 @@ impl GlobalState {
         let closed = tokio::select! {
             changed = self.freeze.changed() => changed.is_err(),
             changed = self.draining.changed() => changed.is_err(),
+            changed = self.leaves_runs.changed() => changed.is_err(),
         };
         if closed {
             std::future::pending::<()>().await;

@@ -223,7 +223,7 @@ impl Driver {
 
     /// As [`Driver::drive`]; also returns what is kept of a rehearsal that nobody waits for, and of the runs below it.
     pub async fn drive_rehearsal(mut self) -> RehearsedRun {
-        let mut global = GlobalState::of(&self.core);
+        let mut global = GlobalState::of(&self.core, self.machine.run().started().parent.is_some());
         let mut inputs = VecDeque::from([Input::Begin { frozen: global.is_frozen, draining: global.is_draining }]);
         loop {
             while let Some(input) = inputs.pop_front() {

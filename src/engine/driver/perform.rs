@@ -5,7 +5,6 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::Driver;
-use crate::engine::context::Core;
 use crate::engine::machine::{
     CallRequest, CommandAnswer, CommandId, DriverEnd, Input, LockQuery, Measure, Output, WakeCause,
 };
@@ -15,9 +14,10 @@ use crate::engine::ports::outgoing;
 use crate::engine::ports::writer::Writer;
 use crate::engine::scheduler::children;
 use crate::engine::scheduler::command_error::CommandError;
+use crate::engine::scheduler::hand_over;
 use crate::engine::scheduler::mailbox::{CommandReply, ExecutionSlot};
 use crate::flag::{Freeze, State};
-use crate::names::{Fence, RunId, Seq};
+use crate::names::Seq;
 use crate::telemetry::LogThrottle;
 use crate::workflow::{AttemptResult, EffectClass, Mode};
 
@@ -213,6 +213,13 @@ impl Driver {
         closed
     }
 
+    /// Lets another process on the same store go on with the run at once.
+    fn hand_over(&self) {
+        if let Some(fence) = self.machine.fence() {
+            hand_over::begin(&self.core, self.machine.run().id(), fence);
+        }
+    }
+
     /// Handles the end of the driver: depending on its cause, sets a timer, wakes the run again or lists it as stuck.
     pub(super) fn handle_end(&mut self, end: DriverEnd) {
         let (run, core): (_, &Arc<_>) = (self.machine.run(), &self.core);
@@ -236,6 +243,9 @@ impl Driver {
                 if let Some(at) = wake {
                     core.schedule.timers.set(id, at);
                 }
+                if *core.process.leaves_runs.borrow() {
+                    self.hand_over();
+                }
                 if cause == WakeCause::Nothing {
                     core.schedule.stuck.add(id, &run.started().workflow, run.seq(), "nothing would resume it");
                 }
@@ -245,11 +255,8 @@ impl Driver {
                 children::notify_parent(core, run, self.machine.plan());
             }
             DriverEnd::Discarded => {}
-            DriverEnd::Draining => {
-                if let Some(fence) = self.machine.fence() {
-                    hand_over(core, id, fence);
-                }
-            }
+            DriverEnd::Draining => self.hand_over(),
+            DriverEnd::OwnershipUncertain if *core.process.leaves_runs.borrow() => self.hand_over(),
             DriverEnd::OwnershipUncertain => match core.process.clock.now().checked_add(RECLAIM_PAUSE) {
                 Ok(at) => core.schedule.timers.set(id, at),
                 Err(_) => core.schedule.timers.wake_now(id),
@@ -285,14 +292,4 @@ impl Driver {
             }
         }
     }
-}
-
-/// Gives a run to the other processes on the same store while this one still waits for the calls of its other runs.
-fn hand_over(core: &Arc<Core>, run: RunId, fence: Fence) {
-    let (store, worker) = (core.ports.store.clone(), core.schedule.worker);
-    core.spawn_background(async move {
-        if let Err(error) = store.release_run(worker, run, fence).await {
-            tracing::debug!(%run, %error, "the run was not given up: it is with all others, at the end");
-        }
-    });
 }

@@ -15,6 +15,7 @@ pub(super) mod copied_runs;
 pub(super) mod deliver;
 pub(super) mod end_children;
 pub(super) mod gauges;
+pub(super) mod hand_over;
 pub(super) mod heartbeat;
 pub(super) mod lease;
 pub(super) mod load;

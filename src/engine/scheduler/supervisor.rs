@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::engine::context::Core;
 use crate::engine::ports::locks;
 use crate::engine::ports::webhooks;
+use crate::engine::scheduler::hand_over;
 use crate::engine::scheduler::heartbeat;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::outbox;
@@ -59,10 +60,11 @@ pub(in crate::engine) fn start(core: &Arc<Core>) {
     snapshot_writer::start(core);
 }
 
-/// Wakes due runs and handles notifications until the process drains.
+/// Wakes due runs and handles notifications until the process drains. Once it leaves its runs to others, it gives
+/// suspended runs away, and notifies only those that have a task: a caller waits for them.
 async fn supervise(core: &Arc<Core>) {
     let mut notifications = core.ports.store.notifications();
-    let mut draining = core.process.draining.subscribe();
+    let (mut draining, mut leaves_runs) = (core.process.draining.subscribe(), core.process.leaves_runs.subscribe());
     let shared = core.ports.store.is_shared();
     // Runs of a process that died are taken over once its lease is over.
     let limits = &core.files.limits;
@@ -104,9 +106,11 @@ async fn supervise(core: &Arc<Core>) {
                     Some(Instant::now() + RETRY_AFTER)
                 }
             },
+            _ = leaves_runs.changed() => hand_over::hand_over_suspended(core).await,
             _ = draining.changed() => {}
         }
     }
+    hand_over::hand_over_suspended(core).await;
 }
 
 async fn until(at: Option<Instant>) {
@@ -118,7 +122,7 @@ async fn until(at: Option<Instant>) {
 
 /// Notifies the task of a run that is due, or starts one.
 async fn wake_due(core: &Arc<Core>, run: RunId) {
-    if core.schedule.mailboxes.notify(run) {
+    if core.schedule.mailboxes.notify(run) || *core.process.leaves_runs.borrow() {
         return;
     }
     let permit = wake_permit(core).await;
@@ -177,7 +181,7 @@ pub(in crate::engine) fn acquired_at_once(core: &Core, permits: usize) -> usize 
 
 /// Acquires all due runs that no process owns and starts their tasks, each as soon as there is a permit for it.
 pub(in crate::engine) async fn acquire_due(core: &Arc<Core>) -> Result<(), StoreError> {
-    loop {
+    while !*core.process.leaves_runs.borrow() {
         let Some(permit) = wake_permit(core).await else { return Ok(()) };
         let mut permit = Some(permit);
         let lease_proof = core.schedule.lease.proof();
@@ -191,10 +195,11 @@ pub(in crate::engine) async fn acquire_due(core: &Arc<Core>) -> Result<(), Store
             };
             start_task(core, owned, lease_proof.clone(), permit);
         }
-        if !full || *core.process.draining.borrow() {
-            return Ok(());
+        if !full {
+            break;
         }
     }
+    Ok(())
 }
 
 fn start_task(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof, permit: Option<OwnedSemaphorePermit>) {

@@ -1,0 +1,49 @@
+//! Gives runs to the other processes on the same store before this one has ended: it still serves callers, and waits
+//! for calls of other runs.
+//!
+//! Always true: no run is given away whose task here goes on. What cannot be given away here is released with the
+//! others when the drain ends.
+
+use std::sync::Arc;
+
+use crate::engine::context::Core;
+use crate::names::{Fence, RunId};
+use crate::store::StoreError;
+
+/// How many runs one query reads.
+const PAGE: usize = 256;
+
+/// Gives away one run, whose task ends, in the background.
+pub(in crate::engine) fn begin(core: &Arc<Core>, run: RunId, fence: Fence) {
+    let (store, worker) = (core.ports.store.clone(), core.schedule.worker);
+    core.spawn_background(async move {
+        if let Err(error) = store.release_run(worker, run, fence).await {
+            tracing::debug!(%run, %error, "the run was not given up: it is released with the others when the drain ends");
+        }
+    });
+}
+
+/// Gives away the suspended runs that this process owns, because they wait for locks, children or the end of a freeze.
+/// Called when it wakes no run without a task any more. One that gets a task all the same, because of a command, is
+/// given away when the task ends.
+pub(super) async fn hand_over_suspended(core: &Arc<Core>) {
+    if let Err(error) = try_to_hand_over_suspended(core).await {
+        tracing::debug!(%error, "the suspended runs were not given up: they are released with the others when the drain ends");
+    }
+}
+
+async fn try_to_hand_over_suspended(core: &Arc<Core>) -> Result<(), StoreError> {
+    let (store, worker) = (&core.ports.store, core.schedule.worker);
+    let mut after = None;
+    loop {
+        let owned = store.owned_runs(worker, after, PAGE).await?;
+        // A run has its task before the store has the run.
+        for (run, fence) in owned.iter().filter(|(run, _)| !core.schedule.mailboxes.has_task(*run)) {
+            store.release_run(worker, *run, *fence).await?;
+        }
+        match owned.last() {
+            Some((run, _)) if owned.len() == PAGE => after = Some(*run),
+            _ => return Ok(()),
+        }
+    }
+}

@@ -1,12 +1,13 @@
 //! Processes of an older version and of this one on one PostgreSQL, as during a rolling update and while it is taken
 //! back: two processes are replaced one after the other, while keyed orders are sent to both and a route moves up and
-//! down. One arm performs each order once. Where the tables of this version and the older one do not go together, one of
-//! them has to say so and not start. With an older version whose processes do not follow each other's moves, the route
-//! stays in `off`.
+//! down. One arm performs each order once. While this version replaces the older one, both have to answer orders at the
+//! same time. An older process that does not know the tables of this version has to say so and not start. With an older
+//! version whose processes do not follow each other's moves, the route stays in `off`.
 //!
 //! `POINTSMAN_OLDER_BINARY` names the older binary; without it the tests are skipped. `tests/run` builds one with
 //! `POINTSMAN_ALL=1`.
 
+use std::collections::HashMap;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -66,6 +67,8 @@ struct Traffic {
     seed: u64,
     next: AtomicU64,
     answered: AtomicU64,
+    /// How many orders each process has created, by the address of its proxy.
+    created: Mutex<HashMap<String, u64>>,
     moves: AtomicU64,
     /// Flips that were refused, or that a process had not acknowledged when they were answered.
     unusual_moves: Mutex<Vec<String>>,
@@ -81,6 +84,7 @@ impl Traffic {
             seed,
             next: AtomicU64::new(1),
             answered: AtomicU64::new(0),
+            created: Mutex::default(),
             moves: AtomicU64::new(0),
             unusual_moves: Mutex::default(),
             is_over: AtomicBool::new(false),
@@ -101,16 +105,39 @@ impl Traffic {
         until_true("orders to be answered", || self.is_over() || self.answered.load(Ordering::SeqCst) >= wanted).await;
     }
 
+    /// How many orders the present processes have created.
+    fn created(&self) -> [u64; 2] {
+        let created = self.created.lock().unwrap();
+        [0, 1].map(|at| created.get(&self.address(at).proxy).copied().unwrap_or_default())
+    }
+    /// Waits for the orders of a phase. Returns whether both processes created some of them.
+    async fn both_create_orders(&self) -> bool {
+        let before = self.created();
+        self.wait_for_orders(ORDERS_PER_PHASE).await;
+        let after = self.created();
+        (0..2).all(|at| after[at] > before[at])
+    }
+
+    /// Sends an order to a process.
+    async fn try_at(&self, client: &Client, at: usize, number: u64) -> Try {
+        let proxy = self.address(at).proxy;
+        let tried = try_order(client, &proxy, number).await;
+        if tried.0 == 201 {
+            *self.created.lock().unwrap().entry(proxy).or_default() += 1;
+        }
+        tried
+    }
+
     /// Sends each order to both processes, until the traffic is over.
     async fn send_orders(&self, of: u64) {
         let (client, mut random) = (Client::new(WAIT_MAX), self.random(of));
         while !self.is_over() {
             let number = self.next.fetch_add(1, Ordering::SeqCst);
             let (first, pause) = (random.usize(..2), Duration::from_micros(random.u64(..40_000)));
-            let one = async { try_order(&client, &self.address(first).proxy, number).await };
+            let one = self.try_at(&client, first, number);
             let other = async {
                 tokio::time::sleep(pause).await; // how far apart the tries are differs
-                try_order(&client, &self.address(1 - first).proxy, number).await
+                self.try_at(&client, 1 - first, number).await
             };
             let (one, other) = tokio::join!(one, other);
             self.tries.lock().unwrap().push((number, one, other));
@@ -167,18 +194,33 @@ fn addresses(two: &TwoProcesses, at: usize) -> Addresses {
     Addresses { proxy: two.processes[at].url(), admin: two.processes[at].admin_url() }
 }
 
-/// Replaces both processes by another binary; returns what is wrong and how often a start was refused. A process whose
-/// start is refused is started as before if it is the older one, and else when the other one has ended too.
-async fn replace_both(two: &mut TwoProcesses, traffic: &Traffic, from: &str, to: &str) -> (Vec<String>, u64) {
-    let (mut wrong, mut refused) = (Vec::new(), 0);
+/// What became of a replacement.
+#[derive(Default)]
+struct Replacement {
+    wrong: Vec<String>,
+    /// How often a start was refused.
+    refused: u64,
+    /// Whether processes of both versions created orders in the same phase.
+    both_served: bool,
+}
+
+/// Replaces both processes by another binary. A process whose start is refused is started as before if it is the older
+/// one, and else when the other one has ended too.
+async fn replace_both(two: &mut TwoProcesses, traffic: &Traffic, from: &str, to: &str) -> Replacement {
+    let Replacement { mut wrong, mut refused, mut both_served } = Replacement::default();
+    // Of which version each process is.
+    let mut binaries = [from, from];
     for at in 0..2 {
-        traffic.wait_for_orders(ORDERS_PER_PHASE).await;
+        both_served |= traffic.both_create_orders().await && binaries[0] != binaries[1];
         let code = two.processes[at].stop().await;
         if code != Some(0) {
             wrong.push(format!("process {at} ended with {code:?}:\n{}", two.processes[at].log()));
         }
         two.processes[at] = match two.try_start_again(at, to).await {
-            Ok(started) => started,
+            Ok(started) => {
+                binaries[at] = to;
+                started
+            }
             Err(log) => {
                 refused += 1;
                 if !REFUSALS.iter().any(|refusal| log.contains(refusal)) {
@@ -188,6 +230,7 @@ async fn replace_both(two: &mut TwoProcesses, traffic: &Traffic, from: &str, to:
                     let _code = two.processes[1 - at].stop().await;
                     two.processes[1 - at] = two.try_start_again(1 - at, to).await.expect("no other process lives");
                     traffic.addresses.lock().unwrap()[1 - at] = addresses(two, 1 - at);
+                    binaries = [to, to];
                     to
                 } else {
                     from
@@ -197,9 +240,9 @@ async fn replace_both(two: &mut TwoProcesses, traffic: &Traffic, from: &str, to:
         };
         traffic.addresses.lock().unwrap()[at] = addresses(two, at);
     }
-    traffic.wait_for_orders(ORDERS_PER_PHASE).await;
+    both_served |= traffic.both_create_orders().await && binaries[0] != binaries[1];
     traffic.is_over.store(true, Ordering::SeqCst);
-    (wrong, refused)
+    Replacement { wrong, refused, both_served }
 }
 
 async fn check_replacement(test: &str, from: &str, to: &str) {
@@ -220,7 +263,8 @@ async fn check_replacement(test: &str, from: &str, to: &str) {
             traffic.move_route().await;
         }
     };
-    let ((mut wrong, refused), (), _) = tokio::join!(replacing, moving, clients);
+    let (replaced, (), _) = tokio::join!(replacing, moving, clients);
+    let Replacement { mut wrong, refused, both_served } = replaced;
 
     // Each order that was answered is sent once more to both.
     let tries = traffic.tries.into_inner().unwrap();
@@ -256,6 +300,10 @@ async fn check_replacement(test: &str, from: &str, to: &str) {
     unusual.iter().for_each(|flip| eprintln!("unusual: {flip}"));
     if moves_together && (moves < 4 || by.iter().any(|count| *count < 5)) {
         wrong.push(format!("too little happened: {figures}"));
+    }
+    // An older process that does not start on newer tables cannot serve beside this version.
+    if !both_served && (to == BINARY || refused == 0) {
+        wrong.push(format!("processes of both versions did not answer orders at the same time: {figures}"));
     }
     wrong.extend(two.finish(0).await);
     report_violations(test, Some(seed), &figures, &wrong);

@@ -2,7 +2,7 @@
 //! the process and the database. The figures of `src/docs/scale.md` are these.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use pointsman::demo::Latency;
@@ -20,17 +20,37 @@ use crate::support::until;
 const REPEATED: u64 = 40;
 /// How long the idle process is watched.
 const IDLE: Duration = Duration::from_secs(20);
-/// The figures, each with how far a count may be from it: what follows behind a request is written in batches, and so
-/// is what processes tell each other and count once a second. A run that ends while its caller is told is read once.
-const TOLERANCES: &[(&str, f64)] = &[
-    ("run of 10 charges", 1.1),
-    ("run of 10 reads", 1.1),
-    ("keyed request in off", 1.0),
-    ("keyed request in dark", 1.6),
-    ("keyed request in live", 1.1),
-    ("follow-up in live", 1.1),
-    ("idle process, per second", 1.5),
+/// The figures, each with how far a count may be below it and above it. Below it is wide, because what follows behind a
+/// request is written in batches. Above it is less than half a round trip, so that one more for each request or run is
+/// found. That is enough: the statements that an idle process sends too are not counted ([`CountedSystem::idle`]), and
+/// of those whose number depends on the time that the requests take, only [`PERIODIC_MAX`] are ([`Figure::each`]).
+const TOLERANCES: &[(&str, f64, f64)] = &[
+    ("run of 10 charges", 1.1, 0.4),
+    ("run of 10 reads", 1.1, 0.4),
+    ("keyed request in off", 1.0, 0.4),
+    // Two writes follow behind, and are in one batch or in two.
+    ("keyed request in dark", 1.6, 1.0),
+    ("keyed request in live", 1.1, 0.4),
+    ("follow-up in live", 1.1, 0.4),
+    // What is sent less often than once a second falls into this count or not.
+    ("idle process, per second", 1.5, 1.5),
 ];
+/// Statements that are sent at an interval as long as there is something to write, however many requests it is for.
+const PERIODIC: [&str; 5] = [
+    "INSERT INTO legacy_instances",
+    "UPDATE legacy_instances",
+    "SELECT own.route, own.record, sha256(own.record) FROM evidence",
+    "WITH new AS MATERIALIZED (SELECT * FROM unnest($1, $2, $3) AS n(route, version, record))",
+    "WITH put AS (INSERT INTO service_callers",
+];
+/// The shortest of their intervals.
+const PERIOD: Duration = Duration::from_millis(200);
+/// Of each of them at most this many count for a figure, as many as on an idle machine. On a busy machine the requests
+/// take longer, and more of these statements are sent meanwhile.
+const PERIODIC_MAX: u64 = 6;
+/// How the API reads a run whose end was reported before the caller that waits for it looked: at most once per run, and
+/// for how many of them depends on the timing.
+const READ_AT_END: &str = "SELECT summary, seq, last_at FROM runs WHERE run_id = $1";
 /// The limits: no sweep falls into a count of requests.
 const LIMITS: &str = "limits: { sweep_ms: 600000 }\n";
 
@@ -49,11 +69,33 @@ struct CountedSystem {
     background: BTreeSet<String>,
 }
 
-/// One figure: round trips in all, how many requests or runs they are for, and what they were.
+/// One figure: how many requests, runs or seconds it is for, how long they took, and the round trips by statement.
 struct Figure {
     what: &'static str,
-    each: f64,
+    number: f64,
+    took: Duration,
     trips: RoundTrips,
+}
+
+impl Figure {
+    /// The round trips for each of them. Periodic statements that came as often as their interval allows count at most
+    /// [`PERIODIC_MAX`] times.
+    fn each(&self) -> f64 {
+        let intervals = self.took.as_millis() / PERIOD.as_millis() + 1;
+        let counted = |(label, sent): (&String, &u64)| {
+            let is_periodic = PERIODIC.iter().any(|periodic| label.starts_with(periodic));
+            if is_periodic && u128::from(*sent) <= intervals { (*sent).min(PERIODIC_MAX) } else { *sent }
+        };
+        self.trips.iter().map(counted).sum::<u64>() as f64 / self.number
+    }
+
+    /// Without the reads of runs at their end, unless there are more than one per run.
+    fn without_reads_at_end(mut self) -> Self {
+        if self.trips.get(READ_AT_END).is_some_and(|reads| *reads <= REPEATED) {
+            self.trips.remove(READ_AT_END);
+        }
+        self
+    }
 }
 
 impl CountedSystem {
@@ -79,10 +121,11 @@ impl CountedSystem {
         tokio::time::sleep(IDLE).await;
         let trips = self.proxy.since(&before);
         self.background = trips.keys().cloned().collect();
-        Figure { what: "idle process, per second", each: total(&trips) / IDLE.as_secs_f64(), trips }
+        Figure { what: "idle process, per second", number: IDLE.as_secs_f64(), took: IDLE, trips }
     }
 
-    /// Does something repeatedly, until `done` counts it in the database; returns what each took.
+    /// Does something repeatedly, until `done` counts it in the database; returns the round trips, without those of
+    /// statements that an idle process sends too.
     async fn each(&self, what: &'static str, done: &str, act: impl AsyncFn(u64)) -> Figure {
         let count = || -> u64 {
             let count = block_in_place(|| self.cluster.query(done)).expect("it answers");
@@ -90,13 +133,14 @@ impl CountedSystem {
         };
         let before = count();
         let earlier = self.proxy.counted();
+        let begun = Instant::now();
         for number in 0..REPEATED {
             act(number).await;
         }
         until(what, || async { (count() >= before + REPEATED).then_some(()) }).await;
-        let mut trips = self.proxy.since(&earlier);
+        let (mut trips, took) = (self.proxy.since(&earlier), begun.elapsed());
         trips.retain(|label, _| !self.background.contains(label) && !label.starts_with(PREPARE));
-        Figure { what, each: total(&trips) / REPEATED as f64, trips }
+        Figure { what, number: REPEATED as f64, took, trips }
     }
 
     async fn order(&self, key: &str) -> Value {
@@ -123,10 +167,6 @@ fn ten_steps(name: &str, call: &str) -> String {
     format!("workflow: {name}\nsteps:\n{steps}respond: {{ status: 200, body: {{ done: true }} }}\n")
 }
 
-fn total(trips: &RoundTrips) -> f64 {
-    trips.values().sum::<u64>() as f64
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_round_trips_of_runs_requests_and_an_idle_process_are_bounded() {
     let Some(mut of_test) = CountedSystem::start().await else { return };
@@ -141,7 +181,8 @@ async fn the_round_trips_of_runs_requests_and_an_idle_process_are_bounded() {
     let ended = "SELECT count(*) FROM pointsman.runs WHERE ended";
     for (what, workflow) in [("run of 10 charges", "ten-charges"), ("run of 10 reads", "ten-reads")] {
         run(workflow).await;
-        figures.push(counted.each(what, ended, async |_| run(workflow).await).await);
+        let figure = counted.each(what, ended, async |_| run(workflow).await).await;
+        figures.push(figure.without_reads_at_end());
     }
     let keys = "SELECT count(*) FROM pointsman.retry_keys";
     for (what, state) in
@@ -171,26 +212,32 @@ async fn the_round_trips_of_runs_requests_and_an_idle_process_are_bounded() {
     figures.push(counted.each("follow-up in live", ended, async |_| drop(counted.system.read(&order).await)).await);
     let documented = documented::table("scale", "| what | round trips |");
     let mut wrong = Vec::new();
-    for Figure { what, each, trips } in &figures {
+    for figure in &figures {
+        let (Figure { what, trips, .. }, each) = (figure, figure.each());
         println!("{what}: {each:.1} round trips: {trips:#?}");
         let shown = documented.iter().find(|row| row[0] == *what).and_then(|row| row[1].parse::<f64>().ok());
         let Some(shown) = shown else {
             wrong.push(format!("scale.md has no figure for: {what}, {each:.1}"));
             continue;
         };
-        let tolerance = TOLERANCES.iter().find(|(name, _)| name == what).expect("a tolerance").1;
-        if (each - shown).abs() > tolerance {
+        let (_, below, above) = TOLERANCES.iter().find(|(name, ..)| name == what).expect("a tolerance");
+        if each < shown - below || each > shown + above {
             wrong.push(format!("{what}: {each:.1} round trips, and scale.md says {shown}: {trips:#?}"));
         }
         // A ping is a round trip that carries nothing.
         if trips.contains_key(PING) {
             wrong.push(format!("{what}: {} pings", trips[PING]));
         }
+        let is_look_up = |statement: &&String| statement.contains("SELECT") && statement.contains("FROM retry_keys");
+        let waits = !["keyed request in off", "keyed request in dark"].contains(what);
+        if let Some(look_up) = trips.keys().find(is_look_up).filter(|_| !waits) {
+            wrong.push(format!("{what} waits for a look-up: {look_up}"));
+        }
     }
     if documented.len() != figures.len() {
         wrong.push(format!("scale.md has {} figures, and {} were counted", documented.len(), figures.len()));
     }
-    let shown: Vec<String> = figures.iter().map(|figure| format!("{}: {:.1}", figure.what, figure.each)).collect();
+    let shown: Vec<String> = figures.iter().map(|figure| format!("{}: {:.1}", figure.what, figure.each())).collect();
     of_test.system.allowed.unacknowledged = true;
     of_test.system.finish().await;
     let test = "round_trips::the_round_trips_of_runs_requests_and_an_idle_process_are_bounded";

@@ -10,9 +10,9 @@
 //! What must hold (`services`, `checks`): of each retry key, one arm performs the request, and it answers it; while the
 //! engine of one process may answer a route, each other process with a lease claims the keys of the route; no process
 //! has a route above what the flips say that it has followed; what is reported as in force everywhere is so; a freeze
-//! is obeyed by routes below `only`; and once the faults end, all processes agree within a bounded time, and the whole
-//! ladder can be climbed without force. Of the keys of a route that was forced past a process which had not
-//! acknowledged it nothing is asked: a person has accepted that.
+//! is obeyed by routes below `only`; and once the faults end, all processes agree within a bounded time, the whole
+//! ladder can be climbed without force, and each process answers. Not checked are the keys of a route that was forced
+//! past a process which had not acknowledged it.
 //!
 //! The same seed gives the same random numbers; the order in which tokio polls tasks that are ready at the same moment,
 //! and the ids of processes and runs, are not controlled. A seed that has failed may need several runs to fail again.
@@ -38,14 +38,19 @@ const ROUTES: [&str; 2] = ["pay", "ship"];
 const START_MAX: Duration = Duration::from_secs(120);
 /// With `POINTSMAN_ALL=1`.
 const SEEDS_OF_ALL: u64 = 3_000;
+/// After so many seeds a line says how far it is.
+const SEEDS_PER_LINE: u64 = 20;
 
 /// The figures of one simulation, or the sums of several.
 #[derive(Debug, Default)]
 struct Figures {
-    /// Retry keys, those whose requests legacy performed, the engine, and those of which nothing is asked.
+    /// Retry keys that clients sent.
     keys: u64,
+    /// Those whose requests legacy performed.
     by_legacy: u64,
+    /// Those whose requests the engine performed.
     by_engine: u64,
+    /// Those that are not checked, because their route was forced past a process that had not acknowledged it.
     at_risk: u64,
     /// Flips that were made, and that were refused.
     flips: u64,
@@ -102,8 +107,16 @@ fn simulate_many(within: Duration) {
         let seed = first + seeds;
         let (figures, violations) = simulate(seed, Omission::None);
         all.add(&figures);
-        wrong.extend(violations.into_iter().map(|violation| format!("seed {seed}: {violation}")));
+        for violation in violations {
+            let violation = format!("seed {seed}: {violation}");
+            // Printed at once too, so that it is not lost if the test is ended because it takes too long.
+            println!("{violation}");
+            wrong.push(violation);
+        }
         seeds += 1;
+        if seeds.is_multiple_of(SEEDS_PER_LINE) {
+            println!("seed {seed} is done: {seeds} seeds so far, {} violations", wrong.len());
+        }
         let enough = many.map_or_else(|| begun.elapsed() > within, |many| seeds >= many);
         if enough || wrong.len() > 20 {
             break;

@@ -62,11 +62,19 @@ impl ClientOfKey {
 
     /// Sends the request once. Returns whether there is an answer.
     pub(super) async fn try_at(&self, process: Option<Arc<Process>>) -> bool {
-        let Some(process) = process else { return false };
+        match process {
+            Some(process) => self.send_to(&process).await == Some(true),
+            None => false,
+        }
+    }
+
+    /// Sends the request once. Returns whether an arm has answered it (else the reply is an error); `None` if there was
+    /// no reply in time.
+    pub(super) async fn send_to(&self, process: &Process) -> Option<bool> {
         let (services, route) = (&self.world.services, RouteId::from(Self::route(self.key)));
         let token = self.key.is_multiple_of(3).then(|| fastrand::u8(0..2));
         // A freeze does not keep the engine from beginning runs of a route in `only`.
-        let frozen_in = checks::freeze_at(&self.world, &process).filter(|_| process.requested(&route) < State::Only);
+        let frozen_in = checks::freeze_at(&self.world, process).filter(|_| process.requested(&route) < State::Only);
         services.sent(self.key, &route, frozen_in);
         let mut request = Request::post(format!("/{route}?k={}", self.key))
             .header("host", "shop.test")
@@ -76,21 +84,21 @@ impl ClientOfKey {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(()).unwrap();
-        let Ok(Some(response)) = timeout(ANSWER_MAX, process.answer(request)).await else { return false };
+        let response = timeout(ANSWER_MAX, process.answer(request)).await.ok().flatten()?;
         if !response.status().is_success() {
             tracing::debug!(key = self.key, status = %response.status(), body = ?response.body(), "{}", process.name);
-            return false;
+            return Some(false);
         }
         let by = match response.body() {
             body if body.as_ref() == br#"{"by":"legacy"}"# => "legacy",
             body if body.as_ref() == br#"{"by":"engine"}"# => "engine",
             body => {
                 services.wrong(format!("an answer says {body:?}"));
-                return true;
+                return Some(true);
             }
         };
         services.answered(self.key, by, &process.name);
-        true
+        Some(true)
     }
 }
 
@@ -132,7 +140,7 @@ impl Operator {
         let process = self.fleet.pick(&mut self.random)?;
         let (services, ladder) = (&self.world.services, process.parts.ladder.clone());
         let on = self.random.bool();
-        // While its end is asked for, and until the next one is in force everywhere, nothing is said of it.
+        // While its end is asked for, and until the next one is in force everywhere, it is not checked.
         services.set_freeze(None);
         let joined = Joined::now(&self.world, &self.fleet);
         let to = if on { Freeze::Instances } else { Freeze::No };
@@ -170,7 +178,7 @@ pub(super) async fn flip(
     route: &RouteId,
     request: MoveRequest,
 ) -> Flip {
-    // By force it may get past a process that has not acknowledged it: then nothing is said of the route's keys.
+    // By force it may get past a process that has not acknowledged it: then the route's keys are not checked.
     let may_be_risky = request.force && request.to >= State::Live;
     if may_be_risky {
         world.services.add_risk(route);

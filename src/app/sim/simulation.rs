@@ -25,6 +25,10 @@ const FIRST_START: Duration = Duration::from_secs(8);
 const BEFORE: Duration = Duration::from_secs(26 * 3_600);
 /// How long it takes until all processes have their leases again.
 const AFTER_SLEEP: Duration = Duration::from_secs(6);
+/// After the last fault, within this many tries a process replies to a request, and answers a new one.
+const TRIES_MAX: usize = 10;
+/// The pause between two of these tries.
+const TRY_PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) struct Simulation {
     random: Rng,
@@ -101,13 +105,10 @@ impl Simulation {
         self.world.services.set_freeze(None);
         checks::settle(&self.world, &self.fleet).await;
         checks::climb(&self.world, &self.fleet, &mut self.random).await;
-        // Whatever has become of the routes, each request stays with the arm that has performed it.
-        for key in 0..keys {
-            let (client, process) = (self.client(key), self.fleet.pick(&mut self.random));
-            client.try_at(process).await;
-        }
-        watching.abort();
+        self.repeat_requests(keys).await;
         let (by_legacy, by_engine, at_risk) = self.world.services.counts();
+        self.send_new_requests(keys).await;
+        watching.abort();
         let figures = Figures {
             keys: keys.into(),
             by_legacy,
@@ -120,6 +121,50 @@ impl Simulation {
         };
         self.fleet.serving().iter().for_each(|process| process.kill());
         (figures, self.world.services.violations())
+    }
+
+    /// Sends the request of each key again, after the last fault. Whatever has become of the routes, it stays with the
+    /// arm that has performed it. It may be refused for good, such as a try with another credential, but there is a
+    /// reply.
+    async fn repeat_requests(&mut self, keys: u32) {
+        for key in 0..keys {
+            let (client, process) = (self.client(key), self.fleet.pick(&mut self.random));
+            let Some(process) = process else { continue };
+            let mut has_reply = false;
+            for _ in 0..TRIES_MAX {
+                has_reply = client.send_to(&process).await.is_some();
+                if has_reply {
+                    break;
+                }
+                sleep(TRY_PAUSE).await;
+            }
+            if !has_reply {
+                let what = format!("{} does not reply to key {key} in {TRIES_MAX} tries", process.name);
+                self.world.services.wrong(what);
+            }
+        }
+    }
+
+    /// Sends new requests of each route to each process, after the last fault. Each try has a key of its own (from
+    /// `keys` on), so that nothing that happened before is a reason to refuse it.
+    async fn send_new_requests(&mut self, keys: u32) {
+        let mut keys = keys..;
+        for process in self.fleet.serving() {
+            for route in ROUTES {
+                let mut is_answered = false;
+                for key in keys.by_ref().filter(|key| ClientOfKey::route(*key) == route).take(TRIES_MAX) {
+                    is_answered = self.client(key).send_to(&process).await == Some(true);
+                    if is_answered {
+                        break;
+                    }
+                    sleep(TRY_PAUSE).await;
+                }
+                if !is_answered {
+                    let what = format!("{} answers no new request of `{route}` in {TRIES_MAX} tries", process.name);
+                    self.world.services.wrong(what);
+                }
+            }
+        }
     }
 
     /// Moves the routes up to some rung, so that not all simulations begin at `off`.

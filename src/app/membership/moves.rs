@@ -163,10 +163,10 @@ impl Membership {
             self.own.rcu(|own| ProcessRecord { flips, ..(**own).clone() });
             let told = self.own.load_full();
             self.exchange().await?;
-            self.look_for_lost_keys().await;
-            // Before routes are released that another process answered: it may go on without a lease.
-            claims.set_others_obey_terms(self.others_obey_terms());
+            // At once: a route is claimed from the exchange on that says that another process answers it.
             claims.set_answered_elsewhere(self.seen().answers());
+            self.look_for_lost_keys().await;
+            claims.set_others_obey_terms(self.others_obey_terms());
             self.follow_collisions(claims).await?;
             let is_current = !self.is_behind(ladder);
             self.acknowledge(claims, is_current).await;

@@ -111,7 +111,7 @@ impl StoreAffinity {
     }
 
     /// As [`Affinity::give_to_legacy`](crate::exchange::Affinity::give_to_legacy) says.
-    pub(super) async fn give_or_claim(&self, route: &RouteId, keys: RetryKeys) -> LegacyTake {
+    pub(super) async fn give_or_claim(&self, route: &RouteId, keys: RetryKeys, body: KnownBody) -> LegacyTake {
         let (given, claims) = {
             let state = self.store.is_shared().then(|| self.claims.read());
             let given = self.give_request_to_legacy(keys);
@@ -120,8 +120,7 @@ impl StoreAffinity {
                 .map_or(Claiming::No, |state| self.has_to_claim(&state, (route, others_keys), &keys.scoped, &given));
             (given, claims)
         };
-        // Nobody else has it under another credential: the engine, which gives it back, had taken it.
-        self.claim_if(claims, self.wait_until_noted_all(given).await, keys.scoped.into(), KnownBody::Unread).await
+        self.claim_if(claims, self.wait_until_noted_all(given).await, keys, body).await
     }
 
     /// Whether the store has to have a key that was taken: it belongs to a route of which keys are claimed; or its
@@ -182,7 +181,8 @@ impl StoreAffinity {
             }
             Ok(None) | Err(_) => return LegacyTake::Unknown,
         }
-        // The engine of another process may have taken the request under another credential since it was looked up.
+        // The engine of another process may have taken the request under another credential since it was looked up, or
+        // while the engine of this process, which gives it back, could not begin its run.
         let Some(any_caller) = keys.any_caller else {
             self.tries.set_unproven(&keys.scoped, false);
             return LegacyTake::Taken { noted: true, is_retry };
@@ -195,7 +195,7 @@ impl StoreAffinity {
             }
             KnownBody::TooLarge => (any_caller.range(), LegacyTake::HeldUnderAnotherCredential),
         };
-        match self.look_ups.engine_took_any(&self.store, range, LOOK_UP_MAX).await {
+        match self.look_ups.engine_took_any_after(&self.store, any_caller, range, LOOK_UP_MAX).await {
             Ok(false) => {
                 self.tries.set_unproven(&keys.scoped, false);
                 LegacyTake::Taken { noted: true, is_retry }

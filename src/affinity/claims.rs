@@ -41,7 +41,7 @@ pub(super) struct State {
     /// The term of this process's lease.
     term: Option<i64>,
     /// Whether an engine of another process may take keys without its lease.
-    others_disobey_terms: bool,
+    others_need_no_lease: bool,
     /// How often keys that other engines took may have become unknown.
     version: u64,
     /// The version for which all keys that other engines took are in the set in memory.
@@ -63,7 +63,7 @@ impl State {
     /// Whether all keys that other engines took are known, but for those of routes that are claimed.
     pub(super) fn knows_others_keys(&self) -> bool {
         self.known == Some(self.version)
-            && !self.others_disobey_terms
+            && !self.others_need_no_lease
             && self.lease_ends.is_some_and(|ends| ends > Moment::now())
     }
 
@@ -104,10 +104,10 @@ impl Claims {
 
     /// Whether the engine of each other process takes keys only while it has its lease (`lease_term` of the store).
     pub(super) fn set_others_obey_terms(&self, obey: bool) {
-        if self.read().others_disobey_terms == obey {
+        if self.read().others_need_no_lease == obey {
             self.change(|state| {
                 state.version += 1;
-                state.others_disobey_terms = !obey;
+                state.others_need_no_lease = !obey;
             });
         }
     }

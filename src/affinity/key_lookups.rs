@@ -31,6 +31,8 @@ enum KeyQuery {
     FirstTry(RetryKey),
     /// Whether a run claimed any key in this range.
     EngineTookAny(RangeInclusive<RetryKey>),
+    /// The same, once the appends under way have ended that may not have found this key of legacy.
+    EngineTookAnyAfter(RetryKey, RangeInclusive<RetryKey>),
 }
 
 struct Entry {
@@ -69,6 +71,19 @@ impl KeyLookups {
         at_most: Duration,
     ) -> Result<bool, ArmUnknown> {
         let (look_up, _waiting) = self.join(store, KeyQuery::EngineTookAny(range), at_most);
+        Ok(look_up.await? == Some(Arm::Engine))
+    }
+
+    /// Like [`KeyLookups::engine_took_any`], but waits for appends under way that may not have found `legacys`, a key
+    /// that the store has as legacy's.
+    pub(super) async fn engine_took_any_after(
+        &self,
+        store: &StoreHandle,
+        legacys: RetryKey,
+        range: RangeInclusive<RetryKey>,
+        at_most: Duration,
+    ) -> Result<bool, ArmUnknown> {
+        let (look_up, _waiting) = self.join(store, KeyQuery::EngineTookAnyAfter(legacys, range), at_most);
         Ok(look_up.await? == Some(Arm::Engine))
     }
 
@@ -126,6 +141,9 @@ async fn ask(store: &StoreHandle, query: KeyQuery, at_most: Duration) -> Result<
     Ok(match query {
         KeyQuery::FirstTry(key) => bounded(store.first_try(key), at_most).await?.map(|first| first.arm),
         KeyQuery::EngineTookAny(range) => bounded(store.engine_took_any(range), at_most).await?.then_some(Arm::Engine),
+        KeyQuery::EngineTookAnyAfter(legacys, range) => {
+            bounded(store.engine_took_any_after(legacys, range), at_most).await?.then_some(Arm::Engine)
+        }
     })
 }
 

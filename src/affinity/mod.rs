@@ -273,8 +273,8 @@ impl Affinity for StoreAffinity {
         self.take_or_claim(route, keys, earlier, body).boxed()
     }
 
-    fn give_to_legacy<'a>(&'a self, route: &'a RouteId, keys: RetryKeys) -> BoxFuture<'a, LegacyTake> {
-        self.give_or_claim(route, keys).boxed()
+    fn give_to_legacy<'a>(&'a self, route: &'a RouteId, keys: RetryKeys, body: KnownBody) -> BoxFuture<'a, LegacyTake> {
+        self.give_or_claim(route, keys, body).boxed()
     }
 
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {

@@ -108,9 +108,9 @@ impl Affinity for LateParts {
         let unknown = || ready(LegacyTake::Unknown).boxed();
         self.affinity().map_or_else(unknown, |affinity| affinity.take_for_legacy(route, keys, earlier, body))
     }
-    fn give_to_legacy<'a>(&'a self, route: &'a RouteId, keys: RetryKeys) -> BoxFuture<'a, LegacyTake> {
+    fn give_to_legacy<'a>(&'a self, route: &'a RouteId, keys: RetryKeys, body: KnownBody) -> BoxFuture<'a, LegacyTake> {
         let unknown = || ready(LegacyTake::Unknown).boxed();
-        self.affinity().map_or_else(unknown, |affinity| affinity.give_to_legacy(route, keys))
+        self.affinity().map_or_else(unknown, |affinity| affinity.give_to_legacy(route, keys, body))
     }
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {
         self.affinity().map_or_else(|| ready(false).boxed(), |affinity| affinity.noted_earlier(keys))

@@ -84,7 +84,7 @@ pub struct EarlierKeys {
     /// Whether the engine is known to have the request under the caller's own key. Then what legacy has under a key for
     /// any caller is another request.
     pub engine_has_own: bool,
-    /// What is known of the engines of other processes, which have not taken the request.
+    /// What the look-up of the request knew of keys that the engines of other processes took.
     pub others_keys: OthersKeys,
 }
 
@@ -199,7 +199,7 @@ pub trait Affinity: Send + Sync {
         body: KnownBody,
     ) -> BoxFuture<'a, LegacyTake>;
     /// Records for legacy a first try that the engine gave back, as [`Affinity::take_for_legacy`] does.
-    fn give_to_legacy<'a>(&'a self, route: &'a RouteId, keys: RetryKeys) -> BoxFuture<'a, LegacyTake>;
+    fn give_to_legacy<'a>(&'a self, route: &'a RouteId, keys: RetryKeys, body: KnownBody) -> BoxFuture<'a, LegacyTake>;
     /// Whether these keys were noted for an earlier try, and the store has them. Asked when legacy took the first try
     /// and the keys of the retry cannot be noted now. Waits for the store only if this process noted them.
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool>;

@@ -181,6 +181,15 @@ impl InForce {
         });
     }
 
+    /// Removes the unrecorded flips with these ids: newer moves by other processes leave their routes lower.
+    pub fn remove_unrecorded(&self, ids: &[u64]) {
+        self.change(|inputs| {
+            inputs.unrecorded.retain(|unrecorded| !ids.contains(&unrecorded.id));
+            inputs.positions_version += 1;
+            true
+        });
+    }
+
     /// Sets the states to which the write that is under way moves routes.
     pub fn set_outstanding(&self, outstanding: OutstandingWrite) {
         self.change(|inputs| {

@@ -1,6 +1,8 @@
 //! Records what is in force before the store has it: freezes, flips down, and what guards did.
 //!
-//! Always true: the write is tried again until the store has it, each time under the lock of moves.
+//! Always true: the write is tried again until the store has it, each time under the lock of moves. A flip down is not
+//! recorded after a move of another process that leaves its route lower: it would raise the route everywhere, without
+//! being judged or announced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use super::pending_shares::LargerShare;
 use super::positions::Positions;
 use super::record::RecordBatch;
 use super::types::FlipSource;
+use super::unrecorded_flips::UnrecordedFlip;
 use crate::names::RouteId;
 use crate::store::{FlipRecord, StoreError};
 
@@ -71,16 +74,51 @@ impl Mover {
         if unrecorded.is_empty() {
             return Ok(());
         }
+        let (unrecorded, judged_by) = self.without_overtaken(unrecorded, &positions).await?;
+        if unrecorded.is_empty() {
+            return Ok(());
+        }
         let (ids, flips): (Vec<u64>, Vec<FlipRecord>) =
             unrecorded.into_iter().map(|unrecorded| (unrecorded.id, unrecorded.flip)).unzip();
-        let recorded =
-            self.recorder.record(RecordBatch { flips, declared: Some(positions.rows()), judged_by: None }).await?;
+        let recorded = self.recorder.record(RecordBatch { flips, declared: Some(positions.rows()), judged_by }).await?;
         for flip in &recorded {
             let is_by_file = flip.by == FlipSource::File.as_str();
             log(flip, if is_by_file { FlipSource::File } else { FlipSource::Api });
         }
         self.in_force().set_recorded(ids.into_iter().zip(recorded).collect());
         Ok(())
+    }
+
+    /// Those of the unrecorded flips that lower their routes still, after what other processes have recorded; and the
+    /// newest flip that was read for that. The others are removed, and the moves that overtook them are followed.
+    async fn without_overtaken(
+        &self,
+        mut unrecorded: Vec<UnrecordedFlip>,
+        positions: &Positions,
+    ) -> Result<(Vec<UnrecordedFlip>, Option<u64>), StoreError> {
+        if !self.store.is_shared() {
+            return Ok((unrecorded, None));
+        }
+        let (followed, last) = (self.recorder.followed(), self.store.last_flips().await?);
+        let newest = last.iter().map(|flip| flip.number).fold(*self.recorder.newest_flip().borrow(), u64::max);
+        let is_newer = |flip: &&FlipRecord| flip.number > followed && flip.guard.is_none() && flip.candidate.is_none();
+        let of_routes: Vec<(&RouteId, &FlipRecord)> =
+            last.iter().filter(is_newer).filter_map(|flip| Some((flip.route.as_ref()?, flip))).collect();
+        let is_overtaken = |unrecorded: &UnrecordedFlip| {
+            let own = positions.routes.values().find(|at| at.route.ids().any(|id| unrecorded.is_of(id)));
+            let is_of = |id: &RouteId| {
+                unrecorded.is_of(id) || own.is_some_and(|position| position.route.ids().any(|known| known == id))
+            };
+            of_routes.iter().any(|(id, flip)| is_of(id) && unrecorded.raises_after(flip))
+        };
+        let overtaken: Vec<u64> =
+            unrecorded.iter().filter(|flip| is_overtaken(flip)).map(|unrecorded| unrecorded.id).collect();
+        if !overtaken.is_empty() {
+            unrecorded.retain(|unrecorded| !overtaken.contains(&unrecorded.id));
+            self.in_force().remove_unrecorded(&overtaken);
+            self.recorder.behind.notify_one();
+        }
+        Ok((unrecorded, Some(newest)))
     }
 
     /// Records the unrecorded flips before anything else is recorded. Returns the positions in force then: none of

@@ -47,6 +47,13 @@ impl UnrecordedFlip {
         self.flip.route.as_ref() == Some(route)
     }
 
+    /// Whether it would raise the route, or its share, if it was recorded after this flip of the route.
+    pub fn raises_after(&self, recorded: &FlipRecord) -> bool {
+        let (to, there) = (state_of(&self.flip), state_of(recorded));
+        let share = |of: &FlipRecord| of.shares.map(|shares| shares.of(to));
+        to > there || (to == there && share(&self.flip) > share(recorded))
+    }
+
     /// The flip with a provisional number, as `Positions` have it until the store gives it its number.
     pub fn provisional(&self) -> FlipRecord {
         FlipRecord { number: UNRECORDED + self.id, ..self.flip.clone() }

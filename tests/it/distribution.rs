@@ -59,6 +59,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("births", "unique"),
     ("check.rs", "rows of several nodes"),
     ("check.rs", "subquery over nodes"),
+    ("engine_took_any_after()", "rows of several nodes"),
+    ("engine_took_any_after()", "subquery over nodes"),
     ("legacy_instances", "primary key"),
     ("locks", "primary key"),
     ("locks", "sequence"),

@@ -27,8 +27,8 @@ const IDLE: Duration = Duration::from_secs(20);
 const TOLERANCES: &[(&str, f64, f64)] = &[
     ("run of 10 charges", 1.1, 0.4),
     ("run of 10 reads", 1.1, 0.4),
-    ("keyed request in off", 1.0, 0.4),
-    // Two writes follow behind, and are in one batch or in two.
+    // What follows behind are two keys of the request, or keys and an instance: in one batch or in two.
+    ("keyed request in off", 1.0, 1.0),
     ("keyed request in dark", 1.6, 1.0),
     ("keyed request in live", 1.1, 0.4),
     ("follow-up in live", 1.1, 0.4),

@@ -74,10 +74,27 @@ async fn legacy_gets_a_request_that_the_engine_gave_back() {
         abandoned.summary.status = RunStatus::Abandoned;
         store.inner.append(abandoned.into()).await.unwrap();
     }
-    assert_eq!(affinity.give_to_legacy(&ROUTE, numbered(1).into()).await, LegacyTake::FIRST);
+    let give = async |n| affinity.give_to_legacy(&ROUTE, numbered(n).into(), KnownBody::Digest([0; 32])).await;
+    assert_eq!(give(1).await, LegacyTake::FIRST);
     assert_eq!(legacy_takes(&affinity, numbered(2)).await, LegacyTake::FIRST);
     engine_takes(&store, 3, numbered(3)).await;
-    assert_eq!(affinity.give_to_legacy(&ROUTE, numbered(3).into()).await, LegacyTake::HeldByEngine);
+    assert_eq!(give(3).await, LegacyTake::HeldByEngine);
+}
+
+/// The engine of this process could not begin its run, while that of another one took the same request under another
+/// credential.
+#[tokio::test]
+async fn legacy_gets_no_request_back_that_another_engine_has_under_another_credential() {
+    let (store, affinity) = claiming().await;
+    let keys = |n: u32| RetryKeys { any_caller: Some(numbered(n)), ..numbered(n + 10).into() };
+    let digest = |n: u8| [n; 32];
+    let give = async |n, of| affinity.give_to_legacy(&ROUTE, keys(n), KnownBody::Digest(digest(of))).await;
+    engine_takes(&store, 1, numbered(1).of_request(&digest(1))).await;
+    assert_eq!(give(1, 1).await, LegacyTake::HeldUnderAnotherCredential);
+    assert_eq!(give(1, 1).await, LegacyTake::HeldUnderAnotherCredential);
+    assert_eq!(give(2, 1).await, LegacyTake::FIRST);
+    engine_takes(&store, 3, numbered(3).of_request(&digest(1))).await;
+    assert_eq!(give(3, 2).await, LegacyTake::FIRST, "another request with the same retry key");
 }
 
 /// A route goes down from `live` after the engine of another process has taken keys.

@@ -20,16 +20,17 @@ impl Membership {
     pub(super) async fn look_for_lost_keys(&self) {
         let exchanges = {
             let seen = self.seen();
-            if seen.knows_lost_keys && seen.lost_keys.is_none() && !seen.has_lost_disobeying {
+            if seen.knows_lost_keys && seen.lost_keys.is_none() && !seen.has_lost_without_terms {
                 return;
             }
             *self.exchanges.borrow()
         };
+        let gone = self.gone().await;
         let obeys = |process: &GoneProcess| process.record.as_ref().is_none_or(|record| record.obeys_terms);
-        let has_lost_disobeying = !self.gone().await.is_ok_and(|gone| gone.iter().all(obeys));
-        let found = self.find_lost_keys().await.err();
+        let has_lost_without_terms = !gone.as_ref().is_ok_and(|gone| gone.iter().all(obeys));
+        let found = self.find_lost_keys_of(gone).await.err();
         let mut seen = self.seen();
-        seen.has_lost_disobeying = has_lost_disobeying;
+        seen.has_lost_without_terms = has_lost_without_terms;
         if seen.lost_keys.is_some() && found.is_none() {
             self.agreed_again.store(true, Ordering::Release);
         }
@@ -43,7 +44,7 @@ impl Membership {
         let seen = self.seen();
         // One that has told nothing yet has begun no run.
         let obeys = |record: Option<&ProcessRecord>| record.is_none_or(|record| record.obeys_terms);
-        seen.others.iter().all(|other| obeys(other.record.as_ref())) && !seen.has_lost_disobeying
+        seen.others.iter().all(|other| obeys(other.record.as_ref())) && !seen.has_lost_without_terms
     }
 
     /// The processes that have ended, or hang, without taking leave, within the retry window.
@@ -54,8 +55,12 @@ impl Membership {
 
     /// See [`OtherProcesses::lost_keys`](crate::ladder::OtherProcesses::lost_keys).
     pub(super) async fn find_lost_keys(&self) -> Result<(), String> {
+        self.find_lost_keys_of(self.gone().await).await
+    }
+
+    async fn find_lost_keys_of(&self, gone: Result<Vec<GoneProcess>, StoreError>) -> Result<(), String> {
         let unknown = |error: StoreError| format!("it is not known which processes have ended: {error}");
-        let gone = self.gone().await.map_err(unknown)?;
+        let gone = gone.map_err(unknown)?;
         if gone.is_empty() {
             return Ok(());
         }

@@ -101,8 +101,8 @@ struct Seen {
     lost_keys: Option<String>,
     /// Whether that was looked up, and no process has gone since.
     knows_lost_keys: bool,
-    /// Whether a process has ended, or hangs, that does not obey the terms of leases, and has not taken leave.
-    has_lost_disobeying: bool,
+    /// Whether a process has ended, or hangs, without taking leave, that may begin runs without a lease.
+    has_lost_without_terms: bool,
     /// Of each process that has, or may have, other files: since when this is seen.
     differing: BTreeMap<WorkerId, Timestamp>,
 }

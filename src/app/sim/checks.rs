@@ -55,8 +55,8 @@ pub(super) async fn watch(world: Arc<World>, fleet: Arc<Fleet>) {
                     world.services.wrong(what);
                 }
             }
-            let answering =
-                serving.iter().filter(|process| has_lease(&world, process) && process.engine_answers(&route));
+            let begins_runs = |process: &Process| has_lease(&world, process) && world.store.begins_runs(process.worker);
+            let answering = serving.iter().filter(|process| begins_runs(process) && process.engine_answers(&route));
             for (process, other) in answering.flat_map(|process| serving.iter().map(move |other| (process, other))) {
                 if !Arc::ptr_eq(process, other)
                     && has_lease(&world, other)
@@ -169,7 +169,7 @@ fn disagreements(fleet: &Fleet, flips: &[FlipRecord]) -> Vec<String> {
 /// After all faults, each route can be moved down and up the whole ladder again, without force.
 pub(super) async fn climb(world: &World, fleet: &Arc<Fleet>, random: &mut fastrand::Rng) {
     if let Some(process) = fleet.pick(random) {
-        let ended = process.parts.ladder.freeze(Freeze::No, None, "sim".into()).await;
+        let ended = process.parts.ladder.freeze(Freeze::No, None, process.name.clone()).await;
         if let Err(error) = ended {
             world.services.wrong(format!("{} does not end the freeze: {error:?}", process.name));
         }

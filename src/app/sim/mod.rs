@@ -27,6 +27,9 @@ mod simulation;
 
 use std::time::{Duration, Instant};
 
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+
 use self::simulation::Simulation;
 use crate::store::tests::simulated::Omission;
 
@@ -80,14 +83,23 @@ impl Figures {
 fn simulate(seed: u64, omission: Omission) -> (Figures, Vec<String>) {
     fastrand::seed(seed);
     let shown = std::env::var_os("POINTSMAN_SHOW").is_some().then(|| {
-        let all = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false).finish();
-        tracing::subscriber::set_default(all)
+        let all = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false);
+        tracing::subscriber::set_default(all.with_timer(SimulatedTime).finish())
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let done = runtime.block_on(async { Simulation::new(seed, omission).run().await });
     drop((runtime, shown)); // ends tasks that still run
     crate::clock::simulated::end();
     done
+}
+
+/// Log lines have the time that violations have.
+struct SimulatedTime;
+
+impl FormatTime for SimulatedTime {
+    fn format_time(&self, out: &mut Writer<'_>) -> std::fmt::Result {
+        out.write_str(&services::at())
+    }
 }
 
 fn number(name: &str) -> Option<u64> {

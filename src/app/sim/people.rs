@@ -75,6 +75,7 @@ impl ClientOfKey {
         let token = self.key.is_multiple_of(3).then(|| fastrand::u8(0..2));
         // A freeze does not keep the engine from beginning runs of a route in `only`.
         let frozen_in = checks::freeze_at(&self.world, process).filter(|_| process.requested(&route) < State::Only);
+        tracing::debug!(key = self.key, token, "sent to {}", process.name);
         services.sent(self.key, &route, frozen_in);
         let mut request = Request::post(format!("/{route}?k={}", self.key))
             .header("host", "shop.test")
@@ -112,7 +113,7 @@ pub(super) struct Operator {
 /// A move as it was asked for.
 pub(super) fn asked(to: State, force: bool) -> MoveRequest {
     let reason = force.then(|| "the simulation moves it".to_owned());
-    MoveRequest { to, percent: None, reason, force, acknowledge: true, by: "sim".into() }
+    MoveRequest { to, percent: None, reason, force, acknowledge: true, by: String::new() }
 }
 
 impl Operator {
@@ -144,7 +145,7 @@ impl Operator {
         services.set_freeze(None);
         let joined = Joined::now(&self.world, &self.fleet);
         let to = if on { Freeze::Instances } else { Freeze::No };
-        let freezing = timeout(MOVE_MAX, ladder.freeze(to, Some("the simulation".into()), "sim".into()));
+        let freezing = timeout(MOVE_MAX, ladder.freeze(to, Some("the simulation".into()), process.name.clone()));
         if let Some(Ok(Ok(frozen))) = process.serve(freezing).await
             && on
             && frozen.recorded
@@ -183,6 +184,8 @@ pub(super) async fn flip(
     if may_be_risky {
         world.services.add_risk(route);
     }
+    // Two processes may make the same flip at the same moment of simulated time.
+    let request = MoveRequest { by: process.name.clone(), ..request };
     let joined = Joined::now(world, fleet);
     let (to, ladder) = (request.to, &process.parts.ladder);
     let flipped = process.serve(timeout(MOVE_MAX, ladder.flip(route, request))).await;

@@ -227,6 +227,7 @@ impl State {
         self.risks.get(route).is_some_and(|risks| *risks > 0)
     }
     fn note(&mut self, key: u32, what: String) {
+        tracing::debug!(key, "{what}");
         self.keys.entry(key).or_default().log.push(what);
     }
     /// One arm performs a request, the engine by one run, and that arm answers it.
@@ -254,7 +255,7 @@ fn self_wrong(state: &mut State, what: String) {
 }
 
 /// The simulated time, in seconds since its beginning.
-fn at() -> String {
+pub(super) fn at() -> String {
     let begin: jiff::Timestamp = super::BEGIN.parse().unwrap();
     clock::simulated::time().map_or_else(String::new, |now| format!("{:.3}", now.duration_since(begin).as_secs_f64()))
 }

@@ -1,5 +1,6 @@
 //! One simulation: its actions and their times are drawn from the seed.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,30 +37,35 @@ pub(super) struct Simulation {
     fleet: Arc<Fleet>,
     /// The percentage of operations of the store that get a fault.
     faults: u8,
+    /// How many retry keys there are at least and at most: the more, the more tries come while a route moves.
+    keys_between: Range<u32>,
     figures: Figures,
-    _keys: tempfile::TempDir,
+    _key_files: tempfile::TempDir,
 }
 
 impl Simulation {
     pub(super) fn new(seed: u64, omission: Omission) -> Self {
         clock::simulated::begin(BEGIN.parse().unwrap());
         let mut random = Rng::with_seed(seed);
-        // Where a protection is off, more faults find that sooner.
-        let faults = if omission == Omission::None { random.u8(0..8) } else { random.u8(5..20) };
+        // Where a protection is off, more faults and requests find that sooner.
+        let (faults, keys_between) = match omission {
+            Omission::None => (random.u8(0..8), 20..120),
+            _ => (random.u8(5..20), 120..240),
+        };
         let in_memory = std::path::Path::new("/dev/shm");
-        let keys = match in_memory.is_dir() {
+        let key_files = match in_memory.is_dir() {
             true => tempfile::tempdir_in(in_memory),
             false => tempfile::tempdir(),
         };
-        let keys = keys.unwrap();
+        let key_files = key_files.unwrap();
         let world = Arc::new(World {
             store: SimStore::with_omission(random.u64(..), 0, true, omission),
             services: Services::new(random.u64(..), random.u8(0..30)),
             setup: setup::files(random.u64(900..4_000)),
-            keys: keys.path().to_owned(),
+            keys: key_files.path().to_owned(),
         });
         let fleet = Fleet::new(world.clone(), random.usize(2..=4));
-        Self { random, world, fleet, faults, figures: Figures::default(), _keys: keys }
+        Self { random, world, fleet, faults, keys_between, figures: Figures::default(), _key_files: key_files }
     }
 
     pub(super) async fn run(mut self) -> (Figures, Vec<String>) {
@@ -75,7 +81,7 @@ impl Simulation {
         self.world.store.set_faults(self.faults);
         let within = Duration::from_millis(self.random.u64(8_000..40_000));
         let mut clients = JoinSet::new();
-        let keys = self.random.u32(20..80);
+        let keys = self.random.u32(self.keys_between.clone());
         for key in 0..keys {
             clients.spawn(self.client(key).run(within));
         }

@@ -20,7 +20,7 @@ pub(super) struct GlobalState {
 }
 
 impl GlobalState {
-    /// `is_child`: whether another run began it.
+    /// `is_child`: whether the run was begun by another run.
     pub fn of(core: &Core, is_child: bool) -> Self {
         let process = &core.process;
         let (freeze, draining) = (process.kill_switch.subscribe(), process.draining.subscribe());

@@ -131,6 +131,35 @@ async fn a_flip_down_that_is_not_recorded_stays_above_what_another_process_recor
     }
 }
 
+/// The first process lowers the route to `dark` while the store takes nothing, and the other one further. Recorded
+/// after that, the first flip would raise the route.
+#[tokio::test(start_paused = true)]
+async fn a_flip_down_is_not_recorded_after_a_lower_one_of_another_process() {
+    for follows_first in [false, true] {
+        let both = Two::open(files(&[])).await;
+        let Two { one, two, .. } = &both;
+        two.flip("plain", forced(State::Live)).await.unwrap();
+        both.follow(one).await;
+        one.store.refuse_flips.store(true, Ordering::SeqCst);
+        assert!(!one.flip("plain", to(State::Dark)).await.unwrap().recorded);
+        let last = one.store.flips(None, 1).await.unwrap().remove(0);
+        let lower = crate::store::FlipRecord { number: 0, from: "live".into(), to: "shadow".into(), ..last };
+        one.store.put(vec![lower], None).await;
+        if follows_first {
+            one.store.refuse_flips.store(false, Ordering::SeqCst);
+            both.follow(one).await;
+        }
+        one.store.refuse_flips.store(false, Ordering::SeqCst);
+        while one.ladder.unrecorded_flips() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for of in [one, two] {
+            both.follow(of).await;
+            assert_eq!(of.state("plain").state, State::Shadow, "{follows_first}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_judged_move_is_not_recorded_after_one_that_is_not_in_force() {
     let both = Two::open(files(&[])).await;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::rig::{Fakes, OK, Origin, Rig, Setup, engine_gives_back, engine_refuses, engine_says};
 use crate::exchange::{
     ABANDONED_BEFORE, Abandoned, ArmAnswer, ArmReply, ArmUnknown, ComparisonOutcome, LEGACY_TOOK_FIRST_TRY,
-    ProblemDocument, RunReport, Served,
+    ProblemDocument, Remembered, RunReport, Served,
 };
 use crate::expression::{Expression, Template};
 use crate::flag::{Arm, Cohort, Freeze, Route, SkipReason, State};
@@ -188,6 +188,32 @@ async fn a_request_that_the_engine_took_under_another_flag_set_is_not_given_to_l
     rig.fakes.engine_takes_first.store(true, SeqCst);
     assert_eq!(rig.ask(keyed).await.status(), 413);
     assert!(origin.requests().is_empty());
+}
+
+/// The engine took a request. Another process could not look it up under its next credential, took it for legacy, and
+/// refused it when its claim found the engine's run: the store has the key of that try as legacy's, and nothing more.
+#[tokio::test]
+async fn a_key_of_legacy_in_the_store_does_not_hide_that_the_engine_took_the_request_under_another_credential() {
+    let origin = Origin::always_answers(OK).await;
+    let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
+    for state in [State::Off, State::Shadow, State::Dark, State::Live] {
+        let rig = Rig::new(&origin, at(state)).await;
+        let keys = {
+            let before = Rig::new(&origin, at(State::Off)).await;
+            assert_eq!(before.ask(keyed).await.status(), 200);
+            before.fakes.keys_of_legacy.lock().unwrap().clone()
+        };
+        rig.fakes.first_tries.lock().unwrap().extend(keys.into_iter().map(|key| (key, Arm::Legacy)));
+        let served = origin.requests().len();
+        rig.fakes.remembered_next.lock().unwrap().push_back(Remembered::NotEngineHere);
+        assert_eq!(rig.ask(keyed).await.status(), 200, "{state}: the engine has no request under another credential");
+        *rig.fakes.first_try.lock().unwrap() = Some(Ok(Some(Arm::Engine)));
+        rig.fakes.remembered_next.lock().unwrap().push_back(Remembered::NotEngineHere);
+        let refused = rig.ask(keyed).await;
+        assert_eq!(refused.status(), 409, "{state}");
+        assert!(refused.text().contains("retry-key-held"), "{}", refused.text());
+        assert_eq!(origin.requests().len(), served + 1, "{state}");
+    }
 }
 
 #[tokio::test]

@@ -165,15 +165,16 @@ impl Affinity for Fakes {
         route: &'a RouteId,
         keys: RetryKeys,
         _earlier: &'a EarlierKeys,
-        _body: KnownBody,
+        body: KnownBody,
     ) -> BoxFuture<'a, LegacyTake> {
         let takes_first = self.engine_takes_first.load(SeqCst);
-        if takes_first { Box::pin(async { LegacyTake::HeldByEngine }) } else { self.give_to_legacy(route, keys) }
+        if takes_first { Box::pin(async { LegacyTake::HeldByEngine }) } else { self.give_to_legacy(route, keys, body) }
     }
     fn give_to_legacy<'a>(
         &'a self,
         _route: &'a RouteId,
         RetryKeys { scoped, any_caller, .. }: RetryKeys,
+        _body: KnownBody,
     ) -> BoxFuture<'a, LegacyTake> {
         let mut keys = self.keys_of_legacy.lock().unwrap();
         let is_retry = keys.contains(&scoped);

@@ -30,6 +30,10 @@ const RECONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// The most validations of a batch, while another process writes a conflicting row each time.
 const VALIDATIONS_MAX: u32 = 4;
 
+/// Why a run is not begun.
+const LEASE_OVER: &str = "the lease of this process was over, and it has not followed the other processes since, or the \
+                          request was decided before that";
+
 /// The writer's connection and statement, with a cache of what was written.
 pub(super) struct Committer {
     pub(super) session: Session,
@@ -244,17 +248,11 @@ fn refuse_runs(
     outcomes: Vec<AppendDecision>,
     is_refused: impl Fn(&EncodedAppend) -> bool,
 ) -> Vec<AppendDecision> {
-    let refuse = |(append, outcome): (&EncodedAppend, AppendDecision)| {
-        match outcome {
+    let refuse = |(append, outcome): (&EncodedAppend, AppendDecision)| match outcome {
         AppendDecision::Write(_) if begins_run(append) && is_refused(append) => {
-            AppendDecision::Reject(AppendError::LeaseOver(
-                "the lease of this process was over, and it has not followed the other processes since, or the request \
-                 was decided before that"
-                    .to_owned(),
-            ))
+            AppendDecision::Reject(AppendError::LeaseOver(LEASE_OVER.to_owned()))
         }
         outcome => outcome,
-    }
     };
     appends.iter().zip(outcomes).map(refuse).collect()
 }

@@ -198,6 +198,14 @@ impl Store for PostgresStore {
         read::engine_took_any(&self.pool, self.retry_window_ns, range).boxed()
     }
 
+    fn engine_took_any_after(
+        &self,
+        legacys: RetryKey,
+        range: RangeInclusive<RetryKey>,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        read::engine_took_any_after(&self.pool, self.retry_window_ns, legacys, range).boxed()
+    }
+
     fn engine_tries(
         &self,
         after: Option<RetryKey>,

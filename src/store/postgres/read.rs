@@ -262,6 +262,19 @@ pub(super) async fn engine_took_any(
     Ok(!pool.query(query).await?.is_empty())
 }
 
+pub(super) async fn engine_took_any_after(
+    pool: &Pool,
+    retry_window_ns: i64,
+    legacys: RetryKey,
+    range: RangeInclusive<RetryKey>,
+) -> Result<bool> {
+    const TEXT: &str = "SELECT engine_took_any_after($1, $2, $3, now_ns() - $4)";
+    let keys = [legacys, *range.start(), *range.end()];
+    let query = || keys.iter().fold(sqlx::query(TEXT), |query, key| query.bind(&key.0)).bind(retry_window_ns);
+    let found = pool.query(query).await?;
+    found.first().map_or(Ok(false), |row| column(row, 0))
+}
+
 pub(super) async fn engine_tries(
     pool: &Pool,
     retry_window_ns: i64,

@@ -24,7 +24,7 @@ const CREATES_APPENDS: i64 = 5;
 /// The migration that drops the table of events: all of them are moved before it.
 const DROPS_EVENTS: i64 = 6;
 /// The last migration.
-pub(super) const NEWEST: i64 = 23;
+pub(super) const NEWEST: i64 = 24;
 /// The migration after which the index of the retry keys of runs is made. At first it made the index itself.
 const BEFORE_INDEX: i64 = 22;
 /// The migration from which on requests are recognised by other keys and digests than before.
@@ -63,6 +63,7 @@ fn migrations(last: i64) -> Migrator {
     let created = include_str!("../schema/postgres/0021_created_instances.sql").into_sql_str();
     let lease_terms = include_str!("../schema/postgres/0022_lease_terms.sql").into_sql_str();
     let lost_flips = include_str!("../schema/postgres/0023_lost_flips.sql").into_sql_str();
+    let claims_wait = include_str!("../schema/postgres/0024_claims_wait.sql").into_sql_str();
     let mut migrations = vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "lists".into(), MigrationType::Simple, lists, false),
@@ -86,7 +87,8 @@ fn migrations(last: i64) -> Migrator {
         Migration::new(20, "processes".into(), MigrationType::Simple, processes, false),
         Migration::new(21, "created instances".into(), MigrationType::Simple, created, false),
         Migration::new(BEFORE_INDEX, "lease terms".into(), MigrationType::Simple, lease_terms, false),
-        Migration::new(NEWEST, "lost flips".into(), MigrationType::Simple, lost_flips, false),
+        Migration::new(23, "lost flips".into(), MigrationType::Simple, lost_flips, false),
+        Migration::new(NEWEST, "claims wait".into(), MigrationType::Simple, claims_wait, false),
     ];
     migrations.retain(|step| step.version <= last);
     Migrator::with_migrations(migrations)

@@ -5,6 +5,7 @@ mod benchmarks;
 mod bound_keys;
 mod captures;
 mod check;
+mod claims_wait;
 mod commit_age;
 mod contract;
 mod coordination;

@@ -7,9 +7,9 @@
 //!
 //! Always true: an open breaker admits nothing; in one half-open period, probes in flight and successes together never
 //! exceed the configured number; it closes only after that many successes; the outcome of a call that was admitted in
-//! an earlier period changes nothing. That the service's breaker is open in another process opens nothing here: only
-//! then `min` counts as 1, so that one call of this process that fails may be enough. Time is an argument: the time
-//! since some fixed instant, never going back.
+//! an earlier period changes nothing. While the breaker of the same service is open in another process, `min` counts as
+//! 1 here: a single failed call of this process may open it, and nothing opens it without one. Time is an argument: the
+//! time since some fixed instant, never going back.
 //!
 //! What counts as a failure is decided by `service`, which also turns a [`Change`] into a log line and metrics.
 
@@ -36,7 +36,7 @@ pub(crate) struct Breaker {
     /// How many times it has opened without closing in between.
     openings: u32,
     open_elsewhere: bool,
-    /// Whether it has opened only because it is open elsewhere.
+    /// Whether fewer than `min` calls had ended when it opened, because it was open in another process.
     opened_by_hint: bool,
 }
 

@@ -69,12 +69,17 @@ impl Processes {
             *known = (term, newest_set);
         }
     }
-    /// Whether the process of an append that begins a real run may begin it.
+    /// Whether the store takes the first append of a real run, which this is, from its process now.
     pub(super) fn may_begin_run(&self, append: &Append) -> bool {
-        let Some((term, oldest_set)) = self.begins_runs_under.get(&append.worker) else { return true };
-        let row = self.rows.get(&append.worker).filter(|row| row.alive_until > Instant::now());
-        let is_too_late = append.claim.and_then(|claim| claim.decided_in).is_some_and(|set| set < *oldest_set);
-        !is_too_late && row.is_some_and(|row| *term == Some(row.interruptions.cast_signed()))
+        let oldest_set = self.begins_runs_under.get(&append.worker).map_or(0, |(_, oldest_set)| *oldest_set);
+        let decided_in = append.claim.and_then(|claim| claim.decided_in);
+        self.is_in_term(append.worker) && decided_in.is_none_or(|set| set >= oldest_set)
+    }
+    /// Whether a process has its lease, in the term that it named last; also if it has named none.
+    fn is_in_term(&self, worker: WorkerId) -> bool {
+        let Some((term, _)) = self.begins_runs_under.get(&worker) else { return true };
+        let row = self.rows.get(&worker).filter(|row| row.alive_until > Instant::now());
+        row.is_some_and(|row| *term == Some(row.interruptions.cast_signed()))
     }
 
     /// Stores a record, if the process has a lease. Returns whether it is new.
@@ -122,6 +127,11 @@ impl SimStore {
             });
         }
         Ok(Some(LivingProcesses { at, newest_flip, processes }))
+    }
+
+    /// Whether a process begins real runs: not before it has followed the others since its lease was over.
+    pub(crate) fn begins_runs(&self, worker: WorkerId) -> bool {
+        self.state.lock().unwrap().processes.is_in_term(worker)
     }
 
     /// The lease of a process: the same number for as long as it was never over; `None` if it has none now.

@@ -1,0 +1,74 @@
+//! Two processes take one request that comes under two credentials, one for its engine and one for legacy, at the same
+//! moment: one of them finds the key of the other.
+
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, Executor, PgConnection};
+
+use super::cluster::{Database, shared};
+use super::*;
+use crate::store::{AppendConflict, AppendError, Claim, Store as _};
+
+const ANY_CALLER: RetryKey = RetryKey([9; 32]);
+const DIGEST: [u8; 32] = [1; 32];
+
+/// The claim of the request under the credential with this number.
+fn claim(credential: u8) -> Claim {
+    Claim {
+        of_request: Some(ANY_CALLER.of_request(&DIGEST)),
+        legacy_keys: [Some(ANY_CALLER), None],
+        ..Claim::new(RetryKey([credential; 32]), DIGEST)
+    }
+}
+
+async fn wait_for_sessions(database: &Database, waiting_for: &str) {
+    let text = format!(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND {waiting_for} \
+         AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())"
+    );
+    let begun = Instant::now();
+    while database.query(&text).trim() != "1" {
+        assert!(begun.elapsed() < Duration::from_secs(30), "no session waits for {waiting_for}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The append has looked for legacy's key and is not committed. Legacy's key is committed meanwhile: its look-up waits.
+#[tokio::test]
+async fn a_look_up_for_legacy_waits_for_appends_that_have_not_found_its_key() {
+    let Some(database) = StoreKind::Postgres.is_installed().then(|| shared().unwrap().database()) else { return };
+    let url = Secret::new(database.url());
+    let open = async || Arc::new(PostgresStore::open(&url, None, &Limits::default()).await.unwrap());
+    let (one, two) = (open().await, open().await);
+    // What the append inserts after it has looked for legacy's key.
+    let mut other = PgConnection::connect(&database.url()).await.unwrap();
+    other.execute("BEGIN").await.unwrap();
+    let insert = "INSERT INTO pointsman.retry_keys (key, arm, run_id, at) VALUES ($1, 'engine', '\\x01', 1)";
+    sqlx::query(insert).bind(RetryKey([1; 32]).0.as_slice()).execute(&mut other).await.unwrap();
+    let appending = {
+        let (one, append) = (one.clone(), Append { claim: Some(claim(1)), ..append(run_id(1), 1, 1) });
+        tokio::spawn(async move { one.append(append.into()).await })
+    };
+    wait_for_sessions(&database, "locktype = 'transactionid'").await;
+
+    two.note_legacy_tries(taken_now(vec![RetryKey([2; 32]), ANY_CALLER])).await.unwrap();
+    let range = ANY_CALLER.range_of_request(&DIGEST, false);
+    assert!(!two.engine_took_any(range.clone()).await.unwrap(), "nothing is committed");
+    let looking = {
+        let (two, range) = (two.clone(), range.clone());
+        tokio::spawn(async move { two.engine_took_any_after(ANY_CALLER, range).await })
+    };
+    wait_for_sessions(&database, "locktype = 'advisory' AND classid = 20257").await;
+    other.execute("ROLLBACK").await.unwrap();
+    appending.await.unwrap().unwrap();
+    assert!(looking.await.unwrap().unwrap(), "the engine has the request");
+
+    // An append that comes later finds legacy's key.
+    let later = Claim { of_request: None, ..claim(3) };
+    let later = one.append(Append { claim: Some(later), ..append(run_id(2), 1, 1) }.into()).await;
+    assert!(matches!(later, Err(AppendError::Conflict(AppendConflict::LegacyClaim))), "{later:?}");
+    let other_keys = RetryKey([7; 32]);
+    assert!(!two.engine_took_any_after(other_keys, other_keys.range()).await.unwrap());
+    one.close().await;
+    two.close().await;
+}

@@ -31,6 +31,19 @@ enum Claiming {
     Required,
 }
 
+/// Whether the store has to have a key of legacy: its route is claimed; or a route has gone down since the look-up, or
+/// the look-up asked the store. In the latter two cases the engine of another process may have taken the key before
+/// that, or may be about to commit it.
+fn claiming(state: &State, route: &RouteId, others_keys: OthersKeys) -> Claiming {
+    match others_keys {
+        _ if state.claims(route) => Claiming::Required,
+        OthersKeys::Known(version) if state.is_outdated(version) => Claiming::Required,
+        OthersKeys::Asked { claim_may_fail: false } => Claiming::Required,
+        OthersKeys::Asked { claim_may_fail: true } => Claiming::Tried,
+        OthersKeys::Known(_) | OthersKeys::Unknown => Claiming::No,
+    }
+}
+
 impl StoreAffinity {
     /// Sets the routes whose keys are claimed. A request that takes its key after this call claims it.
     pub fn set_claiming(&self, routes: ClaimingRoutes) {
@@ -110,6 +123,26 @@ impl StoreAffinity {
         self.claim_if(claims, self.wait_until_noted_all(taken).await, keys, body).await
     }
 
+    /// As [`Affinity::confirm_legacy`](crate::exchange::Affinity::confirm_legacy) says.
+    pub(super) async fn confirm_or_claim(
+        &self,
+        route: &RouteId,
+        keys: RetryKeys,
+        earlier: &EarlierKeys,
+        body: KnownBody,
+    ) -> LegacyTake {
+        let Some(any_caller) = keys.any_caller.filter(|_| self.store.is_shared()) else { return LegacyTake::FIRST };
+        let claims = claiming(&self.claims.read(), route, earlier.others_keys);
+        if claims == Claiming::No {
+            return LegacyTake::FIRST;
+        }
+        // The process that took the key may not have stored the other one yet, which keeps engines from the request.
+        match self.look_ups.first_try(&self.store, any_caller, LOOK_UP_MAX).await {
+            Ok(Some(Arm::Legacy)) => self.claim_if(claims, LegacyTake::FIRST, keys, body).await,
+            Ok(_) | Err(_) => self.take_or_claim(route, keys, earlier, body).await,
+        }
+    }
+
     /// As [`Affinity::give_to_legacy`](crate::exchange::Affinity::give_to_legacy) says.
     pub(super) async fn give_or_claim(&self, route: &RouteId, keys: RetryKeys, body: KnownBody) -> LegacyTake {
         let (given, claims) = {
@@ -123,10 +156,8 @@ impl StoreAffinity {
         self.claim_if(claims, self.wait_until_noted_all(given).await, keys, body).await
     }
 
-    /// Whether the store has to have a key that was taken: it belongs to a route of which keys are claimed; or its
-    /// claim has not succeeded since, and the route may have gone down meanwhile; or a route has gone down since the
-    /// look-up, or the look-up asked the store. In the latter three cases the engine of another process may have taken
-    /// the key before that, or may be about to commit it.
+    /// Whether the store has to have a key that was taken: as [`claiming`] says, or because its claim has not succeeded
+    /// since, and the route may have gone down meanwhile.
     fn has_to_claim(
         &self,
         state: &State,
@@ -134,13 +165,7 @@ impl StoreAffinity {
         key: &RetryKey,
         taken: &Result<TakenRequest, LegacyTake>,
     ) -> Claiming {
-        let claims = match others_keys {
-            _ if state.claims(route) => Claiming::Required,
-            OthersKeys::Known(version) if state.is_outdated(version) => Claiming::Required,
-            OthersKeys::Asked { claim_may_fail: false } => Claiming::Required,
-            OthersKeys::Asked { claim_may_fail: true } => Claiming::Tried,
-            OthersKeys::Known(_) | OthersKeys::Unknown => Claiming::No,
-        };
+        let claims = claiming(state, route, others_keys);
         if claims == Claiming::Required && taken.as_ref().is_ok_and(|taken| !taken.is_retry()) {
             self.tries.set_unproven(key, true);
         }

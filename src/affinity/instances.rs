@@ -50,10 +50,14 @@ const ID_BYTES_MAX: usize = 1_024;
 const FLUSH_PAUSE: Duration = Duration::from_millis(200);
 /// The pause after the store did not take a write.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// The shortest time between two counts of the store, without those for a gate.
+/// The shortest time between two counts of the store, without those for a gate. A count reads the pins of all instances
+/// that have not ended: see [`COUNT_TIMES`] too.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
 /// The longest time between two counts: other processes may have written, and instances end by their age.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
+/// After a count there is none for so many times as long as it took: with millions of instances it takes seconds of the
+/// database's time.
+const COUNT_TIMES: u32 = 20;
 /// How often instances of legacy that have ended are forgotten beyond their bound.
 const FORGET_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -272,18 +276,25 @@ impl Instances {
     /// Writes and counts from time to time, for ever.
     pub(super) async fn maintain(self: Arc<Self>) {
         let (mut counted, mut forgot): (Option<Instant>, Option<Instant>) = (None, None);
+        let mut took = Duration::ZERO;
         let is_over = |last: Option<Instant>, pause: Duration| last.is_none_or(|last| last.elapsed() >= pause);
         loop {
             let writing = self.writing.lock().await;
             let written = self.write().await;
-            let is_due = self.is_outdated.load(Ordering::Acquire) && is_over(counted, COUNT_PAUSE);
+            let wait = match self.is_outdated.load(Ordering::Acquire) {
+                true => COUNT_PAUSE,
+                false => COUNT_INTERVAL,
+            };
             let done = match written {
-                Ok(()) if is_due || is_over(counted, COUNT_INTERVAL) => {
-                    counted = Some(Instant::now());
-                    match self.end_by_age().await {
+                Ok(()) if is_over(counted, wait.max(took * COUNT_TIMES)) => {
+                    let begun = Instant::now();
+                    let done = match self.end_by_age().await {
                         Ok(()) => self.count(None).await,
                         Err(error) => Err(error),
-                    }
+                    };
+                    took = done.as_ref().map_or(Duration::ZERO, |()| begun.elapsed());
+                    counted = Some(Instant::now());
+                    done
                 }
                 written => written,
             };

@@ -235,7 +235,11 @@ impl Affinity for StoreAffinity {
 
     fn remembered(&self, key: &RetryKey) -> Remembered {
         let now = Instant::now();
-        match self.tries.arm(key, now) {
+        let arm = match self.store.is_shared() {
+            true => self.tries.arm_of_this_process(key, now),
+            false => self.tries.arm(key, now),
+        };
+        match arm {
             Some(arm) => Remembered::TakenBy(arm),
             None if self.sets.engine_may_have_taken(key, now) => Remembered::Unknown,
             // In a shared store the engine of another process may have taken it since this process started.
@@ -271,6 +275,16 @@ impl Affinity for StoreAffinity {
         body: KnownBody,
     ) -> BoxFuture<'a, LegacyTake> {
         self.take_or_claim(route, keys, earlier, body).boxed()
+    }
+
+    fn confirm_legacy<'a>(
+        &'a self,
+        route: &'a RouteId,
+        keys: RetryKeys,
+        earlier: &'a EarlierKeys,
+        body: KnownBody,
+    ) -> BoxFuture<'a, LegacyTake> {
+        self.confirm_or_claim(route, keys, earlier, body).boxed()
     }
 
     fn give_to_legacy<'a>(&'a self, route: &'a RouteId, keys: RetryKeys, body: KnownBody) -> BoxFuture<'a, LegacyTake> {

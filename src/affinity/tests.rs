@@ -86,6 +86,13 @@ impl Store for CountingStore {
     fn engine_took_any(&self, range: std::ops::RangeInclusive<RetryKey>) -> BoxFuture<'_, Stored<bool>> {
         self.unless_gone(self.inner.engine_took_any(range))
     }
+    fn engine_took_any_after(
+        &self,
+        legacys: RetryKey,
+        range: std::ops::RangeInclusive<RetryKey>,
+    ) -> BoxFuture<'_, Stored<bool>> {
+        self.unless_gone(self.inner.engine_took_any_after(legacys, range))
+    }
     fn pin(&self, key: PinKey) -> BoxFuture<'_, Stored<Option<PinRecord>>> {
         self.look_ups.fetch_add(1, Ordering::Relaxed);
         self.unless_gone(self.inner.pin(key))

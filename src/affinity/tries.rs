@@ -49,6 +49,8 @@ struct TriedKey {
     arm: Arm,
     /// Whether this process has noted the key for legacy, or found it noted in the file.
     was_noted: bool,
+    /// An earlier process took the key for legacy: it may have refused that try afterwards.
+    by_earlier_process: bool,
     /// Legacy's key that is claimed in a shared store, where the engine of another process may have the request.
     is_unproven: bool,
     /// The engine took the key, and nothing of its run can be in the store yet: the key stays even after its window.
@@ -91,6 +93,13 @@ impl Tries {
     /// The arm that took the first try within the window.
     pub(super) fn arm(&self, key: &RetryKey, now: Instant) -> Option<Arm> {
         self.shard(key).arm(key, now)
+    }
+
+    /// The arm that took the first try within the window, in this process.
+    pub(super) fn arm_of_this_process(&self, key: &RetryKey, now: Instant) -> Option<Arm> {
+        let shard = self.shard(key);
+        let taken = shard.taken.get(key).filter(|taken| taken.counts(now) && !taken.by_earlier_process);
+        taken.map(|taken| taken.arm)
     }
 
     /// Whether the engine took a key in this range within the window. Keys in a range share the first half.
@@ -145,6 +154,7 @@ impl Tries {
             until: self.until(now, ago),
             arm: Arm::Legacy,
             was_noted: true,
+            by_earlier_process: true,
             is_unproven: false,
             is_pending: false,
         };
@@ -164,6 +174,7 @@ impl Tries {
                 until: self.until(now, Duration::ZERO),
                 arm: Arm::Legacy,
                 was_noted: false,
+                by_earlier_process: false,
                 is_unproven: false,
                 is_pending: false,
             };
@@ -199,9 +210,15 @@ impl Tries {
             None => {}
         }
         let until = self.until(now, Duration::ZERO);
-        shard
-            .taken
-            .insert(key, TriedKey { until, arm: Arm::Engine, was_noted: false, is_unproven: false, is_pending: true });
+        let taken = TriedKey {
+            until,
+            arm: Arm::Engine,
+            was_noted: false,
+            by_earlier_process: false,
+            is_unproven: false,
+            is_pending: true,
+        };
+        shard.taken.insert(key, taken);
         KeyTakeResult::First
     }
 

@@ -108,6 +108,16 @@ impl Affinity for LateParts {
         let unknown = || ready(LegacyTake::Unknown).boxed();
         self.affinity().map_or_else(unknown, |affinity| affinity.take_for_legacy(route, keys, earlier, body))
     }
+    fn confirm_legacy<'a>(
+        &'a self,
+        route: &'a RouteId,
+        keys: RetryKeys,
+        earlier: &'a EarlierKeys,
+        body: KnownBody,
+    ) -> BoxFuture<'a, LegacyTake> {
+        let unknown = || ready(LegacyTake::Unknown).boxed();
+        self.affinity().map_or_else(unknown, |affinity| affinity.confirm_legacy(route, keys, earlier, body))
+    }
     fn give_to_legacy<'a>(&'a self, route: &'a RouteId, keys: RetryKeys, body: KnownBody) -> BoxFuture<'a, LegacyTake> {
         let unknown = || ready(LegacyTake::Unknown).boxed();
         self.affinity().map_or_else(unknown, |affinity| affinity.give_to_legacy(route, keys, body))

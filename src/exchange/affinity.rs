@@ -198,6 +198,17 @@ pub trait Affinity: Send + Sync {
         earlier: &'a EarlierKeys,
         body: KnownBody,
     ) -> BoxFuture<'a, LegacyTake>;
+    /// Confirms, before legacy gets a retry, that the engine does not have the request: the store has its key as
+    /// legacy's, and this process does not remember it. Another process may have stored the key and refused that try,
+    /// because the engine took the request under another credential, or is about to. Waits for the store as
+    /// [`Affinity::take_for_legacy`] does.
+    fn confirm_legacy<'a>(
+        &'a self,
+        route: &'a RouteId,
+        keys: RetryKeys,
+        earlier: &'a EarlierKeys,
+        body: KnownBody,
+    ) -> BoxFuture<'a, LegacyTake>;
     /// Records for legacy a first try that the engine gave back, as [`Affinity::take_for_legacy`] does.
     fn give_to_legacy<'a>(&'a self, route: &'a RouteId, keys: RetryKeys, body: KnownBody) -> BoxFuture<'a, LegacyTake>;
     /// Whether these keys were noted for an earlier try, and the store has them. Asked when legacy took the first try

@@ -229,14 +229,17 @@ impl FlipRecorder {
             let is_complete = self.store.declared().await? == declared;
             return Ok(ReadBack { numbers: Vec::new(), is_complete, newest });
         }
-        let is_same = |(stored, flip): (&FlipRecord, &FlipRecord)| {
-            stored.route == flip.route && stored.at == flip.at && stored.by == flip.by && stored.to == flip.to
-        };
-        let are_newest = |count: &usize| stored[..*count].iter().rev().zip(flips).all(is_same);
+        let are_newest =
+            |count: &usize| stored[..*count].iter().rev().zip(flips).all(|(stored, flip)| is_same(stored, flip));
         let count = (1..=stored.len()).rev().find(are_newest).unwrap_or(0);
         let numbers = stored[..count].iter().rev().map(|flip| flip.number).collect();
         Ok(ReadBack { numbers, is_complete: count == flips.len(), newest })
     }
+}
+
+/// Whether a flip that was read from the store is this one.
+pub(super) fn is_same(stored: &FlipRecord, flip: &FlipRecord) -> bool {
+    stored.route == flip.route && stored.at == flip.at && stored.by == flip.by && stored.to == flip.to
 }
 
 /// The record of a move; the store assigns its number.

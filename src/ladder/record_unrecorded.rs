@@ -13,7 +13,7 @@ use super::kill_switch::UnrecordedFreeze;
 use super::mover::{Mover, MovesLock};
 use super::pending_shares::LargerShare;
 use super::positions::Positions;
-use super::record::RecordBatch;
+use super::record::{RecordBatch, is_same};
 use super::types::FlipSource;
 use super::unrecorded_flips::UnrecordedFlip;
 use crate::names::RouteId;
@@ -99,7 +99,9 @@ impl Mover {
         if !self.store.is_shared() {
             return Ok((unrecorded, None));
         }
-        let (followed, last) = (self.recorder.followed(), self.store.last_flips().await?);
+        let (followed, mut last) = (self.recorder.followed(), self.store.last_flips().await?);
+        // An earlier attempt to record one of them may have reached the store late.
+        last.retain(|flip| !unrecorded.iter().any(|unrecorded| is_same(flip, &unrecorded.flip)));
         let newest = last.iter().map(|flip| flip.number).fold(*self.recorder.newest_flip().borrow(), u64::max);
         let is_newer = |flip: &&FlipRecord| flip.number > followed && flip.guard.is_none() && flip.candidate.is_none();
         let of_routes: Vec<(&RouteId, &FlipRecord)> =

@@ -80,11 +80,14 @@ impl KeyedRequest<'_> {
         let mut taken_by_engine = None;
         // From here on the request is legacy's, unless the engine took it first: another request with the same key may
         // be in flight under another flag set. The loop repeats only after the body was read.
-        while let (false, Decision::Legacy { rung, .. }) =
-            (first_try.is_unknown || first_try.is_stored, self.decision(first_try))
-        {
+        while let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown, self.decision(first_try)) {
             let earlier = first_try.earlier_keys(proxied.table.set.files_version, is_answered_anyway);
-            match retry_keys::take_for_legacy(affinity, &flag.route.id, first_try.keys, &earlier, body).await {
+            let (id, keys) = (&flag.route.id, first_try.keys);
+            let take = match first_try.is_stored {
+                true => retry_keys::confirm_legacy(affinity, id, keys, &earlier, body).await,
+                false => retry_keys::take_for_legacy(affinity, id, keys, &earlier, body).await,
+            };
+            match take {
                 LegacyTake::Taken { noted, is_retry } => {
                     // Another try with the same key was taken since the look-up above, and the dark run is that one's.
                     had_dark_run |= is_retry;

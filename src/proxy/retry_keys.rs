@@ -66,6 +66,20 @@ pub(super) async fn take_for_legacy(
     }
 }
 
+/// Confirms a request that the store has as legacy's, as [`Affinity::confirm_legacy`] says.
+pub(super) async fn confirm_legacy(
+    affinity: &dyn Affinity,
+    route: &RouteId,
+    keys: Option<RetryKeys>,
+    earlier: &EarlierKeys,
+    body: KnownBody,
+) -> LegacyTake {
+    match keys {
+        Some(keys) => affinity.confirm_legacy(route, keys, earlier, body).await,
+        None => LegacyTake::FIRST,
+    }
+}
+
 /// Records as legacy's a request that the engine gave back.
 pub(super) async fn give_to_legacy(
     affinity: &dyn Affinity,
@@ -179,13 +193,11 @@ pub(super) struct KnownFirstTry {
     by_present_files: bool,
     /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,
-    /// The keys for any caller among the present and earlier keys, of scopes in which the engine does not have the
-    /// caller's own key. Under these, the engine may have this request with another credential, also where legacy has
-    /// the own key: another process, or an earlier one, may have refused that try after its key was stored.
+    /// The keys for any caller among the present and earlier keys, of scopes in which neither the engine has the
+    /// caller's own key nor this process took it for legacy. Under these, the engine may have this request with another
+    /// credential. It may also where the store has the own key as legacy's: another process, or an earlier one, may
+    /// have refused that try after its key was stored.
     pub any_caller: Vec<RetryKey>,
-    /// Those among `any_caller` of scopes in which this process remembers that legacy has the caller's own key. The
-    /// engines of other processes were looked at when it took the key, or claimed it, or when it began to serve.
-    remembered_as_legacys: Vec<RetryKey>,
     /// Keys under which the engine took nothing. Only the store knows whether legacy took them before this process
     /// started.
     not_in_engine: Vec<RetryKeys>,
@@ -220,7 +232,6 @@ impl KnownFirstTry {
             by_present_files,
             earlier,
             any_caller: Vec::new(),
-            remembered_as_legacys: Vec::new(),
             not_in_engine: Vec::new(),
             reads_only,
             perhaps_in_other_engines: Vec::new(),
@@ -235,8 +246,8 @@ impl KnownFirstTry {
             match found.remembered(affinity, &keys) {
                 Remembered::TakenBy(arm) => {
                     found.set_taken(keys, arm);
-                    found.set_own(keys, arm);
-                    found.remembered_as_legacys.extend(keys.any_caller.filter(|_| arm == Arm::Legacy));
+                    found.is_own = true;
+                    found.any_caller.retain(|key| Some(*key) != keys.any_caller);
                 }
                 Remembered::Unknown => {
                     found.this_engine_may_have_it = true;
@@ -288,12 +299,7 @@ impl KnownFirstTry {
         // Any digest will do, as in `this_engine_may_have_taken`.
         let known =
             |key: &RetryKey| self.with_others(affinity.remembered(&key.of_request(&[0; 32])), Some(*key) == of_present);
-        let is_possible = |key: &RetryKey| match known(key) {
-            Remembered::NotEngine => false,
-            Remembered::NotEngineHere => !self.remembered_as_legacys.contains(key),
-            Remembered::Unknown | Remembered::TakenBy(_) => true,
-        };
-        self.any_caller.iter().any(is_possible)
+        self.any_caller.iter().any(|key| known(key) != Remembered::NotEngine)
     }
 
     /// Whether legacy took a request with one of the keys under another credential, as far as this process remembers.
@@ -344,7 +350,10 @@ impl KnownFirstTry {
                     if !self.is_own {
                         self.arm = None; // the known arm may be that of another caller's request
                     }
-                    self.set_own(keys, arm);
+                    self.is_own = true;
+                    if arm == Arm::Engine {
+                        self.any_caller.retain(|key| Some(*key) != keys.any_caller);
+                    }
                     let is_first = self.arm.is_none();
                     self.set_taken(keys, arm);
                     if !is_first {
@@ -376,14 +385,6 @@ impl KnownFirstTry {
             None => OthersKeys::Asked { claim_may_fail: is_answered_anyway },
         };
         EarlierKeys { keys, files_version, engine_has_own, others_keys }
-    }
-
-    /// This arm has the caller's own key in the scope of these keys.
-    fn set_own(&mut self, keys: RetryKeys, arm: Arm) {
-        self.is_own = true;
-        if arm == Arm::Engine {
-            self.any_caller.retain(|key| Some(*key) != keys.any_caller);
-        }
     }
 
     /// The first one that is found counts: the present keys come first, then those of the newest files.

@@ -97,6 +97,36 @@ async fn legacy_gets_no_request_back_that_another_engine_has_under_another_crede
     assert_eq!(give(3, 2).await, LegacyTake::FIRST, "another request with the same retry key");
 }
 
+/// Another process stored the key as legacy's, and refused the try because it did not get an answer to its look-up.
+#[tokio::test]
+async fn a_stored_key_of_legacy_is_confirmed_where_an_engine_may_answer() {
+    let (store, affinity) = claiming().await;
+    let keys = |n: u32| RetryKeys { any_caller: Some(numbered(n)), ..numbered(n + 10).into() };
+    let confirm = async |affinity: &StoreAffinity, n| {
+        affinity.confirm_legacy(&ROUTE, keys(n), &EarlierKeys::none(), KnownBody::Digest([1; 32])).await
+    };
+    for n in 1..=3 {
+        store
+            .inner
+            .note_legacy_tries(keys(n).of_legacy().map(|key| (key, crate::clock::now())).collect())
+            .await
+            .unwrap();
+    }
+    engine_takes(&store, 1, numbered(1).of_request(&[1; 32])).await;
+    assert_eq!(confirm(&affinity, 1).await, LegacyTake::HeldUnderAnotherCredential);
+    assert_eq!(confirm(&affinity, 2).await, LegacyTake::FIRST);
+    // Of the key for any caller the other process had not stored anything yet: no engine takes the request after this.
+    store.inner.note_legacy_tries(vec![(numbered(14), crate::clock::now())]).await.unwrap();
+    assert_eq!(confirm(&affinity, 4).await, LegacyTake::FIRST);
+    assert_eq!(store.inner.first_try(numbered(4)).await.unwrap().map(|first| first.arm), Some(Arm::Legacy));
+    store.is_gone.store(true, Ordering::Relaxed);
+    assert_eq!(confirm(&affinity, 3).await, LegacyTake::Unknown);
+    affinity.set_claiming(ClaimingRoutes::default());
+    let known = EarlierKeys { others_keys: OthersKeys::Unknown, ..EarlierKeys::none() };
+    let confirmed = affinity.confirm_legacy(&ROUTE, keys(3), &known, KnownBody::Digest([1; 32])).await;
+    assert_eq!(confirmed, LegacyTake::FIRST, "no engine answers on the route");
+}
+
 /// A route goes down from `live` after the engine of another process has taken keys.
 #[tokio::test]
 async fn keys_of_other_engines_are_in_the_set_before_it_is_relied_on() {

@@ -50,7 +50,7 @@ impl Simulation {
         // Where a protection is off, more faults and requests find that sooner.
         let (faults, keys_between) = match omission {
             Omission::None => (random.u8(0..8), 20..120),
-            _ => (random.u8(5..20), 120..240),
+            _ => (random.u8(5..20), 60..160),
         };
         let in_memory = std::path::Path::new("/dev/shm");
         let key_files = match in_memory.is_dir() {

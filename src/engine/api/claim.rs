@@ -4,6 +4,7 @@
 //! any of its keys and credentials, including the keys that earlier files gave it.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, timeout_at};
@@ -19,6 +20,10 @@ use crate::flag::{Arm, RetryKey};
 use crate::names::RunId;
 use crate::store::{Claim, StoredFirstTry};
 use crate::workflow::Mode;
+
+/// The pauses between attempts to register a key whose run has ended here, while it is not known what the store has of
+/// it: the first and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 
 /// Whether this is the request's digest, computed in the present way or in that of earlier versions.
 fn is_same(request: &ArmRequest, digest: [u8; 32]) -> bool {
@@ -57,6 +62,7 @@ pub(super) async fn register(
     may_fall_back: bool,
     deadline: Instant,
 ) -> Result<Registration, Box<ArmReply>> {
+    let mut pause = Duration::ZERO;
     let mut registration = loop {
         match core.schedule.registry.register(run, claim) {
             Ok(registration) => break registration,
@@ -66,7 +72,7 @@ pub(super) async fn register(
                 let stored = timeout_at(deadline, durable.wait_for(|durable| *durable)).await;
                 match stored.map(|stored| stored.is_ok()) {
                     Ok(true) => return Err(Box::new(replies::other_request(run))),
-                    Ok(false) => tokio::task::yield_now().await,
+                    Ok(false) => wait_until_next(&mut pause, deadline).await,
                     Err(_) => return Err(Box::new(first_try_unknown())),
                 }
             }
@@ -78,7 +84,7 @@ pub(super) async fn register(
                 if Instant::now() >= deadline {
                     return Err(Box::new(unknown_outcome(run, "the run had no answer in time")));
                 }
-                tokio::task::yield_now().await;
+                wait_until_next(&mut pause, deadline).await;
             }
         }
     };
@@ -148,6 +154,15 @@ pub(super) async fn register(
         }
         Ok(Err(_)) | Err(_) => Err(Box::new(first_try_unknown())),
     }
+}
+
+/// Waits before a key is registered once more, at first only for other tasks, and each time longer.
+async fn wait_until_next(pause: &mut Duration, deadline: Instant) {
+    match pause.is_zero() {
+        true => tokio::task::yield_now().await,
+        false => tokio::time::sleep_until(deadline.min(Instant::now() + *pause)).await,
+    }
+    *pause = (*pause * 2).clamp(PAUSES.0, PAUSES.1);
 }
 
 /// A request's retry key for any caller.

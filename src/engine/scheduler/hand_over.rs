@@ -1,8 +1,8 @@
 //! Gives runs to the other processes on the same store before this one has ended: it still serves callers, and waits
 //! for calls of other runs.
 //!
-//! Always true: no run is given away whose task here goes on. What cannot be given away here is released with the
-//! others when the drain ends.
+//! Always true: no run is given away that has a task here when that is looked up. A task that a command opens at that
+//! moment is fenced. What cannot be given away here is released with the others when the drain ends.
 
 use std::sync::Arc;
 
@@ -23,16 +23,19 @@ pub(in crate::engine) fn begin(core: &Arc<Core>, run: RunId, fence: Fence) {
     });
 }
 
-/// Gives away the suspended runs that this process owns, because they wait for locks, children or the end of a freeze.
-/// Called when it wakes no run without a task any more. One that gets a task all the same, because of a command, is
-/// given away when the task ends.
-pub(super) async fn hand_over_suspended(core: &Arc<Core>) {
-    if let Err(error) = try_to_hand_over_suspended(core).await {
-        tracing::debug!(%error, "the suspended runs were not given up: they are released with the others when the drain ends");
-    }
+/// Gives away, in the background, the suspended runs that this process owns, because they wait for locks, children or
+/// the end of a freeze: there may be thousands. Called when it wakes no run without a task any more. One that gets a
+/// task all the same, because of a command, is given away when the task ends.
+pub(super) fn begin_with_suspended(core: &Arc<Core>) {
+    let of_task = core.clone();
+    core.spawn_background(async move {
+        if let Err(error) = hand_over_suspended(&of_task).await {
+            tracing::debug!(%error, "the suspended runs were not given up: they are released with the others when the drain ends");
+        }
+    });
 }
 
-async fn try_to_hand_over_suspended(core: &Arc<Core>) -> Result<(), StoreError> {
+async fn hand_over_suspended(core: &Arc<Core>) -> Result<(), StoreError> {
     let (store, worker) = (&core.ports.store, core.schedule.worker);
     let mut after = None;
     loop {

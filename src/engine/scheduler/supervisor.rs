@@ -106,11 +106,11 @@ async fn supervise(core: &Arc<Core>) {
                     Some(Instant::now() + RETRY_AFTER)
                 }
             },
-            _ = leaves_runs.changed() => hand_over::hand_over_suspended(core).await,
+            _ = leaves_runs.changed() => hand_over::begin_with_suspended(core),
             _ = draining.changed() => {}
         }
     }
-    hand_over::hand_over_suspended(core).await;
+    hand_over::begin_with_suspended(core);
 }
 
 async fn until(at: Option<Instant>) {

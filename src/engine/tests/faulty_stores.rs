@@ -111,6 +111,10 @@ impl Store for FaultyStore {
         pins(family: crate::names::RouteId, arm: crate::flag::Arm, limit: usize) -> Vec<PinRecord>;
         first_try(key: crate::flag::RetryKey) -> Option<StoredFirstTry>;
         engine_took_any(range: std::ops::RangeInclusive<crate::flag::RetryKey>) -> bool;
+        engine_took_any_after(
+            legacys: crate::flag::RetryKey,
+            range: std::ops::RangeInclusive<crate::flag::RetryKey>
+        ) -> bool;
         engine_tries(after: Option<crate::flag::RetryKey>, limit: usize) -> Vec<(crate::flag::RetryKey, jiff::Timestamp)>;
         pinned(after: u64, limit: usize) -> Vec<(u64, crate::flag::PinKey, crate::flag::Arm)>;
         note_legacy_tries(tries: Vec<(crate::flag::RetryKey, jiff::Timestamp)>) -> Vec<crate::flag::RetryKey>;

@@ -180,6 +180,13 @@ impl Store for FailingStore {
     fn engine_took_any(&self, range: std::ops::RangeInclusive<RetryKey>) -> StoreFuture<'_, bool> {
         self.inner.engine_took_any(range)
     }
+    fn engine_took_any_after(
+        &self,
+        legacys: RetryKey,
+        range: std::ops::RangeInclusive<RetryKey>,
+    ) -> StoreFuture<'_, bool> {
+        self.inner.engine_took_any_after(legacys, range)
+    }
     fn engine_tries(&self, after: Option<RetryKey>, limit: usize) -> StoreFuture<'_, Vec<(RetryKey, jiff::Timestamp)>> {
         self.inner.engine_tries(after, limit)
     }

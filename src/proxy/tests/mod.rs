@@ -15,6 +15,7 @@ mod earlier_keys;
 mod effects;
 mod egress;
 mod engine_answers;
+mod fake_affinity;
 mod followed_bodies;
 mod fuzzed_proxy_headers;
 mod grpc;

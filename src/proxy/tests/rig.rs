@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use futures_util::future::BoxFuture;
 use http::{Method, StatusCode};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -19,17 +18,16 @@ use super::super::{Drained, EgressParts, Proxy, ProxyListener, ProxyParts};
 pub use super::origin::Origin;
 use super::wire::{Message, Wire, bounded};
 use crate::exchange::{
-    Abandoned, Affinity, Answered, ArmAnswer, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket,
-    CreatedByLegacy, EarlierKeys, EffectRegistry, KnownBody, LegacyTake, Offer, OfferedRequest, ProblemDocument,
-    Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
+    Abandoned, Answered, ArmAnswer, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome, ComparisonTicket,
+    CreatedByLegacy, EffectRegistry, Offer, OfferedRequest, ProblemDocument, Remembered, RunReport, Served,
+    ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{
-    Arm, Family, FlagSet, Freeze, Instance, InstanceKey, InstanceKeySource, Owner, RetryKey, RetryKeys, Route,
-    RouteMatch, Service, State, StateInputs,
+    Arm, FlagSet, Freeze, Instance, InstanceKeySource, Owner, RetryKey, Route, RouteMatch, Service, State, StateInputs,
 };
 use crate::limits::Limits;
 use crate::listener::{Forwarding, Listener};
-use crate::names::{RouteId, RunId};
+use crate::names::RouteId;
 use crate::transport::AddressRegistry;
 
 /// Fakes behind the proxy's traits, which record their calls.
@@ -56,6 +54,8 @@ pub struct Fakes {
     pub engine_owns: AtomicBool,
     /// Whether the engine takes the key between the look-up and the attempt to record it as legacy's.
     pub engine_takes_first: AtomicBool,
+    /// Whether the engine has the requests that the store has as legacy's.
+    pub is_unconfirmed: AtomicBool,
     pub records_no_keys: AtomicBool,
     pub served_unnoted: AtomicU64,
     /// Whether the store fails to say if a key was noted earlier.
@@ -129,77 +129,6 @@ impl Offer for FakeOffer {
 impl ServedObserver for Fakes {
     fn served(&self, _route: &RouteId, _files_version: u64, served: Served) {
         self.served.lock().unwrap().push(served);
-        self.changed.notify_waiters();
-    }
-}
-
-impl Affinity for Fakes {
-    fn owner<'a>(&'a self, _key: &'a InstanceKey) -> BoxFuture<'a, Result<(Owner, Option<RunId>), ArmUnknown>> {
-        let owner = *self.owner.lock().unwrap();
-        Box::pin(async move { owner.map(|owner| (owner, None)).ok_or(ArmUnknown) })
-    }
-    fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>> {
-        let of_key = self.first_tries.lock().unwrap().get(key).copied();
-        let arm = of_key.map(|arm| Ok(Some(arm))).or(*self.first_try.lock().unwrap());
-        Box::pin(async move { arm.unwrap_or(Ok(None)) })
-    }
-    fn engine_owns_any(&self, _family: &Family) -> bool {
-        self.engine_owns.load(SeqCst)
-    }
-    fn remembered(&self, _key: &RetryKey) -> Remembered {
-        if let Some(next) = self.remembered_next.lock().unwrap().pop_front() {
-            return next;
-        }
-        match *self.first_try.lock().unwrap() {
-            Some(Ok(Some(Arm::Engine))) => Remembered::TakenBy(Arm::Engine),
-            Some(Err(ArmUnknown)) => Remembered::NotEngineHere,
-            Some(Ok(Some(Arm::Legacy) | None)) | None => Remembered::NotEngine,
-        }
-    }
-    fn engine_took_any(&self, _range: std::ops::RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, ArmUnknown>> {
-        let first_try = *self.first_try.lock().unwrap();
-        Box::pin(std::future::ready(first_try.unwrap_or(Ok(None)).map(|arm| arm == Some(Arm::Engine))))
-    }
-    fn take_for_legacy<'a>(
-        &'a self,
-        route: &'a RouteId,
-        keys: RetryKeys,
-        _earlier: &'a EarlierKeys,
-        body: KnownBody,
-    ) -> BoxFuture<'a, LegacyTake> {
-        let takes_first = self.engine_takes_first.load(SeqCst);
-        if takes_first { Box::pin(async { LegacyTake::HeldByEngine }) } else { self.give_to_legacy(route, keys, body) }
-    }
-    fn give_to_legacy<'a>(
-        &'a self,
-        _route: &'a RouteId,
-        RetryKeys { scoped, any_caller, .. }: RetryKeys,
-        _body: KnownBody,
-    ) -> BoxFuture<'a, LegacyTake> {
-        let mut keys = self.keys_of_legacy.lock().unwrap();
-        let is_retry = keys.contains(&scoped);
-        let noted = !self.records_no_keys.load(SeqCst);
-        if noted {
-            keys.extend([scoped].into_iter().chain(any_caller));
-        }
-        Box::pin(async move { LegacyTake::Taken { noted, is_retry } })
-    }
-    fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {
-        let noted = self.keys_of_legacy.lock().unwrap().contains(&keys.scoped);
-        let is_silent = self.store_is_silent.load(SeqCst);
-        Box::pin(async move { if is_silent { std::future::pending().await } else { noted } })
-    }
-    fn record_served_unnoted<'a>(
-        &'a self,
-        _keys: &'a RetryKeys,
-        _route: &'a RouteId,
-        _oldest_id: &'a RouteId,
-    ) -> BoxFuture<'a, ()> {
-        self.served_unnoted.fetch_add(1, SeqCst);
-        Box::pin(async {})
-    }
-    fn record_legacy_instance(&self, created: CreatedByLegacy) {
-        self.created.lock().unwrap().push(created);
         self.changed.notify_waiters();
     }
 }

@@ -196,6 +196,14 @@ impl Store for MemoryStore {
         self.with(|tables| tables.engine_took_any(&range, clock::now()))
     }
 
+    fn engine_took_any_after(
+        &self,
+        _legacys: RetryKey,
+        range: RangeInclusive<RetryKey>,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.engine_took_any(range)
+    }
+
     fn engine_tries(
         &self,
         after: Option<RetryKey>,

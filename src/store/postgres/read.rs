@@ -24,6 +24,9 @@ use crate::store::{
 };
 use crate::workflow::{RunStatus, RunSummary};
 
+/// How long a look-up for legacy waits for appends under way, in milliseconds: less than its caller waits for it.
+const APPENDS_END_WITHIN_MS: i64 = 800;
+
 pub(super) async fn events(pool: &Pool, run: RunId, from: Seq) -> Result<Vec<StoredEvent>> {
     Ok(try_events(pool, run, from).await?)
 }
@@ -250,11 +253,13 @@ pub(super) async fn engine_took_any(
     retry_window_ns: i64,
     range: RangeInclusive<RetryKey>,
 ) -> Result<bool> {
+    // Read by the primary key first: an index of the keys of runs in order of time would be read whole.
     const TEXT: &str = concat!(
-        "SELECT 1 FROM retry_keys WHERE key BETWEEN $1 AND $2 AND run_id IS NOT NULL AND ",
-        is_bound!("retry_keys", "(now_ns() - $3)"),
+        "WITH near AS MATERIALIZED (SELECT run_id, at FROM retry_keys WHERE key BETWEEN $1 AND $2) \
+         SELECT 1 FROM near WHERE run_id IS NOT NULL AND ",
+        is_bound!("near", "(now_ns() - $3)"),
         " AND NOT ",
-        is_given_back!("retry_keys"),
+        is_given_back!("near"),
         " LIMIT 1"
     );
     let (least, greatest) = (range.start().0, range.end().0);
@@ -268,11 +273,12 @@ pub(super) async fn engine_took_any_after(
     legacys: RetryKey,
     range: RangeInclusive<RetryKey>,
 ) -> Result<bool> {
-    const TEXT: &str = "SELECT engine_took_any_after($1, $2, $3, now_ns() - $4)";
+    const TEXT: &str = "SELECT engine_took_any_after($1, $2, $3, now_ns() - $4, $5)";
     let keys = [legacys, *range.start(), *range.end()];
-    let query = || keys.iter().fold(sqlx::query(TEXT), |query, key| query.bind(&key.0)).bind(retry_window_ns);
-    let found = pool.query(query).await?;
-    found.first().map_or(Ok(false), |row| column(row, 0))
+    let with_keys = || keys.iter().fold(sqlx::query(TEXT), |query, key| query.bind(key.0));
+    let found = pool.query(|| with_keys().bind(retry_window_ns).bind(APPENDS_END_WITHIN_MS)).await?;
+    let found = found.first().map_or(Ok(None), |row| column::<Option<bool>>(row, 0))?;
+    found.ok_or_else(|| StoreError("an append is under way that may claim the same request".to_owned()))
 }
 
 pub(super) async fn engine_tries(

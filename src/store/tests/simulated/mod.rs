@@ -84,6 +84,8 @@ struct State {
     percent: u8,
     faults: u64,
     owners: HashMap<RunId, WorkerId>,
+    /// The keys of legacy that appends which are not committed have looked for.
+    looked_for: Vec<crate::flag::RetryKey>,
     /// The fencing token of the last acquisition of each run.
     fences: HashMap<RunId, Fence>,
     processes: Processes,
@@ -106,6 +108,7 @@ impl SimStore {
             percent,
             faults: 0,
             owners: HashMap::new(),
+            looked_for: Vec::new(),
             fences: HashMap::new(),
             processes: Processes::default(),
             blocked: HashSet::new(),

@@ -4,8 +4,8 @@ use super::*;
 use crate::flag::RetryKey;
 use crate::names::RouteId;
 use crate::store::{
-    Claim, EvidenceReplacement, EvidenceVersion, GoneProcess, KeyFileRecord, LivingProcesses, ProcessRecord,
-    SharedEvidence, StoreTime,
+    AppendConflict, Claim, EvidenceReplacement, EvidenceVersion, GoneProcess, KeyFileRecord, LivingProcesses,
+    ProcessRecord, SharedEvidence, StoreTime,
 };
 
 /// The simulated store as a [`Store`] of one process.
@@ -47,9 +47,34 @@ impl Shared {
 }
 
 impl SimStore {
+    /// Appends. An append that claims a key takes a moment, after it was looked whether legacy has the keys under which
+    /// it may have the request: what legacy writes under them meanwhile is not found.
+    async fn append_claim(&self, append: Arc<Append>) -> Result<(), AppendError> {
+        let Some(claim) = append.claim.filter(|_| self.shared) else {
+            return self.append_unless_claimed(append).await;
+        };
+        let is_checked = self.omission != Omission::ClaimsOfRuns;
+        for key in claim.legacy_keys.into_iter().flatten().filter(|_| is_checked) {
+            let first = self.inner.first_try(key).await.ok().flatten();
+            if first.is_some_and(|first| first.run.is_none()) {
+                return Err(AppendError::Conflict(AppendConflict::LegacyClaim));
+            }
+        }
+        let _under_way = AppendUnderWay::begin(self, claim);
+        let pause = Duration::from_millis(self.state.lock().unwrap().random.u64(0..15));
+        tokio::time::sleep(pause).await;
+        let claim = Some(Claim { legacy_keys: [None; 2], ..claim });
+        self.append_unless_claimed(Arc::new(Append { claim, ..Append::clone(&append) })).await
+    }
+
+    /// Whether an append has looked for this key of legacy and is not committed.
+    fn is_append_under_way(&self, legacys: RetryKey) -> bool {
+        self.state.lock().unwrap().looked_for.contains(&legacys)
+    }
+
     /// Appends. With [`Omission::ClaimsOfRuns`] also if legacy has keys that the append claims: only the others are
     /// claimed then.
-    async fn append_claim(&self, append: Arc<Append>) -> Result<(), AppendError> {
+    async fn append_unless_claimed(&self, append: Arc<Append>) -> Result<(), AppendError> {
         let claim = append.claim.filter(|_| self.omission == Omission::ClaimsOfRuns);
         let Some(claim) = claim else { return self.append_in_term(append).await };
         let claim = self.without_keys_of_legacy(claim).await;
@@ -67,6 +92,29 @@ impl SimStore {
         }
         let mut keys = keys.into_iter();
         Some(Claim { key: keys.next()?, of_request: keys.next(), legacy_keys: [None; 2], ..claim })
+    }
+}
+
+/// An append that has looked for legacy's keys and is not committed.
+struct AppendUnderWay<'a> {
+    store: &'a SimStore,
+    looked_for: [Option<RetryKey>; 2],
+}
+
+impl<'a> AppendUnderWay<'a> {
+    fn begin(store: &'a SimStore, claim: Claim) -> Self {
+        store.state.lock().unwrap().looked_for.extend(claim.legacy_keys.into_iter().flatten());
+        Self { store, looked_for: claim.legacy_keys }
+    }
+}
+
+impl Drop for AppendUnderWay<'_> {
+    fn drop(&mut self) {
+        let all = &mut self.store.state.lock().unwrap().looked_for;
+        for key in self.looked_for.into_iter().flatten() {
+            let index = all.iter().position(|of_append| *of_append == key).expect("it is there until this is dropped");
+            all.swap_remove(index);
+        }
     }
 }
 
@@ -248,6 +296,22 @@ impl Store for Shared {
         put_evidence(evidence: Vec<EvidenceRecord>) -> ();
         evidence() -> Vec<EvidenceRecord>;
         secret() -> [u8; 32];
+    }
+    fn engine_took_any_after(
+        &self,
+        legacys: RetryKey,
+        range: std::ops::RangeInclusive<RetryKey>,
+    ) -> StoreReply<'_, bool> {
+        self.detached(move |store| async move {
+            let backend = store.clone();
+            let looking = async {
+                while backend.is_append_under_way(legacys) {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                backend.inner.engine_took_any(range).await
+            };
+            store.with_fault(looking).await
+        })
     }
     fn note_legacy_tries(&self, tries: Vec<(RetryKey, Timestamp)>) -> StoreReply<'_, Vec<RetryKey>> {
         self.detached(move |store| async move {

@@ -136,7 +136,8 @@ impl StoreAffinity {
         if claims == Claiming::No {
             return LegacyTake::FIRST;
         }
-        // The process that took the key may not have stored the other one yet, which keeps engines from the request.
+        // The process that took the key may not have stored the key for any caller yet: until that is stored, an engine
+        // may take the request under another credential.
         match self.look_ups.first_try(&self.store, any_caller, LOOK_UP_MAX).await {
             Ok(Some(Arm::Legacy)) => self.claim_if(claims, LegacyTake::FIRST, keys, body).await,
             Ok(_) | Err(_) => self.take_or_claim(route, keys, earlier, body).await,

@@ -50,13 +50,12 @@ const ID_BYTES_MAX: usize = 1_024;
 const FLUSH_PAUSE: Duration = Duration::from_millis(200);
 /// The pause after the store did not take a write.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// The shortest time between two counts of the store, without those for a gate. A count reads the pins of all instances
-/// that have not ended: see [`COUNT_TIMES`] too.
+/// The shortest time between two counts of the instances in the store; counts for a gate come in addition.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
 /// The longest time between two counts: other processes may have written, and instances end by their age.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
-/// After a count there is none for so many times as long as it took: with millions of instances it takes seconds of the
-/// database's time.
+/// The pause after a count is at least this many times as long as the count took: it reads the pins of all instances
+/// that have not ended, which takes seconds with millions of them.
 const COUNT_TIMES: u32 = 20;
 /// How often instances of legacy that have ended are forgotten beyond their bound.
 const FORGET_INTERVAL: Duration = Duration::from_secs(600);

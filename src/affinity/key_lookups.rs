@@ -74,16 +74,16 @@ impl KeyLookups {
         Ok(look_up.await? == Some(Arm::Engine))
     }
 
-    /// Like [`KeyLookups::engine_took_any`], but waits for appends under way that may not have found `legacys`, a key
-    /// that the store has as legacy's.
+    /// Like [`KeyLookups::engine_took_any`], but waits for appends under way that may not have found `legacy_key`, a
+    /// key that the store has as legacy's.
     pub(super) async fn engine_took_any_after(
         &self,
         store: &StoreHandle,
-        legacys: RetryKey,
+        legacy_key: RetryKey,
         range: RangeInclusive<RetryKey>,
         at_most: Duration,
     ) -> Result<bool, ArmUnknown> {
-        let (look_up, _waiting) = self.join(store, KeyQuery::EngineTookAnyAfter(legacys, range), at_most);
+        let (look_up, _waiting) = self.join(store, KeyQuery::EngineTookAnyAfter(legacy_key, range), at_most);
         Ok(look_up.await? == Some(Arm::Engine))
     }
 
@@ -141,8 +141,8 @@ async fn ask(store: &StoreHandle, query: KeyQuery, at_most: Duration) -> Result<
     Ok(match query {
         KeyQuery::FirstTry(key) => bounded(store.first_try(key), at_most).await?.map(|first| first.arm),
         KeyQuery::EngineTookAny(range) => bounded(store.engine_took_any(range), at_most).await?.then_some(Arm::Engine),
-        KeyQuery::EngineTookAnyAfter(legacys, range) => {
-            bounded(store.engine_took_any_after(legacys, range), at_most).await?.then_some(Arm::Engine)
+        KeyQuery::EngineTookAnyAfter(legacy_key, range) => {
+            bounded(store.engine_took_any_after(legacy_key, range), at_most).await?.then_some(Arm::Engine)
         }
     })
 }

@@ -88,10 +88,10 @@ impl Store for CountingStore {
     }
     fn engine_took_any_after(
         &self,
-        legacys: RetryKey,
+        legacy_key: RetryKey,
         range: std::ops::RangeInclusive<RetryKey>,
     ) -> BoxFuture<'_, Stored<bool>> {
-        self.unless_gone(self.inner.engine_took_any_after(legacys, range))
+        self.unless_gone(self.inner.engine_took_any_after(legacy_key, range))
     }
     fn pin(&self, key: PinKey) -> BoxFuture<'_, Stored<Option<PinRecord>>> {
         self.look_ups.fetch_add(1, Ordering::Relaxed);

@@ -49,7 +49,7 @@ struct TriedKey {
     arm: Arm,
     /// Whether this process has noted the key for legacy, or found it noted in the file.
     was_noted: bool,
-    /// An earlier process took the key for legacy: it may have refused that try afterwards.
+    /// Whether an earlier process took the key for legacy. That process may have refused the try afterwards.
     by_earlier_process: bool,
     /// Legacy's key that is claimed in a shared store, where the engine of another process may have the request.
     is_unproven: bool,
@@ -95,7 +95,7 @@ impl Tries {
         self.shard(key).arm(key, now)
     }
 
-    /// The arm that took the first try within the window, in this process.
+    /// Like [`Tries::arm`], but without the keys that an earlier process took.
     pub(super) fn arm_of_this_process(&self, key: &RetryKey, now: Instant) -> Option<Arm> {
         let shard = self.shard(key);
         let taken = shard.taken.get(key).filter(|taken| taken.counts(now) && !taken.by_earlier_process);

@@ -89,8 +89,9 @@ impl Mover {
         Ok(())
     }
 
-    /// Those of the unrecorded flips that lower their routes still, after what other processes have recorded; and the
-    /// newest flip that was read for that. The others are removed, and the moves that overtook them are followed.
+    /// Those of the unrecorded flips that still lower their routes, after what other processes have recorded; and the
+    /// number of the newest flip that was read for that. Flips that the store has, because an earlier attempt reached
+    /// it late, count as recorded. The others are removed, and the moves that overtook them are followed.
     async fn without_overtaken(
         &self,
         mut unrecorded: Vec<UnrecordedFlip>,
@@ -99,9 +100,13 @@ impl Mover {
         if !self.store.is_shared() {
             return Ok((unrecorded, None));
         }
-        let (followed, mut last) = (self.recorder.followed(), self.store.last_flips().await?);
-        // An earlier attempt to record one of them may have reached the store late.
-        last.retain(|flip| !unrecorded.iter().any(|unrecorded| is_same(flip, &unrecorded.flip)));
+        let (followed, last) = (self.recorder.followed(), self.store.last_flips().await?);
+        let stored = |own: &UnrecordedFlip| last.iter().find(|flip| is_same(flip, &own.flip)).cloned();
+        let late: Vec<(u64, FlipRecord)> = unrecorded.iter().filter_map(|own| Some((own.id, stored(own)?))).collect();
+        if !late.is_empty() {
+            unrecorded.retain(|own| late.iter().all(|(id, _)| *id != own.id));
+            self.in_force().set_recorded(late);
+        }
         let newest = last.iter().map(|flip| flip.number).fold(*self.recorder.newest_flip().borrow(), u64::max);
         let is_newer = |flip: &&FlipRecord| flip.number > followed && flip.guard.is_none() && flip.candidate.is_none();
         let of_routes: Vec<(&RouteId, &FlipRecord)> =

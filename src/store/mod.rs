@@ -204,12 +204,12 @@ pub trait Store:
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<StoredFirstTry>, StoreError>>;
     /// Whether a run that was not abandoned claimed a bound key in this range.
     fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, StoreError>>;
-    /// Like [`Store::engine_took_any`]. `legacys` is a key that the store has as legacy's: in a store that several
+    /// Like [`Store::engine_took_any`]. `legacy_key` is a key that the store has as legacy's: in a store that several
     /// processes share, this waits for the appends under way that may not have found it ([`Claim::legacy_keys`]), so
     /// that they count too. No append waits for this.
     fn engine_took_any_after(
         &self,
-        legacys: RetryKey,
+        legacy_key: RetryKey,
         range: RangeInclusive<RetryKey>,
     ) -> BoxFuture<'_, Result<bool, StoreError>>;
     /// At most `limit` keys after `after` that runs claimed within the retry window, in order, each with its time.

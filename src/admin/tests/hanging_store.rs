@@ -44,7 +44,7 @@ impl Store for HangingStore {
         put_run_key(run: RunId, key: Option<Vec<u8>>) -> Stored<()>;
         run_key(run: RunId) -> Stored<Option<Vec<u8>>>;
         engine_took_any(range: std::ops::RangeInclusive<RetryKey>) -> Stored<bool>;
-        engine_took_any_after(legacys: RetryKey, range: std::ops::RangeInclusive<RetryKey>) -> Stored<bool>;
+        engine_took_any_after(legacy_key: RetryKey, range: std::ops::RangeInclusive<RetryKey>) -> Stored<bool>;
         engine_tries(after: Option<RetryKey>, limit: usize) -> Stored<Vec<(RetryKey, Timestamp)>>;
         pin(key: PinKey) -> Stored<Option<PinRecord>>;
         detach_twin(key: PinKey) -> Stored<()>;

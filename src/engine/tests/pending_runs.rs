@@ -181,7 +181,7 @@ impl Store for SlowStore {
         first_try(key: crate::flag::RetryKey) -> Option<StoredFirstTry>;
         engine_took_any(range: std::ops::RangeInclusive<crate::flag::RetryKey>) -> bool;
         engine_took_any_after(
-            legacys: crate::flag::RetryKey,
+            legacy_key: crate::flag::RetryKey,
             range: std::ops::RangeInclusive<crate::flag::RetryKey>
         ) -> bool;
         engine_tries(after: Option<crate::flag::RetryKey>, limit: usize) -> Vec<(crate::flag::RetryKey, jiff::Timestamp)>;

@@ -182,10 +182,10 @@ impl Store for FailingStore {
     }
     fn engine_took_any_after(
         &self,
-        legacys: RetryKey,
+        legacy_key: RetryKey,
         range: std::ops::RangeInclusive<RetryKey>,
     ) -> StoreFuture<'_, bool> {
-        self.inner.engine_took_any_after(legacys, range)
+        self.inner.engine_took_any_after(legacy_key, range)
     }
     fn engine_tries(&self, after: Option<RetryKey>, limit: usize) -> StoreFuture<'_, Vec<(RetryKey, jiff::Timestamp)>> {
         self.inner.engine_tries(after, limit)

@@ -160,6 +160,29 @@ async fn a_flip_down_is_not_recorded_after_a_lower_one_of_another_process() {
     }
 }
 
+/// The write of a flip down counted as lost, and reaches the store before it is tried again.
+#[tokio::test(start_paused = true)]
+async fn a_flip_down_whose_record_came_late_is_not_recorded_again() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    two.flip("plain", forced(State::Live)).await.unwrap();
+    both.follow(one).await;
+    one.store.refuse_flips.store(true, Ordering::SeqCst);
+    let down = one.flip("plain", to(State::Dark)).await.unwrap();
+    assert!(!down.recorded);
+    one.store.put(vec![down.flip], None).await;
+    one.store.refuse_flips.store(false, Ordering::SeqCst);
+    while one.ladder.unrecorded_flips() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let flips = one.store.flips(None, 100).await.unwrap();
+    assert_eq!(flips.iter().filter(|flip| flip.to == "dark").count(), 1, "{flips:?}");
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(of.state("plain").state, State::Dark);
+    }
+}
+
 #[tokio::test]
 async fn a_judged_move_is_not_recorded_after_one_that_is_not_in_force() {
     let both = Two::open(files(&[])).await;

@@ -213,7 +213,7 @@ async fn a_key_of_legacy_in_the_store_does_not_hide_that_the_engine_took_the_req
         assert_eq!(refused.status(), 409, "{state}");
         assert!(refused.text().contains("retry-key-held"), "{}", refused.text());
         assert_eq!(origin.requests().len(), served + 1, "{state}");
-        // Its run was not committed when the store was asked.
+        // The look-up does not find the engine's run, which is not committed yet; the confirmation waits for it.
         *rig.fakes.first_try.lock().unwrap() = None;
         rig.fakes.is_unconfirmed.store(true, SeqCst);
         rig.fakes.remembered_next.lock().unwrap().push_back(Remembered::NotEngineHere);

@@ -198,7 +198,7 @@ impl Store for MemoryStore {
 
     fn engine_took_any_after(
         &self,
-        _legacys: RetryKey,
+        _legacy_key: RetryKey,
         range: RangeInclusive<RetryKey>,
     ) -> BoxFuture<'_, Result<bool, StoreError>> {
         self.engine_took_any(range)

@@ -200,10 +200,10 @@ impl Store for PostgresStore {
 
     fn engine_took_any_after(
         &self,
-        legacys: RetryKey,
+        legacy_key: RetryKey,
         range: RangeInclusive<RetryKey>,
     ) -> BoxFuture<'_, Result<bool, StoreError>> {
-        read::engine_took_any_after(&self.pool, self.retry_window_ns, legacys, range).boxed()
+        read::engine_took_any_after(&self.pool, self.retry_window_ns, legacy_key, range).boxed()
     }
 
     fn engine_tries(

@@ -270,11 +270,11 @@ pub(super) async fn engine_took_any(
 pub(super) async fn engine_took_any_after(
     pool: &Pool,
     retry_window_ns: i64,
-    legacys: RetryKey,
+    legacy_key: RetryKey,
     range: RangeInclusive<RetryKey>,
 ) -> Result<bool> {
     const TEXT: &str = "SELECT engine_took_any_after($1, $2, $3, now_ns() - $4, $5)";
-    let keys = [legacys, *range.start(), *range.end()];
+    let keys = [legacy_key, *range.start(), *range.end()];
     let with_keys = || keys.iter().fold(sqlx::query(TEXT), |query, key| query.bind(key.0));
     let found = pool.query(|| with_keys().bind(retry_window_ns).bind(APPENDS_END_WITHIN_MS)).await?;
     let found = found.first().map_or(Ok(None), |row| column::<Option<bool>>(row, 0))?;

@@ -290,7 +290,7 @@ impl Store for SqliteStore {
     fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> StoreFuture<'_, bool> {
         read::engine_took_any(&self.readers, range, newest_expired(self.retry_window)).boxed()
     }
-    fn engine_took_any_after(&self, _legacys: RetryKey, range: RangeInclusive<RetryKey>) -> StoreFuture<'_, bool> {
+    fn engine_took_any_after(&self, _legacy_key: RetryKey, range: RangeInclusive<RetryKey>) -> StoreFuture<'_, bool> {
         self.engine_took_any(range)
     }
     fn engine_tries(&self, after: Option<RetryKey>, limit: usize) -> StoreFuture<'_, Vec<(RetryKey, Timestamp)>> {

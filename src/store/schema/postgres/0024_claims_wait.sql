@@ -20,10 +20,10 @@ BEGIN
     RETURN true;
 END $$;
 
--- Waits, at most so many milliseconds, for the appends that may not have found `legacys`, a key of legacy that is
+-- Waits, at most so many milliseconds, for the appends that may not have found `legacy_key`, a key of legacy that is
 -- committed. Says then whether a run that was not abandoned has claimed a key in this range; NULL if such an append is
 -- still under way.
-CREATE FUNCTION engine_took_any_after(legacys bytea, first bytea, last bytea, since bigint, wait_ms bigint)
+CREATE FUNCTION engine_took_any_after(legacy_key bytea, first bytea, last bytea, since bigint, wait_ms bigint)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     until timestamptz := clock_timestamp() + wait_ms * interval '1 ms';
@@ -31,7 +31,7 @@ DECLARE
 BEGIN
     LOOP
         BEGIN
-            is_free := pg_try_advisory_xact_lock(20257, number_of_key(legacys));
+            is_free := pg_try_advisory_xact_lock(20257, number_of_key(legacy_key));
             RAISE EXCEPTION 'the number is given back' USING ERRCODE = 'PM003';
         EXCEPTION WHEN SQLSTATE 'PM003' THEN
             NULL;

@@ -47,8 +47,8 @@ impl Shared {
 }
 
 impl SimStore {
-    /// Appends. An append that claims a key takes a moment, after it was looked whether legacy has the keys under which
-    /// it may have the request: what legacy writes under them meanwhile is not found.
+    /// Appends. If the append claims a key, some milliseconds pass between the look-up of [`Claim::legacy_keys`] and
+    /// the write: as in PostgreSQL, a key that legacy writes meanwhile is not found.
     async fn append_claim(&self, append: Arc<Append>) -> Result<(), AppendError> {
         let Some(claim) = append.claim.filter(|_| self.shared) else {
             return self.append_unless_claimed(append).await;
@@ -68,8 +68,8 @@ impl SimStore {
     }
 
     /// Whether an append has looked for this key of legacy and is not committed.
-    fn is_append_under_way(&self, legacys: RetryKey) -> bool {
-        self.state.lock().unwrap().looked_for.contains(&legacys)
+    fn is_append_under_way(&self, legacy_key: RetryKey) -> bool {
+        self.state.lock().unwrap().looked_for.contains(&legacy_key)
     }
 
     /// Appends. With [`Omission::ClaimsOfRuns`] also if legacy has keys that the append claims: only the others are
@@ -299,13 +299,13 @@ impl Store for Shared {
     }
     fn engine_took_any_after(
         &self,
-        legacys: RetryKey,
+        legacy_key: RetryKey,
         range: std::ops::RangeInclusive<RetryKey>,
     ) -> StoreReply<'_, bool> {
         self.detached(move |store| async move {
             let backend = store.clone();
             let looking = async {
-                while backend.is_append_under_way(legacys) {
+                while backend.is_append_under_way(legacy_key) {
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
                 backend.inner.engine_took_any(range).await

@@ -2,8 +2,7 @@
 //! resumed once the store accepts writes again.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use http::{Method, StatusCode};
 use pointsman::demo::Latency;
@@ -11,58 +10,12 @@ use pointsman::demo::world::Fault;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
-use tempfile::TempDir;
 
 use crate::legacy_keys::{charges, force, send_keyed};
 use crate::support::process::{cli, output_text};
+use crate::support::small_disk::SmallDisk;
 use crate::support::test_system::{TestSystem, some_order};
 use crate::support::{WAIT_MAX, until, until_true};
-
-/// A file system of some MiB, until it is dropped.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    /// `None` where this user may not mount.
-    fn mount() -> Option<Self> {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(dir.path()).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(dir))
-    }
-    /// A file system with blocks of 1 KiB, which is smaller than a page of memory.
-    fn mount_with_small_blocks() -> Option<Self> {
-        let dir = tempfile::tempdir().expect("a directory");
-        let image = tempfile::NamedTempFile::new().expect("a file");
-        image.as_file().set_len(24 << 20).expect("a size");
-        let made = Command::new("mkfs.ext4").args(["-q", "-b", "1024"]).arg(image.path()).output();
-        made.is_ok_and(|output| output.status.success()).then_some(())?;
-        let mounted = Command::new("mount").args(["-o", "loop"]).arg(image.path()).arg(dir.path()).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(dir))
-    }
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-    /// Mounts it again, read-only (`ro`) or writable (`rw`).
-    fn remount(&self, how: &str) {
-        let mounted = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(self.path()).status();
-        assert!(mounted.is_ok_and(|status| status.success()), "{how}");
-    }
-    /// Fills the disk, also if it has been filled before. Returns the file that fills it.
-    fn fill(&self) -> PathBuf {
-        let path = self.path().join("filler");
-        let filler = std::fs::OpenOptions::new().create(true).append(true).open(&path);
-        let mut filler = filler.expect("a file");
-        for piece in [1 << 16, 1 << 12, 1] {
-            while filler.write_all(&vec![1; piece]).is_ok() {}
-        }
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _stays_mounted = Command::new("umount").arg("-l").arg(self.path()).status();
-    }
-}
 
 /// Begins an order in the engine whose charge stays in flight; then all routes go to `off`.
 async fn leave_a_run_in_flight(system: &TestSystem) {
@@ -137,7 +90,7 @@ async fn empty_log(path: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_on_a_full_disk_serves_and_resumes_later() {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount("8m") else {
         eprintln!("not tried: this user may not mount a file system");
         return;
     };
@@ -160,7 +113,7 @@ async fn a_start_on_a_full_disk_serves_and_resumes_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_process_starts_again_on_a_disk_that_became_full() {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount("8m") else {
         eprintln!("not tried: this user may not mount a file system");
         return;
     };

@@ -10,6 +10,7 @@ use http::Method;
 use pointsman::demo::http::Client;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::task::block_in_place;
 
 use super::clients::CLIENTS;
 use super::history::{Absence, FlagRead, Flip, Flipped};
@@ -17,7 +18,7 @@ use super::models::{InForce, RUNGS};
 use super::system::{CLIENT_WAIT, Condition, System};
 use crate::support::test_system::FAMILY;
 use crate::support::two_processes::LEASE;
-use crate::support::until;
+use crate::support::{small_disk, until};
 
 /// The creator's place in the family: the last one that is raised.
 pub const CREATOR: usize = 2;
@@ -209,14 +210,22 @@ pub async fn read_flags(system: &System, done: &AtomicBool) {
     }
 }
 
+/// The faults; the frequent ones more than once.
+const FAULTS: &str = "kill kill kill kill stop stop terminate terminate reset silence restart crash read-only hang full \
+                      clock takeover";
+/// Offsets of a machine's clock from the others'.
+const OFFSETS: [&str; 6] = ["+0", "+3s", "-3s", "+50s", "+2h", "-2h"];
+
 /// Injects faults at random until all is done. Each ends before the next one begins.
 pub async fn inject_faults(system: &System, done: &AtomicBool) {
     let (client, mut random) = (Client::new(CLIENT_WAIT), system.random_of(CLIENTS + 2));
+    let faults: Vec<&str> = FAULTS.split_whitespace().collect();
     while !done.load(Ordering::SeqCst) {
         pause(&mut random, 200..1_200).await;
-        let kind =
-            ["kill", "kill", "kill", "stop", "stop", "terminate", "terminate", "reset", "silence"][random.usize(..9)];
-        if !system.begin_fault(kind != "kill") {
+        let kind = faults[random.usize(..faults.len())];
+        if (kind == "full" && !system.has_own_disk.load(Ordering::SeqCst))
+            || !system.begin_fault(!matches!(kind, "kill" | "clock"))
+        {
             continue;
         }
         let at = random.usize(..system.count);
@@ -226,38 +235,99 @@ pub async fn inject_faults(system: &System, done: &AtomicBool) {
                 pause(&mut random, 0..2_500).await;
                 system.start_again(at).await;
             }
+            "clock" => system.clock.set(OFFSETS[random.usize(..OFFSETS.len())]),
             "stop" => {
                 let from = begin_absence(system, at);
                 system.signal(at, Signal::STOP).await;
-                pause(&mut random, 0..LEASE.as_millis() as u64 + 1_500).await;
+                pause(&mut random, absence_ms()).await;
                 system.signal(at, Signal::CONT).await;
                 end_absence(system, &client, at, from).await;
             }
-            "terminate" => {
-                let from: Vec<u64> = (0..system.count).map(|at| begin_absence(system, at)).collect();
-                for _ in 0..random.u8(1..4) {
-                    let fleet = system.fleet.read().await;
-                    tokio::task::block_in_place(|| fleet.two.cluster.terminate_all());
-                    drop(fleet);
-                    pause(&mut random, 0..300).await;
-                }
-                for (at, from) in from.into_iter().enumerate() {
-                    end_absence(system, &client, at, from).await;
-                }
-            }
-            _ => {
+            "reset" | "silence" => {
                 let from = begin_absence(system, 0);
                 match kind {
                     "reset" => system.fleet.read().await.two.link.reset(),
                     _ => system.fleet.read().await.two.link.drop_silently(),
                 }
-                pause(&mut random, 0..LEASE.as_millis() as u64 + 1_500).await;
+                pause(&mut random, absence_ms()).await;
                 system.fleet.read().await.two.link.restore();
                 end_absence(system, &client, 0, from).await;
+            }
+            _ => {
+                let from: Vec<u64> = (0..system.count).map(|at| begin_absence(system, at)).collect();
+                fail_database(system, kind, &mut random).await;
+                for (at, from) in from.into_iter().enumerate() {
+                    end_absence(system, &client, at, from).await;
+                }
             }
         }
         system.end_fault();
         *system.recorder.history().faults.entry(kind).or_default() += 1;
+    }
+}
+
+fn absence_ms() -> std::ops::Range<u64> {
+    0..LEASE.as_millis() as u64 + 1_500
+}
+
+/// A fault of the database that all processes see, from its beginning to its end.
+async fn fail_database(system: &System, kind: &str, random: &mut Rng) {
+    if kind == "hang" {
+        let mut fleet = system.fleet.write().await;
+        block_in_place(|| fleet.two.cluster.freeze());
+        drop(fleet);
+        pause(random, absence_ms()).await;
+        let mut fleet = system.fleet.write().await;
+        block_in_place(|| fleet.two.cluster.thaw());
+        return;
+    }
+    // Clients go on meanwhile: they read this too.
+    let fleet = system.fleet.read().await;
+    let cluster = &fleet.two.cluster;
+    match kind {
+        "terminate" => {
+            for _ in 0..random.u8(1..4) {
+                block_in_place(|| cluster.terminate_all());
+                pause(random, 0..300).await;
+            }
+        }
+        "restart" | "crash" => {
+            block_in_place(|| cluster.stop(if kind == "crash" { "immediate" } else { "fast" }));
+            pause(random, absence_ms()).await;
+            block_in_place(|| cluster.start_again());
+        }
+        "read-only" => {
+            let alter = |text: &str| {
+                let text = format!("ALTER SYSTEM {text}");
+                block_in_place(|| cluster.query(&text).and_then(|_| cluster.query("SELECT pg_reload_conf()")))
+                    .expect("set");
+            };
+            alter("SET default_transaction_read_only = on");
+            pause(random, absence_ms()).await;
+            alter("RESET default_transaction_read_only");
+        }
+        "full" => {
+            let filler = block_in_place(|| small_disk::fill(cluster.dir()));
+            pause(random, absence_ms()).await;
+            std::fs::remove_file(filler).expect("the disk has room again");
+            // A server that could not write its log has crashed, and may have failed to recover.
+            if block_in_place(|| cluster.query("SELECT 1")).is_err() {
+                block_in_place(|| cluster.stop("immediate"));
+                block_in_place(|| cluster.start_again());
+            }
+        }
+        "takeover" => {
+            let standby = block_in_place(|| cluster.standby());
+            pause(random, absence_ms()).await;
+            block_in_place(|| cluster.stop("immediate"));
+            block_in_place(|| standby.promote());
+            drop(fleet);
+            let mut fleet = system.fleet.write().await;
+            block_in_place(|| fleet.two.cluster.replace_by(standby));
+            // The standby's folder is elsewhere.
+            system.has_own_disk.store(false, Ordering::SeqCst);
+        }
+        _ => unreachable!("{kind}"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Processes on one PostgreSQL behind a small balancer; they are killed, stopped and cut off while clients use them.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -8,13 +9,18 @@ use http::Method;
 use pointsman::demo::http::Client;
 use rustix::process::Signal;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::sync::RwLock;
 
 use super::history::Recorder;
 use super::legacy::KeyedLegacy;
+use crate::support::faketime::FakeClock;
+use crate::support::small_disk::SmallDisk;
 use crate::support::two_processes::TwoProcesses;
 use crate::support::{Pointsman, until};
 
+/// The size of the disk that the database is on.
+const DISK: &str = "1200m";
 /// How long a client waits for an answer.
 pub const CLIENT_WAIT: Duration = Duration::from_secs(10);
 
@@ -58,6 +64,11 @@ pub struct System {
     pub seed: u64,
     conditions: Mutex<Vec<Condition>>,
     situation: Mutex<Situation>,
+    /// The clock of the second process's machine.
+    pub clock: FakeClock,
+    /// The database is on a disk that only it uses.
+    pub has_own_disk: AtomicBool,
+    _clock_dir: TempDir,
     _shop: KeyedLegacy,
 }
 
@@ -65,8 +76,12 @@ impl System {
     /// `None` without PostgreSQL.
     pub async fn start(seed: u64) -> Option<Self> {
         let mut shop = None;
-        let two =
-            TwoProcesses::start_with_shop(async |legacy| shop.insert(KeyedLegacy::start(legacy).await).url()).await?;
+        let clock_dir = tempfile::tempdir().expect("a directory");
+        let clock = FakeClock::in_dir(clock_dir.path());
+        let disk = SmallDisk::mount(DISK);
+        let has_own_disk = disk.is_some();
+        let with_shop = async |legacy| shop.insert(KeyedLegacy::start(legacy).await).url();
+        let two = TwoProcesses::start_with_shop(&clock.env(), disk, with_shop).await?;
         let third = match seed % 2 {
             0 => None,
             _ => Some(two.start_another("third").await),
@@ -80,6 +95,9 @@ impl System {
             seed,
             conditions: Mutex::new(vec![Condition::Well; count]),
             situation: Mutex::new(situation),
+            clock,
+            has_own_disk: AtomicBool::new(has_own_disk),
+            _clock_dir: clock_dir,
             _shop: shop.expect("it was started"),
         })
     }
@@ -172,7 +190,8 @@ impl System {
         let started = {
             let fleet = self.fleet.read().await;
             match at {
-                0 | 1 => fleet.two.start_again(at).await,
+                0 => fleet.two.start_again(at).await,
+                1 => fleet.two.start_again_with(at, &self.clock.env()).await,
                 _ => fleet.two.start_another("third").await,
             }
         };

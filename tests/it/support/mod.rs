@@ -30,6 +30,7 @@ pub mod raw_requests;
 pub mod raw_service;
 pub mod seed;
 pub mod slow_order;
+pub mod small_disk;
 pub mod step_service;
 pub mod strace;
 pub mod test_system;

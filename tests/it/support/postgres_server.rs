@@ -123,7 +123,7 @@ impl Drop for Database {
 /// A server for one test, on a port of this machine.
 pub struct Cluster {
     bin: PathBuf,
-    dir: tempfile::TempDir,
+    dir: Box<dyn AsRef<Path> + Send + Sync>,
     port: u16,
     frozen: Vec<u32>,
 }
@@ -131,24 +131,32 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a server; `None` where the package is not installed.
     pub fn start() -> Option<Self> {
+        Self::start_in(tempfile::Builder::new().prefix("pointsman-pg-").tempdir().expect("a folder for the server"))
+    }
+    /// Starts a server in an empty folder, which is dropped after it.
+    pub fn start_in(dir: impl AsRef<Path> + Send + Sync + 'static) -> Option<Self> {
         let bin = programs()?;
-        let dir = tempfile::Builder::new().prefix("pointsman-pg-").tempdir().expect("a folder for the server");
-        chown_to_server(dir.path());
-        initialise(&bin, &dir.path().join("data"));
-        Some(Self::in_folder(bin, dir))
+        chown_to_server(dir.as_ref());
+        initialise(&bin, &dir.as_ref().join("data"));
+        Some(Self::in_folder(bin, Box::new(dir)))
     }
     /// Starts a server in a folder that has its data.
-    fn in_folder(bin: PathBuf, dir: tempfile::TempDir) -> Self {
+    fn in_folder(bin: PathBuf, dir: Box<dyn AsRef<Path> + Send + Sync>) -> Self {
         let mut tries = 0;
         loop {
             let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
-            match start(&bin, &dir.path().join("data"), dir.path(), Some(free.port())) {
+            let folder = (*dir).as_ref();
+            match start(&bin, &folder.join("data"), folder, Some(free.port())) {
                 Ok(()) => return Self { bin, dir, port: free.port(), frozen: Vec::new() },
                 // Another process may have taken the port meanwhile.
                 Err(error) if tries == 5 => panic!("the server does not start: {error}"),
                 Err(_) => tries += 1,
             }
         }
+    }
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        (*self.dir).as_ref()
     }
     /// Starts a synchronous standby: from now on nothing is committed on this server that is not on the standby too.
     pub fn standby(&self) -> Self {
@@ -189,13 +197,20 @@ impl Cluster {
         let mut copy = as_server(&self.bin.join("pg_basebackup"));
         copy.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres", "--checkpoint=fast", "-R", "-D"]);
         run(copy.arg(dir.path().join("data")).current_dir("/")).expect("a copy");
-        Self::in_folder(self.bin.clone(), dir)
+        Self::in_folder(self.bin.clone(), Box::new(dir))
     }
     /// Makes a standby the primary.
     pub fn promote(&self) {
         let mut command = as_server(&self.bin.join("pg_ctl"));
-        command.args(["promote", "--wait", "--silent", "-D"]).arg(self.dir.path().join("data"));
+        command.args(["promote", "--wait", "--silent", "-D"]).arg(self.dir().join("data"));
         run(command.current_dir("/")).expect("it leads");
+    }
+    /// A server that was its standby, and leads, takes its address. This one must have been stopped.
+    pub fn replace_by(&mut self, mut standby: Self) {
+        standby.stop("fast");
+        standby.port = self.port;
+        standby.start_again();
+        *self = standby;
     }
     /// The address of a store in it.
     pub fn url(&self) -> String {
@@ -211,7 +226,7 @@ impl Cluster {
     }
     /// Runs a statement on a connection of its own; the rows, or the error.
     pub fn query(&self, text: &str) -> Result<String, String> {
-        query_at(self.dir.path(), self.port, "postgres", text)
+        query_at(self.dir(), self.port, "postgres", text)
     }
     /// Logs every statement from now on.
     pub fn log_statements(&self) {
@@ -222,7 +237,7 @@ impl Cluster {
     }
     /// The logged statements of Pointsman, in order; the first line of each.
     pub fn logged_statements(&self) -> Vec<String> {
-        let log = fs::read(self.dir.path().join("log")).unwrap_or_default();
+        let log = fs::read(self.dir().join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let ours = log.lines().filter_map(|line| line.strip_prefix("pointsman|LOG:")).map(str::trim);
         ours.filter(|line| line.starts_with("execute") || line.starts_with("statement")).map(str::to_owned).collect()
@@ -235,11 +250,11 @@ impl Cluster {
     }
     /// Stops it: `fast` ends sessions and closes its files in order, `immediate` is a crash.
     pub fn stop(&self, mode: &str) {
-        stop(&self.bin, &self.dir.path().join("data"), mode);
+        stop(&self.bin, &self.dir().join("data"), mode);
     }
     /// Starts it again where it was.
     pub fn start_again(&self) {
-        start(&self.bin, &self.dir.path().join("data"), self.dir.path(), Some(self.port)).expect("it starts again");
+        start(&self.bin, &self.dir().join("data"), self.dir(), Some(self.port)).expect("it starts again");
     }
     /// Stops every process of it (SIGSTOP) while its sockets stay open, as when a machine hangs.
     pub fn freeze(&mut self) {
@@ -260,7 +275,7 @@ impl Cluster {
     }
     /// The postmaster is stopped first, so that it starts no process while its children are listed.
     fn processes(&self) -> Vec<u32> {
-        let noted = fs::read_to_string(self.dir.path().join("data/postmaster.pid")).unwrap_or_default();
+        let noted = fs::read_to_string(self.dir().join("data/postmaster.pid")).unwrap_or_default();
         let Some(postmaster) = noted.lines().next().and_then(|line| line.trim().parse::<u32>().ok()) else {
             return Vec::new();
         };

@@ -31,7 +31,12 @@ impl Strace {
             .kill_on_drop(true)
             .spawn()
             .expect("strace starts (tests/run installs it)");
-        until("strace to hold every thread", || async {
+        until("strace to hold every thread, or to have ended the process", || async {
+            // A call that a thread makes while the others are still being attached may be the one to be killed at.
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            if status.is_empty() || status.contains("State:\tZ") {
+                return Some(());
+            }
             let mut threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
             threads
                 .all(|thread| {

@@ -19,6 +19,7 @@ use super::faulty_link::FaultyLink;
 use super::pgbouncer::PgBouncer;
 use super::postgres_server::Cluster;
 use super::process::{BINARY, Start};
+use super::small_disk::SmallDisk;
 use super::{FlagsDir, LOCAL, Pointsman, checker, until};
 
 /// The lease of a process on its runs, from its last heartbeat.
@@ -60,11 +61,13 @@ struct Options<'a> {
     binary: &'a str,
     /// Further limits of both, as in the files.
     limits: &'a str,
+    /// What the database is on, if on a disk of its own.
+    disk: Option<SmallDisk>,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { second: &[], lease: LEASE, binary: BINARY, limits: "" }
+        Self { second: &[], lease: LEASE, binary: BINARY, limits: "", disk: None }
     }
 }
 
@@ -109,9 +112,13 @@ impl TwoProcesses {
         Self::start_on(options, |_| None, async |legacy| legacy).await
     }
     /// Like [`TwoProcesses::start`], with the service in front of legacy that `shop` starts: it gets the URL of legacy,
-    /// and returns its own.
-    pub async fn start_with_shop(shop: impl AsyncFnOnce(String) -> String) -> Option<Self> {
-        Self::start_on(Options::default(), |_| None, shop).await
+    /// and returns its own. The database is on this disk, if any.
+    pub async fn start_with_shop(
+        second: &[(&str, String)],
+        disk: Option<SmallDisk>,
+        shop: impl AsyncFnOnce(String) -> String,
+    ) -> Option<Self> {
+        Self::start_on(Options { second, disk, ..Options::default() }, |_| None, shop).await
     }
     /// Starts the database, PgBouncer in transaction mode before it, and both processes, which reach the database
     /// through it and directly. `None` without PostgreSQL or PgBouncer.
@@ -120,12 +127,15 @@ impl TwoProcesses {
         two.pooler.is_some().then_some(two)
     }
     async fn start_on(
-        Options { second, lease, binary, limits }: Options<'_>,
+        Options { second, lease, binary, limits, disk }: Options<'_>,
         pooler: impl FnOnce(&Cluster) -> Option<PgBouncer> + Send + 'static,
         shop: impl AsyncFnOnce(String) -> String,
     ) -> Option<Self> {
-        let started = tokio::task::spawn_blocking(|| {
-            let cluster = Cluster::start()?;
+        let started = tokio::task::spawn_blocking(move || {
+            let cluster = match disk {
+                Some(disk) => Cluster::start_in(disk)?,
+                None => Cluster::start()?,
+            };
             let pooler = pooler(&cluster);
             Some((cluster, pooler))
         });
@@ -183,13 +193,22 @@ impl TwoProcesses {
     }
     /// Starts one of them again, which was killed, without an environment of its own.
     pub async fn start_again(&self, at: usize) -> Pointsman {
-        self.try_start_again(at, BINARY).await.unwrap_or_else(|log| panic!("it did not start:\n{log}"))
+        self.start_again_with(at, &[]).await
+    }
+    /// Starts one of them again, which was killed, with this environment.
+    pub async fn start_again_with(&self, at: usize, env: &[(&str, String)]) -> Pointsman {
+        let started = self.try_start_with(at, BINARY, env).await;
+        started.unwrap_or_else(|log| panic!("it did not start:\n{log}"))
     }
     /// Starts one of them again, which has ended, with another binary; returns the log if it ends instead.
     pub async fn try_start_again(&self, at: usize, binary: &str) -> Result<Pointsman, String> {
+        self.try_start_with(at, binary, &[]).await
+    }
+    async fn try_start_with(&self, at: usize, binary: &str, env: &[(&str, String)]) -> Result<Pointsman, String> {
         let log = PathBuf::from(self._dir.path()).join(NAMES[at]);
         let (flags, store) = (self.flags.path().to_owned(), self.stores[at].clone());
-        Pointsman::try_start_binary(&Start { flags, store, log, env: Vec::new() }, binary).await
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        Pointsman::try_start_binary(&Start { flags, store, log, env }, binary).await
     }
     /// Starts another process on the same store, with the files as they are now.
     pub async fn start_another(&self, name: &str) -> Pointsman {

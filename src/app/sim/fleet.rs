@@ -1,9 +1,10 @@
-//! The processes of a simulation: starts them, kills them, stops them and cuts them off from the store.
+//! The processes of a simulation: starts them, ends them, kills them, stops them and cuts them off from the store.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use fastrand::Rng;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::START_MAX;
 use super::process::{Process, World};
@@ -14,6 +15,8 @@ enum Slot {
     Down,
     Starting,
     Serving(Arc<Process>),
+    /// It gets no new requests.
+    Stopping(Arc<Process>),
 }
 
 /// All processes.
@@ -42,6 +45,13 @@ impl Fleet {
     pub(super) fn process(&self, at: usize) -> Option<Arc<Process>> {
         match &self.slots()[at] {
             Slot::Serving(process) => Some(process.clone()),
+            Slot::Down | Slot::Starting | Slot::Stopping(_) => None,
+        }
+    }
+    /// The process in a slot, also if it is about to end.
+    fn running(&self, at: usize) -> Option<Arc<Process>> {
+        match &self.slots()[at] {
+            Slot::Serving(process) | Slot::Stopping(process) => Some(process.clone()),
             Slot::Down | Slot::Starting => None,
         }
     }
@@ -56,7 +66,7 @@ impl Fleet {
     pub(super) fn start(self: &Arc<Self>, at: usize) {
         match &mut self.slots()[at] {
             slot @ Slot::Down => *slot = Slot::Starting,
-            Slot::Starting | Slot::Serving(_) => return,
+            Slot::Starting | Slot::Serving(_) | Slot::Stopping(_) => return,
         }
         let name = {
             let mut started = self.started.lock().unwrap();
@@ -90,16 +100,42 @@ impl Fleet {
 
     /// Kills the process in a slot. Returns whether there was one.
     pub(super) fn kill(&self, at: usize) -> bool {
-        let Some(process) = self.process(at) else { return false };
+        let Some(process) = self.running(at) else { return false };
         tracing::info!("{} is killed", process.name);
         process.kill();
         self.slots()[at] = Slot::Down;
         true
     }
 
+    /// Has the process in a slot end in an orderly way. Requests come for this long after that.
+    pub(super) fn stop(self: &Arc<Self>, at: usize, requests_for: Duration) {
+        let Some(process) = self.process(at) else { return };
+        tracing::info!("{} is to end", process.name);
+        process.begin_to_stop();
+        let fleet = self.clone();
+        tokio::spawn(async move {
+            sleep(requests_for).await;
+            if fleet.replace(at, &process, Slot::Stopping(process.clone())) {
+                process.stop(&fleet.world.setup.limits).await;
+                tracing::info!("{} has ended", process.name);
+                fleet.replace(at, &process, Slot::Down);
+            }
+        });
+    }
+
+    /// Sets a slot, unless its process has been killed meanwhile. Returns whether it has not.
+    fn replace(&self, at: usize, process: &Arc<Process>, to: Slot) -> bool {
+        let slot = &mut self.slots()[at];
+        let is_there = matches!(slot, Slot::Serving(of) | Slot::Stopping(of) if Arc::ptr_eq(of, process));
+        if is_there {
+            *slot = to;
+        }
+        is_there
+    }
+
     /// Sets what the process in a slot and its link do.
     pub(super) fn set_link(&self, at: usize, state: LinkState) -> bool {
-        let process = self.process(at);
+        let process = self.running(at);
         process
             .inspect(|process| {
                 tracing::info!("{} is {state:?}", process.name);
@@ -110,6 +146,6 @@ impl Fleet {
 
     /// All processes that are stopped go on, and all reach the store.
     pub(super) fn go_on(&self) {
-        self.serving().iter().for_each(|process| process.link.set(LinkState::Up));
+        (0..self.count()).filter_map(|at| self.running(at)).for_each(|process| process.link.set(LinkState::Up));
     }
 }

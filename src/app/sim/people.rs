@@ -11,7 +11,7 @@ use super::ROUTES;
 use super::checks::{self, Joined};
 use super::fleet::Fleet;
 use super::process::{Process, World};
-use crate::flag::{Freeze, State};
+use crate::flag::{Freeze, Percent, State};
 use crate::ladder::MoveRequest;
 use crate::names::RouteId;
 
@@ -133,7 +133,12 @@ impl Operator {
                 .unwrap_or(State::Off),
         };
         let force = to > present && self.random.u8(0..25) == 0;
-        Some(flip(&self.world, &self.fleet, &process, &route, asked(to, force)).await)
+        // Now and then only the share changes.
+        let to = if present == State::Live && self.random.u8(0..6) == 0 { present } else { to };
+        let percent = (to == State::Live && self.random.bool()).then(|| self.random.u8(0..=100));
+        let percent = percent.map(|percent| Percent::new(f64::from(percent)).unwrap());
+        let request = MoveRequest { percent, ..asked(to, force) };
+        Some(flip(&self.world, &self.fleet, &process, &route, request).await)
     }
 
     /// Freezes, or ends the freeze.

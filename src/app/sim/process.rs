@@ -11,7 +11,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::services::Services;
@@ -28,6 +30,7 @@ use crate::exchange::{
 };
 use crate::flag::State;
 use crate::ladder::{self, tests::record_pairs};
+use crate::limits::Limits;
 use crate::names::{RouteId, WorkerId};
 use crate::proxy::{Proxy, ProxyParts};
 use crate::store::StoreHandle;
@@ -55,6 +58,8 @@ pub(super) struct Process {
     pub link: Arc<Link>,
     proxy: Proxy,
     killed: CancellationToken,
+    /// How many requests it answers.
+    in_progress: watch::Sender<usize>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -77,7 +82,7 @@ impl Process {
         let addresses = AddressRegistry::new();
         let started = Parts::start(opened, setup, flags.clone(), addresses.clone(), None).await;
         let parts = started.inspect_err(|_| affinity.kill_key_log())?;
-        parts.engine.recover_in_background().await;
+        parts.resume_runs().await;
         background::report_health(&parts);
         let proxy = Proxy::new(ProxyParts {
             flags,
@@ -114,7 +119,8 @@ impl Process {
         for route in &setup.routes {
             record_pairs(&parts.evidence, &route.id);
         }
-        Ok(Self { name, parts, worker, link, proxy, killed: CancellationToken::new(), tasks })
+        let (killed, in_progress) = (CancellationToken::new(), watch::Sender::new(0));
+        Ok(Self { name, parts, worker, link, proxy, killed, in_progress, tasks })
     }
 
     /// Ends the process as by SIGKILL.
@@ -141,7 +147,31 @@ impl Process {
     }
 
     pub(super) async fn answer(&self, request: Request<()>) -> Option<Response<Bytes>> {
+        let _in_progress = InProgress::begin(&self.in_progress);
         self.serve(self.proxy.answer(request)).await.flatten()
+    }
+
+    /// Begins to end the process as by SIGTERM. It answers requests for a moment longer.
+    pub(super) fn begin_to_stop(&self) {
+        if self.parts.membership.living().is_some_and(|living| living.len() > 1) {
+            self.parts.engine.leave_runs();
+        }
+    }
+
+    /// Ends the process once nobody sends it requests any more. Those in progress are finished, within bounds, and what
+    /// is only in memory is written.
+    pub(super) async fn stop(&self, limits: &Limits) {
+        let stopping = async {
+            let mut in_progress = self.in_progress.subscribe();
+            let answered = in_progress.wait_for(|requests| *requests == 0);
+            let _cut_off = timeout(Limits::ms(limits.drain_ms), answered).await.is_err();
+            let recorded_until = self.parts.drain(limits).await;
+            self.tasks.iter().for_each(AbortHandle::abort);
+            self.parts.ladder.end_freezes(recorded_until).await;
+            self.parts.release(limits).await
+        };
+        self.serve(stopping).await;
+        self.kill();
     }
 
     /// The state that was requested for a route last, as it is in force here.
@@ -157,6 +187,22 @@ impl Process {
     /// The number of the newest flip that is in force here, with all before it.
     pub(super) fn followed(&self) -> u64 {
         *self.parts.ladder.followed().borrow()
+    }
+}
+
+/// Counts a request until it is dropped.
+struct InProgress<'a>(&'a watch::Sender<usize>);
+
+impl<'a> InProgress<'a> {
+    fn begin(requests: &'a watch::Sender<usize>) -> Self {
+        requests.send_modify(|requests| *requests += 1);
+        Self(requests)
+    }
+}
+
+impl Drop for InProgress<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|requests| *requests -= 1);
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) fn files(lease_ms: u64) -> Setup {
         sweep_ms: 1_000,
         command_wait_ms: 5_000,
         move_answer_ms: 5_000,
+        drain_ms: 4_000,
+        shadow_drain_ms: 500,
         shadow_threads: 1,
         retry_keys_file_bytes_max: 65_536,
         run_snapshot_bytes_max: 0,

@@ -206,7 +206,11 @@ impl Simulation {
                 false
             }
             62..67 => self.fleet.kill(at),
-            67..80 => {
+            67..70 => {
+                self.fleet.stop(at, Duration::from_millis(self.random.u64(0..1_000)));
+                false
+            }
+            70..80 => {
                 self.fleet.start(at);
                 false
             }

@@ -5,7 +5,7 @@ use crate::flag::RetryKey;
 use crate::names::RouteId;
 use crate::store::{
     AppendConflict, Claim, EvidenceReplacement, EvidenceVersion, GoneProcess, KeyFileRecord, LivingProcesses,
-    ProcessRecord, SharedEvidence, StoreTime,
+    ProcessRecord, PutFlips, SharedEvidence, StoreTime,
 };
 
 /// The simulated store as a [`Store`] of one process.
@@ -284,7 +284,6 @@ impl Store for Shared {
         engine_took_any(range: std::ops::RangeInclusive<crate::flag::RetryKey>) -> bool;
         engine_tries(after: Option<crate::flag::RetryKey>, limit: usize) -> Vec<(crate::flag::RetryKey, jiff::Timestamp)>;
         pinned(after: u64, limit: usize) -> Vec<(u64, crate::flag::PinKey, crate::flag::Arm)>;
-        put_flips(put: crate::store::PutFlips) -> Option<Vec<u64>>;
         flips(route: Option<crate::names::RouteId>, limit: usize) -> Vec<FlipRecord>;
         last_flips() -> Vec<FlipRecord>;
         declared() -> Vec<DeclaredState>;
@@ -296,6 +295,18 @@ impl Store for Shared {
         put_evidence(evidence: Vec<EvidenceRecord>) -> ();
         evidence() -> Vec<EvidenceRecord>;
         secret() -> [u8; 32];
+    }
+    fn put_flips(&self, put: PutFlips) -> StoreReply<'_, Option<Vec<u64>>> {
+        self.detached(move |store| async move {
+            let backend = store.clone();
+            let putting = async {
+                match put.announced.is_none_or(|announced| backend.stands(&announced)) {
+                    true => backend.inner.put_flips(put).await,
+                    false => Ok(None),
+                }
+            };
+            store.with_fault(putting).await
+        })
     }
     fn engine_took_any_after(
         &self,
@@ -351,7 +362,8 @@ impl Store for Shared {
     fn healthy(&self) -> bool {
         true
     }
+    /// Closes this process's connection, nothing more.
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.store.inner.close()
+        Box::pin(std::future::ready(()))
     }
 }

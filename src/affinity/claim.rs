@@ -4,12 +4,15 @@
 //! once the store has its key as legacy's. The engine's first append takes the key in the same table and fails where
 //! legacy has it. So where two tries of one request reach two processes, only one arm performs the request, whatever
 //! states the two processes have in force. On other routes a key of legacy is in a file first, and in the store a
-//! moment later. A key whose claim did not succeed is claimed at the next try too, on whatever rung its route is then.
-//! What the engine took and gave back is legacy's in the store once legacy has noted it.
+//! moment later. A key whose claim did not succeed is claimed at the next try too, on whatever rung its route is then,
+//! and so is every request that the engine took and gives back. That a key is legacy's in the store, or in the file of an
+//! earlier process, proves nothing: whoever recorded it may have refused that try. Only the process that passed the try
+//! to legacy knows better.
 //!
 //! When the store is slow or gone, a claim waits for it for a bounded time, and the request gets 503.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -17,7 +20,7 @@ use super::claims::{ClaimingRoutes, State};
 use super::take::TakenRequest;
 use super::{LOOK_UP_MAX, StoreAffinity};
 use crate::clock::Moment;
-use crate::exchange::{EarlierKeys, KnownBody, LegacyTake, OthersKeys};
+use crate::exchange::{ArmUnknown, EarlierKeys, KnownBody, LegacyTake, OthersKeys};
 use crate::flag::{Arm, RetryKey, RetryKeys, Route};
 use crate::names::RouteId;
 use crate::store::RunFilter;
@@ -103,8 +106,36 @@ impl StoreAffinity {
         }
     }
 
+    /// Which arm took a first try, in a store that several processes share.
+    pub(super) async fn first_try_in_shared_store(&self, key: &RetryKey) -> Result<Option<Arm>, ArmUnknown> {
+        if let Some(arm) = self.tries.arm_of_this_process(key, Instant::now()) {
+            return Ok(Some(arm));
+        }
+        // What an earlier process, or this one a long time ago, has in its file may have been refused by it: then an
+        // engine may have the request. Read before the store, because a key may be on its way from the file to it.
+        let is_in_file = self.legacy_has(key);
+        let stored = self.look_ups.first_try(&self.store, *key, LOOK_UP_MAX).await?;
+        if stored == Some(Arm::Engine) {
+            self.tries.forget(key, false);
+        }
+        Ok(stored.or(is_in_file.then_some(Arm::Legacy)))
+    }
+
     /// As [`Affinity::take_for_legacy`](crate::exchange::Affinity::take_for_legacy) says.
-    pub(super) async fn take_or_claim(
+    pub(super) async fn take_or_confirm(
+        &self,
+        route: &RouteId,
+        keys: RetryKeys,
+        earlier: &EarlierKeys,
+        body: KnownBody,
+    ) -> LegacyTake {
+        match earlier.legacy_has_own {
+            true => self.confirm_or_claim(route, keys, earlier, body).await,
+            false => self.take_or_claim(route, keys, earlier, body).await,
+        }
+    }
+
+    async fn take_or_claim(
         &self,
         route: &RouteId,
         keys: RetryKeys,
@@ -123,37 +154,37 @@ impl StoreAffinity {
         self.claim_if(claims, self.wait_until_noted_all(taken).await, keys, body).await
     }
 
-    /// As [`Affinity::confirm_legacy`](crate::exchange::Affinity::confirm_legacy) says.
-    pub(super) async fn confirm_or_claim(
+    /// Confirms that the engine does not have a request of which an earlier try is recorded as legacy's. Another
+    /// process, or an earlier one, may have recorded it and refused that try, because the engine took the request, or
+    /// is about to.
+    async fn confirm_or_claim(
         &self,
         route: &RouteId,
         keys: RetryKeys,
         earlier: &EarlierKeys,
         body: KnownBody,
     ) -> LegacyTake {
-        let Some(any_caller) = keys.any_caller.filter(|_| self.store.is_shared()) else { return LegacyTake::FIRST };
+        if !self.store.is_shared() {
+            return LegacyTake::FIRST;
+        }
         let claims = claiming(&self.claims.read(), route, earlier.others_keys);
         if claims == Claiming::No {
             return LegacyTake::FIRST;
         }
-        // The process that took the key may not have stored the key for any caller yet: until that is stored, an engine
-        // may take the request under another credential.
-        match self.look_ups.first_try(&self.store, any_caller, LOOK_UP_MAX).await {
+        // The process that took the key may not have stored it, or the key for any caller, yet: until that is stored,
+        // an engine may take the request.
+        let key = keys.any_caller.unwrap_or(keys.scoped);
+        match self.look_ups.first_try(&self.store, key, LOOK_UP_MAX).await {
             Ok(Some(Arm::Legacy)) => self.claim_if(claims, LegacyTake::FIRST, keys, body).await,
             Ok(_) | Err(_) => self.take_or_claim(route, keys, earlier, body).await,
         }
     }
 
     /// As [`Affinity::give_to_legacy`](crate::exchange::Affinity::give_to_legacy) says.
-    pub(super) async fn give_or_claim(&self, route: &RouteId, keys: RetryKeys, body: KnownBody) -> LegacyTake {
-        let (given, claims) = {
-            let state = self.store.is_shared().then(|| self.claims.read());
-            let given = self.give_request_to_legacy(keys);
-            let others_keys = OthersKeys::Unknown;
-            let claims = state
-                .map_or(Claiming::No, |state| self.has_to_claim(&state, (route, others_keys), &keys.scoped, &given));
-            (given, claims)
-        };
+    pub(super) async fn give_or_claim(&self, keys: RetryKeys, body: KnownBody) -> LegacyTake {
+        let given = self.give_request_to_legacy(keys);
+        // On any rung: the engine of another process may have taken the request while this one had it.
+        let claims = if self.store.is_shared() { Claiming::Required } else { Claiming::No };
         self.claim_if(claims, self.wait_until_noted_all(given).await, keys, body).await
     }
 
@@ -202,7 +233,7 @@ impl StoreAffinity {
         match self.look_ups.first_try(&self.store, keys.scoped, LOOK_UP_MAX).await {
             Ok(Some(Arm::Legacy)) => {}
             Ok(Some(Arm::Engine)) => {
-                self.tries.forget(&keys.scoped);
+                self.tries.forget(&keys.scoped, true);
                 return LegacyTake::HeldByEngine;
             }
             Ok(None) | Err(_) => return LegacyTake::Unknown,

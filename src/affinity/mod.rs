@@ -252,7 +252,14 @@ impl Affinity for StoreAffinity {
         self.claims.read().others_keys(route)
     }
 
+    fn is_store_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>> {
+        if self.store.is_shared() {
+            return self.first_try_in_shared_store(key).boxed();
+        }
         if let Some(arm) = self.tries.arm(key, Instant::now()) {
             return ready(Ok(Some(arm))).boxed();
         }
@@ -274,21 +281,11 @@ impl Affinity for StoreAffinity {
         earlier: &'a EarlierKeys,
         body: KnownBody,
     ) -> BoxFuture<'a, LegacyTake> {
-        self.take_or_claim(route, keys, earlier, body).boxed()
+        self.take_or_confirm(route, keys, earlier, body).boxed()
     }
 
-    fn confirm_legacy<'a>(
-        &'a self,
-        route: &'a RouteId,
-        keys: RetryKeys,
-        earlier: &'a EarlierKeys,
-        body: KnownBody,
-    ) -> BoxFuture<'a, LegacyTake> {
-        self.confirm_or_claim(route, keys, earlier, body).boxed()
-    }
-
-    fn give_to_legacy<'a>(&'a self, route: &'a RouteId, keys: RetryKeys, body: KnownBody) -> BoxFuture<'a, LegacyTake> {
-        self.give_or_claim(route, keys, body).boxed()
+    fn give_to_legacy(&self, keys: RetryKeys, body: KnownBody) -> BoxFuture<'_, LegacyTake> {
+        self.give_or_claim(keys, body).boxed()
     }
 
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {

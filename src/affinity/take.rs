@@ -146,7 +146,7 @@ impl StoreAffinity {
     }
 
     /// Whether legacy took this first try, as far as this process knows.
-    fn legacy_has(&self, key: &RetryKey) -> bool {
+    pub(super) fn legacy_has(&self, key: &RetryKey) -> bool {
         self.tries.arm(key, Instant::now()) == Some(Arm::Legacy) || self.keys.is_unstored(key)
     }
 
@@ -181,7 +181,8 @@ impl StoreAffinity {
         self.why_engine_may_have_it(all, keys.is_verified(), body)
     }
 
-    /// Whether the engine has the request under another credential, in the scope of any of these keys.
+    /// Why legacy cannot take a request that the engine has, or may have, under another credential, in the scope of any
+    /// of these keys; `None` if it can.
     fn why_engine_may_have_it(
         &self,
         scopes: impl Iterator<Item = RetryKeys>,
@@ -267,9 +268,14 @@ impl StoreAffinity {
         Ok(self.take_for_other_credentials(own, keys))
     }
 
-    /// Records that legacy has a request, which the engine gave back.
+    /// Records that legacy has a request, which the engine gave back. In a shared store its key is to be claimed before
+    /// legacy gets it.
     pub(super) fn give_request_to_legacy(&self, keys: RetryKeys) -> Result<TakenRequest, LegacyTake> {
-        Ok(self.take_for_other_credentials(self.give_key_to_legacy(keys.scoped), keys))
+        let own = self.give_key_to_legacy(keys.scoped);
+        if self.store.is_shared() {
+            self.tries.set_unproven(&keys.scoped, true);
+        }
+        Ok(self.take_for_other_credentials(own, keys))
     }
 
     /// Waits until the keys of a request that legacy has are noted, or cannot be noted.

@@ -51,7 +51,8 @@ struct TriedKey {
     was_noted: bool,
     /// Whether an earlier process took the key for legacy. That process may have refused the try afterwards.
     by_earlier_process: bool,
-    /// Legacy's key that is claimed in a shared store, where the engine of another process may have the request.
+    /// Legacy's key that has still to be claimed in a shared store, where the engine of another process may have the
+    /// request.
     is_unproven: bool,
     /// The engine took the key, and nothing of its run can be in the store yet: the key stays even after its window.
     is_pending: bool,
@@ -256,12 +257,12 @@ impl Tries {
         self.shard(key).taken.get(key).is_some_and(|taken| taken.is_of_legacy() && taken.is_unproven)
     }
 
-    /// Forgets that legacy took a key: the store has it as the engine's.
-    pub(super) fn forget(&self, key: &RetryKey) {
+    /// Forgets that legacy took a key, if an earlier process did or `always`: the store has it as the engine's. Returns
+    /// whether it did.
+    pub(super) fn forget(&self, key: &RetryKey, always: bool) -> bool {
         let mut shard = self.shard(key);
-        if shard.taken.get(key).is_some_and(TriedKey::is_of_legacy) {
-            shard.taken.remove(key);
-        }
+        let is_forgotten = |taken: &TriedKey| taken.is_of_legacy() && (always || taken.by_earlier_process);
+        shard.taken.get(key).is_some_and(is_forgotten) && shard.taken.remove(key).is_some()
     }
 
     /// Releases a key that the engine took without beginning a run for it.

@@ -2,12 +2,47 @@
 
 use std::time::Duration;
 
+use super::opened_store::LockedFiles;
 use super::parts::Parts;
+use crate::limits::Limits;
 
 /// How long the store may take to end the lease.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 impl Parts {
+    /// Drains the shadow queue and the engine's runs, then writes the retry keys, the evidence, the flips down and the
+    /// freeze that are still only in memory. Returns until when [`Ladder::end_freezes`](crate::ladder::Ladder::end_freezes) may wait for the store.
+    pub async fn drain(&self, limits: &Limits) -> tokio::time::Instant {
+        self.ladder.log_unrecorded();
+        self.shadow.drain(Limits::ms(limits.shadow_drain_ms)).await;
+        self.engine.drain(Limits::ms(limits.drain_ms)).await;
+        let within = Limits::ms(limits.drain_ms);
+        let until = tokio::time::Instant::now() + within;
+        // Concurrently, so that a store that does not answer delays the end by the longest of these times, not by their
+        // sum.
+        let (has_all_keys, ..) = tokio::join!(
+            self.flush_keys(within),
+            self.finish_collision_checks(within),
+            self.flush_instances(within),
+            self.flush_evidence(within),
+            self.flush_captures(within),
+            self.ladder.end_moves(within)
+        );
+        // Calls that end later were noted when they began.
+        let _ = tokio::time::timeout_at(until, self.caller_notes.finish()).await;
+        // After the last moves. What is missing is added by the next process.
+        let _ = tokio::time::timeout_at(until, self.recorder.catch_up()).await;
+        self.take_leave(has_all_keys).await;
+        until
+    }
+
+    /// Called after [`Parts::drain`]: closes the store and the files beside it, so that another process can open them.
+    /// Returns whether they were closed in time.
+    pub async fn release(&self, limits: &Limits) -> bool {
+        let (store, evidence, affinity) = (self.store.clone(), self.evidence.clone(), self.affinity.clone());
+        LockedFiles { store, evidence, affinity }.release(limits).await
+    }
+
     pub(super) async fn finish_collision_checks(&self, within: Duration) {
         if tokio::time::timeout(within, self.affinity.finish_collision_checks()).await.is_err() {
             tracing::error!(

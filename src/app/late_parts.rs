@@ -91,6 +91,9 @@ impl Affinity for LateParts {
     fn others_keys(&self, route: &RouteId) -> Option<OthersKeysVersion> {
         self.affinity()?.others_keys(route)
     }
+    fn is_store_shared(&self) -> bool {
+        self.affinity().is_none_or(|affinity| affinity.is_store_shared())
+    }
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>> {
         self.affinity().map_or_else(|| ready(Err(ArmUnknown)).boxed(), |affinity| affinity.first_try(key))
     }
@@ -108,19 +111,9 @@ impl Affinity for LateParts {
         let unknown = || ready(LegacyTake::Unknown).boxed();
         self.affinity().map_or_else(unknown, |affinity| affinity.take_for_legacy(route, keys, earlier, body))
     }
-    fn confirm_legacy<'a>(
-        &'a self,
-        route: &'a RouteId,
-        keys: RetryKeys,
-        earlier: &'a EarlierKeys,
-        body: KnownBody,
-    ) -> BoxFuture<'a, LegacyTake> {
+    fn give_to_legacy(&self, keys: RetryKeys, body: KnownBody) -> BoxFuture<'_, LegacyTake> {
         let unknown = || ready(LegacyTake::Unknown).boxed();
-        self.affinity().map_or_else(unknown, |affinity| affinity.confirm_legacy(route, keys, earlier, body))
-    }
-    fn give_to_legacy<'a>(&'a self, route: &'a RouteId, keys: RetryKeys, body: KnownBody) -> BoxFuture<'a, LegacyTake> {
-        let unknown = || ready(LegacyTake::Unknown).boxed();
-        self.affinity().map_or_else(unknown, |affinity| affinity.give_to_legacy(route, keys, body))
+        self.affinity().map_or_else(unknown, |affinity| affinity.give_to_legacy(keys, body))
     }
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {
         self.affinity().map_or_else(|| ready(false).boxed(), |affinity| affinity.noted_earlier(keys))

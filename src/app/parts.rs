@@ -15,7 +15,7 @@ use super::family_gate::FamilyGate;
 use super::guard_webhooks::GuardWebhooks;
 use super::key_claims::KeyClaims;
 use super::membership::Membership;
-use super::opened_store::{LockedFiles, OpenedStore, routes_in_store, set_declared, set_renames};
+use super::opened_store::{OpenedStore, routes_in_store, set_declared, set_renames};
 use super::plans::PlansInForce;
 use super::refused_files::RefusedFiles;
 use super::service_callers::CallerNotes;
@@ -341,37 +341,17 @@ impl Parts {
         }
     }
 
-    /// Drains the shadow queue and the engine's runs, then writes the retry keys, the evidence, the flips down and the
-    /// freeze that are still only in memory. Returns until when [`Ladder::end_freezes`] may wait for the store.
-    pub async fn drain(&self, limits: &Limits) -> tokio::time::Instant {
-        self.ladder.log_unrecorded();
-        self.shadow.drain(Limits::ms(limits.shadow_drain_ms)).await;
-        self.engine.drain(Limits::ms(limits.drain_ms)).await;
-        let within = Limits::ms(limits.drain_ms);
-        let until = tokio::time::Instant::now() + within;
-        // Concurrently, so that a store that does not answer delays the end by the longest of these times, not by their
-        // sum.
-        let (has_all_keys, ..) = tokio::join!(
-            self.flush_keys(within),
-            self.finish_collision_checks(within),
-            self.flush_instances(within),
-            self.flush_evidence(within),
-            self.flush_captures(within),
-            self.ladder.end_moves(within)
-        );
-        // Calls that end later were noted when they began.
-        let _ = tokio::time::timeout_at(until, self.caller_notes.finish()).await;
-        // After the last moves. What is missing is added by the next process.
-        let _ = tokio::time::timeout_at(until, self.recorder.catch_up()).await;
-        self.take_leave(has_all_keys).await;
-        until
-    }
-
-    /// Called after [`Parts::drain`]: closes the store and the files beside it, so that another process can open them.
-    /// Returns whether they were closed in time.
-    pub async fn release(&self, limits: &Limits) -> bool {
-        let (store, evidence, affinity) = (self.store.clone(), self.evidence.clone(), self.affinity.clone());
-        LockedFiles { store, evidence, affinity }.release(limits).await
+    /// Resumes the runs that the last process left. In a store that several processes share, a run goes on only once a
+    /// freeze that another process has set meanwhile is in force here, and no real run begins before this process has
+    /// joined the others.
+    pub async fn resume_runs(&self) {
+        self.store.begin_runs_under(self.engine.worker(), None, 0);
+        let ladder = self.ladder.clone();
+        let follow = move || {
+            let ladder = ladder.clone();
+            async move { ladder.newer_moves().await.map(drop) }.boxed()
+        };
+        self.engine.recover_in_background(Arc::new(follow)).await;
     }
 }
 

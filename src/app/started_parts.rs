@@ -112,7 +112,7 @@ impl StartingParts<'_> {
 
         {
             let parts = parts.clone();
-            engine.spawn(async move { parts.engine.recover_in_background().await }).await?;
+            engine.spawn(async move { parts.resume_runs().await }).await?;
         }
         background::report_health(&parts);
         {

@@ -78,7 +78,7 @@ pub use ports::breaker::BreakerState;
 pub use ports::guard_message_queue::GuardMessage;
 pub use ports::service::{BreakerView, ServiceView};
 pub use scheduler::command_error::CommandError;
-pub use scheduler::recover::Recovered;
+pub use scheduler::recover::{Follow, Recovered};
 
 /// The engine's arm, as proxy and shadow call it.
 pub type ArmService = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
@@ -314,13 +314,14 @@ impl Engine {
     /// # Errors
     /// The store does not answer.
     pub async fn recover(&self) -> Result<Recovered, crate::store::StoreError> {
-        recover::recover(&self.core).await
+        recover::recover(&self.core, None).await
     }
 
     /// Like [`Engine::recover`], but in the background and repeated until it succeeds. Returns after the first try,
-    /// or earlier if that takes long: [`Engine::why_unresumed`] says whether the runs are resumed.
-    pub async fn recover_in_background(&self) {
-        recover::recover_in_background(&self.core).await;
+    /// or earlier if that takes long: [`Engine::why_unresumed`] says whether the runs are resumed. In a store that several
+    /// processes share, `follow` is called before a run is resumed, once this process has its lease.
+    pub async fn recover_in_background(&self, follow: Follow) {
+        recover::recover_in_background(&self.core, follow).await;
     }
 
     /// Why the runs that the last process left are not resumed yet; `None` once they are. Until they are resumed, no

@@ -84,6 +84,9 @@ pub struct EarlierKeys {
     /// Whether the engine is known to have the request under the caller's own key. Then what legacy has under a key for
     /// any caller is another request.
     pub engine_has_own: bool,
+    /// Whether an earlier try is recorded as legacy's under the caller's own key, and this process did not take it. In
+    /// a store that several processes share, the process that did may have refused that try.
+    pub legacy_has_own: bool,
     /// What the look-up of the request knew of keys that the engines of other processes took.
     pub others_keys: OthersKeys,
 }
@@ -91,7 +94,13 @@ pub struct EarlierKeys {
 impl EarlierKeys {
     /// The keys of a request that is not looked up under earlier scopes: none.
     pub fn none() -> Self {
-        Self { keys: Vec::new(), files_version: u64::MAX, engine_has_own: false, others_keys: OthersKeys::Unknown }
+        Self {
+            keys: Vec::new(),
+            files_version: u64::MAX,
+            engine_has_own: false,
+            legacy_has_own: false,
+            others_keys: OthersKeys::Unknown,
+        }
     }
 }
 
@@ -181,6 +190,11 @@ pub trait Affinity: Send + Sync {
         let _ = route;
         None
     }
+    /// Whether several processes share the store. If so, an earlier try that is recorded as legacy's may have been
+    /// refused by the process that recorded it.
+    fn is_store_shared(&self) -> bool {
+        false
+    }
     /// Which arm took the first try; `None` if none is recorded.
     fn first_try<'a>(&'a self, key: &'a RetryKey) -> BoxFuture<'a, Result<Option<Arm>, ArmUnknown>>;
     /// Whether the engine took a request under any of the keys in `range`: [`RetryKey::range`] or
@@ -190,7 +204,9 @@ pub trait Affinity: Send + Sync {
     /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. If the
     /// result says `noted`, the keys are in a file (or in the store) when this returns; they are written to the store
     /// in the background. If the disk hangs, this waits for a bounded time. In a store that several processes share, it
-    /// waits for the store on a route on which the engine may answer.
+    /// waits for the store on a route on which the engine may answer. A retry of what is recorded as legacy's
+    /// ([`EarlierKeys::legacy_has_own`]) is not recorded once more; in such a store it is confirmed first that the engine
+    /// does not have the request.
     fn take_for_legacy<'a>(
         &'a self,
         route: &'a RouteId,
@@ -198,19 +214,9 @@ pub trait Affinity: Send + Sync {
         earlier: &'a EarlierKeys,
         body: KnownBody,
     ) -> BoxFuture<'a, LegacyTake>;
-    /// Confirms, before legacy gets a retry, that the engine does not have the request: the store has its key as
-    /// legacy's, and this process does not remember it. Another process may have stored the key and refused that try,
-    /// because the engine took the request under another credential, or is about to. Waits for the store as
-    /// [`Affinity::take_for_legacy`] does.
-    fn confirm_legacy<'a>(
-        &'a self,
-        route: &'a RouteId,
-        keys: RetryKeys,
-        earlier: &'a EarlierKeys,
-        body: KnownBody,
-    ) -> BoxFuture<'a, LegacyTake>;
-    /// Records for legacy a first try that the engine gave back, as [`Affinity::take_for_legacy`] does.
-    fn give_to_legacy<'a>(&'a self, route: &'a RouteId, keys: RetryKeys, body: KnownBody) -> BoxFuture<'a, LegacyTake>;
+    /// Records for legacy a first try that the engine gave back. In a store that several processes share, it waits for
+    /// the store on any route.
+    fn give_to_legacy(&self, keys: RetryKeys, body: KnownBody) -> BoxFuture<'_, LegacyTake>;
     /// Whether these keys were noted for an earlier try, and the store has them. Asked when legacy took the first try
     /// and the keys of the retry cannot be noted now. Waits for the store only if this process noted them.
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool>;

@@ -14,6 +14,10 @@ use super::positions::{Positions, RoutePosition};
 use super::types::MoveRequest;
 use crate::flag::State;
 use crate::names::RouteId;
+use crate::store::{StandingAnnouncement, StoreError};
+
+/// How often a move is announced while the lease of this process ends each time.
+const ANNOUNCEMENTS_MAX: u32 = 3;
 
 /// What was announced is announced until this is dropped.
 pub(super) struct Announced(Option<Announcing>);
@@ -43,10 +47,34 @@ impl Announced {
         *self = again;
     }
 
+    /// What has to stand in the store when the move is recorded: until then the others claim the keys of its routes.
+    ///
+    /// # Errors
+    /// The others may not know of it any more.
+    pub fn standing(&self) -> Result<Option<StandingAnnouncement>, StoreError> {
+        match &self.0 {
+            Some(announcing) => announcing.others.standing(announcing.number).map_err(StoreError),
+            None => Ok(None),
+        }
+    }
+
+    fn is_of_this_lease(&self) -> bool {
+        self.0.as_ref().is_none_or(|announcing| announcing.others.lease_ends() == announcing.lease_ends)
+    }
+
     async fn lost_keys(&self) -> Result<(), String> {
         match &self.0 {
             Some(announcing) => announcing.others.lost_keys().await,
             None => Ok(()),
+        }
+    }
+
+    async fn acknowledged(others: &Arc<dyn OtherProcesses>, routes: Vec<Vec<RouteId>>) -> AnnounceOutcome {
+        // It ends also if this is cancelled while it waits.
+        let announced = Self::begin(Arc::clone(others), routes);
+        match others.acknowledged(announced.0.as_ref().map_or(0, |announcing| announcing.number)).await {
+            Ok(()) => Ok(announced),
+            Err(why) => Err((why, announced)),
         }
     }
 
@@ -136,12 +164,14 @@ impl Mover {
 
     async fn announce(&self, routes: Vec<Vec<RouteId>>) -> AnnounceOutcome {
         let Some(others) = self.others.as_ref().filter(|_| !routes.is_empty()) else { return Ok(Announced(None)) };
-        // It ends also if this is cancelled while it waits.
-        let announced = Announced::begin(Arc::clone(others), routes);
-        match others.acknowledged(announced.0.as_ref().map_or(0, |announcing| announcing.number)).await {
-            Ok(()) => Ok(announced),
-            Err(why) => Err((why, announced)),
+        for _ in 1..ANNOUNCEMENTS_MAX {
+            let outcome = Announced::acknowledged(others, routes.clone()).await?;
+            // Else the others may have forgotten it after they had acknowledged it.
+            if outcome.is_of_this_lease() {
+                return Ok(outcome);
+            }
         }
+        Announced::acknowledged(others, routes).await
     }
 }
 

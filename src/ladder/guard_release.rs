@@ -16,7 +16,7 @@ use super::types::{FlipError, MoveRequest};
 use crate::evidence::{ConditionName, GateVerdict};
 use crate::flag::{self, State};
 use crate::names::RouteId;
-use crate::store::{DeclaredState, FlipRecord, GuardAction, GuardRecord, StoreError};
+use crate::store::{DeclaredState, FlipRecord, GuardAction, GuardRecord, StandingAnnouncement, StoreError};
 
 /// Conditions of a gate that are not asked again: the clean pairs since the last difference or failed run say more, and
 /// what went wrong before counts in these figures for long.
@@ -90,6 +90,7 @@ impl Mover {
         declared: Vec<DeclaredState>,
         positions: &Positions,
         request: (&RouteId, &MoveRequest),
+        announced: Option<StandingAnnouncement>,
     ) -> Result<FlipRecord, StoreError> {
         let (route, MoveRequest { to, force, .. }) = request;
         let inputs = self.in_force().inputs();
@@ -100,12 +101,9 @@ impl Mover {
             (latch.number, released(route, (limit, *to), flip.by.clone(), reason, None))
         });
         let flips = [flip].into_iter().chain(release.iter().map(|(_, release)| release.clone())).collect();
-        let mut recorded = self
-            .record(
-                RecordBatch { flips, declared: Some(declared), judged_by: Some(self.recorder.followed()) },
-                positions,
-            )
-            .await?;
+        let judged_by = Some(self.recorder.followed());
+        let batch = RecordBatch { flips, declared: Some(declared), judged_by };
+        let mut recorded = self.record_announced(batch, announced, positions).await?;
         let released = release.zip(recorded.get(1).cloned());
         if let Some(((latch, _), release)) = released
             && let Some((record, route)) = self.put_release_in_force(latch, release)

@@ -27,7 +27,7 @@ use super::{cohort_moves, files, holds, leaving_only, live_basis, orphans, plans
 use crate::clock;
 use crate::flag::{FlagSet, State};
 use crate::names::RouteId;
-use crate::store::{FlipRecord, StoreError, StoreHandle};
+use crate::store::{FlipRecord, StandingAnnouncement, StoreError, StoreHandle};
 
 pub(super) struct Mover {
     pub store: StoreHandle,
@@ -243,7 +243,9 @@ impl Mover {
                 ChangeOrigin::Own => Some(self.recorder.followed()),
                 ChangeOrigin::OtherProcess { newest } => Some(newest),
             };
-            flips = self.record(RecordBatch { flips, declared: Some(after.rows()), judged_by }, &after).await?;
+            let standing = announced.as_ref().map_or(Ok(None), |announced| announced.standing())?;
+            let batch = RecordBatch { flips, declared: Some(after.rows()), judged_by };
+            flips = self.record_announced(batch, standing, &after).await?;
         }
         let (of_candidates, flips): (Vec<_>, Vec<_>) = flips.into_iter().partition(|flip| flip.candidate.is_some());
         for flip in &flips {
@@ -345,8 +347,18 @@ impl Mover {
 
     /// Records flips of these positions. Until the outcome is known, they count as possibly recorded.
     pub(super) async fn record(&self, batch: RecordBatch, of: &Positions) -> Result<Vec<FlipRecord>, StoreError> {
+        self.record_announced(batch, None, of).await
+    }
+
+    /// As [`Mover::record`], only while this announcement stands.
+    pub(super) async fn record_announced(
+        &self,
+        batch: RecordBatch,
+        announced: Option<StandingAnnouncement>,
+        of: &Positions,
+    ) -> Result<Vec<FlipRecord>, StoreError> {
         self.in_force.set_outstanding(OutstandingWrite::new(&batch.flips, of));
-        let outcome = self.recorder.record(batch).await;
+        let outcome = self.recorder.record_announced(batch, announced).await;
         outcome.inspect_err(|_| self.in_force.set_outstanding(OutstandingWrite::default()))
     }
 

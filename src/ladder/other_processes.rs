@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::names::RouteId;
+use crate::store::StandingAnnouncement;
 
 /// The other processes that share the store.
 pub trait OtherProcesses: Send + Sync {
@@ -16,6 +17,14 @@ pub trait OtherProcesses: Send + Sync {
     /// # Errors
     /// Which of them have not acknowledged it, as a sentence.
     fn acknowledged(&self, announcement: u64) -> BoxFuture<'_, Result<(), String>>;
+    /// What has to stand in the store when the move is recorded; `None`: nothing. To be asked once it is acknowledged.
+    ///
+    /// # Errors
+    /// The store does not have the announcement, as a sentence.
+    fn standing(&self, announcement: u64) -> Result<Option<StandingAnnouncement>, String> {
+        let _ = announcement;
+        Ok(None)
+    }
     /// Looks for processes that have ended without leaving the store all retry keys of legacy.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use super::declared_rows::merged;
 use super::types::Move;
 use crate::flag::Shares;
 use crate::names::RouteId;
-use crate::store::{DeclaredState, FlipRecord, PutFlips, StoreError, StoreHandle};
+use crate::store::{DeclaredState, FlipRecord, PutFlips, StandingAnnouncement, StoreError, StoreHandle};
 
 /// What is recorded in one transaction.
 pub(super) struct RecordBatch {
@@ -28,6 +28,10 @@ pub(super) struct RecordBatch {
 /// Why a judged move is not recorded.
 const OVERTAKEN: &str =
     "another process has recorded a move since this one was judged; it comes into force here in a moment: try again";
+
+/// Why an announced move is not recorded.
+pub(super) const ANNOUNCEMENT_OVER: &str = "the other processes may not know any more that the engine is to answer, \
+                                            because the lease of this process was over: try again";
 
 /// Whether a move was not recorded because another process recorded one first.
 pub(super) fn is_overtaken(error: &StoreError) -> bool {
@@ -132,6 +136,18 @@ impl FlipRecorder {
     /// Nothing was recorded, except that an earlier attempt to record the same flips may have recorded the first of
     /// them.
     pub async fn record(&self, batch: RecordBatch) -> Result<Vec<FlipRecord>, StoreError> {
+        self.record_announced(batch, None).await
+    }
+
+    /// As [`FlipRecorder::record`], only while this stands in the store.
+    ///
+    /// # Errors
+    /// As there, or it does not stand any more.
+    pub async fn record_announced(
+        &self,
+        batch: RecordBatch,
+        announced: Option<StandingAnnouncement>,
+    ) -> Result<Vec<FlipRecord>, StoreError> {
         let RecordBatch { mut flips, declared, judged_by } = batch;
         let judged_by = judged_by.filter(|_| self.store.is_shared());
         let mut numbers = Vec::new();
@@ -153,16 +169,19 @@ impl FlipRecorder {
                 Some(ours) => Some(self.merged_with_other_processes(ours).await?),
                 None => None,
             };
-            let put = PutFlips { flips: rest.clone(), declared: merged.clone(), after };
+            let put = PutFlips { flips: rest.clone(), declared: merged.clone(), after, announced };
             match self.store.put_flips(put).await {
                 Ok(Some(given)) => {
                     numbers.extend(given);
                     break;
                 }
                 // The store has a newer flip than `after`: one of another process, or the first of these flips, if an
-                // earlier attempt to record them reached the store late.
+                // earlier attempt to record them reached the store late. Or the announcement does not stand.
                 Ok(None) => {
                     let found = self.read_back(&rest, merged.as_deref()).await?;
+                    if announced.is_some() && found.newest == after {
+                        return Err(StoreError(ANNOUNCEMENT_OVER.to_owned()));
+                    }
                     after = found.newest;
                     follows_all &= !found.numbers.is_empty();
                     is_overtaken = judged_by.is_some() && found.numbers.is_empty();

@@ -62,7 +62,8 @@ impl Mover {
         if goes_up || requested.force {
             live_basis::accept(&mut positions, route, to);
         }
-        let flip = self.record_flip(flip, positions.rows(), &positions, (route, &request)).await?;
+        let standing = announced.standing()?;
+        let flip = self.record_flip(flip, positions.rows(), &positions, (route, &request), standing).await?;
         announced.confirm().await;
         positions.apply_flip(route, flip.clone());
         holds::lower_after_flip(&mut positions, route, self.gate());

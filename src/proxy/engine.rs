@@ -188,8 +188,7 @@ pub(super) async fn answer(
         }
         Ok(Ok(Ok(ArmReply::Abandoned(abandoned)))) if may_fall_back => {
             tracing::info!(route = %route, reason = abandoned.reason, "the engine gave a request back");
-            let id = &flagged.flag.route.id;
-            let failure = match retry_keys::give_to_legacy(&*shared.affinity, id, flagged.retry_keys, &copy).await {
+            let failure = match retry_keys::give_to_legacy(&*shared.affinity, flagged.retry_keys, &copy).await {
                 LegacyTake::Taken { noted: true, .. } => None,
                 LegacyTake::Taken { noted: false, .. } => Some(Failure::KeyNotNoted),
                 // The engine of another process took it meanwhile, or may have.

@@ -70,7 +70,7 @@ impl KeyedRequest<'_> {
             body = self.check_not_taken(rung, upload, first_try).await?;
         }
         let is_answered_anyway = self.is_answered_anyway(first_try);
-        first_try.went_unanswered = first_try.is_unknown && is_answered_anyway;
+        first_try.is_served_while_unknown = first_try.is_unknown && is_answered_anyway;
         first_try.is_unknown = first_try.is_unknown && !is_answered_anyway;
         // If legacy took the first try under another credential, its dark run has sent the private effects, and there
         // is no second dark run. This process knows only first tries since its start; the store is asked for others
@@ -83,11 +83,7 @@ impl KeyedRequest<'_> {
         while let (false, Decision::Legacy { rung, .. }) = (first_try.is_unknown, self.decision(first_try)) {
             let earlier = first_try.earlier_keys(proxied.table.set.files_version, is_answered_anyway);
             let (id, keys) = (&flag.route.id, first_try.keys);
-            let take = match first_try.is_stored {
-                true => retry_keys::confirm_legacy(affinity, id, keys, &earlier, body).await,
-                false => retry_keys::take_for_legacy(affinity, id, keys, &earlier, body).await,
-            };
-            match take {
+            match retry_keys::take_for_legacy(affinity, id, keys, &earlier, body).await {
                 LegacyTake::Taken { noted, is_retry } => {
                     // Another try with the same key was taken since the look-up above, and the dark run is that one's.
                     had_dark_run |= is_retry;

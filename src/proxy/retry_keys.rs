@@ -66,29 +66,14 @@ pub(super) async fn take_for_legacy(
     }
 }
 
-/// Confirms a request that the store has as legacy's, as [`Affinity::confirm_legacy`] says.
-pub(super) async fn confirm_legacy(
-    affinity: &dyn Affinity,
-    route: &RouteId,
-    keys: Option<RetryKeys>,
-    earlier: &EarlierKeys,
-    body: KnownBody,
-) -> LegacyTake {
-    match keys {
-        Some(keys) => affinity.confirm_legacy(route, keys, earlier, body).await,
-        None => LegacyTake::FIRST,
-    }
-}
-
 /// Records as legacy's a request that the engine gave back.
 pub(super) async fn give_to_legacy(
     affinity: &dyn Affinity,
-    route: &RouteId,
     keys: Option<RetryKeys>,
     request: &RequestCopy,
 ) -> LegacyTake {
     match keys {
-        Some(keys) => affinity.give_to_legacy(route, keys, KnownBody::Digest(request.digest())).await,
+        Some(keys) => affinity.give_to_legacy(keys, KnownBody::Digest(request.digest())).await,
         None => LegacyTake::FIRST,
     }
 }
@@ -170,8 +155,8 @@ pub(super) struct KnownFirstTry {
     pub arm: Option<Arm>,
     /// Whether it is unknown which arm took the first try, because the store did not answer.
     pub is_unknown: bool,
-    /// Whether that was so, and legacy answers nevertheless.
-    pub went_unanswered: bool,
+    /// Whether it is unknown which arm took the first try, and the request is answered nevertheless.
+    pub is_served_while_unknown: bool,
     /// While `is_unknown`: whether the engine of this process may have taken the first try, not only the engine of
     /// another process.
     pub this_engine_may_have_it: bool,
@@ -188,15 +173,14 @@ pub(super) struct KnownFirstTry {
     present: Option<RetryKeys>,
     /// Set if it is known which keys the engines of other processes took.
     others_keys: Option<OthersKeysVersion>,
-    /// Whether files of another process cannot have given the request other keys: then `present` is not among those
-    /// that are known if this process does not remember it.
+    /// Whether `present` are the keys by the files in force. Only then they are among those that other processes take.
     by_present_files: bool,
     /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,
     /// The keys for any caller among the present and earlier keys, of scopes in which neither the engine has the
     /// caller's own key nor this process took it for legacy. Under these, the engine may have this request with another
-    /// credential. It may also where the store has the own key as legacy's: another process, or an earlier one, may
-    /// have refused that try after its key was stored.
+    /// credential, in a shared store also where that has the own key as legacy's: the process that stored the key may
+    /// have refused that try.
     pub any_caller: Vec<RetryKey>,
     /// Keys under which the engine took nothing. Only the store knows whether legacy took them before this process
     /// started.
@@ -221,7 +205,7 @@ impl KnownFirstTry {
             keys: present,
             arm: None,
             is_unknown: false,
-            went_unanswered: false,
+            is_served_while_unknown: false,
             this_engine_may_have_it: false,
             is_stored: false,
             is_own: false,
@@ -351,7 +335,8 @@ impl KnownFirstTry {
                         self.arm = None; // the known arm may be that of another caller's request
                     }
                     self.is_own = true;
-                    if arm == Arm::Engine {
+                    // In a shared store legacy's own key proves nothing about another credential.
+                    if arm == Arm::Engine || !affinity.is_store_shared() {
                         self.any_caller.retain(|key| Some(*key) != keys.any_caller);
                     }
                     let is_first = self.arm.is_none();
@@ -374,17 +359,17 @@ impl KnownFirstTry {
     }
 
     /// Returns the keys of the request other than `keys`. `files_version` is the version of the files by which the
-    /// request was decided. `is_answered_anyway`: legacy answers it also if the store does not answer.
+    /// request was decided. `is_answered_anyway`: it is answered also if the store does not answer.
     pub(super) fn earlier_keys(&self, files_version: u64, is_answered_anyway: bool) -> EarlierKeys {
         let others = |keys: &RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.all().filter(others).collect();
         let engine_has_own = self.is_own && self.arm == Some(Arm::Engine);
         let others_keys = match self.others_keys {
             Some(version) => OthersKeys::Known(version),
-            None if self.went_unanswered => OthersKeys::Unknown,
+            None if self.is_served_while_unknown => OthersKeys::Unknown,
             None => OthersKeys::Asked { claim_may_fail: is_answered_anyway },
         };
-        EarlierKeys { keys, files_version, engine_has_own, others_keys }
+        EarlierKeys { keys, files_version, engine_has_own, legacy_has_own: self.is_stored, others_keys }
     }
 
     /// The first one that is found counts: the present keys come first, then those of the newest files.

@@ -89,7 +89,7 @@ pub use postgres::PostgresStore;
 pub use processes::{
     Announcement, GoneProcess, LivingProcess, LivingProcesses, ProcessRecord, ToldUnknownRetries, process_name,
 };
-pub use put_flips::PutFlips;
+pub use put_flips::{PutFlips, StandingAnnouncement};
 pub use record_log::{ChainHead, CheckedRow, RecordEntry, RecordLog, UnreadableRow};
 pub use records::{
     Append, Claim, CommandRecord, EventsSize, EvidenceRecord, FlipRecord, LockChange, LockRow, NewPin, OutboxRow,

@@ -258,6 +258,52 @@ async fn a_key_that_another_process_took_is_known_below_live() {
     report_violations("two_processes::a_key_that_another_process_took_is_known_below_live", None, "1 order", &wrong);
 }
 
+/// In `dark` a first try has a dark run, which sends private effects. A retry that reaches the other process has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_in_dark_that_reaches_another_process_makes_no_second_run() {
+    let Some(two) = TwoProcesses::start(&[]).await else { return };
+    for rung in ["shadow", "dark"] {
+        for route in FAMILY {
+            let flip = json!({ "to": rung, "force": true, "reason": "the test climbs" });
+            let path = format!("/api/v2/routes/{route}/flip");
+            let reply = two.processes[1].api(Method::POST, &path, flip).await;
+            assert!(reply.status.is_success(), "{} {}", reply.status, reply.json());
+        }
+    }
+    let client = Client::new(support::WAIT_MAX);
+    let settled = async |at: usize, reason: Option<&'static str>| {
+        let of_route = [("route", "orders.create")].into_iter().chain(reason.map(|reason| ("reason", reason)));
+        let of_route: Vec<_> = of_route.collect();
+        two.processes[at].metrics().await.sum("pointsman_comparisons_total", &of_route)
+    };
+    let order = async |at: usize, key: &str| {
+        let url = format!("{}/orders", two.processes[at].url());
+        let reply =
+            client.json(Method::POST, &url, &[("idempotency-key", key)], &some_order(1)).await.expect("a reply");
+        assert!(reply.status.is_success(), "{} {}", reply.status, reply.json());
+    };
+    let dark_runs = async || {
+        let runs = two.processes[0].get("/api/v2/orchestrate/runs?mode=dark").await;
+        runs["runs"].as_array().expect("runs").len()
+    };
+    let mut wrong = Vec::new();
+    let stored = || two.cluster.query("SELECT count(*) > 0 FROM pointsman.retry_keys");
+    order(0, "one").await;
+    until_true("the first try's dark run", || stored().is_ok_and(|is_stored| is_stored.trim() == "t")).await;
+    until("the comparison", || async { (settled(0, None).await == 1.0).then_some(()) }).await;
+    order(1, "one").await;
+    until("the retry to be settled", || async { (settled(1, None).await == 1.0).then_some(()) }).await;
+    let (skipped, runs) = (settled(1, Some("retried")).await, dark_runs().await);
+    if skipped != 1.0 || runs != 1 {
+        wrong.push(format!("{runs} dark runs; {skipped} skipped as retried at the second process"));
+    }
+    order(1, "two").await;
+    until("a new request's dark run", || async { (dark_runs().await == 2).then_some(()) }).await;
+    wrong.extend(two.finish(0).await);
+    let test = "two_processes::a_retry_in_dark_that_reaches_another_process_makes_no_second_run";
+    report_violations(test, None, "2 requests, one of them tried at both processes", &wrong);
+}
+
 /// A run of which nothing is stored while it only reads passes its deadline, and its request would fall back to legacy;
 /// meanwhile the other process has performed the same request.
 #[tokio::test(flavor = "multi_thread")]

@@ -63,6 +63,49 @@ async fn a_key_that_a_run_has_in_the_store_is_not_legacys_any_more() {
     assert_eq!(affinity.first_try(&numbered(1)).await, Ok(Some(Arm::Engine)));
 }
 
+/// The earlier process may have refused that try, because its claim failed, and the engine of another process took it.
+#[tokio::test]
+async fn what_an_earlier_process_noted_for_legacy_is_the_engines_if_a_run_has_it() {
+    let (store, affinity) = claiming().await;
+    for n in 1..=3 {
+        affinity.tries.record_taken_by_legacy(numbered(n), Instant::now(), Duration::ZERO);
+    }
+    engine_takes(&store, 1, numbered(1)).await;
+    assert_eq!(affinity.first_try(&numbered(1)).await, Ok(Some(Arm::Engine)));
+    assert_eq!(affinity.take_for_engine(numbered(1)), KeyTakeResult::First, "its retry is answered from the run");
+    assert_eq!(affinity.first_try(&numbered(2)).await, Ok(Some(Arm::Legacy)), "the store does not have it yet");
+    engine_takes(&store, 3, numbered(3)).await;
+    let recorded = EarlierKeys { legacy_has_own: true, ..EarlierKeys::none() };
+    let take = async |n| affinity.take_for_legacy(&ROUTE, numbered(n).into(), &recorded, KnownBody::Unread).await;
+    assert!(matches!(take(2).await, LegacyTake::Taken { noted: true, .. }));
+    assert_eq!(store.inner.first_try(numbered(2)).await.unwrap().map(|first| first.arm), Some(Arm::Legacy), "claimed");
+    assert_eq!(take(3).await, LegacyTake::HeldByEngine);
+    store.is_gone.store(true, Ordering::Relaxed);
+    affinity.tries.record_taken_by_legacy(numbered(4), Instant::now(), Duration::ZERO);
+    assert_eq!(affinity.first_try(&numbered(4)).await, Err(ArmUnknown));
+}
+
+/// While the store does not answer, the engine gives the request back and the claim fails; meanwhile the engine of
+/// another process takes the request under another credential. The route goes down before the client tries again.
+#[tokio::test]
+async fn a_request_that_was_given_back_and_not_claimed_is_claimed_at_the_next_try() {
+    let (store, affinity) = claiming().await;
+    let keys = |n: u32| RetryKeys { any_caller: Some(numbered(n)), ..numbered(n + 10).into() };
+    let body = KnownBody::Digest([1; 32]);
+    store.is_gone.store(true, Ordering::Relaxed);
+    for n in [1, 2] {
+        affinity.assign_to_legacy(keys(n));
+        assert_eq!(affinity.give_to_legacy(keys(n), body).await, LegacyTake::Unknown);
+    }
+    store.is_gone.store(false, Ordering::Relaxed);
+    engine_takes(&store, 1, numbered(1).of_request(&[1; 32])).await;
+    while !affinity.flush_taken().await {}
+    affinity.set_claiming(ClaimingRoutes::default());
+    let take = async |n| affinity.take_for_legacy(&ROUTE, keys(n), &EarlierKeys::none(), body).await;
+    assert_eq!(take(1).await, LegacyTake::HeldUnderAnotherCredential);
+    assert!(matches!(take(2).await, LegacyTake::Taken { noted: true, .. }));
+}
+
 /// The engine of this process, or of another one, had the request and gave it back.
 #[tokio::test]
 async fn legacy_gets_a_request_that_the_engine_gave_back() {
@@ -74,7 +117,7 @@ async fn legacy_gets_a_request_that_the_engine_gave_back() {
         abandoned.summary.status = RunStatus::Abandoned;
         store.inner.append(abandoned.into()).await.unwrap();
     }
-    let give = async |n| affinity.give_to_legacy(&ROUTE, numbered(n).into(), KnownBody::Digest([0; 32])).await;
+    let give = async |n| affinity.give_to_legacy(numbered(n).into(), KnownBody::Digest([0; 32])).await;
     assert_eq!(give(1).await, LegacyTake::FIRST);
     assert_eq!(legacy_takes(&affinity, numbered(2)).await, LegacyTake::FIRST);
     engine_takes(&store, 3, numbered(3)).await;
@@ -88,7 +131,7 @@ async fn legacy_gets_no_request_back_that_another_engine_has_under_another_crede
     let (store, affinity) = claiming().await;
     let keys = |n: u32| RetryKeys { any_caller: Some(numbered(n)), ..numbered(n + 10).into() };
     let digest = |n: u8| [n; 32];
-    let give = async |n, of| affinity.give_to_legacy(&ROUTE, keys(n), KnownBody::Digest(digest(of))).await;
+    let give = async |n, of| affinity.give_to_legacy(keys(n), KnownBody::Digest(digest(of))).await;
     engine_takes(&store, 1, numbered(1).of_request(&digest(1))).await;
     assert_eq!(give(1, 1).await, LegacyTake::HeldUnderAnotherCredential);
     assert_eq!(give(1, 1).await, LegacyTake::HeldUnderAnotherCredential);
@@ -103,7 +146,8 @@ async fn a_stored_key_of_legacy_is_confirmed_where_an_engine_may_answer() {
     let (store, affinity) = claiming().await;
     let keys = |n: u32| RetryKeys { any_caller: Some(numbered(n)), ..numbered(n + 10).into() };
     let confirm = async |affinity: &StoreAffinity, n| {
-        affinity.confirm_legacy(&ROUTE, keys(n), &EarlierKeys::none(), KnownBody::Digest([1; 32])).await
+        let recorded = EarlierKeys { legacy_has_own: true, ..EarlierKeys::none() };
+        affinity.take_for_legacy(&ROUTE, keys(n), &recorded, KnownBody::Digest([1; 32])).await
     };
     for n in 1..=3 {
         store
@@ -122,9 +166,7 @@ async fn a_stored_key_of_legacy_is_confirmed_where_an_engine_may_answer() {
     store.is_gone.store(true, Ordering::Relaxed);
     assert_eq!(confirm(&affinity, 3).await, LegacyTake::Unknown);
     affinity.set_claiming(ClaimingRoutes::default());
-    let known = EarlierKeys { others_keys: OthersKeys::Unknown, ..EarlierKeys::none() };
-    let confirmed = affinity.confirm_legacy(&ROUTE, keys(3), &known, KnownBody::Digest([1; 32])).await;
-    assert_eq!(confirmed, LegacyTake::FIRST, "no engine answers on the route");
+    assert_eq!(confirm(&affinity, 3).await, LegacyTake::FIRST, "no engine answers on the route");
 }
 
 /// A route goes down from `live` after the engine of another process has taken keys.

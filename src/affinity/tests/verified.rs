@@ -105,7 +105,7 @@ async fn a_retry_that_cannot_be_verified_is_not_taken_for_legacy_because_of_anot
 #[tokio::test]
 async fn what_the_engine_gave_back_stays_with_legacy_while_tokens_cannot_be_verified() {
     let affinity = StoreAffinity::load(CountingStore::new(), &Limits::default()).await.unwrap();
-    assert_eq!(affinity.give_to_legacy(&ROUTE, Verified.keys(1), KnownBody::Unread).await, LegacyTake::FIRST);
+    assert_eq!(affinity.give_to_legacy(Verified.keys(1), KnownBody::Unread).await, LegacyTake::FIRST);
     assert!(!engine_takes(&affinity, Unverified.keys(1), &[3; 32]));
 }
 

@@ -8,6 +8,7 @@
 //! lack (`lost_keys`). If the store does not answer, what was seen last stays; nothing can be flipped up meanwhile,
 //! since the store has to record it.
 
+mod announcing;
 mod breakers;
 mod followed;
 mod lost_keys;

@@ -8,25 +8,24 @@
 //! When a process hangs or loses the store, the others wait for it until its lease is over, by the store's clock.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::super::key_claims::KeyClaims;
 use super::super::shared_moves::SharedMoves;
-use super::{Announcing, EXCHANGE_EVERY, Membership, shown};
+use super::{EXCHANGE_EVERY, Membership};
 use crate::clock::Moment;
 use crate::ladder::{Ladder, OtherProcesses};
 use crate::names::{RouteId, WorkerId};
-use crate::store::{Announcement, LivingProcess, ProcessRecord, RepeatedFailures, StoreError, StoreNotification};
+use crate::store::{Announcement, ProcessRecord, RepeatedFailures, StoreError, StoreNotification};
 
 /// How much longer than a lease an announcement waits for the other processes, and a start for its own lease.
-const BEYOND_LEASE: Duration = Duration::from_secs(1);
+pub(super) const BEYOND_LEASE: Duration = Duration::from_secs(1);
 /// How long the keys that legacy has taken are waited for before an announcement is acknowledged. It is tried again.
-const FLUSH_WAIT: Duration = Duration::from_secs(2);
+pub(super) const FLUSH_WAIT: Duration = Duration::from_secs(2);
 /// The pause before an exchange that follows a change is made again, if it failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -271,111 +270,6 @@ impl Membership {
         };
         self.end_announcement(number);
         acknowledged
-    }
-
-    fn announcing(&self) -> MutexGuard<'_, Announcing> {
-        // A poisoned lock is usable: each announcement is added and removed in one step.
-        self.announcing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Claims what this process announces, and tells the others of it.
-    fn tell(&self, announcing: &Announcing) {
-        let routes: Vec<Vec<RouteId>> = announcing.routes.values().flatten().cloned().collect();
-        let announced = (!routes.is_empty()).then(|| Announcement::new(announcing.newest, routes));
-        if let (Some(worker), Some(claims)) = (self.worker.get(), self.claims.get()) {
-            match &announced {
-                Some(announced) => claims.announce(*worker, announced.clone()),
-                None => claims.end_announcements(|announcer, _| announcer != *worker),
-            }
-        }
-        self.own.rcu(|own| ProcessRecord { announced: announced.clone(), ..(**own).clone() });
-        self.changed.notify_one();
-    }
-
-    /// The names of the others that do not answer an announcement of this process, and of those that cannot acknowledge
-    /// it; `None` while the others do not know of it.
-    fn answers_to(&self, own: WorkerId, number: u64) -> Option<(Vec<String>, Vec<String>)> {
-        let seen = self.seen();
-        let known = |known: &BTreeMap<WorkerId, u64>| known.get(&own).is_some_and(|known| *known >= number);
-        let acknowledges =
-            |other: &LivingProcess| other.record.as_ref().is_some_and(|record| known(&record.acknowledged));
-        let refuses = |other: &LivingProcess| other.record.as_ref().is_some_and(|record| known(&record.refused));
-        let open: Vec<&LivingProcess> = seen.others.iter().filter(|other| !acknowledges(other)).collect();
-        let (refusing, silent): (Vec<_>, Vec<_>) = open.into_iter().partition(|other| refuses(other));
-        let names = |of: Vec<&LivingProcess>| of.into_iter().map(shown).collect::<Vec<_>>();
-        (seen.told >= Some(number)).then(|| (names(silent), names(refusing)))
-    }
-}
-
-impl OtherProcesses for Membership {
-    fn announce(&self, routes: Vec<Vec<RouteId>>) -> u64 {
-        let mut announcing = self.announcing();
-        announcing.newest += 1;
-        let number = announcing.newest;
-        announcing.routes.insert(number, routes);
-        self.tell(&announcing);
-        number
-    }
-
-    fn acknowledged(&self, number: u64) -> BoxFuture<'_, Result<(), String>> {
-        async move {
-            let Some(worker) = self.worker.get() else {
-                return Err("this process has not joined the others that share the store yet: try again".to_owned());
-            };
-            let mut exchanges = self.exchanges.subscribe();
-            let all = exchanges.wait_for(|_| self.answers_to(*worker, number).is_some_and(|(silent, _)| silent.is_empty()));
-            let _in_time = tokio::time::timeout(self.announce_within(), all).await.is_ok();
-            let Some((silent, refusing)) = self.answers_to(*worker, number) else {
-                return Err("the store does not answer, so that the other processes do not know of this move".to_owned());
-            };
-            let own_keys = match self.claims.get() {
-                Some(claims) => tokio::time::timeout(FLUSH_WAIT, claims.flush()).await == Ok(true),
-                None => true,
-            };
-            let sentence = |names: &[String], what: &str| (!names.is_empty()).then(|| format!("{what}: {}", names.join(", ")));
-            let sentences: Vec<String> = [
-                sentence(
-                    &silent,
-                    "these processes share the store and have not acknowledged that the engine is to answer (stop them, or \
-                     bring them back, and try again; `pointsman processes`)",
-                ),
-                sentence(
-                    &refusing,
-                    "these processes share the store and cannot claim the retry keys of the route, because their files do \
-                     not have it, or no workflow for it (bring the same files to all)",
-                ),
-            ]
-            .into_iter()
-            .flatten()
-            .chain((!own_keys).then(|| {
-                "the store does not take the retry keys of requests that legacy has served here: the engine of another \
-                 process would perform their retries (try again)"
-                    .to_owned()
-            }))
-            .collect();
-            if sentences.is_empty() { Ok(()) } else { Err(sentences.join("; ")) }
-        }
-        .boxed()
-    }
-
-    fn lost_keys(&self) -> BoxFuture<'_, Result<(), String>> {
-        self.find_lost_keys().boxed()
-    }
-
-    fn end_announcement(&self, number: u64) {
-        // What is announced no more is in force, or is not done.
-        let mut announcing = self.announcing();
-        announcing.routes.remove(&number);
-        self.tell(&announcing);
-    }
-
-    fn lease_ends(&self) -> u64 {
-        let seen = self.seen();
-        seen.leases_ended + u64::from(seen.lease_ends.is_some_and(|ends| ends <= Moment::now()))
-    }
-
-    fn announce_within(&self) -> Duration {
-        self.lease + BEYOND_LEASE
     }
 }
 

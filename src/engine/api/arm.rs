@@ -10,6 +10,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use crate::clock;
 use crate::engine::api::attach::{attach, given_back, unknown_outcome};
 use crate::engine::api::claim::{
     claim, first_try_unknown, held_under_another_credential, refuse_if_held_under_earlier_keys, register,
@@ -218,14 +219,13 @@ async fn find_twin(core: &Core, mut request: ArmRequest, deadline: Instant) -> R
     Err(Box::new(reply))
 }
 
-/// Refuses the dark run of a client's retry if legacy took the first try in an earlier process: the first try had its
-/// own dark run, and a second one would send the private effects again. A retry of a first try in this process was
-/// recognised before this is called.
+/// Refuses the dark run of a client's retry if legacy took the first try in an earlier process, or in another one that
+/// shares the store: the first try had its own dark run, and a second one would send the private effects again. A retry
+/// of a first try in this process was recognised before this is called.
 async fn refuse_retry_in_dark(core: &Core, request: &ArmRequest, deadline: Instant) -> Result<(), Box<ArmReply>> {
     let Some(KeysOfLegacy { keys, decided_at }) = &request.legacy_keys else { return Ok(()) };
     let store = &core.ports.store;
-    // With a shared store the proxy has looked up the first try, because the engine of another process may have it.
-    if request.mode != Mode::Dark || keys.is_empty() || store.is_shared() {
+    if request.mode != Mode::Dark || keys.is_empty() {
         return Ok(());
     }
     // Checked before the store is read: a key that legacy took waits in a file (`key_log`) until the store has it, and
@@ -233,8 +233,13 @@ async fn refuse_retry_in_dark(core: &Core, request: &ArmRequest, deadline: Insta
     let is_waiting = keys.iter().any(|key| core.ports.affinity.legacy_noted_before(key, *decided_at));
     let looked_up = timeout_at(deadline, try_join_all(keys.iter().map(|key| store.first_try(*key)))).await;
     let retried = match looked_up {
-        // An entry that this request wrote itself is not older than its decision.
-        Ok(Ok(found)) if !is_waiting && !found.iter().flatten().any(|first| first.at < *decided_at) => return Ok(()),
+        // An entry that this request wrote itself is not older than its decision, nor of a time that has not come:
+        // another process's clock may be ahead.
+        Ok(Ok(found))
+            if !is_waiting && found.iter().flatten().all(|first| (*decided_at..=clock::now()).contains(&first.at)) =>
+        {
+            return Ok(());
+        }
         Ok(Ok(_)) => Some("Legacy took the first try of this request before"),
         Ok(Err(_)) | Err(_) => None,
     };

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::oneshot;
 
@@ -51,22 +52,25 @@ const FIRST_TRY_WAIT: Duration = Duration::from_secs(2);
 /// The pauses between tries: the first, and the longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
+/// Puts in force what must be before a run of another process goes on here, such as a freeze.
+pub type Follow = Arc<dyn Fn() -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync>;
+
 /// Resumes the runs in the background and tries again until that succeeds. Returns after the first try, or after
 /// [`FIRST_TRY_WAIT`] if the first try takes longer.
-pub(in crate::engine) async fn recover_in_background(core: &Arc<Core>) {
+pub(in crate::engine) async fn recover_in_background(core: &Arc<Core>, follow: Follow) {
     core.schedule.why_unresumed.set(Some("they are being resumed".to_owned()));
     let (first_try_ended, first_try) = oneshot::channel::<()>();
     let recovering = core.clone();
-    core.spawn_background(async move { recover_until_done(&recovering, first_try_ended).await });
+    core.spawn_background(async move { recover_until_done(&recovering, first_try_ended, follow).await });
     let _either_way = tokio::time::timeout(FIRST_TRY_WAIT, first_try).await;
 }
 
-async fn recover_until_done(core: &Arc<Core>, first_try_ended: oneshot::Sender<()>) {
+async fn recover_until_done(core: &Arc<Core>, first_try_ended: oneshot::Sender<()>, follow: Follow) {
     let mut draining = core.process.draining.subscribe();
     let mut first_try_ended = Some(first_try_ended);
     let mut pause = RETRY_PAUSES.0;
     while !*draining.borrow() {
-        match recover(core).await {
+        match recover(core, Some(&follow)).await {
             Ok(_) => return core.schedule.why_unresumed.set(None),
             Err(error) => {
                 tracing::error!(
@@ -86,9 +90,14 @@ async fn recover_until_done(core: &Arc<Core>, first_try_ended: oneshot::Sender<(
 }
 
 /// Resumes the runs once; returns how many there were of each kind.
-pub(in crate::engine) async fn recover(core: &Arc<Core>) -> Result<Recovered, StoreError> {
+pub(in crate::engine) async fn recover(core: &Arc<Core>, follow: Option<&Follow>) -> Result<Recovered, StoreError> {
     if core.ports.store.is_shared() {
         heartbeat::renew(core).await?;
+        // From the renewal on, other processes wait for this one with what they record. What they recorded before that,
+        // and after this process read the flips at its start, is in force in all others.
+        if let Some(follow) = follow {
+            follow().await?;
+        }
     }
     let mut recovered = Recovered::default();
     let mut open: usize = 0;

@@ -1,14 +1,17 @@
 //! Runs that people and programs start.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::harness::{
     Harness, ServiceReply, StepService, TIMEOUT, abandoned, answer, checked_plan, refused, request, start,
 };
 use super::test_stores;
 use crate::engine::CommandError;
+use crate::engine::Follow;
 use crate::engine::Start;
 use crate::engine::StartError;
 use crate::engine::Started;
@@ -16,7 +19,7 @@ use crate::exchange::ArmRequest;
 use crate::flag::RetryKey;
 use crate::limits::Limits;
 use crate::names::{JobId, RunId, Seq};
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, StoreError};
 use crate::workflow::{CommandRefusal, ControlCommand, Mode, RunStatus};
 
 fn definition() -> Value {
@@ -26,6 +29,11 @@ fn definition() -> Value {
         "steps": { "a": { "call": "POST ${services.world}/a", "body": { "n": "${request.body.n}" } } },
         "respond": { "status": 201, "body": { "n": "${request.body.n}", "by": "${request.method} ${request.path}" } },
     })
+}
+
+/// No other process has recorded anything.
+fn nothing_to_follow() -> Follow {
+    Arc::new(|| Box::pin(std::future::ready(Ok(()))))
 }
 
 async fn harness() -> Harness {
@@ -175,11 +183,39 @@ async fn nothing_new_begins_until_the_runs_of_the_last_process_are_resumed() {
         assert_eq!(abandoned(harness.send(may_fall_back).await).reason, "resuming_runs");
         store.heartbeats.pass(1_000);
     };
-    tokio::join!(harness.engine.recover_in_background(), while_recovering);
+    tokio::join!(harness.engine.recover_in_background(nothing_to_follow()), while_recovering);
     assert_eq!(harness.engine.why_unresumed(), None);
     assert_eq!(harness.runs().await.len(), 1);
     assert!(harness.engine.start(keyed(3, 3)).await.is_err(), "the key belongs to another body");
     start(&harness, json!({ "n": 3 })).await;
+}
+
+/// The runs of other processes are not resumed before a freeze that was set at one of them is in force.
+#[tokio::test]
+async fn no_run_is_resumed_before_other_processes_are_followed() {
+    let store = test_stores::shared();
+    let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
+    let waits =
+        json!({ "workflow": "w", "steps": { "a": { "wait": "1h" } }, "respond": { "status": 200, "body": {} } });
+    let (plan, limits) = (checked_plan(&waits, false), Limits::default());
+    let harness = Harness::with_store(&step_service, plan, store.clone(), limits, None).await;
+    let (calls, called) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let follow: Follow = {
+        let (calls, called) = (calls.clone(), called.clone());
+        Arc::new(move || {
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            called.notify_one();
+            Box::pin(async move { if call == 0 { Err(StoreError("no answer".into())) } else { Ok(()) } })
+        })
+    };
+    harness.engine.recover_in_background(follow).await;
+    assert!(harness.engine.why_unresumed().is_some_and(|why| why.contains("no answer")));
+    while calls.load(Ordering::Relaxed) < 2 {
+        called.notified().await;
+    }
+    while harness.engine.why_unresumed().is_some() {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -199,7 +235,7 @@ async fn a_run_that_is_not_stored_does_not_wait_until_the_runs_of_the_last_proce
         assert_eq!(problem.status, 503);
         store.heartbeats.pass(1_000);
     };
-    tokio::join!(harness.engine.recover_in_background(), while_recovering);
+    tokio::join!(harness.engine.recover_in_background(nothing_to_follow()), while_recovering);
     assert_eq!(harness.runs().await.len(), 0);
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::expression::Expression;
 use crate::flag::Cohort;
+use crate::store::StandingAnnouncement;
 
 /// The other processes: they note what is announced, and acknowledge it or not.
 #[derive(Default)]
@@ -22,6 +23,8 @@ struct Others {
     lease_ends: AtomicU64,
     /// Acknowledges nothing until there is a permit.
     holds: Option<Semaphore>,
+    /// The store does not have the announcement any more when the move is recorded.
+    is_forgotten: AtomicBool,
 }
 
 impl OtherProcesses for Others {
@@ -39,6 +42,9 @@ impl OtherProcesses for Others {
             if self.silent { Err("process 7 on a hangs".to_owned()) } else { Ok(()) }
         }
         .boxed()
+    }
+    fn standing(&self, _announcement: u64) -> Result<Option<StandingAnnouncement>, String> {
+        if self.is_forgotten.load(Ordering::Relaxed) { Err("nobody knows of it".to_owned()) } else { Ok(None) }
     }
     fn end_announcement(&self, _announcement: u64) {
         *self.ended.lock().unwrap() += 1;
@@ -73,6 +79,20 @@ async fn open_on(store: Arc<FailingStore>, files: DeclaredFiles, others: &Arc<Ot
     let parts = LadderParts { others, ..ladder_parts(&store, &evidence, Vec::new()) };
     let ladder = Ladder::open(files, parts).await.unwrap();
     Fixture { store, evidence, ladder }
+}
+
+/// Then the others do not claim the keys of the route, and would follow the flip.
+#[tokio::test]
+async fn a_move_that_the_store_does_not_have_as_announced_is_not_recorded() {
+    let others = Arc::new(Others::default());
+    let ladder = open(files(&[]), &others).await;
+    others.is_forgotten.store(true, Ordering::Relaxed);
+    let error = format!("{:?}", ladder.flip("bare", forced(State::Live)).await.unwrap_err());
+    assert!(error.contains("nobody knows of it"), "{error}");
+    assert_eq!(ladder.state("bare").state, State::Off);
+    assert_eq!(ladder.store.flips(None, 10).await.unwrap(), []);
+    others.is_forgotten.store(false, Ordering::Relaxed);
+    ladder.flip("bare", forced(State::Live)).await.unwrap();
 }
 
 #[tokio::test]

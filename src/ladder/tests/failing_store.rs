@@ -64,7 +64,7 @@ impl FailingStore {
     /// Records flips and declarations in spite of all failures, after the newest flip.
     pub async fn put(&self, flips: Vec<FlipRecord>, declared: Option<Vec<DeclaredState>>) {
         let after = self.inner.flips(None, 1).await.unwrap().first().map_or(0, |flip| flip.number);
-        self.inner.put_flips(PutFlips { flips, declared, after }).await.unwrap().unwrap();
+        self.inner.put_flips(PutFlips { flips, declared, after, ..PutFlips::default() }).await.unwrap().unwrap();
     }
     /// Lets the writes that timed out reach the store.
     pub async fn deliver_delayed(&self) {

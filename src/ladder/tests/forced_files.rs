@@ -125,7 +125,11 @@ async fn what_is_told_and_stored_of_a_cohort_has_no_literal_of_its_condition_and
     let forced = rows.iter_mut().find_map(|row| row.retry.as_mut()?.forced_cohorts.as_mut()).unwrap();
     forced.get_mut("staff").unwrap().rule.as_mut().unwrap().when = "request.query.a == \"k3y-zero".to_owned();
     let after = fixture.store.flips(None, 1).await.unwrap().first().map_or(0, |flip| flip.number);
-    fixture.store.put_flips(PutFlips { flips: Vec::new(), declared: Some(rows), after }).await.unwrap();
+    fixture
+        .store
+        .put_flips(PutFlips { flips: Vec::new(), declared: Some(rows), after, ..PutFlips::default() })
+        .await
+        .unwrap();
     let fixture = fixture.restart(with("k3y-two", "audit")).await;
     let [second] = told(&fixture).try_into().unwrap();
     assert_eq!(second.when_before.as_deref(), Some("request.query.a == \"***\""));

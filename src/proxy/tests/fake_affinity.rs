@@ -38,31 +38,27 @@ impl Affinity for Fakes {
     }
     fn take_for_legacy<'a>(
         &'a self,
-        route: &'a RouteId,
+        _route: &'a RouteId,
         keys: RetryKeys,
-        _earlier: &'a EarlierKeys,
+        earlier: &'a EarlierKeys,
         body: KnownBody,
     ) -> BoxFuture<'a, LegacyTake> {
-        let takes_first = self.engine_takes_first.load(SeqCst);
-        if takes_first { Box::pin(async { LegacyTake::HeldByEngine }) } else { self.give_to_legacy(route, keys, body) }
-    }
-    fn confirm_legacy<'a>(
-        &'a self,
-        _route: &'a RouteId,
-        _keys: RetryKeys,
-        _earlier: &'a EarlierKeys,
-        _body: KnownBody,
-    ) -> BoxFuture<'a, LegacyTake> {
-        let is_confirmed = !self.is_unconfirmed.load(SeqCst);
-        let take = if is_confirmed { LegacyTake::FIRST } else { LegacyTake::HeldUnderAnotherCredential };
+        let take = match (earlier.legacy_has_own, self.is_unconfirmed.load(SeqCst)) {
+            (true, true) => LegacyTake::HeldUnderAnotherCredential,
+            (true, false) => LegacyTake::FIRST,
+            (false, _) if self.engine_takes_first.load(SeqCst) => LegacyTake::HeldByEngine,
+            (false, _) => return self.give_to_legacy(keys, body),
+        };
         Box::pin(std::future::ready(take))
     }
-    fn give_to_legacy<'a>(
-        &'a self,
-        _route: &'a RouteId,
+    fn is_store_shared(&self) -> bool {
+        true
+    }
+    fn give_to_legacy(
+        &self,
         RetryKeys { scoped, any_caller, .. }: RetryKeys,
         _body: KnownBody,
-    ) -> BoxFuture<'a, LegacyTake> {
+    ) -> BoxFuture<'_, LegacyTake> {
         let mut keys = self.keys_of_legacy.lock().unwrap();
         let is_retry = keys.contains(&scoped);
         let noted = !self.records_no_keys.load(SeqCst);

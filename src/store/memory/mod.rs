@@ -228,7 +228,7 @@ impl Store for MemoryStore {
     }
 
     fn put_flips(&self, put: PutFlips) -> BoxFuture<'_, Result<Option<Vec<u64>>, StoreError>> {
-        let PutFlips { flips, declared, after } = put;
+        let PutFlips { flips, declared, after, announced: _ } = put;
         self.with(|tables| {
             if tables.newest_flip() != after {
                 return None;

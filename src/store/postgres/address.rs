@@ -17,6 +17,9 @@ use crate::store::StoreError;
 
 /// The tables are in a schema of their own, so that other programs may use the same database.
 pub(super) const SCHEMA: &str = "pointsman";
+/// Begins a transaction in which each statement sees what was committed before it, whatever the default of the database
+/// or of the user is: one that has waited for a lock must see what was committed meanwhile.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 /// How much longer than `statement_timeout` this process waits: the server should time out first.
 const STATEMENT_GRACE: Duration = Duration::from_secs(1);
 /// The pause between attempts to connect to a server that is starting.
@@ -57,6 +60,7 @@ impl Address {
         let shown = format!("postgres://{}@{server}/{database}", options.get_username());
         let settings = vec![
             ("search_path", SCHEMA.to_owned()),
+            ("default_transaction_isolation", "'read committed'".to_owned()),
             ("statement_timeout", limits.store_statement_ms.to_string()),
             ("lock_timeout", limits.store_lock_ms.to_string()),
             ("idle_in_transaction_session_timeout", limits.store_statement_ms.to_string()),
@@ -81,7 +85,7 @@ impl Address {
 
     /// The statements that begin a transaction with these settings, in a session that does not keep them.
     pub(super) fn begin(&self) -> SqlStr {
-        AssertSqlSafe(format!("BEGIN; {}", self.set("SET LOCAL"))).into_sql_str()
+        AssertSqlSafe(format!("{BEGIN}; {}", self.set("SET LOCAL"))).into_sql_str()
     }
 
     fn set(&self, command: &str) -> String {

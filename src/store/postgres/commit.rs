@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::address::BEGIN;
 use super::batch_statement::BatchStatement;
 use super::columns::column;
 use super::lease_term::{LeaseTerm, begins_run};
@@ -171,7 +172,7 @@ impl Committer {
             WriteError::Unknown(text) => WriteError::NotWritten(text),
             error => error,
         };
-        let stored = match self.session.execute("BEGIN").await {
+        let stored = match self.session.execute(BEGIN).await {
             Ok(()) => read_stored_state(&mut self.session, appends, self.retry_window_ns).await,
             Err(error) => Err(error),
         };

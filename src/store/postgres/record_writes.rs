@@ -17,7 +17,9 @@ use crate::names::{PlanId, RouteId, RunId};
 use crate::store::bound_keys::{RetryKeyPage, RetryKeyPosition, is_bound, is_given_back};
 use crate::store::encoded::nanos;
 use crate::store::key_files::key_file_row;
-use crate::store::{EvidenceRecord, KeyFileRecord, PutFlips, RunSnapshot, SampleRecord, StoreError, codec};
+use crate::store::{
+    EvidenceRecord, KeyFileRecord, PutFlips, RunSnapshot, SampleRecord, StandingAnnouncement, StoreError, codec,
+};
 
 pub(super) async fn plan(pool: &Pool, id: PlanId, source: serde_json::Value) -> Result<()> {
     let source = json(&source)?;
@@ -123,7 +125,8 @@ pub(super) async fn prune_retry_keys(
     Ok(RetryKeyPage { result: column::<i64>(last, 3)?.cast_unsigned(), next: is_full.then_some(position) })
 }
 
-pub(super) async fn flips(pool: &Pool, PutFlips { flips, declared, after }: PutFlips) -> Result<Option<Vec<u64>>> {
+pub(super) async fn flips(pool: &Pool, put: PutFlips) -> Result<Option<Vec<u64>>> {
+    let PutFlips { flips, declared, after, announced } = put;
     let ids: Vec<Uuid> = flips.iter().map(|_| Uuid::from_u128(fastrand::u128(..))).collect();
     let ids: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
     let routes: Vec<Option<&str>> = flips.iter().map(|flip| flip.route.as_ref().map(RouteId::as_str)).collect();
@@ -133,9 +136,14 @@ pub(super) async fn flips(pool: &Pool, PutFlips { flips, declared, after }: PutF
     let declared_records =
         declared.as_ref().map(|declared| declared.iter().map(json).collect::<Result<Vec<_>>>()).transpose()?;
     let make = || {
-        let query =
-            sqlx::query("SELECT put_flips_after($1, $2, $3, $4, $5, $6)").bind(&ids).bind(&routes).bind(&records);
-        query.bind(&declared_routes).bind(&declared_records).bind(after.cast_signed())
+        let text = match announced {
+            None => "SELECT put_flips_after($1, $2, $3, $4, $5, $6)",
+            Some(_) => "SELECT put_announced_flips($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        };
+        let query = sqlx::query(text).bind(&ids).bind(&routes).bind(&records);
+        let query = query.bind(&declared_routes).bind(&declared_records).bind(after.cast_signed());
+        let Some(StandingAnnouncement { worker, term, number }) = &announced else { return query };
+        query.bind(worker.0.as_bytes().as_slice()).bind(*term).bind(number.cast_signed())
     };
     let found = pool.query(make).await?;
     let row = found.first().ok_or_else(|| StoreError("the store gave the flips no numbers".into()))?;

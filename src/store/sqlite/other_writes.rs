@@ -169,7 +169,7 @@ fn transact(task: &WriteTask, committer: &mut Committer, is_retry: bool) -> Resu
 }
 
 fn put_flips(conn: &Connection, put: &PutFlips, is_retry: bool) -> Result<Option<Vec<u64>>, WriteError> {
-    let PutFlips { flips, declared, after } = put;
+    let PutFlips { flips, declared, after, announced: _ } = put;
     let count = i64::try_from(flips.len().max(1)).unwrap_or(i64::MAX);
     let record = |flip: &FlipRecord, number: i64| json(&FlipRecord { number: number.cast_unsigned(), ..flip.clone() });
     let text = "SELECT number, record FROM flips ORDER BY number DESC LIMIT ?";

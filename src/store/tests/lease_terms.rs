@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::cluster::shared;
 use super::*;
-use crate::store::{AppendError, Claim, ProcessRecord};
+use crate::store::{Announcement, AppendError, Claim, ProcessRecord, PutFlips, StandingAnnouncement};
 
 const LEASE: Duration = Duration::from_secs(600);
 
@@ -24,7 +24,16 @@ impl TestProcess {
     }
 
     async fn term(&self) -> i64 {
-        let living = self.store.exchange_processes(worker(self.n), ProcessRecord::default()).await.unwrap();
+        self.term_with(ProcessRecord::default()).await
+    }
+
+    async fn term_while_announcing(&self, number: u64) -> i64 {
+        let announced = Some(Announcement::new(number, vec![vec!["route".into()]]));
+        self.term_with(ProcessRecord { announced, ..ProcessRecord::default() }).await
+    }
+
+    async fn term_with(&self, record: ProcessRecord) -> i64 {
+        let living = self.store.exchange_processes(worker(self.n), record).await.unwrap();
         living.unwrap().processes.iter().find(|process| process.worker == worker(self.n)).unwrap().term
     }
 
@@ -98,6 +107,41 @@ async fn real_runs_begin_only_in_the_term_that_the_process_has_named() {
     let newest = rest.result[1].at;
     let last = process.store.engine_tries_since(newest, None, 3).await.unwrap();
     assert!(last.result.iter().all(|position| position.at >= newest) && last.result.contains(&rest.result[1]));
+    process.store.close().await;
+}
+
+/// The database gets it late: after the process has lost its lease, or ended its announcement.
+#[tokio::test]
+async fn a_flip_that_was_announced_is_recorded_only_while_the_announcement_stands() {
+    let Some(database) = StoreKind::Postgres.is_installed().then(|| shared().unwrap().database()) else { return };
+    let process = TestProcess::open(&database.url(), 1).await;
+    process.renew_lease().await;
+    let announces = async |number: Option<u64>| {
+        let announced = number.map(|number| Announcement::new(number, vec![vec!["route".into()]]));
+        let record = ProcessRecord { announced, ..ProcessRecord::default() };
+        process.store.exchange_processes(worker(1), record).await.unwrap();
+    };
+    let put = async |after: u64, term: i64, number: u64| {
+        let announced = Some(StandingAnnouncement { worker: worker(1), term, number });
+        let flips = vec![super::records::flip(Some("route"), "live")];
+        process.store.put_flips(PutFlips { flips, declared: None, after, announced }).await.unwrap()
+    };
+    let first = process.term().await;
+    assert_eq!(put(0, first, 3).await, None, "nothing is announced");
+    announces(Some(3)).await;
+    assert_eq!(put(0, first, 4).await, None, "another one is");
+    assert_eq!(put(0, first + 1, 3).await, None, "in another term");
+    assert_eq!(put(0, first, 3).await, Some(vec![1]));
+    announces(Some(5)).await;
+    assert_eq!(put(1, first, 4).await, Some(vec![2]), "a later one names its routes too");
+    database.query("UPDATE pointsman.workers SET alive_until = clock_timestamp() - interval '1 s'");
+    assert_eq!(put(2, first, 4).await, None, "the lease is over");
+    process.renew_lease().await;
+    let second = process.term_while_announcing(5).await;
+    assert_eq!(put(2, first, 4).await, None, "the others may have forgotten it meanwhile");
+    assert_eq!(put(2, second, 5).await, Some(vec![3]));
+    announces(None).await;
+    assert_eq!(put(3, second, 5).await, None, "it has ended");
     process.store.close().await;
 }
 

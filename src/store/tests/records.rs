@@ -54,7 +54,7 @@ async fn put(
     flips: &[FlipRecord],
     declared: Option<Vec<DeclaredState>>,
 ) -> Option<Vec<u64>> {
-    fixture.store.put_flips(PutFlips { flips: flips.to_vec(), declared, after }).await.unwrap()
+    fixture.store.put_flips(PutFlips { flips: flips.to_vec(), declared, after, ..PutFlips::default() }).await.unwrap()
 }
 
 async fn a_plan_is_stored_by_its_id(which: StoreKind) {

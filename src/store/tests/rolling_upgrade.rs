@@ -69,7 +69,12 @@ async fn no_flip_gets_the_number_of_one_that_a_process_has_in_force() {
     let Some(database) = StoreKind::Postgres.is_installed().then(|| shared().unwrap().database()) else { return };
     let store = PostgresStore::open(&Secret::new(database.url()), None, &Limits::default()).await.unwrap();
     let put = async |after: u64| {
-        let put = PutFlips { flips: vec![super::records::flip(None, "effects")], declared: None, after };
+        let put = PutFlips {
+            flips: vec![super::records::flip(None, "effects")],
+            declared: None,
+            after,
+            ..PutFlips::default()
+        };
         store.put_flips(put).await.unwrap().map(|numbers| numbers[0])
     };
     assert_eq!(put(0).await, Some(1));

@@ -50,7 +50,7 @@ async fn findings(fixture: &StoreFixture) -> Vec<String> {
 async fn with_flips(which: StoreKind, change: &str) -> Option<StoreFixture> {
     let fixture = StoreFixture::new(which).await;
     let flips = ["a", "b", "a", "b"].map(flip).to_vec();
-    fixture.store.put_flips(PutFlips { flips, declared: None, after: 0 }).await.unwrap();
+    fixture.store.put_flips(PutFlips { flips, declared: None, after: 0, ..PutFlips::default() }).await.unwrap();
     assert_eq!(fixture.store.last_flips().await.unwrap().len(), 2);
     fixture.edit(change).await.then_some(fixture)
 }
@@ -214,7 +214,7 @@ async fn what_is_kept_of_a_route_is_not_taken_for_another_routes(which: StoreKin
         is_absent: false,
         earlier_ids: Vec::new(),
     }]);
-    fixture.store.put_flips(PutFlips { flips: Vec::new(), declared, after: 0 }).await.unwrap();
+    fixture.store.put_flips(PutFlips { flips: Vec::new(), declared, after: 0, ..PutFlips::default() }).await.unwrap();
     let evidence = EvidenceRecord { route: "a".into(), at: at(1), value: json!({ "pairs": 1 }) };
     fixture.store.put_evidence(vec![evidence]).await.unwrap();
     for table in ["declared", "evidence"] {

@@ -51,3 +51,22 @@ BEGIN
                 OR EXISTS (SELECT FROM runs AS r WHERE r.job = k.run_id AND (NOT r.ended OR r.updated > since)))
             AND NOT EXISTS (SELECT FROM runs AS r WHERE r.run_id = k.run_id AND r.status = 'abandoned'));
 END $$;
+
+-- As `put_flips_after`, while the process `of` has its lease in this term and its record announces that number or a later
+-- one. Its row is locked until the end of the transaction: another process sees either the announcement or the flips.
+CREATE FUNCTION put_announced_flips(
+    of_put bytea[], of_route text[], of_record bytea[], declared_route text[], declared_record bytea[], of_after bigint,
+    of bytea, its_term bigint, its_announcement bigint
+) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    stands boolean;
+BEGIN
+    PERFORM pg_advisory_xact_lock(20252);
+    SELECT alive_until > clock_timestamp()
+            AND (convert_from(record, 'UTF8')::json -> 'announced' ->> 'number')::bigint >= its_announcement
+        INTO stands FROM workers WHERE worker = of AND term = its_term FOR SHARE;
+    IF NOT coalesce(stands, false) AND NOT EXISTS (SELECT FROM flips WHERE put = ANY (of_put)) THEN
+        RETURN NULL;
+    END IF;
+    RETURN put_flips_after(of_put, of_route, of_record, declared_route, declared_record, of_after);
+END $$;

@@ -10,8 +10,8 @@ use super::{Omission, SimStore, unknown_result};
 use crate::clock;
 use crate::names::WorkerId;
 use crate::store::{
-    Append, GoneProcess, KeyFileRecord, LivingProcess, LivingProcesses, ProcessRecord, Store as _, StoreError,
-    StoreNotification,
+    Append, GoneProcess, KeyFileRecord, LivingProcess, LivingProcesses, ProcessRecord, StandingAnnouncement,
+    Store as _, StoreError, StoreNotification,
 };
 
 /// The rows of processes and of their files of retry keys.
@@ -127,6 +127,15 @@ impl SimStore {
             });
         }
         Ok(Some(LivingProcesses { at, newest_flip, processes }))
+    }
+
+    /// Whether a process has its lease in the term of an announcement that it still makes.
+    pub(super) fn stands(&self, announced: &StandingAnnouncement) -> bool {
+        let state = self.state.lock().unwrap();
+        let living = state.processes.rows.get(&announced.worker).filter(|row| row.alive_until > Instant::now());
+        let in_term = living.filter(|row| row.interruptions.cast_signed() == announced.term);
+        let stands = in_term.and_then(|row| row.record.as_ref()?.announced.as_ref());
+        stands.is_some_and(|stands| stands.number >= announced.number)
     }
 
     /// Whether a process begins real runs: not before it has followed the others since its lease was over.

@@ -72,18 +72,25 @@ pub(super) async fn move_candidate(
     let (asked_by, because) = (by.clone(), reason.clone());
     let plans = candidate.clone();
     let asked = CandidateMove { route: route.clone(), candidate: plans, share, force, reason: because, by: asked_by };
-    (admin.parts.move_candidate)(asked).await.map_err(|error| match error {
-        CandidateMoveError::Refused(sentences) => {
-            move_refused(&sentences);
-            refused(sentences.join("; "))
-        }
-        CandidateMoveError::Failed(why) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, why),
-    })?;
+    (admin.parts.move_candidate)(asked).await.map_err(|error| not_moved(error, move_refused))?;
     admin.parts.recorder.move_accepted(&route, true);
     let (before, candidate) = (in_force.label(), candidate.label());
     let in_force = if share.is_some() { before.clone() } else { candidate.clone() };
     let share = share.unwrap_or(Percent::NONE).as_f64();
     Ok(Json(CandidateResponse { route, candidate, in_force, before, share, forced: force }))
+}
+
+/// The response to a move that was not made. `note_refusal` records the reasons of a refused one.
+fn not_moved(error: CandidateMoveError, note_refusal: impl FnOnce(&[String])) -> ApiError {
+    let unavailable = |kind: &str, why: String| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, kind, TITLE, why);
+    match error {
+        CandidateMoveError::Refused(sentences) => {
+            note_refusal(&sentences);
+            refused(sentences.join("; "))
+        }
+        CandidateMoveError::Waits(why) => unavailable("move-waits", why),
+        CandidateMoveError::Failed(why) => unavailable("store", why),
+    }
 }
 
 fn refused(why: String) -> ApiError {
@@ -106,4 +113,24 @@ pub(super) fn row(state: &ApiState, status: &RouteStatus) -> Option<CandidateRow
         missing,
         conditions,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    #[test]
+    fn a_move_that_waits_is_not_recorded_as_refused() {
+        let response = |error| {
+            let mut noted = 0;
+            let status = not_moved(error, |reasons| noted = reasons.len()).into_response().status();
+            (status, noted)
+        };
+        let why = || "files are being put in force".to_owned();
+        assert_eq!(response(CandidateMoveError::Waits(why())), (StatusCode::SERVICE_UNAVAILABLE, 0));
+        assert_eq!(response(CandidateMoveError::Failed(why())), (StatusCode::SERVICE_UNAVAILABLE, 0));
+        assert_eq!(response(CandidateMoveError::Refused(vec![why()])), (StatusCode::CONFLICT, 1));
+    }
 }

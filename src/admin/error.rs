@@ -143,8 +143,8 @@ impl ApiError {
     /// 404: the store has no such run.
     pub(super) fn no_run(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "unknown-run", "There is no such run", format!("no run `{id}`")).hint(
-            "ended runs are deleted after `retention`, and rehearsed runs are not stored: of one that `diffs` names, \
-             `pointsman runs events` shows the events; `runs list` shows the others",
+            "ended runs are deleted after `retention`, and rehearsed runs are not stored: for a rehearsed run named by \
+             `diffs` use `pointsman runs events`; stored runs are in `pointsman runs list`",
         )
     }
 

@@ -54,6 +54,8 @@ pub type MoveCandidate = Arc<dyn Fn(CandidateMove) -> BoxFuture<'static, Result<
 pub enum CandidateMoveError {
     /// It may not be moved like this: a sentence for each reason.
     Refused(Vec<String>),
+    /// Files are being put in force, or another process takes over from this one.
+    Waits(String),
     /// The store did not record it, or something else failed.
     Failed(String),
 }
@@ -173,6 +175,9 @@ pub enum Reloaded {
     /// The files are valid, but the store did not record what they declare: the last good set stays in force, and the
     /// new files are tried again.
     NotRecorded(String),
+    /// The files are valid, but something else is being put in force, or another process takes over from this one: the
+    /// last good set stays in force, and the new files are tried again.
+    Waits(String),
 }
 
 /// The state of the process at one moment.

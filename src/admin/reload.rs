@@ -27,7 +27,7 @@ use crate::store::FlipRecord;
 
 const TITLE: &str = "The files are not in force";
 
-/// Has the files read, and waits up to `move_answer_ms` for the outcome of that reading.
+/// Requests that the files are read, and waits up to `move_answer_ms` for the outcome of that reading.
 pub(super) async fn reload(
     admin: Admin,
     JsonBody(request, caller): JsonBody<ReloadRequest>,
@@ -102,11 +102,15 @@ fn answer(admin: &ApiState, before: &Before, reloaded: Reloaded) -> JsonResult<R
             let detail = "the files are valid, but cannot be put in force now; the last good set stays in force";
             Err(refused(detail, sentences))
         }
-        Reloaded::NotRecorded(why) => {
-            let detail = format!("{why}; the last good set stays in force, and the files are tried again");
-            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store", TITLE, detail))
-        }
+        Reloaded::NotRecorded(why) => Err(tried_again("store", &why)),
+        Reloaded::Waits(why) => Err(tried_again("move-waits", &why)),
     }
+}
+
+/// 503: the files are not in force yet.
+fn tried_again(kind: &str, why: &str) -> ApiError {
+    let detail = format!("{why}; the last good set stays in force, and the files are tried again");
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, kind, TITLE, detail)
 }
 
 /// The routes of both sets whose state has changed, except those that `flips` moved.

@@ -43,6 +43,10 @@ const REPORT_DELAY_AFTER: Duration = Duration::from_secs(2);
 /// How long new files and the move of a candidate wait for each other.
 const LOCK_WAITS: Duration = Duration::from_secs(3);
 
+/// Why the lock is not free after [`LOCK_WAITS`]: whoever holds it waits for the store, or for a successor.
+const LOCK_IS_HELD: &str = "flag files or a candidate are being put in force (perhaps the store does not answer), or \
+                            another process takes over from this one (`serve --succeed`)";
+
 /// How often candidates are looked for whose guards have found too many errors, slow answers or differences.
 const GUARD_CANDIDATES_EVERY: Duration = Duration::from_millis(200);
 
@@ -56,7 +60,7 @@ pub(super) struct Reloads {
     pub status: Arc<ReloadStatus>,
     /// The requests to read the files now.
     pub requests: Arc<ReloadRequests>,
-    /// Held while new files are put in force, and while a successor takes over.
+    /// Held while new files or a candidate are put in force, and while a successor takes over.
     pub lock: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -82,19 +86,17 @@ pub(super) async fn reload(
             FilesChange::Loaded(loaded) => FilesChange::Loaded(Box::new(loaded.with_text_hash(&parts.text_hash))),
             refused @ FilesChange::Refused(_) => refused,
         };
-        // Held briefly while a candidate is moved, and for good by a hand-over.
+        // Held by a move of a candidate until the store has recorded it, and by a hand-over for good.
         let lock = tokio::time::timeout(LOCK_WAITS, reload_lock.lock()).await;
         let outcome = match change {
             FilesChange::Loaded(loaded) if lock.is_err() => {
-                let text = "another process takes over from this one (`serve --succeed`) and puts these files in force \
-                            itself";
-                // Logged once for the whole hand-over, not at each try.
+                // Logged once for the whole wait, not at each try.
                 if !is_retry {
-                    tracing::warn!("new flag files are not put in force: {text}");
-                    reload_status.record_failure(text.to_owned());
+                    tracing::warn!("new flag files are not put in force yet, which is tried again: {LOCK_IS_HELD}");
+                    reload_status.record_failure(LOCK_IS_HELD.to_owned());
                 }
                 to_retry = Some(Reading { change: FilesChange::Loaded(loaded), asked });
-                Reloaded::NotRecorded(text.to_owned())
+                Reloaded::Waits(LOCK_IS_HELD.to_owned())
             }
             FilesChange::Loaded(loaded) => match put_in_force(&parts, &loaded, &reload_status).await {
                 Ok(flips) => {
@@ -149,17 +151,16 @@ pub(super) async fn reload(
 /// Puts the candidate of a route in force, or gives it another share.
 ///
 /// # Errors
-/// It may not be moved, or the store did not record it.
+/// It may not be moved, the store did not record it, or files are being put in force.
 pub(super) async fn move_candidate(
     parts: Parts,
     reload_lock: Arc<tokio::sync::Mutex<()>>,
     candidate_move: CandidateMove,
 ) -> Result<(), CandidateMoveError> {
     parts.ladder.wait_for_pairs_of_candidate(&candidate_move).await;
-    // Held briefly while files are put in force, and for good by a hand-over.
-    let Ok(_no_hand_over) = tokio::time::timeout(LOCK_WAITS, reload_lock.lock()).await else {
-        let why = "another process takes over from this one (`serve --succeed`): ask it, once it serves";
-        return Err(CandidateMoveError::Refused(vec![why.to_owned()]));
+    // Held by files that are put in force until the store has recorded them, and by a hand-over for good.
+    let Ok(_guard) = tokio::time::timeout(LOCK_WAITS, reload_lock.lock()).await else {
+        return Err(CandidateMoveError::Waits(format!("{LOCK_IS_HELD}: nothing was changed, try again")));
     };
     parts.apply_again(Some(candidate_move)).await.map_err(|error| match error.downcast::<RefusedFiles>() {
         Ok(RefusedFiles(sentences)) => CandidateMoveError::Refused(sentences),

@@ -90,18 +90,30 @@ impl FamilyGate {
 
     async fn ask(&self, family: &Family, creator: &Route) -> Result<(), String> {
         let instances = self.affinity.instances();
-        let no_answer = |error: StoreError| format!("the store did not say ({error})");
-        let late = || "the store did not say in time".to_owned();
+        let refresh = async || {
+            let read = timeout(STORE_TIMEOUT, instances.refresh(Some(family))).await;
+            let why = match read {
+                Ok(read) => read.err().map(|error| error.to_string()),
+                Err(_) => Some(no_answer()),
+            };
+            why.map_or(Ok(()), |why| Err(format!("the store did not return the recorded instances ({why})")))
+        };
         if let Some(call) = &creator.lifetime.alive {
             // Before legacy is asked: what requests show from now on may not be in its list.
             let asked_at = clock::now();
-            timeout(STORE_TIMEOUT, instances.refresh(Some(family))).await.map_err(|_| late())?.map_err(no_answer)?;
-            let listed =
-                self.list(family, call).await.map_err(|why| format!("legacy did not list them (`alive:`): {why}"))?;
+            refresh().await?;
+            let listed = self
+                .list(family, call)
+                .await
+                .map_err(|why| format!("legacy did not list its instances (`alive:`): {why}"))?;
             let applied = timeout(STORE_TIMEOUT, self.apply(family, &listed, asked_at)).await;
-            return applied.map_err(|_| late())?.map_err(no_answer);
+            let unrecorded = |why: String| format!("the store did not record the instances that legacy listed ({why})");
+            return match applied {
+                Ok(applied) => applied.map_err(|error| unrecorded(error.to_string())),
+                Err(_) => Err(unrecorded(no_answer())),
+            };
         }
-        timeout(STORE_TIMEOUT, instances.refresh(Some(family))).await.map_err(|_| late())?.map_err(no_answer)
+        refresh().await
     }
 
     /// Asks legacy for the ids of its instances.
@@ -173,7 +185,8 @@ impl GateCondition for FamilyGate {
             }
             None => None,
         };
-        let inconclusive = inconclusive.or_else(|| (!is_counted).then(|| "they are not counted yet".to_owned()));
+        let inconclusive =
+            inconclusive.or_else(|| (!is_counted).then(|| "the recorded instances are not counted yet".to_owned()));
         // Some of those that wait for the store may be known to it.
         let (alive, has_unknown) = (legacy.alive.saturating_add(legacy_waiting), legacy.has_unknown);
         Some(InstancesAtLegacy { alive, has_unknown, oldest: legacy.oldest, inconclusive })
@@ -190,8 +203,7 @@ impl GateCondition for FamilyGate {
             if let Err(why) = &answer {
                 tracing::warn!(
                     route = %family.id(), why,
-                    "legacy's instances could not be listed (`alive:`): the gate to `only` stays shut until a listing \
-                     succeeds"
+                    "which instances legacy still has is not known: the gate to `only` stays shut until it is"
                 );
             }
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -199,6 +211,11 @@ impl GateCondition for FamilyGate {
         }
         .boxed()
     }
+}
+
+/// Why a call of the store that has not ended within [`STORE_TIMEOUT`] counts as failed.
+fn no_answer() -> String {
+    format!("it did not answer within {} s", STORE_TIMEOUT.as_secs())
 }
 
 fn revealed(secrets: &BTreeMap<String, Secret>) -> Value {

@@ -7,7 +7,7 @@ use super::parts::Parts;
 use crate::limits::Limits;
 
 /// How long the store may take to end the lease.
-const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+const DEREGISTER_WITHIN: Duration = Duration::from_secs(2);
 
 impl Parts {
     /// Drains the shadow queue and the engine's runs, then writes the retry keys, the evidence, the flips down and the
@@ -32,7 +32,7 @@ impl Parts {
         let _ = tokio::time::timeout_at(until, self.caller_notes.finish()).await;
         // After the last moves. What is missing is added by the next process.
         let _ = tokio::time::timeout_at(until, self.recorder.catch_up()).await;
-        self.take_leave(has_all_keys).await;
+        self.deregister(has_all_keys).await;
         until
     }
 
@@ -88,21 +88,21 @@ impl Parts {
         finished == Ok(true) && lost == 0
     }
 
-    /// Takes leave of the other processes on the same store, unless retries may come whose keys the store does not
-    /// have: then they name this process, and no route goes up to `live`, until a process has its file.
-    pub(super) async fn take_leave(&self, has_all_keys: bool) {
+    /// Ends the lease of this process on a shared store, unless retries may come whose keys the store does not have:
+    /// then the other processes name this one, and no route goes up to `live`, until a process has its file.
+    pub(super) async fn deregister(&self, has_all_keys: bool) {
         if !self.store.is_shared() {
             return;
         }
         if !has_all_keys {
             tracing::warn!(
-                "this process does not take leave of the others that share the store, because the store does not know \
-                 all requests that legacy served here: until a process takes over its file of retry keys, they open no \
-                 gate to `live`"
+                "this process ends without deregistering in the shared store, because the store does not know all \
+                 requests that legacy served here: until a process takes over its file of retry keys, the other \
+                 processes open no gate to `live`"
             );
             return;
         }
-        match tokio::time::timeout(LEAVE_WITHIN, self.store.deregister(self.engine.worker())).await {
+        match tokio::time::timeout(DEREGISTER_WITHIN, self.store.deregister(self.engine.worker())).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the lease was not given up: other processes wait until it is over");

@@ -38,8 +38,8 @@ struct State {
     answered_elsewhere: BTreeSet<RouteId>,
     /// The routes of the newest files, which may not be in force yet.
     newest_files: Vec<Arc<Route>>,
-    /// Routes that are there no more in this process. Another process that has the flip in force has lowered the route
-    /// too; it is `None` while the flip is not recorded.
+    /// Routes lowered here from where the engine answers. Another process that has the flip in force has lowered them
+    /// too.
     lowered: BTreeMap<RouteId, Lowered>,
 }
 
@@ -47,7 +47,7 @@ struct State {
 struct Lowered {
     /// The number of the first flag set in which it was.
     set: u64,
-    /// The number of a flip that is no older.
+    /// A recorded flip at least as new as the lowering; `None` until it is recorded.
     by: Option<u64>,
 }
 
@@ -69,7 +69,7 @@ impl KeyClaims {
 
     /// Sets the function that returns the number of the oldest flag set by which a request is still being answered
     /// ([`Proxy::oldest_set_in_use`](crate::proxy::Proxy::oldest_set_in_use)).
-    pub fn set_requests(&self, oldest_set_in_use: impl Fn() -> u64 + Send + Sync + 'static) {
+    pub fn set_oldest_set_in_use(&self, oldest_set_in_use: impl Fn() -> u64 + Send + Sync + 'static) {
         let _ = self.oldest_set_in_use.set(Box::new(oldest_set_in_use));
     }
 
@@ -125,8 +125,9 @@ impl KeyClaims {
         self.update();
     }
 
-    /// All other processes have every flip up to this number in force.
-    pub fn all_have(&self, number: u64) {
+    /// Releases the claims of routes that were lowered by flips up to this number, which all other processes have in
+    /// force.
+    pub fn release_lowered_up_to(&self, number: u64) {
         let mut released: BTreeMap<RouteId, u64> = {
             let state = self.state();
             let has = |lowered: &Lowered| lowered.by.is_some_and(|by| by <= number);
@@ -334,7 +335,7 @@ mod tests {
         let renamed = edited(files(&[]), "bare", |route| (route.id, route.was) = ("next".into(), vec!["bare".into()]));
         claims.set_newest_files(&renamed.routes);
         assert!(affinity.claims_keys_of(&"next".into()));
-        claims.all_have(u64::MAX);
+        claims.release_lowered_up_to(u64::MAX);
         assert!(!affinity.claims_keys_of(&"next".into()) && !affinity.claims_keys_of(&"bare".into()));
     }
 }

@@ -35,7 +35,7 @@ thread_local! {
     static SEEN: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Has all threads of a runtime return their freed pages periodically; they call [`return_own_freed_pages`] when they
+/// Makes all threads of a runtime return their freed pages periodically; they call [`return_own_freed_pages`] when they
 /// become idle. Never ends.
 pub(super) async fn ask_threads_of(runtime: Handle) {
     loop {

@@ -42,8 +42,8 @@ pub struct RehearsedRoute {
     /// The places at which it is not known whether pairs differ, and in how many pairs: the captured value is redacted,
     /// and the one of the workflow does not come from the capture.
     pub not_known: BTreeMap<String, u64>,
-    /// Of these, the places at which the workflow has one value where legacy had different ones, and in how many pairs
-    /// it differs at least: these pairs are not among the mismatched ones.
+    /// Of these, the places at which one side has the same value in several pairs and the other has different ones, and
+    /// how many pairs differ at least: these pairs are not among the mismatched ones.
     pub contradicted: BTreeMap<String, u64>,
     /// The pairs that differ, by the places where they differ; the most frequent first.
     pub groups: Vec<RehearsedGroup>,

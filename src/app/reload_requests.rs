@@ -24,7 +24,7 @@ impl ReloadRequests {
         Self { trigger, waiting: Mutex::new(Some(BTreeMap::new())) }
     }
 
-    /// Has the files read, and returns a receiver for the outcome.
+    /// Requests that the files are read, and returns a receiver for the outcome.
     pub(super) fn ask(&self) -> oneshot::Receiver<Reloaded> {
         let (answer, outcome) = oneshot::channel();
         // Held while the number is assigned: the outcome must not come before the request is listed.

@@ -39,7 +39,8 @@ pub(super) fn notify_stopping() {
     ]);
 }
 
-/// Has the files read whenever the process receives SIGHUP, and tells the manager when that begins and ends.
+/// Requests that the files are read whenever the process receives SIGHUP, and tells the manager when that begins and
+/// ends.
 pub(super) async fn reload_on_hangup(mut hangups: Signal, requests: Arc<ReloadRequests>) {
     while hangups.recv().await.is_some() {
         // Newer managers (`Type=notify-reload`) want the time with it.
@@ -61,7 +62,9 @@ fn outcome_text(outcome: &Reloaded) -> &'static str {
         Reloaded::Refused(_) | Reloaded::RefusedByLadder(_) => {
             "serving; the flag files are refused, and the last good set stays in force (`pointsman status`)"
         }
-        Reloaded::NotRecorded(_) => "serving; the flag files are not in force yet (`pointsman status`)",
+        Reloaded::NotRecorded(_) | Reloaded::Waits(_) => {
+            "serving; the flag files are not in force yet (`pointsman status`)"
+        }
     }
 }
 

@@ -69,9 +69,16 @@ pub(crate) fn flip(
         text.push_str(&format!("{} {}\n", format.tone("passed by force:", Tone::Warn), escape_control(line)));
     }
     for line in &done.horizon {
-        text.push_str(&format!("{} {}\n", format.tone("horizon:", Tone::Warn), escape_control(line)));
+        let label = if is_about_share(line) { "note:" } else { "horizon:" };
+        text.push_str(&format!("{} {}\n", format.tone(label, Tone::Warn), escape_control(line)));
     }
     Ok(Output { text, json, is_ok: true })
+}
+
+/// Whether a sentence of `horizon` is about the larger share that was given together with a lower state; the others
+/// are consequences for instances and cohorts. The API tells the two apart only by the text.
+fn is_about_share(sentence: &str) -> bool {
+    sentence.starts_with("its share of `")
 }
 
 /// If the store has not recorded a flip: a sentence that says so, also where the server is of a version that sends
@@ -181,9 +188,36 @@ fn row(flip: &FlipRow, now: Timestamp) -> Vec<TableCell> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
     use serde_json::json;
 
     use super::*;
+    use crate::evidence::Evidence;
+    use crate::flag::Percent;
+    use crate::ladder::MoveRequest;
+    use crate::ladder::tests::failing_store::FailingStore;
+    use crate::ladder::tests::{files, open_ladder};
+
+    /// The sentence is the ladder's own.
+    #[tokio::test(start_paused = true)]
+    async fn what_the_ladder_says_of_a_larger_share_is_shown_as_a_note() {
+        let store = Arc::new(FailingStore::default());
+        let evidence = Evidence::load(store.clone()).await.unwrap();
+        let ladder = open_ladder(files(&[]), &store, &evidence).await.unwrap();
+        let flip = async |to, percent| {
+            let (percent, reason, by) = (Percent::new(percent), Some("a drill".to_owned()), "ann".to_owned());
+            let request = MoveRequest { to, percent, force: true, reason, acknowledge: false, by };
+            ladder.flip(&"plain".into(), request).await.unwrap()
+        };
+        flip(State::Dark, 20.0).await;
+        flip(State::Live, 10.0).await;
+        store.refuse_flips.store(true, Ordering::SeqCst);
+        let down = flip(State::Dark, 50.0).await;
+        assert!(down.horizon.iter().any(|sentence| is_about_share(sentence)), "{:?}", down.horizon);
+        assert!(!is_about_share("the engine owns 3 instances of `create` that legacy does not know"));
+    }
 
     #[test]
     fn a_flip_that_is_not_recorded_is_reported_also_if_the_server_sends_no_note() {

@@ -124,15 +124,15 @@ impl RecordCheck {
     fn late_text(&self) -> Option<String> {
         let (number, late) = self.first_late?;
         Some(format!(
-            "{} later than {} after the flip, first entry {number}, {} after it: the record was written anew since, or the \
-             flip was made while no process could add entries, or by a version without a record.\n",
-            if self.late == 1 {
-                "1 entry was written".to_owned()
-            } else {
-                format!("{} entries were written", self.late)
-            },
-            duration_text(LATE_ENTRY_AFTER.as_secs_f64()),
-            duration_text(late),
+            "{}: the record was written anew since, no process could add entries then, or the version then had no record.\n",
+            match (self.late, duration_text(LATE_ENTRY_AFTER.as_secs_f64()), duration_text(late)) {
+                (1, bound, late) =>
+                    format!("1 entry was written more than {bound} after its flip (entry {number}: {late} after)"),
+                (count, bound, late) => format!(
+                    "{count} entries were written more than {bound} after their flips (the first is entry {number}: \
+                     {late} after)"
+                ),
+            }
         ))
     }
 
@@ -146,7 +146,7 @@ impl RecordCheck {
         let wrong = self.broken.as_ref().map(ToString::to_string).or(lost).or(other);
         let (entries, newest) = (self.chain.number, self.chain.hash.clone());
         let json = json!({
-            "holds": wrong.is_none(),
+            "intact": wrong.is_none(),
             "why": wrong,
             "bad_entry": self.broken.as_ref().map(|broken| broken.number),
             "entries": entries,
@@ -155,12 +155,12 @@ impl RecordCheck {
             "first_late_entry": self.first_late.map(|(number, _)| number),
         });
         let text = match &wrong {
-            Some(why) => format!("{} {why}\n", format.tone("the record does not hold:", Tone::Bad)),
+            Some(why) => format!("{} {why}\n", format.tone("the record is broken:", Tone::Bad)),
             None if entries == 0 => "the record is empty\n".to_owned(),
             None => format!(
                 "{}: {}, the newest hash is\n{newest}\nNote it outside this store: `--hash` checks later that it is still in the \
                  chain.\n",
-                format.tone("the record holds", Tone::Good),
+                format.tone("the record is intact", Tone::Good),
                 counted(entries, "entry"),
             ),
         };

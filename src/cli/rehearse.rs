@@ -151,8 +151,8 @@ fn text(report: &RehearsalReport, coverage_at_least: f64, format: Formatter) -> 
         }
         for (place, n) in &found.not_known {
             let what = format!(
-                "{route}: {} at {}: not known whether equal; the captured value is redacted, the workflow's is not from \
-                 the capture",
+                "{route}: {} at {}: not known whether equal; the captured value is redacted, and the workflow's value \
+                 does not come from the capture, so they cannot be compared",
                 counted(*n, "pair"),
                 escape_control(place)
             );
@@ -160,8 +160,8 @@ fn text(report: &RehearsalReport, coverage_at_least: f64, format: Formatter) -> 
         }
         for (place, n) in &found.contradicted {
             let what = format!(
-                "{route}: {} differ at {}: one side has a value there that it also has where the other had another one \
-                 (both are redacted)",
+                "{route}: {} differ at {}: one side has the same value there as in an earlier pair, and the other side has \
+                 another one than in that pair (legacy's values are redacted)",
                 counted(*n, "pair"),
                 escape_control(place)
             );
@@ -216,7 +216,7 @@ fn equal(pairs: u64, report: &RehearsalReport, is_covered: bool, format: Formatt
     };
     let of_all = format!("{} of {} could not be compared", count(without), counted(pairs + without, "capture"));
     match (without, is_covered) {
-        (_, false) => format.tone(format!("{equal}, but {of_all}: too few were"), Tone::Bad),
+        (_, false) => format.tone(format!("{equal}, but {of_all}: too few were compared"), Tone::Bad),
         (0, true) if report.places_not_known() > 0 => format.tone(equal, Tone::Warn),
         (0, true) => format.tone(equal, Tone::Good),
         (_, true) => format.tone(format!("{equal}; {of_all} (--coverage-at-least PERCENT limits that)"), Tone::Warn),

@@ -264,7 +264,8 @@ fn a_flip_sends_the_request_and_shows_the_response() {
             },
             "effective": { "state": "off", "why": "freeze" },
             "shares": { "shadow": 50.0, "dark": 100.0, "live": 100.0 },
-            "horizon": ["3 orders are known only to the engine"], "runs_in_flight": 2,
+            "horizon": ["3 orders are known only to the engine", "its share of `shadow` is not raised to 50%: the disk"],
+            "runs_in_flight": 2,
         }),
     );
     let client = Client::new(&server).expect("a client");
@@ -282,7 +283,8 @@ fn a_flip_sends_the_request_and_shows_the_response() {
         "orders.create live -> shadow at 50%, by ada (unverified)\n\
          the state in force is off: frozen\n\
          2 runs in flight continue as they were started\n\
-         horizon: 3 orders are known only to the engine\n"
+         horizon: 3 orders are known only to the engine\n\
+         note: its share of `shadow` is not raised to 50%: the disk\n"
     );
     let request = served.join().expect("served");
     assert!(request.starts_with("POST /api/v2/routes/orders%2Ecreate/flip HTTP/1.1\r\n"), "{request}");

@@ -35,7 +35,7 @@ pub(super) fn assign_within_tolerance<K: Hash + Eq>(
     // The order of a map is arbitrary, and the bound must hold for the same groups in each comparison.
     groups.sort_unstable();
     let mut compared = 0_usize;
-    // One element on each side: they belong together, near or not.
+    // A group with one element on each side is left to the caller, which pairs the two, near or not.
     for (a, b) in groups.into_iter().filter(|(a, b)| a.len() > 1 || b.len() > 1) {
         compared = compared.saturating_add(a.len().saturating_mul(b.len()));
         if compared > COMPARED_MAX {

@@ -12,13 +12,13 @@ use super::counts::{Counts, EffectOutcome, EgressReport};
 use super::earlier_cause::EarlierCause;
 use super::index::{AttributedTo, Index};
 use super::late_calls::EarlierRequests;
-use super::left_out_requests::LeftOutRequests;
 use super::open_calls::{OpenCall, OpenCalls};
 use super::request_counters::RequestCounters;
 use super::rule::{AttributionSettings, Correlate};
 use super::tunnels::Tunnels;
 use super::unattributed_writes::RecentUnattributedWrites;
 use super::uncompared_calls::{MAY_BE_CAUSED_US, RecentRoutes, UntakenCalls};
+use super::unread_unwatched::UnreadUnwatchedRequests;
 use super::unwatched_requests::UnwatchedRequests;
 use super::watched::{Unread, WatchedRequest};
 use crate::byte_budget::ByteBudget;
@@ -59,7 +59,7 @@ struct State {
     index: Index,
     counts: Counts,
     late: EarlierRequests,
-    left_out: LeftOutRequests,
+    unread: UnreadUnwatchedRequests,
     recent: RecentRoutes,
 }
 
@@ -105,7 +105,7 @@ impl Attribution {
             self.0.settings.store(Arc::new(settings));
             // With another window the calls of these requests might not be late.
             let mut state = self.0.updated();
-            (state.late, state.left_out) = Default::default();
+            (state.late, state.unread) = Default::default();
         }
     }
 
@@ -146,7 +146,7 @@ impl Inner {
         let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // Loaded under the lock, so that no earlier ones come back into the index.
         let settings = self.settings.load_full();
-        let State { index, counts, late, left_out, recent } = &mut *guard;
+        let State { index, counts, late, unread, recent } = &mut *guard;
         let NewRequests { requests, over, earlier, refused: no_room } = self.announced.take();
         let is_in_force = |watched: &&Arc<WatchedRequest>| Arc::ptr_eq(&watched.settings, &settings);
         for watched in earlier.iter().filter(is_in_force) {
@@ -170,7 +170,7 @@ impl Inner {
         let removed = index.sweep(now_us, self.bounds, &self.unwatched);
         let mut compared = 0;
         let open: Vec<_> = if removed.over.is_empty() { Vec::new() } else { self.open_calls.open_at(now_us).collect() };
-        // A call that began in time and ends later is attributed to nobody.
+        // A call that began in time and ends later is attributed to no request.
         for watched in removed.over.iter().filter(|watched| watched.is_compared()) {
             let of_it = open.iter().filter(|call| call.may_be_of(watched));
             of_it.for_each(|_| watched.effects.add_gap());
@@ -179,7 +179,7 @@ impl Inner {
             late.add(watched, now_us);
         }
         let evicted = RequestCounts::of(&removed.evicted);
-        left_out.add(no_room.into_iter().chain(removed.evicted).filter(|one| is_in_force(&one)), now_us, late);
+        unread.add(no_room.into_iter().chain(removed.evicted).filter(|one| is_in_force(&one)), now_us, late);
         for watched in &removed.over {
             let Some(route) = &watched.route else { continue };
             let calls = counts.route(route);
@@ -204,8 +204,8 @@ impl Inner {
         let open: Vec<_> = self.open_calls.open_at((self.now_us)()).collect();
         let may_have_others = self.open_calls.has_unlisted();
         let State { index, .. } = &*self.updated();
-        let of_nobody = open.iter().filter(|call| !call.may_be_watched(index));
-        UnattributedWrites { calls: of_nobody.filter_map(|call| call.write_to.clone()).collect(), may_have_others }
+        let unattributed = open.iter().filter(|call| !call.may_be_watched(index));
+        UnattributedWrites { calls: unattributed.filter_map(|call| call.write_to.clone()).collect(), may_have_others }
     }
 
     fn keep(&self, counts: &mut Counts, watched: &WatchedRequest, effect: Effect) {
@@ -238,7 +238,7 @@ impl EffectObserver for Attribution {
             Some(open) => {
                 // A lost read needs no entry: only writes are effects. Nobody attributes it, so no pair may show it.
                 open.write_to.iter().for_each(|to| self.0.unattributed_writes.note(to, now_us));
-                open.write_to.iter().for_each(|to| self.0.uncompared.note_of_nobody(to, open.before));
+                open.write_to.iter().for_each(|to| self.0.uncompared.note_of_no_known_request(to, open.before));
             }
             None => {
                 self.0.unattributed_writes.note_unknown(now_us);
@@ -253,7 +253,7 @@ impl EffectObserver for Attribution {
     fn tunnel(&self, to: CallTarget) -> Box<dyn Send> {
         let now_us = self.0.now_us.clone();
         let counted = self.0.tunnels.open(&to);
-        self.0.uncompared.note_of_nobody(&Arc::new(to.clone()), u64::MAX);
+        self.0.uncompared.note_of_no_known_request(&Arc::new(to.clone()), u64::MAX);
         Box::new((self.0.unattributed_writes.tunnel(to, move || now_us()), counted))
     }
 
@@ -269,7 +269,7 @@ impl Inner {
     /// Attributes a call that has ended to a request with a number below `before`.
     fn attribute(&self, effect: Effect, before: u64) {
         let mut guard = self.updated();
-        let State { index, counts, late, left_out: _, recent: _ } = &mut *guard;
+        let State { index, counts, late, unread: _, recent: _ } = &mut *guard;
         let now_us = (self.now_us)();
         match index.find(&effect, now_us, before, &self.unwatched, late) {
             AttributedTo::One(watched, by) => match &watched.route {
@@ -291,7 +291,7 @@ impl Inner {
                     let to = Arc::new(CallTarget::of(&effect));
                     match index.cause_of_unattributed(&effect, now_us, late) {
                         EarlierCause::Late(routes) => routes.iter().for_each(|of| self.uncompared.note_late(of, &to)),
-                        EarlierCause::Unknown => self.uncompared.note_of_nobody(&to, before),
+                        EarlierCause::Unknown => self.uncompared.note_of_no_known_request(&to, before),
                         EarlierCause::NoComparedRequest => {}
                     }
                     self.unattributed_writes.note(&to, (self.now_us)());

@@ -1,4 +1,4 @@
-//! For which requests a call may be that is attributed to none: requests whose window is over.
+//! Possible causes of an unattributed call: requests whose window is over.
 
 use std::collections::BTreeSet;
 
@@ -10,19 +10,19 @@ use crate::compare::Effect;
 use crate::names::RouteId;
 use crate::traces::TraceContext;
 
-/// For which requests a call may be that was attributed to none.
+/// The possible causes of an unattributed call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum EarlierCause {
-    /// For compared ones of these routes, whose window is over.
+    /// Compared requests of these routes, whose window is over.
     Late(Vec<RouteId>),
-    /// For ones that were not compared, or were left out because there was no room.
+    /// Requests that were not compared, or are unwatched.
     NoComparedRequest,
-    /// That is not known.
+    /// No request that is known.
     Unknown,
 }
 
 impl Index {
-    /// For which requests a call may be that was attributed to none.
+    /// The possible causes of an unattributed call.
     pub(super) fn cause_of_unattributed(
         &self,
         effect: &Effect,

@@ -4,8 +4,8 @@
 //! calls.
 //!
 //! Always true: a current request whose key is not known counts as one that could have caused any call whose request is
-//! looked up by the rule; so does each request that had to be left out (`unwatched_requests`). A request that is not
-//! current any more, or was left out, gets no call, and keeps a call that it may have caused from being given to
+//! looked up by the rule; so does each unwatched request (`unwatched_requests`). A request that is not current any
+//! more, or is unwatched, gets no call, and keeps a call that it may have caused from being given to
 //! another one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -69,7 +69,7 @@ struct CandidatesByRule<'a> {
     known: Vec<&'a Arc<WatchedRequest>>,
     /// The current ones whose key is not known.
     unknown: Vec<&'a Arc<WatchedRequest>>,
-    /// Whether one whose window is over, or that was left out, had the call's key: the call may be for that one.
+    /// Whether one whose window is over, or that is unwatched, had the call's key: the call may be for that one.
     has_earlier: bool,
 }
 
@@ -145,7 +145,7 @@ impl Index {
     }
 
     /// Finds the request that a call is for, among those with a number below `before`: later ones were announced after
-    /// the call had begun. Requests that were left out, and `earlier` ones, count as possible causes.
+    /// the call had begun. Unwatched requests, and `earlier` ones, count as possible causes.
     pub(super) fn find(
         &self,
         effect: &Effect,
@@ -173,7 +173,7 @@ impl Index {
         // A client may send several requests of one trace. Legacy then tells them apart only if it hands on the very
         // field that it got.
         let (traced, is_told) = match (traced.iter().filter(same_span).count(), in_trace) {
-            // It is late, for a request whose window is over; or for one that was left out.
+            // It is late, for a request whose window is over; or for one that is unwatched.
             (0, EarlierInTrace::Named) => return AttributedTo::None,
             (0, EarlierInTrace::Possible) => (traced, false),
             (0, EarlierInTrace::None) => (traced, true),
@@ -208,7 +208,7 @@ impl Index {
     }
 
     /// What the `traceparent` of a call says of requests whose window is over, removed from here or not yet, and of
-    /// those that were left out.
+    /// unwatched ones.
     fn earlier_in_trace(&self, sent: TraceContext, now_us: u64, earlier: &EarlierRequests) -> EarlierInTrace {
         let of_trace = self.by_trace.get(&sent.trace_id).into_iter().flatten();
         let over = of_trace.filter_map(|number| self.requests.get(number)).map(|entry| &entry.watched);

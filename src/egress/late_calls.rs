@@ -3,8 +3,8 @@
 //!
 //! A queue that is slower than `egress.window` makes such calls. No pair shows them, so that a workflow without them
 //! would look right; the gate has to know that there are some. And a later request may be in the same trace, or have
-//! the same key: such a call is not given to it. Nor is a call for a request that was left out because there was no
-//! room; it is late only once the window of that request is over.
+//! the same key: such a call is not given to it. Nor is a call for an unwatched request; it is late only once the
+//! window of that request is over.
 //!
 //! Always true: what is remembered of requests and of calls is bounded.
 
@@ -17,16 +17,16 @@ use super::watched::{RequestEnd, WatchedRequest};
 use crate::names::RouteId;
 use crate::traces::TraceContext;
 
-/// The most requests that are remembered after their window, or after they were left out: this many that were compared,
-/// and as many that were not.
+/// The most requests that are remembered after their window, or because they are unwatched: this many that were
+/// compared, and as many that were not.
 pub(super) const REQUESTS_MAX: usize = 32_768;
-/// How many requests of one key may be in flight after they were left out, before it is assumed of the oldest that its
-/// exchange ends at once.
+/// How many unwatched requests of one key may be in flight. Beyond this number the oldest is treated as if its exchange
+/// ended now.
 const OPEN_MAX: usize = 16;
 /// The most routes of one trace.
 const ROUTES_MAX: usize = 4;
 
-/// The requests whose window is over, and those that were left out; the last ones.
+/// The requests whose window is over, and the unwatched ones; the last ones.
 #[derive(Default)]
 pub(super) struct EarlierRequests {
     by_trace: HashMap<u128, RequestsOfKey>,
@@ -48,7 +48,7 @@ struct RequestsOfKey {
     last: u64,
     /// When the last window of those whose exchanges have ended is over, in microseconds.
     over_at: u64,
-    /// The ends of those that were left out while their exchanges had not ended.
+    /// The ends of unwatched ones whose exchanges had not ended.
     open: VecDeque<Arc<RequestEnd>>,
 }
 
@@ -77,7 +77,7 @@ impl RequestsOfKey {
     }
 }
 
-/// What the `traceparent` of a call says of requests whose window is over, or that were left out.
+/// What the `traceparent` of a call says of requests whose window is over, or that are unwatched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EarlierInTrace {
     /// One of them had this very field.
@@ -118,7 +118,7 @@ fn span_of(trace: TraceContext) -> (u128, u64) {
 }
 
 impl EarlierRequests {
-    /// Adds a request whose window is over or that was left out, unless nothing identifies it.
+    /// Adds a request whose window is over or that is unwatched, unless nothing identifies it.
     pub(super) fn add(&mut self, one: &WatchedRequest, now_us: u64) {
         let (trace, key) = (one.trace, one.known_key());
         if trace.is_none() && key.is_none() {
@@ -153,7 +153,7 @@ impl EarlierRequests {
         self.requests_of(trace, key).map(|found| &*found.routes)
     }
 
-    /// Whether the call may be for a request that was left out and whose window is not over: then it is not late.
+    /// Whether the call may be for an unwatched request whose window is not over: then it is not late.
     pub(super) fn may_be_in_time(&self, trace: Option<TraceContext>, key: Option<Key>, now_us: u64) -> bool {
         self.requests_of(trace, key).is_some_and(|found| found.over_at() >= now_us)
     }

@@ -24,13 +24,13 @@ mod earlier_cause;
 mod index;
 mod key;
 mod late_calls;
-mod left_out_requests;
 mod open_calls;
 mod request_counters;
 mod rule;
 mod tunnels;
 mod unattributed_writes;
 mod uncompared_calls;
+mod unread_unwatched;
 mod unwatched_requests;
 mod watched;
 

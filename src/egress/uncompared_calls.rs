@@ -19,8 +19,8 @@ use crate::exchange::{CallTarget, UncomparedCalls, UncomparedReason};
 use crate::limits::EGRESS_UNATTRIBUTED_WRITES_MAX;
 use crate::names::RouteId;
 
-/// For how long after a request was compared calls of no known request may be for it, in microseconds. So long after
-/// the last compared request calls are observed.
+/// For how long after a request was compared a call of no known request may be for it, in microseconds. Calls are
+/// observed for this long after the last compared request.
 pub(super) const MAY_BE_CAUSED_US: u64 = 600_000_000;
 
 /// The calls that were not taken yet.
@@ -31,7 +31,7 @@ pub(super) struct UntakenCalls(Mutex<State>);
 struct State {
     late: Targets<RouteId>,
     /// Those of no known request; the routes are found when they are taken.
-    of_nobody: Targets<()>,
+    of_no_known_request: Targets<()>,
 }
 
 /// The calls to each target, by what they are counted for.
@@ -98,14 +98,14 @@ impl UntakenCalls {
 
     /// A call of no known request ended, or a tunnel was opened. It began when the requests below `before` had been
     /// announced.
-    pub(super) fn note_of_nobody(&self, to: &Arc<CallTarget>, before: u64) {
-        self.lock().of_nobody.note((), to, before);
+    pub(super) fn note_of_no_known_request(&self, to: &Arc<CallTarget>, before: u64) {
+        self.lock().of_no_known_request.note((), to, before);
     }
 
     /// A call was lost of which nothing is known: it may have changed something, whichever request it was for.
     pub(super) fn note_unknown(&self) {
         let mut state = self.lock();
-        let calls = state.of_nobody.others.entry(()).or_insert_with(Calls::none);
+        let calls = state.of_no_known_request.others.entry(()).or_insert_with(Calls::none);
         (calls.number, calls.before) = (calls.number + 1, u64::MAX);
     }
 
@@ -113,21 +113,21 @@ impl UntakenCalls {
     pub(super) fn note_tunnel(&self, to: Option<&Arc<CallTarget>>) {
         let mut state = self.lock();
         let calls = match to {
-            Some(to) => state.of_nobody.of((), to, u64::MAX),
-            None => state.of_nobody.others.entry(()).or_insert_with(Calls::none),
+            Some(to) => state.of_no_known_request.of((), to, u64::MAX),
+            None => state.of_no_known_request.others.entry(()).or_insert_with(Calls::none),
         };
         calls.before = u64::MAX;
     }
 
     /// Takes all of them out.
     pub(super) fn take(&self, routes: &RecentRoutes) -> Vec<UncomparedCalls> {
-        let State { late, of_nobody } = std::mem::take(&mut *self.lock());
+        let State { late, of_no_known_request } = std::mem::take(&mut *self.lock());
         let late = late.into_all().map(|(route, to, calls)| calls.of(route, to, UncomparedReason::Late));
-        let of_nobody = of_nobody.into_all().flat_map(|((), to, calls)| {
+        let of_no_known_request = of_no_known_request.into_all().flat_map(|((), to, calls)| {
             let may_be_of = routes.0.iter().filter(move |(_, route)| route.first < calls.before);
             may_be_of.map(move |(route, _)| calls.of(route.clone(), to.clone(), UncomparedReason::NoKnownRequest))
         });
-        late.chain(of_nobody).collect()
+        late.chain(of_no_known_request).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -198,8 +198,8 @@ mod tests {
         routes.add(&"orders".into(), 2, 6 + MAY_BE_CAUSED_US);
         routes.add(&"later".into(), 3, 6 + MAY_BE_CAUSED_US);
         routes.forget_old(6 + MAY_BE_CAUSED_US);
-        calls.note_of_nobody(&to("/mails"), 3);
-        calls.note_of_nobody(&to("/mails"), 3);
+        calls.note_of_no_known_request(&to("/mails"), 3);
+        calls.note_of_no_known_request(&to("/mails"), 3);
         calls.note_late(&"old".into(), &to("/points"));
         assert_eq!(
             shown(calls.take(&routes)),
@@ -213,12 +213,12 @@ mod tests {
         let (calls, mut routes) = (UntakenCalls::default(), RecentRoutes::default());
         routes.add(&"orders".into(), 0, 1);
         let max = EGRESS_UNATTRIBUTED_WRITES_MAX;
-        (0..max + 5).for_each(|n| calls.note_of_nobody(&to(&format!("/mails/{n}")), 9));
+        (0..max + 5).for_each(|n| calls.note_of_no_known_request(&to(&format!("/mails/{n}")), 9));
         let taken = calls.take(&routes);
         let kind = taken.iter().find(|of| of.to.as_ref().is_some_and(|to| to.path == "/mails/{}"));
         assert_eq!((taken.len(), kind.map(|of| of.calls)), (max + 1, Some(5)));
         let word = |n: usize| -> String { format!("{n:04}").bytes().map(|digit| char::from(digit + 49)).collect() };
-        (0..2 * max + 7).for_each(|n| calls.note_of_nobody(&to(&format!("/{}", word(n))), 9));
+        (0..2 * max + 7).for_each(|n| calls.note_of_no_known_request(&to(&format!("/{}", word(n))), 9));
         let taken = calls.take(&routes);
         let others = taken.iter().find(|of| of.to.is_none());
         assert_eq!((taken.len(), others.map(|of| of.calls)), (2 * max + 1, Some(7)));

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use super::basis::{BasisParts, EvidenceBasis};
 use super::counters::Counters;
 use super::guard_stop;
+use super::kept_on_restart::KeptOnRestart;
 use super::legacy_replies;
-use super::outliving::Outliving;
 use super::part_names::{ADDED, REMOVED, RULES};
 use super::rejudging::Rejudging;
 use super::route::{EarlierEvidence, EvidenceRestart, KeptEvidence, RouteEvidence};
@@ -202,7 +202,7 @@ impl Counters {
                 let uncompared_headers = UncomparedHeaders::default();
                 RouteEvidence { restarted, earlier, dropped, uncompared_headers, ..old }
             }
-            (None, _) => Outliving { restarted, earlier, dropped, ..Outliving::default() }.into_evidence(),
+            (None, _) => KeptOnRestart { restarted, earlier, dropped, ..KeptOnRestart::default() }.into_evidence(),
         };
         // How legacy answers, and that the guard has stopped a candidate, outlive what does not concern them.
         self.evidence.legacy = legacy.unwrap_or_else(|| std::mem::take(&mut self.evidence.legacy));

@@ -68,8 +68,8 @@ impl JudgedRoute<'_> {
         let branches = branches.map(|(name, of)| format!("runs with {name} ({} compared)", of.compared));
         let found: Vec<String> = kinds.chain(branches).collect();
         (!found.is_empty()).then(|| {
-            let whose = if is_candidate { "the plan in force" } else { "legacy" };
-            format!("of no pair of these it is known which calls {whose} made: {}", first_of(&found, ", "))
+            let calls = if is_candidate { "the calls of the plan in force" } else { "legacy's calls" };
+            format!("for these kinds {calls} are known in no pair: {}", first_of(&found, ", "))
         })
     }
 
@@ -112,10 +112,7 @@ impl JudgedRoute<'_> {
         let missing: Vec<String> = own.into_iter().chain(below).chain(unknown).chain(rare).collect();
         if missing.is_empty() {
             let steps = self.shared_steps.len();
-            return pass(
-                name,
-                format!("the calls of each of {steps} shared steps were held against something{in_dark}"),
-            );
+            return pass(name, format!("each of {steps} shared steps had a call compared or asserted{in_dark}"));
         }
         Condition { name, verdict: Verdict::Inconclusive, detail: missing.join("; and ") }
     }
@@ -211,7 +208,7 @@ mod tests {
         e.dark.branches.branches.insert("`gift`".into(), counts(2, 2));
         let rare = found(&e);
         assert_eq!(rare.verdict, Verdict::Inconclusive);
-        assert!(rare.detail.contains("which calls legacy made: runs with `gift` (2 compared)"), "{rare:?}");
+        assert!(rare.detail.contains("legacy's calls are known in no pair: runs with `gift` (2 compared)"), "{rare:?}");
         e.dark.branches.branches.insert("`gift`".into(), counts(2, 1));
         assert_eq!(found(&e).verdict, Verdict::Pass, "one of them is known");
         let of = StratumCounts { served: 2, compared: 2, mismatched: 0, calls_unknown: 2, skipped: 0 };

@@ -1,27 +1,28 @@
 //! The requests that a route had and does not have any more, and which routes take them over.
 //!
-//! Always true: a route leaves the requests that it has no more by the files, or has without a workflow, which compares
-//! nothing. What its evidence says of differences goes to each route that gets some of them, until one gets all of
-//! them: that one tells of them from then on.
+//! Always true: a route has given up a request when by the files it does not match it any more, or has no workflow:
+//! without one nothing is compared. What its evidence says of differences goes to each route that gets some of
+//! them, until one gets all of them: that one tells of them from then on.
 
 use super::basis::{EvidenceBasis, WantedPairs};
 use super::counters::Counters;
 use super::matched_requests::MatchedRequests;
 use crate::names::RouteId;
 
-/// A route that does not have the requests any more that it had until now.
+/// Whether the route that has given up its requests is still in the files.
 #[derive(Clone, Copy)]
 pub(super) enum LeavingRoute {
     /// It is not in the files any more.
     IsAbsent,
+    /// It is, and has other requests, or no workflow.
     HasOthers,
 }
 
 /// The requests of a route that another one takes over as they are.
 pub(super) struct TakenRequests {
-    /// Whether those are among them that it had until now.
+    /// Set if the requests that the route had until now are taken over: what has become of that route.
     present: Option<LeavingRoute>,
-    /// Texts of those that it had before.
+    /// The texts of requests that the route had in earlier files and that are taken over.
     earlier: Vec<String>,
 }
 

@@ -135,8 +135,8 @@ pub(super) fn name(Difference { path, kind, legacy, engine, .. }: &Difference) -
 }
 
 /// Whether differences at a place may be noise. A place in a list (`$.items[*].price`) stands for all elements, which
-/// are told apart. A text or a body of bytes has one place for all of it, and so have all cookies, and what differs
-/// there is not: noise at one of them would hide a defect at another.
+/// are told apart. A text or a body of bytes has one place for all of it, and so have all cookies: differences inside
+/// it are not told apart, and noise in one part would hide a defect in another.
 pub(super) fn may_be_noise_at(place: &str) -> bool {
     let path = place.split_once(' ').map_or(place, |(_, path)| path);
     !matches!(path, "text" | "body" | "$" | "headers.set-cookie")
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_values_that_are_not_told_apart_is_known_by_its_path() {
+    fn places_that_cannot_be_noise_are_known_by_path() {
         for counted in ["value $.at", "status 200 201", "header headers.etag", "missing $.a", "order $.items"] {
             assert!(may_be_noise_at(counted) && !is_in_list(counted), "{counted}");
         }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use super::counters::{Counters, RouteCounters};
 use super::fingerprints::{self, FingerprintCount};
-use super::outliving::Outliving;
+use super::kept_on_restart::KeptOnRestart;
 use super::part_names::RULES;
 use super::rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs, Rejudging};
 use super::route::{EarlierEvidence, EvidenceRestart, RouteEvidence};
@@ -120,8 +120,8 @@ impl Counters {
             }
             let restarted = Some(EvidenceRestart { at: now, changed, pairs_before: *pairs });
             // Only the rules were changed.
-            let outliving = Outliving { restarted, earlier, dropped, legacy, stopped_by_guard };
-            self.evidence = outliving.into_evidence();
+            let kept = KeptOnRestart { restarted, earlier, dropped, legacy, stopped_by_guard };
+            self.evidence = kept.into_evidence();
             return RejudgedOutcome::FromZero;
         }
         let mut equal = 0;

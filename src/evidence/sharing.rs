@@ -14,7 +14,7 @@ use crate::store::EvidenceVersion;
 pub(super) struct SharingProcesses {
     pub(super) own: WorkerId,
     pub(super) name: String,
-    /// Processes that have a share of the evidence and are not among the living, since when that is seen.
+    /// By process with a share that is not alive: since when this was seen.
     pub(super) missing: BTreeMap<WorkerId, Instant>,
     /// No other process lives, as far as is known.
     pub(super) is_alone: bool,

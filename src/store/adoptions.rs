@@ -119,7 +119,8 @@ pub struct NewAdoption {
     pub by: String,
     /// When it is claimed.
     pub at: Timestamp,
-    /// The process that claims it: nobody else may use the store, if processes share it.
+    /// The process that claims it: the claim fails if another process uses the store, or did so less
+    /// than `settles_s` ago.
     pub worker: WorkerId,
     /// For how long after the end of another process's lease legacy may go on with requests of that process, in
     /// seconds.

@@ -275,8 +275,8 @@ pub trait RunCoordination: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// The processes that hang, have lost the store or were killed: their leases are over, and they have not taken
-    /// leave ([`Self::deregister`]). None in a store of one process. For a retry window, or a day if that is longer.
+    /// The processes that hang, have lost the store or were killed: their leases are over, and they have not called
+    /// [`Self::deregister`]. None in a store of one process. For a retry window, or a day if that is longer.
     fn gone_processes(&self) -> BoxFuture<'_, Result<Vec<GoneProcess>, StoreError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }

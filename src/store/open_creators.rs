@@ -97,7 +97,10 @@ async fn created_by(store: &dyn Store, run: RunId) -> Option<(Option<RouteId>, O
         Ok(events) => events,
         Err(error) => {
             // One damaged rerun must not keep the files out of force, nor the process from starting.
-            tracing::error!(%run, %error, "what this run may create cannot be read: it counts for its route, if it has one");
+            tracing::error!(
+                %run, %error,
+                "what this run may create cannot be read: it is treated as if it may still create an instance of its route"
+            );
             return None;
         }
     };

@@ -112,7 +112,7 @@ pub struct LivingProcess {
     pub record: Option<ProcessRecord>,
 }
 
-/// A process that has not taken leave of the others, and whose lease is over.
+/// A process that has not deregistered, and whose lease is over.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GoneProcess {
     /// Its name, for people.

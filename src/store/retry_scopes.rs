@@ -65,8 +65,8 @@ pub struct RetryScopes {
     /// of them may still come. The newest first.
     #[serde(rename = "moved", default, skip_serializing_if = "Vec::is_empty")]
     pub reassigned: Vec<ReplacedMatch>,
-    /// The earlier ids of the route that were those of other routes of the same files before these became this one:
-    /// files that have such a route again separate what was joined. Empty in a row that an earlier version wrote.
+    /// Ids of routes that were separate and were merged into this one: files that have such a route again separate what
+    /// was merged. Empty in a row that an earlier version wrote.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub joined: BTreeSet<RouteId>,
 }

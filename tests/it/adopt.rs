@@ -431,7 +431,7 @@ async fn a_move_that_waits_stops_when_the_files_no_longer_ask_for_it() {
 /// Which requests legacy has of an order is known of those that were counted as the order's: requests that earlier
 /// files found in another way may still be under way.
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_change_of_how_followers_find_their_order_legacys_requests_settle_again() {
+async fn after_a_change_of_how_followers_find_their_order_legacys_requests_must_end_before_orders_move() {
     let shop = Shop::start(2, "").await;
     let routes = routes("adopt: { workflow: adopt, settles: 1h }");
     shop.reload(&routes).await;

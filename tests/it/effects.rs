@@ -186,7 +186,7 @@ impl Shop {
 
 /// A step that says `effect: read` is sent; a call by legacy to the same address passes for a read only if it is equal.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_to_where_a_step_reads_is_no_read_because_of_its_address() {
+async fn an_address_alone_does_not_make_a_call_a_read() {
     let shop = Shop::start_with("", "effect: read").await;
     for (number, kind) in (1..).zip(["same", "twice", "missing", "wrong"]) {
         shop.order(kind, number).await;
@@ -247,7 +247,7 @@ async fn a_wrong_a_missing_and_a_doubled_charge_show_although_the_replies_are_eq
 
 /// Legacy charges, and the call names no request: it may be the one that the engine would make.
 #[tokio::test(flavor = "multi_thread")]
-async fn where_a_call_of_nobody_may_be_the_missing_one_nothing_is_said_about_it() {
+async fn where_a_call_of_no_known_request_may_be_the_missing_one_nothing_is_said_about_it() {
     let shop = Shop::start("").await;
     shop.order("anonymous", 0).await;
     let evidence = shop.wait_for_pairs(1).await;
@@ -317,7 +317,7 @@ async fn a_call_after_the_window_is_counted_and_holds_the_gate_to_live() {
 
 /// Nobody has read its body when the connection is refused, and the body tells which request it is for.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_to_a_service_that_cannot_be_reached_is_one_of_its_request() {
+async fn a_call_to_a_service_that_cannot_be_reached_is_attributed_to_its_request() {
     let shop = Shop::start(", correlate: '${call.body.order == request.body.ref}'").await;
     for number in 0..3 {
         shop.order("unreachable", number).await;
@@ -333,7 +333,7 @@ async fn a_call_to_a_service_that_cannot_be_reached_is_one_of_its_request() {
 /// Legacy hands the trace on with the charge only. A workflow without the other call looks equal, and the gate has to
 /// know that.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_of_nobody_that_the_workflow_does_not_make_is_counted_until_the_rules_name_it() {
+async fn a_call_of_no_known_request_that_the_workflow_does_not_make_is_counted_until_the_rules_name_it() {
     let shop = Shop::start("").await;
     shop.order("audited", 0).await;
     let counted = async |pairs: u64| {

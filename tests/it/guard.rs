@@ -197,7 +197,7 @@ async fn errors_in_live_lower_the_route_and_a_person_releases_it() {
     assert_eq!(metrics.sum("pointsman_guard_latched", &[("route", "orders")]), 0.0);
     let verified = || async {
         let verified = orders.pointsman.cli(&["record", "verify"]).await;
-        (verified.status.success() && output_text(&verified).contains("the record holds")).then_some(())
+        (verified.status.success() && output_text(&verified).contains("the record is intact")).then_some(())
     };
     until("the record of what the guard did to hold", verified).await;
     orders.restart().await;

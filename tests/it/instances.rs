@@ -303,7 +303,10 @@ async fn the_gate_asks_legacy_for_its_orders_and_a_failure_is_no_pass() {
     ] {
         shop.old.state().list = Some((status, list));
         let refused = refusal().await;
-        assert!(refused.contains("is not known: legacy did not list them") && refused.contains(why), "{refused}");
+        assert!(
+            refused.contains("is not known: legacy did not list its instances") && refused.contains(why),
+            "{refused}"
+        );
     }
     shop.old.state().list = None;
     shop.old.state().open.clear();

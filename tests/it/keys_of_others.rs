@@ -124,7 +124,7 @@ async fn a_process_that_was_stopped_begins_no_run_before_it_has_followed() {
 /// While the database is silent, a process whose route is `off` gives no request to legacy that the engine of another
 /// process has, and all others without a wait.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_database_is_asked_only_for_keys_that_an_engine_may_have() {
+async fn a_silent_database_is_unknown_only_for_keys_that_an_engine_may_have() {
     let Some(two) = TwoProcesses::start_with_long_lease("requests_in_flight_max: 1000").await else { return };
     let client = Client::new(WAIT_MAX);
     climb(&two).await;
@@ -149,7 +149,7 @@ async fn a_silent_database_is_asked_only_for_keys_that_an_engine_may_have() {
         force(&two, 1, route, "off").await;
     }
     until("both to have it in `off`", || async { (requested(&two, 0, CREATOR).await == "off").then_some(()) }).await;
-    let is_asked = |metrics: &Metrics| metrics.sum("pointsman_keys_of_others_known", &[]) < 1.0;
+    let is_unknown = |metrics: &Metrics| metrics.sum("pointsman_keys_of_others_known", &[]) < 1.0;
     wait_until_known(&two, 0).await;
     two.link.drop_silently();
     let fresh = order(0, "fresh", 2).await;
@@ -170,7 +170,7 @@ async fn a_silent_database_is_asked_only_for_keys_that_an_engine_may_have() {
             retry.json()
         ));
     }
-    if is_asked(&two.processes[0].metrics().await) {
+    if is_unknown(&two.processes[0].metrics().await) {
         wrong.push("the process has lost its lease meanwhile".to_owned());
     }
     two.link.restore();
@@ -180,7 +180,7 @@ async fn a_silent_database_is_asked_only_for_keys_that_an_engine_may_have() {
     })
     .await;
     wrong.extend(two.finish(0).await);
-    let test = "keys_of_others::a_silent_database_is_asked_only_for_keys_that_an_engine_may_have";
+    let test = "keys_of_others::a_silent_database_is_unknown_only_for_keys_that_an_engine_may_have";
     report_violations(test, None, "1 order of the engine", &wrong);
 }
 
@@ -215,8 +215,8 @@ async fn legacy_gets_no_request_that_the_engine_of_a_killed_process_is_about_to_
     })
     .await;
     force(&two, 1, CREATOR, "dark").await;
-    let is_released = |metrics: &Metrics| metrics.sum("pointsman_keys_of_others_known", &[]) < 1.0;
-    two.processes[1].until_metric("the keys of others to be read anew", is_released).await;
+    let is_unknown = |metrics: &Metrics| metrics.sum("pointsman_keys_of_others_known", &[]) < 1.0;
+    two.processes[1].until_metric("the keys of others to be read anew", is_unknown).await;
     let before = try_order(&client, &other, 1).await;
     store.execute("ROLLBACK").await.expect("it is unlocked");
     until("the retry to be answered", || async { try_order(&client, &other, 1).await.then_some(()) }).await;

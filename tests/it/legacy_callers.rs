@@ -131,7 +131,7 @@ async fn the_question_which_instances_legacy_has_is_a_call_too() {
     let listing = system.callers("listing").await;
     assert_eq!(listing["may_call"], json!(["the gate of orders.create to `only` (`alive:`)"]));
     let adopted = system.pointsman.cli(&["adopt", "orders.create", "--all"]).await;
-    assert!(output_text(&adopted).contains("legacy did not list them"), "{}", output_text(&adopted));
+    assert!(output_text(&adopted).contains("legacy did not list its instances"), "{}", output_text(&adopted));
     let listing = system.callers("listing").await;
     assert_eq!(sources(&listing), [("gate orders.create".to_owned(), "GET /open".to_owned())], "{listing:#}");
 }

@@ -71,7 +71,7 @@ async fn a_flip_to_live_waits_for_the_keys_of_its_own_process() {
 
 /// Its file has a key when the process is told to stop, and has it still when it ends.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_stops_with_keys_that_the_database_lacks_does_not_take_leave() {
+async fn a_process_that_stops_with_keys_that_the_database_lacks_does_not_deregister() {
     let Some((mut two, mut store)) = start_in_dark("drain_ms: 1000").await else { return };
     order(&two, 1, 1).await;
     let code = two.processes[1].stop().await;
@@ -79,16 +79,16 @@ async fn a_process_that_stops_with_keys_that_the_database_lacks_does_not_take_le
     if code != Some(0) {
         wrong.push(format!("it ended with {code:?}"));
     }
-    until("the gate to name it", || async { required(&two, 0).await.contains("without taking leave").then_some(()) })
+    until("the gate to name it", || async { required(&two, 0).await.contains("without deregistering").then_some(()) })
         .await;
     store.execute("ROLLBACK").await.expect("it is unlocked");
     two.processes[1] = two.start_another("next").await;
     until("the gate to know that its file is taken over", || async {
-        (!required(&two, 0).await.contains("without taking leave")).then_some(())
+        (!required(&two, 0).await.contains("without deregistering")).then_some(())
     })
     .await;
     wrong.extend(two.finish(0).await);
-    let test = "lost_keys::a_process_that_stops_with_keys_that_the_database_lacks_does_not_take_leave";
+    let test = "lost_keys::a_process_that_stops_with_keys_that_the_database_lacks_does_not_deregister";
     report_violations(test, None, "1 order, 1 stop", &wrong);
 }
 
@@ -99,7 +99,7 @@ async fn a_process_whose_directory_is_lost_shuts_the_gate_to_live() {
     order(&two, 1, 1).await;
     two.processes[1].kill().await;
     let shut = until("the gate to name it", || async {
-        Some(required(&two, 0).await).filter(|shown| shown.contains("without taking leave"))
+        Some(required(&two, 0).await).filter(|shown| shown.contains("without deregistering"))
     })
     .await;
     let file = shut.split("file of retry keys ").nth(1).and_then(|rest| rest.split(')').next()).expect("its file");
@@ -109,7 +109,7 @@ async fn a_process_whose_directory_is_lost_shuts_the_gate_to_live() {
     let mut wrong = Vec::new();
     for at in [0, 1] {
         let shown = required(&two, at).await;
-        if !shown.contains("without taking leave") {
+        if !shown.contains("without deregistering") {
             wrong.push(format!("nobody has the file: {shown}"));
         }
     }

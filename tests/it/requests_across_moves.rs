@@ -148,7 +148,7 @@ async fn a_flip_to_live_names_a_process_that_was_killed_until_its_file_is_taken_
     let to_live = async |two: &TwoProcesses| force(two, 0, CREATOR, "live").await["still_required"].to_string();
     let mut wrong = Vec::new();
     let accepted = to_live(&two).await;
-    if !accepted.contains("without taking leave") || !accepted.contains(".keys") {
+    if !accepted.contains("without deregistering") || !accepted.contains(".keys") {
         wrong.push(format!("the killed process is not named: {accepted}"));
     }
     force(&two, 0, CREATOR, "dark").await;
@@ -156,7 +156,7 @@ async fn a_flip_to_live_names_a_process_that_was_killed_until_its_file_is_taken_
     // What the gates know of this is up to a second old.
     until("its file to be known as taken over", || async {
         force(&two, 0, CREATOR, "dark").await;
-        (!to_live(&two).await.contains("without taking leave")).then_some(())
+        (!to_live(&two).await.contains("without deregistering")).then_some(())
     })
     .await;
     wrong.extend(two.finish(0).await);

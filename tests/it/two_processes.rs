@@ -414,7 +414,7 @@ async fn a_draining_process_gives_away_the_runs_that_wait_for_locks() {
 /// A process is told to stop while a caller waits for a run that waits for a lock: the run goes on here once the lock is
 /// free.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_stops_goes_on_with_the_runs_of_its_callers() {
+async fn a_stopping_process_finishes_the_runs_of_its_callers() {
     let Some(two) = TwoProcesses::start_with_long_lease("drain_ms: 90000").await else { return };
     two.flags.write("workflows/locked.yaml", LOCKED);
     two.flags.write(
@@ -458,7 +458,7 @@ async fn a_process_that_stops_goes_on_with_the_runs_of_its_callers() {
     two.wait_until_completed(1, &[holds, waits]).await;
     wrong.extend(two.finish(0).await);
     report_violations(
-        "two_processes::a_process_that_stops_goes_on_with_the_runs_of_its_callers",
+        "two_processes::a_stopping_process_finishes_the_runs_of_its_callers",
         None,
         "a request that waits for a lock",
         &wrong,

@@ -242,5 +242,9 @@ async fn a_reload_answers_with_the_outcome_of_the_reading() {
     let failed = reload(&api).await;
     assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE, "{}", failed.text);
     assert!(failed.text.contains("the disk is full; the last good set stays in force"), "{}", failed.text);
+    api.reloaded = Some(Reloaded::Waits("files are being put in force".to_owned()));
+    let waits = reload(&api).await;
+    assert_eq!(waits.status, StatusCode::SERVICE_UNAVAILABLE, "{}", waits.text);
+    assert_eq!(waits.json()["type"], "urn:pointsman:problem:move-waits", "the store has refused nothing");
     assert_eq!(api.call(post("/api/v2/reload", &json!({ "to": "off" }))).await.status, StatusCode::BAD_REQUEST);
 }

@@ -1,6 +1,6 @@
 //! Processes that have ended, or hang, without leaving the store the retry keys that legacy took there.
 //!
-//! Always true: a process takes leave only after the store has its keys; the keys of one that was killed are in its
+//! Always true: a process deregisters only after the store has its keys; the keys of one that was killed are in its
 //! file, until a process takes the file over. In between the engine would perform a retry of what legacy performed.
 
 use std::collections::BTreeSet;
@@ -47,7 +47,7 @@ impl Membership {
         seen.others.iter().all(|other| obeys(other.record.as_ref())) && !seen.has_lost_without_terms
     }
 
-    /// The processes that have ended, or hang, without taking leave, within the retry window.
+    /// The processes that have ended, or hang, without deregistering, within the retry window.
     async fn gone(&self) -> Result<Vec<GoneProcess>, StoreError> {
         let gone = self.store.gone_processes().await?;
         Ok(gone.into_iter().filter(|process| process.gone_for < self.retry_window).collect())
@@ -77,7 +77,7 @@ impl Membership {
     }
 }
 
-/// Why keys may be lost of a process that has not taken leave, as a sentence; `None` if a process has taken over its
+/// Why keys may be lost of a process that has not deregistered, as a sentence; `None` if a process has taken over its
 /// file.
 fn lost_keys_of(
     process: &GoneProcess,
@@ -100,7 +100,7 @@ fn lost_keys_of(
         None => "it does not say where its file of retry keys is".to_owned(),
     };
     Some(format!(
-        "{name} shares the store and has ended, or hangs, without taking leave: legacy may have served requests there \
+        "{name} shares the store and has ended, or hangs, without deregistering: legacy may have served requests there \
          whose retry keys the store does not have, and the engine would perform their retries a second time until \
          {until:.0} ({mend})"
     ))

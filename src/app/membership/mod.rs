@@ -102,7 +102,7 @@ struct Seen {
     lost_keys: Option<String>,
     /// Whether that was looked up, and no process has gone since.
     knows_lost_keys: bool,
-    /// Whether a process has ended, or hangs, without taking leave, that may begin runs without a lease.
+    /// Whether a process has ended, or hangs, without deregistering, that may begin runs without a lease.
     has_lost_without_terms: bool,
     /// Of each process that has, or may have, other files: since when this is seen.
     differing: BTreeMap<WorkerId, Timestamp>,
@@ -160,10 +160,10 @@ impl Membership {
         let _ = self.claims.set(claims);
     }
 
-    /// See [`KeyClaims::set_requests`].
+    /// See [`KeyClaims::set_oldest_set_in_use`].
     pub(super) fn set_requests(&self, oldest_set_in_use: impl Fn() -> u64 + Send + Sync + 'static) {
         if let Some(claims) = self.claims.get() {
-            claims.set_requests(oldest_set_in_use);
+            claims.set_oldest_set_in_use(oldest_set_in_use);
         }
     }
 

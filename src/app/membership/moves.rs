@@ -254,7 +254,7 @@ impl Membership {
         // While files differ, a route or a cohort may answer by those of another process.
         if agreed {
             let flips = others.iter().map(|other| other.record.as_ref().and_then(|record| record.flips).unwrap_or(0));
-            claims.all_have(flips.min().unwrap_or(u64::MAX));
+            claims.release_lowered_up_to(flips.min().unwrap_or(u64::MAX));
         }
     }
 

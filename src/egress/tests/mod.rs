@@ -1,11 +1,11 @@
 //! Attribution, with requests and calls that the tests make, on a clock that they set.
 
-mod left_out_requests;
 mod open_calls;
 mod properties;
 mod rules;
 mod uncompared_calls;
 mod uncompared_requests;
+mod unwatched_requests;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -163,7 +163,7 @@ fn a_call_belongs_to_the_request_whose_trace_it_is_in() {
     let watches = traces.map(|trace| test.traced(trace));
     test.call(&[("traceparent", &child(traces[0]))], "second");
     test.call(&[("traceparent", &child(traces[0]))], "third");
-    test.call(&[("traceparent", &child(TraceContext::random(true)))], "of nobody");
+    test.call(&[("traceparent", &child(TraceContext::random(true)))], "of no known request");
     test.call(&[], "without a trace");
     let effects = watches[0].effects().so_far();
     assert_eq!((effects.calls.len(), effects.gaps), (2, 0));
@@ -260,17 +260,17 @@ fn a_call_that_names_a_request_whose_window_is_over_counts_as_late_for_its_route
         test.call(&[(names.0, &names.1)], "late");
         test.pass(Duration::from_secs(60));
         test.call(&[(names.0, &names.1)], "later");
-        test.call(&[], "of nobody");
+        test.call(&[], "of no known request");
         assert_eq!(test.late(), 2, "{correlate}");
         assert_eq!(test.taken.lock().unwrap()[0].to.as_ref().unwrap().to_string(), "POST bank/charges");
         assert_eq!(test.outcomes(), (1, 0, 3), "all of them are counted and listed");
         assert_eq!(test.no_pair_shows("other", UncomparedReason::Late), 0);
         let wider = AttributionSettings { window: Duration::from_secs(90), ..AttributionSettings::default() };
         test.attribution.set(wider);
-        let of_nobody = || test.no_pair_shows(ROUTE, UncomparedReason::NoKnownRequest);
-        assert_eq!(of_nobody(), 1);
+        let of_no_known_request = || test.no_pair_shows(ROUTE, UncomparedReason::NoKnownRequest);
+        assert_eq!(of_no_known_request(), 1);
         test.call(&[(names.0, &names.1)], "with another window it may be in time");
-        assert_eq!((test.late(), of_nobody()), (2, 2));
+        assert_eq!((test.late(), of_no_known_request()), (2, 2));
     }
 }
 
@@ -340,7 +340,7 @@ fn requests_are_bounded_and_the_oldest_that_have_ended_go_first() {
     assert!(report.total.requests_left_out >= 200 - 64, "{:?}", report.total);
     assert!(ended[0].gaps() > 0, "its calls are not seen any more");
     assert!(open.effects().gaps() == 0, "one in flight is kept longest");
-    // One that was left out could have had the same value.
+    // An unwatched one could have had the same value.
     test.call(&[("x-id", "r0")], "");
     assert_eq!((test.outcomes(), open.effects().gaps()), ((0, 1, 0), 1));
     test.pass(Duration::from_secs(11));

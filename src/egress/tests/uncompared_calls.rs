@@ -20,14 +20,14 @@ fn tunnel(test: &TestAttribution) -> Box<dyn Send> {
     test.attribution.tunnel(CallTarget { service: None, authority, method: Method::CONNECT, path })
 }
 
-const OF_NOBODY: UncomparedReason = UncomparedReason::NoKnownRequest;
+const OF_NO_KNOWN_REQUEST: UncomparedReason = UncomparedReason::NoKnownRequest;
 
 /// A queue of legacy sends mails some time after the last request, without a trace.
 #[test]
-fn a_call_of_nobody_may_be_for_each_route_that_had_a_request_before_it() {
+fn a_call_of_no_known_request_may_be_for_each_route_that_had_a_request_before_it() {
     let test = TestAttribution::new("");
     test.call(&[], "before any request");
-    assert_eq!(test.no_pair_shows(ROUTE, OF_NOBODY), 0);
+    assert_eq!(test.no_pair_shows(ROUTE, OF_NO_KNOWN_REQUEST), 0);
     drop(test.traced(TraceContext::random(true)));
     drop(test.watch_as(Some("orders.cancel"), &[], None).unwrap());
     drop(test.watch_as(None, &[], None).unwrap());
@@ -37,17 +37,23 @@ fn a_call_of_nobody_may_be_for_each_route_that_had_a_request_before_it() {
         test.call(&[], "a mail");
     }
     for route in [ROUTE, "orders.cancel"] {
-        assert_eq!((test.no_pair_shows(route, OF_NOBODY), test.no_pair_shows(route, UncomparedReason::Late)), (3, 0));
+        assert_eq!(
+            (test.no_pair_shows(route, OF_NO_KNOWN_REQUEST), test.no_pair_shows(route, UncomparedReason::Late)),
+            (3, 0)
+        );
     }
     test.pass(Duration::from_secs(300));
     drop(test.traced(TraceContext::random(true)));
     test.outcomes();
     test.pass(Duration::from_secs(300));
     test.call(&[], "too late for the other route");
-    assert_eq!((test.no_pair_shows(ROUTE, OF_NOBODY), test.no_pair_shows("orders.cancel", OF_NOBODY)), (4, 3));
+    assert_eq!(
+        (test.no_pair_shows(ROUTE, OF_NO_KNOWN_REQUEST), test.no_pair_shows("orders.cancel", OF_NO_KNOWN_REQUEST)),
+        (4, 3)
+    );
     test.pass(Duration::from_secs(301));
     test.call(&[], "too late for both");
-    assert_eq!(test.no_pair_shows(ROUTE, OF_NOBODY), 4);
+    assert_eq!(test.no_pair_shows(ROUTE, OF_NO_KNOWN_REQUEST), 4);
 }
 
 #[test]
@@ -60,10 +66,10 @@ fn a_call_that_names_a_request_that_was_not_compared_is_for_no_route() {
         test.pass(pause);
         test.call(&[("traceparent", &child(other))], "");
     }
-    assert_eq!((test.no_pair_shows(ROUTE, OF_NOBODY), test.late()), (0, 0));
+    assert_eq!((test.no_pair_shows(ROUTE, OF_NO_KNOWN_REQUEST), test.late()), (0, 0));
     test.call(&[("traceparent", &child(compared))], "");
     test.call(&[("traceparent", &value(TraceContext::random(true)))], "of a trace that is not known");
-    assert_eq!((test.no_pair_shows(ROUTE, OF_NOBODY), test.late()), (1, 1));
+    assert_eq!((test.no_pair_shows(ROUTE, OF_NO_KNOWN_REQUEST), test.late()), (1, 1));
 }
 
 #[test]

@@ -79,8 +79,8 @@ fn waits_for_person(run: &Run, title: &str, detail: &str) -> ProblemDocument {
         kind: "run-paused".into(),
         title: title.into(),
         detail: format!(
-            "{detail} Sending the request again with the same retry key does nothing twice and gets the run's answer; \
-             without one it could do the work twice."
+            "{detail} Sending the request again with the same retry key is safe: no work is done twice, and it gets the \
+             run's answer. Without one it could do the work twice."
         ),
         source: Source::Workflow,
         run: Some(run.id()),
@@ -97,7 +97,7 @@ fn superseded_reply(run: &Run, plan: Option<&Plan>, successor: RunId) -> ArmRepl
     }
     let detail = format!(
         "A person requested a rerun: {successor} takes the place of this run. Sending the request again with the same retry \
-         key does nothing twice and gets the rerun's answer; without one it could do the work twice."
+         key is safe: no work is done twice, and it gets the rerun's answer. Without one it could do the work twice."
     );
     ArmReply::Refused(goes_on(run, successor, detail), report(run, plan))
 }
@@ -143,8 +143,8 @@ pub(in crate::engine) fn still_running(run: &Run, plan: Option<&Plan>, inputs: I
         answer.report.outlived_deadline = !waits_for_person;
     }
     pending.unwrap_or_else(|| {
-        let detail = "The run goes on. Sending the request again with the same retry key does nothing twice and gets the \
-                      run's answer; without one it could do the work twice.";
+        let detail = "The run goes on. Sending the request again with the same retry key is safe: no work is done twice, \
+                      and it gets the run's answer. Without one it could do the work twice.";
         ArmReply::Refused(goes_on(run, run.id(), detail.into()), report(run, plan))
     })
 }
@@ -177,7 +177,7 @@ pub(in crate::engine) fn unstored_and_paused(run: &Run, plan: &Plan) -> ArmReply
 const ONLY_READS: &str = "Nothing but reads was done.";
 /// The end of the detail for a caller whose run was not stored.
 const NOTHING_STORED: &str =
-    "Nothing but reads was sent, and nothing of the run is kept: sending the request again does nothing twice.";
+    "Nothing but reads was sent, and nothing of the run is kept: sending the request again is safe.";
 
 fn unstored(run: &Run, plan: &Plan, status: u16, kind: &str, title: &str, detail: String) -> ArmReply {
     let problem = ProblemDocument {
@@ -247,7 +247,7 @@ pub(in crate::engine) fn not_started(may_fall_back: bool, status: u16, reason: &
         status,
         kind: reason.replace('_', "-"),
         title: "The workflow was not started".into(),
-        detail: format!("{detail}. Nothing was done, so sending the request again does nothing twice."),
+        detail: format!("{detail}. Nothing was done: sending the request again is safe."),
         source: Source::Workflow,
         run: None,
         retry_after_s: (status == 503).then_some(1),
@@ -262,8 +262,8 @@ pub(in crate::engine) fn other_request(run: RunId) -> ArmReply {
         status: 422,
         kind: "retry-key-reused".into(),
         title: "The retry key belongs to another request".into(),
-        detail: "The same key came before with another request. Nothing was done for this one, so sending it again \
-                 with a key of its own does nothing twice."
+        detail: "The same key came before with another request. Nothing was done for this one: sending it again with \
+                 a key of its own is safe."
             .into(),
         source: Source::Workflow,
         run: Some(run),

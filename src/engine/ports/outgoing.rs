@@ -92,7 +92,7 @@ fn build(
     let mut headers = HeaderMap::new();
     for (name, recorded) in &record.headers {
         // The record decides which headers are sent: one that it left out as null stays out, and one that it has is
-        // never sent with its stars.
+        // never sent with the mask `***`.
         let value = match revealed.headers.iter().find(|(revealed, _)| revealed == name) {
             Some((_, Some(value))) => value,
             Some((_, None)) => return Err(format!("the header `{name}` has no value now")),

@@ -61,8 +61,8 @@ impl StuckRuns {
         match runs.len() {
             0..LOGGED_MAX => tracing::error!(
                 %run, %workflow, why,
-                "the run is stuck: no process goes on with it until the cause is mended (`pointsman runs show RUN` explains \
-                 it, `pointsman runs cancel RUN --no-undo` ends it)"
+                "the run is stuck: this process does not go on with it until the cause is mended (`pointsman runs show RUN` \
+                 explains it, `pointsman runs cancel RUN --no-undo` ends it)"
             ),
             LOGGED_MAX => {
                 tracing::error!("more runs are stuck: they are counted and listed, and not logged one by one")

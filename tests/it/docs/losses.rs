@@ -10,7 +10,7 @@ const ROWS: &[(&str, &[&str])] = &[
         "a process, not its directory",
         &[
             "shared_evidence::a_killed_process_leaves_a_gap_and_nothing_more",
-            "lost_keys::a_process_that_stops_with_keys_that_the_database_lacks_does_not_take_leave",
+            "lost_keys::a_process_that_stops_with_keys_that_the_database_lacks_does_not_deregister",
             "legacy_keys::killed_after_legacy_answered",
         ],
     ),

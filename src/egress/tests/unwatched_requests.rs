@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// A request that was left out, and the others that took the room.
-struct LeftOut {
+/// An unwatched request, and the others that took the room.
+struct Unwatched {
     test: TestAttribution,
     watch: Box<dyn EffectWatch>,
     others: Vec<Box<dyn EffectWatch>>,
@@ -11,7 +11,7 @@ struct LeftOut {
     trace: TraceContext,
 }
 
-impl LeftOut {
+impl Unwatched {
     /// A request with the id `a` is evicted by later ones, or refused.
     fn new(correlate: &str, is_evicted: bool) -> Self {
         let test = TestAttribution::with(correlate, Limits { egress_requests_max: 32, ..Limits::default() });
@@ -32,15 +32,15 @@ impl LeftOut {
         let others = (0..60).map(other).collect();
         let watch = first.unwrap_or_else(announce);
         let has_gap = watch.effects().map(|effects| effects.gaps() > 0);
-        assert_eq!(has_gap, is_evicted.then_some(true), "it was left out");
+        assert_eq!(has_gap, is_evicted.then_some(true), "it is unwatched");
         Self { test, watch, others, body, trace }
     }
 }
 
 #[test]
-fn a_late_call_of_a_request_that_was_left_out_is_not_given_to_a_later_one() {
+fn a_late_call_of_an_unwatched_request_is_not_given_to_a_later_one() {
     for is_evicted in [false, true] {
-        let LeftOut { test, watch, others, body: _, trace } = LeftOut::new("header.x-id", is_evicted);
+        let Unwatched { test, watch, others, body: _, trace } = Unwatched::new("header.x-id", is_evicted);
         drop((watch, others));
         test.pass(Duration::from_secs(60));
         let next = value(TraceContext { span_id: trace.span_id ^ 4, ..trace });
@@ -50,7 +50,7 @@ fn a_late_call_of_a_request_that_was_left_out_is_not_given_to_a_later_one() {
         assert_eq!(found(), (0, 1, 0), "evicted: {is_evicted}");
         test.call(&[("traceparent", &child(trace))], "of either");
         assert_eq!(found(), (0, 2, 0), "evicted: {is_evicted}");
-        test.call(&[("traceparent", &value(trace))], "of the one that was left out");
+        test.call(&[("traceparent", &value(trace))], "of the unwatched one");
         assert_eq!(found(), (0, 2, 1), "evicted: {is_evicted}");
         test.call(&[("traceparent", &next)], "of the later one");
         assert_eq!(found(), (1, 2, 1), "evicted: {is_evicted}");
@@ -58,9 +58,9 @@ fn a_late_call_of_a_request_that_was_left_out_is_not_given_to_a_later_one() {
 }
 
 #[test]
-fn a_call_of_a_request_that_was_left_out_is_late_only_once_its_window_is_over() {
+fn a_call_of_an_unwatched_request_is_late_only_once_its_window_is_over() {
     for is_evicted in [false, true] {
-        let LeftOut { test, watch, others, body: _, trace } = LeftOut::new("header.x-id", is_evicted);
+        let Unwatched { test, watch, others, body: _, trace } = Unwatched::new("header.x-id", is_evicted);
         let mut calls = 0;
         let mut late_after = |time: u64| {
             test.pass(Duration::from_secs(time));
@@ -77,12 +77,12 @@ fn a_call_of_a_request_that_was_left_out_is_late_only_once_its_window_is_over() 
     }
 }
 
-/// Its body is sent only after it was left out.
+/// Its body is sent only after there was no room for it.
 #[test]
-fn a_request_that_was_left_out_is_known_by_its_value_too() {
+fn an_unwatched_request_is_known_by_its_value_too() {
     for is_evicted in [false, true] {
         let correlate = "${call.body.order_ref == request.body.ref}";
-        let LeftOut { test, watch, others, body, .. } = LeftOut::new(correlate, is_evicted);
+        let Unwatched { test, watch, others, body, .. } = Unwatched::new(correlate, is_evicted);
         test.outcomes();
         body.end("{\"ref\":\"A-1\"}");
         drop((watch, others));

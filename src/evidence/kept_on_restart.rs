@@ -1,4 +1,4 @@
-//! What goes on where the pairs of a route are counted from zero.
+//! The parts of a route's evidence that are kept where its pairs are counted from zero.
 //!
 //! Always true: each start from zero goes through this, whatever its cause, so that none of them forgets what the guard
 //! needs in `live`, or what it has found. Evidence that was lost (`lost`) keeps more than this.
@@ -7,9 +7,9 @@ use super::guard_stop::GuardStop;
 use super::legacy_replies::RepliesOfLegacy;
 use super::route::{DroppedEvidence, EarlierEvidence, EvidenceRestart, RouteEvidence};
 
-/// What goes on.
+/// Parts of the evidence that survive a restart from zero.
 #[derive(Default)]
-pub(super) struct Outliving {
+pub(super) struct KeptOnRestart {
     pub(super) restarted: Option<EvidenceRestart>,
     pub(super) earlier: Vec<EarlierEvidence>,
     pub(super) dropped: DroppedEvidence,
@@ -19,7 +19,7 @@ pub(super) struct Outliving {
     pub(super) stopped_by_guard: Option<GuardStop>,
 }
 
-impl Outliving {
+impl KeptOnRestart {
     /// The new evidence.
     pub(super) fn into_evidence(self) -> RouteEvidence {
         let Self { restarted, earlier, dropped, legacy, stopped_by_guard } = self;

@@ -2,14 +2,16 @@
 //! again.
 //!
 //! Always true: a move of this process that is judged is recorded only if everything that other processes recorded
-//! before is in force here ([`FlipRecorder`](super::record::FlipRecorder)). A freeze, and what guards did, come into
-//! force before the files are applied again. Flips down of this process that the store does not have yet stay in force
-//! above what others recorded before them. A flip is not put in force where a newer one of its route, or of the kill
-//! switch, is in force already: what was read may be older than what this process has recorded since.
+//! before is in force here ([`FlipRecorder`](super::record::FlipRecorder)). A stronger freeze, and what guards lowered,
+//! come into force before the files are applied again; the end of a freeze and releases come into force in the same
+//! moment as the flips that were read with them, so that none raises a route that was lowered before. Flips down of
+//! this process that the store does not have yet stay in force above what others recorded before them. A flip is not
+//! put in force where a newer one of its route, or of the kill switch, is in force already: what was read may be older
+//! than what this process has recorded since.
 //!
 //! When the store does not answer, what was in force stays.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,18 +19,18 @@ use tokio::sync::watch;
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::files_check::{CheckedFiles, PreparedFiles, check_and_apply};
+use super::followed_moves::FollowedMoves;
+use super::guard_latches::Followed;
 use super::in_force::Inputs;
-use super::kill_switch::is_of_kill_switch;
 use super::lowered_routes::Lowering;
 use super::mover::{ChangeOrigin, Mover, MovesLock};
 use super::plans::{KeptPlans, kept};
-use super::positions::{Positions, RoutePosition, freeze_of};
+use super::positions::{Positions, RoutePosition};
 use super::types::{DeclaredFiles, FilesError, FlipError, ReadKind, Unconfirmed};
-use super::unrecorded_flips::is_unrecorded;
 use super::{Ladder, unlisted_ids};
-use crate::flag::{Route, State};
-use crate::names::{PlanSet, RouteId};
-use crate::store::{DeclaredState, FlipRecord, GuardRecord, StoreError};
+use crate::flag::{Freeze, Route, State};
+use crate::names::RouteId;
+use crate::store::{FlipRecord, StoreError};
 
 /// Routes whose requests the engine of this process, or of another one, answers or may answer soon.
 #[derive(Clone, Default)]
@@ -45,120 +47,10 @@ pub struct AnsweringRoutes {
 /// How long a flip that changes nothing here waits for what other processes may have recorded.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(1);
 
-/// What other processes have recorded and this one does not have in force.
-#[derive(Clone)]
-pub struct FollowedMoves {
-    /// The number of the newest flip in the store when it was read.
-    newest: u64,
-    /// The last flips of routes and of candidates, what guards did last, and the kill switch, as far as they are newer
-    /// than what is in force.
-    flips: Vec<FlipRecord>,
-    rows: Vec<DeclaredState>,
-}
-
-impl FollowedMoves {
-    /// These positions after the flips of routes and candidates.
-    fn apply_to(&self, before: &Positions) -> Positions {
-        let mut positions = before.clone();
-        for flip in &self.flips {
-            if let Some(record) = &flip.candidate {
-                let own = positions.candidates.get(&record.route);
-                if own.is_none_or(|own| own.number < flip.number) {
-                    positions.candidates.insert(record.route.clone(), flip.clone());
-                    self.set_plans(&mut positions, &record.route);
-                }
-                continue;
-            }
-            let Some(of_record) = flip.route.as_ref().filter(|_| flip.guard.is_none()) else { continue };
-            let present = self.present_ids(&positions, of_record);
-            if present.is_empty() {
-                positions.apply_flip(of_record, flip.clone());
-                self.set_plans(&mut positions, of_record);
-            }
-            let row = self.row(of_record);
-            for route in present {
-                let Some(position) = positions.routes.get(&route).filter(|at| !has_newer_flip(at, flip)) else {
-                    continue;
-                };
-                let declared = position.declared();
-                positions.apply_flip(&route, flip.clone());
-                positions.set_declaration_of_flipped(&route, declared);
-                positions.note_followed_declaration(&route, row);
-                self.set_plans(&mut positions, &route);
-            }
-        }
-        positions
-    }
-
-    /// The ids of the routes in force that have this id, or, if there is none, that are what the route with this id was
-    /// called before: the process that moved it has newer files.
-    fn present_ids(&self, positions: &Positions, id: &RouteId) -> Vec<RouteId> {
-        let having = |ids: &[RouteId]| {
-            let has = |at: &&RoutePosition| at.route.ids().any(|own| ids.contains(own));
-            positions.routes.values().filter(has).map(|at| at.route.id.clone()).collect::<Vec<_>>()
-        };
-        let present = having(std::slice::from_ref(id));
-        match self.row(id).filter(|_| present.is_empty()) {
-            Some(row) => having(&row.earlier_ids),
-            None => present,
-        }
-    }
-
-    fn row(&self, route: &RouteId) -> Option<&DeclaredState> {
-        self.rows.iter().find(|row| row.route == *route)
-    }
-
-    /// What guards did, each also under the ids by which the files in force know its route.
-    fn guard_actions(&self, positions: &Positions) -> Vec<FlipRecord> {
-        let actions = self.flips.iter().filter_map(|flip| Some((flip, flip.guard.as_ref()?)));
-        let each = actions.flat_map(|(flip, guard)| {
-            let others = self.present_ids(positions, &guard.route).into_iter().filter(|id| *id != guard.route);
-            std::iter::once(guard.route.clone()).chain(others).map(move |route| {
-                let guard = GuardRecord { route, ..guard.clone() };
-                FlipRecord { guard: Some(guard), ..flip.clone() }
-            })
-        });
-        each.collect()
-    }
-
-    /// Sets what the store has of a route in `live`: its plans, and the basis with which it went there.
-    fn set_plans(&self, positions: &mut Positions, route: &RouteId) {
-        let row = self.row(route);
-        let plans = |set: Option<&PlanSet>| set.cloned().map(Arc::new);
-        let in_force = plans(row.and_then(|row| row.in_force.as_ref()));
-        let evidence_from = plans(row.and_then(|row| row.evidence_from.as_ref()));
-        set_or_remove(&mut positions.in_force, route, in_force);
-        set_or_remove(&mut positions.evidence_from, route, evidence_from);
-        set_or_remove(&mut positions.live, route, row.and_then(|row| row.live.clone()));
-    }
-
-    /// The routes that were moved, as the files in force call them.
-    fn moved_ids(&self, positions: &Positions) -> BTreeSet<RouteId> {
-        self.routes().flat_map(|id| self.present_ids(positions, id)).collect()
-    }
-
-    fn routes(&self) -> impl Iterator<Item = &RouteId> {
-        let moved = self.flips.iter().filter(|flip| flip.guard.is_none());
-        moved.filter_map(|flip| flip.candidate.as_ref().map(|record| &record.route).or(flip.route.as_ref()))
-    }
-}
-
-/// Whether the last flip of a route is this one, or is recorded after it. One that is not recorded yet lowers the route
-/// again afterwards.
-fn has_newer_flip(position: &RoutePosition, flip: &FlipRecord) -> bool {
-    position.last.as_ref().is_some_and(|last| !is_unrecorded(last) && last.number >= flip.number)
-}
-
-fn set_or_remove<T>(map: &mut BTreeMap<RouteId, T>, route: &RouteId, value: Option<T>) {
-    match value {
-        Some(value) => drop(map.insert(route.clone(), value)),
-        None => drop(map.remove(route)),
-    }
-}
-
 impl Mover {
-    /// Returns what other processes have recorded since this one last followed them. A freeze or its end, and what
-    /// guards did, are in force then.
+    /// Returns what other processes have recorded since this one last followed them. What tightens is in force then (a
+    /// stronger freeze, a lower limit of a guard). So are the end of a freeze and releases if no route was moved: else
+    /// a route that was lowered before them would be raised until its flip is in force.
     async fn newer_moves(&self) -> Result<Option<FollowedMoves>, StoreError> {
         if !self.store.is_shared() {
             return Ok(None);
@@ -173,19 +65,36 @@ impl Mover {
         }
         flips.sort_by_key(|flip| flip.number);
         let rows = self.store.declared().await?;
-        let freeze = flips.iter().rfind(|flip| is_of_kill_switch(flip));
-        if let Some(freeze) = freeze
-            && let Some(version) = self.kill_switch().follow(self.in_force(), freeze)
-        {
+        let moves = FollowedMoves { newest, flips, rows };
+        let before = self.in_force().kill_switch();
+        if let Some(flip) = moves.kill_switch() {
+            self.kill_switch().follow_stronger(self.in_force(), flip);
+            if !moves.has_moves_of_routes() {
+                let set = |changed: Option<(u64, Freeze)>| {
+                    changed.map(|(version, freeze)| self.in_force().set_freeze(version, freeze)).or(Some(false))
+                };
+                self.kill_switch().follow(self.in_force(), flip, set);
+            }
+        }
+        let followed = if moves.has_moves_of_routes() { Followed::NotRaising } else { Followed::All };
+        self.in_force().follow_guards(moves.guard_actions(&self.in_force().inputs().positions), followed);
+        self.obey_followed(before, &moves).await;
+        Ok(Some(moves))
+    }
+
+    /// Has everything obey the kill switch, if it has changed since `before`.
+    async fn obey_followed(&self, before: (u64, Freeze), moves: &FollowedMoves) {
+        let (version, freeze) = self.in_force().kill_switch();
+        if (version, freeze) == before {
+            return;
+        }
+        if let Some(flip) = moves.kill_switch() {
             tracing::warn!(
-                freeze = %freeze.to, by = %freeze.by, number = freeze.number, reason = freeze.reason.as_deref(),
+                freeze = %flip.to, by = %flip.by, number = flip.number, reason = flip.reason.as_deref(),
                 "another process has set the kill switch"
             );
-            self.obey(version, freeze_of(freeze)).await;
         }
-        let moves = FollowedMoves { newest, flips, rows };
-        self.in_force().follow_guards(moves.guard_actions(&self.in_force().inputs().positions));
-        Ok(Some(moves))
+        self.obey(version, freeze).await;
     }
 
     /// Puts in force what other processes have recorded. `prepared`: the files in force, prepared with the plans that
@@ -198,18 +107,29 @@ impl Mover {
         recorded: impl FnOnce() + Send,
     ) -> Result<(), FilesError> {
         let (own, all_recorded) = self.record_unrecorded_first(&moves_lock).await;
-        let before = moves.apply_to(&own);
+        let mut before = moves.apply_to(&own);
+        if let Some(flip) = moves.kill_switch() {
+            // As it will be once these moves are in force; this puts nothing in force.
+            let _unset: Option<()> = self.kill_switch().follow(self.in_force(), flip, |changed| {
+                before.freeze = changed.map_or(before.freeze, |(_, freeze)| freeze);
+                None
+            });
+        }
         let prepared = prepared.refreshed(&self.store, &before).await?;
         if !prepared.plans_are_as_read(&before) {
             return Err(FilesError::FlippedMeanwhile);
         }
-        let guards = self.in_force().inputs().guards;
-        let reading = ReadKind::AppliedAgain;
+        let mut inputs = self.in_force().inputs();
+        let kill_switch = self.in_force().kill_switch();
+        // Judged as they are once these moves are in force.
+        inputs.follow_guards(moves.guard_actions(&before), Followed::All);
+        let (guards, reading) = (inputs.guards, ReadKind::AppliedAgain);
         let CheckedFiles { after, moves: made, .. } =
             check_and_apply((self.gate(), &guards), &before, prepared, reading)?;
         self.recorder.set_known_of(moves.routes(), &moves.rows);
-        let origin = ChangeOrigin::OtherProcess { newest: moves.newest };
+        let origin = ChangeOrigin::OtherProcess(&moves);
         self.record_and_apply(&before, after, made, all_recorded, (origin, recorded)).await?;
+        self.obey_followed(kill_switch, &moves).await;
         for flip in moves.flips.iter().filter(|flip| flip.guard.is_none() && flip.route.is_some()) {
             let FlipRecord { route, from, to, by, number, .. } = flip;
             let route = route.as_ref().map(RouteId::as_str);
@@ -264,7 +184,8 @@ impl Mover {
 
 impl Ladder {
     /// What other processes have recorded since this one last followed them; `None` if there is nothing, and always in
-    /// a store of one process. A freeze or its end, and what guards did, are in force when this returns.
+    /// a store of one process. A stronger freeze, and what guards lowered, are in force when this returns; releases and
+    /// the end of a freeze too, if no route was moved.
     ///
     /// # Errors
     /// The store does not answer.

@@ -15,12 +15,11 @@ use super::guard_types::{GuardActed, GuardListener};
 use super::in_force::Inputs;
 use super::mover::Mover;
 use super::positions::RoutePosition;
-use super::record::RecordBatch;
 use crate::clock;
 use crate::evidence::GuardCrossing;
 use crate::flag::{Effective, Instance, Route, State};
 use crate::names::RouteId;
-use crate::store::{FlipRecord, GuardAction, GuardRecord, StoreError, guard_key};
+use crate::store::{FlipRecord, GuardAction, GuardRecord, guard_key};
 
 /// Who acted, in records.
 pub(super) const BY_GUARD: &str = "guard";
@@ -133,20 +132,6 @@ impl Mover {
             }
         }
         self.guard_listeners().push(listener);
-    }
-
-    /// Records the actions of guards that the store does not have. The caller holds the lock of moves.
-    ///
-    /// # Errors
-    /// The store did not record them: they stay unrecorded.
-    pub(super) async fn record_guard_actions(&self) -> Result<(), StoreError> {
-        let actions = self.in_force().inputs().guards.unrecorded();
-        if actions.is_empty() {
-            return Ok(());
-        }
-        let recorded = self.recorder.record(RecordBatch { flips: actions, declared: None, judged_by: None }).await?;
-        self.in_force().set_guard_recorded(recorded);
-        Ok(())
     }
 }
 

@@ -13,6 +13,15 @@ use crate::store::{FlipRecord, GuardAction, GuardRecord};
 /// The provisional numbers of unrecorded actions begin here, above all numbers that a store gives.
 const UNRECORDED: u64 = 1 << 52;
 
+/// Which actions of other processes come into force.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Followed {
+    /// Those that raise no route: the flips that were recorded before them are not in force yet.
+    NotRaising,
+    /// All: the flips that were recorded before them are in force, or come into force in the same moment.
+    All,
+}
+
 /// The last actions of guards, and those that the store does not have yet.
 #[derive(Clone, Default)]
 pub(super) struct GuardLatches {
@@ -23,6 +32,9 @@ pub(super) struct GuardLatches {
     unrecorded: Vec<Arc<FlipRecord>>,
     /// How many actions there were in this process.
     made: u64,
+    /// The numbers of the newest actions of other processes that were read, by the id that the route had then. They may
+    /// not be in force yet; then an older one does not come into force in their place.
+    newest_read: BTreeMap<RouteId, u64>,
 }
 
 impl GuardLatches {
@@ -63,14 +75,19 @@ impl GuardLatches {
     }
 
     /// Puts an action of another process in force, unless a newer one of its route is, or one that the store does not
-    /// have. Returns whether it is in force.
-    pub fn follow(&mut self, action: FlipRecord) -> bool {
+    /// have. `ids` are those of its route here. Returns whether that changed anything.
+    pub fn follow(&mut self, action: FlipRecord, ids: &[RouteId], followed: Followed) -> bool {
         let Some(guard) = &action.guard else { return false };
-        let is_newest = self.last.get(&guard.route).is_none_or(|last| last.number < action.number);
-        if is_newest {
+        let newest_read = self.newest_read.entry(guard.route.clone()).or_default();
+        *newest_read = action.number.max(*newest_read);
+        let is_newest = action.number == *newest_read
+            && self.last.get(&guard.route).is_none_or(|last| last.number < action.number);
+        let present = self.newest(ids.iter()).map_or(State::Only, |latch| allowed(latch));
+        let follows = is_newest && (followed == Followed::All || allowed(&action) <= present);
+        if follows {
             self.set_last(Arc::new(action));
         }
-        is_newest
+        follows
     }
 
     /// The actions that the store does not have, as they are recorded.
@@ -97,6 +114,11 @@ impl GuardLatches {
 /// Whether an action still has an effect: a limit, or an alarm.
 fn is_latch(action: &FlipRecord) -> bool {
     matches!(&action.guard, Some(GuardRecord { limit: Some(_), .. } | GuardRecord { action: GuardAction::Alerted, .. }))
+}
+
+/// The highest state that an action allows.
+fn allowed(action: &FlipRecord) -> State {
+    action.guard.as_ref().and_then(|guard| guard.limit).unwrap_or(State::Only)
 }
 
 /// Whether the store does not have an action.

@@ -18,8 +18,8 @@ use metrics::Gauge;
 use tokio::sync::watch;
 
 use super::export;
-use super::guard_latches::GuardLatches;
-pub(super) use super::inputs::Inputs;
+use super::guard_latches::{Followed, GuardLatches};
+pub(super) use super::inputs::{FollowedLimits, Inputs};
 use super::lowered_routes::Lowering;
 use super::overtaken::cap_below_only;
 use super::plans;
@@ -98,14 +98,28 @@ impl InForce {
     #[must_use]
     pub fn set_positions(
         &self,
-        mut positions: Positions,
+        positions: Positions,
         unrecorded: Vec<UnrecordedFlip>,
         computed_from: u64,
+    ) -> Option<Vec<RouteId>> {
+        self.set_positions_and_limits((positions, unrecorded), computed_from, FollowedLimits::default())
+    }
+
+    /// The same, together with limits that other processes have recorded.
+    #[must_use]
+    pub fn set_positions_and_limits(
+        &self,
+        (mut positions, unrecorded): (Positions, Vec<UnrecordedFlip>),
+        computed_from: u64,
+        limits: FollowedLimits,
     ) -> Option<Vec<RouteId>> {
         let mut overtaken = None;
         self.change(|inputs| {
             if inputs.positions_version != computed_from {
                 return false;
+            }
+            if let Some((version, freeze)) = limits.freeze {
+                inputs.kill_switch.set(version, freeze);
             }
             // The first set of a process has what was in force before its start.
             overtaken = Some(match inputs.has_files && inputs.freeze() != Freeze::No {
@@ -123,6 +137,7 @@ impl InForce {
                 inputs.claimed.extend(claiming.flat_map(|position| position.route.ids()).map(|id| (id.clone(), set)));
             }
             (inputs.positions, inputs.unrecorded) = (positions, unrecorded);
+            inputs.follow_guards(limits.guards, Followed::All);
             inputs.has_files = true;
             true
         });
@@ -280,14 +295,8 @@ impl InForce {
     }
 
     /// Puts in force what guards of other processes did, except where this process has acted since.
-    pub fn follow_guards(&self, actions: Vec<FlipRecord>) {
-        self.change(|inputs| {
-            let mut changes = false;
-            for action in actions {
-                changes |= inputs.guards.follow(action);
-            }
-            changes
-        });
+    pub fn follow_guards(&self, actions: Vec<FlipRecord>, followed: Followed) {
+        self.change(|inputs| inputs.follow_guards(actions, followed));
     }
 
     /// Waits until the store has all actions of guards.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::guard_latches::GuardLatches;
+use super::guard_latches::{Followed, GuardLatches};
 use super::lowered_routes::LoweredRoutes;
 use super::plans;
 use super::positions::{Positions, RoutePosition};
@@ -12,6 +12,7 @@ use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
 use super::versioned::Versioned;
 use crate::flag::{Effective, FlagSet, Freeze, Route, State, StateInputs};
 use crate::names::RouteId;
+use crate::store::FlipRecord;
 
 /// The inputs from which the set in force is computed.
 #[derive(Clone)]
@@ -45,6 +46,16 @@ pub(super) struct Inputs {
     pub secret: [u8; 32],
 }
 
+/// What comes into force in the same moment as positions that other processes have recorded: it may raise routes, and
+/// must not do so before they are where their flips put them.
+#[derive(Default)]
+pub(super) struct FollowedLimits {
+    /// The kill switch, with the number of its change in this process; `None` leaves it.
+    pub freeze: Option<(u64, Freeze)>,
+    /// What guards did.
+    pub guards: Vec<FlipRecord>,
+}
+
 impl Inputs {
     /// The kill switch.
     pub fn freeze(&self) -> Freeze {
@@ -68,6 +79,19 @@ impl Inputs {
     /// The effective state of a route, and why.
     pub fn effective(&self, position: &RoutePosition) -> Effective {
         self.state_inputs(position).effective(self.freeze())
+    }
+
+    /// Puts in force what guards of other processes did. Returns whether that changed anything.
+    pub fn follow_guards(&mut self, actions: Vec<FlipRecord>, followed: Followed) -> bool {
+        let mut changes = false;
+        for action in actions {
+            let Some(guard) = &action.guard else { continue };
+            let routes = self.positions.routes.values().map(|position| &position.route);
+            let own = routes.filter(|route| route.ids().any(|id| *id == guard.route)).flat_map(|route| route.ids());
+            let ids: Vec<RouteId> = own.chain([&guard.route]).cloned().collect();
+            changes |= self.guards.follow(action, &ids, followed);
+        }
+        changes
     }
 
     /// Whether anything is in force that the store does not have, other than a freeze.

@@ -30,8 +30,10 @@ struct FreezeState {
     version: u64,
     /// The number of the newest freeze.
     newest_freeze: u64,
-    /// The store's number of the newest change that is known to be recorded.
+    /// The store's number of the newest change that is known to be recorded, and in force here.
     newest_recorded: u64,
+    /// The store's number of the newest change of another process that was read, also if it is not in force yet.
+    newest_read: u64,
     unrecorded: Option<UnrecordedFreeze>,
     /// Whether a task writes `unrecorded` to the store.
     is_recording: bool,
@@ -102,26 +104,59 @@ impl FreezeRecords {
         state.version
     }
 
-    /// Puts in force what another process has recorded, and returns the number of the change; `None` if nothing
-    /// changes. A freeze of this process that the store does not have yet stays, unless the other one is stronger. A
-    /// change that was recorded before one that is in force here changes nothing.
-    pub fn follow(&self, in_force: &InForce, flip: &FlipRecord) -> Option<u64> {
+    /// Puts a freeze that another process has recorded in force at once, if it is at least as strong as the present
+    /// one. A weaker one, or the end of a freeze, is left to [`Self::follow`]: flips that were recorded before it may
+    /// have to come into force first.
+    pub fn follow_stronger(&self, in_force: &InForce, flip: &FlipRecord) {
         let mut state = self.state();
-        if flip.number <= state.newest_recorded {
-            return None;
+        state.newest_read = state.newest_read.max(flip.number);
+        if freeze_of(flip) >= in_force.inputs().freeze() {
+            self.follow_with(&mut state, in_force, flip, |changed| {
+                if let Some((version, freeze)) = changed {
+                    in_force.set_freeze(version, freeze);
+                }
+                Some(())
+            });
         }
-        state.newest_recorded = flip.number;
+    }
+
+    /// Puts in force what another process has recorded, by `apply`, which gets the number of the change and the freeze;
+    /// `None` if nothing changes. If it returns `None`, it has put nothing in force, and nothing is noted here.
+    ///
+    /// A freeze of this process that the store does not have yet stays, unless the other one is stronger. A change that
+    /// was recorded before one that is in force here changes nothing, nor before one that was read and is not in force
+    /// yet.
+    pub fn follow<T>(
+        &self,
+        in_force: &InForce,
+        flip: &FlipRecord,
+        apply: impl FnOnce(Option<(u64, Freeze)>) -> Option<T>,
+    ) -> Option<T> {
+        self.follow_with(&mut self.state(), in_force, flip, apply)
+    }
+
+    fn follow_with<T>(
+        &self,
+        state: &mut FreezeState,
+        in_force: &InForce,
+        flip: &FlipRecord,
+        apply: impl FnOnce(Option<(u64, Freeze)>) -> Option<T>,
+    ) -> Option<T> {
+        if flip.number <= state.newest_recorded || flip.number < state.newest_read {
+            return apply(None);
+        }
         let (present, freeze) = (in_force.inputs().freeze(), freeze_of(flip));
-        if freeze == present || (state.unrecorded.is_some() && freeze < present) {
-            return None;
+        let stays = freeze == present || (state.unrecorded.is_some() && freeze < present);
+        let changed = (!stays).then_some((state.version + 1, freeze));
+        let applied = apply(changed)?;
+        state.newest_recorded = flip.number;
+        if let Some((version, freeze)) = changed {
+            state.version = version;
+            if freeze != Freeze::No {
+                state.newest_freeze = version;
+            }
         }
-        state.version += 1;
-        if freeze != Freeze::No {
-            state.newest_freeze = state.version;
-        }
-        let version = state.version;
-        in_force.set_freeze(version, freeze);
-        Some(version)
+        Some(applied)
     }
 
     /// Prepares the records for the end of the freeze, by the number of its request. Changes nothing.

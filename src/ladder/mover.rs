@@ -12,10 +12,11 @@ use super::auto_shares::AutoShares;
 use super::cohort_listener::CohortListeners;
 use super::export::{log, log_candidate};
 use super::files_check::{CheckedFiles, PreparedFiles, check_and_apply, prepare};
+use super::followed_moves::FollowedMoves;
 use super::gate::Gate;
 use super::guard_latches::GuardLatches;
 use super::guard_types::GuardListener;
-use super::in_force::{InForce, Inputs};
+use super::in_force::{FollowedLimits, InForce, Inputs};
 use super::kill_switch::{FreezeRecords, is_of_kill_switch};
 use super::other_processes::OtherProcesses;
 use super::pending_shares::PendingShares;
@@ -48,14 +49,14 @@ pub(super) struct Mover {
 }
 
 /// Whose change of the positions it is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum ChangeOrigin {
+#[derive(Clone, Copy)]
+pub(super) enum ChangeOrigin<'a> {
     /// This process starts: other processes have the files before, and are not told before it serves.
     Start,
     /// This process judged it.
     Own,
-    /// Other processes recorded it. `newest`: the number of the newest flip that they had recorded.
-    OtherProcess { newest: u64 },
+    /// Other processes recorded it.
+    OtherProcess(&'a FollowedMoves),
 }
 
 /// Shows that the caller holds the lock of all moves; one task at a time holds it.
@@ -208,13 +209,13 @@ impl Mover {
         mut after: Positions,
         moves: Vec<Move>,
         all_recorded: Result<(), StoreError>,
-        (origin, recorded): (ChangeOrigin, impl FnOnce() + Send),
+        (origin, recorded): (ChangeOrigin<'_>, impl FnOnce() + Send),
     ) -> Result<Vec<FlipRecord>, StoreError> {
         plans::add_missing(&mut after);
         // What other processes recorded is in `before`: of that nothing is announced again.
         let mut announced = match origin {
             ChangeOrigin::Start => None,
-            ChangeOrigin::Own | ChangeOrigin::OtherProcess { .. } => {
+            ChangeOrigin::Own | ChangeOrigin::OtherProcess(_) => {
                 Some(self.announce_files(before, &after).await.map_err(|(why, _)| StoreError(why))?)
             }
         };
@@ -241,7 +242,7 @@ impl Mover {
             let judged_by = match origin {
                 ChangeOrigin::Start => None,
                 ChangeOrigin::Own => Some(self.recorder.followed()),
-                ChangeOrigin::OtherProcess { newest } => Some(newest),
+                ChangeOrigin::OtherProcess(moves) => Some(moves.newest),
             };
             let standing = announced.as_ref().map_or(Ok(None), |announced| announced.standing())?;
             let batch = RecordBatch { flips, declared: Some(after.rows()), judged_by };
@@ -280,24 +281,33 @@ impl Mover {
     }
 
     /// Puts positions in force, lowered by the flips down that were made since they were computed. Returns the routes
-    /// that it caps below `only` because of a freeze: the caller reverts their flips.
-    pub(super) fn put_in_force(&self, mut positions: Positions, origin: ChangeOrigin) -> Vec<RouteId> {
+    /// that it caps below `only` because of a freeze: the caller reverts their flips. The end of a freeze and releases
+    /// that other processes recorded come into force in the same moment.
+    pub(super) fn put_in_force(&self, mut positions: Positions, origin: ChangeOrigin<'_>) -> Vec<RouteId> {
         positions.routes.values_mut().for_each(|position| position.inputs.returns_at_restart = false);
-        if let ChangeOrigin::OtherProcess { newest } = origin {
-            // Before it is in force: whoever sees what is in force knows a flip that is at least as new.
-            self.recorder.note_newest(newest);
-        }
+        let followed = match origin {
+            ChangeOrigin::OtherProcess(moves) => Some(moves),
+            ChangeOrigin::Start | ChangeOrigin::Own => None,
+        };
+        // Before it is in force: whoever sees what is in force knows a flip that is at least as new.
+        followed.into_iter().for_each(|moves| self.recorder.note_newest(moves.newest));
         loop {
             let Inputs { mut unrecorded, positions_version, .. } = self.in_force.inputs();
             let mut lowered = positions.clone();
             unrecorded.retain_mut(|unrecorded| unrecorded.reapply_to(&mut lowered, &self.gate));
-            let tells = !matches!(origin, ChangeOrigin::OtherProcess { .. });
-            if let Some(overtaken) = self.set_positions_and((lowered, unrecorded), positions_version, tells) {
+            let set = |freeze| {
+                let guards = followed.map(|moves| moves.guard_actions(&lowered)).unwrap_or_default();
+                let (limits, tells) = (FollowedLimits { freeze, guards }, followed.is_none());
+                self.set_positions_and((lowered, unrecorded), positions_version, (limits, tells))
+            };
+            let overtaken = match followed.and_then(FollowedMoves::kill_switch) {
+                Some(flip) => self.kill_switch.follow(&self.in_force, flip, set),
+                None => set(None),
+            };
+            if let Some(overtaken) = overtaken {
                 // What was written is in the positions now.
                 self.in_force.set_outstanding(OutstandingWrite::default());
-                if let ChangeOrigin::OtherProcess { newest } = origin {
-                    self.recorder.set_followed(newest);
-                }
+                followed.into_iter().for_each(|moves| self.recorder.set_followed(moves.newest));
                 return overtaken;
             }
         }
@@ -310,7 +320,7 @@ impl Mover {
         unrecorded: Vec<UnrecordedFlip>,
         computed_from: u64,
     ) -> Option<Vec<RouteId>> {
-        self.set_positions_and((positions, unrecorded), computed_from, true)
+        self.set_positions_and((positions, unrecorded), computed_from, (FollowedLimits::default(), true))
     }
 
     /// `tells`: whether the listeners are told of the moves of cohorts. Of those of another process that one tells.
@@ -318,11 +328,11 @@ impl Mover {
         &self,
         (mut positions, unrecorded): (Positions, Vec<UnrecordedFlip>),
         computed_from: u64,
-        tells: bool,
+        (limits, tells): (FollowedLimits, bool),
     ) -> Option<Vec<RouteId>> {
         holds::judge_cohorts(&mut positions, &self.gate);
         let (before, after) = (self.in_force.inputs(), positions.clone());
-        let overtaken = self.in_force.set_positions(positions, unrecorded, computed_from)?;
+        let overtaken = self.in_force.set_positions_and_limits((positions, unrecorded), computed_from, limits)?;
         // What the first set of a process has was in force before its start.
         if before.has_files && tells {
             self.tell_cohort_moves(&before.positions, &after);

@@ -2,7 +2,7 @@
 //!
 //! Always true: the write is tried again until the store has it, each time under the lock of moves. A flip down is not
 //! recorded after a move of another process that leaves its route lower: it would raise the route everywhere, without
-//! being judged or announced.
+//! being judged or announced. What ends a guard's latch is not recorded before the flip down that ended it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::kill_switch::UnrecordedFreeze;
 use super::mover::{Mover, MovesLock};
 use super::pending_shares::LargerShare;
 use super::positions::Positions;
-use super::record::{RecordBatch, is_same};
+use super::record::{RecordBatch, is_overtaken, is_same};
 use super::types::FlipSource;
 use super::unrecorded_flips::UnrecordedFlip;
 use crate::names::RouteId;
@@ -21,6 +21,9 @@ use crate::store::{FlipRecord, StoreError};
 
 /// The pauses between attempts to record: the first and the longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How often a record is tried again at once that moves of other processes overtake.
+const OVERTAKEN_TRIES_MAX: u32 = 5;
 
 /// What is in force and not in the store, and the larger shares that are to be set.
 #[derive(Default)]
@@ -64,28 +67,45 @@ impl Mover {
         }
     }
 
-    /// Records the unrecorded flips, and gives them their numbers. The caller holds the lock of moves.
+    /// Records the unrecorded flips and what guards did, and gives them their numbers. The caller holds the lock of
+    /// moves.
     ///
     /// # Errors
     /// The store did not record them: they stay unrecorded.
     pub(super) async fn record_unrecorded_flips(&self) -> Result<(), StoreError> {
-        self.record_guard_actions().await?;
-        let Inputs { unrecorded, positions, .. } = self.in_force().inputs();
-        if unrecorded.is_empty() {
+        let mut tries = 1;
+        loop {
+            match self.try_to_record_unrecorded().await {
+                // Judged again, by what another process has recorded since it was read.
+                Err(error) if is_overtaken(&error) && tries < OVERTAKEN_TRIES_MAX => tries += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_to_record_unrecorded(&self) -> Result<(), StoreError> {
+        let Inputs { mut unrecorded, positions, guards, .. } = self.in_force().inputs();
+        let (mut judged_by, actions) = (None, guards.unrecorded());
+        if !unrecorded.is_empty() {
+            (unrecorded, judged_by) = self.without_overtaken(unrecorded, &positions).await?;
+        }
+        if unrecorded.is_empty() && actions.is_empty() {
             return Ok(());
         }
-        let (unrecorded, judged_by) = self.without_overtaken(unrecorded, &positions).await?;
-        if unrecorded.is_empty() {
-            return Ok(());
-        }
-        let (ids, flips): (Vec<u64>, Vec<FlipRecord>) =
+        let declared = (!unrecorded.is_empty()).then(|| positions.rows());
+        let (ids, mut flips): (Vec<u64>, Vec<FlipRecord>) =
             unrecorded.into_iter().map(|unrecorded| (unrecorded.id, unrecorded.flip)).unzip();
-        let recorded = self.recorder.record(RecordBatch { flips, declared: Some(positions.rows()), judged_by }).await?;
+        // After the flips and in one transaction with them: without the flip down that ended it, a latch that is
+        // released would raise its route in other processes.
+        flips.extend(actions);
+        let mut recorded = self.recorder.record(RecordBatch { flips, declared, judged_by }).await?;
+        let actions = recorded.split_off(ids.len());
         for flip in &recorded {
             let is_by_file = flip.by == FlipSource::File.as_str();
             log(flip, if is_by_file { FlipSource::File } else { FlipSource::Api });
         }
         self.in_force().set_recorded(ids.into_iter().zip(recorded).collect());
+        self.in_force().set_guard_recorded(actions);
         Ok(())
     }
 

@@ -8,14 +8,14 @@ use super::*;
 use crate::ladder::record::{RecordBatch, is_overtaken};
 
 /// Two processes with the same files.
-struct Two {
-    one: Fixture,
-    two: Fixture,
-    files: DeclaredFiles,
+pub(super) struct Two {
+    pub(super) one: Fixture,
+    pub(super) two: Fixture,
+    pub(super) files: DeclaredFiles,
 }
 
 impl Two {
-    async fn open(files: DeclaredFiles) -> Self {
+    pub(super) async fn open(files: DeclaredFiles) -> Self {
         let one = Fixture::open(files.clone()).await;
         one.store.inner.set_shared();
         let evidence = Evidence::load(one.store.clone()).await.unwrap();
@@ -23,7 +23,7 @@ impl Two {
         Self { two: Fixture { store: one.store.clone(), evidence, ladder }, one, files }
     }
     /// One follows what the other has recorded.
-    async fn follow(&self, follower: &Fixture) {
+    pub(super) async fn follow(&self, follower: &Fixture) {
         while let Some(moves) = follower.ladder.newer_moves().await.unwrap() {
             let mut files = self.files.clone();
             files.plans.candidate_move = None;
@@ -261,7 +261,8 @@ async fn the_end_of_a_freeze_does_not_end_a_newer_one() {
     let newer = one.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
     assert!(newer.recorded && newer.flip.number > older.number);
     let mover = &one.ladder.mover;
-    assert_eq!(mover.kill_switch().follow(mover.in_force(), &older), None);
+    mover.kill_switch().follow_stronger(mover.in_force(), &older);
+    assert_eq!(mover.kill_switch().follow(mover.in_force(), &older, Some), Some(None));
     assert_eq!(one.ladder.flags().load().freeze, Freeze::Effects);
     for of in [one, two] {
         both.follow(of).await;

@@ -16,6 +16,7 @@ mod first_tries;
 mod flips;
 mod flips_down;
 mod followed;
+mod followed_limits;
 mod forced_files;
 mod freezes;
 mod guard;

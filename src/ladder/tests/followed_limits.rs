@@ -1,0 +1,134 @@
+//! Releases and ends of freezes that another process has recorded, together with flips or alone.
+
+use super::followed::Two;
+use super::guard::{crossing, guarded};
+use super::*;
+
+impl Two {
+    /// `bare` is requested `live`, and held at `dark` by its guard, in both.
+    async fn with_a_latch() -> Self {
+        let both = Self::open(guarded("bare", |_| {})).await;
+        both.one.flip("bare", forced(State::Live)).await.unwrap();
+        both.one.ladder.act_on_crossing(&crossing("bare", State::Live));
+        both.one.ladder.mover.in_force().wait_guard_recorded().await;
+        both.follow(&both.two).await;
+        assert_eq!(both.two.state("bare"), effective(State::Dark, EffectiveReason::Guard));
+        both
+    }
+    /// Both are frozen, and `bare` is requested `live`.
+    async fn frozen() -> Self {
+        let both = Self::open(files(&[])).await;
+        both.one.flip("bare", forced(State::Live)).await.unwrap();
+        both.one.ladder.freeze(Freeze::Instances, None, "ann".into()).await.unwrap();
+        both.follow(&both.two).await;
+        assert_eq!(both.two.state("bare"), effective(State::Shadow, EffectiveReason::Freeze));
+        both
+    }
+}
+
+fn freeze(fixture: &Fixture) -> Freeze {
+    fixture.ladder.flags().load().freeze
+}
+
+#[tokio::test]
+async fn the_release_by_a_flip_down_is_recorded_after_the_flip() {
+    for to_state in [State::Dark, State::Off] {
+        let both = Two::with_a_latch().await;
+        let down = both.one.flip("bare", to(to_state)).await.unwrap();
+        both.one.ladder.mover.in_force().wait_guard_recorded().await;
+        let newest = both.one.store.flips(None, 1).await.unwrap().remove(0);
+        let released = newest.guard.as_ref().is_some_and(|guard| guard.action == crate::store::GuardAction::Released);
+        assert!(released && down.flip.number > 0 && newest.number > down.flip.number, "{newest:?}");
+    }
+}
+
+/// At no moment the second process is where the guard does not let it be.
+#[tokio::test]
+async fn a_release_comes_into_force_together_with_the_flip_down_before_it() {
+    let both = Two::with_a_latch().await;
+    let Two { one, two, .. } = &both;
+    one.flip("bare", to(State::Off)).await.unwrap();
+    one.ladder.mover.in_force().wait_guard_recorded().await;
+    // Read before the flip is in force.
+    let _moves = two.ladder.newer_moves().await.unwrap().unwrap();
+    assert_eq!(two.state("bare").state, State::Dark);
+    both.follow(two).await;
+    assert_eq!(two.state("bare"), effective(State::Off, EffectiveReason::Requested));
+    assert!(two.status("bare").guard.is_none());
+}
+
+#[tokio::test]
+async fn the_end_of_a_freeze_comes_into_force_together_with_the_flip_down_before_it() {
+    let both = Two::frozen().await;
+    let Two { one, two, .. } = &both;
+    one.flip("bare", to(State::Off)).await.unwrap();
+    one.ladder.freeze(Freeze::No, None, "ann".into()).await.unwrap();
+    let _moves = two.ladder.newer_moves().await.unwrap().unwrap();
+    assert_eq!(freeze(two), Freeze::Instances);
+    both.follow(two).await;
+    assert_eq!(two.state("bare"), effective(State::Off, EffectiveReason::Requested));
+    assert_eq!(freeze(two), Freeze::No);
+}
+
+/// Nothing is waited for, not even for the files to be prepared.
+#[tokio::test]
+async fn a_release_or_an_end_of_a_freeze_that_comes_alone_is_in_force_at_once() {
+    let both = Two::with_a_latch().await;
+    let release = GuardRelease { reason: "it is mended".into(), by: "ann".into(), force: true };
+    both.one.ladder.release_guard(&"bare".into(), release).await.unwrap();
+    both.two.ladder.newer_moves().await.unwrap().unwrap();
+    assert_eq!(both.two.state("bare"), effective(State::Live, EffectiveReason::Requested));
+    let both = Two::frozen().await;
+    both.one.ladder.freeze(Freeze::No, None, "ann".into()).await.unwrap();
+    both.two.ladder.newer_moves().await.unwrap().unwrap();
+    assert_eq!(both.two.state("bare"), effective(State::Live, EffectiveReason::Requested));
+    both.follow(&both.two).await;
+}
+
+#[tokio::test]
+async fn what_lowers_is_in_force_at_once_also_together_with_flips() {
+    let both = Two::open(guarded("bare", |_| {})).await;
+    let Two { one, two, .. } = &both;
+    one.flip("bare", forced(State::Live)).await.unwrap();
+    both.follow(two).await;
+    one.flip("plain", forced(State::Shadow)).await.unwrap();
+    one.ladder.act_on_crossing(&crossing("bare", State::Live));
+    one.ladder.mover.in_force().wait_guard_recorded().await;
+    two.ladder.newer_moves().await.unwrap().unwrap();
+    assert_eq!(two.state("bare"), effective(State::Dark, EffectiveReason::Guard));
+    one.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
+    two.ladder.newer_moves().await.unwrap().unwrap();
+    assert_eq!((two.state("plain").state, freeze(two)), (State::Off, Freeze::Effects));
+    both.follow(two).await;
+}
+
+/// The route went to `only` after the freeze: that is not reverted where both are followed at the same time.
+#[tokio::test]
+async fn a_flip_to_only_after_the_end_of_a_freeze_is_followed() {
+    let both = Two::frozen().await;
+    let Two { one, two, .. } = &both;
+    one.ladder.freeze(Freeze::No, None, "ann".into()).await.unwrap();
+    one.flip("bare", forced(State::Only)).await.unwrap();
+    let before = one.flips().await;
+    both.follow(two).await;
+    assert_eq!((two.state("bare").state, freeze(two)), (State::Only, Freeze::No));
+    assert_eq!(two.flips().await, before, "to follow records nothing");
+}
+
+/// What was read first is put in force last: the freeze that came in between is not lifted by it.
+#[tokio::test]
+async fn an_end_of_a_freeze_does_not_lift_a_weaker_freeze_that_was_read_since() {
+    let both = Two::frozen().await;
+    let Two { one, two, files } = &both;
+    one.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
+    both.follow(two).await;
+    one.flip("bare", to(State::Off)).await.unwrap();
+    one.ladder.freeze(Freeze::No, None, "ann".into()).await.unwrap();
+    let older = two.ladder.newer_moves().await.unwrap().unwrap();
+    one.ladder.freeze(Freeze::Instances, None, "ann".into()).await.unwrap();
+    two.ladder.newer_moves().await.unwrap().unwrap();
+    two.ladder.follow(older, files.clone(), || {}).await.unwrap();
+    assert_eq!(freeze(two), Freeze::Effects, "what comes next is known, and is weaker");
+    both.follow(two).await;
+    assert_eq!(freeze(two), Freeze::Instances);
+}

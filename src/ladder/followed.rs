@@ -78,17 +78,17 @@ impl Mover {
         }
         let followed = if moves.has_moves_of_routes() { Followed::NotRaising } else { Followed::All };
         self.in_force().follow_guards(moves.guard_actions(&self.in_force().inputs().positions), followed);
-        self.obey_followed(before, &moves).await;
+        self.obey_followed(before, moves.kill_switch()).await;
         Ok(Some(moves))
     }
 
-    /// Has everything obey the kill switch, if it has changed since `before`.
-    async fn obey_followed(&self, before: (u64, Freeze), moves: &FollowedMoves) {
+    /// Has everything obey the kill switch, if it has changed since `before`. `flip`: what was followed.
+    pub(super) async fn obey_followed(&self, before: (u64, Freeze), flip: Option<&FlipRecord>) {
         let (version, freeze) = self.in_force().kill_switch();
         if (version, freeze) == before {
             return;
         }
-        if let Some(flip) = moves.kill_switch() {
+        if let Some(flip) = flip {
             tracing::warn!(
                 freeze = %flip.to, by = %flip.by, number = flip.number, reason = flip.reason.as_deref(),
                 "another process has set the kill switch"
@@ -129,7 +129,7 @@ impl Mover {
         self.recorder.set_known_of(moves.routes(), &moves.rows);
         let origin = ChangeOrigin::OtherProcess(&moves);
         self.record_and_apply(&before, after, made, all_recorded, (origin, recorded)).await?;
-        self.obey_followed(kill_switch, &moves).await;
+        self.obey_followed(kill_switch, moves.kill_switch()).await;
         for flip in moves.flips.iter().filter(|flip| flip.guard.is_none() && flip.route.is_some()) {
             let FlipRecord { route, from, to, by, number, .. } = flip;
             let route = route.as_ref().map(RouteId::as_str);

@@ -2,7 +2,8 @@
 //!
 //! Always true: changes are numbered in this process in the order in which they were requested, and an older change has
 //! no effect after a newer one. The newest freeze that is not in the store is in the `unrecorded` slot until it, or the
-//! end of the freeze, is recorded. The freeze in force and the slot change under the same lock.
+//! end of the freeze, is recorded, or another process has recorded one that is as strong: recorded after that, a weaker
+//! one would take its place in all processes. The freeze in force and the slot change under the same lock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -123,9 +124,9 @@ impl FreezeRecords {
     /// Puts in force what another process has recorded, by `apply`, which gets the number of the change and the freeze;
     /// `None` if nothing changes. If it returns `None`, it has put nothing in force, and nothing is noted here.
     ///
-    /// A freeze of this process that the store does not have yet stays, unless the other one is stronger. A change that
-    /// was recorded before one that is in force here changes nothing, nor before one that was read and is not in force
-    /// yet.
+    /// A freeze of this process that the store does not have yet stays, unless the other one is as strong: then that is
+    /// its record. A change that was recorded before one that is in force here changes nothing, nor before one that was
+    /// read and is not in force yet.
     pub fn follow<T>(
         &self,
         in_force: &InForce,
@@ -150,6 +151,14 @@ impl FreezeRecords {
         let changed = (!stays).then_some((state.version + 1, freeze));
         let applied = apply(changed)?;
         state.newest_recorded = flip.number;
+        let own = state.unrecorded.as_ref().filter(|own| freeze_of(&own.flip) <= freeze);
+        if let Some(UnrecordedFreeze { version, flip: own }) = own.cloned() {
+            tracing::info!(
+                freeze = %own.to, by = %own.by, number = flip.number, recorded = %flip.to, recorded_by = %flip.by,
+                "another process has recorded a freeze that is as strong, which counts as the record of this one"
+            );
+            self.mark_recorded(state, version, flip);
+        }
         if let Some((version, freeze)) = changed {
             state.version = version;
             if freeze != Freeze::No {
@@ -220,6 +229,11 @@ impl FreezeRecords {
                 *newest = (version, Some(flip.clone()));
             }
         });
+    }
+
+    /// Whether the slot has the freeze with this number.
+    pub fn has_unrecorded(&self, version: u64) -> bool {
+        self.state().unrecorded.as_ref().is_some_and(|unrecorded| unrecorded.version == version)
     }
 
     /// Whether the freeze in force is not in the store, so that a restart would lose it.

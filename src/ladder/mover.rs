@@ -372,16 +372,6 @@ impl Mover {
         outcome.inspect_err(|_| self.in_force.set_outstanding(OutstandingWrite::default()))
     }
 
-    pub async fn record_one(
-        &self,
-        flip: FlipRecord,
-        declared: Option<Vec<crate::store::DeclaredState>>,
-        of: &Positions,
-    ) -> Result<FlipRecord, StoreError> {
-        let mut recorded = self.record(RecordBatch { flips: vec![flip], declared, judged_by: None }, of).await?;
-        recorded.pop().ok_or_else(|| StoreError("the store gave the flip no number".into()))
-    }
-
     pub(super) fn guard_listeners(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn GuardListener>>> {
         self.guard_listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::export::log;
 use super::in_force::Inputs;
-use super::kill_switch::UnrecordedFreeze;
+use super::kill_switch::{UnrecordedFreeze, is_of_kill_switch};
 use super::mover::{Mover, MovesLock};
 use super::pending_shares::LargerShare;
 use super::positions::Positions;
@@ -127,7 +127,7 @@ impl Mover {
             unrecorded.retain(|own| late.iter().all(|(id, _)| *id != own.id));
             self.in_force().set_recorded(late);
         }
-        let newest = last.iter().map(|flip| flip.number).fold(*self.recorder.newest_flip().borrow(), u64::max);
+        let newest = self.newest_of(&last);
         let is_newer = |flip: &&FlipRecord| flip.number > followed && flip.guard.is_none() && flip.candidate.is_none();
         let of_routes: Vec<(&RouteId, &FlipRecord)> =
             last.iter().filter(is_newer).filter_map(|flip| Some((flip.route.as_ref()?, flip))).collect();
@@ -146,6 +146,11 @@ impl Mover {
             self.recorder.behind.notify_one();
         }
         Ok((unrecorded, Some(newest)))
+    }
+
+    /// The number of the newest flip in the store, as far as this process knows once it has read these.
+    fn newest_of(&self, last: &[FlipRecord]) -> u64 {
+        last.iter().map(|flip| flip.number).fold(*self.recorder.newest_flip().borrow(), u64::max)
     }
 
     /// Records the unrecorded flips before anything else is recorded. Returns the positions in force then: none of
@@ -222,9 +227,30 @@ impl Mover {
         }
     }
 
+    /// Records the freeze in the slot, unless another process has recorded one that is as strong.
+    async fn record_freeze(&self, version: u64, flip: FlipRecord, positions: &Positions) -> Result<(), StoreError> {
+        let mut judged_by = None;
+        if self.store.is_shared() {
+            let (last, before) = (self.store.last_flips().await?, self.in_force().kill_switch());
+            judged_by = Some(self.newest_of(&last));
+            if let Some(other) = last.iter().find(|flip| is_of_kill_switch(flip)) {
+                self.kill_switch().follow_stronger(self.in_force(), other);
+                self.obey_followed(before, Some(other)).await;
+            }
+            if !self.kill_switch().has_unrecorded(version) {
+                return Ok(());
+            }
+        }
+        let mut recorded = self.record(RecordBatch { flips: vec![flip], declared: None, judged_by }, positions).await?;
+        let flip = recorded.pop().ok_or_else(|| StoreError("the store gave the freeze no number".into()))?;
+        self.kill_switch().mark_freeze_recorded(version, &flip);
+        log(&flip, FlipSource::Api);
+        Ok(())
+    }
+
     /// Records the unrecorded freeze, and those that replace it meanwhile, until the store has the newest.
     pub(super) async fn record_freezes(&self) {
-        let mut pause = RETRY_PAUSES.0;
+        let (mut pause, mut tries) = (RETRY_PAUSES.0, 1);
         let mut next = self.kill_switch().begin_recording();
         while next.is_some() {
             let guard = self.lock_moves().await;
@@ -233,15 +259,13 @@ impl Mover {
             let Some(UnrecordedFreeze { version, flip }) = &next else { return };
             // First the flips: one of them may revert a flip to `only` that this freeze overtook.
             let outcome = match self.record_unrecorded_first(&guard).await {
-                (positions, Ok(())) => self.record_one(flip.clone(), None, &positions).await,
+                (positions, Ok(())) => self.record_freeze(*version, flip.clone(), &positions).await,
                 (_, Err(error)) => Err(error),
             };
             match outcome {
-                Ok(flip) => {
-                    self.kill_switch().mark_freeze_recorded(*version, &flip);
-                    log(&flip, FlipSource::Api);
-                    pause = RETRY_PAUSES.0;
-                }
+                Ok(()) => (pause, tries) = (RETRY_PAUSES.0, 1),
+                // Judged again, by what another process has recorded since it was read.
+                Err(error) if is_overtaken(&error) && tries < OVERTAKEN_TRIES_MAX => tries += 1,
                 Err(error) => {
                     tracing::warn!(%error, freeze = %flip.to, "the freeze is in force, but not recorded: a restart would lose it; trying again after a pause");
                     drop(guard);

@@ -132,3 +132,53 @@ async fn an_end_of_a_freeze_does_not_lift_a_weaker_freeze_that_was_read_since() 
     both.follow(two).await;
     assert_eq!(freeze(two), Freeze::Instances);
 }
+
+/// The last change of the kill switch in the store.
+async fn stored_freeze(fixture: &Fixture) -> String {
+    let flips = fixture.store.flips(None, 100).await.unwrap();
+    flips.into_iter().find(|flip| flip.route.is_none()).map_or_else(|| "none".to_owned(), |flip| flip.to)
+}
+
+/// The second process freezes while the store takes nothing from it, and the first one more.
+#[tokio::test(start_paused = true)]
+async fn a_freeze_that_is_recorded_late_does_not_take_the_place_of_a_stronger_one() {
+    for follows_first in [true, false] {
+        let both = Two::open(files(&[])).await;
+        let Two { one, two, .. } = &both;
+        one.store.refuse_flips.store(true, Ordering::SeqCst);
+        let late = two.ladder.freeze(Freeze::Instances, None, "ann".into()).await.unwrap();
+        assert!(!late.recorded);
+        let stronger = crate::store::FlipRecord { to: "effects".into(), by: "bob".into(), ..late.flip };
+        one.store.put(vec![stronger], None).await;
+        if follows_first {
+            both.follow(two).await;
+            assert_eq!((freeze(two), two.ladder.freeze_is_unrecorded()), (Freeze::Effects, false));
+        }
+        one.store.refuse_flips.store(false, Ordering::SeqCst);
+        super::freezes::wait_until_recorded(two).await;
+        assert_eq!((stored_freeze(one).await.as_str(), one.flips().await), ("effects", 1));
+        for of in [one, two] {
+            both.follow(of).await;
+            assert_eq!(freeze(of), Freeze::Effects, "{follows_first}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_freeze_that_is_recorded_late_takes_the_place_of_a_weaker_one() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    one.store.refuse_flips.store(true, Ordering::SeqCst);
+    let late = two.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
+    let weaker = crate::store::FlipRecord { to: "instances".into(), by: "bob".into(), ..late.flip };
+    one.store.put(vec![weaker], None).await;
+    both.follow(two).await;
+    assert!(two.ladder.freeze_is_unrecorded());
+    one.store.refuse_flips.store(false, Ordering::SeqCst);
+    super::freezes::wait_until_recorded(two).await;
+    assert_eq!(stored_freeze(one).await, "effects");
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(freeze(of), Freeze::Effects);
+    }
+}

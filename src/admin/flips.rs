@@ -41,7 +41,16 @@ pub(super) async fn flip(
     }
     let ids = set.routes.iter().map(|flag| &flag.route.id);
     let flipped = flipped.map_err(|error| ApiError::flip(error, ids))?;
-    let ladder::Flipped { flip, changed, recorded, share_is_pending, effective, horizon, still_required } = flipped;
+    let ladder::Flipped {
+        flip,
+        changed,
+        recorded,
+        newest_flip,
+        share_is_pending,
+        effective,
+        horizon,
+        still_required,
+    } = flipped;
     let shares = admin.parts.ladder.flags().route(&route).map(|flag| flag.shares).or(flip.shares).unwrap_or_default();
     let counted = tokio::time::timeout(STORE_WAIT, open_runs(&admin, &route)).await;
     let counted = counted.unwrap_or_else(|_| Err(StoreError("it does not answer".to_owned())));
@@ -51,10 +60,12 @@ pub(super) async fn flip(
         0
     });
     let status = if recorded { StatusCode::OK } else { StatusCode::ACCEPTED };
+    // One without a record of its own is in force where the newest one is.
+    let number = if flip.number > 0 { flip.number } else { newest_flip };
     let flip = flip_row(flip);
     let unrecorded = flip_note(recorded, share_is_pending).map(str::to_owned);
     let unlisted = unlisted_note(&set, &route).filter(|_| to == State::Only && changed);
-    let not_in_force_in = behind(&admin, flip.number, recorded).await;
+    let not_in_force_in = behind(&admin, number, recorded).await;
     let notes: Vec<String> = unrecorded.into_iter().chain(unlisted).chain(behind_note(&not_in_force_in)).collect();
     let note = (!notes.is_empty()).then(|| notes.join("; "));
     let response = FlipResponse {
@@ -128,8 +139,8 @@ fn unlisted_note(set: &FlagSet, route: &RouteId) -> Option<String> {
     })
 }
 
-/// The processes that do not have the flip with this number in force in time: all others, if it is not recorded. A
-/// number of 0 is that of no flip: nothing changed.
+/// The processes that do not have the flip with this number in force in time: all others, if it is not recorded. The
+/// number is 0 if the store has no flip at all.
 async fn behind(admin: &Admin, number: u64, recorded: bool) -> Vec<String> {
     match (recorded, number) {
         (true, 0) => Vec::new(),

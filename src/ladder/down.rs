@@ -36,6 +36,15 @@ fn goes_down(inputs: &Inputs, position: &RoutePosition, request: &MoveRequest) -
     to < position.rung() || (to == position.rung() && (Some(to) < may_return_to || may_get_larger) && !is_larger)
 }
 
+/// Whether this process has in force what other processes had recorded when a flip was asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum KnownMoves {
+    /// As far as it knows; it has not asked the store.
+    NotAsked,
+    /// It could not find that out: other processes may have raised the route.
+    Unknown,
+}
+
 /// The outcome of a flip that lowers a route or changes nothing.
 pub(super) enum FlipDownOutcome {
     Unchanged(Flipped),
@@ -64,13 +73,14 @@ impl Mover {
 
     /// Lowers a route at once. A requested share that is larger than the share of callers now on that rung or above is
     /// left to [`PendingShare`]. `None`, with nothing changed, if the request is neither a flip down nor one that would
-    /// change nothing.
+    /// change nothing. One that would change nothing here counts as a flip down if the moves of other processes are not
+    /// known: one of them may have raised the route.
     ///
     /// Once the flip is in force, this returns without waiting for anything, so that a caller that goes away does not
     /// stop what follows.
     pub(super) async fn flip_down(
         self: Arc<Self>,
-        asked: Instant,
+        (asked, known): (Instant, KnownMoves),
         route: &RouteId,
         request: &MoveRequest,
     ) -> Result<Option<FlipDownOutcome>, FlipError> {
@@ -80,10 +90,11 @@ impl Mover {
             let inputs = self.in_force().inputs();
             let before = &inputs.positions;
             let position = before.routes.get(route).ok_or_else(|| before.unknown_route(route))?;
-            if !goes_down(&inputs, position, request) {
-                if !self.is_unchanged(position, request) {
-                    return Ok(None);
-                }
+            let goes_down = goes_down(&inputs, position, request);
+            if !goes_down && !self.is_unchanged(position, request) {
+                return Ok(None);
+            }
+            if !goes_down && known == KnownMoves::NotAsked {
                 // A pending move up, which was asked for before this, must not raise the route after it.
                 let unchanged = Lowering { at: asked, to, by: by.clone() };
                 if self.in_force().note_unchanged(route, unchanged, inputs.positions_version) {
@@ -119,8 +130,16 @@ impl Mover {
             let flip = self.flip_record(before, made, by.clone());
             let (sender, recorded) = watch::channel(None);
             let (id, restart_state) = (inputs.positions_version + 1, position.highest());
-            let mut lowered =
-                UnrecordedFlip { id, asked: Some(asked), flip, percent, restart_state, recorded: Arc::new(sender) };
+            let (may_be_raised_elsewhere, recorded_sender) = (!goes_down, Arc::new(sender));
+            let mut lowered = UnrecordedFlip {
+                id,
+                asked: Some(asked),
+                flip,
+                percent,
+                may_be_raised_elsewhere,
+                restart_state,
+                recorded: recorded_sender,
+            };
             let (mut positions, mut unrecorded) = (before.clone(), inputs.unrecorded.clone());
             if let Some(earlier) = unrecorded.iter().position(|unrecorded| unrecorded.is_of(route)) {
                 let earlier = unrecorded.remove(earlier);
@@ -177,6 +196,7 @@ impl Mover {
             flip,
             changed: true,
             recorded,
+            newest_flip: self.newest_flip(),
             share_is_pending: false,
             effective,
             horizon,
@@ -222,6 +242,20 @@ impl Mover {
         let recorded = !self.in_force().inputs().has_unrecorded_flip(route);
         let effective = self.in_force().effective(route);
         let (horizon, still_required) = Default::default();
-        Flipped { flip, changed: false, recorded, share_is_pending: false, effective, horizon, still_required }
+        Flipped {
+            flip,
+            changed: false,
+            recorded,
+            newest_flip: self.newest_flip(),
+            share_is_pending: false,
+            effective,
+            horizon,
+            still_required,
+        }
+    }
+
+    /// The number of the newest flip that this process knows the store to have.
+    fn newest_flip(&self) -> u64 {
+        *self.recorder.newest_flip().borrow()
     }
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::Ladder;
-use super::down::FlipDownOutcome;
+use super::down::{FlipDownOutcome, KnownMoves};
 use super::record::is_overtaken;
 use super::types::{FlipError, Flipped, MoveRequest, Unconfirmed};
+use crate::flag::State;
 use crate::names::RouteId;
 
 /// How often a flip is tried that moves of other processes overtake.
@@ -48,12 +49,25 @@ impl Ladder {
         request: &MoveRequest,
     ) -> Result<Flipped, FlipError> {
         let (mover, route, request) = (Arc::clone(&self.mover), route.clone(), request.clone());
+        let mut known = KnownMoves::NotAsked;
         let (guard, announced) = loop {
-            match mover.clone().flip_down(asked, &route, &request).await? {
+            match mover.clone().flip_down((asked, known), &route, &request).await? {
+                // The route's flip down waits for the store, and is recorded after what other processes record.
+                Some(FlipDownOutcome::Unchanged(flipped)) if !flipped.recorded => return Ok(flipped),
                 // Another process may have moved the route, which is not in force here yet.
                 Some(FlipDownOutcome::Unchanged(flipped)) => match mover.catch_up_briefly().await {
-                    false => return Ok(flipped),
-                    true => continue,
+                    Ok(false) => return Ok(flipped),
+                    Ok(true) => continue,
+                    // Nothing is above `only`: there another process can only have lowered the route.
+                    Err(error) if request.to == State::Only => return Err(error),
+                    Err(error) => {
+                        tracing::warn!(
+                            %error, %route, to = %request.to,
+                            "it is not known whether another process has raised the route: the flip is recorded once the                              store answers"
+                        );
+                        known = KnownMoves::Unknown;
+                        continue;
+                    }
                 },
                 Some(FlipDownOutcome::InForce(down, None)) => return Ok(mover.wait_recorded(down).await),
                 Some(FlipDownOutcome::InForce(down, Some(share))) => {

@@ -172,13 +172,9 @@ impl Mover {
         Ok(true)
     }
 
-    /// The same for a flip that would change nothing here, which does not depend on the store.
-    pub(super) async fn catch_up_briefly(&self) -> bool {
-        let caught_up: Result<bool, FlipError> = self.catch_up(TokioInstant::now() + CATCH_UP_WITHIN).await;
-        caught_up.unwrap_or_else(|error| {
-            tracing::warn!(%error, "it is not known whether another process has moved the route meanwhile");
-            false
-        })
+    /// The same for a flip that would change nothing here.
+    pub(super) async fn catch_up_briefly(&self) -> Result<bool, FlipError> {
+        self.catch_up(TokioInstant::now() + CATCH_UP_WITHIN).await
     }
 }
 

@@ -128,6 +128,8 @@ impl Mover {
             self.in_force().set_recorded(late);
         }
         let newest = self.newest_of(&last);
+        // Whoever waits for a flip that is removed here waits for this number instead.
+        self.recorder.note_newest(newest);
         let is_newer = |flip: &&FlipRecord| flip.number > followed && flip.guard.is_none() && flip.candidate.is_none();
         let of_routes: Vec<(&RouteId, &FlipRecord)> =
             last.iter().filter(is_newer).filter_map(|flip| Some((flip.route.as_ref()?, flip))).collect();

@@ -93,8 +93,15 @@ impl Mover {
             None => positions.stored_declarations.remove(id),
         };
         let recorded = Arc::new(watch::Sender::new(None));
-        let unrecorded =
-            UnrecordedFlip { id: new, asked: None, flip, percent: None, restart_state: State::Only, recorded };
+        let unrecorded = UnrecordedFlip {
+            id: new,
+            asked: None,
+            flip,
+            percent: None,
+            may_be_raised_elsewhere: false,
+            restart_state: State::Only,
+            recorded,
+        };
         positions.apply_flip(id, unrecorded.provisional());
         holds::lower_after_flip(positions, id, self.gate());
         Some(unrecorded)

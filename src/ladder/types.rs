@@ -120,6 +120,9 @@ pub struct Flipped {
     /// Whether the store has all that was asked for. If false with `share_is_pending`, the store has the flip down, and
     /// perhaps the larger share. If false without it, a flip down is in force that a restart would lose.
     pub recorded: bool,
+    /// The number of the newest flip that the store was known to have then. What has that one in force has this one in
+    /// force too, also if this one has no record of its own: nothing changed, or a later or lower flip took its place.
+    pub newest_flip: u64,
     /// Whether the flip down is recorded, and it is not known whether the larger share that was asked for together with
     /// it is recorded too. That share comes into force once it is known to be recorded.
     pub share_is_pending: bool,

@@ -36,6 +36,9 @@ pub(super) struct UnrecordedFlip {
     pub flip: FlipRecord,
     /// The new share, if it was asked for.
     pub percent: Option<Percent>,
+    /// Whether it found the route where it was to go, while it was not known what other processes had recorded: they
+    /// may have raised the route or enlarged its share.
+    pub may_be_raised_elsewhere: bool,
     /// The highest state in which a restart would find the route now, without this flip.
     pub restart_state: State,
     /// Gets the record. Closed if a newer flip down replaces this one, or if the route is as low without it.
@@ -73,7 +76,8 @@ impl UnrecordedFlip {
         }
         let to = state_of(&self.flip);
         let has_larger_share = self.flip.shares.is_some_and(|shares| position.inputs.shares.of(to) > shares.of(to));
-        if position.highest() < to || (position.highest() == to && !has_larger_share) {
+        let is_as_low = position.highest() == to && !has_larger_share;
+        if position.highest() < to || (is_as_low && !self.may_be_raised_elsewhere) {
             return false;
         }
         let id = position.route.id.clone();

@@ -80,6 +80,7 @@ impl Mover {
         }
         self.accept_conditions(route, from, &request, flip.at);
         let (effective, share_is_pending, horizon) = (self.in_force().effective(route), false, Vec::new());
-        Ok(Flipped { flip, changed: true, recorded: true, share_is_pending, effective, horizon, still_required })
+        let (changed, recorded, newest_flip) = (true, true, flip.number);
+        Ok(Flipped { flip, changed, recorded, newest_flip, share_is_pending, effective, horizon, still_required })
     }
 }

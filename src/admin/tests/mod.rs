@@ -248,3 +248,15 @@ async fn a_reload_answers_with_the_outcome_of_the_reading() {
     assert_eq!(waits.json()["type"], "urn:pointsman:problem:move-waits", "the store has refused nothing");
     assert_eq!(api.call(post("/api/v2/reload", &json!({ "to": "off" }))).await.status, StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test]
+async fn a_flip_that_changes_nothing_names_the_processes_that_have_not_followed() {
+    let mut api = TestApi::new().await;
+    api.move_to("orders.create", "shadow").await;
+    api.behind = vec!["process 7 on a".to_owned()];
+    let request = json!({ "to": "shadow", "as": "ada" });
+    let answer = api.call(post("/api/v2/routes/orders.create/flip", &request)).await;
+    let (status, answer) = (answer.status, answer.json());
+    assert_eq!((status, &answer["changed"]), (StatusCode::OK, &json!(false)), "{answer}");
+    assert_eq!(answer["not_in_force_in"], json!(["process 7 on a"]), "{answer}");
+}

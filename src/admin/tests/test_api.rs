@@ -86,6 +86,8 @@ pub struct TestApi {
     pub deprecated_start: bool,
     /// The outcome of a requested reading of the files; `None`: the process stops before it reads them.
     pub reloaded: Option<Reloaded>,
+    /// The other processes, which have no flip in force.
+    pub behind: Vec<String>,
     /// Attributes the calls by legacy; `None` without an egress listener.
     pub attribution: Option<Attribution>,
     /// The rules of all routes.
@@ -141,6 +143,7 @@ impl TestApi {
             limits,
             deprecated_start,
             reloaded,
+            behind: Vec::new(),
             attribution,
             rules: Arc::default(),
             ladder,
@@ -196,7 +199,10 @@ impl TestApi {
             traffic: Arc::new(|_| RouteTraffic { requests: 12, overhead_p50_us: Some(40.0) }),
             services: Arc::new(Vec::new),
             processes: Arc::new(Vec::new),
-            wait_followed: Arc::new(|_| Box::pin(std::future::ready(Vec::new()))),
+            wait_followed: {
+                let behind = self.behind.clone();
+                Arc::new(move |_| Box::pin(std::future::ready(behind.clone())))
+            },
             move_candidate: Arc::new(|_| Box::pin(std::future::ready(Ok(())))),
             reload: Arc::new(move || {
                 let (answer, outcome) = tokio::sync::oneshot::channel();

@@ -35,7 +35,7 @@ impl Two {
 }
 
 impl Fixture {
-    async fn newest(&self) -> u64 {
+    pub(super) async fn newest(&self) -> u64 {
         self.store.flips(None, 1).await.unwrap().first().map_or(0, |flip| flip.number)
     }
 }

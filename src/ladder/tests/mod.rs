@@ -43,6 +43,7 @@ mod shares;
 mod spellings;
 mod stopped_candidates;
 mod unknown_keys;
+mod unknown_moves;
 mod unrecorded_because;
 mod unrecorded_flips;
 

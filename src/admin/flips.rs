@@ -41,16 +41,8 @@ pub(super) async fn flip(
     }
     let ids = set.routes.iter().map(|flag| &flag.route.id);
     let flipped = flipped.map_err(|error| ApiError::flip(error, ids))?;
-    let ladder::Flipped {
-        flip,
-        changed,
-        recorded,
-        newest_flip,
-        share_is_pending,
-        effective,
-        horizon,
-        still_required,
-    } = flipped;
+    let ladder::Flipped { flip, changed, recorded, newest_flip, share_is_pending, effective, horizon, still_required } =
+        flipped;
     let shares = admin.parts.ladder.flags().route(&route).map(|flag| flag.shares).or(flip.shares).unwrap_or_default();
     let counted = tokio::time::timeout(STORE_WAIT, open_runs(&admin, &route)).await;
     let counted = counted.unwrap_or_else(|_| Err(StoreError("it does not answer".to_owned())));

@@ -2,10 +2,15 @@
 //!
 //! Always true: a latch is found under every id that its route has or had, and the newest action of them counts. A
 //! latch stays while its route is in no file.
+//!
+//! Another process may record an action before one of this process is recorded that was made without knowing of it.
+//! Then a release does not end that other latch, and a higher limit does not take the place of a lower one: such an
+//! action is *overtaken*, and is dropped instead of recorded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::record::is_same;
 use crate::flag::{Route, State};
 use crate::names::RouteId;
 use crate::store::{FlipRecord, GuardAction, GuardRecord};
@@ -29,12 +34,37 @@ pub(super) struct GuardLatches {
     last: BTreeMap<RouteId, Arc<FlipRecord>>,
     /// In the order in which they happened. A route has few: while the store does not take them, nothing is released
     /// except by a flip down.
-    unrecorded: Vec<Arc<FlipRecord>>,
+    unrecorded: Vec<UnrecordedAction>,
     /// How many actions there were in this process.
     made: u64,
     /// The numbers of the newest actions of other processes that were read, by the id that the route had then. They may
     /// not be in force yet; then an older one does not come into force in their place.
     newest_read: BTreeMap<RouteId, u64>,
+}
+
+/// An action that is in force and that the store does not have yet.
+#[derive(Clone)]
+struct UnrecordedAction {
+    /// With a provisional number.
+    action: Arc<FlipRecord>,
+    /// All ids of its route.
+    ids: Vec<RouteId>,
+    /// The number of the newest recorded action of its route that is known here: those up to it are taken into account.
+    known: u64,
+}
+
+impl UnrecordedAction {
+    fn is_of(&self, ids: &[RouteId]) -> bool {
+        self.ids.iter().any(|own| ids.contains(own))
+    }
+
+    /// Whether an action of another process, which was recorded without being known here, leaves this one without
+    /// effect: it is a latch that this one does not release, or limits the route further.
+    fn is_overtaken_by(&self, other: &FlipRecord) -> bool {
+        let is_release = self.action.guard.as_ref().is_some_and(|guard| guard.action == GuardAction::Released);
+        let loosens = is_release || allowed(&self.action) > allowed(other);
+        other.number > self.known && is_latch(other) && loosens
+    }
 }
 
 impl GuardLatches {
@@ -59,11 +89,15 @@ impl GuardLatches {
         self.of(route)?.guard.as_ref()?.limit
     }
 
-    /// Puts an action in force that the store does not have.
-    pub fn add_unrecorded(&mut self, action: FlipRecord) {
+    /// Puts an action of the guard of a route in force that the store does not have.
+    pub fn add_unrecorded(&mut self, route: &Route, action: FlipRecord) {
         self.made += 1;
         let action = Arc::new(FlipRecord { number: UNRECORDED + self.made, ..action });
-        self.unrecorded.push(action.clone());
+        let ids: Vec<RouteId> = route.ids().cloned().collect();
+        let before = self.unrecorded.iter().rfind(|before| before.is_of(&ids)).map(|before| before.known);
+        let newest = || ids.iter().filter_map(|id| self.last.get(id)).map(|last| last.number).max();
+        let known = before.or_else(newest).unwrap_or(0);
+        self.unrecorded.push(UnrecordedAction { action: action.clone(), ids, known });
         self.set_last(action);
     }
 
@@ -75,36 +109,73 @@ impl GuardLatches {
     }
 
     /// Puts an action of another process in force, unless a newer one of its route is, or one that the store does not
-    /// have. `ids` are those of its route here. Returns whether that changed anything.
+    /// have; of these, those are dropped that it overtakes. `ids` are those of its route here. Returns whether that
+    /// changed anything.
     pub fn follow(&mut self, action: FlipRecord, ids: &[RouteId], followed: Followed) -> bool {
         let Some(guard) = &action.guard else { return false };
+        let drops = self.drop_overtaken_by(&action, ids);
         let newest_read = self.newest_read.entry(guard.route.clone()).or_default();
         *newest_read = action.number.max(*newest_read);
-        let is_newest = action.number == *newest_read
-            && self.last.get(&guard.route).is_none_or(|last| last.number < action.number);
+        let is_newest =
+            action.number == *newest_read && self.last.get(&guard.route).is_none_or(|last| last.number < action.number);
         let present = self.newest(ids.iter()).map_or(State::Only, |latch| allowed(latch));
         let follows = is_newest && (followed == Followed::All || allowed(&action) <= present);
         if follows {
             self.set_last(Arc::new(action));
         }
-        follows
+        drops || follows
     }
 
-    /// The actions that the store does not have, as they are recorded.
-    pub fn unrecorded(&self) -> Vec<FlipRecord> {
-        self.unrecorded.iter().map(|action| FlipRecord { number: 0, ..FlipRecord::clone(action) }).collect()
+    /// Drops the unrecorded actions that an action of another process overtakes, and puts the newest of the route that
+    /// is left, or else that one, in force in their place: it allows no more than they did. Returns whether it drops
+    /// any.
+    fn drop_overtaken_by(&mut self, other: &FlipRecord, ids: &[RouteId]) -> bool {
+        // An earlier attempt to record one of them may have reached the store late: that one overtakes nothing.
+        let is_own = self.unrecorded.iter().any(|own| is_same(other, &own.action));
+        let (dropped, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unrecorded)
+            .into_iter()
+            .partition(|own| !is_own && own.is_of(ids) && own.is_overtaken_by(other));
+        self.unrecorded = left;
+        for own in self.unrecorded.iter_mut().filter(|own| own.is_of(ids)) {
+            own.known = own.known.max(other.number);
+        }
+        for UnrecordedAction { action, .. } in &dropped {
+            let Some(guard) = &action.guard else { continue };
+            tracing::warn!(
+                route = %guard.route, action = ?guard.action, by = %action.by, number = other.number,
+                "another process has recorded what its guard did to this route meanwhile: this is not recorded, and that                  is in force"
+            );
+            if self.last.get(&guard.route).is_some_and(|last| last.number == action.number) {
+                let newest = self.unrecorded.iter().rfind(|own| own.ids.contains(&guard.route));
+                let theirs = || {
+                    let theirs = other.guard.clone().map(|of| GuardRecord { route: guard.route.clone(), ..of });
+                    Arc::new(FlipRecord { guard: theirs, ..other.clone() })
+                };
+                self.last.insert(guard.route.clone(), newest.map_or_else(theirs, |own| own.action.clone()));
+            }
+        }
+        !dropped.is_empty()
+    }
+
+    /// The actions that the store does not have, as they are recorded, each with its provisional number.
+    pub fn unrecorded(&self) -> Vec<(u64, FlipRecord)> {
+        let recorded = |action: &FlipRecord| FlipRecord { number: 0, ..action.clone() };
+        self.unrecorded.iter().map(|own| (own.action.number, recorded(&own.action))).collect()
     }
 
     pub fn unrecorded_len(&self) -> usize {
         self.unrecorded.len()
     }
 
-    /// The oldest unrecorded actions are recorded now, with these numbers.
-    pub fn set_recorded(&mut self, recorded: Vec<FlipRecord>) {
-        let count = recorded.len().min(self.unrecorded.len());
-        for (provisional, recorded) in self.unrecorded.drain(..count).zip(recorded) {
+    /// These unrecorded actions are recorded now. Each comes with its provisional number.
+    pub fn set_recorded(&mut self, recorded: Vec<(u64, FlipRecord)>) {
+        for (provisional, recorded) in recorded {
             let Some(guard) = &recorded.guard else { continue };
-            if self.last.get(&guard.route).is_some_and(|last| last.number == provisional.number) {
+            self.unrecorded.retain(|own| own.action.number != provisional);
+            for own in self.unrecorded.iter_mut().filter(|own| own.ids.contains(&guard.route)) {
+                own.known = own.known.max(recorded.number);
+            }
+            if self.last.get(&guard.route).is_some_and(|last| last.number == provisional) {
                 self.last.insert(guard.route.clone(), Arc::new(recorded));
             }
         }
@@ -179,19 +250,54 @@ mod tests {
     #[test]
     fn an_unrecorded_action_counts_as_the_newest_and_gets_its_number() {
         let mut latches = GuardLatches::from_store([action("a", 9, None)]);
-        latches.add_unrecorded(action("a", 0, Some(State::Dark)));
         let a = route("a", &[]);
+        latches.add_unrecorded(&a, action("a", 0, Some(State::Dark)));
         assert!(latches.limit(&a) == Some(State::Dark) && latches.of(&a).is_some_and(|action| is_unrecorded(action)));
-        latches.set_recorded(vec![action("a", 10, Some(State::Dark))]);
+        let numbers: Vec<u64> = latches.unrecorded().into_iter().map(|(provisional, _)| provisional).collect();
+        latches.set_recorded(vec![(numbers[0], action("a", 10, Some(State::Dark)))]);
         assert_eq!((latches.unrecorded_len(), latches.of(&a).map(|action| action.number)), (0, Some(10)));
     }
 
     #[test]
     fn a_newer_action_is_not_overwritten_by_the_record_of_the_one_before() {
         let mut latches = GuardLatches::default();
-        latches.add_unrecorded(action("a", 0, Some(State::Dark)));
-        latches.add_unrecorded(action("a", 0, None));
-        latches.set_recorded(vec![action("a", 1, Some(State::Dark))]);
-        assert_eq!((latches.limit(&route("a", &[])), latches.unrecorded_len()), (None, 1));
+        let a = route("a", &[]);
+        latches.add_unrecorded(&a, action("a", 0, Some(State::Dark)));
+        latches.add_unrecorded(&a, action("a", 0, None));
+        let numbers: Vec<u64> = latches.unrecorded().into_iter().map(|(provisional, _)| provisional).collect();
+        latches.set_recorded(vec![(numbers[0], action("a", 1, Some(State::Dark)))]);
+        assert_eq!((latches.limit(&a), latches.unrecorded_len()), (None, 1));
+        // What was just recorded overtakes nothing that was made after it.
+        latches.follow(action("a", 1, Some(State::Dark)), &["a".into()], Followed::All);
+        assert_eq!((latches.limit(&a), latches.unrecorded_len()), (None, 1));
+    }
+
+    #[test]
+    fn a_latch_of_another_process_overtakes_releases_and_higher_limits() {
+        let (a, ids) = (route("a", &["b"]), ["a".into(), "b".into()]);
+        for followed in [Followed::NotRaising, Followed::All] {
+            let with = |own: &[Option<State>]| {
+                let mut latches = GuardLatches::from_store([action("b", 9, Some(State::Dark))]);
+                own.iter().for_each(|limit| latches.add_unrecorded(&a, action("a", 0, *limit)));
+                latches
+            };
+            let mut released = with(&[None]);
+            released.follow(action("b", 12, Some(State::Shadow)), &ids, followed);
+            assert_eq!((released.limit(&a), released.unrecorded_len()), (Some(State::Shadow), 0));
+            let mut higher = with(&[None, Some(State::Dark)]);
+            higher.follow(action("b", 12, Some(State::Shadow)), &ids, followed);
+            assert_eq!((higher.limit(&a), higher.unrecorded_len()), (Some(State::Shadow), 0));
+            // The guard here has lowered it further since: that stays, and so does its release, which knows of both.
+            let mut lower = with(&[None, Some(State::Shadow)]);
+            lower.follow(action("b", 12, Some(State::Dark)), &ids, followed);
+            assert_eq!((lower.limit(&a), lower.unrecorded_len()), (Some(State::Shadow), 1));
+            lower.add_unrecorded(&a, action("a", 0, None));
+            lower.follow(action("b", 12, Some(State::Dark)), &ids, followed);
+            assert_eq!((lower.limit(&a), lower.unrecorded_len()), (None, 2));
+            // The latch that it releases.
+            let mut known = with(&[None]);
+            known.follow(action("b", 9, Some(State::Dark)), &ids, followed);
+            assert_eq!((known.limit(&a), known.unrecorded_len()), (None, 1));
+        }
     }
 }

@@ -264,7 +264,7 @@ impl InForce {
             let Some(position) = inputs.positions.routes.get(route) else { return false };
             let (of_route, decided) = (position.route.clone(), decide(inputs, position));
             if let Some(action) = decided {
-                inputs.guards.add_unrecorded(action.clone());
+                inputs.guards.add_unrecorded(&of_route, action.clone());
                 acted = Some((action, of_route));
             }
             acted.is_some()
@@ -286,8 +286,8 @@ impl InForce {
         released
     }
 
-    /// The oldest unrecorded actions of guards are recorded now, as these.
-    pub fn set_guard_recorded(&self, recorded: Vec<FlipRecord>) {
+    /// These unrecorded actions of guards are recorded now. Each comes with its provisional number.
+    pub fn set_guard_recorded(&self, recorded: Vec<(u64, FlipRecord)>) {
         self.change(|inputs| {
             inputs.guards.set_recorded(recorded);
             true

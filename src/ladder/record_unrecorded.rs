@@ -2,12 +2,14 @@
 //!
 //! Always true: the write is tried again until the store has it, each time under the lock of moves. A flip down is not
 //! recorded after a move of another process that leaves its route lower: it would raise the route everywhere, without
-//! being judged or announced. What ends a guard's latch is not recorded before the flip down that ended it.
+//! being judged or announced. What ends a guard's latch is not recorded before the flip down that ended it, and not
+//! after a newer latch of another process, which it does not end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::export::log;
+use super::guard_latches::Followed;
 use super::in_force::Inputs;
 use super::kill_switch::{UnrecordedFreeze, is_of_kill_switch};
 use super::mover::{Mover, MovesLock};
@@ -21,6 +23,9 @@ use crate::store::{FlipRecord, StoreError};
 
 /// The pauses between attempts to record: the first and the longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// What guards did that the store does not have, each with its provisional number.
+type UnrecordedActions = Vec<(u64, FlipRecord)>;
 
 /// How often a record is tried again at once that moves of other processes overtake.
 const OVERTAKEN_TRIES_MAX: u32 = 5;
@@ -84,11 +89,12 @@ impl Mover {
     }
 
     async fn try_to_record_unrecorded(&self) -> Result<(), StoreError> {
-        let Inputs { mut unrecorded, positions, guards, .. } = self.in_force().inputs();
-        let (mut judged_by, actions) = (None, guards.unrecorded());
-        if !unrecorded.is_empty() {
-            (unrecorded, judged_by) = self.without_overtaken(unrecorded, &positions).await?;
+        let Inputs { unrecorded, positions, guards, .. } = self.in_force().inputs();
+        let unrecorded = (unrecorded, guards.unrecorded());
+        if unrecorded.0.is_empty() && unrecorded.1.is_empty() {
+            return Ok(());
         }
+        let ((unrecorded, actions), judged_by) = self.without_overtaken(unrecorded, &positions).await?;
         if unrecorded.is_empty() && actions.is_empty() {
             return Ok(());
         }
@@ -97,6 +103,7 @@ impl Mover {
             unrecorded.into_iter().map(|unrecorded| (unrecorded.id, unrecorded.flip)).unzip();
         // After the flips and in one transaction with them: without the flip down that ended it, a latch that is
         // released would raise its route in other processes.
+        let (provisional, actions): (Vec<u64>, Vec<FlipRecord>) = actions.into_iter().unzip();
         flips.extend(actions);
         let mut recorded = self.recorder.record(RecordBatch { flips, declared, judged_by }).await?;
         let actions = recorded.split_off(ids.len());
@@ -105,20 +112,21 @@ impl Mover {
             log(flip, if is_by_file { FlipSource::File } else { FlipSource::Api });
         }
         self.in_force().set_recorded(ids.into_iter().zip(recorded).collect());
-        self.in_force().set_guard_recorded(actions);
+        self.in_force().set_guard_recorded(provisional.into_iter().zip(actions).collect());
         Ok(())
     }
 
-    /// Those of the unrecorded flips that still lower their routes, after what other processes have recorded; and the
-    /// number of the newest flip that was read for that. Flips that the store has, because an earlier attempt reached
-    /// it late, count as recorded. The others are removed, and the moves that overtook them are followed.
+    /// Those of the unrecorded flips that still lower their routes, after what other processes have recorded, and those
+    /// of the actions of guards that these did not overtake; and the number of the newest flip that was read for that.
+    /// Flips that the store has, because an earlier attempt reached it late, count as recorded. The others are removed,
+    /// and the moves that overtook them are followed.
     async fn without_overtaken(
         &self,
-        mut unrecorded: Vec<UnrecordedFlip>,
+        (mut unrecorded, actions): (Vec<UnrecordedFlip>, UnrecordedActions),
         positions: &Positions,
-    ) -> Result<(Vec<UnrecordedFlip>, Option<u64>), StoreError> {
+    ) -> Result<((Vec<UnrecordedFlip>, UnrecordedActions), Option<u64>), StoreError> {
         if !self.store.is_shared() {
-            return Ok((unrecorded, None));
+            return Ok(((unrecorded, actions), None));
         }
         let (followed, last) = (self.recorder.followed(), self.store.last_flips().await?);
         let stored = |own: &UnrecordedFlip| last.iter().find(|flip| is_same(flip, &own.flip)).cloned();
@@ -147,7 +155,35 @@ impl Mover {
             self.in_force().remove_unrecorded(&overtaken);
             self.recorder.behind.notify_one();
         }
-        Ok((unrecorded, Some(newest)))
+        let actions = self.without_overtaken_actions(actions, &last, followed);
+        Ok(((unrecorded, actions), Some(newest)))
+    }
+
+    /// Those of the unrecorded actions of guards that are still to be recorded, after the last flips in the store.
+    fn without_overtaken_actions(
+        &self,
+        actions: UnrecordedActions,
+        last: &[FlipRecord],
+        followed: u64,
+    ) -> UnrecordedActions {
+        let (late, theirs): (Vec<_>, Vec<_>) = last
+            .iter()
+            .filter(|flip| flip.number > followed && flip.guard.is_some())
+            .partition(|flip| actions.iter().any(|(_, own)| is_same(flip, own)));
+        let mut recorded = Vec::new();
+        for flip in late {
+            let of_route: Vec<_> = actions.iter().filter(|(_, own)| own.route == flip.route).collect();
+            let count = of_route.iter().rposition(|(_, own)| is_same(flip, own)).map_or(0, |last| last + 1);
+            // Those before it are recorded too, with lower numbers that were not read: the order is all that counts.
+            for (age, (provisional, own)) in (0..).zip(of_route[..count].iter().rev()) {
+                let number = flip.number.saturating_sub(age);
+                recorded.push((*provisional, FlipRecord { number, ..FlipRecord::clone(own) }));
+            }
+        }
+        self.in_force().set_guard_recorded(recorded);
+        self.in_force().follow_guards(theirs.into_iter().cloned().collect(), Followed::NotRaising);
+        let left = self.in_force().inputs().guards.unrecorded();
+        actions.into_iter().filter(|(own, _)| left.iter().any(|(left, _)| left == own)).collect()
     }
 
     /// The number of the newest flip in the store, as far as this process knows once it has read these.
@@ -197,7 +233,7 @@ impl Mover {
     /// What is in force and not in the store, and the larger shares that are to be set.
     pub(super) fn unrecorded_moves(&self) -> UnrecordedMoves {
         let Inputs { unrecorded, guards, .. } = self.in_force().inputs();
-        let guarded = guards.unrecorded().into_iter().filter_map(|action| Some(action.guard?.route)).collect();
+        let guarded = guards.unrecorded().into_iter().filter_map(|(_, action)| Some(action.guard?.route)).collect();
         UnrecordedMoves {
             guarded,
             routes: unrecorded.into_iter().filter_map(|unrecorded| unrecorded.flip.route).collect(),

@@ -20,6 +20,7 @@ mod followed_limits;
 mod forced_files;
 mod freezes;
 mod guard;
+mod guard_overtaken;
 mod held;
 mod held_cohorts;
 mod instances;

@@ -1,0 +1,103 @@
+//! What a guard did, and its release, while another process records what its own guard did.
+
+use super::followed::Two;
+use super::guard::{crossing, guarded};
+use super::*;
+use crate::store::{FlipRecord, GuardAction, GuardRecord};
+
+/// `bare` is requested `live`, and held at `dark` by its guard, in both. Then nothing of the first process reaches the
+/// store.
+async fn latched() -> Two {
+    let both = Two::open(guarded("bare", |guard| guard.in_dark = true)).await;
+    both.one.flip("bare", forced(State::Live)).await.unwrap();
+    both.one.ladder.act_on_crossing(&crossing("bare", State::Live));
+    both.one.ladder.mover.in_force().wait_guard_recorded().await;
+    both.follow(&both.two).await;
+    both.one.store.refuse_flips.store(true, Ordering::SeqCst);
+    both
+}
+
+/// The guard of the second process lowers the route to `shadow`.
+async fn lower_to_shadow(both: &Two) {
+    let mut last = last_action(&both.one).await;
+    let guard = last.guard.take().unwrap();
+    let guard = Some(GuardRecord { action: GuardAction::Lowered, limit: Some(State::Shadow), ..guard });
+    let at = last.at + jiff::SignedDuration::from_secs(1);
+    both.one.store.put(vec![FlipRecord { at, to: "shadow".into(), guard, ..last }], None).await;
+}
+
+async fn last_action(fixture: &Fixture) -> FlipRecord {
+    fixture.store.flips(Some(crate::store::guard_key(&"bare".into())), 1).await.unwrap().remove(0)
+}
+
+/// The store takes everything again.
+async fn record_all(fixture: &Fixture) {
+    fixture.store.refuse_flips.store(false, Ordering::SeqCst);
+    fixture.ladder.mover.in_force().wait_guard_recorded().await;
+    while fixture.ladder.unrecorded_flips() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_is_recorded_late_does_not_end_a_newer_latch() {
+    for follows_first in [false, true] {
+        let both = latched().await;
+        let Two { one, two, .. } = &both;
+        assert!(!one.flip("bare", to(State::Dark)).await.unwrap().recorded);
+        assert!(one.status("bare").guard.is_none());
+        lower_to_shadow(&both).await;
+        if follows_first {
+            // At once, also while the store takes nothing.
+            one.ladder.newer_moves().await.unwrap().unwrap();
+            assert_eq!(one.state("bare"), effective(State::Shadow, EffectiveReason::Guard));
+        }
+        record_all(one).await;
+        assert_eq!(last_action(one).await.guard.unwrap().action, GuardAction::Lowered);
+        for of in [one, two] {
+            both.follow(of).await;
+            assert_eq!(of.state("bare"), effective(State::Shadow, EffectiveReason::Guard), "{follows_first}");
+            assert_eq!(of.status("bare").requested, State::Dark);
+        }
+    }
+}
+
+/// It lowers the route less.
+#[tokio::test(start_paused = true)]
+async fn an_action_that_is_recorded_late_does_not_raise_a_lower_limit() {
+    let both = latched().await;
+    let Two { one, two, .. } = &both;
+    let release = GuardRelease { reason: "it is mended".into(), by: "ann".into(), force: true };
+    one.store.refuse_flips.store(false, Ordering::SeqCst);
+    one.ladder.release_guard(&"bare".into(), release).await.unwrap();
+    one.store.refuse_flips.store(true, Ordering::SeqCst);
+    one.ladder.act_on_crossing(&crossing("bare", State::Live));
+    lower_to_shadow(&both).await;
+    record_all(one).await;
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(of.state("bare"), effective(State::Shadow, EffectiveReason::Guard));
+    }
+}
+
+/// The write counted as lost, and reaches the store before it is tried again.
+#[tokio::test(start_paused = true)]
+async fn actions_whose_record_came_late_are_not_recorded_again() {
+    let both = latched().await;
+    let Two { one, two, .. } = &both;
+    // The latch is ended, and the guard acts again.
+    assert!(!one.flip("bare", to(State::Dark)).await.unwrap().recorded);
+    one.ladder.act_on_crossing(&crossing("bare", State::Dark));
+    let unrecorded = one.ladder.mover.in_force().inputs();
+    let flips = unrecorded.unrecorded.iter().map(|unrecorded| unrecorded.flip.clone());
+    let all: Vec<_> = flips.chain(unrecorded.guards.unrecorded().into_iter().map(|(_, action)| action)).collect();
+    assert_eq!(all.len(), 3);
+    one.store.put(all, None).await;
+    let before = one.flips().await;
+    record_all(one).await;
+    assert_eq!(one.flips().await, before);
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(of.state("bare"), effective(State::Shadow, EffectiveReason::Guard));
+    }
+}

@@ -5,9 +5,9 @@
 //! legacy has it. So where two tries of one request reach two processes, only one arm performs the request, whatever
 //! states the two processes have in force. On other routes a key of legacy is in a file first, and in the store a
 //! moment later. A key whose claim did not succeed is claimed at the next try too, on whatever rung its route is then,
-//! and so is every request that the engine took and gives back. That a key is legacy's in the store, or in the file of an
-//! earlier process, proves nothing: whoever recorded it may have refused that try. Only the process that passed the try
-//! to legacy knows better.
+//! and so is every request that the engine took and gives back. That a key is legacy's in the store, or in the file of
+//! an earlier process, proves nothing: whoever recorded it may have refused that try. Only the process that passed the
+//! try to legacy knows better.
 //!
 //! When the store is slow or gone, a claim waits for it for a bounded time, and the request gets 503.
 

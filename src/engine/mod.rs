@@ -318,8 +318,8 @@ impl Engine {
     }
 
     /// Like [`Engine::recover`], but in the background and repeated until it succeeds. Returns after the first try,
-    /// or earlier if that takes long: [`Engine::why_unresumed`] says whether the runs are resumed. In a store that several
-    /// processes share, `follow` is called before a run is resumed, once this process has its lease.
+    /// or earlier if that takes long: [`Engine::why_unresumed`] says whether the runs are resumed. In a store that
+    /// several processes share, `follow` is called before a run is resumed, once this process has its lease.
     pub async fn recover_in_background(&self, follow: Follow) {
         recover::recover_in_background(&self.core, follow).await;
     }

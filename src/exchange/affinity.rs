@@ -205,8 +205,8 @@ pub trait Affinity: Send + Sync {
     /// result says `noted`, the keys are in a file (or in the store) when this returns; they are written to the store
     /// in the background. If the disk hangs, this waits for a bounded time. In a store that several processes share, it
     /// waits for the store on a route on which the engine may answer. A retry of what is recorded as legacy's
-    /// ([`EarlierKeys::legacy_has_own`]) is not recorded once more; in such a store it is confirmed first that the engine
-    /// does not have the request.
+    /// ([`EarlierKeys::legacy_has_own`]) is not recorded once more; in such a store it is confirmed first that the
+    /// engine does not have the request.
     fn take_for_legacy<'a>(
         &'a self,
         route: &'a RouteId,

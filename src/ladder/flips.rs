@@ -63,7 +63,8 @@ impl Ladder {
                     Err(error) => {
                         tracing::warn!(
                             %error, %route, to = %request.to,
-                            "it is not known whether another process has raised the route: the flip is recorded once the                              store answers"
+                            "it is not known whether another process has raised the route: the flip is recorded once the \
+                             store answers"
                         );
                         known = KnownMoves::Unknown;
                         continue;

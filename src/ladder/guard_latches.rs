@@ -143,7 +143,8 @@ impl GuardLatches {
             let Some(guard) = &action.guard else { continue };
             tracing::warn!(
                 route = %guard.route, action = ?guard.action, by = %action.by, number = other.number,
-                "another process has recorded what its guard did to this route meanwhile: this is not recorded, and that                  is in force"
+                "another process has recorded what its guard did to this route meanwhile: this is not recorded, and that \
+                             is in force"
             );
             if self.last.get(&guard.route).is_some_and(|last| last.number == action.number) {
                 let newest = self.unrecorded.iter().rfind(|own| own.ids.contains(&guard.route));

@@ -9,7 +9,8 @@ use super::ROUTES;
 use super::fleet::Fleet;
 use super::people::{Flip, asked, flip};
 use super::process::{Process, World};
-use crate::flag::{Freeze, State};
+use crate::flag::{Freeze, Percent, State};
+use crate::ladder::MoveRequest;
 use crate::names::RouteId;
 use crate::store::tests::simulated::LinkState;
 use crate::store::{FlipRecord, Store as _};
@@ -179,7 +180,9 @@ pub(super) async fn climb(world: &World, fleet: &Arc<Fleet>, random: &mut fastra
             let until = Instant::now() + CLIMB_WITHIN;
             loop {
                 let Some(process) = fleet.pick(random) else { return };
-                let flipped = flip(world, fleet, &process, &route, asked(to, false)).await;
+                let percent = (to == State::Live).then_some(Percent::ALL);
+                let request = MoveRequest { percent, ..asked(to, false) };
+                let flipped = flip(world, fleet, &process, &route, request).await;
                 if flipped == Flip::Made {
                     break;
                 }

@@ -4,8 +4,9 @@
 //! The processes are made of the parts of the program, in its order: ladder, retry keys with their files, membership,
 //! engine, proxy. Simulated are the store that they share (`store::tests::simulated`: the memory store with leases and
 //! faults), the network to legacy and to the service that a step calls (`services`), clients that send each request
-//! several times, to several processes at once too, and operators (`people`). Processes are killed, or end in an orderly
-//! way, and are started again; they are stopped beyond their lease, and cut off from the store. Nothing is compared: the shadow executor gets no requests.
+//! several times, to several processes at once too, and operators (`people`). Processes are killed, or end in an
+//! orderly way, and are started again; they are stopped beyond their lease, and cut off from the store. Nothing is
+//! compared: the shadow executor gets no requests.
 //!
 //! What must hold (`services`, `checks`): of each retry key, one arm performs the request, and it answers it; while the
 //! engine of one process may answer a route, each other process with a lease claims the keys of the route; no process

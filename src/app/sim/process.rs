@@ -165,11 +165,13 @@ impl Process {
             let mut in_progress = self.in_progress.subscribe();
             let answered = in_progress.wait_for(|requests| *requests == 0);
             let _cut_off = timeout(Limits::ms(limits.drain_ms), answered).await.is_err();
+            tracing::debug!("{} has no request in progress", self.name);
             let recorded_until = self.parts.drain(limits).await;
+            tracing::debug!("{} is drained", self.name);
             self.tasks.iter().for_each(AbortHandle::abort);
             self.parts.ladder.end_freezes(recorded_until).await;
-            self.parts.release(limits).await
         };
+        // The file of retry keys is unlocked by the kill: a thread does that, which knows no simulated time.
         self.serve(stopping).await;
         self.kill();
     }

@@ -25,8 +25,8 @@ respond: { status: 200, body: { by: engine } }
 ";
 
 const ROUTES: &str = "routes:
-- { id: pay, match: { method: POST, path: /pay }, legacy: shop, workflow: pay, deadline: 3s }
-- { id: ship, match: { method: POST, path: /ship }, legacy: shop, workflow: pay, deadline: 3s }
+- { id: pay, match: { method: POST, path: /pay }, legacy: shop, workflow: pay, deadline: 3s, key: '${request.query.k}' }
+- { id: ship, match: { method: POST, path: /ship }, legacy: shop, workflow: pay, deadline: 3s, key: '${request.query.k}' }
 ";
 
 /// The files, in which no gate wants more evidence than a few equal pairs.

@@ -56,7 +56,7 @@ async fn a_flip_that_another_one_overtook_is_awaited_by_the_number_of_that_one()
     let ladder = two.ladder.clone();
     let flip = tokio::spawn(async move { ladder.flip(&"plain".into(), to(State::Dark)).await });
     while two.ladder.unrecorded_flips() == 0 {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     set_cut_off(two, false);
     let down = flip.await.unwrap().unwrap();

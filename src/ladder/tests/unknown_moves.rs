@@ -48,20 +48,15 @@ async fn a_flip_to_the_present_state_is_recorded_later_if_the_moves_of_others_ar
     assert_eq!((newest.to.as_str(), newest.by.as_str()), ("dark", "ann"));
 }
 
-/// The first process has lowered the route, and the store answers before the answer is given.
+/// The first process has lowered the route, which is read when the flip is to be recorded: before the answer is given.
 #[tokio::test(start_paused = true)]
 async fn a_flip_that_another_one_overtook_is_awaited_by_the_number_of_that_one() {
     let both = cut_off(State::Shadow).await;
     let Two { one, two, .. } = &both;
-    let ladder = two.ladder.clone();
-    let flip = tokio::spawn(async move { ladder.flip(&"plain".into(), to(State::Dark)).await });
-    while two.ladder.unrecorded_flips() == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let down = two.flip("plain", to(State::Dark)).await.unwrap();
     set_cut_off(two, false);
-    let down = flip.await.unwrap().unwrap();
     let newest = one.newest().await;
-    assert_eq!((down.recorded, down.flip.number, down.newest_flip), (true, 0, newest));
+    assert_eq!((down.changed, down.recorded, down.flip.number, down.newest_flip), (true, true, 0, newest));
     assert_eq!(one.flips().await, 2, "it would raise the route");
     both.follow(two).await;
     assert_eq!(two.state("plain").state, State::Shadow);

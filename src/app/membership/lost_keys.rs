@@ -79,13 +79,20 @@ impl Membership {
 
 /// Why keys may be lost of a process that has not deregistered, as a sentence; `None` if a process has taken over its
 /// file.
+///
+/// A process without a record has ended before it told the others anything, or its last heartbeat reached the store
+/// after it had deregistered. Any file that nobody has may be its own; a file is listed before the first heartbeat, and
+/// is off the list once its keys are stored.
 fn lost_keys_of(
     process: &GoneProcess,
     listed: &[KeyFileRecord],
     in_use: &BTreeSet<Uuid>,
     retry_window: Duration,
 ) -> Option<String> {
-    let of_process = process.record.as_ref().and_then(|record| record.key_file);
+    let of_process = match &process.record {
+        Some(record) => record.key_file,
+        None => Some(listed.iter().map(|file| file.id).find(|id| !in_use.contains(id))?),
+    };
     let file = listed.iter().find(|file| Some(file.id) == of_process);
     if of_process.is_some_and(|id| in_use.contains(&id) || file.is_none()) {
         return None;
@@ -135,5 +142,13 @@ mod tests {
         assert_eq!(lost(Some(1), &[1]), None, "another process has it");
         assert_eq!(lost(Some(3), &[]), None, "its keys are stored");
         assert!(lost(None, &[]).is_some(), "its version does not say which it has");
+        let without_record = GoneProcess { record: None, ..gone(None) };
+        let lost = |listed: &[KeyFileRecord], in_use: &[u128]| {
+            let in_use = in_use.iter().map(|id| Uuid::from_u128(*id)).collect();
+            lost_keys_of(&without_record, listed, &in_use, window)
+        };
+        assert!(lost(&[file(1), file(2)], &[1]).is_some_and(|why| why.contains("/keys/2")), "it may be its own");
+        assert_eq!(lost(&[file(1)], &[1]), None);
+        assert_eq!(lost(&[], &[]), None, "it ended before it served, or its keys are stored");
     }
 }

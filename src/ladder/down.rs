@@ -41,7 +41,7 @@ fn goes_down(inputs: &Inputs, position: &RoutePosition, request: &MoveRequest) -
 pub(super) enum KnownMoves {
     /// As far as it knows; it has not asked the store.
     NotAsked,
-    /// It could not find that out: other processes may have raised the route.
+    /// The store did not answer: other processes may have raised the route since.
     Unknown,
 }
 

@@ -30,7 +30,7 @@ const OVERTAKEN: &str =
     "another process has recorded a move since this one was judged; it comes into force here in a moment: try again";
 
 /// Why an announced move is not recorded.
-pub(super) const ANNOUNCEMENT_OVER: &str = "the other processes may not know any more that the engine is to answer, \
+const ANNOUNCEMENT_OVER: &str = "the other processes may not know any more that the engine is to answer, \
                                             because the lease of this process was over: try again";
 
 /// Whether a move was not recorded because another process recorded one first.

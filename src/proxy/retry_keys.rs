@@ -173,7 +173,8 @@ pub(super) struct KnownFirstTry {
     present: Option<RetryKeys>,
     /// Set if it is known which keys the engines of other processes took.
     others_keys: Option<OthersKeysVersion>,
-    /// Whether `present` are the keys by the files in force. Only then they are among those that other processes take.
+    /// Whether `present` are the keys by the files in force. Of other keys it is not known whether the engines of other
+    /// processes took them.
     by_present_files: bool,
     /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,

@@ -85,8 +85,9 @@ async fn what_an_earlier_process_noted_for_legacy_is_the_engines_if_a_run_has_it
     assert_eq!(affinity.first_try(&numbered(4)).await, Err(ArmUnknown));
 }
 
-/// While the store does not answer, the engine gives the request back and the claim fails; meanwhile the engine of
-/// another process takes the request under another credential. The route goes down before the client tries again.
+/// The store does not answer, so that the engine of this process gives the request back, and the claim for legacy
+/// fails. The engine of another process takes the request under another credential. Then the route goes down, and the
+/// client tries again.
 #[tokio::test]
 async fn a_request_that_was_given_back_and_not_claimed_is_claimed_at_the_next_try() {
     let (store, affinity) = claiming().await;

@@ -52,7 +52,8 @@ const FIRST_TRY_WAIT: Duration = Duration::from_secs(2);
 /// The pauses between tries: the first, and the longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// Puts in force what must be before a run of another process goes on here, such as a freeze.
+/// Reads what other processes have recorded since this one started, and puts their freeze in force. Called before runs
+/// are resumed.
 pub type Follow = Arc<dyn Fn() -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync>;
 
 /// Resumes the runs in the background and tries again until that succeeds. Returns after the first try, or after

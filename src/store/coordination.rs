@@ -73,7 +73,12 @@ pub enum StoreNotification {
     /// The run has no owner and is due, or there is a command for it.
     Run(RunId),
     /// The run has ended.
-    Ended(RunId),
+    Ended {
+        /// The run.
+        run: RunId,
+        /// Whether this process wrote its last append.
+        by_this_process: bool,
+    },
     /// An entry left the queue of this lock.
     Lock(String),
     /// The command is answered.

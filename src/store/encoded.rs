@@ -169,7 +169,7 @@ impl EncodedAppend {
     pub(super) fn notifications(&self, now: i64) -> Vec<StoreNotification> {
         let mut notifications = Vec::new();
         if self.run.ended {
-            notifications.push(StoreNotification::Ended(self.run_id));
+            notifications.push(StoreNotification::Ended { run: self.run_id, by_this_process: true });
         }
         if self.run.due_at.is_some_and(|due| due <= now) {
             notifications.push(StoreNotification::Run(self.run_id));

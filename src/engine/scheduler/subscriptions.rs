@@ -162,12 +162,16 @@ impl RunSubscriptions {
         }
     }
     /// Reports that a run has ended, without the append that ended it: for example because another process
-    /// executed it.
+    /// executed it. Does nothing if that append was reported: the summary need not be read.
     pub fn ended(&self, run: RunId) {
         if self.waiting.load(Ordering::SeqCst) > 0
             && let Some(SubscribedRun { sender, .. }) = self.entries().by_run.get(&run)
         {
-            sender.send_modify(|seen| seen.ended = true);
+            sender.send_if_modified(|seen| {
+                let is_known = seen.summary().is_some_and(|summary| summary.status.is_final());
+                seen.ended |= !is_known;
+                !is_known
+            });
         }
     }
     /// Removes a subscriber.
@@ -218,6 +222,19 @@ mod tests {
         stored(&subscriptions, 1, 4, RunStatus::Paused);
         assert!(end.has_changed().unwrap());
         assert_eq!(end.borrow().summary().map(|summary| summary.status), Some(RunStatus::Paused));
+    }
+
+    #[test]
+    fn an_end_that_was_reported_with_its_append_is_not_read_from_the_store() {
+        let subscriptions = RunSubscriptions::new(1 << 20);
+        let mut end = subscriptions.subscribe_from_the_first(run_id(1));
+        subscriptions.ended(run_id(1));
+        assert!(end.has_changed().unwrap() && end.borrow_and_update().ended);
+        let last = stored(&subscriptions, 1, 1, RunStatus::Completed);
+        end.mark_unchanged();
+        subscriptions.ended(run_id(1));
+        assert!(!end.has_changed().unwrap() && !end.borrow().ended);
+        assert_eq!(end.borrow().summary(), Some(&last.summary));
     }
 
     #[test]

@@ -140,10 +140,10 @@ pub(in crate::engine) async fn wake_permit(core: &Core) -> Option<OwnedSemaphore
 async fn handle_notification(core: &Arc<Core>, notification: StoreNotification) {
     match notification {
         StoreNotification::Run(run) => core.wake(run),
-        StoreNotification::Ended(run) => {
-            // In a store of this process alone, the run's task reports the end together with the summary, a moment
-            // later. Reporting it now would make the waiting requests read the summary from the store.
-            if core.ports.store.is_shared() || !core.schedule.mailboxes.has_task(run) {
+        StoreNotification::Ended { run, by_this_process } => {
+            // If the run's task in this process wrote its last append, the task reports the end together with the
+            // summary, a moment later. Reporting it now would make the waiting requests read the store.
+            if !by_this_process || !core.schedule.mailboxes.has_task(run) {
                 core.schedule.subscriptions.ended(run);
             }
             core.schedule.stuck.remove(run); // another process may have ended it

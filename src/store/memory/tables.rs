@@ -196,7 +196,7 @@ impl Tables {
         if ended {
             self.run_keys.remove(&append.run_id);
             self.coordination.end_run(append.run_id, notifications);
-            notifications.push(StoreNotification::Ended(append.run_id));
+            notifications.push(StoreNotification::Ended { run: append.run_id, by_this_process: true });
         }
         Ok(())
     }

@@ -52,9 +52,13 @@ impl Notifier {
         self.sender.subscribe()
     }
 
-    /// Sends the notifications that a statement returned.
+    /// Sends the notifications that a statement of this process returned.
     pub(super) fn publish(&self, notifications: &[String]) {
-        for notification in notifications.iter().filter_map(|text| parse(text)) {
+        self.send(notifications, true);
+    }
+
+    fn send(&self, notifications: &[String], by_this_process: bool) {
+        for notification in notifications.iter().filter_map(|text| parse(text, by_this_process)) {
             // There may be no receiver.
             let _ = self.sender.send(notification);
         }
@@ -117,18 +121,18 @@ impl Notifier {
     fn forward(&self, payload: &str) {
         match serde_json::from_str::<ChannelMessage>(payload) {
             Ok(message) if message.from == *self.origin => {}
-            Ok(message) => self.publish(&message.notifications),
+            Ok(message) => self.send(&message.notifications, false),
             Err(error) => tracing::debug!(%error, "a notification cannot be parsed; it is ignored"),
         }
     }
 }
 
-fn parse(text: &str) -> Option<StoreNotification> {
+fn parse(text: &str, by_this_process: bool) -> Option<StoreNotification> {
     let (kind, of) = text.split_once(':').unwrap_or((text, ""));
     let id = || Uuid::try_parse(of).ok();
     match kind {
         "run" => id().map(|id| StoreNotification::Run(RunId(id))),
-        "ended" => id().map(|id| StoreNotification::Ended(RunId(id))),
+        "ended" => id().map(|id| StoreNotification::Ended { run: RunId(id), by_this_process }),
         "order" => id().map(StoreNotification::Command),
         "lock" => unhex(of).map(StoreNotification::Lock),
         "notice" => Some(StoreNotification::WebhookMessage),
@@ -151,13 +155,17 @@ mod tests {
 
     #[test]
     fn notifications_of_the_database_are_parsed() {
-        assert_eq!(parse("lock:736b753ac3a9"), Some(StoreNotification::Lock("sku:é".into())));
-        assert_eq!(parse("notice"), Some(StoreNotification::WebhookMessage));
-        assert_eq!(parse("process"), Some(StoreNotification::Process));
+        assert_eq!(parse("lock:736b753ac3a9", true), Some(StoreNotification::Lock("sku:é".into())));
+        assert_eq!(parse("notice", true), Some(StoreNotification::WebhookMessage));
+        assert_eq!(parse("process", true), Some(StoreNotification::Process));
         let id = Uuid::from_u128(7);
-        assert_eq!(parse(&format!("run:{}", id.simple())), Some(StoreNotification::Run(RunId(id))));
+        assert_eq!(parse(&format!("run:{}", id.simple()), true), Some(StoreNotification::Run(RunId(id))));
+        for by_this_process in [true, false] {
+            let ended = StoreNotification::Ended { run: RunId(id), by_this_process };
+            assert_eq!(parse(&format!("ended:{}", id.simple()), by_this_process), Some(ended));
+        }
         for odd in ["", "run:", "lock:7", "lock:zz", "lock:ff", "later:1"] {
-            assert_eq!(parse(odd), None, "{odd}");
+            assert_eq!(parse(odd, true), None, "{odd}");
         }
     }
 }

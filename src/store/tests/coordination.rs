@@ -309,7 +309,7 @@ async fn subscribers_are_notified(which: StoreKind) {
     expect(StoreNotification::Run(run_id(2))).await;
     store.append(with_status(append(run, 3, 1), RunStatus::Completed).into()).await.unwrap();
     expect(StoreNotification::Lock("b".into())).await;
-    expect(StoreNotification::Ended(run)).await;
+    expect(StoreNotification::Ended { run, by_this_process: true }).await;
 }
 
 async fn runs_are_listed_by_job_and_parent(which: StoreKind) {

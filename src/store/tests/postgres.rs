@@ -107,7 +107,7 @@ async fn notifications_reach_the_other_process() {
             run += 1;
             one.append(with_status(append(run_id(run), 1, 1), RunStatus::Completed).into()).await.unwrap();
             if let Ok(Ok(received)) = tokio::time::timeout(Duration::from_millis(100), notifications.recv()).await {
-                assert!(matches!(received, StoreNotification::Ended(_)), "{received:?}");
+                assert!(matches!(received, StoreNotification::Ended { by_this_process: false, .. }), "{received:?}");
                 break;
             }
         }
@@ -120,7 +120,8 @@ async fn notifications_reach_the_other_process() {
             run += 1;
             one.append(with_status(append(run_id(run), 1, 1), RunStatus::Completed).into()).await.unwrap();
             let received = tokio::time::timeout(Duration::from_millis(100), async {
-                while notifications.recv().await != Ok(StoreNotification::Ended(run_id(run))) {}
+                let ended = StoreNotification::Ended { run: run_id(run), by_this_process: false };
+                while notifications.recv().await != Ok(ended.clone()) {}
             });
             if received.await.is_ok() {
                 break;

@@ -181,6 +181,11 @@ impl TestSystem {
             })
             .await;
     }
+    /// Waits until every answer of the engine that is checked was checked.
+    pub async fn wait_for_answer_checks(&self) {
+        let is_idle = |metrics: &super::metrics::Metrics| metrics.sum("pointsman_answer_checks", &[]) == 0.0;
+        self.pointsman.until_metric("the engine's answers to be checked", is_idle).await;
+    }
     /// Moves a route through the CLI. Returns the output, also if the move was refused.
     pub async fn flip(&self, route: &str, state: &str, more: &[&str]) -> Result<String, String> {
         let mut arguments = vec!["flip", route, state];

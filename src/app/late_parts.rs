@@ -6,6 +6,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use tower::ServiceExt;
@@ -187,6 +188,9 @@ impl ServedObserver for LateParts {
         if let Some(parts) = self.0.get() {
             parts.served_observer.answered(route, answer);
         }
+    }
+    fn is_long_for_legacy(&self, route: &RouteId, waited: Duration) -> bool {
+        self.0.get().is_some_and(|parts| parts.served_observer.is_long_for_legacy(route, waited))
     }
 }
 

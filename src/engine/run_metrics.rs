@@ -27,6 +27,8 @@ pub(super) struct RunMetrics {
     counted_checkpoints: BTreeMap<Risk, usize>,
     /// Whether it was paused when it was loaded.
     was_paused: bool,
+    /// Whether it was paused with an open conflict when it was loaded: that was counted then.
+    was_in_conflict: bool,
     /// Whether it is in the store, or will be.
     is_stored: bool,
     /// Whether it repeats a run that was counted.
@@ -51,6 +53,7 @@ impl RunMetrics {
             counted_status: was_loaded.then(|| run.status()),
             counted_checkpoints: counted_checkpoint.into_iter().collect(),
             was_paused: was_loaded && run.status() == RunStatus::Paused,
+            was_in_conflict: was_loaded && run.is_paused_in_conflict(),
             is_stored,
             is_replay: false,
             spans: RunSpans::of(run).map(Box::new),
@@ -162,7 +165,7 @@ impl RunMetrics {
     }
     /// Whether the run has failed, or is paused because of a conflict, in this task and after its answer.
     pub fn failed_after_answer(&self, run: &Run) -> bool {
-        run.failed_after_answer() && !self.was_paused
+        run.failed_after_answer() && !self.was_in_conflict
     }
     /// Called when the run's task ends: the run was discarded, is suspended, or has ended.
     pub fn task_ended(&mut self, run: &Run, discarded: bool, is_suspended: bool) {

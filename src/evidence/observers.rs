@@ -2,10 +2,12 @@
 //! invariants of their routes, and which calls by legacy no pair shows.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Evidence;
 use super::counters::Counters;
 use super::invariants::{GuardedAnswer, InvariantVerdict, JudgedAnswer};
+use super::legacy_rates::LegacyRates;
 use super::uncompared_calls::{UncomparedCallCounts, UncomparedTargets};
 use crate::clock;
 use crate::exchange::{
@@ -62,6 +64,12 @@ impl ServedObserver for Evidence {
         if self.counters(route).lock().has_basis_of(answer.files_version) {
             self.count_answer_for_guard(route, &answer);
         }
+    }
+    fn is_long_for_legacy(&self, route: &RouteId, waited: Duration) -> bool {
+        let of_candidate = route_of_candidate(route);
+        let counters = self.counters(of_candidate.as_ref().unwrap_or(route));
+        let p99 = LegacyRates::of(&counters.lock().evidence).p99;
+        p99.is_none_or(|p99| waited > p99)
     }
 }
 
@@ -256,6 +264,22 @@ mod tests {
             let request = OfferedRequest { legacy_status, ..OfferedRequest::new(route.clone(), 0) };
             evidence.settle(&request, ComparisonOutcome::Skipped(crate::flag::SkipReason::QueueFull));
             assert_eq!(evidence.clean_pairs(&route, State::Shadow).not_compared, not_compared, "{status}");
+        }
+    }
+
+    /// Also for the callers of a candidate, whose evidence has no replies of legacy.
+    #[tokio::test]
+    async fn a_client_has_waited_long_if_legacy_answers_nearly_all_sooner() {
+        let (evidence, _store) = crate::evidence::testing::evidence().await;
+        let route: RouteId = "orders".into();
+        let candidate = candidate_key(&route);
+        let ms = Duration::from_millis;
+        assert!(evidence.is_long_for_legacy(&route, ms(1)), "nothing is known of legacy");
+        for _ in 0..200 {
+            evidence.counters(&route).lock().evidence.legacy.latencies.count(ms(20));
+        }
+        for of in [&route, &candidate] {
+            assert_eq!([5, 15, 25].map(|waited| evidence.is_long_for_legacy(of, ms(waited))), [false, false, true]);
         }
     }
 

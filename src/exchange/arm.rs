@@ -138,6 +138,9 @@ pub struct RunReport {
     /// The caller got `respond.pending` because the run outlived the deadline: how it serves the request is not known
     /// yet.
     pub outlived_deadline: bool,
+    /// The caller got `respond.pending` because the run was paused with an open conflict: whether it serves the request
+    /// is not known.
+    pub pending_in_conflict: bool,
     /// The instance that was pinned.
     pub pinned: Option<PinKey>,
     /// Another run had pinned the instance before.

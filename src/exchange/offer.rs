@@ -216,7 +216,8 @@ pub enum Served {
     FellBack,
     /// It answered with a 5xx status, or the caller got a problem with one.
     Error,
-    /// The caller got a problem and it is unknown what was done.
+    /// The caller got a problem, an answer while its run is paused because of a conflict, or none because it left after
+    /// a long time; it is unknown what was done.
     Unknown,
 }
 
@@ -229,6 +230,9 @@ pub trait ServedObserver: Send + Sync {
     fn answered(&self, route: &RouteId, answer: EngineAnswer) {
         let _ = (route, answer);
     }
+    /// Whether a client that leaves without an answer after this time has waited longer than nearly all clients of
+    /// legacy do. One that leaves sooner says nothing about the engine.
+    fn is_long_for_legacy(&self, route: &RouteId, waited: Duration) -> bool;
 }
 
 /// How the engine served one caller.

@@ -33,7 +33,7 @@ use super::request_body::RequestBody;
 use super::respond::Refused;
 use super::retry_keys;
 use super::route_metrics::AnsweredBy;
-use super::streamed_served::{ServedRequest, StreamedServed};
+use super::streamed_served::{AwaitedAnswer, ServedRequest, StreamedServed};
 use super::table::Table;
 use super::upload::{ReadBody, Upload};
 use super::wait::Phase;
@@ -136,7 +136,9 @@ pub(super) async fn answer(
     let deadline = request.deadline.saturating_add(GRACE);
     wait.enter(Phase::OwnDeadline);
     let asked = now();
+    let awaited = AwaitedAnswer::of(&served_request);
     let reply = wait.or_overdue(timeout(deadline, shared.engine.clone().oneshot(request))).await;
+    awaited.came();
     let replied = now();
     let took = Duration::from_micros(replied.saturating_sub(asked));
     let count_served = |served, run| served_request.count(served, Some(took), run);
@@ -163,6 +165,11 @@ pub(super) async fn answer(
                     count_served(Served::Error, run);
                 }
                 status if status.is_client_error() => count_served(Served::CallerError, run),
+                // It says that the work is accepted; whether it is done is not known, and a person has to decide.
+                _ if answer.report.pending_in_conflict => {
+                    streamed = None;
+                    count_served(Served::Unknown, run);
+                }
                 // Neither evidence for the engine nor against it.
                 _ if answer.report.outlived_deadline => streamed = None,
                 _ if streamed.is_some() => {}

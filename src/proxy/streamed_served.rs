@@ -2,9 +2,11 @@
 //!
 //! Always true: an answer whose body a service sends counts when it has ended, once: as an answer if its client got all
 //! of it, as an error of the engine if the service cut it, and not at all if the client or the end of the process did.
+//! A client that leaves before the engine has answered, after a long time, counts too: otherwise an engine that hangs
+//! longer than its clients wait would show no errors.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cut_reason::CutReason;
 use crate::exchange::{EngineAnswer, Served, ServedObserver};
@@ -51,6 +53,34 @@ impl ServedRequest {
     pub(super) fn count_too_large(&self) {
         if counts(self.reason, Served::FellBack) {
             self.observer.served(&self.route, self.files_version, Served::FellBack);
+        }
+    }
+}
+
+/// A request that the engine has and has not answered. Dropped, its client has left: the request counts as one with an
+/// unknown outcome if the client waited long.
+pub(super) struct AwaitedAnswer<'a> {
+    request: Option<&'a ServedRequest>,
+    since: Instant,
+}
+
+impl<'a> AwaitedAnswer<'a> {
+    pub(super) fn of(request: &'a ServedRequest) -> Self {
+        Self { request: Some(request), since: Instant::now() }
+    }
+
+    /// The engine has answered.
+    pub(super) fn came(mut self) {
+        self.request = None;
+    }
+}
+
+impl Drop for AwaitedAnswer<'_> {
+    fn drop(&mut self) {
+        let Some(request) = self.request else { return };
+        let waited = self.since.elapsed();
+        if request.observer.is_long_for_legacy(&request.route, waited) {
+            request.count(Served::Unknown, Some(waited), None);
         }
     }
 }

@@ -67,6 +67,7 @@ mod risk;
 mod route_above;
 mod rules;
 mod run;
+mod run_answer;
 mod run_snapshot;
 mod run_status;
 mod schema;

@@ -22,8 +22,8 @@ use super::tree_effects::LeftByChildren;
 use super::undo_state::Undoing;
 use super::work_count::count_work;
 use super::{
-    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, MissingForRehearsal, Mode, Pinned, RunStarted,
-    RunStatus, SensitiveSources, StepPart, Superseded,
+    AnswerRecord, CallRecord, Conflict, ConflictKind, Failure, InFlight, Mode, Pinned, RunStarted, SensitiveSources,
+    StepPart, Superseded,
 };
 use crate::expression::{StepFields, StepResults};
 use crate::names::{RunId, Seq, StepId};
@@ -56,6 +56,9 @@ pub struct Run {
     pub(super) answer_tells_failure: bool,
     /// What the caller got while the run went on.
     pub(super) pending: Option<Arc<AnswerRecord>>,
+    /// Whether the run was paused with an open conflict when the caller got that.
+    #[serde(default)]
+    pub(super) pending_in_conflict: bool,
     pub(super) pinned: Option<Pinned>,
     /// Why it ends early.
     pub(super) failing: Option<Failure>,
@@ -170,37 +173,6 @@ impl Run {
     /// Whether a step has ended with a list that has no items.
     pub fn has_empty_output(&self, step: &str) -> bool {
         self.outputs.get(step).is_some_and(StepFields::has_empty_list)
-    }
-    /// The caller's answer, once it is fixed.
-    pub fn answer(&self) -> Option<&Arc<AnswerRecord>> {
-        self.answer.as_ref()
-    }
-    /// What the caller got while the run went on.
-    pub fn pending(&self) -> Option<&Arc<AnswerRecord>> {
-        self.pending.as_ref()
-    }
-    /// What the answer pinned.
-    pub fn pinned(&self) -> Option<&Pinned> {
-        self.pinned.as_ref()
-    }
-    /// Whether it failed, or is paused because of a conflict, although an answer was given that tells nothing of it.
-    /// A run that ends as its workflow declares, on purpose, or for lack of something that only a rehearsal lacks, has
-    /// not failed.
-    pub fn failed_after_answer(&self) -> bool {
-        if self.answer.is_none() || self.answer_tells_failure {
-            return false;
-        }
-        match &self.end {
-            None => self.status() == RunStatus::Paused && !self.conflicts.is_empty(),
-            Some(End::Failed(failure)) => {
-                !self.ended_on_purpose()
-                    && failure
-                        .kind
-                        .missing_for_rehearsal()
-                        .is_none_or(|missing| missing == MissingForRehearsal::Decision)
-            }
-            Some(_) => false,
-        }
     }
     /// Why the run ends or ended early, or has no answer.
     pub fn failure(&self) -> Option<&Failure> {

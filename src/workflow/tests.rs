@@ -18,6 +18,7 @@ mod item_fallbacks;
 mod locks;
 mod missing;
 mod no_repeats;
+mod pending_answers;
 mod people;
 mod people_harness;
 mod pinned_ids;

@@ -131,6 +131,24 @@ fn workflow(flags: &FlagsDir, total: u64) {
     );
 }
 
+/// Nobody gets an answer, and so no error either: the clients give up before the engine does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_hangs_for_longer_than_its_clients_wait_is_lowered() {
+    let orders = Orders::start("guard: { errors: 1% }").await;
+    orders.bank.set_default("GET /rate", ScriptedReply::Late(WAIT_MAX));
+    let impatient = Client::new(Duration::from_millis(300));
+    let url = format!("{}/orders", orders.pointsman.url());
+    for _ in 0..OUTAGE {
+        impatient.json(Method::POST, &url, &[], &json!({})).await.expect_err("no reply in time");
+    }
+    orders.until_effective("dark").await;
+    let row = orders.row().await;
+    assert_eq!((&row["guard"]["condition"], &row["guard"]["bad"]), (&json!("errors"), &json!(OUTAGE)));
+    let evidence = orders.pointsman.get("/api/v2/routes/orders/evidence").await;
+    assert_eq!(evidence["evidence"]["engine_errors"], OUTAGE, "{evidence}");
+    assert_eq!((orders.charges(), orders.legacy.count()), (0, 0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_in_live_lower_the_route_and_a_person_releases_it() {
     let mut orders = Orders::start("guard: { errors: 1%, notify: '${services.ops}/hooks' }").await;

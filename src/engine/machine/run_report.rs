@@ -50,6 +50,7 @@ pub(super) fn report(run: &Run, plan: Option<&Plan>) -> RunReport {
         open_steps: compared.filter(|_| !run.is_final()).map(|plan| open_steps(run, plan)),
         unresolved,
         outlived_deadline: false,
+        pending_in_conflict: run.answer().is_none() && run.is_pending_in_conflict(),
         pinned: run.pinned().map(|pin| PinKey { family: pin.family.clone(), id: pin.id.as_str().into() }),
         pin_is_taken: false,
         instance: None,

@@ -228,3 +228,28 @@ async fn a_retry_while_undoing_waits_for_a_person_gets_the_same_failure() {
     }
     assert!(paused(&harness.view(run).await));
 }
+
+/// The caller is told that the work is accepted; that it was done is not known.
+#[tokio::test]
+async fn a_pending_answer_of_a_run_that_is_paused_with_a_conflict_says_so() {
+    let step_service = StepService::new(|seen, _| match seen.path.as_str() {
+        "/charges" => ServiceReply::Json(500, json!({})),
+        _ => ServiceReply::Json(200, json!({})),
+    })
+    .await;
+    let of = |checkpoint: bool| {
+        let ask = json!({ "checkpoint": { "question": "Charge?" } });
+        let charge = json!({ "call": "POST ${services.world}/charges" });
+        let definition = json!({
+            "workflow": "w",
+            "steps": { "one": if checkpoint { ask } else { charge } },
+            "respond": [{ "pending": { "status": 202 } }, { "status": 201 }],
+        });
+        checked_plan(&definition, false)
+    };
+    for checkpoint in [false, true] {
+        let harness = Harness::new(&step_service, of(checkpoint)).await;
+        let (status, _, report) = answer(harness.send(real()).await);
+        assert_eq!((status, report.pending_in_conflict, report.outlived_deadline), (202, !checkpoint, false));
+    }
+}

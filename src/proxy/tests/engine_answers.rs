@@ -1,14 +1,16 @@
 //! Answers of the engine at the edge: HEAD, conditions, dates and compression, over HTTP/1.1 and HTTP/2.
 
 use std::io::Read;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::http2_client::{Http2Client, request};
-use super::rig::{OK, Origin, Rig, Setup};
+use super::rig::{OK, Origin, Rig, Setup, engine_says};
 use crate::exchange::{ArmAnswer, ArmReply, RunReport, Served};
 use crate::flag::{Compress, State};
+use crate::limits::Limits;
 
 const LAST_MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
@@ -163,4 +165,55 @@ async fn a_large_answer_arrives_whole_over_both_protocols() {
     }
     let reply = Http2Client::new(&rig).await.get("/plain").await;
     assert!(reply.text() == whole, "{} bytes", reply.text().len());
+}
+
+/// Otherwise an engine that hangs for longer than its clients wait would show no errors.
+#[tokio::test]
+async fn a_client_that_leaves_without_an_answer_counts_if_it_has_waited_long() {
+    let origin = Origin::always_answers(OK).await;
+    let limits = Limits { client_half_close_ms: 50, ..Limits::default() };
+    let rig = Rig::new(&origin, Setup { state: State::Live, limits, ..Setup::default() }).await;
+    let asked = |number: usize| {
+        rig.fakes
+            .until("the engine to be asked", move |fakes| (fakes.asked.lock().unwrap().len() == number).then_some(()))
+    };
+    let left = |number: u64| {
+        rig.fakes.until("the client to have left", move |fakes| (fakes.left.load(SeqCst) == number).then_some(()))
+    };
+    let mut short = rig.connect().await;
+    short.send(ask("GET", "")).await;
+    asked(1).await;
+    drop(short);
+    left(1).await;
+    rig.fakes.waits_are_long.store(true, SeqCst);
+    let mut long = rig.connect().await;
+    long.send(ask("GET", "")).await;
+    asked(2).await;
+    drop(long);
+    left(2).await;
+    assert_eq!(
+        rig.fakes.until("it to count", |fakes| fakes.served.lock().unwrap().first().copied()).await,
+        Served::Unknown
+    );
+    // An answer that comes counts once.
+    rig.fakes.answers.lock().unwrap().push_back(engine_says("{}"));
+    assert_eq!(rig.ask(&ask("GET", "")).await.status(), 201);
+    assert_eq!(*rig.fakes.served.lock().unwrap(), [Served::Unknown, Served::Answered]);
+    assert_eq!(rig.fakes.left.load(SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_pending_answer_of_a_run_with_a_conflict_counts_as_an_unknown_outcome() {
+    let origin = Origin::always_answers(OK).await;
+    let rig = Rig::new(&origin, Setup { state: State::Live, ..Setup::default() }).await;
+    for report in [
+        RunReport { pending_in_conflict: true, ..RunReport::default() },
+        RunReport { outlived_deadline: true, ..RunReport::default() },
+    ] {
+        let headers = HeaderMap::new();
+        let answer = ArmAnswer { status: StatusCode::ACCEPTED, headers, body: "{}".into(), report };
+        rig.fakes.answers.lock().unwrap().push_back(ArmReply::Answer(answer));
+        assert_eq!(rig.ask(&ask("GET", "")).await.status(), 202);
+    }
+    assert_eq!(*rig.fakes.served.lock().unwrap(), [Served::Unknown]);
 }

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
@@ -62,6 +63,10 @@ pub struct Fakes {
     pub store_is_silent: AtomicBool,
     pub created: Mutex<Vec<CreatedByLegacy>>,
     pub queue_full: AtomicBool,
+    /// Whether clients that leave without an answer have waited longer than those of legacy do.
+    pub waits_are_long: AtomicBool,
+    /// How many clients left without an answer.
+    pub left: AtomicU64,
     pub changed: tokio::sync::Notify,
 }
 
@@ -130,6 +135,11 @@ impl ServedObserver for Fakes {
     fn served(&self, _route: &RouteId, _files_version: u64, served: Served) {
         self.served.lock().unwrap().push(served);
         self.changed.notify_waiters();
+    }
+    fn is_long_for_legacy(&self, _route: &RouteId, _waited: Duration) -> bool {
+        self.left.fetch_add(1, SeqCst);
+        self.changed.notify_waiters();
+        self.waits_are_long.load(SeqCst)
     }
 }
 

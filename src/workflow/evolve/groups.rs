@@ -154,6 +154,7 @@ impl Run {
                     return Err("the caller has an answer already".into());
                 }
                 self.pending = Some(answer.clone());
+                self.pending_in_conflict = self.is_paused_in_conflict();
                 self.pinned = pin.clone().or(self.pinned.take());
                 Ok(())
             }

@@ -80,6 +80,7 @@ fn run_of_start(started: &Arc<RunStarted>) -> Run {
         replaced: BTreeMap::new(),
         answer: None,
         pending: None,
+        pending_in_conflict: false,
         pinned: None,
         failing: None,
         answer_tells_failure: false,

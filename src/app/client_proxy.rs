@@ -174,7 +174,7 @@ impl ClientProxy {
             offer: parts.shadow.clone(),
             served_observer: parts.evidence.clone(),
         });
-        parts.membership.set_requests(self.proxy.oldest_set_in_use());
+        parts.membership.set_oldest_set_in_use(self.proxy.oldest_set_in_use());
         self.proxy.open_workflows();
     }
 

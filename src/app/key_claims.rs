@@ -312,7 +312,8 @@ mod tests {
         ] {
             assert_eq!(claims.can_claim(&Announcement::new(1, routes.clone())), can, "{routes:?}");
         }
-        let of_earlier_version = Announcement { number: 1, routes: ids(&["plain", "list"]), ids: Vec::new() };
+        let of_earlier_version =
+            Announcement { number: 1, routes: ids(&["plain", "list"]), ids: Vec::new(), standing: Vec::new() };
         assert!(!claims.can_claim(&of_earlier_version));
     }
 

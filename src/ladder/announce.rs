@@ -19,6 +19,10 @@ use crate::store::{StandingAnnouncement, StoreError};
 /// How often a move is announced while the lease of this process ends each time.
 const ANNOUNCEMENTS_MAX: u32 = 3;
 
+/// Why a move cannot be announced.
+const LEASES_END: &str = "the lease of this process ended again and again while the others acknowledged it: they forget it \
+                          then (try again once the store answers in time)";
+
 /// What was announced is announced until this is dropped.
 pub(super) struct Announced(Option<Announcing>);
 
@@ -28,6 +32,8 @@ struct Announcing {
     routes: Vec<Vec<RouteId>>,
     /// [`OtherProcesses::lease_ends`] before it was announced.
     lease_ends: u64,
+    /// [`OtherProcesses::standing`] of the lease in which all have acknowledged it; `None` if they have not.
+    acknowledged: Option<StandingAnnouncement>,
 }
 
 impl Announced {
@@ -48,18 +54,28 @@ impl Announced {
     }
 
     /// What has to stand in the store when the move is recorded: until then the others claim the keys of its routes.
+    /// If the lease in which they acknowledged it is over, they have forgotten it, also if it was announced in the next
+    /// one.
     ///
     /// # Errors
     /// The others may not know of it any more.
     pub fn standing(&self) -> Result<Option<StandingAnnouncement>, StoreError> {
         match &self.0 {
+            Some(Announcing { acknowledged: Some(acknowledged), .. }) => Ok(Some(*acknowledged)),
             Some(announcing) => announcing.others.standing(announcing.number).map_err(StoreError),
             None => Ok(None),
         }
     }
 
-    fn is_of_this_lease(&self) -> bool {
-        self.0.as_ref().is_none_or(|announcing| announcing.others.lease_ends() == announcing.lease_ends)
+    /// Notes that all have acknowledged it. Returns whether that was in one lease of this process: else they may have
+    /// forgotten it since.
+    fn note_acknowledged(&mut self) -> bool {
+        let Some(announcing) = &mut self.0 else { return true };
+        let standing = announcing.others.standing(announcing.number).ok().flatten();
+        // Read after it: the lease that it names has not ended by now.
+        let is_of_one_lease = announcing.others.lease_ends() == announcing.lease_ends;
+        announcing.acknowledged = standing.filter(|_| is_of_one_lease);
+        is_of_one_lease
     }
 
     async fn lost_keys(&self) -> Result<(), String> {
@@ -81,7 +97,7 @@ impl Announced {
     fn begin(others: Arc<dyn OtherProcesses>, routes: Vec<Vec<RouteId>>) -> Self {
         let lease_ends = others.lease_ends();
         let number = others.announce(routes.clone());
-        Self(Some(Announcing { others, number, routes, lease_ends }))
+        Self(Some(Announcing { others, number, routes, lease_ends, acknowledged: None }))
     }
 }
 
@@ -164,14 +180,15 @@ impl Mover {
 
     async fn announce(&self, routes: Vec<Vec<RouteId>>) -> AnnounceOutcome {
         let Some(others) = self.others.as_ref().filter(|_| !routes.is_empty()) else { return Ok(Announced(None)) };
-        for _ in 1..ANNOUNCEMENTS_MAX {
-            let outcome = Announced::acknowledged(others, routes.clone()).await?;
-            // Else the others may have forgotten it after they had acknowledged it.
-            if outcome.is_of_this_lease() {
-                return Ok(outcome);
+        let mut tries = 1;
+        loop {
+            let mut announced = Announced::acknowledged(others, routes.clone()).await?;
+            match announced.note_acknowledged() {
+                true => return Ok(announced),
+                false if tries < ANNOUNCEMENTS_MAX => tries += 1,
+                false => return Err((LEASES_END.to_owned(), announced)),
             }
         }
-        Announced::acknowledged(others, routes).await
     }
 }
 

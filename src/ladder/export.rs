@@ -34,6 +34,7 @@ pub(super) fn set_states(set: &FlagSet, removed: &[RouteId]) {
         show_verdict(route, None);
         show_plan_trouble(route, false);
         show_candidate_share(route, 0.0);
+        show_guard(route, false);
     }
 }
 

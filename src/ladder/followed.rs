@@ -70,10 +70,7 @@ impl Mover {
         if let Some(flip) = moves.kill_switch() {
             self.kill_switch().follow_stronger(self.in_force(), flip);
             if !moves.has_moves_of_routes() {
-                let set = |changed: Option<(u64, Freeze)>| {
-                    changed.map(|(version, freeze)| self.in_force().set_freeze(version, freeze)).or(Some(false))
-                };
-                self.kill_switch().follow(self.in_force(), flip, set);
+                self.kill_switch().follow_alone(self.in_force(), flip);
             }
         }
         let followed = if moves.has_moves_of_routes() { Followed::NotRaising } else { Followed::All };
@@ -109,11 +106,7 @@ impl Mover {
         let (own, all_recorded) = self.record_unrecorded_first(&moves_lock).await;
         let mut before = moves.apply_to(&own);
         if let Some(flip) = moves.kill_switch() {
-            // As it will be once these moves are in force; this puts nothing in force.
-            let _unset: Option<()> = self.kill_switch().follow(self.in_force(), flip, |changed| {
-                before.freeze = changed.map_or(before.freeze, |(_, freeze)| freeze);
-                None
-            });
+            before.freeze = self.kill_switch().freeze_after(self.in_force(), flip);
         }
         let prepared = prepared.refreshed(&self.store, &before).await?;
         if !prepared.plans_are_as_read(&before) {

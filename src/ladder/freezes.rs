@@ -34,24 +34,26 @@ impl Mover {
     }
 
     /// Records the end of a freeze, together with the freeze if the store does not have that yet, then puts it in
-    /// force.
+    /// force. `requested` and `followed`: see [`FreezeRecords::prepare_end`](super::kill_switch::FreezeRecords).
     pub async fn end_freeze(
         &self,
         guard: MovesLock,
-        version: u64,
+        (requested, followed): (u64, u64),
         reason: Option<String>,
         by: String,
     ) -> Result<FlipRecord, FreezeError> {
         let (positions, all_recorded) = self.record_unrecorded_first(&guard).await;
         all_recorded?;
-        let FreezeEnd { flip, unrecorded } = self.kill_switch().prepare_end(self.in_force(), version, reason, by)?;
+        let FreezeEnd { flip, unrecorded } =
+            self.kill_switch().prepare_end(self.in_force(), (requested, followed), reason, by)?;
         let flips = unrecorded.into_iter().chain([flip]).collect();
         let recorded = self
             .record(RecordBatch { flips, declared: None, judged_by: Some(self.recorder.followed()) }, &positions)
             .await?;
         let last = recorded.last().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
-        self.kill_switch().apply_recorded_end(self.in_force(), version, last);
-        self.obey(version, Freeze::No).await;
+        if let Some(version) = self.kill_switch().apply_recorded_end(self.in_force(), requested, last) {
+            self.obey(version, Freeze::No).await;
+        }
         recorded.iter().for_each(|flip| log(flip, FlipSource::Api));
         Ok(last.clone())
     }
@@ -74,10 +76,12 @@ impl Ladder {
     pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<Frozen, FreezeError> {
         let mover = Arc::clone(&self.mover);
         if freeze == Freeze::No {
-            let (until, version) = (TokioInstant::now() + self.answer_within, mover.kill_switch().request_end());
+            let (until, requested) = (TokioInstant::now() + self.answer_within, mover.kill_switch().request_end());
             mover.catch_up::<FreezeError>(until).await?;
+            // A freeze that another process records after what was followed by now is not ended.
+            let request = (requested, mover.recorder.followed());
             let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
-            let work = tokio::spawn(async move { mover.end_freeze(guard, version, reason, by).await });
+            let work = tokio::spawn(async move { mover.end_freeze(guard, request, reason, by).await });
             let joined = timeout_at(until, work).await.map_err(|_| Unconfirmed::Pending)?;
             let flip = joined.unwrap_or_else(|error| Err(Unconfirmed::task_ended(&error).into()))?;
             return Ok(Frozen { flip, recorded: true });

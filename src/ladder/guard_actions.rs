@@ -98,7 +98,6 @@ impl Mover {
     /// Logs and counts what a guard did, or what ended that, and tells the listeners.
     pub(super) fn report(&self, record: &FlipRecord, route: &Arc<Route>) {
         export::log_guard(record);
-        export::show_guard(&route.id, self.in_force().inputs().guards.of(route).is_some());
         let requested = self.in_force().inputs().positions.routes.get(&route.id).map(|at| at.inputs.requested);
         self.tell(record, route, requested.unwrap_or(State::Off));
     }
@@ -123,9 +122,7 @@ impl Mover {
     pub(super) fn connect_to_guard(&self, listener: Arc<dyn GuardListener>) {
         let inputs = self.in_force().inputs();
         for position in inputs.positions.routes.values() {
-            let latch = inputs.guards.of(&position.route);
-            export::show_guard(&position.route.id, latch.is_some());
-            if let Some(latch) = latch {
+            if let Some(latch) = inputs.guards.of(&position.route) {
                 let (record, route) = (FlipRecord::clone(latch), position.route.clone());
                 let requested = position.inputs.requested;
                 listener.acted(GuardActed { record, route, requested, is_repeated: true });

@@ -122,7 +122,8 @@ impl InForce {
                 inputs.kill_switch.set(version, freeze);
             }
             // The first set of a process has what was in force before its start.
-            overtaken = Some(match inputs.has_files && inputs.freeze() != Freeze::No {
+            let is_judged_here = inputs.has_files && !limits.are_recorded_elsewhere;
+            overtaken = Some(match is_judged_here && inputs.freeze() != Freeze::No {
                 true => cap_below_only(&inputs.positions, &mut positions),
                 false => Vec::new(),
             });
@@ -346,6 +347,10 @@ impl InForce {
         let before = self.flags.swap(Arc::clone(&set));
         let removed = before.routes.iter().map(|flag| &flag.route.id).filter(|id| set.route(id).is_none());
         export::set_states(&set, &removed.cloned().collect::<Vec<_>>());
+        // Also what the guard of another process did, and its release.
+        for flag in &set.routes {
+            export::show_guard(&flag.route.id, inputs.guards.of(&flag.route).is_some());
+        }
         true
     }
 

@@ -29,8 +29,10 @@ pub(super) struct FreezeRecords {
 struct FreezeState {
     /// The number of the newest change that was requested.
     version: u64,
-    /// The number of the newest freeze.
+    /// The number of the newest freeze that was set in this process.
     newest_freeze: u64,
+    /// The store's number of the newest freeze of another process that was followed here.
+    newest_followed_freeze: u64,
     /// The store's number of the newest change that is known to be recorded, and in force here.
     newest_recorded: u64,
     /// The store's number of the newest change of another process that was read, also if it is not in force yet.
@@ -38,6 +40,23 @@ struct FreezeState {
     unrecorded: Option<UnrecordedFreeze>,
     /// Whether a task writes `unrecorded` to the store.
     is_recording: bool,
+}
+
+impl FreezeState {
+    /// Whether a change that was recorded later is in force here, or was read and is not in force yet.
+    fn is_overtaken(&self, flip: &FlipRecord) -> bool {
+        flip.number <= self.newest_recorded || flip.number < self.newest_read
+    }
+
+    /// The change that this record of another process makes here, with its number; `None` if it makes none. A freeze of
+    /// this process that the store does not have yet stays, unless the other one is as strong: then that is its record.
+    /// One that is as strong as the freeze in force is a change too: an end that was requested before does not end it.
+    /// `present`: the freeze in force.
+    fn change_by(&self, flip: &FlipRecord, present: Freeze) -> Option<(u64, Freeze)> {
+        let freeze = freeze_of(flip);
+        let stays = (freeze, present) == (Freeze::No, Freeze::No) || (self.unrecorded.is_some() && freeze < present);
+        (!self.is_overtaken(flip) && !stays).then_some((self.version + 1, freeze))
+    }
 }
 
 /// A freeze that is in force and that the store does not have yet.
@@ -112,46 +131,51 @@ impl FreezeRecords {
         let mut state = self.state();
         state.newest_read = state.newest_read.max(flip.number);
         if freeze_of(flip) >= in_force.inputs().freeze() {
-            self.follow_with(&mut state, in_force, flip, |changed| {
-                if let Some((version, freeze)) = changed {
-                    in_force.set_freeze(version, freeze);
-                }
-                Some(())
-            });
+            self.follow_alone_with(&mut state, in_force, flip);
         }
     }
 
-    /// Puts in force what another process has recorded, by `apply`, which gets the number of the change and the freeze;
-    /// `None` if nothing changes. If it returns `None`, it has put nothing in force, and nothing is noted here.
-    ///
-    /// A freeze of this process that the store does not have yet stays, unless the other one is as strong: then that is
-    /// its record. A change that was recorded before one that is in force here changes nothing, nor before one that was
-    /// read and is not in force yet.
+    /// Puts in force what another process has recorded, and nothing else in the same moment.
+    pub fn follow_alone(&self, in_force: &InForce, flip: &FlipRecord) {
+        self.follow_alone_with(&mut self.state(), in_force, flip);
+    }
+
+    fn follow_alone_with(&self, state: &mut FreezeState, in_force: &InForce, flip: &FlipRecord) {
+        let change = state.change_by(flip, in_force.inputs().freeze());
+        if let Some((version, freeze)) = change {
+            in_force.set_freeze(version, freeze);
+        }
+        self.note_followed(state, flip, change);
+    }
+
+    /// Puts in force what another process has recorded, by `apply`, which gets the change as [`FreezeState::change_by`]
+    /// says. If it returns `None`, it has put nothing in force, and nothing is noted here.
     pub fn follow<T>(
         &self,
         in_force: &InForce,
         flip: &FlipRecord,
         apply: impl FnOnce(Option<(u64, Freeze)>) -> Option<T>,
     ) -> Option<T> {
-        self.follow_with(&mut self.state(), in_force, flip, apply)
+        let mut state = self.state();
+        let change = state.change_by(flip, in_force.inputs().freeze());
+        let applied = apply(change)?;
+        self.note_followed(&mut state, flip, change);
+        Some(applied)
     }
 
-    fn follow_with<T>(
-        &self,
-        state: &mut FreezeState,
-        in_force: &InForce,
-        flip: &FlipRecord,
-        apply: impl FnOnce(Option<(u64, Freeze)>) -> Option<T>,
-    ) -> Option<T> {
-        if flip.number <= state.newest_recorded || flip.number < state.newest_read {
-            return apply(None);
+    /// The freeze that is in force once this record of another process is followed.
+    pub fn freeze_after(&self, in_force: &InForce, flip: &FlipRecord) -> Freeze {
+        let present = in_force.inputs().freeze();
+        self.state().change_by(flip, present).map_or(present, |(_, freeze)| freeze)
+    }
+
+    /// What another process has recorded is in force here, with this change.
+    fn note_followed(&self, state: &mut FreezeState, flip: &FlipRecord, change: Option<(u64, Freeze)>) {
+        if state.is_overtaken(flip) {
+            return;
         }
-        let (present, freeze) = (in_force.inputs().freeze(), freeze_of(flip));
-        let stays = freeze == present || (state.unrecorded.is_some() && freeze < present);
-        let changed = (!stays).then_some((state.version + 1, freeze));
-        let applied = apply(changed)?;
         state.newest_recorded = flip.number;
-        let own = state.unrecorded.as_ref().filter(|own| freeze_of(&own.flip) <= freeze);
+        let own = state.unrecorded.as_ref().filter(|own| freeze_of(&own.flip) <= freeze_of(flip));
         if let Some(UnrecordedFreeze { version, flip: own }) = own.cloned() {
             tracing::info!(
                 freeze = %own.to, by = %own.by, number = flip.number, recorded = %flip.to, recorded_by = %flip.by,
@@ -159,39 +183,45 @@ impl FreezeRecords {
             );
             self.mark_recorded(state, version, flip);
         }
-        if let Some((version, freeze)) = changed {
-            state.version = version;
-            if freeze != Freeze::No {
-                state.newest_freeze = version;
-            }
+        if freeze_of(flip) != Freeze::No {
+            state.newest_followed_freeze = flip.number;
         }
-        Some(applied)
+        if let Some((version, _)) = change {
+            state.version = version;
+        }
     }
 
-    /// Prepares the records for the end of the freeze, by the number of its request. Changes nothing.
+    /// Prepares the records for the end of the freeze, by the number of its request, and of the newest flip that was in
+    /// force when it was judged. Changes nothing.
     ///
     /// # Errors
     /// A freeze was set after the end was requested.
     pub fn prepare_end(
         &self,
         in_force: &InForce,
-        version: u64,
+        (requested, followed): (u64, u64),
         reason: Option<String>,
         by: String,
     ) -> Result<FreezeEnd, FreezeError> {
         let state = self.state();
-        if state.newest_freeze > version {
+        if state.newest_freeze > requested || state.newest_followed_freeze > followed {
             return Err(FreezeError::Superseded);
         }
         let flip = record(in_force.inputs().freeze(), Freeze::No, reason, by);
         Ok(FreezeEnd { flip, unrecorded: state.unrecorded.as_ref().map(|unrecorded| unrecorded.flip.clone()) })
     }
 
-    /// Puts the recorded end of the freeze in force, unless a newer freeze is in force.
-    pub fn apply_recorded_end(&self, in_force: &InForce, version: u64, flip: &FlipRecord) {
+    /// Puts the recorded end of the freeze in force, and returns the number of that change; `None` if a newer freeze is
+    /// in force, of this process or of another one.
+    pub fn apply_recorded_end(&self, in_force: &InForce, requested: u64, flip: &FlipRecord) -> Option<u64> {
         let mut state = self.state();
-        in_force.set_freeze(version, Freeze::No);
-        self.mark_recorded(&mut state, version, flip);
+        self.mark_recorded(&mut state, requested, flip);
+        if state.newest_freeze > requested || state.newest_followed_freeze > flip.number {
+            return None;
+        }
+        state.version += 1;
+        in_force.set_freeze(state.version, Freeze::No);
+        Some(state.version)
     }
 
     /// The freeze in the slot, for the caller to record: the caller is then the only task that records. `None` if the

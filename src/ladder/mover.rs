@@ -297,7 +297,9 @@ impl Mover {
             unrecorded.retain_mut(|unrecorded| unrecorded.reapply_to(&mut lowered, &self.gate));
             let set = |freeze| {
                 let guards = followed.map(|moves| moves.guard_actions(&lowered)).unwrap_or_default();
-                let (limits, tells) = (FollowedLimits { freeze, guards }, followed.is_none());
+                let are_recorded_elsewhere = followed.is_some();
+                let (limits, tells) =
+                    (FollowedLimits { freeze, guards, are_recorded_elsewhere }, !are_recorded_elsewhere);
                 self.set_positions_and((lowered, unrecorded), positions_version, (limits, tells))
             };
             let overtaken = match followed.and_then(FollowedMoves::kill_switch) {

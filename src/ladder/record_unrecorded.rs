@@ -27,6 +27,10 @@ const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration:
 /// What guards did that the store does not have, each with its provisional number.
 type UnrecordedActions = Vec<(u64, FlipRecord)>;
 
+/// So many of the newest flips are searched for those of this process that an earlier attempt recorded although the
+/// store's reply was lost.
+const NEWER_FLIPS_MAX: usize = 200;
+
 /// How often a record is tried again at once that moves of other processes overtake.
 const OVERTAKEN_TRIES_MAX: u32 = 5;
 
@@ -118,8 +122,9 @@ impl Mover {
 
     /// Those of the unrecorded flips that still lower their routes, after what other processes have recorded, and those
     /// of the actions of guards that these did not overtake; and the number of the newest flip that was read for that.
-    /// Flips that the store has, because an earlier attempt reached it late, count as recorded. The others are removed,
-    /// and the moves that overtook them are followed.
+    /// Flips that the store has, because an earlier attempt reached it late, count as recorded, and what other
+    /// processes have recorded after them is followed: recorded again, they would undo it. The others are removed, and
+    /// the moves that overtook them are followed.
     async fn without_overtaken(
         &self,
         (mut unrecorded, actions): (Vec<UnrecordedFlip>, UnrecordedActions),
@@ -129,11 +134,13 @@ impl Mover {
             return Ok(((unrecorded, actions), None));
         }
         let (followed, last) = (self.recorder.followed(), self.store.last_flips().await?);
-        let stored = |own: &UnrecordedFlip| last.iter().find(|flip| is_same(flip, &own.flip)).cloned();
+        let newer = self.flips_after(followed).await?;
+        let stored = |own: &UnrecordedFlip| newer.iter().find(|flip| is_same(flip, &own.flip)).cloned();
         let late: Vec<(u64, FlipRecord)> = unrecorded.iter().filter_map(|own| Some((own.id, stored(own)?))).collect();
         if !late.is_empty() {
             unrecorded.retain(|own| late.iter().all(|(id, _)| *id != own.id));
             self.in_force().set_recorded(late);
+            self.recorder.behind.notify_one();
         }
         let newest = self.newest_of(&last);
         // Whoever waits for a flip that is removed here waits for this number instead.
@@ -146,7 +153,8 @@ impl Mover {
             let is_of = |id: &RouteId| {
                 unrecorded.is_of(id) || own.is_some_and(|position| position.route.ids().any(|known| known == id))
             };
-            of_routes.iter().any(|(id, flip)| is_of(id) && unrecorded.raises_after(flip))
+            let overtakes = |flip: &FlipRecord| unrecorded.raises_after(flip) || unrecorded.leaves_only_after(flip);
+            of_routes.iter().any(|(id, flip)| is_of(id) && overtakes(flip))
         };
         let overtaken: Vec<u64> =
             unrecorded.iter().filter(|flip| is_overtaken(flip)).map(|unrecorded| unrecorded.id).collect();
@@ -155,7 +163,7 @@ impl Mover {
             self.in_force().remove_unrecorded(&overtaken);
             self.recorder.behind.notify_one();
         }
-        let actions = self.without_overtaken_actions(actions, &last, followed);
+        let actions = self.without_overtaken_actions(actions, &last, (&newer, followed));
         Ok(((unrecorded, actions), Some(newest)))
     }
 
@@ -164,26 +172,25 @@ impl Mover {
         &self,
         actions: UnrecordedActions,
         last: &[FlipRecord],
-        followed: u64,
+        (newer, followed): (&[FlipRecord], u64),
     ) -> UnrecordedActions {
-        let (late, theirs): (Vec<_>, Vec<_>) = last
-            .iter()
-            .filter(|flip| flip.number > followed && flip.guard.is_some())
-            .partition(|flip| actions.iter().any(|(_, own)| is_same(flip, own)));
-        let mut recorded = Vec::new();
-        for flip in late {
-            let of_route: Vec<_> = actions.iter().filter(|(_, own)| own.route == flip.route).collect();
-            let count = of_route.iter().rposition(|(_, own)| is_same(flip, own)).map_or(0, |last| last + 1);
-            // Those before it are recorded too, with lower numbers that were not read: the order is all that counts.
-            for (age, (provisional, own)) in (0..).zip(of_route[..count].iter().rev()) {
-                let number = flip.number.saturating_sub(age);
-                recorded.push((*provisional, FlipRecord { number, ..FlipRecord::clone(own) }));
-            }
-        }
-        self.in_force().set_guard_recorded(recorded);
-        self.in_force().follow_guards(theirs.into_iter().cloned().collect(), Followed::NotRaising);
+        let recorded = actions.iter().filter_map(|(provisional, own)| {
+            let stored = newer.iter().find(|flip| flip.guard.is_some() && is_same(flip, own))?;
+            Some((*provisional, stored.clone()))
+        });
+        self.in_force().set_guard_recorded(recorded.collect());
+        let is_own = |flip: &FlipRecord| actions.iter().any(|(_, own)| is_same(flip, own));
+        let is_theirs = |flip: &&FlipRecord| flip.number > followed && flip.guard.is_some() && !is_own(flip);
+        self.in_force().follow_guards(last.iter().filter(is_theirs).cloned().collect(), Followed::NotRaising);
         let left = self.in_force().inputs().guards.unrecorded();
         actions.into_iter().filter(|(own, _)| left.iter().any(|(left, _)| left == own)).collect()
+    }
+
+    /// The flips in the store after this number, the newest first; of more than [`NEWER_FLIPS_MAX`] only the newest.
+    async fn flips_after(&self, number: u64) -> Result<Vec<FlipRecord>, StoreError> {
+        let mut flips = self.store.flips(None, NEWER_FLIPS_MAX).await?;
+        flips.retain(|flip| flip.number > number);
+        Ok(flips)
     }
 
     /// The number of the newest flip in the store, as far as this process knows once it has read these.
@@ -271,6 +278,13 @@ impl Mover {
         if self.store.is_shared() {
             let (last, before) = (self.store.last_flips().await?, self.in_force().kill_switch());
             judged_by = Some(self.newest_of(&last));
+            let newer = self.flips_after(self.recorder.followed()).await?;
+            if let Some(late) = newer.iter().find(|newer| is_of_kill_switch(newer) && is_same(newer, &flip)) {
+                // What another process has recorded after it is followed next.
+                self.kill_switch().mark_freeze_recorded(version, late);
+                self.recorder.behind.notify_one();
+                return Ok(());
+            }
             if let Some(other) = last.iter().find(|flip| is_of_kill_switch(flip)) {
                 self.kill_switch().follow_stronger(self.in_force(), other);
                 self.obey_followed(before, Some(other)).await;

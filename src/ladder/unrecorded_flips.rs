@@ -57,6 +57,12 @@ impl UnrecordedFlip {
         to > there || (to == there && share(&self.flip) > share(recorded))
     }
 
+    /// Whether it would take the route out of `only` after this flip, which raised it there, although it was to change
+    /// nothing where it was made: nobody has acknowledged what leaving `only` costs.
+    pub fn leaves_only_after(&self, recorded: &FlipRecord) -> bool {
+        self.may_be_raised_elsewhere && state_of(recorded) == State::Only && state_of(&self.flip) < State::Only
+    }
+
     /// The flip with a provisional number, as `Positions` have it until the store gives it its number.
     pub fn provisional(&self) -> FlipRecord {
         FlipRecord { number: UNRECORDED + self.id, ..self.flip.clone() }

@@ -81,13 +81,16 @@ pub struct Announcement {
     /// The ids of each route. An earlier version gives none: then each of `routes` is another one.
     #[serde(default)]
     pub ids: Vec<Vec<RouteId>>,
+    /// The numbers of the announcements that stand, which these are together; `number` is the newest ever.
+    #[serde(default)]
+    pub standing: Vec<u64>,
 }
 
 impl Announcement {
     /// An announcement of routes with these ids.
     #[must_use]
     pub fn new(number: u64, ids: Vec<Vec<RouteId>>) -> Self {
-        Self { number, routes: ids.iter().flatten().cloned().collect(), ids }
+        Self { number, routes: ids.iter().flatten().cloned().collect(), ids, standing: vec![number] }
     }
 
     /// The ids of each route.

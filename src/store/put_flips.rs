@@ -29,6 +29,6 @@ pub struct StandingAnnouncement {
     pub worker: WorkerId,
     /// The term of its lease in which the others have acknowledged it.
     pub term: i64,
-    /// Its number; a later one of the process has the routes of this one too.
+    /// Its number.
     pub number: u64,
 }

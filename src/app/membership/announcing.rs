@@ -26,7 +26,9 @@ impl Membership {
     /// Claims what this process announces, and tells the others of it.
     fn tell(&self, announcing: &Announcing) {
         let routes: Vec<Vec<RouteId>> = announcing.routes.values().flatten().cloned().collect();
-        let announced = (!routes.is_empty()).then(|| Announcement::new(announcing.newest, routes));
+        let standing = announcing.routes.keys().copied().collect();
+        let announced =
+            (!routes.is_empty()).then(|| Announcement { standing, ..Announcement::new(announcing.newest, routes) });
         if let (Some(worker), Some(claims)) = (self.worker.get(), self.claims.get()) {
             match &announced {
                 Some(announced) => claims.announce(*worker, announced.clone()),

@@ -161,7 +161,7 @@ impl Membership {
     }
 
     /// See [`KeyClaims::set_oldest_set_in_use`].
-    pub(super) fn set_requests(&self, oldest_set_in_use: impl Fn() -> u64 + Send + Sync + 'static) {
+    pub(super) fn set_oldest_set_in_use(&self, oldest_set_in_use: impl Fn() -> u64 + Send + Sync + 'static) {
         if let Some(claims) = self.claims.get() {
             claims.set_oldest_set_in_use(oldest_set_in_use);
         }

@@ -115,7 +115,7 @@ impl Process {
         tasks.push(tokio::spawn(background::apply_files_again(parts.clone(), reload_lock)).abort_handle());
         tasks.push(tokio::spawn(background::health(parts.clone())).abort_handle());
         tasks.push(tokio::spawn(background::release_held_routes(parts.clone())).abort_handle());
-        parts.membership.set_requests(proxy.oldest_set_in_use());
+        parts.membership.set_oldest_set_in_use(proxy.oldest_set_in_use());
         for route in &setup.routes {
             record_pairs(&parts.evidence, &route.id);
         }

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::expression::Expression;
 use crate::flag::Cohort;
+use crate::names::WorkerId;
 use crate::store::StandingAnnouncement;
 
 /// The other processes: they note what is announced, and acknowledge it or not.
@@ -25,6 +26,8 @@ struct Others {
     holds: Option<Semaphore>,
     /// The store does not have the announcement any more when the move is recorded.
     is_forgotten: AtomicBool,
+    /// Whether the store has announcements, in a term that each end of a lease ends.
+    has_terms: bool,
 }
 
 impl OtherProcesses for Others {
@@ -44,7 +47,11 @@ impl OtherProcesses for Others {
         .boxed()
     }
     fn standing(&self, _announcement: u64) -> Result<Option<StandingAnnouncement>, String> {
-        if self.is_forgotten.load(Ordering::Relaxed) { Err("nobody knows of it".to_owned()) } else { Ok(None) }
+        if self.is_forgotten.load(Ordering::Relaxed) {
+            return Err("nobody knows of it".to_owned());
+        }
+        let term = self.lease_ends.load(Ordering::Relaxed).cast_signed();
+        Ok(self.has_terms.then(|| StandingAnnouncement { worker: WorkerId(uuid::Uuid::nil()), term, number: 0 }))
     }
     fn end_announcement(&self, _announcement: u64) {
         *self.ended.lock().unwrap() += 1;
@@ -93,6 +100,21 @@ async fn a_move_that_the_store_does_not_have_as_announced_is_not_recorded() {
     assert_eq!(ladder.store.flips(None, 10).await.unwrap(), []);
     others.is_forgotten.store(false, Ordering::Relaxed);
     ladder.flip("bare", forced(State::Live)).await.unwrap();
+}
+
+/// The process has another lease when it records the move: the others have forgotten what they acknowledged before.
+#[tokio::test]
+async fn a_move_is_recorded_only_in_the_term_in_which_it_was_acknowledged() {
+    let others = Arc::new(Others { has_terms: true, ..Others::default() });
+    let ladder = open(files(&[]), &others).await;
+    let mover = &ladder.ladder.mover;
+    let position = mover.in_force().inputs().positions.routes[&RouteId::from("bare")].clone();
+    others.lease_is_to_end.store(true, Ordering::Relaxed);
+    let announced = mover.announce_flip(&position, State::Live).await.ok().unwrap();
+    let term = || announced.standing().unwrap().unwrap().term;
+    assert_eq!(term(), 1, "it was announced again");
+    others.lease_ends.fetch_add(1, Ordering::Relaxed);
+    assert_eq!(term(), 1);
 }
 
 #[tokio::test]

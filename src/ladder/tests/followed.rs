@@ -74,18 +74,28 @@ async fn flips_shares_and_freezes_of_another_process_come_into_force() {
 async fn what_a_guard_did_in_another_process_and_its_end_come_into_force() {
     let both = Two::open(guarded("bare", |_| {})).await;
     let Two { one, two, .. } = &both;
+    // The gauge of the process that follows; the other one's is not recorded here.
+    let follow_and_read_gauge = async |follower: &Fixture| {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let of_follower = metrics::set_default_local_recorder(&recorder);
+        both.follow(follower).await;
+        drop(of_follower);
+        let text = recorder.handle().render();
+        let gauge = |line: &str| line.strip_prefix(r#"pointsman_guard_latched{route="bare"} "#).map(str::to_owned);
+        text.lines().find_map(gauge)
+    };
     one.flip("bare", forced(State::Live)).await.unwrap();
-    both.follow(two).await;
+    assert_eq!(follow_and_read_gauge(two).await.as_deref(), Some("0"));
     one.ladder.act_on_crossing(&crossing("bare", State::Live));
     one.ladder.mover.in_force().wait_guard_recorded().await;
-    both.follow(two).await;
+    assert_eq!(follow_and_read_gauge(two).await.as_deref(), Some("1"));
     assert_eq!(
         (one.state("bare"), two.state("bare")),
         (two.state("bare"), effective(State::Dark, EffectiveReason::Guard))
     );
     let release = GuardRelease { reason: "it is mended".into(), by: "ann".into(), force: true };
     two.ladder.release_guard(&"bare".into(), release).await.unwrap();
-    both.follow(one).await;
+    assert_eq!(follow_and_read_gauge(one).await.as_deref(), Some("0"));
     assert_eq!(
         (one.state("bare"), two.state("bare")),
         (two.state("bare"), effective(State::Live, EffectiveReason::Requested))

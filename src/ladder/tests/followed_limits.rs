@@ -182,3 +182,46 @@ async fn a_freeze_that_is_recorded_late_takes_the_place_of_a_weaker_one() {
         assert_eq!(freeze(of), Freeze::Effects);
     }
 }
+
+/// The process that recorded the flip had it in force before the freeze.
+#[tokio::test]
+async fn a_flip_to_only_before_a_freeze_is_followed() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    one.flip("bare", forced(State::Live)).await.unwrap();
+    both.follow(two).await;
+    one.flip("bare", forced(State::Only)).await.unwrap();
+    one.ladder.freeze(Freeze::Instances, None, "ann".into()).await.unwrap();
+    let before = one.flips().await;
+    both.follow(two).await;
+    assert_eq!((two.state("bare").state, freeze(two)), (State::Only, Freeze::Instances));
+    assert_eq!(two.flips().await, before, "to follow records nothing");
+}
+
+/// The freeze of the second process is as strong as the one that is in force already.
+#[tokio::test]
+async fn an_end_of_a_freeze_does_not_end_one_that_another_process_has_set_since() {
+    let both = Two::frozen().await;
+    let Two { one, two, .. } = &both;
+    let mover = &one.ladder.mover;
+    let prepare = |request| mover.kill_switch().prepare_end(mover.in_force(), request, None, "ann".into());
+    let request = || (mover.kill_switch().request_end(), *one.ladder.followed().borrow());
+    let early = request();
+    two.ladder.freeze(Freeze::Instances, None, "bob".into()).await.unwrap();
+    both.follow(one).await;
+    assert!(matches!(prepare(early), Err(FreezeError::Superseded)));
+    // It is recorded, and the reply comes after the next freeze was followed.
+    let late = request();
+    let end = prepare(late).unwrap();
+    one.store.put(vec![end.flip], None).await;
+    let recorded = one.store.flips(None, 1).await.unwrap().remove(0);
+    two.ladder.freeze(Freeze::Instances, None, "bob".into()).await.unwrap();
+    both.follow(one).await;
+    assert_eq!(mover.kill_switch().apply_recorded_end(mover.in_force(), late.0, &recorded), None);
+    assert_eq!(freeze(one), Freeze::Instances);
+    one.ladder.freeze(Freeze::No, None, "ann".into()).await.unwrap();
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(freeze(of), Freeze::No);
+    }
+}

@@ -101,3 +101,28 @@ async fn actions_whose_record_came_late_are_not_recorded_again() {
         assert_eq!(of.state("bare"), effective(State::Shadow, EffectiveReason::Guard));
     }
 }
+
+/// The write of a latch counted as lost, and another process has released it since.
+#[tokio::test(start_paused = true)]
+async fn a_latch_that_was_recorded_is_not_recorded_again_after_its_release() {
+    let both = latched().await;
+    let Two { one, two, .. } = &both;
+    one.store.refuse_flips.store(false, Ordering::SeqCst);
+    let release = GuardRelease { reason: "it is mended".into(), by: "ann".into(), force: true };
+    one.ladder.release_guard(&"bare".into(), release).await.unwrap();
+    both.follow(two).await;
+    one.store.refuse_flips.store(true, Ordering::SeqCst);
+    one.ladder.act_on_crossing(&crossing("bare", State::Live));
+    let (_, latch) = one.ladder.mover.in_force().inputs().guards.unrecorded().remove(0);
+    let guard = GuardRecord { action: GuardAction::Released, limit: None, ..latch.guard.clone().unwrap() };
+    let (at, to, from) = (latch.at + jiff::SignedDuration::from_secs(1), latch.from.clone(), latch.to.clone());
+    let released = FlipRecord { at, to, from, by: "bob".into(), guard: Some(guard), ..latch.clone() };
+    one.store.put(vec![latch, released], None).await;
+    let before = one.flips().await;
+    record_all(one).await;
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(of.state("bare"), effective(State::Live, EffectiveReason::Requested));
+    }
+    assert_eq!(one.flips().await, before);
+}

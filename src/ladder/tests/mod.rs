@@ -27,6 +27,7 @@ mod instances;
 mod joined;
 mod joined_families;
 mod judged_gates;
+mod late_records;
 mod orphans;
 mod outcomes;
 mod outdated_moves;

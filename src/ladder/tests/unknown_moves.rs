@@ -53,7 +53,14 @@ async fn a_flip_to_the_present_state_is_recorded_later_if_the_moves_of_others_ar
 async fn a_flip_that_another_one_overtook_is_awaited_by_the_number_of_that_one() {
     let both = cut_off(State::Shadow).await;
     let Two { one, two, .. } = &both;
-    let down = two.flip("plain", to(State::Dark)).await.unwrap();
+    let read_again = async {
+        while two.ladder.unrecorded_flips() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        two.store.fail_reads.store(false, Ordering::SeqCst);
+    };
+    let (down, ()) = tokio::join!(two.flip("plain", to(State::Dark)), read_again);
+    let down = down.unwrap();
     set_cut_off(two, false);
     let newest = one.newest().await;
     assert_eq!((down.changed, down.recorded, down.flip.number, down.newest_flip), (true, true, 0, newest));

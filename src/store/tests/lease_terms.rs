@@ -117,6 +117,7 @@ async fn a_flip_that_was_announced_is_recorded_only_while_the_announcement_stand
     let process = TestProcess::open(&database.url(), 1).await;
     process.renew_lease().await;
     let announces = async |number: Option<u64>| {
+        // Each announcement before it has ended.
         let announced = number.map(|number| Announcement::new(number, vec![vec!["route".into()]]));
         let record = ProcessRecord { announced, ..ProcessRecord::default() };
         process.store.exchange_processes(worker(1), record).await.unwrap();
@@ -133,12 +134,16 @@ async fn a_flip_that_was_announced_is_recorded_only_while_the_announcement_stand
     assert_eq!(put(0, first + 1, 3).await, None, "in another term");
     assert_eq!(put(0, first, 3).await, Some(vec![1]));
     announces(Some(5)).await;
-    assert_eq!(put(1, first, 4).await, Some(vec![2]), "a later one names its routes too");
+    assert_eq!(put(1, first, 3).await, None, "a later one may be of other routes");
+    let both = Announcement { standing: vec![4, 5], ..Announcement::new(5, vec![vec!["route".into()]]) };
+    let record = ProcessRecord { announced: Some(both), ..ProcessRecord::default() };
+    process.store.exchange_processes(worker(1), record).await.unwrap();
+    assert_eq!(put(1, first, 4).await, Some(vec![2]), "both stand");
     database.query("UPDATE pointsman.workers SET alive_until = clock_timestamp() - interval '1 s'");
-    assert_eq!(put(2, first, 4).await, None, "the lease is over");
+    assert_eq!(put(2, first, 5).await, None, "the lease is over");
     process.renew_lease().await;
     let second = process.term_while_announcing(5).await;
-    assert_eq!(put(2, first, 4).await, None, "the others may have forgotten it meanwhile");
+    assert_eq!(put(2, first, 5).await, None, "the others may have forgotten it meanwhile");
     assert_eq!(put(2, second, 5).await, Some(vec![3]));
     announces(None).await;
     assert_eq!(put(3, second, 5).await, None, "it has ended");

@@ -107,8 +107,7 @@ async fn notifications_reach_the_other_process() {
             run += 1;
             one.append(with_status(append(run_id(run), 1, 1), RunStatus::Completed).into()).await.unwrap();
             if let Ok(Ok(received)) = tokio::time::timeout(Duration::from_millis(100), notifications.recv()).await {
-                assert!(matches!(received, StoreNotification::Ended { by_this_process: false, .. }), "{received:?}");
-                break;
+                break assert!(matches!(received, StoreNotification::Ended { by_this_process: false, .. }));
             }
         }
     })
@@ -120,8 +119,8 @@ async fn notifications_reach_the_other_process() {
             run += 1;
             one.append(with_status(append(run_id(run), 1, 1), RunStatus::Completed).into()).await.unwrap();
             let received = tokio::time::timeout(Duration::from_millis(100), async {
-                let ended = StoreNotification::Ended { run: run_id(run), by_this_process: false };
-                while notifications.recv().await != Ok(ended.clone()) {}
+                let ended = Ok(StoreNotification::Ended { run: run_id(run), by_this_process: false });
+                while notifications.recv().await != ended {}
             });
             if received.await.is_ok() {
                 break;

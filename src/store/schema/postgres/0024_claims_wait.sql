@@ -52,8 +52,9 @@ BEGIN
             AND NOT EXISTS (SELECT FROM runs AS r WHERE r.run_id = k.run_id AND r.status = 'abandoned'));
 END $$;
 
--- As `put_flips_after`, while the process `of` has its lease in this term and its record announces that number or a later
--- one. Its row is locked until the end of the transaction: another process sees either the announcement or the flips.
+-- As `put_flips_after`, while the process `of` has its lease in this term and the announcement with this number stands in
+-- its record. Its row is locked until the end of the transaction: another process sees either the announcement or the
+-- flips.
 CREATE FUNCTION put_announced_flips(
     of_put bytea[], of_route text[], of_record bytea[], declared_route text[], declared_record bytea[], of_after bigint,
     of bytea, its_term bigint, its_announcement bigint
@@ -62,8 +63,9 @@ DECLARE
     stands boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock(20252);
-    SELECT alive_until > clock_timestamp()
-            AND (convert_from(record, 'UTF8')::json -> 'announced' ->> 'number')::bigint >= its_announcement
+    SELECT alive_until > clock_timestamp() AND EXISTS (
+                SELECT FROM json_array_elements_text(convert_from(record, 'UTF8')::json #> '{announced,standing}') AS s(number)
+                    WHERE s.number::bigint = its_announcement)
         INTO stands FROM workers WHERE worker = of AND term = its_term FOR SHARE;
     IF NOT coalesce(stands, false) AND NOT EXISTS (SELECT FROM flips WHERE put = ANY (of_put)) THEN
         RETURN NULL;

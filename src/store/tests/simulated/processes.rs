@@ -135,7 +135,7 @@ impl SimStore {
         let living = state.processes.rows.get(&announced.worker).filter(|row| row.alive_until > Instant::now());
         let in_term = living.filter(|row| row.interruptions.cast_signed() == announced.term);
         let stands = in_term.and_then(|row| row.record.as_ref()?.announced.as_ref());
-        stands.is_some_and(|stands| stands.number >= announced.number)
+        stands.is_some_and(|stands| stands.standing.contains(&announced.number))
     }
 
     /// Whether a process begins real runs: not before it has followed the others since its lease was over.

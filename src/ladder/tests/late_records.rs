@@ -1,0 +1,83 @@
+//! What the store has although it counted as not recorded, and what another process has recorded after it: it is not
+//! recorded a second time.
+
+use super::followed::Two;
+use super::*;
+use crate::store::FlipRecord;
+
+/// The next record of another process: as this one, but for what `change` changes.
+async fn put_after(fixture: &Fixture, before: &FlipRecord, change: impl FnOnce(&mut FlipRecord)) {
+    let at = before.at + jiff::SignedDuration::from_secs(1);
+    let mut next = FlipRecord { at, by: "bob".into(), from: before.to.clone(), ..before.clone() };
+    change(&mut next);
+    fixture.store.put(vec![next], None).await;
+}
+
+/// The store takes everything again.
+async fn record_all(fixture: &Fixture) {
+    fixture.store.refuse_flips.store(false, Ordering::SeqCst);
+    while fixture.ladder.unrecorded_flips() > 0 || fixture.ladder.freeze_is_unrecorded() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flip_down_that_was_recorded_does_not_lower_a_route_that_another_process_has_raised_since() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    two.flip("plain", forced(State::Live)).await.unwrap();
+    both.follow(one).await;
+    one.store.refuse_flips.store(true, Ordering::SeqCst);
+    let down = one.flip("plain", to(State::Dark)).await.unwrap();
+    assert!(!down.recorded);
+    one.store.put(vec![down.flip.clone()], None).await;
+    put_after(one, &down.flip, |up| up.to = "live".into()).await;
+    let before = one.flips().await;
+    record_all(one).await;
+    assert_eq!(one.state("plain").state, State::Dark, "until the other flip is followed");
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(of.state("plain").state, State::Live);
+    }
+    assert_eq!(one.flips().await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_freeze_that_was_recorded_does_not_freeze_again_what_another_process_has_ended() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    one.store.refuse_flips.store(true, Ordering::SeqCst);
+    let freeze = one.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
+    assert!(!freeze.recorded);
+    one.store.put(vec![freeze.flip.clone()], None).await;
+    put_after(one, &freeze.flip, |end| end.to = "no".into()).await;
+    record_all(one).await;
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(of.ladder.flags().load().freeze, Freeze::No);
+    }
+    assert_eq!(one.flips().await, 2);
+}
+
+/// It was to change nothing, so nobody has acknowledged what leaving `only` costs.
+#[tokio::test(start_paused = true)]
+async fn a_flip_to_the_present_state_does_not_take_a_route_out_of_only_that_another_process_has_raised() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    two.flip("bare", forced(State::Live)).await.unwrap();
+    both.follow(one).await;
+    for fails in [&one.store.refuse_flips, &one.store.fail_reads] {
+        fails.store(true, Ordering::SeqCst);
+    }
+    let unchanged = one.flip("bare", to(State::Live)).await.unwrap();
+    assert!(!unchanged.recorded);
+    put_after(one, &unchanged.flip, |up| up.to = "only".into()).await;
+    one.store.fail_reads.store(false, Ordering::SeqCst);
+    let before = one.flips().await;
+    record_all(one).await;
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(of.state("bare").state, State::Only);
+    }
+    assert_eq!(one.flips().await, before);
+}

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::ROUTES;
 use super::fleet::Fleet;
-use super::people::{Flip, asked, flip};
+use super::people::{ClientOfKey, Flip, asked, flip};
 use super::process::{Process, World};
 use crate::flag::{Freeze, Percent, State};
 use crate::ladder::MoveRequest;
@@ -20,6 +20,10 @@ const AGREE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Within this time a flip is made then, which may have to wait for what the faults left behind.
 const CLIMB_WITHIN: Duration = Duration::from_secs(15);
+/// So many of the newest flips are shown where a flip is not made.
+const FLIPS_SHOWN: usize = 8;
+/// The retry keys of requests that are sent only then begin here.
+const NEW_KEYS: u32 = 1_000_000;
 /// How often processes are held against each other.
 const WATCH_EVERY: Duration = Duration::from_millis(211);
 
@@ -167,8 +171,24 @@ fn disagreements(fleet: &Fleet, flips: &[FlipRecord]) -> Vec<String> {
     found
 }
 
+fn shown(flip: &FlipRecord) -> String {
+    let route = flip.route.as_ref().map_or("", |route| route.as_str());
+    format!("{} {route} {}→{} by {}", flip.number, flip.from, flip.to, flip.by)
+}
+
+/// Sends a new request of this route: if the engine has answered only requests that the services refused, the gate to
+/// `only` waits for one that they do not.
+async fn answer_one(world: &Arc<World>, fleet: &Arc<Fleet>, random: &mut fastrand::Rng, route: &RouteId) {
+    let mut keys = std::iter::repeat_with(|| random.u32(NEW_KEYS..));
+    let key = keys.find(|key| ClientOfKey::route(*key) == route.as_str()).unwrap_or(NEW_KEYS);
+    let random = fastrand::Rng::with_seed(random.u64(..));
+    let (world, fleet) = (world.clone(), fleet.clone());
+    let process = fleet.pick(&mut fastrand::Rng::with_seed(key.into()));
+    ClientOfKey { world, fleet, key, random }.try_at(process).await;
+}
+
 /// After all faults, each route can be moved down and up the whole ladder again, without force.
-pub(super) async fn climb(world: &World, fleet: &Arc<Fleet>, random: &mut fastrand::Rng) {
+pub(super) async fn climb(world: &Arc<World>, fleet: &Arc<Fleet>, random: &mut fastrand::Rng) {
     if let Some(process) = fleet.pick(random) {
         let ended = process.parts.ladder.freeze(Freeze::No, None, process.name.clone()).await;
         if let Err(error) = ended {
@@ -187,8 +207,14 @@ pub(super) async fn climb(world: &World, fleet: &Arc<Fleet>, random: &mut fastra
                     break;
                 }
                 if Instant::now() >= until {
-                    world.services.wrong(format!("{} does not flip `{route}` to {to}: {flipped:?}", process.name));
+                    let newest: Vec<String> = flips(world).await.iter().take(FLIPS_SHOWN).map(shown).collect();
+                    let name = &process.name;
+                    let newest = newest.join(", ");
+                    world.services.wrong(format!("{name} does not flip `{route}` to {to}: {flipped:?} ({newest})"));
                     return;
+                }
+                if to == State::Only {
+                    answer_one(world, fleet, random, &route).await;
                 }
                 sleep(Duration::from_millis(500)).await;
             }

@@ -171,6 +171,8 @@ pub(super) fn above(state: State) -> Option<State> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Flip {
     Made,
+    /// It is in force at the process, and is recorded later, unless a newer flip overtakes it.
+    Unrecorded,
     Refused(String),
     /// The process ended, or does not know.
     Unknown,
@@ -203,7 +205,7 @@ pub(super) async fn flip(
             if flipped.recorded && flipped.changed {
                 joined.have(world, process, flipped.flip.number).await;
             }
-            Flip::Made
+            if flipped.recorded { Flip::Made } else { Flip::Unrecorded }
         }
         Some(Ok(Err(error))) => {
             let (is_unknown, error) = (error.to_string().contains("not known"), format!("{error:?}"));

@@ -99,7 +99,7 @@ impl Simulation {
             while clients.join_next().await.is_some() {}
             while let Some(flipped) = operators.join_next().await {
                 match flipped.ok().flatten() {
-                    Some(Flip::Made) => self.figures.flips += 1,
+                    Some(Flip::Made | Flip::Unrecorded) => self.figures.flips += 1,
                     Some(Flip::Refused(_)) => self.figures.refused += 1,
                     Some(Flip::Unknown) | None => {}
                 }

@@ -18,6 +18,11 @@ use crate::flag::{Invariant, State, StratumValue};
 use crate::names::{PlanId, RouteId};
 use crate::store::{candidate_key, route_of_candidate};
 
+/// A client that leaves without an answer has waited long after this time, while legacy's latency is not known.
+const LONG_WAIT: Duration = Duration::from_secs(1);
+/// Where that is known, after so many times legacy's 99th percentile, unless the guard has a `p99_ratio`.
+const LONG_RATIO: f64 = 2.0;
+
 impl TicketCounter for Evidence {
     fn settle(&self, request: &OfferedRequest, outcome: ComparisonOutcome) {
         let (route, shared) = (&request.route, self.counters(&request.route));
@@ -69,7 +74,8 @@ impl ServedObserver for Evidence {
         let of_candidate = route_of_candidate(route);
         let counters = self.counters(of_candidate.as_ref().unwrap_or(route));
         let p99 = LegacyRates::of(&counters.lock().evidence).p99;
-        p99.is_none_or(|p99| waited > p99)
+        let ratio = counters.lock_guard().as_ref().and_then(|guard| guard.settings().p99_ratio);
+        waited > p99.map_or(LONG_WAIT, |p99| p99.mul_f64(ratio.unwrap_or(LONG_RATIO)))
     }
 }
 
@@ -269,17 +275,18 @@ mod tests {
 
     /// Also for the callers of a candidate, whose evidence has no replies of legacy.
     #[tokio::test]
-    async fn a_client_has_waited_long_if_legacy_answers_nearly_all_sooner() {
+    async fn a_client_has_waited_long_after_twice_as_long_as_legacy_takes_for_nearly_all() {
         let (evidence, _store) = crate::evidence::testing::evidence().await;
         let route: RouteId = "orders".into();
         let candidate = candidate_key(&route);
         let ms = Duration::from_millis;
-        assert!(evidence.is_long_for_legacy(&route, ms(1)), "nothing is known of legacy");
+        let without_legacy = [999, 1_001].map(|waited| evidence.is_long_for_legacy(&route, ms(waited)));
+        assert_eq!(without_legacy, [false, true], "nothing is known of legacy");
         for _ in 0..200 {
             evidence.counters(&route).lock().evidence.legacy.latencies.count(ms(20));
         }
         for of in [&route, &candidate] {
-            assert_eq!([5, 15, 25].map(|waited| evidence.is_long_for_legacy(of, ms(waited))), [false, false, true]);
+            assert_eq!([5, 25, 45].map(|waited| evidence.is_long_for_legacy(of, ms(waited))), [false, false, true]);
         }
     }
 

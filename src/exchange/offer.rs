@@ -230,7 +230,7 @@ pub trait ServedObserver: Send + Sync {
     fn answered(&self, route: &RouteId, answer: EngineAnswer) {
         let _ = (route, answer);
     }
-    /// Whether a client that leaves without an answer after this time has waited longer than nearly all clients of
+    /// Whether a client that leaves without an answer after this time has waited much longer than nearly all clients of
     /// legacy do. One that leaves sooner says nothing about the engine.
     fn is_long_for_legacy(&self, route: &RouteId, waited: Duration) -> bool;
 }

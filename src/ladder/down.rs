@@ -137,6 +137,7 @@ impl Mover {
                 flip,
                 percent,
                 may_be_raised_elsewhere,
+                changed_nothing: !goes_down,
                 restart_state,
                 recorded: recorded_sender,
             };
@@ -144,6 +145,7 @@ impl Mover {
             if let Some(earlier) = unrecorded.iter().position(|unrecorded| unrecorded.is_of(route)) {
                 let earlier = unrecorded.remove(earlier);
                 (lowered.restart_state, lowered.flip.from) = (earlier.restart_state, earlier.flip.from);
+                lowered.changed_nothing &= earlier.changed_nothing;
             }
             lower(&mut positions, route, &mut lowered, self.gate());
             if request.force {

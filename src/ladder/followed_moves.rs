@@ -23,6 +23,11 @@ pub struct FollowedMoves {
 }
 
 impl FollowedMoves {
+    /// The numbers of the flips.
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.flips.iter().map(|flip| flip.number).collect()
+    }
+
     /// These positions after the flips of routes and candidates.
     pub(super) fn apply_to(&self, before: &Positions) -> Positions {
         let mut positions = before.clone();

@@ -122,9 +122,8 @@ impl InForce {
                 inputs.kill_switch.set(version, freeze);
             }
             // The first set of a process has what was in force before its start.
-            let is_judged_here = inputs.has_files && !limits.are_recorded_elsewhere;
-            overtaken = Some(match is_judged_here && inputs.freeze() != Freeze::No {
-                true => cap_below_only(&inputs.positions, &mut positions),
+            overtaken = Some(match inputs.has_files && inputs.freeze() != Freeze::No {
+                true => cap_below_only(&inputs.positions, &mut positions, &limits.recorded_elsewhere),
                 false => Vec::new(),
             });
             let is_new = |unrecorded: &&UnrecordedFlip| unrecorded.id > computed_from;

@@ -54,9 +54,9 @@ pub(super) struct FollowedLimits {
     pub freeze: Option<(u64, Freeze)>,
     /// What guards did.
     pub guards: Vec<FlipRecord>,
-    /// Whether the positions are those that another process has recorded. A flip to `only` among them was recorded
-    /// before the freeze that was followed with it, or the process that recorded it takes it back.
-    pub are_recorded_elsewhere: bool,
+    /// The numbers of the flips that other processes have recorded. One to `only` among them was recorded before the
+    /// freeze that was followed with it: no process records one while it knows of a freeze.
+    pub recorded_elsewhere: Vec<u64>,
 }
 
 impl Inputs {

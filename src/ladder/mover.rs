@@ -295,11 +295,12 @@ impl Mover {
             let Inputs { mut unrecorded, positions_version, .. } = self.in_force.inputs();
             let mut lowered = positions.clone();
             unrecorded.retain_mut(|unrecorded| unrecorded.reapply_to(&mut lowered, &self.gate));
+            // A freeze that only this process knows of holds also what others have recorded without it.
+            let of_others = followed.filter(|_| !self.kill_switch.is_unrecorded());
+            let recorded_elsewhere = of_others.map(FollowedMoves::numbers).unwrap_or_default();
             let set = |freeze| {
                 let guards = followed.map(|moves| moves.guard_actions(&lowered)).unwrap_or_default();
-                let are_recorded_elsewhere = followed.is_some();
-                let (limits, tells) =
-                    (FollowedLimits { freeze, guards, are_recorded_elsewhere }, !are_recorded_elsewhere);
+                let (limits, tells) = (FollowedLimits { freeze, guards, recorded_elsewhere }, followed.is_none());
                 self.set_positions_and((lowered, unrecorded), positions_version, (limits, tells))
             };
             let overtaken = match followed.and_then(FollowedMoves::kill_switch) {

@@ -11,12 +11,15 @@ use super::positions::{Positions, RoutePosition, UNPROVEN_MAX};
 use crate::flag::State;
 use crate::names::RouteId;
 
-/// Caps routes that come to `only` at the rung that they had before. Returns these routes.
-pub(super) fn cap_below_only(before: &Positions, after: &mut Positions) -> Vec<RouteId> {
+/// Caps routes that come to `only` at the rung that they had before, except by the flips with these numbers. Returns
+/// these routes.
+pub(super) fn cap_below_only(before: &Positions, after: &mut Positions, except: &[u64]) -> Vec<RouteId> {
     let is_in_only = |position: &RoutePosition| position.rung() == State::Only;
+    let is_excepted =
+        |position: &RoutePosition| position.last.as_ref().is_some_and(|last| except.contains(&last.number));
     let mut capped = Vec::new();
     for (id, position) in after.routes.iter_mut().filter(|(_, at)| is_in_only(at)) {
-        if before.routes.get(id).is_some_and(is_in_only) {
+        if before.routes.get(id).is_some_and(is_in_only) || is_excepted(position) {
             continue;
         }
         // Positions that share an id with this route: its own under an earlier id, or that of a route that had listed

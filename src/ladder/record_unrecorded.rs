@@ -135,7 +135,7 @@ impl Mover {
         }
         let (followed, last) = (self.recorder.followed(), self.store.last_flips().await?);
         let newer = self.flips_after(followed).await?;
-        let stored = |own: &UnrecordedFlip| newer.iter().find(|flip| is_same(flip, &own.flip)).cloned();
+        let stored = |own: &UnrecordedFlip| newer.iter().chain(&last).find(|flip| is_same(flip, &own.flip)).cloned();
         let late: Vec<(u64, FlipRecord)> = unrecorded.iter().filter_map(|own| Some((own.id, stored(own)?))).collect();
         if !late.is_empty() {
             unrecorded.retain(|own| late.iter().all(|(id, _)| *id != own.id));

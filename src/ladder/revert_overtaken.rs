@@ -99,6 +99,7 @@ impl Mover {
             flip,
             percent: None,
             may_be_raised_elsewhere: false,
+            changed_nothing: false,
             restart_state: State::Only,
             recorded,
         };

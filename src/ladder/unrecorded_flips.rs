@@ -39,6 +39,8 @@ pub(super) struct UnrecordedFlip {
     /// Whether it found the route where it was to go, while it was not known what other processes had recorded: they
     /// may have raised the route or enlarged its share.
     pub may_be_raised_elsewhere: bool,
+    /// Whether it, and the unrecorded flips that it replaced, found the route where they were to go.
+    pub changed_nothing: bool,
     /// The highest state in which a restart would find the route now, without this flip.
     pub restart_state: State,
     /// Gets the record. Closed if a newer flip down replaces this one, or if the route is as low without it.
@@ -57,10 +59,10 @@ impl UnrecordedFlip {
         to > there || (to == there && share(&self.flip) > share(recorded))
     }
 
-    /// Whether it would take the route out of `only` after this flip, which raised it there, although it was to change
+    /// Whether it would take the route out of `only` after this flip, which raised it there, although it changed
     /// nothing where it was made: nobody has acknowledged what leaving `only` costs.
     pub fn leaves_only_after(&self, recorded: &FlipRecord) -> bool {
-        self.may_be_raised_elsewhere && state_of(recorded) == State::Only && state_of(&self.flip) < State::Only
+        self.changed_nothing && state_of(recorded) == State::Only && state_of(&self.flip) < State::Only
     }
 
     /// The flip with a provisional number, as `Positions` have it until the store gives it its number.

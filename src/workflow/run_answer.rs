@@ -27,7 +27,10 @@ impl Run {
     /// run that ends as its workflow declares, on purpose, or for lack of something that only a rehearsal lacks, has
     /// not failed.
     pub fn failed_after_answer(&self) -> bool {
-        let is_answered = self.answer.is_some() || (self.pending.is_some() && !self.pending_in_conflict);
+        let is_answered = match self.pending {
+            Some(_) => !self.pending_in_conflict,
+            None => self.answer.is_some(),
+        };
         if !is_answered || self.answer_tells_failure {
             return false;
         }

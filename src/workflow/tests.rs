@@ -197,10 +197,8 @@ impl<'a> Harness<'a> {
     }
     /// Whether the run has ended, or something will wake it: an action that is due, a time, a call, or a person.
     fn wakes(&self) -> bool {
-        self.run.is_final()
-            || self.run.conflict().is_some()
-            || !self.run.in_flight().is_empty()
-            || !self.due().is_empty()
+        let goes_on = !self.run.in_flight().is_empty() || !self.due().is_empty();
+        self.run.is_final() || self.run.conflict().is_some() || goes_on
     }
 }
 

@@ -136,7 +136,7 @@ fn workflow(flags: &FlagsDir, total: u64) {
 async fn an_engine_that_hangs_for_longer_than_its_clients_wait_is_lowered() {
     let orders = Orders::start("guard: { errors: 1% }").await;
     orders.bank.set_default("GET /rate", ScriptedReply::Late(WAIT_MAX));
-    let impatient = Client::new(Duration::from_millis(300));
+    let impatient = Client::new(Duration::from_millis(1_100));
     let url = format!("{}/orders", orders.pointsman.url());
     for _ in 0..OUTAGE {
         impatient.json(Method::POST, &url, &[], &json!({})).await.expect_err("no reply in time");

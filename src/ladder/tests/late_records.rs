@@ -81,3 +81,25 @@ async fn a_flip_to_the_present_state_does_not_take_a_route_out_of_only_that_anot
     }
     assert_eq!(one.flips().await, before);
 }
+
+/// It is asked for twice, and the second time changes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_flip_down_that_is_repeated_is_recorded_also_after_another_process_has_raised_the_route_to_only() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    two.flip("bare", forced(State::Live)).await.unwrap();
+    both.follow(one).await;
+    for fails in [&one.store.refuse_flips, &one.store.fail_reads] {
+        fails.store(true, Ordering::SeqCst);
+    }
+    let down = one.flip("bare", to(State::Off)).await.unwrap();
+    let again = one.flip("bare", to(State::Off)).await.unwrap();
+    assert_eq!((down.recorded, again.recorded, one.ladder.unrecorded_flips()), (false, false, 1));
+    put_after(one, &down.flip, |up| up.to = "only".into()).await;
+    one.store.fail_reads.store(false, Ordering::SeqCst);
+    record_all(one).await;
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(of.state("bare").state, State::Off);
+    }
+}

@@ -145,7 +145,8 @@ impl Run {
                     return Err("the answer is fixed already".into());
                 }
                 self.answer = Some(answer.clone());
-                self.answer_tells_failure = self.failing.is_some();
+                // Of a caller who has got the pending answer, nobody hears of it.
+                self.answer_tells_failure = self.failing.is_some() && self.pending.is_none();
                 self.pinned = pin.clone().or(self.pinned.take());
                 Ok(())
             }

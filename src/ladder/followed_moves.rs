@@ -23,7 +23,7 @@ pub struct FollowedMoves {
 }
 
 impl FollowedMoves {
-    /// The numbers of the flips.
+    /// The numbers that the store gave to these flips.
     pub(super) fn numbers(&self) -> Vec<u64> {
         self.flips.iter().map(|flip| flip.number).collect()
     }

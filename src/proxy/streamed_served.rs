@@ -6,9 +6,10 @@
 //! longer than its clients wait would show no errors.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::cut_reason::CutReason;
+use super::monotonic::now;
 use crate::exchange::{EngineAnswer, Served, ServedObserver};
 use crate::flag::{EngineReason, State};
 use crate::names::{RouteId, RunId};
@@ -57,16 +58,17 @@ impl ServedRequest {
     }
 }
 
-/// A request that the engine has and has not answered. Dropped, its client has left: the request counts as one with an
-/// unknown outcome if the client waited long.
+/// Exists while the engine has a request and has not answered it. If it is dropped before [`AwaitedAnswer::came`], the
+/// client has left: the request counts as one with an unknown outcome if the client waited long.
 pub(super) struct AwaitedAnswer<'a> {
     request: Option<&'a ServedRequest>,
-    since: Instant,
+    /// When the engine was asked, by [`now`].
+    asked: u64,
 }
 
 impl<'a> AwaitedAnswer<'a> {
-    pub(super) fn of(request: &'a ServedRequest) -> Self {
-        Self { request: Some(request), since: Instant::now() }
+    pub(super) fn of(request: &'a ServedRequest, asked: u64) -> Self {
+        Self { request: Some(request), asked }
     }
 
     /// The engine has answered.
@@ -78,7 +80,7 @@ impl<'a> AwaitedAnswer<'a> {
 impl Drop for AwaitedAnswer<'_> {
     fn drop(&mut self) {
         let Some(request) = self.request else { return };
-        let waited = self.since.elapsed();
+        let waited = Duration::from_micros(now().saturating_sub(self.asked));
         if request.observer.is_long_for_legacy(&request.route, waited) {
             request.count(Served::Unknown, Some(waited), None);
         }

@@ -176,8 +176,8 @@ fn shown(flip: &FlipRecord) -> String {
     format!("{} {route} {}→{} by {}", flip.number, flip.from, flip.to, flip.by)
 }
 
-/// Sends a new request of this route: if the engine has answered only requests that the services refused, the gate to
-/// `only` waits for one that they do not.
+/// Sends a new request of this route. The gate to `only` stays shut while the services have refused every request that
+/// the engine answered, and nobody else sends one at that time.
 async fn answer_one(world: &Arc<World>, fleet: &Arc<Fleet>, random: &mut fastrand::Rng, route: &RouteId) {
     let mut keys = std::iter::repeat_with(|| random.u32(NEW_KEYS..));
     let key = keys.find(|key| ClientOfKey::route(*key) == route.as_str()).unwrap_or(NEW_KEYS);

@@ -38,6 +38,14 @@ impl Fixture {
     pub(super) async fn newest(&self) -> u64 {
         self.store.flips(None, 1).await.unwrap().first().map_or(0, |flip| flip.number)
     }
+    /// The store takes everything again: waits until it has what is in force here. For a paused clock.
+    pub(super) async fn record_all(&self) {
+        self.store.refuse_flips.store(false, Ordering::SeqCst);
+        self.ladder.mover.in_force().wait_guard_recorded().await;
+        while self.ladder.unrecorded_flips() > 0 || self.ladder.freeze_is_unrecorded() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -181,10 +189,7 @@ async fn a_flip_down_whose_record_came_late_is_not_recorded_again() {
     let down = one.flip("plain", to(State::Dark)).await.unwrap();
     assert!(!down.recorded);
     one.store.put(vec![down.flip], None).await;
-    one.store.refuse_flips.store(false, Ordering::SeqCst);
-    while one.ladder.unrecorded_flips() > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    one.record_all().await;
     let flips = one.store.flips(None, 100).await.unwrap();
     assert_eq!(flips.iter().filter(|flip| flip.to == "dark").count(), 1, "{flips:?}");
     for of in [one, two] {

@@ -30,15 +30,6 @@ async fn last_action(fixture: &Fixture) -> FlipRecord {
     fixture.store.flips(Some(crate::store::guard_key(&"bare".into())), 1).await.unwrap().remove(0)
 }
 
-/// The store takes everything again.
-async fn record_all(fixture: &Fixture) {
-    fixture.store.refuse_flips.store(false, Ordering::SeqCst);
-    fixture.ladder.mover.in_force().wait_guard_recorded().await;
-    while fixture.ladder.unrecorded_flips() > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_release_that_is_recorded_late_does_not_end_a_newer_latch() {
     for follows_first in [false, true] {
@@ -52,7 +43,7 @@ async fn a_release_that_is_recorded_late_does_not_end_a_newer_latch() {
             one.ladder.newer_moves().await.unwrap().unwrap();
             assert_eq!(one.state("bare"), effective(State::Shadow, EffectiveReason::Guard));
         }
-        record_all(one).await;
+        one.record_all().await;
         assert_eq!(last_action(one).await.guard.unwrap().action, GuardAction::Lowered);
         for of in [one, two] {
             both.follow(of).await;
@@ -73,7 +64,7 @@ async fn an_action_that_is_recorded_late_does_not_raise_a_lower_limit() {
     one.store.refuse_flips.store(true, Ordering::SeqCst);
     one.ladder.act_on_crossing(&crossing("bare", State::Live));
     lower_to_shadow(&both).await;
-    record_all(one).await;
+    one.record_all().await;
     for of in [one, two] {
         both.follow(of).await;
         assert_eq!(of.state("bare"), effective(State::Shadow, EffectiveReason::Guard));
@@ -94,7 +85,7 @@ async fn actions_whose_record_came_late_are_not_recorded_again() {
     assert_eq!(all.len(), 3);
     one.store.put(all, None).await;
     let before = one.flips().await;
-    record_all(one).await;
+    one.record_all().await;
     assert_eq!(one.flips().await, before);
     for of in [one, two] {
         both.follow(of).await;
@@ -119,7 +110,7 @@ async fn a_latch_that_was_recorded_is_not_recorded_again_after_its_release() {
     let released = FlipRecord { at, to, from, by: "bob".into(), guard: Some(guard), ..latch.clone() };
     one.store.put(vec![latch, released], None).await;
     let before = one.flips().await;
-    record_all(one).await;
+    one.record_all().await;
     for of in [one, two] {
         both.follow(of).await;
         assert_eq!(of.state("bare"), effective(State::Live, EffectiveReason::Requested));

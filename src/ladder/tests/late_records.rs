@@ -5,20 +5,12 @@ use super::followed::Two;
 use super::*;
 use crate::store::FlipRecord;
 
-/// The next record of another process: as this one, but for what `change` changes.
+/// Puts a record of another process into the store after this one: a copy of it, a second later, changed by `change`.
 async fn put_after(fixture: &Fixture, before: &FlipRecord, change: impl FnOnce(&mut FlipRecord)) {
     let at = before.at + jiff::SignedDuration::from_secs(1);
     let mut next = FlipRecord { at, by: "bob".into(), from: before.to.clone(), ..before.clone() };
     change(&mut next);
     fixture.store.put(vec![next], None).await;
-}
-
-/// The store takes everything again.
-async fn record_all(fixture: &Fixture) {
-    fixture.store.refuse_flips.store(false, Ordering::SeqCst);
-    while fixture.ladder.unrecorded_flips() > 0 || fixture.ladder.freeze_is_unrecorded() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -33,7 +25,7 @@ async fn a_flip_down_that_was_recorded_does_not_lower_a_route_that_another_proce
     one.store.put(vec![down.flip.clone()], None).await;
     put_after(one, &down.flip, |up| up.to = "live".into()).await;
     let before = one.flips().await;
-    record_all(one).await;
+    one.record_all().await;
     assert_eq!(one.state("plain").state, State::Dark, "until the other flip is followed");
     for of in [one, two] {
         both.follow(of).await;
@@ -51,7 +43,7 @@ async fn a_freeze_that_was_recorded_does_not_freeze_again_what_another_process_h
     assert!(!freeze.recorded);
     one.store.put(vec![freeze.flip.clone()], None).await;
     put_after(one, &freeze.flip, |end| end.to = "no".into()).await;
-    record_all(one).await;
+    one.record_all().await;
     for of in [one, two] {
         both.follow(of).await;
         assert_eq!(of.ladder.flags().load().freeze, Freeze::No);
@@ -74,7 +66,7 @@ async fn a_flip_to_the_present_state_does_not_take_a_route_out_of_only_that_anot
     put_after(one, &unchanged.flip, |up| up.to = "only".into()).await;
     one.store.fail_reads.store(false, Ordering::SeqCst);
     let before = one.flips().await;
-    record_all(one).await;
+    one.record_all().await;
     for of in [one, two] {
         both.follow(of).await;
         assert_eq!(of.state("bare").state, State::Only);
@@ -97,7 +89,7 @@ async fn a_flip_down_that_is_repeated_is_recorded_also_after_another_process_has
     assert_eq!((down.recorded, again.recorded, one.ladder.unrecorded_flips()), (false, false, 1));
     put_after(one, &down.flip, |up| up.to = "only".into()).await;
     one.store.fail_reads.store(false, Ordering::SeqCst);
-    record_all(one).await;
+    one.record_all().await;
     for of in [one, two] {
         both.follow(of).await;
         assert_eq!(of.state("bare").state, State::Off);

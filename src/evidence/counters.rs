@@ -1,17 +1,15 @@
 //! The counters of one route.
 //!
-//! Always true: everything in [`Counters`] changes under one lock, so its sums agree whenever they are read. The guard
-//! has a lock of its own.
+//! Always true: everything in [`Counters`] changes under one lock (`route_counters`), so its sums agree whenever they are
+//! read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
 use super::basis::BasisParts;
 use super::fingerprints::{self, PairsByKind};
 use super::generation::EvidenceGeneration;
-use super::guard::RouteGuard;
 use super::lost::after_loss;
 use super::noise::NoiseOfLegacy;
 use super::noise_places::DifferingPlaces;
@@ -31,14 +29,6 @@ use crate::names::{PlanId, RouteId, WorkerId};
 const FAILURES_MAX: usize = 32;
 /// Reasons for `unresolved_effect` that are counted separately.
 const UNRESOLVED_MAX: usize = 16;
-
-/// The counters of one route, and what its guard counts, each behind a lock of its own. The lock of the counters is not
-/// taken while that of the guard is held.
-#[derive(Default)]
-pub(super) struct RouteCounters {
-    counters: Mutex<Counters>,
-    guard: Mutex<Option<Box<RouteGuard>>>,
-}
 
 /// The counters of one route.
 #[derive(Clone, Default)]
@@ -135,23 +125,6 @@ impl Totals {
 
 fn counted_since<K: Copy + Ord>(counts: &BTreeMap<K, u64>, before: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
     counts.iter().map(|(key, count)| (*key, count - before.get(key).copied().unwrap_or_default())).collect()
-}
-
-impl RouteCounters {
-    pub(super) fn of(counters: Counters) -> Self {
-        Self { counters: Mutex::new(counters), guard: Mutex::default() }
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, Counters> {
-        // A poisoned lock is safe to use: a change is a few additions that cannot panic half-way.
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What the route's guard counts; `None` if it has no guard.
-    pub(super) fn lock_guard(&self) -> MutexGuard<'_, Option<Box<RouteGuard>>> {
-        // A poisoned lock is safe to use, as that of the counters.
-        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Counters {
@@ -352,6 +325,14 @@ impl Counters {
             }
         }
         self.dirty = true;
+    }
+
+    /// Counts a request in `dark` that ended without a durable run.
+    pub(super) fn count_without_twin(&mut self, request: &OfferedRequest) {
+        if self.has_basis_of(request.files_version) {
+            self.evidence.dark_without_twin += 1;
+            self.dirty = true;
+        }
     }
 
     /// Counts a run that failed after its answer was given or compared.

@@ -9,11 +9,12 @@ use std::sync::PoisonError;
 use metrics::{counter, gauge};
 
 use super::Evidence;
-use super::counters::{RouteCounters, Totals};
+use super::counters::Totals;
 use super::latency_ratio::RatioInterval;
 use super::noise::{NoiseOfLegacy, NoisePairs};
 use super::noise_places::may_be_noise_at;
 use super::route::RouteEvidence;
+use super::route_counters::RouteCounters;
 use crate::names::RouteId;
 use crate::store::route_of_candidate;
 

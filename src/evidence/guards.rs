@@ -1,12 +1,15 @@
 //! The guards of all routes: sets them, counts for them, and says what they found.
 
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
 use super::Evidence;
-use super::counters::RouteCounters;
 use super::guard::{CleanPairs, GuardCrossing, GuardWindowView, RouteGuard};
 use super::guard_stop::GuardStop;
 use super::invariants::JudgedAnswer;
 use super::legacy_rates::LegacyRates;
-use crate::exchange::{ComparisonOutcome, EngineAnswer, OfferedRequest};
+use super::route_counters::RouteCounters;
 use crate::flag::{Guard, State};
 use crate::names::RouteId;
 
@@ -53,7 +56,7 @@ impl Evidence {
 
     /// What the guards found since this was last asked, route by route.
     pub fn take_guard_crossings(&self) -> Vec<GuardCrossing> {
-        let of_route = |(route, shared): (RouteId, std::sync::Arc<RouteCounters>)| {
+        let of_route = |(route, shared): (RouteId, Arc<RouteCounters>)| {
             shared.lock_guard().as_mut().map(|guard| guard.take_crossings(&route)).unwrap_or_default()
         };
         self.all().into_iter().flat_map(of_route).collect()
@@ -78,33 +81,30 @@ impl Evidence {
         counters.evidence.stopped_by_guard = stop;
     }
 
-    pub(super) fn count_answer_for_guard(&self, route: &RouteId, answer: &EngineAnswer) {
-        self.count_for_guard(&self.counters(route), |guard| guard.count_answer(answer));
-    }
-
-    pub(super) fn count_invariants_for_guard(&self, route: &RouteId, answer: &JudgedAnswer, is_broken: bool) {
-        self.count_for_guard(&self.counters(route), |guard| guard.count_invariants(answer, is_broken));
+    pub(super) fn count_invariants_for_guard(&self, route: &RouteId, answer: JudgedAnswer, is_broken: bool) {
+        let count = move |guard: &mut RouteGuard| guard.count_invariants(&answer, is_broken);
+        count_for_guard(&self.counters(route), &self.guard_signal, count);
     }
 
     pub(super) fn count_pair_for_guard(&self, shared: &RouteCounters, rung: State, differs: bool, failed: bool) {
-        self.count_for_guard(shared, |guard| guard.count_pair(rung, differs, failed));
+        let count = move |guard: &mut RouteGuard| guard.count_pair(rung, differs, failed);
+        count_for_guard(shared, &self.guard_signal, count);
     }
+}
 
-    pub(super) fn count_outcome_for_guard(
-        &self,
-        shared: &RouteCounters,
-        request: &OfferedRequest,
-        outcome: ComparisonOutcome,
-    ) {
-        self.count_for_guard(shared, |guard| guard.count_outcome(request, outcome));
-    }
-
-    fn count_for_guard(&self, shared: &RouteCounters, count: impl FnOnce(&mut RouteGuard) -> bool) {
-        let crosses = shared.lock_guard().as_mut().is_some_and(|guard| count(guard));
-        if crosses {
-            self.guard_signal.notify_one();
+/// Counts something for the guard of a route, if it has one, without waiting for its lock. `count` says whether the
+/// guard has counted more than it accepts.
+pub(super) fn count_for_guard(
+    shared: &RouteCounters,
+    signal: &Arc<Notify>,
+    count: impl FnOnce(&mut RouteGuard) -> bool + Send + 'static,
+) {
+    let signal = signal.clone();
+    shared.count_for_guard(move |guard| {
+        if count(guard) {
+            signal.notify_one();
         }
-    }
+    });
 }
 
 #[cfg(test)]
@@ -114,7 +114,9 @@ mod tests {
     use super::*;
     use crate::evidence::EvidenceBasis;
     use crate::evidence::part_names::LEGACY_ADDRESS;
-    use crate::exchange::{Served, ServedObserver as _, TicketCounter as _};
+    use crate::exchange::{
+        ComparisonOutcome, EngineAnswer, OfferedRequest, Served, ServedObserver as _, TicketCounter as _,
+    };
     use crate::flag::{GuardCondition, GuardRelease, SkipReason};
 
     /// The evidence of a route whose workflow was changed in `live` starts anew, and no reply of legacy comes any more.

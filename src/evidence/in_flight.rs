@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::counters::RouteCounters;
+use super::route_counters::RouteCounters;
 use crate::names::RouteId;
 
 /// Counts under `route` what is under way under its earlier ids, because it ends under the present id. Also where the

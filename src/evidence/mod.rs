@@ -28,6 +28,7 @@ mod bound;
 mod branches;
 mod captures;
 mod combined_bound;
+mod combining_mutex;
 mod conditions;
 mod counters;
 mod declared;
@@ -82,6 +83,7 @@ mod rejudging;
 mod renamed_texts;
 mod renames;
 mod route;
+mod route_counters;
 mod route_lookup;
 mod route_sums;
 mod rule_changes;
@@ -185,7 +187,8 @@ pub use strata_by::StrataBy;
 pub use uncompared_calls::{UncomparedCallCounts, UncomparedTarget, UncomparedTargets};
 pub use uncompared_headers::{UncomparedHeaderCounts, UncomparedHeaders};
 
-use counters::{Counters, RouteCounters};
+use counters::Counters;
+use route_counters::RouteCounters;
 use samples::PendingSamples;
 use shared_state::SharedState;
 use sharing::SharingProcesses;
@@ -212,7 +215,7 @@ pub struct Evidence {
     /// One scrape at a time.
     scraping: Mutex<()>,
     /// Notified when a guard has counted more than it accepts.
-    guard_signal: Notify,
+    guard_signal: Arc<Notify>,
     /// Notified when pairs begin to wait to be judged again.
     rejudging_signal: Notify,
     /// Notified when a difference or a failure is counted that other processes are to know of soon.
@@ -300,7 +303,7 @@ impl Evidence {
             pending: Mutex::default(),
             flushing: Arc::default(),
             scraping: Mutex::default(),
-            guard_signal: Notify::new(),
+            guard_signal: Arc::default(),
             rejudging_signal: Notify::new(),
             difference_signal: Notify::new(),
             sharing: Mutex::default(),

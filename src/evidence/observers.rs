@@ -2,17 +2,22 @@
 //! invariants of their routes, and which calls by legacy no pair shows.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::Evidence;
 use super::counters::Counters;
+use super::guards::count_for_guard;
 use super::invariants::{GuardedAnswer, InvariantVerdict, JudgedAnswer};
 use super::legacy_rates::LegacyRates;
+use super::route_counters::RouteCounters;
 use super::uncompared_calls::{UncomparedCallCounts, UncomparedTargets};
 use crate::clock;
 use crate::exchange::{
     CallTarget, ComparisonOutcome, EngineAnswer, LateFailureObserver, OfferedRequest, Served, ServedObserver,
-    TicketCounter, UncomparedCalls, UncomparedReason,
+    TicketCounter, UnbegunTicket, UncomparedCalls, UncomparedReason,
 };
 use crate::flag::{Invariant, State, StratumValue};
 use crate::names::{PlanId, RouteId};
@@ -31,10 +36,23 @@ impl TicketCounter for Evidence {
         // While `_uncounted` lives, the mark of the route is not cleared, because the failure is not counted yet.
         let _uncounted = failed.then(|| self.mark(route));
         let shared = self.counters(route);
-        shared.lock().settle(request, outcome);
-        if shared.lock().has_basis_of(request.files_version) {
-            self.count_outcome_for_guard(&shared, request, outcome);
-        }
+        settle(&mut shared.lock(), &shared, &self.guard_signal, request, outcome);
+    }
+    fn settle_unbegun(&self, unbegun: UnbegunTicket, outcome: ComparisonOutcome) {
+        let UnbegunTicket { mut request, uncounted_value, is_without_twin } = unbegun;
+        let shared = self.counters(&request.route);
+        let (of_route, signal) = (shared.clone(), self.guard_signal.clone());
+        // A failure is marked before it is counted.
+        let _uncounted = matches!(outcome, ComparisonOutcome::Failed(_)).then(|| self.mark(&request.route));
+        shared.count(move |counters| {
+            if let Some(value) = uncounted_value {
+                request.declared = counters.counted_value(request.files_version, value);
+            }
+            if is_without_twin {
+                counters.count_without_twin(&request);
+            }
+            settle(counters, &of_route, &signal, &request, outcome);
+        });
     }
     fn begin(&self, request: &OfferedRequest) {
         self.counters(&request.route).lock().begin(request);
@@ -46,29 +64,46 @@ impl TicketCounter for Evidence {
         self.counters(&request.route).lock().counted_value(request.files_version, value)
     }
     fn count_without_twin(&self, request: &OfferedRequest) {
-        let shared = self.counters(&request.route);
-        let mut counters = shared.lock();
-        if counters.has_basis_of(request.files_version) {
-            counters.evidence.dark_without_twin += 1;
-            counters.dirty = true;
-        }
+        self.counters(&request.route).lock().count_without_twin(request);
+    }
+}
+
+/// Counts the outcome of a request in the counters of its route, and for its guard.
+fn settle(
+    counters: &mut Counters,
+    of_route: &RouteCounters,
+    signal: &Arc<Notify>,
+    request: &OfferedRequest,
+    outcome: ComparisonOutcome,
+) {
+    counters.settle(request, outcome);
+    if counters.has_basis_of(request.files_version) {
+        let request = request.clone();
+        count_for_guard(of_route, signal, move |guard| guard.count_outcome(&request, outcome));
     }
 }
 
 impl ServedObserver for Evidence {
     fn served(&self, route: &RouteId, files_version: u64, served: Served) {
+        if matches!(served, Served::Answered | Served::CallerError) {
+            return self.counters(route).count(move |counters| counters.served(files_version, served));
+        }
         if !self.counters(route).lock().has_basis_of(files_version) {
             return;
         }
         // The caller's answer waits for this write of 64 bytes only at the first error since the evidence was stored,
         // and for a bounded time.
-        let _uncounted = (!matches!(served, Served::Answered | Served::CallerError)).then(|| self.mark(route));
+        let _uncounted = self.mark(route);
         self.counters(route).lock().served(files_version, served);
     }
     fn answered(&self, route: &RouteId, answer: EngineAnswer) {
-        if self.counters(route).lock().has_basis_of(answer.files_version) {
-            self.count_answer_for_guard(route, &answer);
-        }
+        let shared = self.counters(route);
+        let (of_route, signal) = (shared.clone(), self.guard_signal.clone());
+        shared.count(move |counters| {
+            if counters.has_basis_of(answer.files_version) {
+                count_for_guard(&of_route, &signal, move |guard| guard.count_answer(&answer));
+            }
+        });
     }
     fn is_long_for_legacy(&self, route: &RouteId, waited: Duration) -> bool {
         let of_candidate = route_of_candidate(route);
@@ -92,7 +127,7 @@ impl LateFailureObserver for Evidence {
         shared.lock().failed_after_answer(rung);
         if rung >= State::Live {
             let (served, took, run) = (Served::Error, None, None);
-            self.count_answer_for_guard(route, &EngineAnswer { files_version, rung, served, took, run });
+            self.answered(route, EngineAnswer { files_version, rung, served, took, run });
         }
     }
 }
@@ -141,7 +176,7 @@ impl Evidence {
             tracing::warn!(%route, run, invariant, broken = so_far, error, "an answer of the engine broke an invariant");
         }
         if let Some(how) = answer.for_guard {
-            self.count_invariants_for_guard(route, answer, how == GuardedAnswer::Bad);
+            self.count_invariants_for_guard(route, *answer, how == GuardedAnswer::Bad);
         }
     }
 
@@ -271,6 +306,32 @@ mod tests {
             evidence.settle(&request, ComparisonOutcome::Skipped(crate::flag::SkipReason::QueueFull));
             assert_eq!(evidence.clean_pairs(&route, State::Shadow).not_compared, not_compared, "{status}");
         }
+    }
+
+    /// A thread that compares may be suspended while it holds both locks.
+    #[tokio::test]
+    async fn threads_that_serve_clients_do_not_wait_for_those_that_compare() {
+        let (evidence, _store) = crate::evidence::testing::evidence().await;
+        let route: RouteId = "orders".into();
+        evidence.set_basis(0, &[(route.clone(), "one".into())]);
+        let shared = evidence.counters(&route);
+        let (counters, guard) = (shared.lock(), shared.lock_guard());
+        let (of_client, to) = (evidence.clone(), route.clone());
+        let serving = std::thread::spawn(move || {
+            let request = OfferedRequest { rung: State::Dark, ..OfferedRequest::new(to.clone(), 0) };
+            let mut ticket = crate::exchange::ComparisonTicket::new(request, of_client.clone());
+            ticket.expect_twin();
+            ticket.skip(crate::flag::SkipReason::QueueFull);
+            let answer =
+                EngineAnswer { files_version: 0, rung: State::Live, served: Served::Answered, took: None, run: None };
+            of_client.served(&to, 0, answer.served);
+            of_client.answered(&to, answer);
+        });
+        serving.join().expect("it does not wait");
+        assert_eq!(counters.totals.offered, 0);
+        drop((counters, guard));
+        let of = evidence.of(&route);
+        assert_eq!((of.skipped.values().sum::<u64>(), of.dark_without_twin, of.engine_answers), (1, 1, 1));
     }
 
     /// Also for the callers of a candidate, whose evidence has no replies of legacy.

@@ -12,12 +12,13 @@ use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 
-use super::counters::{Counters, RouteCounters};
+use super::counters::Counters;
 use super::fingerprints::{self, FingerprintCount};
 use super::kept_on_restart::KeptOnRestart;
 use super::part_names::RULES;
 use super::rejudging::{PairsToRejudge, RejudgedOutcome, RejudgedPairs, Rejudging};
 use super::route::{EarlierEvidence, EvidenceRestart, RouteEvidence};
+use super::route_counters::RouteCounters;
 use super::{Evidence, Sample, rule_changes};
 use crate::clock;
 use crate::names::RouteId;

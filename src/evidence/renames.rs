@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::counters::RouteCounters;
+use super::route_counters::RouteCounters;
 use super::{Evidence, in_flight};
 use crate::names::RouteId;
 

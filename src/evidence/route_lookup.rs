@@ -3,7 +3,7 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Evidence;
-use super::counters::RouteCounters;
+use super::route_counters::RouteCounters;
 use super::samples::PendingSamples;
 use crate::names::RouteId;
 

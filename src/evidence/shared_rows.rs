@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::Evidence;
-use super::counters::{Counters, RouteCounters};
+use super::counters::Counters;
+use super::route_counters::RouteCounters;
 use super::sharing::SharingProcesses;
 use super::stored::StoredEvidence;
 use crate::clock;

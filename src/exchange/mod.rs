@@ -48,7 +48,9 @@ pub use instance_requests::{AnnouncedRequestObserver, InstanceAccess, OpenReques
 pub use intents_below::IntentsBelow;
 pub use late_failure::LateFailureObserver;
 pub use legacy_calls::LegacyCalls;
-pub use offer::{ComparisonOutcome, ComparisonTicket, EngineAnswer, Offer, Served, ServedObserver, TicketCounter};
+pub use offer::{
+    ComparisonOutcome, ComparisonTicket, EngineAnswer, Offer, Served, ServedObserver, TicketCounter, UnbegunTicket,
+};
 pub use offered_request::OfferedRequest;
 pub use reads::{KnownInstance, Reads, RecordedReads, ReplayedReads};
 pub use rehearsed::{ChildEvents, REHEARSED_CHILDREN_MAX, REHEARSED_EVENTS_MAX, RehearsedEvents, RunEvents};

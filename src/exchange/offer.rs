@@ -86,6 +86,29 @@ pub trait TicketCounter: Send + Sync {
     fn count_without_twin(&self, request: &OfferedRequest) {
         let _ = request;
     }
+    /// Settles a request that the shadow executor has not begun, in place of the other calls. A thread that serves
+    /// clients may call it, so it does not wait for other threads.
+    fn settle_unbegun(&self, mut unbegun: UnbegunTicket, outcome: ComparisonOutcome) {
+        let UnbegunTicket { request, uncounted_value, is_without_twin } = &mut unbegun;
+        if let Some(value) = uncounted_value.take() {
+            request.declared = self.counted_value(request, value);
+        }
+        if *is_without_twin {
+            self.count_without_twin(request);
+        }
+        self.settle(request, outcome);
+    }
+}
+
+/// What a ticket says of a request that the shadow executor has not begun.
+#[derive(Clone, Debug)]
+pub struct UnbegunTicket {
+    /// The request.
+    pub request: OfferedRequest,
+    /// The value that it has of `promote.strata_by`, if it is not known yet under which value it counts.
+    pub uncounted_value: Option<StratumValue>,
+    /// Whether it counts as a request in `dark` without a durable run.
+    pub is_without_twin: bool,
 }
 
 /// Stands for one request that should be compared. It must be settled exactly once, with the outcome of that request.
@@ -173,15 +196,18 @@ impl ComparisonTicket {
         self.end(outcome);
     }
     fn end(&mut self, outcome: ComparisonOutcome) {
-        self.find_counted_value();
         if let Some(counter) = self.counter.take() {
-            if self.twin_missing && outcome.counts_as_without_twin() {
-                counter.count_without_twin(&self.request);
-            }
+            let is_without_twin = self.twin_missing && outcome.counts_as_without_twin();
             if self.has_begun {
+                if is_without_twin {
+                    counter.count_without_twin(&self.request);
+                }
                 counter.end(&self.request);
+                counter.settle(&self.request, outcome);
+            } else {
+                let (request, uncounted_value) = (self.request.clone(), self.uncounted_value.take());
+                counter.settle_unbegun(UnbegunTicket { request, uncounted_value, is_without_twin }, outcome);
             }
-            counter.settle(&self.request, outcome);
             if let Some(observer) = self.observer.take() {
                 observer(outcome);
             }

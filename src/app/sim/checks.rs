@@ -203,7 +203,8 @@ pub(super) async fn climb(world: &Arc<World>, fleet: &Arc<Fleet>, random: &mut f
                 let percent = (to == State::Live).then_some(Percent::ALL);
                 let request = MoveRequest { percent, ..asked(to, false) };
                 let flipped = flip(world, fleet, &process, &route, request).await;
-                if flipped == Flip::Made {
+                // Where a lower flip is not followed yet, a flip down counts as made without a record: the route is as low.
+                if flipped == Flip::Made && state_by(&flips(world).await, &route, u64::MAX) == to {
                     break;
                 }
                 if Instant::now() >= until {
@@ -216,6 +217,8 @@ pub(super) async fn climb(world: &Arc<World>, fleet: &Arc<Fleet>, random: &mut f
                 if to == State::Only {
                     answer_one(world, fleet, random, &route).await;
                 }
+                // One that was ending may have left its file of retry keys to its successor.
+                fleet.start_all();
                 sleep(Duration::from_millis(500)).await;
             }
         }

@@ -51,9 +51,11 @@ pub(super) fn newest<T: Clone + Ord>(own: &mut T, before: &T, after: &T) {
     }
 }
 
-/// The oldest of all.
-pub(super) fn oldest(own: &mut Option<Timestamp>, _before: &Option<Timestamp>, after: &Option<Timestamp>) {
-    *own = own.iter().chain(after).min().copied();
+/// The oldest of all; a time that did not change says nothing, because another process may have started from zero since.
+pub(super) fn oldest(own: &mut Option<Timestamp>, before: &Option<Timestamp>, after: &Option<Timestamp>) {
+    if before != after {
+        *own = own.iter().chain(after).min().copied();
+    }
 }
 
 /// The newest of all, of each key.

@@ -4,8 +4,8 @@
 //!
 //! The method is known as flat combining (Hendler, Incze, Shavit, Tzafrir: "Flat Combining and the
 //! Synchronization-Parallelism Tradeoff", SPAA 2010). Always true: whoever locks the mutex finds all changes made that
-//! were left before, those of one thread in their order; at most [`CHANGES_MAX`] changes are left, and a thread that has
-//! another one then waits for the lock.
+//! were left before, those of one thread in their order; a thread that finds [`CHANGES_MAX`] changes left waits for the
+//! lock, so at most one more for each thread is left.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering::SeqCst;
@@ -23,7 +23,7 @@ type Change<T> = Box<dyn FnOnce(&mut T) + Send>;
 pub(super) struct CombiningMutex<T> {
     locked: Mutex<Combined<T>>,
     changes: Sender<Change<T>>,
-    /// How many changes are left, or are about to be.
+    /// How many changes are left. Increased after a change is sent, so that as many can be received.
     left: AtomicUsize,
 }
 
@@ -66,16 +66,17 @@ impl<T> CombiningMutex<T> {
     /// Leaves a change to the thread that has locked the mutex; makes it here if that one lets go of it meanwhile. Does
     /// not wait for the lock unless too many changes are left.
     pub(super) fn leave(&self, change: impl FnOnce(&mut T) + Send + 'static) {
-        if self.left.fetch_add(1, SeqCst) >= CHANGES_MAX {
-            self.left.fetch_sub(1, SeqCst);
+        if self.left.load(SeqCst) >= CHANGES_MAX {
             return change(&mut self.lock());
         }
-        if let Err(SendError(change)) = self.changes.send(Box::new(change)) {
+        match self.changes.send(Box::new(change)) {
+            Ok(()) => {
+                self.left.fetch_add(1, SeqCst);
+                self.make_left_changes();
+            }
             // Cannot happen: the receiver is dropped together with the sender.
-            self.left.fetch_sub(1, SeqCst);
-            return change(&mut self.lock());
+            Err(SendError(change)) => change(&mut self.lock()),
         }
-        self.make_left_changes();
     }
 
     fn guard<'m>(&'m self, mut locked: MutexGuard<'m, Combined<T>>) -> CombiningGuard<'m, T> {
@@ -83,17 +84,13 @@ impl<T> CombiningMutex<T> {
         CombiningGuard { locked, _unlocked: Unlocked(self) }
     }
 
-    /// Makes the changes that are left. Returns whether there were any.
-    fn make(&self, locked: &mut Combined<T>) -> bool {
-        let mut any = false;
+    fn make(&self, locked: &mut Combined<T>) {
         while self.left.load(SeqCst) > 0
             && let Ok(change) = locked.changes.try_recv()
         {
             self.left.fetch_sub(1, SeqCst);
             change(&mut locked.value);
-            any = true;
         }
-        any
     }
 
     /// Makes the changes that are left, unless another thread has locked the mutex: that one makes them when it lets go
@@ -105,14 +102,10 @@ impl<T> CombiningMutex<T> {
             if self.left.load(SeqCst) == 0 {
                 return;
             }
-            let made = match self.locked.try_lock() {
+            match self.locked.try_lock() {
                 Ok(mut locked) => self.make(&mut locked),
                 Err(TryLockError::Poisoned(poisoned)) => self.make(&mut poisoned.into_inner()),
                 Err(TryLockError::WouldBlock) => return,
-            };
-            if !made {
-                // A change that is counted, and not sent yet: its thread makes it.
-                return;
             }
         }
     }

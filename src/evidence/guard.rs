@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use super::guard_window::{Crossing, GuardWindow};
 use super::invariants::JudgedAnswer;
 use super::legacy_rates::LegacyRates;
-use super::process_share::GuardCounts;
+use super::process_share::{CountsOfOther, GuardCounts};
 use crate::clock;
 use crate::exchange::{ComparisonOutcome, EngineAnswer, OfferedRequest, Served};
 use crate::flag::file::SLOW_RATE;
@@ -110,7 +110,7 @@ pub(super) struct RouteGuard {
     /// Clean pairs, and how often they were counted from zero, since the process started.
     counted: GuardCounts,
     /// What each of the other processes that share the store had counted when it was last added.
-    others: BTreeMap<WorkerId, GuardCounts>,
+    others: BTreeMap<WorkerId, CountsOfOther>,
     /// What the others have counted until they are next read does not count, because it was before a restart.
     skips_others: bool,
 }
@@ -265,21 +265,22 @@ impl RouteGuard {
 
     /// Counts what the guards of other processes have counted since this was last called. Returns whether more went
     /// wrong than is accepted.
-    pub(super) fn count_others<'a>(&mut self, others: impl Iterator<Item = (WorkerId, &'a GuardCounts)>) -> bool {
-        let others: BTreeMap<WorkerId, GuardCounts> = others.map(|(of, counts)| (of, counts.clone())).collect();
+    pub(super) fn count_others(&mut self, others: BTreeMap<WorkerId, CountsOfOther>) -> bool {
         let before = std::mem::replace(&mut self.others, others.clone());
         if std::mem::take(&mut self.skips_others) {
             return false;
         }
         let mut crosses = false;
-        for (of, counts) in &others {
+        for (of, other) in &others {
             // What a process had counted before it was first seen may be from before a restart.
             let Some(before) = before.get(of) else { continue };
             let GuardCounts { windows, clean: [all, all_not_compared, in_dark, dark_not_compared], restarts } =
-                counts.since(before);
+                other.counts.since(&before.counts);
+            // Clean pairs of another workflow or other rules say nothing of the present ones.
+            let is_of_basis = other.is_of_basis && before.is_of_basis;
             if restarts > 0 {
                 self.restart_clean_pairs();
-            } else {
+            } else if is_of_basis {
                 self.clean.pairs += all;
                 self.clean.not_compared += all_not_compared;
                 self.clean_in_dark.pairs += in_dark;

@@ -13,6 +13,10 @@ use super::route_counters::RouteCounters;
 use crate::flag::{Guard, State};
 use crate::names::RouteId;
 
+/// A client that leaves without an answer has waited long after so many times legacy's 99th percentile, unless the guard
+/// has a `p99_ratio`.
+const LONG_RATIO: f64 = 2.0;
+
 impl Evidence {
     /// Sets the guards of the routes in the files. A guard whose settings changed counts from zero. Call it after
     /// [`Evidence::set_renames`].
@@ -29,16 +33,17 @@ impl Evidence {
         }
     }
 
-    /// Brings what the guards know of legacy up to date. To be called periodically.
+    /// Brings what the guards know of legacy up to date, and after which time a client has waited long. To be called
+    /// periodically.
     pub fn refresh_guards(&self) {
         for (_, shared) in self.all() {
-            if shared.lock_guard().is_none() {
-                continue;
-            }
             let legacy = LegacyRates::of(&shared.lock().evidence);
+            let mut ratio = None;
             if let Some(guard) = shared.lock_guard().as_mut() {
                 guard.set_legacy(legacy);
+                ratio = guard.settings().p99_ratio;
             }
+            shared.set_long_wait(legacy.p99.map(|p99| p99.mul_f64(ratio.unwrap_or(LONG_RATIO))));
         }
     }
 

@@ -11,7 +11,6 @@ use super::Evidence;
 use super::counters::Counters;
 use super::guards::count_for_guard;
 use super::invariants::{GuardedAnswer, InvariantVerdict, JudgedAnswer};
-use super::legacy_rates::LegacyRates;
 use super::route_counters::RouteCounters;
 use super::uncompared_calls::{UncomparedCallCounts, UncomparedTargets};
 use crate::clock;
@@ -23,10 +22,8 @@ use crate::flag::{Invariant, State, StratumValue};
 use crate::names::{PlanId, RouteId};
 use crate::store::{candidate_key, route_of_candidate};
 
-/// A client that leaves without an answer has waited long after this time, while legacy's latency is not known.
+/// A client that leaves without an answer has waited long after this time, as long as legacy's latency is not known.
 const LONG_WAIT: Duration = Duration::from_secs(1);
-/// Where that is known, after so many times legacy's 99th percentile, unless the guard has a `p99_ratio`.
-const LONG_RATIO: f64 = 2.0;
 
 impl TicketCounter for Evidence {
     fn settle(&self, request: &OfferedRequest, outcome: ComparisonOutcome) {
@@ -108,9 +105,7 @@ impl ServedObserver for Evidence {
     fn is_long_for_legacy(&self, route: &RouteId, waited: Duration) -> bool {
         let of_candidate = route_of_candidate(route);
         let counters = self.counters(of_candidate.as_ref().unwrap_or(route));
-        let p99 = LegacyRates::of(&counters.lock().evidence).p99;
-        let ratio = counters.lock_guard().as_ref().and_then(|guard| guard.settings().p99_ratio);
-        waited > p99.map_or(LONG_WAIT, |p99| p99.mul_f64(ratio.unwrap_or(LONG_RATIO)))
+        waited > counters.long_wait().unwrap_or(LONG_WAIT)
     }
 }
 
@@ -346,6 +341,7 @@ mod tests {
         for _ in 0..200 {
             evidence.counters(&route).lock().evidence.legacy.latencies.count(ms(20));
         }
+        evidence.refresh_guards();
         for of in [&route, &candidate] {
             assert_eq!([5, 25, 45].map(|waited| evidence.is_long_for_legacy(of, ms(waited))), [false, false, true]);
         }

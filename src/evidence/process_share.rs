@@ -44,8 +44,19 @@ pub(super) struct EndedShare {
     pub(super) write: u64,
     /// When the share ended.
     pub(super) at: Timestamp,
+    /// The basis of its last write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) basis: Option<String>,
     /// What the guard of the process had counted.
     pub(super) guard: GuardCounts,
+}
+
+/// What the guard of another process has counted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct CountsOfOther {
+    pub(super) counts: GuardCounts,
+    /// Whether that process's files give the route the basis that it has here.
+    pub(super) is_of_basis: bool,
 }
 
 /// What the guard of one process has counted since the process started.

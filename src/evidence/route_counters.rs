@@ -3,6 +3,10 @@
 //! Always true: the lock of the counters is not taken while that of the guard is held. What the threads that serve
 //! clients count waits for neither, except for errors, which are marked first (`marks`).
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
 use super::combining_mutex::{CombiningGuard, CombiningMutex};
 use super::counters::Counters;
 use super::guard::RouteGuard;
@@ -12,11 +16,23 @@ use super::guard::RouteGuard;
 pub(super) struct RouteCounters {
     counters: CombiningMutex<Counters>,
     guard: CombiningMutex<Option<Box<RouteGuard>>>,
+    /// In nanoseconds; 0: not known.
+    long_wait: AtomicU64,
 }
 
 impl RouteCounters {
     pub(super) fn of(counters: Counters) -> Self {
-        Self { counters: CombiningMutex::new(counters), guard: CombiningMutex::default() }
+        Self { counters: CombiningMutex::new(counters), guard: CombiningMutex::default(), long_wait: AtomicU64::new(0) }
+    }
+
+    /// The time after which a client has waited long for an answer, as [`Self::set_long_wait`] last set it.
+    pub(super) fn long_wait(&self) -> Option<Duration> {
+        Some(self.long_wait.load(Relaxed)).filter(|nanoseconds| *nanoseconds > 0).map(Duration::from_nanos)
+    }
+
+    pub(super) fn set_long_wait(&self, after: Option<Duration>) {
+        let nanoseconds = after.map_or(0, |after| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX));
+        self.long_wait.store(nanoseconds, Relaxed);
     }
 
     pub(super) fn lock(&self) -> CombiningGuard<'_, Counters> {

@@ -31,7 +31,7 @@ impl Counters {
     /// since.
     pub(super) fn settle_share(&mut self, (of, write): (WorkerId, u64), checked: &[(String, String)], now: Timestamp) {
         let Some(share) = self.processes.get(&of).filter(|share| share.write == write).cloned() else { return };
-        self.end_share(of, EndedShare { write, at: now, guard: share.guard });
+        self.end_share(of, EndedShare { write, at: now, basis: share.basis.clone(), guard: share.guard });
         let of_basis = self.kept.iter_mut().find(|kept| Some(&kept.basis) == share.basis.as_ref());
         let evidence = match of_basis.filter(|_| self.basis != share.basis) {
             Some(kept) => &mut kept.evidence,

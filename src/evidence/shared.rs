@@ -73,7 +73,10 @@ impl Counters {
         shared.last_attempt += 1;
         let (write, at) = (shared.last_attempt, clock::now());
         match is_leaving || self.basis.is_none() {
-            true => self.end_share(own, EndedShare { write, at, guard }),
+            true => {
+                let basis = self.basis.clone();
+                self.end_share(own, EndedShare { write, at, basis, guard });
+            }
             false => {
                 let (basis, in_flight, checks_in_flight) =
                     (self.basis.clone(), self.in_flight.clone(), self.checks_in_flight);

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::Evidence;
 use super::counters::Counters;
+use super::process_share::CountsOfOther;
 use super::route_counters::RouteCounters;
 use super::sharing::SharingProcesses;
 use super::stored::StoredEvidence;
@@ -240,13 +241,18 @@ impl Evidence {
     fn count_guards_of_others(&self, route: &RouteId) {
         let own = self.own_process();
         let shared = self.counters_of(route);
-        let (living, ended) = {
+        let others = {
             let counters = shared.lock();
-            (counters.processes.clone(), counters.ended_shares.clone())
+            let living =
+                counters.processes.iter().map(|(of, share)| (*of, &share.guard, share.basis == counters.basis));
+            // What a process counted last is in what it wrote at its end.
+            let ended =
+                counters.ended_shares.iter().map(|(of, share)| (*of, &share.guard, share.basis == counters.basis));
+            let others = living.chain(ended).filter(|(of, ..)| *of != own);
+            others
+                .map(|(of, counts, is_of_basis)| (of, CountsOfOther { counts: counts.clone(), is_of_basis }))
+                .collect()
         };
-        let living = living.iter().map(|(of, share)| (*of, &share.guard));
-        // What a process counted last is in what it wrote at its end.
-        let others = living.chain(ended.iter().map(|(of, share)| (*of, &share.guard))).filter(|(of, _)| *of != own);
         let crosses = shared.lock_guard().as_mut().is_some_and(|guard| guard.count_others(others));
         if crosses {
             self.guard_signal.notify_one();

@@ -72,6 +72,24 @@ async fn each_process_has_the_sum_of_all() {
     assert_eq!((of(&a), of(&b), of(&third)), (6, 6, 6));
 }
 
+/// One process starts the evidence from zero, because the one before it lost an error: then a process that has answered
+/// for days has to wait for the whole `window` again, too.
+#[tokio::test]
+async fn since_when_the_engine_answers_starts_from_zero_in_all_processes() {
+    let (_store, [a, b]) = two().await;
+    b.served(&route(), 0, Served::Answered);
+    flush_all(&[a.clone(), b.clone()]).await;
+    assert!([&a, &b].iter().all(|process| process.of(&route()).answers_since.is_some()));
+    a.counters(&route()).lock().change(|counters| counters.restart_after_loss(crate::clock::now()));
+    a.flush().await.unwrap();
+    b.refresh().await;
+    assert_eq!(b.of(&route()).answers_since, None);
+    b.served(&route(), 0, Served::Answered);
+    flush_all(&[a.clone(), b.clone()]).await;
+    assert_eq!(a.of(&route()).answers_since, b.of(&route()).answers_since);
+    assert_eq!(b.of(&route()).engine_answers, 1);
+}
+
 #[tokio::test]
 async fn an_error_of_any_process_ends_the_consecutive_answers_of_all() {
     let (_store, [a, b]) = two().await;
@@ -175,6 +193,25 @@ async fn a_guard_counts_what_a_process_has_seen_last_before_its_end() {
     a.flush().await.unwrap();
     let found: Vec<_> = a.take_guard_crossings().into_iter().map(|crossing| crossing.condition).collect();
     assert_eq!(found, [GuardCondition::Errors]);
+}
+
+/// One process has new files already.
+#[tokio::test]
+async fn clean_pairs_of_a_process_with_other_files_do_not_count_for_a_guard() {
+    for (basis_of_b, counted) in [("one", 3), ("two", 0)] {
+        let (_store, [a, b]) = two().await;
+        let guard = Guard { mismatch: Some(0.01), over: 500, at_least: 5, ..guard() };
+        b.set_basis(1, &[(route(), basis_of_b.into())]);
+        [&a, &b].into_iter().for_each(|process| process.set_guards([(&route(), Some(&guard))].into_iter()));
+        flush_all(&[a.clone(), b.clone()]).await;
+        let generation = b.generation(&route(), 1);
+        for _ in 0..3 {
+            b.record_pair(&route(), generation, State::Shadow, &comparison(&[]), &replied(), &replied());
+        }
+        b.flush().await.unwrap();
+        a.flush().await.unwrap();
+        assert_eq!(a.clean_pairs(&route(), State::Shadow).pairs, counted, "{basis_of_b}");
+    }
 }
 
 #[tokio::test]

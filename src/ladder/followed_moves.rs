@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::kill_switch::is_of_kill_switch;
 use super::positions::{Positions, RoutePosition};
 use super::unrecorded_flips::is_unrecorded;
@@ -23,9 +25,10 @@ pub struct FollowedMoves {
 }
 
 impl FollowedMoves {
-    /// The numbers that the store gave to these flips.
-    pub(super) fn numbers(&self) -> Vec<u64> {
-        self.flips.iter().map(|flip| flip.number).collect()
+    /// The numbers that the store gave to these flips; with a time, only to those that were made before it.
+    pub(super) fn numbers(&self, before: Option<Timestamp>) -> Vec<u64> {
+        let is_before = |flip: &&FlipRecord| before.is_none_or(|before| flip.at < before);
+        self.flips.iter().filter(is_before).map(|flip| flip.number).collect()
     }
 
     /// These positions after the flips of routes and candidates.

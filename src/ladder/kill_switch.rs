@@ -7,6 +7,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use metrics::Gauge;
 use tokio::sync::watch;
 
@@ -148,18 +149,22 @@ impl FreezeRecords {
         self.note_followed(state, flip, change);
     }
 
-    /// Puts in force what another process has recorded, by `apply`, which gets the change as [`FreezeState::change_by`]
-    /// says. If it returns `None`, it has put nothing in force, and nothing is noted here.
+    /// Puts moves in force by `apply`, while no freeze comes into force. If another process has recorded a change of the
+    /// kill switch that belongs to them (`flip`), `apply` gets it as [`FreezeState::change_by`] says; it also gets when
+    /// the freeze was set that the store does not have yet. If it returns `None`, it has put nothing in force, and
+    /// nothing is noted here.
     pub fn follow<T>(
         &self,
         in_force: &InForce,
-        flip: &FlipRecord,
-        apply: impl FnOnce(Option<(u64, Freeze)>) -> Option<T>,
+        flip: Option<&FlipRecord>,
+        apply: impl FnOnce(Option<(u64, Freeze)>, Option<Timestamp>) -> Option<T>,
     ) -> Option<T> {
         let mut state = self.state();
-        let change = state.change_by(flip, in_force.inputs().freeze());
-        let applied = apply(change)?;
-        self.note_followed(&mut state, flip, change);
+        let change = flip.and_then(|flip| state.change_by(flip, in_force.inputs().freeze()));
+        let applied = apply(change, state.unrecorded.as_ref().map(|unrecorded| unrecorded.flip.at))?;
+        if let Some(flip) = flip {
+            self.note_followed(&mut state, flip, change);
+        }
         Some(applied)
     }
 

@@ -295,19 +295,15 @@ impl Mover {
             let Inputs { mut unrecorded, positions_version, .. } = self.in_force.inputs();
             let mut lowered = positions.clone();
             unrecorded.retain_mut(|unrecorded| unrecorded.reapply_to(&mut lowered, &self.gate));
-            // A freeze that only this process knows of holds also what others have recorded without it.
-            let of_others = followed.filter(|_| !self.kill_switch.is_unrecorded());
-            let recorded_elsewhere = of_others.map(FollowedMoves::numbers).unwrap_or_default();
-            let set = |freeze| {
+            let set = |freeze, unrecorded_since| {
+                // A freeze that only this process knows of also holds what others have recorded since it was set.
+                let recorded_elsewhere = followed.map(|moves| moves.numbers(unrecorded_since)).unwrap_or_default();
                 let guards = followed.map(|moves| moves.guard_actions(&lowered)).unwrap_or_default();
                 let (limits, tells) = (FollowedLimits { freeze, guards, recorded_elsewhere }, followed.is_none());
                 self.set_positions_and((lowered, unrecorded), positions_version, (limits, tells))
             };
-            let overtaken = match followed.and_then(FollowedMoves::kill_switch) {
-                Some(flip) => self.kill_switch.follow(&self.in_force, flip, set),
-                None => set(None),
-            };
-            if let Some(overtaken) = overtaken {
+            let kill_switch = followed.and_then(FollowedMoves::kill_switch);
+            if let Some(overtaken) = self.kill_switch.follow(&self.in_force, kill_switch, set) {
                 // What was written is in the positions now.
                 self.in_force.set_outstanding(OutstandingWrite::default());
                 followed.into_iter().for_each(|moves| self.recorder.set_followed(moves.newest));

@@ -82,6 +82,10 @@ impl UnrecordedFlip {
         if position.last.as_ref().map(|flip| flip.number) == Some(self.provisional().number) {
             return true;
         }
+        // Recorded by another process, and followed meanwhile.
+        if position.last.as_ref().is_some_and(|last| !is_unrecorded(last) && self.leaves_only_after(last)) {
+            return false;
+        }
         let to = state_of(&self.flip);
         let has_larger_share = self.flip.shares.is_some_and(|shares| position.inputs.shares.of(to) > shares.of(to));
         let is_as_low = position.highest() == to && !has_larger_share;

@@ -5,7 +5,7 @@
 //! closed, and would see it fail. The requests of routes with a workflow end first, so that the store can be given away
 //! while others go on.
 
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
@@ -99,6 +99,11 @@ pub(super) fn end_hand_over(shared: &Shared) {
     shared.parking.go_on();
     shared.open_connections.wake();
     shared.accepting.send_replace(Accepting::Yes);
+}
+
+/// Whether requests of routes with a workflow are cut: the process ends, or hands over its store.
+pub(super) fn cuts_workflows(shared: &Shared) -> bool {
+    shared.cuts_workflows.load(Acquire) || shared.drain.load(Acquire) == CUT
 }
 
 /// See [`super::Proxy::finish_workflows`].

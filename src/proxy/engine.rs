@@ -136,7 +136,7 @@ pub(super) async fn answer(
     let deadline = request.deadline.saturating_add(GRACE);
     wait.enter(Phase::OwnDeadline);
     let asked = now();
-    let awaited = AwaitedAnswer::of(&served_request, asked);
+    let awaited = AwaitedAnswer::of(shared, &served_request, asked);
     let reply = wait.or_overdue(timeout(deadline, shared.engine.clone().oneshot(request))).await;
     awaited.came();
     let replied = now();

@@ -3,13 +3,15 @@
 //! Always true: an answer whose body a service sends counts when it has ended, once: as an answer if its client got all
 //! of it, as an error of the engine if the service cut it, and not at all if the client or the end of the process did.
 //! A client that leaves before the engine has answered, after a long time, counts too: otherwise an engine that hangs
-//! longer than its clients wait would show no errors.
+//! longer than its clients wait would show no errors. One whose request is cut by the end of the process does not.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cut_reason::CutReason;
+use super::drain;
 use super::monotonic::now;
+use super::shared::Shared;
 use crate::exchange::{EngineAnswer, Served, ServedObserver};
 use crate::flag::{EngineReason, State};
 use crate::names::{RouteId, RunId};
@@ -61,14 +63,15 @@ impl ServedRequest {
 /// Exists while the engine has a request and has not answered it. If it is dropped before [`AwaitedAnswer::came`], the
 /// client has left: the request counts as one with an unknown outcome if the client waited long.
 pub(super) struct AwaitedAnswer<'a> {
+    shared: &'a Shared,
     request: Option<&'a ServedRequest>,
     /// When the engine was asked, by [`now`].
     asked: u64,
 }
 
 impl<'a> AwaitedAnswer<'a> {
-    pub(super) fn of(request: &'a ServedRequest, asked: u64) -> Self {
-        Self { request: Some(request), asked }
+    pub(super) fn of(shared: &'a Shared, request: &'a ServedRequest, asked: u64) -> Self {
+        Self { shared, request: Some(request), asked }
     }
 
     /// The engine has answered.
@@ -79,7 +82,7 @@ impl<'a> AwaitedAnswer<'a> {
 
 impl Drop for AwaitedAnswer<'_> {
     fn drop(&mut self) {
-        let Some(request) = self.request else { return };
+        let Some(request) = self.request.filter(|_| !drain::cuts_workflows(self.shared)) else { return };
         let waited = Duration::from_micros(now().saturating_sub(self.asked));
         if request.observer.is_long_for_legacy(&request.route, waited) {
             request.count(Served::Unknown, Some(waited), None);

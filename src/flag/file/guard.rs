@@ -15,6 +15,9 @@ const OVER_DEFAULT: u64 = 500;
 /// The fewest bad ones of them after which a guard acts, if `at_least` is not given.
 const AT_LEAST_DEFAULT: u64 = 5;
 
+/// The largest `p99_ratio`: legacy's latency times this is still a time.
+const P99_RATIO_MAX: f64 = 1_000_000.0;
+
 /// When a route is lowered automatically. What is left out here is as `guard:` of pointsman.yaml says, and else the
 /// default.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -76,8 +79,9 @@ pub fn guard<'s>(
     let rest = rest.unwrap_or(&NONE);
     let mut rate = |key: &str, text: &Option<String>| percentage(text.as_ref()?, &site.key(key), problems);
     let (mismatch_rate, error_rate) = (rate("mismatch", mismatch), rate("errors", errors));
-    if p99_ratio.is_some_and(|ratio| !ratio.is_finite() || ratio <= 0.0) {
-        problems.error(&site.key("p99_ratio"), "a ratio must be above 0").hint("1.5: 50 % slower than legacy");
+    if p99_ratio.is_some_and(|ratio| !(ratio > 0.0 && ratio <= P99_RATIO_MAX)) {
+        let what = format!("a ratio must be above 0, and at most {P99_RATIO_MAX}");
+        problems.error(&site.key("p99_ratio"), what).hint("1.5: 50 % slower than legacy");
     }
     let mut has_counts = true;
     for (key, count) in [("over", over), ("at_least", at_least)] {

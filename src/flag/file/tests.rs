@@ -349,6 +349,7 @@ fn each_field_is_checked() {
         (json!({ "guard": { "mismatch": "1" } }), ".guard.mismatch", "is not a rate"),
         (json!({ "guard": { "over": 5 } }), ".guard", "has no condition"),
         (json!({ "guard": { "p99_ratio": 0.0 } }), ".guard.p99_ratio", "above 0"),
+        (json!({ "guard": { "p99_ratio": 1e30 } }), ".guard.p99_ratio", "at most 1000000"),
         (json!({ "guard": { "errors": "1%", "over": 0 } }), ".guard.over", "between 1 and 10000"),
         (json!({ "guard": { "errors": "60%", "over": 5 } }), ".guard.errors", "would never act"),
         (json!({ "guard": { "errors": "100%" } }), ".guard.errors", "[lower the rate"),

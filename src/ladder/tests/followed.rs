@@ -277,7 +277,7 @@ async fn the_end_of_a_freeze_does_not_end_a_newer_one() {
     assert!(newer.recorded && newer.flip.number > older.number);
     let mover = &one.ladder.mover;
     mover.kill_switch().follow_stronger(mover.in_force(), &older);
-    assert_eq!(mover.kill_switch().follow(mover.in_force(), &older, Some), Some(None));
+    assert_eq!(mover.kill_switch().follow(mover.in_force(), Some(&older), |change, _| Some(change)), Some(None));
     assert_eq!(one.ladder.flags().load().freeze, Freeze::Effects);
     for of in [one, two] {
         both.follow(of).await;

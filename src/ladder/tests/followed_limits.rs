@@ -226,19 +226,26 @@ async fn an_end_of_a_freeze_does_not_end_one_that_another_process_has_set_since(
     }
 }
 
-/// The other process does not know of the freeze.
+/// The other process does not know of the freeze. A route that it flipped to `only` before the freeze was set stays there,
+/// as routes in `only` do in a freeze.
 #[tokio::test(start_paused = true)]
-async fn a_flip_to_only_of_another_process_is_capped_while_a_freeze_is_not_recorded() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
-    one.flip("bare", forced(State::Live)).await.unwrap();
-    both.follow(two).await;
-    let live = one.store.flips(None, 1).await.unwrap().remove(0);
-    one.store.refuse_flips.store(true, Ordering::SeqCst);
-    assert!(!two.ladder.freeze(Freeze::Instances, None, "ann".into()).await.unwrap().recorded);
-    let (from, to) = ("live".to_owned(), "only".to_owned());
-    let at = live.at + jiff::SignedDuration::from_secs(1);
-    one.store.put(vec![crate::store::FlipRecord { from, to, at, by: "bob".into(), ..live }], None).await;
-    both.follow(two).await;
-    assert_eq!(two.state("bare"), effective(State::Shadow, EffectiveReason::Freeze));
+async fn a_flip_to_only_of_another_process_is_capped_by_an_earlier_freeze_that_is_not_recorded() {
+    for (seconds, becomes) in [
+        (1, effective(State::Shadow, EffectiveReason::Freeze)),
+        (-1, effective(State::Only, EffectiveReason::Requested)),
+    ] {
+        let both = Two::open(files(&[])).await;
+        let Two { one, two, .. } = &both;
+        one.flip("bare", forced(State::Live)).await.unwrap();
+        both.follow(two).await;
+        let live = one.store.flips(None, 1).await.unwrap().remove(0);
+        one.store.refuse_flips.store(true, Ordering::SeqCst);
+        let freeze = two.ladder.freeze(Freeze::Instances, None, "ann".into()).await.unwrap();
+        assert!(!freeze.recorded);
+        let (from, to) = ("live".to_owned(), "only".to_owned());
+        let at = freeze.flip.at + jiff::SignedDuration::from_secs(seconds);
+        one.store.put(vec![crate::store::FlipRecord { from, to, at, by: "bob".into(), ..live }], None).await;
+        both.follow(two).await;
+        assert_eq!(two.state("bare"), becomes, "{seconds} s after the freeze");
+    }
 }

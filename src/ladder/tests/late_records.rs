@@ -74,6 +74,35 @@ async fn a_flip_to_the_present_state_does_not_take_a_route_out_of_only_that_anot
     assert_eq!(one.flips().await, before);
 }
 
+/// The other flip is followed first: the reads that would find it fail when the unrecorded flip is to be recorded.
+#[tokio::test(start_paused = true)]
+async fn a_flip_to_the_present_state_does_not_take_a_route_out_of_only_that_is_followed_before_it_is_recorded() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    two.flip("bare", forced(State::Live)).await.unwrap();
+    both.follow(one).await;
+    let live = one.store.flips(None, 1).await.unwrap().remove(0);
+    put_after(one, &live, |up| up.to = "only".into()).await;
+    let only = one.ladder.newer_moves().await.unwrap().unwrap();
+    for fails in [&one.store.refuse_flips, &one.store.fail_reads] {
+        fails.store(true, Ordering::SeqCst);
+    }
+    assert!(!one.flip("bare", to(State::Live)).await.unwrap().recorded);
+    let mut declared = both.files.clone();
+    declared.plans.candidate_move = None;
+    declared.plans.in_force = one.ladder.plans_after(&only, &declared.routes).in_force;
+    one.ladder.follow(only, declared, || {}).await.unwrap();
+    assert_eq!(one.state("bare").state, State::Only);
+    one.store.fail_reads.store(false, Ordering::SeqCst);
+    let before = one.flips().await;
+    one.record_all().await;
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(of.state("bare").state, State::Only);
+    }
+    assert_eq!(one.flips().await, before);
+}
+
 /// It is asked for twice, and the second time changes nothing.
 #[tokio::test(start_paused = true)]
 async fn a_flip_down_that_is_repeated_is_recorded_also_after_another_process_has_raised_the_route_to_only() {

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::http2_client::{Http2Client, request};
 use super::rig::{OK, Origin, Rig, Setup, engine_says};
+use super::wire::bounded;
 use crate::exchange::{ArmAnswer, ArmReply, RunReport, Served};
 use crate::flag::{Compress, State};
 use crate::limits::Limits;
@@ -200,6 +201,24 @@ async fn a_client_that_leaves_without_an_answer_counts_if_it_has_waited_long() {
     assert_eq!(rig.ask(&ask("GET", "")).await.status(), 201);
     assert_eq!(*rig.fakes.served.lock().unwrap(), [Served::Unknown, Served::Answered]);
     assert_eq!(rig.fakes.left.load(SeqCst), 2);
+}
+
+/// Otherwise a restart of a process would look like errors of the engine.
+#[tokio::test]
+async fn a_client_whose_request_the_end_of_the_process_cuts_does_not_count() {
+    let origin = Origin::always_answers(OK).await;
+    let limits = Limits { drain_ms: 100, ..Limits::default() };
+    let rig = Rig::new(&origin, Setup { state: State::Live, limits, ..Setup::default() }).await;
+    rig.fakes.waits_are_long.store(true, SeqCst);
+    let mut waiting = rig.connect().await;
+    waiting.send(ask("GET", "")).await;
+    rig.fakes.until("the engine to be asked", |fakes| (fakes.asked.lock().unwrap().len() == 1).then_some(())).await;
+    rig.shutdown.cancel();
+    waiting.ends().await;
+    let fakes = rig.fakes.clone();
+    assert_eq!(bounded("the drain", rig.serving).await.unwrap().cut, 1);
+    assert!(fakes.served.lock().unwrap().is_empty());
+    assert_eq!(fakes.left.load(SeqCst), 0);
 }
 
 #[tokio::test]

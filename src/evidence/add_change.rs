@@ -51,7 +51,7 @@ pub(super) fn newest<T: Clone + Ord>(own: &mut T, before: &T, after: &T) {
     }
 }
 
-/// The oldest of all; a time that did not change says nothing, because another process may have started from zero since.
+/// The oldest of all. A time that did not change says nothing: another process may have started from zero since.
 pub(super) fn oldest(own: &mut Option<Timestamp>, before: &Option<Timestamp>, after: &Option<Timestamp>) {
     if before != after {
         *own = own.iter().chain(after).min().copied();

@@ -1,7 +1,7 @@
 //! The counters of one route.
 //!
-//! Always true: everything in [`Counters`] changes under one lock (`route_counters`), so its sums agree whenever they are
-//! read.
+//! Always true: everything in [`Counters`] changes under one lock (`route_counters`), so its sums agree whenever they
+//! are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 

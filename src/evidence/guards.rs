@@ -13,8 +13,8 @@ use super::route_counters::RouteCounters;
 use crate::flag::{Guard, State};
 use crate::names::RouteId;
 
-/// A client that leaves without an answer has waited long after so many times legacy's 99th percentile, unless the guard
-/// has a `p99_ratio`.
+/// A client that leaves without an answer has waited long after this many times legacy's 99th percentile, unless the
+/// guard has a `p99_ratio`.
 const LONG_RATIO: f64 = 2.0;
 
 impl Evidence {

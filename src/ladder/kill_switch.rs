@@ -149,8 +149,8 @@ impl FreezeRecords {
         self.note_followed(state, flip, change);
     }
 
-    /// Puts moves in force by `apply`, while no freeze comes into force. If another process has recorded a change of the
-    /// kill switch that belongs to them (`flip`), `apply` gets it as [`FreezeState::change_by`] says; it also gets when
+    /// Puts moves in force by `apply`, while no freeze comes into force. If another process has recorded a change of
+    /// the kill switch that belongs to them (`flip`), `apply` gets it as [`FreezeState::change_by`] says; it also gets when
     /// the freeze was set that the store does not have yet. If it returns `None`, it has put nothing in force, and
     /// nothing is noted here.
     pub fn follow<T>(

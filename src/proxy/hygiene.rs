@@ -2,8 +2,9 @@
 //!
 //! hyper has refused what it cannot frame (spaces before colons, conflicting lengths, bad chunk sizes, …); this checks
 //! what hyper accepts. Always true: a head that passes has one Host (in HTTP/1.0: at most one), one framing, and no
-//! field that another parser could take for a framing field. An ambiguous request is not repaired but refused, and over
-//! HTTP/1.1 its connection closed, since the bytes that follow cannot be trusted. `flag` checks the path.
+//! field that another parser could take for a framing field. An ambiguous request is refused, and over HTTP/1.1 its
+//! connection closed, since the bytes that follow cannot be trusted; only a Content-Length beside chunked framing has
+//! been removed by hyper. `flag` checks the path.
 
 use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, request};

@@ -31,6 +31,7 @@ mod adoption;
 mod after_answer;
 mod answer_check;
 mod answered_exchange;
+mod awaited_answer;
 mod body_copy;
 mod candidate;
 mod candidate_ticket;

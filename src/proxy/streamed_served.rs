@@ -2,16 +2,11 @@
 //!
 //! Always true: an answer whose body a service sends counts when it has ended, once: as an answer if its client got all
 //! of it, as an error of the engine if the service cut it, and not at all if the client or the end of the process did.
-//! A client that leaves before the engine has answered, after a long time, counts too: otherwise an engine that hangs
-//! longer than its clients wait would show no errors. One whose request is cut by the end of the process does not.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cut_reason::CutReason;
-use super::drain;
-use super::monotonic::now;
-use super::shared::Shared;
 use crate::exchange::{EngineAnswer, Served, ServedObserver};
 use crate::flag::{EngineReason, State};
 use crate::names::{RouteId, RunId};
@@ -56,36 +51,6 @@ impl ServedRequest {
     pub(super) fn count_too_large(&self) {
         if counts(self.reason, Served::FellBack) {
             self.observer.served(&self.route, self.files_version, Served::FellBack);
-        }
-    }
-}
-
-/// Exists while the engine has a request and has not answered it. If it is dropped before [`AwaitedAnswer::came`], the
-/// client has left: the request counts as one with an unknown outcome if the client waited long.
-pub(super) struct AwaitedAnswer<'a> {
-    shared: &'a Shared,
-    request: Option<&'a ServedRequest>,
-    /// When the engine was asked, by [`now`].
-    asked: u64,
-}
-
-impl<'a> AwaitedAnswer<'a> {
-    pub(super) fn of(shared: &'a Shared, request: &'a ServedRequest, asked: u64) -> Self {
-        Self { shared, request: Some(request), asked }
-    }
-
-    /// The engine has answered.
-    pub(super) fn came(mut self) {
-        self.request = None;
-    }
-}
-
-impl Drop for AwaitedAnswer<'_> {
-    fn drop(&mut self) {
-        let Some(request) = self.request.filter(|_| !drain::cuts_workflows(self.shared)) else { return };
-        let waited = Duration::from_micros(now().saturating_sub(self.asked));
-        if request.observer.is_long_for_legacy(&request.route, waited) {
-            request.count(Served::Unknown, Some(waited), None);
         }
     }
 }

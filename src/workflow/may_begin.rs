@@ -37,7 +37,7 @@ pub(super) fn starts_while_ending(run: &Run, step: &Step, call: &CallState) -> b
 /// Whether a run that is ending repeats the step's call to settle an unknown outcome, if a repeat is harmless. The step
 /// needs an `undo`, so that an effect that the repeat performs can be undone. A step with a `probe` is not repeated,
 /// because the probe settles the outcome without an effect. In a cancelled run nothing is sent again unless a person
-/// asks for it.
+/// asks for it. (That is for attempts which ended: one that a restart interrupted is sent again if that is harmless.)
 pub(super) fn is_settled_by_repeat(run: &Run, step: &Step) -> bool {
     run.cancel.is_none() && step.undo.is_some() && step.probe.is_none()
 }

@@ -276,11 +276,15 @@ async fn check_replacement(test: &str, from: &str, to: &str) {
             continue;
         };
         by[usize::from(id.is_string())] += 1;
-        for process in &two.processes {
+        for (at, process) in two.processes.iter().enumerate() {
+            let logged = process.log().len();
             let retry = try_order(&client, &process.url(), *number).await;
             let is_same = if id.is_string() { retry.1 == *id } else { retry.1.is_number() };
             if retry.0 != 201 || !is_same {
-                again.push(format!("order {number} was {id}, and its retry at the end is {retry:?}"));
+                let log = process.log().get(logged..).map(str::to_owned).unwrap_or_default();
+                again.push(format!(
+                    "order {number} was {id}, its retry at process {at} is {retry:?}, and its log:\n{log}"
+                ));
             }
         }
     }

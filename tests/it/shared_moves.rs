@@ -62,7 +62,8 @@ async fn order(client: &Client, two: &TwoProcesses, at: usize, number: u64) -> V
     client.json(Method::POST, &url, &headers, &some_order(number)).await.expect("a reply").json()
 }
 
-/// The status of a try of an order, 0 for none, and the id in the answer.
+/// The status of a try of an order, 0 for none, and the id in the answer, or the whole answer if it did not create the
+/// order.
 pub type Try = (u16, Value);
 
 /// Sends a keyed order, whose calls can be found in the ledger by its number.
@@ -71,7 +72,9 @@ pub async fn try_order(client: &Client, process: &str, number: u64) -> Try {
     let (trace, tenant) = (format!("00-{number:032x}-{number:016x}-01"), format!("tenant-{}", number % 41));
     let headers = [("idempotency-key", key.as_str()), ("x-tenant", tenant.as_str()), ("traceparent", trace.as_str())];
     let reply = client.json(Method::POST, &format!("{process}/orders"), &headers, &some_order(number)).await;
-    reply.map_or((0, Value::Null), |reply| (reply.status.as_u16(), reply.json()["id"].clone()))
+    let Ok(reply) = reply else { return (0, Value::Null) };
+    let (status, answer) = (reply.status.as_u16(), reply.json());
+    (status, if status == 201 { answer["id"].clone() } else { answer })
 }
 
 /// The ids in the answers of two tries that created the order.

@@ -203,7 +203,7 @@ pub(super) async fn climb(world: &Arc<World>, fleet: &Arc<Fleet>, random: &mut f
                 let percent = (to == State::Live).then_some(Percent::ALL);
                 let request = MoveRequest { percent, ..asked(to, false) };
                 let flipped = flip(world, fleet, &process, &route, request).await;
-                // Where a lower flip is not followed yet, a flip down counts as made without a record: the route is as low.
+                // Where a lower flip is not followed yet, a flip down is made without a record: the route is as low.
                 if flipped == Flip::Made && state_by(&flips(world).await, &route, u64::MAX) == to {
                     break;
                 }

@@ -226,8 +226,8 @@ async fn an_end_of_a_freeze_does_not_end_one_that_another_process_has_set_since(
     }
 }
 
-/// The other process does not know of the freeze. A route that it flipped to `only` before the freeze was set stays there,
-/// as routes in `only` do in a freeze.
+/// The other process does not know of the freeze. A route that it flipped to `only` before the freeze was set stays
+/// there, as routes in `only` do in a freeze.
 #[tokio::test(start_paused = true)]
 async fn a_flip_to_only_of_another_process_is_capped_by_an_earlier_freeze_that_is_not_recorded() {
     for (seconds, becomes) in [

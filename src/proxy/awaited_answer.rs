@@ -1,0 +1,42 @@
+//! Counts clients that leave before the engine has answered them.
+//!
+//! One that has waited long counts as a request with an unknown outcome: otherwise an engine that hangs longer than its
+//! clients wait would show no errors. One whose request is cut by the end of the process does not count.
+
+use std::time::Duration;
+
+use super::drain;
+use super::monotonic::now;
+use super::shared::Shared;
+use super::streamed_served::ServedRequest;
+use crate::exchange::Served;
+
+/// Exists while the engine has a request and has not answered it. If it is dropped before [`AwaitedAnswer::came`], the
+/// client has left: the request counts as one with an unknown outcome if the client waited long.
+pub(super) struct AwaitedAnswer<'a> {
+    shared: &'a Shared,
+    request: Option<&'a ServedRequest>,
+    /// When the engine was asked, by [`now`].
+    asked: u64,
+}
+
+impl<'a> AwaitedAnswer<'a> {
+    pub(super) fn of(shared: &'a Shared, request: &'a ServedRequest, asked: u64) -> Self {
+        Self { shared, request: Some(request), asked }
+    }
+
+    /// The engine has answered.
+    pub(super) fn came(mut self) {
+        self.request = None;
+    }
+}
+
+impl Drop for AwaitedAnswer<'_> {
+    fn drop(&mut self) {
+        let Some(request) = self.request.filter(|_| !drain::cuts_workflows(self.shared)) else { return };
+        let waited = Duration::from_micros(now().saturating_sub(self.asked));
+        if request.observer.is_long_for_legacy(&request.route, waited) {
+            request.count(Served::Unknown, Some(waited), None);
+        }
+    }
+}

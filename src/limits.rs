@@ -438,7 +438,8 @@ pub struct Limits {
     pub store_statement_ms: u64,
     /// PostgreSQL: how long to wait for a lock that another process holds.
     pub store_lock_ms: u64,
-    /// PostgreSQL: connections in addition to those for the writer and for notifications.
+    /// PostgreSQL: connections in addition to those for the writer, for notifications and for the lease. Shadow runs
+    /// use at most half of them.
     pub store_connections_max: u64,
 
     // admin

@@ -6,14 +6,25 @@
 //! that runs is left to run for milliseconds before another one gets its turn. So the threads that answer callers ask
 //! for short turns too: of two threads that have not had their share, Linux runs the one whose turn would end sooner.
 
+use std::cell::Cell;
 use std::pin::pin;
 
 /// Added to the niceness of a thread.
 pub const NICENESS: i32 = 10;
 
+thread_local! {
+    static IS_LOWERED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether [`lower`] was called on this thread.
+pub fn is_lowered() -> bool {
+    IS_LOWERED.get()
+}
+
 /// Lowers the priority of the calling thread. On Linux only: elsewhere the call would change the whole process's
 /// priority.
 pub fn lower() {
+    IS_LOWERED.set(true);
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(NICENESS) {
         let thread = std::thread::current();

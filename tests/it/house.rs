@@ -33,7 +33,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("compare", &[]),
     ("exchange", &["flag", "compare", "workflow"]),
     ("egress", &["exchange", "compare", "clock", "traces", "byte_budget"]),
-    ("store", &["workflow", "flag", "compare", "clock"]),
+    ("store", &["workflow", "flag", "compare", "clock", "priority"]),
     ("affinity", &["store", "exchange", "flag", "clock", "slot_file"]),
     ("adoption", &["affinity", "store", "engine", "exchange", "flag", "workflow", "clock"]),
     (

@@ -1,7 +1,8 @@
 //! Reads of retry keys. Those that are asked for at the same moment are read by one statement.
 //!
 //! Always true: a statement is sent after the calls that it answers, so that it finds whatever was stored before them;
-//! no delay is added but one turn of the task scheduler; when a caller stops waiting, the others are answered.
+//! no delay is added but one turn of the task scheduler. A task of the pool's runtime sends it: when a caller stops
+//! waiting, or its thread has a low priority, the others are answered all the same.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,7 @@ use super::columns::{Result, arm, column, run_id, time};
 use super::pool::Pool;
 use super::read::retry_key;
 use crate::flag::RetryKey;
+use crate::priority;
 use crate::store::bound_keys::is_bound;
 use crate::store::{StoreError, StoredFirstTry};
 
@@ -42,8 +44,11 @@ impl FirstTries {
         };
         if is_first {
             let _send = SendOnDrop(self);
-            // A request asks for several keys at once, each in a future of its own.
-            tokio::task::yield_now().await;
+            // A thread of lower priority may not run again for long, and others have joined it meanwhile.
+            if !priority::is_lowered() {
+                // A request asks for several keys at once, each in a future of its own.
+                tokio::task::yield_now().await;
+            }
         }
         replied.await.unwrap_or_else(|_| Err(StoreError("the store is closed".to_owned())))
     }
@@ -79,11 +84,11 @@ impl FirstTries {
 
 impl Drop for SendOnDrop {
     fn drop(&mut self) {
-        let asked = std::mem::take(&mut *self.0.asked());
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let first_tries = self.0.clone();
-            runtime.spawn(async move { first_tries.answer(asked).await });
-        }
+        let first_tries = self.0.clone();
+        self.0.pool.runtime().spawn(async move {
+            let asked = std::mem::take(&mut *first_tries.asked());
+            first_tries.answer(asked).await;
+        });
     }
 }
 

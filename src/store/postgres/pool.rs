@@ -6,6 +6,10 @@
 //! neither settings nor prepared statements, so a statement is a transaction of four round trips: begin with the
 //! settings, prepare, execute, commit.
 //!
+//! Nobody waits for a thread of lower priority, which may be suspended for seconds on a busy machine: all connections
+//! belong to the runtime on which the pool was made, whoever opens them, so that its threads are told of the server's
+//! replies; and threads of lower priority get at most half of the connections.
+//!
 //! When a caller stops waiting, the connection stays in use until its statement has ended on the server, so that the
 //! server never executes more statements than the pool has connections.
 
@@ -15,12 +19,15 @@ use std::time::Duration;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::query::Query;
 use sqlx::{Connection, Postgres, SqlStr};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::runtime::Handle;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::address::Address;
 use super::write_error::{is_lost, is_of_pooler, may_recover};
 use crate::limits::Limits;
+use crate::priority;
 use crate::store::StoreError;
 
 /// The pauses between attempts to connect.
@@ -49,8 +56,12 @@ pub(super) struct Pool {
 
 /// The open connections.
 struct Connections {
+    /// Whose threads are told what happens on the connections.
+    runtime: Handle,
     /// One for each connection that may be in use.
     permits: Arc<Semaphore>,
+    /// One for each connection that threads of lower priority may use.
+    low_priority_permits: Arc<Semaphore>,
     max: u32,
     /// Those that are not in use; the one that was used last is at the end.
     unused: Mutex<Vec<PooledConnection>>,
@@ -65,9 +76,15 @@ struct PooledConnection {
 /// A connection in use. Dropping it while its statement is under way waits in the background for the statement's end.
 struct Lease {
     connections: Arc<Connections>,
-    permit: Option<OwnedSemaphorePermit>,
+    permits: Option<Permits>,
     pooled: Option<PooledConnection>,
     statement: Duration,
+}
+
+/// Permits to use one connection.
+struct Permits {
+    _any: OwnedSemaphorePermit,
+    _low_priority: Option<OwnedSemaphorePermit>,
 }
 
 /// A statement with bound values.
@@ -85,11 +102,22 @@ impl Pool {
         Self { begin, ..Self::new(address, limits) }
     }
 
-    /// A pool of at most so many connections.
+    /// A pool of at most so many connections, which belong to the current runtime.
     pub(super) fn with_connections(address: Address, max: u32) -> Self {
         let max = max.clamp(1, u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
-        let permits = Arc::new(Semaphore::new(max as usize));
-        Self { address, begin: None, connections: Arc::new(Connections { permits, max, unused: Mutex::default() }) }
+        let connections = Connections {
+            runtime: Handle::current(),
+            permits: Arc::new(Semaphore::new(max as usize)),
+            low_priority_permits: Arc::new(Semaphore::new((max / 2).max(1) as usize)),
+            max,
+            unused: Mutex::default(),
+        };
+        Self { address, begin: None, connections: Arc::new(connections) }
+    }
+
+    /// The runtime to which the connections belong.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.connections.runtime
     }
 
     /// Executes a statement. `make` builds it for each attempt.
@@ -127,10 +155,10 @@ impl Pool {
     /// A connection, within the connect timeout.
     async fn acquire(&self) -> Result<(Lease, PooledConnection), sqlx::Error> {
         let deadline = Instant::now() + self.address.connect;
-        let permit = timeout_at(deadline, self.connections.permits.clone().acquire_owned()).await;
-        let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        let permits = timeout_at(deadline, self.connections.permits()).await;
+        let permits = Some(permits.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?);
         let connections = self.connections.clone();
-        let lease = Lease { connections, permit: Some(permit), pooled: None, statement: self.address.statement };
+        let lease = Lease { connections, permits, pooled: None, statement: self.address.statement };
         let unused = self.connections.unused().pop().filter(PooledConnection::is_fresh);
         if let Some(pooled) = unused {
             return Ok((lease, pooled));
@@ -153,11 +181,16 @@ impl Pool {
         }
     }
 
+    /// A new connection, which belongs to the pool's runtime because a task there opens it.
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        match self.begin {
-            None => self.address.connect().await,
-            Some(_) => self.address.connect_without_settings().await,
-        }
+        let (address, keeps_settings) = (self.address.clone(), self.begin.is_none());
+        let opening = self.connections.runtime.spawn(async move {
+            match keeps_settings {
+                true => address.connect().await,
+                false => address.connect_without_settings().await,
+            }
+        });
+        AbortOnDropHandle::new(opening).await.unwrap_or(Err(sqlx::Error::PoolClosed))
     }
 
     async fn query_on(&self, connection: &mut PgConnection, query: BoundQuery<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
@@ -193,6 +226,14 @@ impl PooledConnection {
 }
 
 impl Connections {
+    async fn permits(&self) -> Result<Permits, AcquireError> {
+        let low_priority = match priority::is_lowered() {
+            true => Some(self.low_priority_permits.clone().acquire_owned().await?),
+            false => None,
+        };
+        Ok(Permits { _any: self.permits.clone().acquire_owned().await?, _low_priority: low_priority })
+    }
+
     fn unused(&self) -> MutexGuard<'_, Vec<PooledConnection>> {
         self.unused.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,15 +262,14 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let (Some(mut pooled), permit) = (self.pooled.take(), self.permit.take()) else { return };
+        let (Some(mut pooled), permits) = (self.pooled.take(), self.permits.take()) else { return };
         let (connections, statement) = (self.connections.clone(), self.statement);
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
+        self.connections.runtime.spawn(async move {
             // Reads what is left of the statement's reply, and rolls back a transaction.
             if let Ok(Ok(())) = timeout(statement, pooled.connection.ping()).await {
                 connections.put_back(pooled);
             }
-            drop(permit);
+            drop(permits);
         });
     }
 }

@@ -37,3 +37,42 @@ async fn statements_that_nobody_waits_for_do_not_add_up() {
     tokio::time::timeout(Duration::from_secs(60), read()).await.unwrap().unwrap();
     store.close().await;
 }
+
+/// A thread of lower priority asks the database first, which opens a connection, and then does not run any more, as on
+/// a busy machine. Neither that connection nor what it has asked for meanwhile makes another thread wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_thread_of_lower_priority() {
+    if !StoreKind::Postgres.is_installed() {
+        return;
+    }
+    let database = shared().unwrap().database();
+    let limits = Limits { store_connections_max: 2, ..Limits::default() };
+    let store: StoreHandle = Arc::new(PostgresStore::open(&Secret::new(database.url()), None, &limits).await.unwrap());
+    let (has_asked, asked) = tokio::sync::oneshot::channel();
+    let (go_on, suspended) = std::sync::mpsc::channel::<()>();
+    let of_thread = store.clone();
+    let thread = std::thread::spawn(move || {
+        crate::priority::lower();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            of_thread.first_try(RetryKey([1; 32])).await.unwrap();
+            let (mut pin, mut first_try) =
+                (of_thread.pin(pin("1", Arm::Engine).key), of_thread.first_try(RetryKey([2; 32])));
+            std::future::poll_fn(|cx| {
+                assert!(pin.as_mut().poll(cx).is_pending() && first_try.as_mut().poll(cx).is_pending());
+                std::task::Poll::Ready(())
+            })
+            .await;
+            has_asked.send(()).unwrap();
+            suspended.recv().unwrap();
+        });
+    });
+    asked.await.unwrap();
+    for n in [2, 3] {
+        let read = tokio::time::timeout(Duration::from_secs(60), store.first_try(RetryKey([n; 32])));
+        assert_eq!(read.await.expect("nothing was waited for").unwrap().map(|first| first.arm), None);
+    }
+    go_on.send(()).unwrap();
+    thread.join().unwrap();
+    store.close().await;
+}

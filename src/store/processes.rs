@@ -44,7 +44,8 @@ pub struct ProcessRecord {
     pub answers: BTreeSet<RouteId>,
     /// The id of its file of retry keys; `None`: it has none, or its version does not say so.
     pub key_file: Option<Uuid>,
-    /// How many changes of pin collisions by it the store has: who sees the number change reads them.
+    /// How many changes of pin collisions by it the store has: a process that sees this number change reads the
+    /// collisions again.
     pub collision_changes: u64,
     /// Requests that legacy served there and whose retry keys it does not know.
     pub unknown_retries: Vec<ToldUnknownRetries>,

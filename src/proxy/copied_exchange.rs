@@ -266,10 +266,10 @@ impl CopiedReply {
         self.copied.skip(SkipReason::LegacyFailed);
     }
 
-    /// The caller is on a thread that serves no connection: from now on the observer may be called directly.
-    pub(super) fn may_observe_here(&mut self) {
+    /// The caller is on a thread that serves no connection: from now on the observer is called directly.
+    pub(super) fn observe_directly(&mut self) {
         if let CopiedExchange::Call(call) = &mut self.copied {
-            call.may_observe_here();
+            call.observe_directly();
         }
     }
 

@@ -49,7 +49,7 @@ pub struct ProcessRecord {
     pub collision_changes: u64,
     /// Requests that legacy served there and whose retry keys it does not know.
     pub unknown_retries: Vec<ToldUnknownRetries>,
-    /// Whether it begins real runs only in the term of its lease that it has followed the others in.
+    /// Whether it begins real runs only in a term of its lease in which it has caught up with the others.
     pub obeys_terms: bool,
     /// The services whose circuit breaker is open there.
     pub open_breakers: BTreeSet<ServiceName>,

@@ -1,7 +1,7 @@
 //! Budgets of memory: how many bytes of calls and bodies are kept while they wait.
 //!
-//! Always true: the bytes that are reserved of a budget are at most its bound. Nobody waits for a budget: what finds no
-//! room in it is not kept.
+//! Always true: the bytes that are reserved from a budget are at most its bound. Nobody waits for a budget: what finds
+//! no room in it is not kept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ pub struct ByteBudget {
     entries: AtomicU64,
 }
 
-/// Bytes of a budget, in use until this value is dropped.
+/// Bytes that are reserved from a budget until this value is dropped.
 pub struct ReservedBytes {
     budget: Arc<ByteBudget>,
     bytes: u64,

@@ -64,11 +64,11 @@ pub const EGRESS_OPEN_CALLS_MAX: usize = 32 << 10;
 pub const UNRESOLVED_TEXT_BYTES_MAX: usize = 400;
 /// Requests of one instance that wait for their turn on its twin; further ones are not compared.
 pub const INSTANCE_REQUESTS_WAITING_MAX: usize = 256;
-/// Instances of which it is remembered in memory that their twin is incomplete; the store has it too.
+/// Instances that are marked in memory as having an incomplete twin; the store has these marks too.
 pub const MARKED_TWINS_MAX: usize = 65_536;
 /// How many of the last calls that were attributed to no request `pointsman egress` shows.
 pub const EGRESS_LISTED_CALLS_MAX: usize = 20;
-/// Targets of writing calls of no known request that are told apart; of the others only the last time is remembered.
+/// Targets of writing calls of no known request that are listed one by one; of further ones only the last time is kept.
 pub const EGRESS_UNATTRIBUTED_WRITES_MAX: usize = 256;
 /// The URL of such a call; longer ones are cut off.
 pub const EGRESS_LISTED_URL_BYTES_MAX: usize = 512;
@@ -105,7 +105,7 @@ pub const NOT_PROCESSED_MAX: usize = 3;
 pub const CONNECTION_ENDED_MAX: usize = 16;
 /// The payload of one frame from an HTTP/2 client: the protocol's least, so that no frame delays others for long.
 pub const HTTP2_FRAME_BYTES_MAX: u32 = 16 << 10;
-/// Streams of one HTTP/2 connection that its client may have reset unaccepted; with more, the connection is closed.
+/// Streams of one HTTP/2 connection that its client may reset before they are accepted; with more, it is closed.
 pub const HTTP2_PENDING_RESETS_MAX: usize = 50;
 /// Streams of one HTTP/2 connection that may be reset for the client's errors; with more, the connection is closed.
 pub const HTTP2_LOCAL_RESETS_MAX: usize = 200;
@@ -126,12 +126,12 @@ pub const BYTES_LIMIT_MAX: u64 = 1 << 40;
 pub const BUFFER_REQUEST_BYTES_LIMIT_MAX: u64 = 64 << 20;
 /// The largest value of a limit that is a number of things, unless a smaller one is given below.
 pub const NUMBER_LIMIT_MAX: u64 = u32::MAX as u64;
-/// The largest value of `head_fields_max` and `reply_fields_max`: the reader of each head allocates room for so many
+/// The largest value of `head_fields_max` and `reply_fields_max`: the reader of each head allocates room for this many
 /// fields at once.
 pub const HEAD_FIELDS_LIMIT_MAX: u64 = 4_096;
 /// The largest value of `shadow_threads`; all of these threads are started with the process.
 pub const SHADOW_THREADS_LIMIT_MAX: u64 = 1_024;
-/// The largest value of `access_log_lines_max`: the queue allocates room for so many lines at the start.
+/// The largest value of `access_log_lines_max`: the queue allocates room for this many lines at the start.
 pub const ACCESS_LOG_LINES_LIMIT_MAX: u64 = 1 << 20;
 /// Each text of a client in a line of the access log: target, user agent, referer, `x-forwarded-for`. `...` replaces
 /// what is beyond.
@@ -232,16 +232,16 @@ pub struct Limits {
     pub first_byte_ms: u64,
     /// The longest pause within a body, in either direction.
     pub body_idle_ms: u64,
-    /// Bytes per second that a client has to send of a request's body, over the time in which nothing else is waited
-    /// for; a slower client gets 408. Not for gRPC. 0: no minimum.
+    /// Bytes per second that a client has to send of a request's body, measured only while Pointsman waits for the
+    /// client and for nothing else; a slower client gets 408. Not for gRPC. 0: no minimum.
     pub client_send_bytes_per_s_min: u64,
-    /// Bytes per second that a client has to read of an answer, over the time in which its socket, or its window of
-    /// HTTP/2, takes nothing; a slower client is cut off. What the socket's buffer or the window holds counts as read.
+    /// Bytes per second that a client has to read of an answer, measured only while its socket, or its window of
+    /// HTTP/2, is full; a slower client is cut off. What the socket's buffer or the window holds counts as read.
     /// 0: no minimum.
     pub client_read_bytes_per_s_min: u64,
-    /// Bytes per second that legacy, or a service whose reply a step streams, has to send of a reply's body, over the
-    /// time in which nothing else is waited for; a slower reply is cut off. Not for answers whose type is that of
-    /// events (`text/event-stream`) or gRPC. 0: no minimum.
+    /// Bytes per second that legacy, or a service whose reply a step streams, has to send of a reply's body, measured
+    /// only while Pointsman waits for the service and for nothing else; a slower reply is cut off. Not for answers of
+    /// the type `text/event-stream` or of gRPC. 0: no minimum.
     pub legacy_send_bytes_per_s_min: u64,
     /// The time over which the rates of `client_send_bytes_per_s_min`, `client_read_bytes_per_s_min` and
     /// `legacy_send_bytes_per_s_min` are measured.
@@ -297,7 +297,7 @@ pub struct Limits {
     /// Requests to which legacy's calls can be attributed: those that legacy handles, and those that ended within
     /// `egress.window`. If there are more, requests are left out and counted, the oldest ended ones first.
     pub egress_requests_max: u64,
-    /// The same for requests that are not compared, so that no compared request gets the calls by legacy for them.
+    /// The same for requests that are not compared: known, so that their calls are not attributed to compared ones.
     #[serde(alias = "egress_bystanders_max")] // the earlier name
     pub egress_uncompared_requests_max: u64,
     /// Bytes of legacy's calls that are kept until they are compared, and of the bodies of ended requests whose value
@@ -317,7 +317,7 @@ pub struct Limits {
     pub followup_window_ms: u64,
 
     // compare
-    /// How long one pair may take: four fifths of it are for the comparison, the rest is for what is kept of the pair.
+    /// How long one pair may take: four fifths are for the comparison, the rest for redacting what is kept of the pair.
     pub compare_ms: u64,
     /// A body larger than this is not compared: the pair counts as skipped (`body_too_large`).
     pub compare_bytes_max: u64,
@@ -335,7 +335,7 @@ pub struct Limits {
     /// Fingerprints kept for one route.
     pub fingerprints_per_route_max: u64,
     /// The size of what is shown of one sample. The pair that is kept with it, to be judged again under other rules,
-    /// may take as much again.
+    /// may take this size once more.
     pub sample_bytes_max: u64,
 
     // engine

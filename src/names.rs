@@ -70,8 +70,8 @@ name! {
 /// The suffix of the name under which the intent of a step's `undo` is recorded. No step has a `.` in its own name.
 pub const OF_UNDO: &str = ".undo";
 
-/// The name that a step of a child run has seen from above: `ship/label` for the step `label` of the run that the step
-/// `ship` begins. No step has a `/` in its own name.
+/// The name of a child run's step as its parent run names it: `ship/label` for the step `label` of the run that the
+/// parent's step `ship` begins. No step has a `/` in its own name.
 pub fn step_below(run_by: &StepId, step: &str) -> StepId {
     StepId::new(format!("{run_by}/{step}"))
 }

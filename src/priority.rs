@@ -1,10 +1,10 @@
 //! How the threads that answer callers share a core with those of work for which no caller waits: shadow runs,
 //! comparisons, snapshots.
 //!
-//! Always true: that work has a lower priority than the threads that answer callers, and it lets them run between two
-//! parts of it. The priority alone is not enough: the scheduler decides by it who gets how much of a core, but a thread
-//! that runs is left to run for milliseconds before another one gets its turn. So the threads that answer callers ask
-//! for short turns too: of two threads that have not had their share, Linux runs the one whose turn would end sooner.
+//! Always true: that work has a lower priority than the threads that answer callers, and it yields the core between its
+//! parts. The priority alone is not enough: it sets each thread's share of a core, but a running thread keeps the core
+//! for a time slice of milliseconds before another one is scheduled. So the threads that answer callers also ask for
+//! short time slices: of two threads that have not had their share, Linux runs the one whose slice would end sooner.
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -32,24 +32,24 @@ pub fn lower() {
     }
 }
 
-/// How long a turn of a thread that answers callers is, in nanoseconds: the shortest that Linux grants.
+/// The time slice of a thread that answers callers, in nanoseconds: the shortest that Linux grants.
 #[cfg(target_os = "linux")]
-const TURN_NS: u64 = 100_000;
+const TIME_SLICE_NS: u64 = 100_000;
 
-/// Asks for short turns of the calling thread on a core that it shares: it runs soon after it has become ready, and
-/// more often. Its share of the core stays the same. Linux before 6.12 does as if nothing was asked, other systems are
-/// not asked.
-pub fn take_short_turns() {
+/// Asks for short time slices for the calling thread on a core that it shares: it runs soon after it has become ready,
+/// and more often. Its share of the core stays the same. Linux before 6.12 ignores the request; on other systems this
+/// does nothing.
+pub fn request_short_time_slices() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = set_turn(TURN_NS) {
-        tracing::debug!(%error, "the length of the thread's turns on a core could not be set");
+    if let Err(error) = set_time_slice(TIME_SLICE_NS) {
+        tracing::debug!(%error, "the thread's time slice could not be set");
     }
 }
 
-/// `sched_setattr(2)`; what is no field of the slice stays as it is.
+/// Calls `sched_setattr(2)`. Only the time slice changes: the flag keeps the policy, and the niceness is written back.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
-fn set_turn(nanoseconds: u64) -> std::io::Result<()> {
+fn set_time_slice(nanoseconds: u64) -> std::io::Result<()> {
     let attributes = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
         sched_policy: 0,
@@ -60,26 +60,26 @@ fn set_turn(nanoseconds: u64) -> std::io::Result<()> {
         sched_deadline: 0,
         sched_period: 0,
     };
-    // SAFETY: the kernel reads `size` bytes of the attributes during the call. It is the only way: no crate has it.
+    // SAFETY: the kernel reads `size` bytes of the attributes during the call. No crate wraps this call safely.
     match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
     }
 }
 
-/// Runs a future that gives way before each of its polls.
-pub async fn giving_way<F: Future>(future: F) -> F::Output {
+/// Runs a future and yields the core before each of its polls.
+pub async fn yielding<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     std::future::poll_fn(|cx| {
-        give_way();
+        yield_core();
         future.as_mut().poll(cx)
     })
     .await
 }
 
-/// Lets threads run that have become ready on this core, between two parts of long work. Costs a system call if there
-/// are none.
-pub fn give_way() {
+/// Yields the core to threads that are ready on it, between two parts of long work. Costs one system call if there are
+/// none.
+pub fn yield_core() {
     std::thread::yield_now();
 }
 
@@ -87,9 +87,9 @@ pub fn give_way() {
 mod tests {
     use super::*;
 
-    /// The kernel shows the length of turns from 6.12 on.
+    /// The kernel shows the time slice from 6.12 on.
     #[test]
-    fn a_thread_gets_short_turns_and_keeps_its_priority() {
+    fn a_thread_gets_short_time_slices_and_keeps_its_priority() {
         let of_this_thread = |name: &str| {
             let shown = std::fs::read_to_string("/proc/thread-self/sched").unwrap_or_default();
             let line = shown.lines().find(|line| line.starts_with(name))?;
@@ -98,11 +98,11 @@ mod tests {
         let thread = std::thread::spawn(move || {
             lower();
             let before = (of_this_thread("se.slice"), of_this_thread("prio"));
-            set_turn(TURN_NS).unwrap();
+            set_time_slice(TIME_SLICE_NS).unwrap();
             (before, (of_this_thread("se.slice"), of_this_thread("prio")))
         });
         let (before, after) = thread.join().unwrap();
         assert_eq!((after.0.is_some(), after.1), (before.0.is_some(), before.1));
-        assert!(after.0.is_none_or(|slice| slice == TURN_NS), "{before:?} {after:?}");
+        assert!(after.0.is_none_or(|slice| slice == TIME_SLICE_NS), "{before:?} {after:?}");
     }
 }

@@ -7,7 +7,7 @@
 //! so that writing a slot needs no disk space.
 //!
 //! A slot is written with a plain `pwrite` and not synced: it survives the end of the process. A power cut may lose or
-//! tear what was written since the last sync: `affinity` syncs its file every second, `evidence` syncs no marks.
+//! tear what was written since the last sync: `affinity` syncs its file every second, `evidence` never syncs its slots.
 //!
 //! What the slots hold and what follows from a torn slot is defined by the two modules that have such files: `affinity`
 //! keeps retry keys that legacy took, `evidence` keeps the routes whose evidence in the store is incomplete.

@@ -20,8 +20,9 @@ use uuid::Uuid;
 
 use crate::affinity::StoreAffinity;
 use crate::clock::ProcessClock;
+use crate::engine::files_snapshot::FilesSnapshot;
 use crate::engine::kill_switch::KillSwitch;
-use crate::engine::legacy_replies::OfLegacy;
+use crate::engine::legacy_replies::LegacySources;
 use crate::engine::machine::{AppendHeader, ChildSpec, ChildState, Ids};
 use crate::engine::ports::client::{Executor, RehearsingClient, SendingClient};
 use crate::engine::ports::event_sealer::EventSealer;
@@ -37,12 +38,11 @@ use crate::engine::scheduler::load_permits::LoadPermits;
 use crate::engine::scheduler::mailbox::{ExecutionSlot, Mailboxes};
 use crate::engine::scheduler::registry::Registry;
 use crate::engine::scheduler::run_snapshots::RunSnapshots;
-use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
+use crate::engine::scheduler::spawn_policy_cell::SpawnPolicyCell;
 use crate::engine::scheduler::stuck::StuckRuns;
 use crate::engine::scheduler::subscriptions::RunSubscriptions;
 use crate::engine::scheduler::timers::Timers;
 use crate::engine::scheduler::why_unresumed::WhyUnresumed;
-use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::LateFailureObserver;
 use crate::limits::Limits;
 use crate::names::{Fence, RunId, Seq, StepId, WorkerId, WorkflowName};
@@ -76,7 +76,7 @@ pub(super) trait RunTasks: Send + Sync {
         spawn_policy: Arc<SpawnPolicyCell>,
         child: ChildSpec,
         depth: u64,
-        of_legacy: OfLegacy,
+        legacy_sources: LegacySources,
     ) -> BoxFuture<'static, ChildState>;
     /// Starts the supervisor, which wakes suspended runs, unless it was started before.
     fn supervise(&self, core: &Arc<Core>);
@@ -169,7 +169,8 @@ pub(super) struct Process {
     pub ids: Mutex<Ids>,
     pub kill_switch: Arc<KillSwitch>,
     pub draining: watch::Sender<bool>,
-    /// Whether other processes go on with the runs that no caller waits for; so it is in a drain too.
+    /// Whether this process leaves the runs that no caller waits for to the other processes on the same store. Set
+    /// before the drain, during which it stays set.
     pub leaves_runs: watch::Sender<bool>,
     /// The tasks that execute runs.
     pub tasks: TaskTracker,

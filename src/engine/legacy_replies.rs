@@ -22,9 +22,9 @@ use crate::workflow::{
 /// How often a call is looked for again because another run took the one that was found.
 const TRIES_MAX: usize = 8;
 
-/// What a run, and the runs below it, know of what legacy did for the request.
+/// From where a run, and the runs below it, take what legacy did for the request.
 #[derive(Clone, Default)]
-pub(super) struct OfLegacy {
+pub(super) struct LegacySources {
     /// Records or answers the reads.
     pub reads: Option<Arc<dyn Reads>>,
     /// The replies that legacy got to its calls.
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_given_to_one_step_of_the_tree_and_to_that_again() {
+    fn a_call_is_given_to_one_step_of_the_tree_which_gets_it_again_when_it_asks_again() {
         let tree = CallsOfTree { calls: Arc::new(TwoCalls), taken: Mutex::default() };
         let first_free = |not_free: &BTreeSet<u64>| {
             let found = (1..=2).find(|number| !not_free.contains(number));

@@ -15,6 +15,7 @@ mod bounds;
 mod clock;
 mod context;
 mod driver;
+mod files_snapshot;
 mod kill_switch;
 mod legacy_replies;
 mod legacy_reply_paths;
@@ -24,7 +25,6 @@ mod run_metrics;
 mod run_spans;
 mod run_trace;
 mod scheduler;
-mod snapshot;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -46,6 +46,7 @@ use uuid::Uuid;
 use self::api::large_bodies;
 use self::bounds::usize_of;
 use self::context::{Core, Files, Ports, Process, Schedule};
+use self::files_snapshot::{FilesSnapshot, ProcessConstants};
 use self::kill_switch::KillSwitch;
 use self::machine::Ids;
 use self::ports::client::{RehearsingClient, SendingClient};
@@ -59,7 +60,6 @@ use self::scheduler::run_snapshots::RunSnapshots;
 use self::scheduler::stuck::StuckRuns;
 use self::scheduler::subscriptions::RunSubscriptions;
 use self::scheduler::why_unresumed::WhyUnresumed;
-use self::snapshot::{FilesSnapshot, ProcessConstants};
 use self::tasks::Tasks;
 use crate::affinity::{StoreAffinity, host_name};
 use crate::clock::ProcessClock;
@@ -78,7 +78,7 @@ pub use ports::breaker::BreakerState;
 pub use ports::guard_message_queue::GuardMessage;
 pub use ports::service::{BreakerView, ServiceView};
 pub use scheduler::command_error::CommandError;
-pub use scheduler::recover::{Follow, Recovered};
+pub use scheduler::recover::{CatchUp, Recovered};
 
 /// The engine's arm, as proxy and shadow call it.
 pub type ArmService = BoxCloneSyncService<ArmRequest, ArmReply, Infallible>;
@@ -319,9 +319,9 @@ impl Engine {
 
     /// Like [`Engine::recover`], but in the background and repeated until it succeeds. Returns after the first try,
     /// or earlier if that takes long: [`Engine::why_unresumed`] says whether the runs are resumed. In a store that
-    /// several processes share, `follow` is called before a run is resumed, once this process has its lease.
-    pub async fn recover_in_background(&self, follow: Follow) {
-        recover::recover_in_background(&self.core, follow).await;
+    /// several processes share, `catch_up` is called before a run is resumed, once this process has its lease.
+    pub async fn recover_in_background(&self, catch_up: CatchUp) {
+        recover::recover_in_background(&self.core, catch_up).await;
     }
 
     /// Why the runs that the last process left are not resumed yet; `None` once they are. Until they are resumed, no

@@ -27,7 +27,7 @@ pub(super) struct RunMetrics {
     counted_checkpoints: BTreeMap<Risk, usize>,
     /// Whether it was paused when it was loaded.
     was_paused: bool,
-    /// Whether it was paused with an open conflict when it was loaded: that was counted then.
+    /// Whether it was paused with an open conflict when it was loaded, so that the conflict was counted before.
     was_in_conflict: bool,
     /// Whether it is in the store, or will be.
     is_stored: bool,

@@ -9,13 +9,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::engine::api::{child, rerun};
 use crate::engine::context::{Core, RunTasks};
 use crate::engine::driver::{self, Driver};
-use crate::engine::legacy_replies::OfLegacy;
+use crate::engine::legacy_replies::LegacySources;
 use crate::engine::machine::{ChildSpec, ChildState};
 use crate::engine::scheduler::acquire;
 use crate::engine::scheduler::acquired_run::AcquiredRun;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::mailbox::ExecutionSlot;
-use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
+use crate::engine::scheduler::spawn_policy_cell::SpawnPolicyCell;
 use crate::engine::scheduler::supervisor;
 use crate::names::{RunId, StepId};
 use crate::store::OwnedRun;
@@ -52,9 +52,9 @@ impl RunTasks for Tasks {
         spawn_policy: Arc<SpawnPolicyCell>,
         spec: ChildSpec,
         depth: u64,
-        of_legacy: OfLegacy,
+        legacy_sources: LegacySources,
     ) -> BoxFuture<'static, ChildState> {
-        child::ensure_child(core, parent, spawn_policy, spec, depth, of_legacy).boxed()
+        child::ensure_child(core, parent, spawn_policy, spec, depth, legacy_sources).boxed()
     }
     fn supervise(&self, core: &Arc<Core>) {
         supervisor::start(core);

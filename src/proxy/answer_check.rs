@@ -75,7 +75,7 @@ impl ToCheck<'_> {
         let cohort = flagged.cohort.and_then(|index| route.cohorts.get(index));
         let answered = EngineAnswered {
             cohort: cohort.map(|cohort| Arc::from(cohort.name.as_str())),
-            declared: flagged.declared.clone(),
+            declared: flagged.stratum_value.clone(),
             flags,
             flag: flagged.flag.clone(),
             counted_as: self.counted_as.clone(),

@@ -21,7 +21,7 @@ impl CandidateOfRoute {
         let cohort = cohort.map(|cohort| Arc::from(cohort.name.as_str()));
         let request = OfferedRequest::new(self.id.clone(), proxied.table.set.files_version);
         let offer = &proxied.client.shared.offer;
-        let (method, declared) = (method.clone(), flagged.declared.clone());
+        let (method, declared) = (method.clone(), flagged.stratum_value.clone());
         offer.open(OfferedRequest { rung: State::Shadow, method, cohort, declared, ..request })
     }
 

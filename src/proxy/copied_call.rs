@@ -63,8 +63,8 @@ impl CopiedCall {
         }
     }
 
-    /// The caller is on a thread that serves no connection: from now on the observer may be called directly.
-    pub(super) fn may_observe_here(&mut self) {
+    /// The caller is on a thread that serves no connection: from now on the observer is called directly.
+    pub(super) fn observe_directly(&mut self) {
         self.queue = None;
     }
 

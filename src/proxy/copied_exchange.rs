@@ -38,7 +38,7 @@ pub(super) struct CopiedRequest {
     pub body: Option<Arc<Mutex<BodyCopy>>>,
     /// Whether the request was chosen to be sent to legacy a second time, after the client has the reply.
     pub will_repeat: bool,
-    /// If it was: the headers with which legacy gets it.
+    /// The headers with which legacy gets the request, if it was chosen to be sent a second time.
     pub sent: Option<Arc<HeaderMap>>,
     pub instance: Option<InstanceId>,
     /// Whether an arm took an earlier request with its retry key.
@@ -117,7 +117,8 @@ impl CopiedRequest {
             None => note_created(&self, status, headers, None, clock::now(), || false),
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            // A proxy before legacy may say so although legacy has the request: closed as one that may have an effect.
+            // A proxy in front of legacy may have answered, although legacy got the request. Dropping the announcement
+            // closes the request as one that may have changed its instance.
             self.open = None;
         }
         let watch = self.effects.take();
@@ -265,10 +266,10 @@ impl CopiedReply {
         self.copied.skip(SkipReason::LegacyFailed);
     }
 
-    /// The caller is on a thread that serves no connection: from now on the observer may be called directly.
-    pub(super) fn may_observe_here(&mut self) {
+    /// The caller is on a thread that serves no connection: from now on the observer is called directly.
+    pub(super) fn observe_directly(&mut self) {
         if let CopiedExchange::Call(call) = &mut self.copied {
-            call.may_observe_here();
+            call.observe_directly();
         }
     }
 
@@ -341,7 +342,7 @@ impl CopiedReply {
             at_legacy: open.as_ref().and_then(OpenRequest::time),
         };
         copied.offer.offer(ticket, answered);
-        // Closed only now that it has its turn.
+        // Closed only after the offer, by which the request has its turn on the twin.
         drop(open);
     }
 }

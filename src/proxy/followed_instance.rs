@@ -3,7 +3,7 @@
 //! Always true: the body is read only for a route whose requests have the id there (`key: body.…`), and only where
 //! something depends on the instance: the engine owns instances of the family, legacy's may be moved, or a route of the
 //! family is above `off`. A body that is too large, or has no id, is about no known instance, and goes on unchanged.
-//! The id is read before anything is looked up, so that a slow upload makes no look-up old.
+//! The id is read before anything is looked up, so that no result of a look-up is stale after a slow upload.
 
 use std::sync::Arc;
 

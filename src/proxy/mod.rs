@@ -7,7 +7,7 @@
 //! `upstream`) or `engine`; `request_body` and `reply_body` pass frames on, `prepare_copy` and `copied_exchange` copy
 //! them, and `respond` is the one place where errors (`failure`) become answers. What remains to be done when the
 //! client's socket has taken the last byte waits in `completion` until then, and is done by `settler`; the access log
-//! gets its record then too (`exchange_record`), with the reason if the exchange was cut (`cut`).
+//! gets its record then too (`exchange_record`), with the reason if the exchange was cut (`cut_reason`).
 //!
 //! Calls that legacy makes come in on a listener of their own (`egress`): a second proxy, whose clients are legacy.
 //! `egress_targets` finds the service, `egress_call` passes the call on by `relay`, `egress_tunnel` a CONNECT, and

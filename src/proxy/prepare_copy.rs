@@ -37,7 +37,7 @@ pub(super) fn prepare_copy(
         let cohort = flagged.cohort.and_then(|index| flagged.flag.route.cohorts.get(index));
         let cohort = cohort.map(|cohort| Arc::from(cohort.name.as_str()));
         let request = OfferedRequest::new(flagged.flag.route.id.clone(), proxied.table.set.files_version);
-        let (method, declared) = (head.method.clone(), flagged.declared.clone());
+        let (method, declared) = (head.method.clone(), flagged.stratum_value.clone());
         shared.offer.open(OfferedRequest { rung, method, cohort, declared, ..request })
     };
     let announced = announce(proxied, flagged, rung, &head.method);
@@ -94,7 +94,7 @@ pub(super) fn prepare_copy(
 }
 
 /// Announces a request that creates an instance with a twin, or follows one up: its twin is changed in the order of
-/// legacy's answers. A request that is not copied is closed at once.
+/// legacy's answers. If the request is not copied, the announcement is dropped at once, which closes the request.
 fn announce(
     proxied: &ProxiedRequest<'_>,
     flagged: &FlaggedRequest,

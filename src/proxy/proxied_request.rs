@@ -104,8 +104,8 @@ pub(super) struct FlaggedRequest {
     pub decided_at: Timestamp,
     /// The caller's cohort, as an index into the route's cohorts.
     pub cohort: Option<usize>,
-    /// The value that it has of the route's `promote.strata_by`, if it may be compared.
-    pub declared: Option<StratumValue>,
+    /// The value of the route's `promote.strata_by` for this request, if it may be compared.
+    pub stratum_value: Option<StratumValue>,
     /// The candidate of the route, if the engine answers.
     pub candidate: Option<CandidateOfRoute>,
     /// Whether legacy is asked too once the engine has answered, for a reverse comparison.

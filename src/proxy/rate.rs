@@ -1,8 +1,9 @@
-//! Measures how fast a client sends and reads, and legacy, or a service whose reply is streamed, replies, during the
-//! time in which nothing else is waited for.
+//! Measures how fast a client sends and reads, and how fast legacy, or a service whose reply is streamed, sends its
+//! reply.
 //!
-//! Always true: only the time in which a side is waited for counts, so that no side is blamed for another's pause;
-//! without a limit nothing is measured. Streamed bodies (events, gRPC, tunnels) have no minimum.
+//! Always true: for each side only the time in which the proxy waits for that side, and for nothing else, counts, so
+//! that no side is blamed for another's pause; without a limit nothing is measured. Streamed bodies (events, gRPC,
+//! tunnels) have no minimum.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 

@@ -92,7 +92,7 @@ impl Settler {
         self.waiting_bytes.fetch_sub(bytes, Relaxed);
     }
 
-    /// Looks whether an answer of the engine ends its instance, unless too much waits already. Never waits.
+    /// Checks whether an answer of the engine ends its instance, unless too much waits already. Never waits.
     pub(super) fn note(&self, answered: Box<AnsweredInstance>) {
         let bytes = answered.bytes();
         if self.reserve(bytes) && self.messages.try_send(SettlerMessage::Note(answered)).is_err() {
@@ -166,7 +166,7 @@ fn handle(message: SettlerMessage, waiting_bytes: &AtomicUsize) {
             bytes
         }
         SettlerMessage::Settle { mut copied, bytes, skip } => {
-            copied.may_observe_here();
+            copied.observe_directly();
             copied.finish(skip);
             bytes
         }

@@ -52,20 +52,21 @@ pub(super) async fn serve(
 ) -> Result<Response<ReplyBody>, Infallible> {
     let no_body = http_body::Body::is_end_stream(request.body());
     let (exchange_number, began) = client.wait.begin(client.shared.wait_limits.exchange, no_body);
-    // Legacy's calls belong to the trace that it names.
+    // A call by legacy belongs to the trace in its `traceparent`, which is always trusted.
     let is_trusted = client.forwarder.trusts_peer() || client.shared.egress.is_some();
     client.record.begin(client.peer, is_trusted, &request, began);
     let (mut head, incoming) = request.into_parts();
     let progress = BodyProgress { wait: client.wait.clone(), exchange_number };
     let mut upload = Upload::new(incoming, progress);
     let mut admission = Admission::default();
-    // Before the files in force are looked at. A tunnel may last for days, and is no request of an instance.
+    // Counted before the files in force are looked at (see `begin_write`). Not for a tunnel: it may last for days, and
+    // is no request of an instance.
     let is_write = !head.method.is_safe() && head.method != Method::CONNECT && client.shared.egress.is_none();
     let write = if is_write { client.shared.affinity.begin_write() } else { None };
     // Head and body are handed on by reference: each `async fn` that takes them by value copies them twice.
     let answered = match &client.shared.egress {
         None => answer(&client, &mut admission, &mut head, &mut upload, began).await,
-        // Boxed, so that clients' requests have no room for it.
+        // Boxed, so that the future of a client's request does not reserve room for it.
         Some(egress) => {
             let call = egress_call::answer(&client, egress, &mut admission, &mut head, &mut upload, began);
             Box::pin(call).await
@@ -98,7 +99,7 @@ async fn answer(
     if let Some(in_flight) = &client.shared.requests_in_flight {
         admission.permit = Some(in_flight.take().ok_or_else(|| Refused::early(Failure::Overloaded))?);
     }
-    // For HTTP/2: of HTTP/1.1, hyper has refused such a head before.
+    // This refuses heads of HTTP/2 only: hyper has refused such a head of HTTP/1.1 before.
     if head.headers.len() as u64 > client.shared.limits.head_fields_max {
         return Err(Refused::early(Failure::HeadTooLarge).into());
     }
@@ -147,7 +148,7 @@ async fn answer(
         let why = "Connection names a field that the retry key or the arm of this request depends on";
         return Err(Refused::early(Failure::Head(HeadRefusal::Ambiguous(why))).into());
     }
-    // Usually the path goes on as it came.
+    // Usually the path is forwarded as it came.
     let uri = match &path {
         Cow::Borrowed(_) if head.uri.authority().is_none() => None,
         path => Some(hygiene::origin_form(path, head.uri.query()).ok_or(Refused::early(Failure::Target))?),
@@ -177,7 +178,7 @@ async fn answer(
             let entered = entered.map_err(|why| proxied.refused(found.flag.effective.state, Failure::NoStore(why)))?;
             in_progress = Some(entered);
             client.wait.set_may_use_store();
-            // Boxed: the future is large, and without the box that of every request would have room for it.
+            // Boxed: the future is large, and without the box the future of every request would reserve room for it.
             let decided = decide_flagged(proxied, found, respelled_from, head, &mut *upload);
             Box::pin(decided).await?
         }
@@ -290,7 +291,7 @@ async fn decide_flagged<'a>(
     let is_reversed = is_reversed(&flag, &facts, &decision, retry_keys.is_some());
     let is_of_legacy = matches!(decision, Decision::Legacy { engine_work, .. } if engine_work != EngineWork::None);
     let may_be_compared = is_of_legacy || candidate.is_some() || is_reversed;
-    let declared = if may_be_compared { proxied.entry.route_metrics.stratum_value(&flag, &facts) } else { None };
+    let stratum_value = if may_be_compared { proxied.entry.route_metrics.stratum_value(&flag, &facts) } else { None };
     let flagged = FlaggedRequest {
         flag,
         params,
@@ -303,7 +304,7 @@ async fn decide_flagged<'a>(
         earlier,
         decided_at,
         cohort,
-        declared,
+        stratum_value,
         candidate,
         is_reversed,
     };

@@ -1,4 +1,5 @@
-//! Limits how many requests a legacy service, or a route, gets at the same time.
+//! Limits how many requests a legacy service, or a route, gets at the same time. A *turn* is the permit to be one of
+//! them.
 //!
 //! Always true: a request holds its turn at a service from before a connection is chosen until the reply has ended or
 //! was cut, and its turn at a route until its client has the whole answer; a tunnel holds both until it ends; waiting

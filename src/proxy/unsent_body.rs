@@ -1,8 +1,9 @@
 //! Reads the body of a call that certainly did not leave, because its service cannot be reached, into its copy.
 //!
-//! By a value in its body a call may be attributed to its request (`egress.correlate`). Nobody has read the body by
-//! then: the call would count as one that any request could have made, and take the effects of all of them from the
-//! comparison. What legacy has sent, or sends shortly, is read, while legacy gets its 502.
+//! By a value in its body a call may be attributed to its request (`egress.correlate`). Nobody has read the body when
+//! the connection fails. Without the body, the call would count as one that any request in flight could have made, and
+//! the effects of none of these requests would be judged. So what legacy has sent, or sends shortly, is read while
+//! legacy gets its 502.
 //!
 //! Always true: the 502 does not wait for it; it takes [`READ_WITHIN`] at most, and no more is kept than the copy
 //! keeps.

@@ -43,7 +43,7 @@ impl Workers {
             let (handle, stop) = (runtime.handle().clone(), workers.stop.clone());
             std::thread::Builder::new().name("proxy".into()).spawn(move || {
                 pool::keep_connections_on_this_thread();
-                priority::take_short_turns();
+                priority::request_short_time_slices();
                 runtime.block_on(stop.cancelled());
             })?;
             workers.all.push(Worker { runtime: handle, connections: Arc::default() });

@@ -86,7 +86,7 @@ impl AnswerChecks {
                     runner.check(answered, &evaluation, stop).await;
                     drop((reserved, under_check));
                 };
-                runtime.spawn(self.tasks.track_future(priority::giving_way(check)));
+                runtime.spawn(self.tasks.track_future(priority::yielding(check)));
                 return;
             }
         };
@@ -252,7 +252,7 @@ impl Runner {
             let verdict = match &scope {
                 _ if *stop.borrow() != Stop::No => not_judged(NotJudged::ShuttingDown),
                 Ok(scope) if Instant::now() < end => {
-                    priority::give_way();
+                    priority::yield_core();
                     // A panic in an expression leaves this invariant without a verdict, and nothing else.
                     let judged = std::panic::catch_unwind(AssertUnwindSafe(|| verdict(&invariant.that, scope)));
                     judged.unwrap_or(not_judged(NotJudged::Failed))

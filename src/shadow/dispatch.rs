@@ -130,7 +130,7 @@ async fn run_entry(
         let Some(run) = run else { return };
         match run.wait_for_effects(stop.clone()).await {
             true => {
-                priority::give_way();
+                priority::yield_core();
                 if let Some(compared) = runner.compare(run) {
                     runner.run_again(&compared, &slots.bound, stop.clone()).await;
                     runner.repeat(&compared, stop.clone()).await;
@@ -160,7 +160,7 @@ pub(super) async fn run_entries(
                 Waiter::Queued(mut entry) => {
                     drop(entry.place.take());
                     let (runner, stop, slots) = (Arc::clone(&runner), stop.clone(), slots.clone());
-                    runs.spawn(priority::giving_way(run_entry(runner, *entry, slot, slots, stop)));
+                    runs.spawn(priority::yielding(run_entry(runner, *entry, slot, slots, stop)));
                 }
                 // Fails if its run was dropped: the slot is free again.
                 Waiter::Resumed(reply) => drop(reply.send(slot)),

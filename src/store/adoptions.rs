@@ -127,7 +127,7 @@ pub struct NewAdoption {
     pub settles_s: u64,
 }
 
-/// What became of a claim.
+/// The result of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdoptionClaim {
     /// The claim holds: nobody else moves the instance.
@@ -162,21 +162,21 @@ pub(crate) type AdoptionCount = (RouteId, AdoptionState, u64);
 
 /// Keeps adoptions.
 pub trait AdoptionStore: Send + Sync {
-    /// Claims an instance of legacy: its pins become the engine's, and say that it moves; the pin of its twin goes.
-    /// After `Claimed`, a restart finds the claim. A repeated claim by one run is `Claimed`.
+    /// Claims an instance of legacy: its pins become the engine's, and say that it moves; the pin of its twin is
+    /// removed. After `Claimed`, a restart finds the claim. A repeated claim by one run is `Claimed`.
     fn claim_adoption(&self, new: NewAdoption) -> BoxFuture<'_, Result<AdoptionClaim, StoreError>> {
         let _ = new;
         Box::pin(ready(Err(unsupported())))
     }
-    /// The name of another process that uses the store, or did so at most so many seconds ago; `None` in a store of one
-    /// process.
+    /// The name of another process that uses the store, or did so at most `settles_s` seconds ago; `None` in a store of
+    /// one process.
     fn used_by_another(&self, this: WorkerId, settles_s: u64) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
         let _ = (this, settles_s);
         Box::pin(ready(Ok(None)))
     }
     /// Ends an adoption that moves or is unknown, if its newest claim is of this run. `Adopted`: the pins are the
-    /// engine's for good, and legacy's instance has ended. `GivenBack`: the pins go. `Unknown`: the pins say so.
-    /// Returns whether the adoption has this state now. After this returns, a restart finds it so.
+    /// engine's for good, and legacy's instance has ended. `GivenBack`: the pins are removed. `Unknown`: the pins say
+    /// so. Returns whether the adoption has this state now. After this returns, a restart finds it so.
     fn record_adoption_outcome(&self, outcome: AdoptionOutcome) -> BoxFuture<'_, Result<bool, StoreError>> {
         let _ = outcome;
         Box::pin(ready(Err(unsupported())))
@@ -208,7 +208,7 @@ fn unsupported() -> StoreError {
     StoreError("this store keeps no adoptions".into())
 }
 
-/// What a claim came to, by what the store has of the instance afterwards.
+/// The result of a claim, from the adoption of the instance that the store has afterwards.
 pub(super) fn claimed(new_run: RunId, stored: Option<Adoption>) -> AdoptionClaim {
     match stored {
         Some(adoption) if adoption.run == new_run && adoption.state == AdoptionState::Moving => AdoptionClaim::Claimed,

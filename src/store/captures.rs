@@ -25,7 +25,7 @@ pub struct CaptureRecord {
 pub struct CaptureBounds {
     /// Of one route, the newest.
     pub per_route: usize,
-    /// Of one route, the newest that together have at most so many bytes.
+    /// Of one route, the newest that together have at most this many bytes.
     pub bytes_per_route: u64,
     /// Of all routes, those that are not older.
     pub since: Timestamp,

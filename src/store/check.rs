@@ -286,8 +286,8 @@ fn are_notes_equal_but_for_hidden(stored: &Option<String>, expected: &Option<Str
     }
 }
 
-/// Whether two notes are equal but for what is in brackets: older versions gave fewer reasons, and the note of a run is
-/// written anew only when the run goes on.
+/// Whether two notes are equal but for what is in parentheses: older versions gave fewer reasons, and the note of a run
+/// is written anew only when the run goes on.
 fn are_notes_equal_but_for_reasons(stored: &Option<String>, expected: &Option<String>) -> bool {
     fn without_reasons(note: &str) -> String {
         let (mut text, mut depth) = (String::new(), 0_usize);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What the gates of a route require by the files that were put in force last, and the last change of that. One that is
-/// not in the record is made from this at the next start.
+/// What the gates of a route require by the files that were put in force last, and the last change of that. If the
+/// change has no entry in the record yet, the next start makes the entry from this.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeclaredPromote {
     /// The value of each key of `promote:`, as text.

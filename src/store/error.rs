@@ -15,7 +15,7 @@ pub enum AppendError {
     /// Certainly nothing was written (disk full before the commit, queue full, store closed).
     #[error("refused, nothing was written: {0}")]
     Refused(String),
-    /// This process may begin no run: its lease is over, or it has not followed the other processes since, or the
+    /// This process may begin no run: its lease is over, or it has not caught up with the other processes since, or the
     /// request was decided before that. Nothing of the run is stored, also not by an earlier try of this append.
     #[error("refused, nothing of the run is stored: {0}")]
     LeaseOver(String),

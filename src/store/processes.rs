@@ -44,11 +44,12 @@ pub struct ProcessRecord {
     pub answers: BTreeSet<RouteId>,
     /// The id of its file of retry keys; `None`: it has none, or its version does not say so.
     pub key_file: Option<Uuid>,
-    /// How many changes of pin collisions by it the store has: who sees the number change reads them.
+    /// How many changes of pin collisions by it the store has: a process that sees this number change reads the
+    /// collisions again.
     pub collision_changes: u64,
     /// Requests that legacy served there and whose retry keys it does not know.
     pub unknown_retries: Vec<ToldUnknownRetries>,
-    /// Whether it begins real runs only in the term of its lease that it has followed the others in.
+    /// Whether it begins real runs only in a term of its lease in which it has caught up with the others.
     pub obeys_terms: bool,
     /// The services whose circuit breaker is open there.
     pub open_breakers: BTreeSet<ServiceName>,

@@ -251,7 +251,7 @@ const COUNTERS: MetricDescriptions = &[
     ),
     (
         "pointsman_instances_without_id_total",
-        "Answers of the engine without the id of the instance that the run created: legacy gets its later requests.",
+        "Answers of the engine without the id of the instance that the run created: later requests for it go to legacy.",
     ),
     (
         "pointsman_legacy_instances_without_id_total",

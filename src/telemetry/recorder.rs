@@ -12,30 +12,30 @@ use super::histogram::Histograms;
 
 /// Makes the metrics that the process records.
 pub(super) struct Recorder {
-    others: PrometheusRecorder,
+    exporter: PrometheusRecorder,
     histograms: Arc<Histograms>,
 }
 
 /// Reads the metrics that the process has recorded. Cheap to clone.
 #[derive(Clone)]
 pub struct MetricsHandle {
-    others: PrometheusHandle,
+    exporter: PrometheusHandle,
     histograms: Arc<Histograms>,
 }
 
 impl Recorder {
-    pub(super) fn new(others: PrometheusRecorder) -> Self {
-        Self { others, histograms: Arc::default() }
+    pub(super) fn new(exporter: PrometheusRecorder) -> Self {
+        Self { exporter, histograms: Arc::default() }
     }
     pub(super) fn handle(&self) -> MetricsHandle {
-        MetricsHandle { others: self.others.handle(), histograms: self.histograms.clone() }
+        MetricsHandle { exporter: self.exporter.handle(), histograms: self.histograms.clone() }
     }
 }
 
 impl MetricsHandle {
     /// All metrics in the Prometheus exposition format, version 0.0.4.
     pub fn render(&self) -> String {
-        let mut text = self.others.render();
+        let mut text = self.exporter.render();
         self.histograms.render(help::of_histogram, &mut text);
         text
     }
@@ -43,18 +43,18 @@ impl MetricsHandle {
 
 impl metrics::Recorder for Recorder {
     fn describe_counter(&self, name: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.others.describe_counter(name, unit, description);
+        self.exporter.describe_counter(name, unit, description);
     }
     fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.others.describe_gauge(name, unit, description);
+        self.exporter.describe_gauge(name, unit, description);
     }
     /// Does nothing: `help` lists the descriptions.
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
-        self.others.register_counter(key, metadata)
+        self.exporter.register_counter(key, metadata)
     }
     fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
-        self.others.register_gauge(key, metadata)
+        self.exporter.register_gauge(key, metadata)
     }
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
         Histogram::from_arc(self.histograms.get(key))

@@ -21,7 +21,7 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// A span of its own in a new trace.
+    /// A new span in a new trace.
     pub fn random(is_sampled: bool) -> Self {
         Self { trace_id: fastrand::u128(1..), span_id: random_span_id(), is_sampled }
     }

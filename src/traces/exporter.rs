@@ -133,7 +133,7 @@ impl Exporter {
                 self.spans.recv_many(batch, room).await;
             }
         };
-        let _ = timeout(BATCH_WAIT, more).await; // it is sent as it is
+        let _ = timeout(BATCH_WAIT, more).await; // after the timeout, the batch is sent although it is not full
     }
 
     /// Sends a batch, several times if need be.
@@ -221,7 +221,7 @@ fn target(base: &Uri) -> Uri {
     let path = format!("{}/v1/traces", base.path().trim_end_matches('/'));
     let mut parts = base.clone().into_parts();
     parts.path_and_query = path.parse().ok();
-    // The base was checked: with a path it is a URL too.
+    // The base was checked, so that it stays a URL with another path: this cannot fail.
     Uri::from_parts(parts).unwrap_or_else(|_| base.clone())
 }
 

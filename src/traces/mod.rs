@@ -8,7 +8,7 @@
 //! with JSON (`otlp`); at most `spans_waiting_max` wait for it, and one that finds no room is dropped, counted, and
 //! logged at most once a minute. Whether a trace is recorded is decided once: by the flag in the
 //! `traceparent` of a trusted caller, else by the share in the files. The flag in `traceparent` passes that on. Spans
-//! have no bytes of bodies, queries or headers. Without `traces:` in the files nothing is recorded, which costs a
+//! have no bytes of bodies, queries or headers. Without `traces:` in the files nothing is recorded, and the cost is one
 //! branch.
 //!
 //! When the collector is slow or gone, batches are given up after some tries, and counted; requests and runs go on.
@@ -45,13 +45,13 @@ pub struct Traces {
     /// Spans that found no room.
     dropped: Counter,
     drop_log: LogThrottle,
-    /// Makes the exporter send what waits, and end.
+    /// Cancelled to make the exporter send the queued spans and end.
     stop: CancellationToken,
-    /// The exporter has ended.
+    /// Cancelled when the exporter has ended.
     ended: CancellationToken,
 }
 
-/// Where the process's spans are handed over; `None` if the files have no `traces:`.
+/// What takes the process's spans; `None` if the files have no `traces:`.
 pub fn installed() -> Option<&'static Traces> {
     INSTALLED.get()
 }
@@ -63,7 +63,7 @@ pub fn install(settings: TracesSettings, limits: &Limits) -> Option<Exporter> {
     INSTALLED.set(traces).ok().map(|()| exporter)
 }
 
-/// The process ends: what waits is sent, within a bound.
+/// Sends the queued spans when the process ends, within a bounded time.
 pub async fn finish() {
     let Some(traces) = installed() else { return };
     traces.stop.cancel();
@@ -85,7 +85,7 @@ impl Traces {
     }
 
     /// The context of the span of an exchange: a child of `caller`, or the first of a new trace. Whether the trace is
-    /// recorded is decided here: by the caller, if it is believed.
+    /// recorded is decided here: by the caller, if it is trusted.
     pub fn begin(&self, caller: Option<TraceContext>, is_peer_trusted: bool) -> TraceContext {
         match caller {
             Some(caller) if self.trust_sampled.trusts(is_peer_trusted) => Self::child(caller),
@@ -115,9 +115,9 @@ impl Traces {
         let is_drawn = f64::from(run.0.as_u128() as u32) < self.sample * (f64::from(u32::MAX) + 1.0);
         let own = TraceContext::of_run(run, is_drawn);
         let Some(TraceContext { trace_id, span_id, is_sampled }) = begun_by else { return (own, None) };
-        let above = parent.map_or(span_id, context::run_span_id);
+        let parent_span = parent.map_or(span_id, context::run_span_id);
         // The `traceparent` of a run that begins a trace names the run's own span: then there is no parent.
-        (TraceContext { trace_id, is_sampled, ..own }, (above != own.span_id).then_some(above))
+        (TraceContext { trace_id, is_sampled, ..own }, (parent_span != own.span_id).then_some(parent_span))
     }
 
     /// Takes a span that has ended, unless its trace is not recorded. Never waits.

@@ -134,7 +134,7 @@ fn a_long_text_is_cut_between_characters() {
 }
 
 #[test]
-fn the_decision_of_a_trusted_caller_is_kept_and_other_traces_are_drawn() {
+fn the_decision_of_a_trusted_caller_is_kept_and_other_traces_are_sampled_at_random() {
     let limits = Limits::default();
     for (sample, is_recorded) in [(0.0, false), (1.0, true)] {
         let (traces, _) = Traces::new(settings("http://c", sample), &limits);
@@ -173,7 +173,7 @@ fn a_run_is_a_child_of_what_began_it() {
 }
 
 #[tokio::test]
-async fn a_full_queue_drops_and_counts() {
+async fn a_full_queue_drops_spans_and_counts_them() {
     let (traces, _exporter, metrics) = parts("http://127.0.0.1:9", 2);
     (0..5).for_each(|_| traces.record(span("x")));
     let context = TraceContext { is_sampled: false, ..span("x").context };
@@ -182,7 +182,7 @@ async fn a_full_queue_drops_and_counts() {
 }
 
 #[tokio::test]
-async fn what_waits_is_sent_in_one_request_and_again_where_the_collector_asks_for_it() {
+async fn waiting_spans_are_sent_in_one_request_and_again_where_the_collector_asks_for_it() {
     let (base, received) = collector(&["503 Busy\r\nretry-after: 0", "429 Slow\r\nretry-after: 0", "200 OK"]).await;
     let (traces, exporter, metrics) = parts(&base, 100);
     (0..3).for_each(|n| traces.record(span(&n.to_string())));

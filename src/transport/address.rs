@@ -170,7 +170,7 @@ impl Address {
         }
         let used_for = at.saturating_sub(self.used_since.load(Relaxed)).min(slow_start);
         let share = u128::from(full) * u128::from(used_for) / u128::from(slow_start);
-        // Without any request it could not show that it serves.
+        // At least 1: without any request it could never show that it serves.
         u64::try_from(share).unwrap_or(full).max(full / 10)
     }
 

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_second_the_first_calls_are_noted_and_of_the_next_second_again() {
+    fn the_first_calls_of_each_second_are_noted() {
         let callers = ServiceCallers::new("shop".into());
         let noted = (0..200).filter(|_| callers.takes(7)).count();
         assert_eq!(noted as u64, NOTED_PER_SECOND_MAX);

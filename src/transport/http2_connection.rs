@@ -156,7 +156,7 @@ impl<B> Http2Connection<B> {
         self.streams.fetch_add(1, Relaxed);
         self.requests.fetch_add(1, Relaxed);
     }
-    /// Hands a request to hyper, and tells the task so. `hand_over` does it before it returns.
+    /// Hands a request to hyper by calling `hand_over`, which has done so when it returns; then notifies the task.
     pub(super) fn hand_over<T>(&self, hand_over: impl FnOnce() -> T) -> T {
         let _handing_over = self.state.handing_over.lock().unwrap_or_else(PoisonError::into_inner);
         self.state.has_requests.store(true, Relaxed);

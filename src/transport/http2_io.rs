@@ -79,7 +79,7 @@ pub(super) struct Http2Io {
 
 /// The first frame that the peer sends.
 struct Opening {
-    /// It, as far as it was read.
+    /// The frame, as far as it was read.
     first: Vec<u8>,
     settings: Option<oneshot::Sender<bool>>,
 }

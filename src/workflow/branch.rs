@@ -1,4 +1,4 @@
-//! Which way a run took through its workflow.
+//! The branch that a run took through its workflow: which of the optional steps it performed.
 
 use super::{FailureKind, Plan, Run, Step, StepKind};
 use crate::names::StepId;

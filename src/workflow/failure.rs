@@ -23,8 +23,8 @@ pub struct Failure {
     pub message: String,
     /// How many milliseconds to wait before another try, as the service (`Retry-After`) or its breaker says.
     pub retry_after_ms: Option<u64>,
-    /// How a child run failed, or the run below it whose failure that follows from. Absent in events of earlier
-    /// versions, and in a run that is not real, which fails in the same way itself.
+    /// How the child run failed that made this run fail; where a run below that child made the child fail, how that
+    /// run failed. Absent in events of earlier versions, and in a run that is not real, whose own `kind` is the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below: Option<FailureKind>,
 }

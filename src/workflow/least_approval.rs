@@ -28,8 +28,8 @@ impl<'a> LeastApproval<'a> {
         let evaluated = item.filter(|_| alone);
         let is_changed = has_moved || has_given_input(run, &step.id, evaluated);
         let before = if is_changed { risk_before_change(run, &step.id, item) } else { Risk::Low };
-        let binds = || run.started.rerun_of.is_some() || depends_on_given_input(run, plan, step, evaluated);
-        let above = run.started.approval_above.as_ref().filter(|_| has_effect(step) && binds());
+        let applies = || run.started.rerun_of.is_some() || depends_on_given_input(run, plan, step, evaluated);
+        let above = run.started.approval_above.as_ref().filter(|_| has_effect(step) && applies());
         Self { risk: above.map_or(before, |above| above.risk.max(before)), above }
     }
 

@@ -3,10 +3,9 @@
 //! Always true: a step that declares a lock begins only after [`LockEvent::Taken`], except in a rehearsal, which takes
 //! no locks; it leaves the queue when it ends, however it ends, and a run that has ended is in no queue. A step that
 //! waits for the lock leaves the queue when its run pauses, fails or is cancelled, so that it blocks nobody; when a
-//! paused run resumes, it queues again at the end.
-//! A step that holds the lock and has not begun releases it when its run fails, because the step never begins. The
-//! store decides who is first. This module only decides what follows from a queue that was read, and only for the entry
-//! for which it was read.
+//! paused run resumes, it queues again at the end. A step that holds the lock and has not begun releases it when its
+//! run fails, because the step never begins. The store decides who is first. This module only decides what follows
+//! from a queue that was read, and only for the entry for which it was read.
 
 use std::collections::BTreeSet;
 

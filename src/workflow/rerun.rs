@@ -163,7 +163,7 @@ fn steps_to_rerun(old: &Run, plan: &Plan, from: &StepId) -> Result<BTreeSet<Step
         ));
     }
     if !old.in_flight().is_empty() || !old.interactions.children.is_empty() {
-        return not_applicable("something of it is still under way");
+        return not_applicable("one of its calls or child runs is still under way");
     }
     let open = old.conflicts().iter().find(|conflict| conflict.kind == ConflictKind::OutcomeUnknown);
     let probed = old.unsettled_calls().find(|(_, call)| matches!(call.phase, Phase::ToProbe(_) | Phase::Probing));

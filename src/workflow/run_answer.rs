@@ -1,4 +1,4 @@
-//! What the caller of a run was told, and whether the run failed although that tells nothing of it.
+//! What the caller of a run was told, and whether the run failed although the caller was not told of the failure.
 
 use std::sync::Arc;
 

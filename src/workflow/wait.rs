@@ -79,7 +79,7 @@ fn signal(run: &Run, inputs: &DecisionInputs, step: &Step, wait: &Wait, name: &s
             }
         };
     }
-    // Whether a signal is the right one could not be said, not even of one that has come.
+    // Without what the filter reads, no signal can be accepted or refused, not even one that has come already.
     if let Some(missing) = filter_of(step).and_then(|filter| missing::of_reads(filter.reads(), inputs)) {
         return vec![missing::pause(run, step, None, StepPart::Do, &missing)];
     }

@@ -1,9 +1,9 @@
 //! Runs that adopt an instance of legacy.
 //!
-//! Always true: such a run has the id that the claim of the instance names, so that it begins once, also if two
+//! Always true: such a run has the id that the claim of the instance names, so that it begins once even if two
 //! processes try; it begins only after the claim is stored. Its expressions know the id of the instance and no request.
 //! It counts as a run of the route that creates the instances, so that it fails where a run of the API would ask a
-//! person; and it ends within a bounded time, because nobody answers for the instance meanwhile.
+//! person; and it ends within a bounded time, because neither arm answers requests for the instance meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::store::StoreError;
 use crate::workflow::{AdoptionProgress, Event, Mode, fold, progress};
 
 /// How long such a run may take, unless its workflow allows less.
-const TAKES_MAX: Duration = Duration::from_secs(60);
+const ADOPTION_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A run that is to adopt an instance.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ impl Engine {
     /// # Errors
     /// The store does not answer.
     pub async fn adoption_progress(&self, run: RunId) -> Result<Option<AdoptionProgress>, StoreError> {
-        how_far(&self.core, run).await
+        progress_of(&self.core, run).await
     }
 
     /// Whether a task of this process has the run: it goes on, or its first append has not been answered.
@@ -96,7 +96,7 @@ async fn begin(core: &Arc<Core>, start: AdoptionStart) -> Result<(), StartError>
         approval_above: None,
         legacy: None,
         traceparent: run_trace::of_first_run(run),
-        until: now.checked_add(TAKES_MAX).ok(),
+        until: now.checked_add(ADOPTION_TIME_MAX).ok(),
         bytes_mark: core.bytes_mark(),
         sensitive_paths: Vec::new(),
     };
@@ -110,7 +110,7 @@ async fn begin(core: &Arc<Core>, start: AdoptionStart) -> Result<(), StartError>
     start::create(core, new, registration, permit).await.map(drop)
 }
 
-async fn how_far(core: &Core, id: RunId) -> Result<Option<AdoptionProgress>, StoreError> {
+async fn progress_of(core: &Core, id: RunId) -> Result<Option<AdoptionProgress>, StoreError> {
     let stored = core.events(id).await?;
     if stored.is_empty() {
         let purged = core.ports.store.run(id).await?;

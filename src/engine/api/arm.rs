@@ -21,7 +21,7 @@ use crate::engine::api::run_tree;
 use crate::engine::context::Core;
 use crate::engine::driver::{self, WaitingCaller};
 use crate::engine::kill_switch::Operation;
-use crate::engine::legacy_replies::{OfLegacy, RepliesOfRun};
+use crate::engine::legacy_replies::{LegacySources, RepliesOfRun};
 use crate::engine::machine::{CallerAnswer, add_intents_below, replies};
 use crate::engine::ports::decode::DecodeBounds;
 use crate::engine::scheduler::registry::Registration;
@@ -102,13 +102,14 @@ pub(in crate::engine) async fn handle(core: Arc<Core>, request: ArmRequest) -> A
     }
     let bounds = DecodeBounds::of(&core.files.limits, &core.files.key_secret);
     let replies = |calls| Arc::new(RepliesOfRun::at_top(calls, &started, plan.clone(), bounds));
-    let of_legacy = OfLegacy { reads: request.reads.clone(), replies: request.legacy_calls.clone().map(replies) };
+    let legacy_sources =
+        LegacySources { reads: request.reads.clone(), replies: request.legacy_calls.clone().map(replies) };
     let begins_others = plan.steps.iter().any(|step| matches!(step.kind, StepKind::Run(_)));
     let runs_others = (request.mode == Mode::Dark && begins_others).then(|| plan.clone());
     let Ok(mut prepared) = PreparedRun::new(plan, started, snapshot.clone()) else {
         return unknown_outcome(run, "the run was not created");
     };
-    prepared.of_legacy = of_legacy;
+    prepared.legacy_sources = legacy_sources;
     let (answer_sender, answer) = oneshot::channel();
     // Some of the time is reserved for recording the answer that is given at the deadline.
     let recording_time = (request.deadline / 4).min(Duration::from_millis(250));
@@ -233,7 +234,7 @@ async fn refuse_retry_in_dark(core: &Core, request: &ArmRequest, deadline: Insta
     let is_waiting = keys.iter().any(|key| core.ports.affinity.legacy_noted_before(key, *decided_at));
     let looked_up = timeout_at(deadline, try_join_all(keys.iter().map(|key| store.first_try(*key)))).await;
     let retried = match looked_up {
-        // An entry that this request wrote itself is not older than its decision, nor of a time that has not come:
+        // An entry that this request wrote itself is not older than its decision. A time in the future does not count:
         // another process's clock may be ahead.
         Ok(Ok(found))
             if !is_waiting && found.iter().flatten().all(|first| (*decided_at..=clock::now()).contains(&first.at)) =>

@@ -11,12 +11,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::follow;
 use crate::engine::context::Core;
+use crate::engine::files_snapshot::FilesSnapshot;
 use crate::engine::machine::replies;
 use crate::engine::machine::{Announcement, new_pins};
 use crate::engine::scheduler::load;
 use crate::engine::scheduler::registry::AnnouncementReceiver;
 use crate::engine::scheduler::successors;
-use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::{ArmAnswer, ArmReply};
 use crate::names::RunId;
 use crate::workflow::{Plan, Run, RunStatus, fold};

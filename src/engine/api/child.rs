@@ -21,7 +21,7 @@ use crate::engine::api::prepared::{PreparedRun, Waiter};
 use crate::engine::api::start::{self, StartContext};
 use crate::engine::context::Core;
 use crate::engine::driver;
-use crate::engine::legacy_replies::{OfLegacy, RepliesOfRun};
+use crate::engine::legacy_replies::{LegacySources, RepliesOfRun};
 use crate::engine::machine::{
     ChildEnd, ChildSpec, ChildState, IntentsOfRun, RehearsedChild, RehearsedRun, SpawnPolicy, StartAnswer,
 };
@@ -29,7 +29,7 @@ use crate::engine::ports::decode;
 use crate::engine::scheduler::children::end_of;
 use crate::engine::scheduler::load;
 use crate::engine::scheduler::mailbox::ExecutionSlot;
-use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
+use crate::engine::scheduler::spawn_policy_cell::SpawnPolicyCell;
 use crate::names::RunId;
 use crate::store::StoreError;
 use crate::workflow::{FailureKind, Mode, Parent, Plan, Redaction, RunStarted, RunStatus, TreeEffects, fold};
@@ -59,10 +59,10 @@ pub(in crate::engine) async fn ensure_child(
     spawn_policy: Arc<SpawnPolicyCell>,
     spec: ChildSpec,
     depth: u64,
-    of_legacy: OfLegacy,
+    legacy_sources: LegacySources,
 ) -> ChildState {
     if parent.mode == Mode::Rehearse {
-        return match rehearse(&core, &parent, &spec, depth, of_legacy).await {
+        return match rehearse(&core, &parent, &spec, depth, legacy_sources).await {
             Ok(child) => ChildState::Rehearsed(Box::new(child)),
             Err(CannotStart::Fails(end)) => ChildState::Ended(end),
             Err(CannotStart::NoWorkflow) => ChildState::NoWorkflow,
@@ -70,7 +70,7 @@ pub(in crate::engine) async fn ensure_child(
         };
     }
     loop {
-        let pause = match try_ensure(&core, &parent, &spawn_policy, &spec, &of_legacy).await {
+        let pause = match try_ensure(&core, &parent, &spawn_policy, &spec, &legacy_sources).await {
             Ok(TryResult::State(state)) => return state,
             Ok(TryResult::SlotTaken) => SLOT_RETRY_PAUSE,
             Ok(TryResult::AppendRefused) => STORE_RETRY_PAUSE,
@@ -98,7 +98,7 @@ async fn try_ensure(
     parent: &RunStarted,
     spawn_policy: &SpawnPolicyCell,
     spec: &ChildSpec,
-    of_legacy: &OfLegacy,
+    legacy_sources: &LegacySources,
 ) -> Result<TryResult, StoreError> {
     if let Some(state) = stored_state(core, spec).await? {
         return Ok(TryResult::State(state));
@@ -120,7 +120,7 @@ async fn try_ensure(
     if is_too_deep {
         return give_up(core, spec.failed(depth_error(core))).await;
     }
-    let answer = match create(core, parent, spec, own_plan, slot, of_legacy.clone()) {
+    let answer = match create(core, parent, spec, own_plan, slot, legacy_sources.clone()) {
         Ok(answer) => answer,
         Err(CannotStart::Fails(end)) => return give_up(core, *end).await,
         Err(CannotStart::NoWorkflow) => {
@@ -225,7 +225,7 @@ fn prepare(
     parent: &RunStarted,
     spec: &ChildSpec,
     own_plan: Option<Arc<Plan>>,
-    of_legacy: &OfLegacy,
+    legacy_sources: &LegacySources,
 ) -> Result<PreparedRun, CannotStart> {
     let failed = |why: String| CannotStart::Fails(Box::new(spec.failed(why)));
     let snapshot = core.files.snapshot.load_full();
@@ -254,12 +254,12 @@ fn prepare(
         sensitive_paths,
     };
     let mut started = start::first_event(&plan, spec.child, &spec.input, context, core.process.clock.now());
-    started.injected = with_clock_of(of_legacy.reads.as_deref(), started.injected);
+    started.injected = with_clock_of(legacy_sources.reads.as_deref(), started.injected);
     let below = |replies: &Arc<RepliesOfRun>| replies.below(&spec.step, spec.item, spec.child, Arc::clone(&plan));
-    let replies = of_legacy.replies.as_ref().map(below).map(Arc::new);
-    let of_legacy = OfLegacy { reads: of_legacy.reads.clone(), replies };
+    let replies = legacy_sources.replies.as_ref().map(below).map(Arc::new);
+    let legacy_sources = LegacySources { reads: legacy_sources.reads.clone(), replies };
     let prepared = PreparedRun::new(plan, started, snapshot).map_err(|misfit| failed(misfit.to_string()))?;
-    Ok(PreparedRun { of_legacy, ..prepared })
+    Ok(PreparedRun { legacy_sources, ..prepared })
 }
 
 /// Starts the task of a new child; the receiver gets the result of its first append.
@@ -269,9 +269,9 @@ fn create(
     spec: &ChildSpec,
     own_plan: Option<Arc<Plan>>,
     slot: ExecutionSlot,
-    of_legacy: OfLegacy,
+    legacy_sources: LegacySources,
 ) -> Result<oneshot::Receiver<StartAnswer>, CannotStart> {
-    let prepared = prepare(core, parent, spec, own_plan, &of_legacy)?;
+    let prepared = prepare(core, parent, spec, own_plan, &legacy_sources)?;
     let permit = core.permits_of(prepared.run.mode()).and_then(|runs| runs.clone().try_acquire_owned().ok());
     let registration = core.schedule.registry.register(spec.child, None).ok();
     let (answer_sender, answer) = oneshot::channel();
@@ -287,7 +287,7 @@ async fn rehearse(
     parent: &RunStarted,
     spec: &ChildSpec,
     depth: u64,
-    of_legacy: OfLegacy,
+    legacy_sources: LegacySources,
 ) -> Result<RehearsedChild, CannotStart> {
     if depth >= core.files.limits.run_depth_max {
         return Err(CannotStart::Fails(Box::new(spec.failed(depth_error(core)))));
@@ -295,7 +295,7 @@ async fn rehearse(
     let own_plan = plan_of_version(core, parent, spec).await.map_err(|error| {
         CannotStart::Fails(Box::new(spec.failed(format!("the store does not return its plan: {error}"))))
     })?;
-    let prepared = prepare(core, parent, spec, own_plan, &of_legacy)?;
+    let prepared = prepare(core, parent, spec, own_plan, &legacy_sources)?;
     let prepared = PreparedRun { depth: depth + 1, ..prepared };
     let plan = prepared.plan.clone();
     let driver = prepared.driver(core, Waiter::Nobody);

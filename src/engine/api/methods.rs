@@ -56,8 +56,8 @@ impl Engine {
         };
         Ok((started, ended_or_awaits_input))
     }
-    /// So many processes that share the store are running, this one included: each has an equal share of the rates of
-    /// services. To be called whenever that may have changed, and after a reload.
+    /// Sets the number of running processes that share the store, this one included: each has an equal share of the
+    /// rates of services. To be called whenever that number may have changed, and after a reload.
     pub fn divide_rates_among(&self, processes: u32) {
         let snapshot = self.core.files.snapshot.load();
         snapshot.services.values().for_each(|service| service.divide_rate_among(processes));

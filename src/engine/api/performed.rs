@@ -68,7 +68,7 @@ fn of_events<'a>(events: impl Iterator<Item = (usize, &'a Plan, &'a Event)>) -> 
                     number,
                     replied_before: None,
                 };
-                // A later attempt with another request: what it sends counts, where the first one stands.
+                // A later attempt sent another request: it replaces the first one, at the first one's position.
                 match open.get(&(run, step, *item, *part)) {
                     Some(&(_, index)) => calls[index] = Effect { number: calls[index].number, ..began },
                     None => {
@@ -98,8 +98,8 @@ fn headers(request: &CallRecord) -> HeaderMap {
     request.headers.iter().filter_map(field).collect()
 }
 
-/// The reply that a call ended with; `None` if it got none, or one that its step does not accept. Its body is too large
-/// where it is not recorded in a form from which it can be written again. `recorded` are the headers that the step
+/// The reply that a call ended with; `None` if it got none, or one that its step does not accept. Its body counts as
+/// too large where the body cannot be restored from what is recorded. `recorded` are the headers that the step
 /// records; `None`: all.
 fn reply(outcome: &Outcome, recorded: Option<BTreeSet<Arc<str>>>) -> Option<EffectReply> {
     let (status, headers, output, is_read) = match outcome {
@@ -117,8 +117,8 @@ fn reply(outcome: &Outcome, recorded: Option<BTreeSet<Arc<str>>>) -> Option<Effe
     fields.remove(CONTENT_ENCODING);
     fields.remove(CONTENT_LENGTH);
     let content_type = fields.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let written = is_read.then(|| written(output, content_type)).flatten();
-    let body = match written {
+    let encoded = is_read.then(|| encode_output(output, content_type)).flatten();
+    let body = match encoded {
         Some((bytes, content_type)) => {
             if let Some(content_type) = content_type {
                 fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -131,9 +131,9 @@ fn reply(outcome: &Outcome, recorded: Option<BTreeSet<Arc<str>>>) -> Option<Effe
     Some(EffectReply { recorded: Some(recorded), ..EffectReply::new(status, fields, body) })
 }
 
-/// An output as bytes that are decoded to the same under its content type, or under the one that is returned with them.
-/// `None` for an output that may represent bytes.
-fn written(output: &SharedJson, content_type: &str) -> Option<(Bytes, Option<&'static str>)> {
+/// Encodes an output as bytes that decode to the same output: under its content type, or, if one is returned with them,
+/// under that one. `None` for an output that may represent bytes.
+fn encode_output(output: &SharedJson, content_type: &str) -> Option<(Bytes, Option<&'static str>)> {
     let kind = MediaType::of(content_type);
     let (is_json, is_text) = (kind.is_json(), kind.is_text());
     Some(match &**output.shared() {
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_keeps_its_content_type_where_it_can_be_encoded_in_it() {
+    fn a_reply_keeps_its_content_type_where_its_output_can_be_encoded_as_that_type() {
         for (output, content_type, text, written_as) in [
             (json!("a,b"), "text/csv", "a,b", "text/csv"),
             (json!("<a/>"), "application/xml", "<a/>", "application/xml"),
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_could_not_be_read_is_no_empty_one() {
+    fn a_body_that_could_not_be_read_does_not_count_as_empty() {
         let failure = crate::workflow::Failure::of_run(crate::workflow::FailureKind::Bound, "too large");
         let (headers, output) = (BTreeMap::new(), Value::Null.into());
         let unfit = Outcome::Unfit { status: 200, headers, output, failure };

@@ -16,9 +16,9 @@ use crate::engine::api::instance_facts::{InstanceFacts, load_instance, recorded_
 use crate::engine::api::start;
 use crate::engine::api::unknown_instance::{WithoutInstance, judge};
 use crate::engine::context::Core;
+use crate::engine::files_snapshot::FilesSnapshot;
 use crate::engine::machine::{refused_input, replies};
 use crate::engine::ports::decode;
-use crate::engine::snapshot::FilesSnapshot;
 use crate::exchange::{ArmReply, ArmRequest, MayBegin, ProblemDocument, Reads, RunReport};
 use crate::expression::id_spellings;
 use crate::flag::SkipReason;

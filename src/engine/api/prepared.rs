@@ -14,12 +14,12 @@ use tokio::sync::oneshot;
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
 use crate::engine::driver::{Driver, DriverParts, WaitingCaller};
-use crate::engine::legacy_replies::OfLegacy;
+use crate::engine::files_snapshot::FilesSnapshot;
+use crate::engine::legacy_replies::LegacySources;
 use crate::engine::machine::StartAnswer;
 use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::scheduler::mailbox::ExecutionSlot;
 use crate::engine::scheduler::registry::Registration;
-use crate::engine::snapshot::FilesSnapshot;
 use crate::names::{Fence, Seq};
 use crate::store::Claim;
 use crate::workflow::{Event, EventMisfit, Knowledge, Mode, Plan, Run, RunStarted, evolve};
@@ -43,7 +43,7 @@ pub(in crate::engine) struct PreparedRun {
     /// How many ancestors the run has; counted only in rehearsals, whose runs are not in the store.
     pub depth: u64,
     /// What is known of legacy's own calls and reads.
-    pub of_legacy: OfLegacy,
+    pub legacy_sources: LegacySources,
     /// Whether the run's events are stored. False for rehearsals, and for runs of a route with `keep: none`.
     pub keep: bool,
 }
@@ -67,7 +67,7 @@ impl PreparedRun {
         let first = Event::RunStarted(Arc::new(started));
         let mut run = evolve(None, &first)?;
         let knowledge = run.collect_sensitive(&plan, [&first]);
-        let (credentials, run_key, claim, registration, slot, depth, of_legacy) = Default::default();
+        let (credentials, run_key, claim, registration, slot, depth, legacy_sources) = Default::default();
         let keep = run.mode() != Mode::Rehearse;
         Ok(Self {
             plan,
@@ -80,7 +80,7 @@ impl PreparedRun {
             registration,
             slot,
             depth,
-            of_legacy,
+            legacy_sources,
             keep,
         })
     }
@@ -98,7 +98,7 @@ impl PreparedRun {
             registration,
             slot,
             depth,
-            of_legacy,
+            legacy_sources,
             keep,
         } = self;
         let sealer = EventSealer::new(&core.ports.sealer, run.id(), knowledge);
@@ -124,7 +124,7 @@ impl PreparedRun {
             slot,
             starter,
             depth,
-            of_legacy,
+            legacy_sources,
         });
         driver.record_started();
         driver

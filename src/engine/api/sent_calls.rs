@@ -1,7 +1,7 @@
 //! The calls that a stored run sent, under the names of its steps: what the invariants of its route read.
 //!
 //! Always true: they are the private and shared calls of the run and of those below it, each once, however many
-//! attempts it took. A call that certainly did nothing is none.
+//! attempts it took. A call that certainly did nothing is not one of them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -81,7 +81,7 @@ fn of_events(plan: &Plan, events: &[StoredEvent]) -> Vec<Intent> {
             Event::StepFinished(StepFinished { step, item, part, outcome, .. }) => {
                 ((step, *item, *part), Some(matches!(outcome, Outcome::NotDone { .. })))
             }
-            // Nothing was done by the attempt that it follows, unless it says that this is not known.
+            // The attempt before this retry did nothing, unless the event says that its outcome is unknown.
             Event::RetryScheduled(RetryScheduled { step, item, part, unknown, .. }) => {
                 ((step, *item, *part), (!unknown).then_some(true))
             }

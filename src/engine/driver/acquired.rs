@@ -32,7 +32,7 @@ impl Driver {
             slot: Some(slot),
             starter: None,
             depth: 0,
-            of_legacy: Default::default(),
+            legacy_sources: Default::default(),
         });
         driver.recover(pause);
         driver

@@ -1,7 +1,7 @@
 //! What applies to every run: the kill switch, and whether the process drains.
 //!
-//! When the process only leaves its runs to others, that does not apply to child runs: a caller may wait for the
-//! parent.
+//! A process that leaves its runs to others (before its drain) counts as draining for every run but child runs: a
+//! caller may wait for the parent of one.
 
 use tokio::sync::watch;
 
@@ -26,7 +26,7 @@ impl GlobalState {
         let (freeze, draining) = (process.kill_switch.subscribe(), process.draining.subscribe());
         let leaves_runs = process.leaves_runs.subscribe();
         let mut state = Self { freeze, draining, leaves_runs, is_child, is_frozen: false, is_draining: false };
-        state.changes(); // sets what is so already
+        state.changes(); // takes over the present state, so that only later changes are returned as inputs
         state
     }
     /// The changes since the last call, as inputs.

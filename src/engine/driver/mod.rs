@@ -33,7 +33,8 @@ use streams::Streams;
 use crate::compare::AwaitedIntents;
 use crate::engine::clock::Clock;
 use crate::engine::context::Core;
-use crate::engine::legacy_replies::OfLegacy;
+use crate::engine::files_snapshot::FilesSnapshot;
+use crate::engine::legacy_replies::LegacySources;
 use crate::engine::machine::{
     AppendHeader, CallId, CallerAnswer, CallerTerms, ChildState, CommandId, DriverEnd, Input, Machine, MachineParts,
     RecoveryPause, RehearsedRun, StartAnswer,
@@ -43,8 +44,7 @@ use crate::engine::ports::writer::Writer;
 use crate::engine::run_metrics::RunMetrics;
 use crate::engine::scheduler::mailbox::{CommandReply, CommandRequest, ExecutionSlot, Message};
 use crate::engine::scheduler::registry::Registration;
-use crate::engine::scheduler::spawn_gate::SpawnPolicyCell;
-use crate::engine::snapshot::FilesSnapshot;
+use crate::engine::scheduler::spawn_policy_cell::SpawnPolicyCell;
 use crate::names::Seq;
 use crate::priority;
 use crate::store::Claim;
@@ -86,7 +86,7 @@ pub(super) struct DriverParts {
     /// How many ancestors the run has; counted only in rehearsals, whose runs are not in the store.
     pub depth: u64,
     /// What is known of legacy's own calls and reads; nothing to a later driver of a dark run.
-    pub of_legacy: OfLegacy,
+    pub legacy_sources: LegacySources,
 }
 
 pub(super) struct Driver {
@@ -105,7 +105,7 @@ pub(super) struct Driver {
     metrics: RunMetrics,
     spawn_policy: Arc<SpawnPolicyCell>,
     depth: u64,
-    of_legacy: OfLegacy,
+    legacy_sources: LegacySources,
     /// The senders of commands that wait for an answer.
     command_replies: HashMap<CommandId, oneshot::Sender<CommandReply>>,
     next_command_id: u64,
@@ -136,7 +136,7 @@ impl Driver {
             slot,
             starter,
             depth,
-            of_legacy,
+            legacy_sources,
         } = parts;
         let (writer, append_header) = writer.unzip();
         let terms = caller.as_ref().map(|caller| CallerTerms {
@@ -146,12 +146,12 @@ impl Driver {
             awaited_intents: caller.awaited_intents.clone(),
         });
         let shared = core.ports.store.is_shared().then(|| core.schedule.counted_runs.clone());
-        let is_replay = of_legacy.reads.as_ref().is_some_and(|reads| reads.is_replay());
+        let is_replay = legacy_sources.reads.as_ref().is_some_and(|reads| reads.is_replay());
         let metrics = RunMetrics::new(&run, durable_seq > Seq(0), writer.is_some(), shared).of_replay(is_replay);
         let machine = Machine::new(MachineParts {
             run,
             plan,
-            decision_inputs: match of_legacy.replies.clone() {
+            decision_inputs: match legacy_sources.replies.clone() {
                 None => snapshot.decision_inputs.clone(),
                 Some(replies) => Arc::new((*snapshot.decision_inputs).clone().with_legacy_replies(Some(replies))),
             },
@@ -180,7 +180,7 @@ impl Driver {
             metrics,
             spawn_policy: Arc::default(),
             depth,
-            of_legacy,
+            legacy_sources,
             command_replies: HashMap::new(),
             next_command_id: 0,
             calls: FuturesUnordered::new(),
@@ -336,7 +336,7 @@ pub(super) fn spawn(core: &Arc<Core>, driver: Driver, permit: Option<OwnedSemaph
     match driver.mode() {
         Mode::Real => spawn_in_engine(core, driver, permit),
         Mode::Dark | Mode::Rehearse => {
-            drop(core.process.tasks.spawn(priority::giving_way(drive_until_cancelled(core, driver, permit))));
+            drop(core.process.tasks.spawn(priority::yielding(drive_until_cancelled(core, driver, permit))));
         }
     }
 }

@@ -60,8 +60,8 @@ impl Driver {
                 }
                 let (child, started) = (spec.child, self.machine.run().started().clone());
                 let (tasks, spawn_policy) = (&self.core.run_tasks, self.spawn_policy.clone());
-                let (core, of_legacy) = (self.core.clone(), self.of_legacy.clone());
-                let state = tasks.ensure_child(core, started, spawn_policy, spec, self.depth, of_legacy);
+                let (core, legacy_sources) = (self.core.clone(), self.legacy_sources.clone());
+                let state = tasks.ensure_child(core, started, spawn_policy, spec, self.depth, legacy_sources);
                 self.query(async move { Input::Child { child, state: state.await } });
             }
             Output::SetSpawnPolicy(policy) => self.spawn_policy.set(policy),

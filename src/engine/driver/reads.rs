@@ -21,7 +21,7 @@ impl Driver {
         attempt: &InFlight,
         mut request: Outgoing,
     ) -> BoxFuture<'static, AttemptResult> {
-        let reads = self.of_legacy.reads.as_ref().filter(|_| attempt.effect == EffectClass::Read);
+        let reads = self.legacy_sources.reads.as_ref().filter(|_| attempt.effect == EffectClass::Read);
         if let Some(reads) = reads {
             let plan = Some(&**self.machine.plan());
             let asked = run_report::intent(plan, &attempt.step, attempt.item, attempt.part, &attempt.request);

@@ -228,7 +228,7 @@ pub(in crate::engine) fn answered(record: &AnswerRecord, report: RunReport) -> A
     for (name, value) in record.headers.iter().filter(|(name, _)| !is_of_unsent_body(name)) {
         // Only a record of an earlier version holds a value that no header can hold.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str())) {
-            // Headers for which the map has no room are left out. The check of workflows refuses so many; a record of
+            // Headers for which the map has no room are left out. The check of workflows refuses that many; a record of
             // an earlier version may have them.
             let _is_full = headers.try_append(name, value);
         }

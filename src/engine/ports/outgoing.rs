@@ -14,12 +14,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::files_snapshot::FilesSnapshot;
 use crate::engine::machine::Attempt;
 use crate::engine::ports::client::Outgoing;
 use crate::engine::ports::echoed_secrets::EchoedSecrets;
 use crate::engine::ports::reply::StreamingCall;
 use crate::engine::run_trace::{self, RunTrace};
-use crate::engine::snapshot::FilesSnapshot;
 use crate::limits::Limits;
 use crate::workflow::{
     AttemptResult, Call, InFlight, Mode, Plan, RecordedHeaders, Run, StepIndex, address, call_scope, missing, wire,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::engine::files_snapshot::FilesSnapshot;
 use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::scheduler::lease::LeaseProof;
 use crate::engine::scheduler::mailbox::ExecutionSlot;
-use crate::engine::snapshot::FilesSnapshot;
 use crate::names::Fence;
 use crate::workflow::{Plan, Run};
 

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use crate::engine::context::Core;
+use crate::engine::files_snapshot::FilesSnapshot;
 use crate::engine::ports::event_sealer::EventSealer;
 use crate::engine::ports::locks::ROWS_MAX;
 use crate::engine::ports::opened_events;
 use crate::engine::scheduler::acquired_run::LoadedRun;
 use crate::engine::scheduler::stored_run::{self, ReadError, ReadFrom, StoredRun};
-use crate::engine::snapshot::FilesSnapshot;
 use crate::names::{PlanId, RunId, StepId};
 use crate::store::{StoreError, StoredEvent};
 use crate::workflow::{Plan, Run};

@@ -26,7 +26,7 @@ pub(super) mod recover;
 pub(super) mod registry;
 pub(super) mod run_snapshots;
 pub(super) mod snapshot_writer;
-pub(super) mod spawn_gate;
+pub(super) mod spawn_policy_cell;
 pub(super) mod stored_run;
 pub(super) mod stuck;
 pub(super) mod subscriptions;

@@ -36,7 +36,7 @@ use crate::store::{OutboxRow, StoreError, StoreNotification};
 const ROWS_MAX: usize = 10_000;
 /// Rows younger than this are left to the task that wrote them.
 const GRACE: Duration = Duration::from_secs(2);
-/// After so many consecutive rows that cannot be delivered, the store counts as not answering, and there is a pause.
+/// After this many consecutive rows that cannot be delivered, the store counts as not answering, and there is a pause.
 const FAILURES_MAX: u32 = 10;
 /// The first pause before a row is delivered again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

@@ -54,24 +54,24 @@ const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration
 
 /// Reads what other processes have recorded since this one started, and puts their freeze in force. Called before runs
 /// are resumed.
-pub type Follow = Arc<dyn Fn() -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync>;
+pub type CatchUp = Arc<dyn Fn() -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync>;
 
 /// Resumes the runs in the background and tries again until that succeeds. Returns after the first try, or after
 /// [`FIRST_TRY_WAIT`] if the first try takes longer.
-pub(in crate::engine) async fn recover_in_background(core: &Arc<Core>, follow: Follow) {
+pub(in crate::engine) async fn recover_in_background(core: &Arc<Core>, catch_up: CatchUp) {
     core.schedule.why_unresumed.set(Some("they are being resumed".to_owned()));
     let (first_try_ended, first_try) = oneshot::channel::<()>();
     let recovering = core.clone();
-    core.spawn_background(async move { recover_until_done(&recovering, first_try_ended, follow).await });
+    core.spawn_background(async move { recover_until_done(&recovering, first_try_ended, catch_up).await });
     let _either_way = tokio::time::timeout(FIRST_TRY_WAIT, first_try).await;
 }
 
-async fn recover_until_done(core: &Arc<Core>, first_try_ended: oneshot::Sender<()>, follow: Follow) {
+async fn recover_until_done(core: &Arc<Core>, first_try_ended: oneshot::Sender<()>, catch_up: CatchUp) {
     let mut draining = core.process.draining.subscribe();
     let mut first_try_ended = Some(first_try_ended);
     let mut pause = RETRY_PAUSES.0;
     while !*draining.borrow() {
-        match recover(core, Some(&follow)).await {
+        match recover(core, Some(&catch_up)).await {
             Ok(_) => return core.schedule.why_unresumed.set(None),
             Err(error) => {
                 tracing::error!(
@@ -91,13 +91,13 @@ async fn recover_until_done(core: &Arc<Core>, first_try_ended: oneshot::Sender<(
 }
 
 /// Resumes the runs once; returns how many there were of each kind.
-pub(in crate::engine) async fn recover(core: &Arc<Core>, follow: Option<&Follow>) -> Result<Recovered, StoreError> {
+pub(in crate::engine) async fn recover(core: &Arc<Core>, catch_up: Option<&CatchUp>) -> Result<Recovered, StoreError> {
     if core.ports.store.is_shared() {
         heartbeat::renew(core).await?;
         // From the renewal on, other processes wait for this one with what they record. What they recorded before that,
         // and after this process read the flips at its start, is in force in all others.
-        if let Some(follow) = follow {
-            follow().await?;
+        if let Some(catch_up) = catch_up {
+            catch_up().await?;
         }
     }
     let mut recovered = Recovered::default();

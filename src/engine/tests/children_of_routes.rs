@@ -92,7 +92,7 @@ async fn a_caller_is_told_that_a_child_was_not_started_and_that_nothing_was_done
 
 /// The caller gets the status that it would get if the step of the innermost run were one of the run at the top.
 #[tokio::test]
-async fn a_failure_of_a_service_below_has_the_status_that_it_has_at_the_top() {
+async fn a_failure_in_a_child_has_the_status_that_it_has_in_a_run_without_a_parent() {
     let ok = json!({ "status": 200, "body": {} });
     for (step, status) in [
         (json!({ "call": "POST ${services.world}/429", "retry": { "attempts": 1 } }), 503),
@@ -116,7 +116,7 @@ async fn a_failure_of_a_service_below_has_the_status_that_it_has_at_the_top() {
 }
 
 #[tokio::test]
-async fn what_did_not_come_in_time_is_in_the_title() {
+async fn the_title_of_a_timeout_names_what_did_not_come_in_time() {
     let wait = json!({ "wait": { "signal": "go" } });
     let until = json!({ "wait": { "signal": "go", "timeout": "50ms" } });
     let read = json!({ "call": "GET ${services.world}/a", "timeout": "50ms", "retry": { "attempts": 1 } });

@@ -84,7 +84,7 @@ async fn a_rehearsal_sends_only_reads_and_stores_nothing() {
 }
 
 #[tokio::test]
-async fn an_intent_has_its_service_and_the_bytes_that_its_value_does_not_tell() {
+async fn an_intent_has_its_service_and_the_bytes_that_its_json_value_does_not_represent() {
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let call = |body: Value| {
         let mut step = json!({ "call": "POST ${services.world}/x", "rehearse": {} });

@@ -171,7 +171,7 @@ async fn a_rehearsal_hands_over_the_events_of_all_runs_below_it() {
 
 /// In `dark` too, where nothing else is asked of the runs below.
 #[tokio::test]
-async fn the_way_of_a_run_below_is_reported_under_names_from_the_top_on() {
+async fn the_branch_of_a_run_below_is_reported_under_step_names_from_the_top_on() {
     let step = |n: u64| json!({ "if": format!("${{request.body.n == {n}}}"), "call": "GET ${services.world}/x" });
     let ok = json!({ "status": 200, "body": {} });
     let steps = json!({ "gift": step(1), "insure": step(2) });

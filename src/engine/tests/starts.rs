@@ -10,8 +10,8 @@ use super::harness::{
     Harness, ServiceReply, StepService, TIMEOUT, abandoned, answer, checked_plan, refused, request, start,
 };
 use super::test_stores;
+use crate::engine::CatchUp;
 use crate::engine::CommandError;
-use crate::engine::Follow;
 use crate::engine::Start;
 use crate::engine::StartError;
 use crate::engine::Started;
@@ -32,7 +32,7 @@ fn definition() -> Value {
 }
 
 /// No other process has recorded anything.
-fn nothing_to_follow() -> Follow {
+fn nothing_to_catch_up_with() -> CatchUp {
     Arc::new(|| Box::pin(std::future::ready(Ok(()))))
 }
 
@@ -183,7 +183,7 @@ async fn nothing_new_begins_until_the_runs_of_the_last_process_are_resumed() {
         assert_eq!(abandoned(harness.send(may_fall_back).await).reason, "resuming_runs");
         store.heartbeats.pass(1_000);
     };
-    tokio::join!(harness.engine.recover_in_background(nothing_to_follow()), while_recovering);
+    tokio::join!(harness.engine.recover_in_background(nothing_to_catch_up_with()), while_recovering);
     assert_eq!(harness.engine.why_unresumed(), None);
     assert_eq!(harness.runs().await.len(), 1);
     assert!(harness.engine.start(keyed(3, 3)).await.is_err(), "the key belongs to another body");
@@ -192,7 +192,7 @@ async fn nothing_new_begins_until_the_runs_of_the_last_process_are_resumed() {
 
 /// The runs of other processes are not resumed before a freeze that was set at one of them is in force.
 #[tokio::test]
-async fn no_run_is_resumed_before_other_processes_are_followed() {
+async fn no_run_is_resumed_before_this_process_has_caught_up_with_the_others() {
     let store = test_stores::shared();
     let step_service = StepService::new(|_, _| ServiceReply::Json(200, json!({}))).await;
     let waits =
@@ -200,7 +200,7 @@ async fn no_run_is_resumed_before_other_processes_are_followed() {
     let (plan, limits) = (checked_plan(&waits, false), Limits::default());
     let harness = Harness::with_store(&step_service, plan, store.clone(), limits, None).await;
     let (calls, called) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-    let follow: Follow = {
+    let catch_up: CatchUp = {
         let (calls, called) = (calls.clone(), called.clone());
         Arc::new(move || {
             let call = calls.fetch_add(1, Ordering::Relaxed);
@@ -208,7 +208,7 @@ async fn no_run_is_resumed_before_other_processes_are_followed() {
             Box::pin(async move { if call == 0 { Err(StoreError("no answer".into())) } else { Ok(()) } })
         })
     };
-    harness.engine.recover_in_background(follow).await;
+    harness.engine.recover_in_background(catch_up).await;
     assert!(harness.engine.why_unresumed().is_some_and(|why| why.contains("no answer")));
     while calls.load(Ordering::Relaxed) < 2 {
         called.notified().await;
@@ -235,7 +235,7 @@ async fn a_run_that_is_not_stored_does_not_wait_until_the_runs_of_the_last_proce
         assert_eq!(problem.status, 503);
         store.heartbeats.pass(1_000);
     };
-    tokio::join!(harness.engine.recover_in_background(nothing_to_follow()), while_recovering);
+    tokio::join!(harness.engine.recover_in_background(nothing_to_catch_up_with()), while_recovering);
     assert_eq!(harness.runs().await.len(), 0);
 }
 

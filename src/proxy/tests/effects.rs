@@ -190,7 +190,7 @@ async fn an_uncompared_request_is_known_until_its_exchange_has_ended() {
 }
 
 #[tokio::test]
-async fn without_a_registry_nothing_is_said_about_effects() {
+async fn without_a_registry_requests_are_not_announced() {
     let origin = Origin::always_answers(OK).await;
     let rig = Rig::new(&origin, Setup { state: State::Shadow, ..Setup::default() }).await;
     assert_eq!(rig.ask(&post("/orders", "{}")).await.status(), 200);

@@ -34,7 +34,7 @@ async fn a_value_with_a_secret_is_not_shown() {
 }
 
 #[tokio::test]
-async fn the_declared_value_of_a_request_is_part_of_its_kind() {
+async fn the_value_of_strata_by_is_part_of_the_requests_stratum() {
     let origin = Origin::always_answers(OK).await;
     for (state, edit_route) in [
         (State::Shadow, with_key as fn(&mut Route)),

@@ -32,8 +32,8 @@ const RECONNECT_WITHIN: Duration = Duration::from_secs(2);
 const VALIDATIONS_MAX: u32 = 4;
 
 /// Why a run is not begun.
-const LEASE_OVER: &str = "the lease of this process was over, and it has not followed the other processes since, or the \
-                          request was decided before that";
+const LEASE_OVER: &str = "the lease of this process was over, and the process has not caught up with the other ones since, \
+                          or the request was decided before that";
 
 /// The writer's connection and statement, with a cache of what was written.
 pub(super) struct Committer {

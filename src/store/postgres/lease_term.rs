@@ -6,7 +6,7 @@
 //! ends. Two wait for that lock: the renewal of a lease that was over, which begins the next term, and those who read
 //! what the process has committed (`wait_for_ended_leases`). So once the other processes no longer count this one, and
 //! have waited, they find all retry keys that its engine has taken; and it takes no more of them, nor begins a run that
-//! a freeze forbids, before it has followed the others.
+//! a freeze forbids, before it has caught up with the others: read what they recorded, and put it in force.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -50,7 +50,7 @@ impl LeaseTerm {
 }
 
 impl RequiredTerm {
-    /// Whether the request of an append was decided before this process had followed the others in this term.
+    /// Whether the request of an append was decided before this process had caught up with the others in this term.
     pub(super) fn is_too_late_for(&self, append: &EncodedAppend) -> bool {
         append.claim.and_then(|claim| claim.decided_in).is_some_and(|set| set < self.oldest_set)
     }

@@ -102,7 +102,7 @@ impl Pool {
         Self { begin, ..Self::new(address, limits) }
     }
 
-    /// A pool of at most so many connections, which belong to the current runtime.
+    /// A pool of at most `max` connections, which belong to the current runtime.
     pub(super) fn with_connections(address: Address, max: u32) -> Self {
         let max = max.clamp(1, u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         let connections = Connections {

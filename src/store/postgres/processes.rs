@@ -18,7 +18,7 @@ const EXCHANGE: &str = "WITH mine AS (UPDATE workers SET record = $2 WHERE worke
             term, (SELECT coalesce(max(number), 0) FROM flips), (SELECT count(*) FROM told) \
      FROM (SELECT) AS one LEFT JOIN workers ON alive_until > statement_timestamp() ORDER BY worker LIMIT $3";
 
-/// Of more processes than this the rest is not shown.
+/// The most processes that are read; further ones are not shown.
 const PROCESSES_MAX: i64 = 1_024;
 
 /// The row of a worker is removed when its lease has been over for this long, or for a retry window, if that is longer.

@@ -221,7 +221,7 @@ impl Connection {
         Some(format!("the file {log} was truncated while it is open: {remedy}"))
     }
 
-    /// The least size of a log with so many pages.
+    /// The least size of a log with this many pages.
     fn log_bytes_min(&self, pages: u32) -> u64 {
         match pages {
             0 => 0,

@@ -345,8 +345,8 @@ mod tests {
     use crate::store::tests::{append, run_id};
     use crate::store::{Append, Claim, SqliteStore, Store};
 
-    /// The steps of SQLite's virtual machine that recording a key of legacy takes, where so many open runs have claimed
-    /// keys long ago.
+    /// The number of steps of SQLite's virtual machine that recording a key of legacy takes, where this many open runs
+    /// have claimed keys long ago.
     async fn steps_of_a_legacy_key(open_runs: u64) -> u64 {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("test.db");

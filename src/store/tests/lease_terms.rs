@@ -96,9 +96,13 @@ async fn real_runs_begin_only_in_the_term_that_the_process_has_named() {
     process.renew_lease().await;
     let second = process.term().await;
     assert!(second > first, "{first} {second}");
-    assert_eq!(process.begin([(6, Keyed), (8, Unkeyed)]).await, [false; 2], "it has not followed the others yet");
+    assert_eq!(process.begin([(6, Keyed), (8, Unkeyed)]).await, [false; 2], "it has not caught up with the others yet");
     process.store.begin_runs_under(worker(1), Some(second), 9);
-    assert_eq!(process.begin([(6, DecidedIn(9)), (8, DecidedIn(8))]).await, [true, false], "decided before that");
+    assert_eq!(
+        process.begin([(6, DecidedIn(9)), (8, DecidedIn(8))]).await,
+        [true, false],
+        "the second request was decided before that"
+    );
     assert_eq!(process.begin([(9, Keyed), (8, Unkeyed)]).await, [true; 2]);
     let known = process.store.engine_tries_since(jiff::Timestamp::MIN, None, 3).await.unwrap();
     let rest = process.store.engine_tries_since(jiff::Timestamp::MIN, known.next, 3).await.unwrap();
@@ -110,7 +114,7 @@ async fn real_runs_begin_only_in_the_term_that_the_process_has_named() {
     process.store.close().await;
 }
 
-/// The database gets it late: after the process has lost its lease, or ended its announcement.
+/// The database gets the flip late: after the process has lost its lease, or ended its announcement.
 #[tokio::test]
 async fn a_flip_that_was_announced_is_recorded_only_while_the_announcement_stands() {
     let Some(database) = StoreKind::Postgres.is_installed().then(|| shared().unwrap().database()) else { return };
@@ -130,23 +134,23 @@ async fn a_flip_that_was_announced_is_recorded_only_while_the_announcement_stand
     let first = process.term().await;
     assert_eq!(put(0, first, 3).await, None, "nothing is announced");
     announces(Some(3)).await;
-    assert_eq!(put(0, first, 4).await, None, "another one is");
+    assert_eq!(put(0, first, 4).await, None, "the announcement that stands is another one");
     assert_eq!(put(0, first + 1, 3).await, None, "in another term");
     assert_eq!(put(0, first, 3).await, Some(vec![1]));
     announces(Some(5)).await;
-    assert_eq!(put(1, first, 3).await, None, "a later one may be of other routes");
+    assert_eq!(put(1, first, 3).await, None, "a later announcement may be of other routes");
     let both = Announcement { standing: vec![4, 5], ..Announcement::new(5, vec![vec!["route".into()]]) };
     let record = ProcessRecord { announced: Some(both), ..ProcessRecord::default() };
     process.store.exchange_processes(worker(1), record).await.unwrap();
-    assert_eq!(put(1, first, 4).await, Some(vec![2]), "both stand");
+    assert_eq!(put(1, first, 4).await, Some(vec![2]), "both announcements stand");
     database.query("UPDATE pointsman.workers SET alive_until = clock_timestamp() - interval '1 s'");
     assert_eq!(put(2, first, 5).await, None, "the lease is over");
     process.renew_lease().await;
     let second = process.term_while_announcing(5).await;
-    assert_eq!(put(2, first, 5).await, None, "the others may have forgotten it meanwhile");
+    assert_eq!(put(2, first, 5).await, None, "the others may have forgotten the announcement meanwhile");
     assert_eq!(put(2, second, 5).await, Some(vec![3]));
     announces(None).await;
-    assert_eq!(put(3, second, 5).await, None, "it has ended");
+    assert_eq!(put(3, second, 5).await, None, "the announcement has ended");
     process.store.close().await;
 }
 

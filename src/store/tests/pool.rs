@@ -7,7 +7,7 @@ use super::*;
 
 /// The server executes what callers asked for who have stopped waiting. Their connections are in use until it is done.
 #[tokio::test(flavor = "multi_thread")]
-async fn statements_that_nobody_waits_for_do_not_add_up() {
+async fn statements_that_nobody_waits_for_do_not_accumulate() {
     if !StoreKind::Postgres.is_installed() {
         return;
     }

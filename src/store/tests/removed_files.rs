@@ -50,7 +50,7 @@ async fn a_database_that_is_moved_away_takes_no_writes_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_log_that_is_removed_takes_nothing_acknowledged_with_it() {
+async fn the_removal_of_the_log_loses_nothing_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await.unwrap();
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
@@ -107,7 +107,7 @@ async fn a_log_that_is_removed_is_copied_as_soon_as_nobody_reads_an_older_state(
 }
 
 #[tokio::test]
-async fn nothing_is_read_from_a_file_that_has_taken_the_place() {
+async fn nothing_is_read_from_a_file_that_replaced_the_database() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = open(&dir).await.unwrap();
     store.append(append(run_id(1), 1, 1).into()).await.unwrap();
@@ -157,7 +157,7 @@ async fn a_log_that_is_truncated_stops_the_writes() {
 }
 
 #[tokio::test]
-async fn a_log_that_another_program_empties_by_a_checkpoint_is_sound() {
+async fn a_log_that_another_program_empties_by_a_checkpoint_does_not_count_as_truncated() {
     let dir = tempfile::tempdir().unwrap();
     let (path, log) = (dir.path().join("test.db"), dir.path().join("test.db-wal"));
     let store = open(&dir).await.unwrap();

@@ -95,7 +95,7 @@ async fn unreadable_runs_of_a_file_are_left_out_until_the_next_process() {
 }
 
 #[tokio::test]
-async fn unreadable_runs_of_a_database_are_left_out_but_none_because_it_does_not_answer() {
+async fn unreadable_runs_of_a_database_are_left_out_and_none_are_while_it_does_not_answer() {
     if !StoreKind::Postgres.is_installed() {
         return;
     }

@@ -145,7 +145,7 @@ impl Run {
                     return Err("the answer is fixed already".into());
                 }
                 self.answer = Some(answer.clone());
-                // Of a caller who has got the pending answer, nobody hears of it.
+                // A caller who has got the pending answer does not get this one, so this one tells nobody of a failure.
                 self.answer_tells_failure = self.failing.is_some() && self.pending.is_none();
                 self.pinned = pin.clone().or(self.pinned.take());
                 Ok(())

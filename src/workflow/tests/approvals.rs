@@ -220,7 +220,7 @@ fn a_retry_after_a_rejected_input_sends_the_earlier_bytes_under_the_earlier_key(
 
 /// A rejection of the items that are left ends the run as any rejection does.
 #[test]
-fn a_no_after_a_decision_about_an_item_whose_service_is_missing_fails_the_run() {
+fn a_rejection_after_a_decision_about_an_item_whose_service_is_missing_fails_the_run() {
     let plan = plan(&payments_one_by_one("risk: high", ""));
     let mut harness = of_items(&plan, json!([1, 2]));
     let all = harness.inputs.services.clone();

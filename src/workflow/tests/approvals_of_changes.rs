@@ -65,7 +65,7 @@ respond: { status: 200 }
 
 /// The risk's expression reads the request, not the input that a person gives the step.
 #[test]
-fn an_input_that_a_computed_risk_does_not_see_is_asked_about() {
+fn an_input_that_a_computed_risk_does_not_read_is_asked_about() {
     let with_amount = |amount: u32| {
         move |started: &mut RunStarted| {
             (started.route, started.request) = (None, Arc::new(json!({"body": {"amount": amount}})));
@@ -104,7 +104,7 @@ respond: { status: 200 }
 }
 
 #[test]
-fn an_input_of_an_item_that_a_computed_risk_does_not_see_is_asked_about() {
+fn an_input_of_an_item_that_a_computed_risk_does_not_read_is_asked_about() {
     let plan = payments("risk: '${item > 10 ? \"high\" : \"low\"}'", "");
     let mut harness = of_items(&plan, json!([1, 2, 3]));
     harness.perform_due();

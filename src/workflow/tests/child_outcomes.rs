@@ -340,7 +340,7 @@ fn children_are_cancelled_automatically_or_by_a_person_as_their_parent_is() {
 }
 
 #[test]
-fn what_a_child_left_is_reported_at_every_depth_and_named_once_in_a_note() {
+fn what_a_child_left_undone_is_reported_at_every_depth_and_named_once_in_a_note() {
     let plan = plan("{ workflow: w, steps: { sub: { run: x }, z: { needs: [sub], run: after } }, respond: {} }");
     let ends = |tree: Option<TreeEffects>, note: &str| {
         let mut harness = Harness::of_api(&plan);

@@ -236,7 +236,7 @@ impl LegacyReplies for NotedSiblings {
 }
 
 #[test]
-fn the_items_that_have_not_begun_are_told_to_whom_calls_by_legacy_are_assigned() {
+fn items_that_have_not_begun_are_named_when_calls_by_legacy_are_assigned() {
     let plan = plan(
         "
 workflow: w

@@ -210,7 +210,7 @@ respond: { status: 200 }
 }
 
 #[test]
-fn of_a_call_that_was_refused_the_note_gives_the_status() {
+fn the_note_gives_the_status_of_a_call_that_was_refused() {
     let plan = plan(
         "
 workflow: w

@@ -7,7 +7,7 @@ use super::ServiceLimits;
 use crate::engine::ports::breaker::Breaker;
 
 impl ServiceLimits {
-    /// From now on so many processes send calls to the service, each of which has its share of the rate.
+    /// Sets the number of processes that send calls to the service; each has an equal share of the rate.
     pub fn divide_rate_among(&self, processes: u32) {
         self.rates.iter().for_each(|rates| rates.divide_among(processes));
     }

@@ -14,7 +14,7 @@ use crate::flag::Rate;
 pub(super) struct RateLimiter {
     rate: Rate,
     share: u32,
-    /// Among so many processes the rate is divided.
+    /// The number of processes among which the rate is divided.
     processes: u32,
     all: Bucket,
     secondary: Bucket,
@@ -30,14 +30,14 @@ impl RateLimiter {
         Self { rate, share, processes: 1, all, secondary, queued: 0 }
     }
 
-    /// From now on so many processes send calls to the service, this one included: each has an equal share of the rate
-    /// and of the burst (at least one call).
+    /// Sets the number of processes that send calls to the service, this one included: each has an equal share of the
+    /// rate and of the burst (at least one call).
     pub fn divide_among(&mut self, processes: u32, now: Duration) {
         let processes = processes.max(1);
         if self.processes != processes {
             self.processes = processes;
             let [all, secondary] = buckets(self.rate, self.share, processes);
-            (self.all, self.secondary) = (self.all.becoming(all, now), self.secondary.becoming(secondary, now));
+            (self.all, self.secondary) = (self.all.with_rate_of(all, now), self.secondary.with_rate_of(secondary, now));
         }
     }
 
@@ -120,7 +120,7 @@ impl Bucket {
         Self { every, burst, full_at: Duration::ZERO }
     }
     /// This bucket with the rate of another one: it holds no more tokens than before.
-    fn becoming(&self, other: Self, now: Duration) -> Self {
+    fn with_rate_of(&self, other: Self, now: Duration) -> Self {
         let since = self.full_at.saturating_sub(now);
         let missing = since.as_nanos().div_ceil(self.every.as_nanos().max(1));
         let missing = u32::try_from(missing).unwrap_or(u32::MAX);

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::rate::RateLimiter;
 use crate::flag::Rate;
 
-/// How late a call may take its token; more than a timer's rounding and a wake-up take. After a longer stop of the
-/// process or of the machine, the calls that came due meanwhile do not begin together.
+/// How late a call may take its token; longer than a timer's rounding and a wake-up. After a longer stop of the process
+/// or of the machine, the calls that came due meanwhile do not begin together.
 const LATE_MAX: Duration = Duration::from_millis(10);
 
 /// The rate limiter of a service, and the calls that wait for it.
@@ -34,7 +34,7 @@ impl RateQueue {
         }
     }
 
-    /// From now on so many processes send calls to the service.
+    /// Sets the number of processes that send calls to the service.
     pub fn divide_among(&self, processes: u32) {
         let now = self.now();
         self.limiter().divide_among(processes, now);

@@ -273,7 +273,7 @@ async fn calls_that_are_too_late_after_a_stop_take_no_tokens() {
 
 /// A call that got no connection has its whole time at the next URL, unless the step's deadline leaves too little.
 #[tokio::test(start_paused = true)]
-async fn a_call_begins_anew_at_another_url() {
+async fn the_timeout_of_a_call_begins_anew_at_another_url() {
     let service_limits = service_limits(&service(), None);
     let run = RunId(uuid::Uuid::from_u128(7));
     for (until, begins) in [(None, true), (Some(2 * LONG), true), (Some(LONG), false)] {

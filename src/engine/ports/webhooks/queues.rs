@@ -180,7 +180,8 @@ impl Queues {
         self.by_destination.values().filter(may_start).filter_map(due).min()
     }
 
-    /// How many more destinations that failed may have a message in flight: they may take their time to fail again.
+    /// How many more destinations that failed may have a message in flight. Bounded, because each may be slow to fail
+    /// again.
     fn failed_left(&self) -> usize {
         let max = self.bounds.in_flight_max;
         let failed = self.by_destination.values().filter(|queue| queue.sending.is_some() && queue.failures > 0);

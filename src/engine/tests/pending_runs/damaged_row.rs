@@ -41,7 +41,7 @@ async fn a_row_of_the_outbox_that_cannot_be_delivered_does_not_delay_the_others(
 
 /// More rows fail than one pass tries, and they are due again before the next pass.
 #[tokio::test]
-async fn rows_of_the_outbox_that_fail_each_time_leave_the_others_their_turn() {
+async fn outbox_rows_that_always_fail_do_not_keep_the_others_from_being_delivered() {
     const FAILING: u64 = 25;
     let store = SlowStore::new(false, false, 0);
     for parent in 1..=FAILING + 1 {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_tunnel_leads_where_calls_may_go_and_is_not_looked_into() {
+async fn a_tunnel_leads_only_to_allowed_targets_and_its_bytes_are_not_interpreted() {
     let origin = Origin::script(|mut wire, _| async move {
         while let Some(line) = wire.until("\n").await {
             wire.send(line.to_uppercase()).await;

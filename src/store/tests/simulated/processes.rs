@@ -138,7 +138,7 @@ impl SimStore {
         stands.is_some_and(|stands| stands.standing.contains(&announced.number))
     }
 
-    /// Whether a process begins real runs: not before it has followed the others since its lease was over.
+    /// Whether a process begins real runs: not before it has caught up with the others since its lease was over.
     pub(crate) fn begins_runs(&self, worker: WorkerId) -> bool {
         self.state.lock().unwrap().processes.is_in_term(worker)
     }

@@ -438,8 +438,7 @@ pub struct Limits {
     pub store_statement_ms: u64,
     /// PostgreSQL: how long to wait for a lock that another process holds.
     pub store_lock_ms: u64,
-    /// PostgreSQL: connections in addition to those for the writer, for notifications and for the lease. Shadow runs
-    /// use at most half of them.
+    /// PostgreSQL: connections beside those for writer, notifications and lease; shadow runs use at most half of them.
     pub store_connections_max: u64,
 
     // admin

@@ -9,7 +9,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicUsize, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, fence};
 use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -23,7 +23,9 @@ type Change<T> = Box<dyn FnOnce(&mut T) + Send>;
 pub(super) struct CombiningMutex<T> {
     locked: Mutex<Combined<T>>,
     changes: Sender<Change<T>>,
-    /// How many changes are left. Increased after a change is sent, so that as many can be received.
+    /// Set after a change is sent, and cleared by the thread that has locked the mutex before it receives all.
+    has_changes: AtomicBool,
+    /// How many changes are left: increased before a change is sent.
     left: AtomicUsize,
 }
 
@@ -45,7 +47,8 @@ struct Unlocked<'m, T>(&'m CombiningMutex<T>);
 impl<T> CombiningMutex<T> {
     pub(super) fn new(value: T) -> Self {
         let (changes, received) = channel();
-        Self { locked: Mutex::new(Combined { value, changes: received }), changes, left: AtomicUsize::new(0) }
+        let locked = Mutex::new(Combined { value, changes: received });
+        Self { locked, changes, has_changes: AtomicBool::new(false), left: AtomicUsize::new(0) }
     }
 
     /// Waits for the lock.
@@ -69,9 +72,10 @@ impl<T> CombiningMutex<T> {
         if self.left.load(SeqCst) >= CHANGES_MAX {
             return change(&mut self.lock());
         }
+        self.left.fetch_add(1, SeqCst);
         match self.changes.send(Box::new(change)) {
             Ok(()) => {
-                self.left.fetch_add(1, SeqCst);
+                self.has_changes.store(true, SeqCst);
                 self.make_left_changes();
             }
             // Cannot happen: the receiver is dropped together with the sender.
@@ -85,9 +89,13 @@ impl<T> CombiningMutex<T> {
     }
 
     fn make(&self, locked: &mut Combined<T>) {
-        while self.left.load(SeqCst) > 0
-            && let Ok(change) = locked.changes.try_recv()
-        {
+        // While it is not set: whoever has set it before has seen its change received.
+        if !self.has_changes.load(SeqCst) {
+            return;
+        }
+        self.has_changes.store(false, SeqCst);
+        // All of them, also those of threads that have not set it yet: they may come before others that have.
+        while let Ok(change) = locked.changes.try_recv() {
             self.left.fetch_sub(1, SeqCst);
             change(&mut locked.value);
         }
@@ -99,7 +107,7 @@ impl<T> CombiningMutex<T> {
     fn make_left_changes(&self) {
         loop {
             fence(SeqCst);
-            if self.left.load(SeqCst) == 0 {
+            if !self.has_changes.load(SeqCst) {
                 return;
             }
             match self.locked.try_lock() {
@@ -156,6 +164,20 @@ mod tests {
         assert_eq!(numbers.left.load(SeqCst), 0, "made by the thread that let go of it");
         numbers.leave(|numbers| numbers.push(4));
         assert_eq!(*numbers.lock(), [1, 2, 3, 4]);
+    }
+
+    /// The first of two threads is suspended after it has sent its change, before it says so.
+    #[test]
+    fn whoever_locks_finds_what_was_left_before_also_behind_a_thread_that_is_suspended() {
+        let numbers = Arc::new(CombiningMutex::new(Vec::new()));
+        numbers.left.fetch_add(1, SeqCst);
+        assert!(numbers.changes.send(Box::new(|numbers: &mut Vec<u8>| numbers.push(1))).is_ok());
+        let guard = numbers.lock();
+        let leaves = numbers.clone();
+        std::thread::spawn(move || leaves.leave(|numbers| numbers.push(2))).join().unwrap();
+        drop(guard);
+        assert_eq!(*numbers.try_lock().expect("nobody has locked it"), [1, 2]);
+        assert_eq!(numbers.left.load(SeqCst), 0);
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Mover {
             check_and_apply((self.gate(), &guards), &before, prepared, reading)?;
         self.recorder.set_known_of(moves.routes(), &moves.rows);
         let origin = ChangeOrigin::OtherProcess(&moves);
-        self.record_and_apply(&before, after, made, all_recorded, (origin, recorded)).await?;
+        self.record_and_apply(&before, after, made, all_recorded, (origin, None, recorded)).await?;
         self.obey_followed(kill_switch, moves.kill_switch()).await;
         for flip in moves.flips.iter().filter(|flip| flip.guard.is_none() && flip.route.is_some()) {
             let FlipRecord { route, from, to, by, number, .. } = flip;

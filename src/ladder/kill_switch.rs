@@ -65,6 +65,9 @@ impl FreezeState {
 pub(super) struct UnrecordedFreeze {
     pub version: u64,
     pub flip: FlipRecord,
+    /// Since when a freeze has been in force that the store does not have: a repeated one, or a stronger one, replaces
+    /// the first one here.
+    pub since: Timestamp,
 }
 
 /// The records for the end of a freeze, before they are in the store.
@@ -107,11 +110,13 @@ impl FreezeRecords {
         }
         state.version += 1;
         let mut flip = record(from, freeze, reason, by);
+        let mut since = flip.at;
         if let Some(before) = &state.unrecorded {
             // The freeze that was in the slot is never recorded: this one replaces it.
             flip.from.clone_from(&before.flip.from);
+            since = before.since;
         }
-        let unrecorded = UnrecordedFreeze { version: state.version, flip };
+        let unrecorded = UnrecordedFreeze { version: state.version, flip, since };
         in_force.set_freeze(unrecorded.version, freeze);
         (state.newest_freeze, state.unrecorded) = (unrecorded.version, Some(unrecorded.clone()));
         self.unrecorded_gauge.set(1.0);
@@ -151,8 +156,8 @@ impl FreezeRecords {
 
     /// Puts moves in force by `apply`, while no freeze comes into force. If another process has recorded a change of
     /// the kill switch that belongs to them (`flip`), `apply` gets it as [`FreezeState::change_by`] says. It also gets
-    /// when the freeze was set that the store does not have yet. If it returns `None`, it has put nothing in force, and
-    /// nothing is noted here.
+    /// since when there is a freeze that the store does not have yet. If it returns `None`, it has put nothing in
+    /// force, and nothing is noted here.
     pub fn follow<T>(
         &self,
         in_force: &InForce,
@@ -161,7 +166,7 @@ impl FreezeRecords {
     ) -> Option<T> {
         let mut state = self.state();
         let change = flip.and_then(|flip| state.change_by(flip, in_force.inputs().freeze()));
-        let applied = apply(change, state.unrecorded.as_ref().map(|unrecorded| unrecorded.flip.at))?;
+        let applied = apply(change, state.unrecorded.as_ref().map(|unrecorded| unrecorded.since))?;
         if let Some(flip) = flip {
             self.note_followed(&mut state, flip, change);
         }
@@ -181,7 +186,7 @@ impl FreezeRecords {
         }
         state.newest_recorded = flip.number;
         let own = state.unrecorded.as_ref().filter(|own| freeze_of(&own.flip) <= freeze_of(flip));
-        if let Some(UnrecordedFreeze { version, flip: own }) = own.cloned() {
+        if let Some(UnrecordedFreeze { version, flip: own, .. }) = own.cloned() {
             tracing::info!(
                 freeze = %own.to, by = %own.by, number = flip.number, recorded = %flip.to, recorded_by = %flip.by,
                 "another process has recorded a freeze that is as strong, which counts as the record of this one"

@@ -21,7 +21,7 @@ use super::kill_switch::{FreezeRecords, is_of_kill_switch};
 use super::other_processes::OtherProcesses;
 use super::pending_shares::PendingShares;
 use super::positions::{Positions, RoutePosition};
-use super::record::{FlipRecorder, RecordBatch, flip_record, is_overtaken};
+use super::record::{FlipRecorder, RecordBatch, flip_record, is_overtaken, overtaken};
 use super::types::{DeclaredFiles, FilesError, FlipSource, KillSwitchListener, Move, ReadKind};
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
 use super::{cohort_moves, files, holds, leaving_only, live_basis, orphans, plans, scopes, separated, taken_ids};
@@ -107,7 +107,7 @@ impl Mover {
             auto_shares: Default::default(),
             others,
         };
-        mover.record_and_apply(&before, after, moves, Ok(()), (ChangeOrigin::Start, || {})).await?;
+        mover.record_and_apply(&before, after, moves, Ok(()), (ChangeOrigin::Start, None, || {})).await?;
         Ok(mover)
     }
 
@@ -168,7 +168,8 @@ impl Mover {
             check_and_apply((&self.gate, &guards), &judged, prepared, reading)?;
         taken_ids::check(&before, &after, &guards, &self.gate)?;
         let routes = after.declared.routes.clone();
-        let applied = self.record_and_apply(&before, after, moves, all_recorded, (ChangeOrigin::Own, recorded)).await;
+        let origin = (ChangeOrigin::Own, Some(read), recorded);
+        let applied = self.record_and_apply(&before, after, moves, all_recorded, origin).await;
         let flips = applied.map_err(|error| match is_overtaken(&error) {
             true => FilesError::FlippedMeanwhile,
             false => error.into(),
@@ -197,19 +198,20 @@ impl Mover {
             return Ok(());
         }
         let (after, moves) = files::release(&before, now, &self.gate);
-        self.record_and_apply(&before, after, moves, Ok(()), (ChangeOrigin::Own, || {})).await.map(drop)
+        self.record_and_apply(&before, after, moves, Ok(()), (ChangeOrigin::Own, None, || {})).await.map(drop)
     }
 
     /// Records the moves and declarations of new files, calls `recorded`, then puts them in force. `all_recorded` is an
     /// error while there are flips down that the store did not record. Then nothing is recorded, because it would come
-    /// before them: the error is returned if there is something to record. Returns the flips.
+    /// before them: the error is returned if there is something to record. `read`: when the new files were read; a flip
+    /// to the present state that was asked for since holds. Returns the flips.
     pub(super) async fn record_and_apply(
         &self,
         before: &Positions,
         mut after: Positions,
         moves: Vec<Move>,
         all_recorded: Result<(), StoreError>,
-        (origin, recorded): (ChangeOrigin<'_>, impl FnOnce() + Send),
+        (origin, read, recorded): (ChangeOrigin<'_>, Option<Instant>, impl FnOnce() + Send),
     ) -> Result<Vec<FlipRecord>, StoreError> {
         plans::add_missing(&mut after);
         // What other processes recorded is in `before`: of that nothing is announced again.
@@ -245,6 +247,12 @@ impl Mover {
                 ChangeOrigin::OtherProcess(moves) => Some(moves.newest),
             };
             let standing = announced.as_ref().map_or(Ok(None), |announced| announced.standing())?;
+            // Counts as under way before it is asked: a flip to the present state that comes later than this finds it.
+            self.in_force.set_outstanding(OutstandingWrite::new(&flips, &after));
+            if read.is_some_and(|read| self.raises_one_lowered_since(read, &flips, &after)) {
+                self.in_force.set_outstanding(OutstandingWrite::default());
+                return Err(overtaken());
+            }
             let batch = RecordBatch { flips, declared: Some(after.rows()), judged_by };
             flips = self.record_announced(batch, standing, &after).await?;
         }
@@ -291,22 +299,30 @@ impl Mover {
         };
         // Before it is in force: whoever sees what is in force knows a flip that is at least as new.
         followed.into_iter().for_each(|moves| self.recorder.note_newest(moves.newest));
+        let followed_after = followed.map(|_| self.recorder.followed());
         loop {
-            let Inputs { mut unrecorded, positions_version, .. } = self.in_force.inputs();
+            let before = self.in_force.inputs();
+            let (mut unrecorded, computed_from) = (before.unrecorded.clone(), before.positions_version);
             let mut lowered = positions.clone();
-            unrecorded.retain_mut(|unrecorded| unrecorded.reapply_to(&mut lowered, &self.gate));
+            unrecorded.retain_mut(|unrecorded| unrecorded.reapply_to(&mut lowered, followed_after, &self.gate));
+            // Before the lock of the kill switch is taken: a freeze must not wait for the evidence of all routes.
+            holds::judge_cohorts(&mut lowered, &self.gate);
             let set = |freeze, unrecorded_since| {
                 // A freeze that only this process knows of also holds what others have recorded since it was set.
                 let recorded_elsewhere = followed.map(|moves| moves.numbers(unrecorded_since)).unwrap_or_default();
                 let guards = followed.map(|moves| moves.guard_actions(&lowered)).unwrap_or_default();
-                let (limits, tells) = (FollowedLimits { freeze, guards, recorded_elsewhere }, followed.is_none());
-                self.set_positions_and((lowered, unrecorded), positions_version, (limits, tells))
+                let limits = FollowedLimits { freeze, guards, recorded_elsewhere };
+                self.in_force.set_positions_and_limits((lowered.clone(), unrecorded), computed_from, limits)
             };
             let kill_switch = followed.and_then(FollowedMoves::kill_switch);
             if let Some(overtaken) = self.kill_switch.follow(&self.in_force, kill_switch, set) {
                 // What was written is in the positions now.
                 self.in_force.set_outstanding(OutstandingWrite::default());
                 followed.into_iter().for_each(|moves| self.recorder.set_followed(moves.newest));
+                // Of the moves of cohorts that another process made, that one tells.
+                if followed.is_none() {
+                    self.tell_cohorts_moved(&before, &lowered);
+                }
                 return overtaken;
             }
         }
@@ -315,28 +331,22 @@ impl Mover {
     /// As [`InForce::set_positions`], after the cohorts are judged.
     pub(super) fn set_positions(
         &self,
-        positions: Positions,
+        mut positions: Positions,
         unrecorded: Vec<UnrecordedFlip>,
         computed_from: u64,
     ) -> Option<Vec<RouteId>> {
-        self.set_positions_and((positions, unrecorded), computed_from, (FollowedLimits::default(), true))
-    }
-
-    /// `tells`: whether the listeners are told of the moves of cohorts. Of those of another process that one tells.
-    fn set_positions_and(
-        &self,
-        (mut positions, unrecorded): (Positions, Vec<UnrecordedFlip>),
-        computed_from: u64,
-        (limits, tells): (FollowedLimits, bool),
-    ) -> Option<Vec<RouteId>> {
         holds::judge_cohorts(&mut positions, &self.gate);
         let (before, after) = (self.in_force.inputs(), positions.clone());
-        let overtaken = self.in_force.set_positions_and_limits((positions, unrecorded), computed_from, limits)?;
-        // What the first set of a process has was in force before its start.
-        if before.has_files && tells {
-            self.tell_cohort_moves(&before.positions, &after);
-        }
+        let overtaken = self.in_force.set_positions(positions, unrecorded, computed_from)?;
+        self.tell_cohorts_moved(&before, &after);
         Some(overtaken)
+    }
+
+    /// Tells the listeners of the moves of cohorts. What the first set of a process has was in force before its start.
+    fn tell_cohorts_moved(&self, before: &Inputs, after: &Positions) {
+        if before.has_files {
+            self.tell_cohort_moves(&before.positions, after);
+        }
     }
 
     pub fn gate(&self) -> &Gate {

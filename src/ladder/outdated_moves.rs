@@ -16,7 +16,7 @@ use super::passing_commands;
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::{FlipError, MoveRequest};
 use crate::flag::{Route, State};
-use crate::store::FileState;
+use crate::store::{FileState, FlipRecord};
 
 impl Mover {
     /// Refuses a flip up, or to a larger share, if its route was lowered after it was asked for. The caller holds the
@@ -46,6 +46,15 @@ impl Mover {
         let commands =
             passing_commands::commands(positions, self.gate(), position, to, shares, request.reason.as_deref());
         Err(FlipError::Refused { why, commands })
+    }
+
+    /// Whether one of these flips, by files that were read at this time, takes a route above the state to which a
+    /// person has lowered it since, or at which a person has left it.
+    pub(super) fn raises_one_lowered_since(&self, read: Instant, flips: &[FlipRecord], after: &Positions) -> bool {
+        let lowered = self.in_force().inputs().lowered;
+        let routes = flips.iter().filter_map(|flip| Some((flip, after.routes.get(flip.route.as_ref()?)?)));
+        let raises = |flip: &FlipRecord, to: State| flip.candidate.is_none() && state_of(flip) > to;
+        routes.into_iter().any(|(flip, at)| lowered.since(read, &at.route).is_some_and(|by| raises(flip, by.to)))
     }
 
     /// For files that were read before a person lowered some of their routes: the positions by which the files are

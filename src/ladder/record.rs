@@ -33,6 +33,10 @@ const OVERTAKEN: &str =
 const ANNOUNCEMENT_OVER: &str = "the other processes may not know any more that the engine is to answer, \
                                             because the lease of this process was over: try again";
 
+pub(super) fn overtaken() -> StoreError {
+    StoreError(OVERTAKEN.to_owned())
+}
+
 /// Whether a move was not recorded because another process recorded one first.
 pub(super) fn is_overtaken(error: &StoreError) -> bool {
     error.0 == OVERTAKEN
@@ -160,7 +164,7 @@ impl FlipRecorder {
                 self.behind.notify_one();
             }
             if is_overtaken {
-                return Err(StoreError(OVERTAKEN.to_owned()));
+                return Err(overtaken());
             }
             let rest = flips[numbers.len()..].to_vec();
             // Read in each try: a try is refused where another process has recorded a flip meanwhile. One that has

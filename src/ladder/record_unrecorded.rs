@@ -153,8 +153,7 @@ impl Mover {
             let is_of = |id: &RouteId| {
                 unrecorded.is_of(id) || own.is_some_and(|position| position.route.ids().any(|known| known == id))
             };
-            let overtakes = |flip: &FlipRecord| unrecorded.raises_after(flip) || unrecorded.leaves_only_after(flip);
-            of_routes.iter().any(|(id, flip)| is_of(id) && overtakes(flip))
+            of_routes.iter().any(|(id, flip)| is_of(id) && unrecorded.is_overtaken_by(flip))
         };
         let overtaken: Vec<u64> =
             unrecorded.iter().filter(|flip| is_overtaken(flip)).map(|unrecorded| unrecorded.id).collect();
@@ -308,7 +307,7 @@ impl Mover {
             let guard = self.lock_moves().await;
             // While this waited for the lock, the end of the freeze may have been recorded, or a newer freeze set.
             next = self.kill_switch().next_unrecorded();
-            let Some(UnrecordedFreeze { version, flip }) = &next else { return };
+            let Some(UnrecordedFreeze { version, flip, .. }) = &next else { return };
             // First the flips: one of them may revert a flip to `only` that this freeze overtook.
             let outcome = match self.record_unrecorded_first(&guard).await {
                 (positions, Ok(())) => self.record_freeze(*version, flip.clone(), &positions).await,

@@ -70,9 +70,16 @@ impl UnrecordedFlip {
         FlipRecord { number: UNRECORDED + self.id, ..self.flip.clone() }
     }
 
+    /// Whether it does not count after this flip, which another process recorded before it could be: the route is where
+    /// it was to go or lower, or would leave `only` without an acknowledgement.
+    pub fn is_overtaken_by(&self, recorded: &FlipRecord) -> bool {
+        self.raises_after(recorded) || self.leaves_only_after(recorded)
+    }
+
     /// Applies this flip to `positions` again, if they were computed before it was made. Returns whether it still
     /// has to be recorded: not if the route is as low without it, by a move that was under way, and its share as small.
-    pub fn reapply_to(&mut self, positions: &mut Positions, gate: &Gate) -> bool {
+    /// `followed_after`: if the positions follow what other processes have recorded, that has higher numbers than this.
+    pub fn reapply_to(&mut self, positions: &mut Positions, followed_after: Option<u64>, gate: &Gate) -> bool {
         let Some(own) = self.flip.route.clone() else { return false };
         let Some(position) = positions.routes.values().find(|at| at.route.ids().any(|id| *id == own)) else {
             // The route has left the files. If it is re-added, it goes no higher than its last flip.
@@ -82,8 +89,8 @@ impl UnrecordedFlip {
         if position.last.as_ref().map(|flip| flip.number) == Some(self.provisional().number) {
             return true;
         }
-        // Recorded by another process, and followed meanwhile.
-        if position.last.as_ref().is_some_and(|last| !is_unrecorded(last) && self.leaves_only_after(last)) {
+        let followed = position.last.as_ref().filter(|last| followed_after.is_some_and(|after| last.number > after));
+        if followed.is_some_and(|last| !is_unrecorded(last) && self.is_overtaken_by(last)) {
             return false;
         }
         let to = state_of(&self.flip);

@@ -9,6 +9,7 @@ use super::gate::AllowedMove;
 use super::lowered_routes::Lowering;
 use super::mover::{ChangeOrigin, Mover, MovesLock};
 use super::types::{FlipError, FlipSource, Flipped, Move, MoveRequest};
+use super::unrecorded_flips::OutstandingWrite;
 use super::{holds, live_basis, overtaken, plans};
 use crate::names::RouteId;
 
@@ -63,6 +64,13 @@ impl Mover {
             live_basis::accept(&mut positions, route, to);
         }
         let standing = announced.standing()?;
+        // Under way before it is asked again: a flip to the present state that comes later than this finds it.
+        self.in_force().set_outstanding(OutstandingWrite::new(std::slice::from_ref(&flip), &positions));
+        let position = before.routes.get(route).ok_or_else(|| before.unknown_route(route))?;
+        if let Err(lowered_since) = self.check_not_lowered_since(asked, &before, position, &request) {
+            self.in_force().set_outstanding(OutstandingWrite::default());
+            return Err(lowered_since);
+        }
         let flip = self.record_flip(flip, positions.rows(), &positions, (route, &request), standing).await?;
         announced.confirm().await;
         positions.apply_flip(route, flip.clone());

@@ -1,12 +1,13 @@
 //! What is done with an answer of the engine once its client has it: it is compared with the route's candidate, its
 //! invariants are judged, and some requests are sent to legacy for a reverse comparison.
 //!
-//! Always true: nothing here waits.
+//! The settler does this: it takes locks that threads of lower priority may hold.
 
 use std::sync::Arc;
 
 use super::candidate::CandidateOffer;
 use crate::exchange::{EngineAnswered, Offer};
+use crate::flag::SkipReason;
 
 /// What is done with one answer.
 pub(super) struct AfterAnswer {
@@ -21,6 +22,20 @@ impl AfterAnswer {
         check: Option<(EngineAnswered, Arc<dyn Offer>)>,
     ) -> Option<Box<Self>> {
         (candidate.is_some() || check.is_some()).then(|| Box::new(Self { candidate, check }))
+    }
+
+    /// How many bytes it keeps in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let of_candidate = self.candidate.as_ref().map_or(0, |candidate| candidate.answered.bytes());
+        of_candidate.saturating_add(self.check.as_ref().map_or(0, |(answered, _)| answered.bytes()))
+    }
+
+    /// As [`Self::end`], without the comparison, for which there is no room.
+    pub(super) fn end_without_room(mut self) {
+        if let Some(candidate) = self.candidate.take() {
+            candidate.ticket.skip(SkipReason::QueueFull);
+        }
+        self.end();
     }
 
     /// The exchange has ended. A request whose client went away is judged too: the engine has performed it.

@@ -37,6 +37,9 @@ impl Completion {
         }
         if let Some(answered) = &mut self.answered {
             answered.cut = answered.cut.or(cut);
+            if let Some(after) = answered.after.take() {
+                settler.follow(after);
+            }
         }
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! What follows a reply (searching it for the id of a created instance, building the observation, offering it to the
 //! shadow executor) takes locks that other threads hold and parses bodies, so the threads that serve clients leave it
-//! to this thread. Always true: at most [`WAITING_MAX`] exchanges and [`WAITING_BYTES_MAX`] bytes wait here; an
-//! exchange that finds no room is not compared, and counted as skipped, but its reply is still searched for an id, by
-//! the thread that served it. A call that legacy made is observed without its bodies if there is no room for their
-//! bytes; if too many exchanges wait, it is lost for its observer, which is told so, and counted
-//! (`pointsman_effects_dropped_total`, `queue`).
+//! to this thread. Always true: at most [`WAITING_MAX`] exchanges and [`WAITING_BYTES_MAX`] bytes wait here. An
+//! exchange that finds no room is not compared, and counted as skipped; but its reply is still searched for an id, and
+//! the invariants of an answer of the engine are judged, by the thread that served it. A call that legacy made is
+//! observed without its bodies if there is no room for their bytes; if too many exchanges wait, it is lost for its
+//! observer, which is told so, and counted (`pointsman_effects_dropped_total`, `queue`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -17,6 +17,7 @@ use metrics::counter;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use super::after_answer::AfterAnswer;
 use super::copied_call::EffectQueue;
 use super::copied_exchange::CopiedReply;
 use super::noted_instance::AnsweredInstance;
@@ -45,6 +46,11 @@ enum SettlerMessage {
     },
     /// The engine has answered, and that may end an instance.
     Note(Box<AnsweredInstance>),
+    /// The exchange of an answer of the engine has ended.
+    After {
+        after: Box<AfterAnswer>,
+        bytes: usize,
+    },
     /// A call that legacy made has ended without a reply that was passed on whole.
     Observe {
         effect: Box<Effect>,
@@ -98,6 +104,22 @@ impl Settler {
         if self.reserve(bytes) && self.messages.try_send(SettlerMessage::Note(answered)).is_err() {
             self.waiting_bytes.fetch_sub(bytes, Relaxed);
         }
+    }
+
+    /// Does what follows an answer of the engine. Does not wait unless too much waits already.
+    pub(super) fn follow(&self, after: Box<AfterAnswer>) {
+        let bytes = after.bytes();
+        if !self.reserve(bytes) {
+            return after.end_without_room();
+        }
+        match self.messages.try_send(SettlerMessage::After { after, bytes }) {
+            Ok(()) => return,
+            Err(TrySendError::Full(SettlerMessage::After { after, .. })) => after.end_without_room(),
+            Err(TrySendError::Disconnected(SettlerMessage::After { after, .. })) => after.end(),
+            // No other message was sent.
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        }
+        self.waiting_bytes.fetch_sub(bytes, Relaxed);
     }
 
     /// Reserves this many bytes of the bound; `false` if there is no room.
@@ -163,6 +185,10 @@ fn handle(message: SettlerMessage, waiting_bytes: &AtomicUsize) {
         SettlerMessage::Note(answered) => {
             let bytes = answered.bytes();
             answered.note();
+            bytes
+        }
+        SettlerMessage::After { after, bytes } => {
+            after.end();
             bytes
         }
         SettlerMessage::Settle { mut copied, bytes, skip } => {

@@ -207,3 +207,31 @@ async fn others_are_followed_while_a_flip_is_not_acknowledged() {
     assert!(flipped.unwrap().changed);
     assert_eq!((others.take(), one.state("bare").state), (vec!["bare".to_owned()], State::Live));
 }
+
+/// A person leaves the route where it is while files that raise it wait for the acknowledgement.
+#[tokio::test]
+async fn a_flip_to_the_present_state_stops_files_that_are_being_announced() {
+    let others = Arc::new(Others { holds: Some(Semaphore::new(0)), ..Others::default() });
+    let ladder = open(files(&[]), &others).await;
+    ladder.flip("bare", forced(State::Dark)).await.unwrap();
+    let live = edited(files(&[]), "bare", |route| {
+        (route.declared, route.force) = (State::Live, Some("we know".into()));
+    });
+    let read = std::time::Instant::now();
+    let reload = ladder.ladder.reload_files(read, live.clone(), || {});
+    let stay = async {
+        while others.announced.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!ladder.flip("bare", to(State::Dark)).await.unwrap().changed);
+        others.holds.as_ref().unwrap().add_permits(1);
+    };
+    let (reloaded, ()) = tokio::join!(reload, stay);
+    assert!(matches!(reloaded, Err(FilesError::FlippedMeanwhile)), "{reloaded:?}");
+    // The files are judged again.
+    ladder.ladder.reload_files(read, live.clone(), || {}).await.unwrap();
+    assert_eq!((ladder.state("bare").state, ladder.store.flips(None, 10).await.unwrap().len()), (State::Dark, 1));
+    let lower = edited(live, "bare", |route| route.declared = State::Shadow);
+    ladder.ladder.reload(lower, || {}).await.unwrap();
+    assert_eq!(ladder.state("bare").state, State::Shadow, "files that were read later");
+}

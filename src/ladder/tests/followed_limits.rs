@@ -227,12 +227,14 @@ async fn an_end_of_a_freeze_does_not_end_one_that_another_process_has_set_since(
 }
 
 /// The other process does not know of the freeze. A route that it flipped to `only` before the freeze was set stays
-/// there, as routes in `only` do in a freeze.
+/// there, as routes in `only` do in a freeze. To set the freeze once more does not change since when it holds.
 #[tokio::test(start_paused = true)]
 async fn a_flip_to_only_of_another_process_is_capped_by_an_earlier_freeze_that_is_not_recorded() {
-    for (seconds, becomes) in [
-        (1, effective(State::Shadow, EffectiveReason::Freeze)),
-        (-1, effective(State::Only, EffectiveReason::Requested)),
+    let second = 1_000_000_000;
+    for (nanoseconds, repeats, becomes) in [
+        (second, false, effective(State::Shadow, EffectiveReason::Freeze)),
+        (-second, false, effective(State::Only, EffectiveReason::Requested)),
+        (1, true, effective(State::Shadow, EffectiveReason::Freeze)),
     ] {
         let both = Two::open(files(&[])).await;
         let Two { one, two, .. } = &both;
@@ -242,10 +244,14 @@ async fn a_flip_to_only_of_another_process_is_capped_by_an_earlier_freeze_that_i
         one.store.refuse_flips.store(true, Ordering::SeqCst);
         let freeze = two.ladder.freeze(Freeze::Instances, None, "ann".into()).await.unwrap();
         assert!(!freeze.recorded);
+        if repeats {
+            let again = two.ladder.freeze(Freeze::Instances, None, "ann".into()).await.unwrap();
+            assert!(!again.recorded && again.flip.at > freeze.flip.at);
+        }
         let (from, to) = ("live".to_owned(), "only".to_owned());
-        let at = freeze.flip.at + jiff::SignedDuration::from_secs(seconds);
+        let at = freeze.flip.at + jiff::SignedDuration::from_nanos(nanoseconds);
         one.store.put(vec![crate::store::FlipRecord { from, to, at, by: "bob".into(), ..live }], None).await;
         both.follow(two).await;
-        assert_eq!(two.state("bare"), becomes, "{seconds} s after the freeze");
+        assert_eq!(two.state("bare"), becomes, "{nanoseconds} ns after the freeze");
     }
 }

@@ -90,3 +90,26 @@ async fn a_flip_that_changes_nothing_is_awaited_by_the_number_of_the_newest_one(
     let unchanged = two.flip("plain", to(State::Dark)).await.unwrap();
     assert_eq!((unchanged.changed, unchanged.flip.number, unchanged.newest_flip), (false, 0, one.newest().await));
 }
+
+/// The first process has made the share smaller. The second one follows that after its own flip, to the share that it
+/// still has, was made, and before it is recorded.
+#[tokio::test(start_paused = true)]
+async fn a_flip_to_the_present_share_does_not_enlarge_a_share_that_was_made_smaller_meanwhile() {
+    let both = Two::open(files(&[])).await;
+    let Two { one, two, .. } = &both;
+    let half = || MoveRequest { force: true, reason: Some("we know".into()), ..percent(State::Live, 50.0) };
+    one.flip("plain", forced(State::Live)).await.unwrap();
+    one.flip("plain", half()).await.unwrap();
+    both.follow(two).await;
+    one.flip("plain", percent(State::Live, 20.0)).await.unwrap();
+    let moves = two.ladder.newer_moves().await.unwrap().unwrap();
+    let mover = &two.ladder.mover;
+    let followed = moves.apply_to(&mover.in_force().inputs().positions);
+    set_cut_off(two, true);
+    let stays = two.flip("plain", half()).await.unwrap();
+    assert!(!stays.recorded && two.ladder.unrecorded_flips() == 1);
+    mover.put_in_force(followed, ChangeOrigin::OtherProcess(&moves));
+    assert_eq!(two.ladder.unrecorded_flips(), 0);
+    let flags = two.ladder.flags().load();
+    assert_eq!(flags.route(&"plain".into()).unwrap().shares.of(State::Live), Percent::new(20.0).unwrap());
+}

@@ -67,7 +67,7 @@ impl Adoptions {
         let rule = flag.route.lifetime.adopt.clone().ok_or_else(|| BulkRefusal::NotDeclared(route.clone()))?;
         let family = flag.family.clone();
         let any = InstanceKey { family: family.clone(), id: "".into() };
-        if let Some(why) = self.why_not(&any) {
+        if let Some(why) = self.why_no_move(&any) {
             return Err(BulkRefusal::NotNow(why));
         }
         let bulk = Arc::new(Bulk::new(clock::now(), by));

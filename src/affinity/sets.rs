@@ -60,8 +60,9 @@ pub(super) struct Sets {
 
 struct EngineKeys {
     set: WindowSet,
-    /// Until when the set has every key whose retries go to the engine although keys expire; `None` before it is built.
-    /// After that the key of an open run might expire: none expires until those keys are inserted again.
+    /// Until then the set is complete although keys expire in it: it has every key whose retries go to the engine.
+    /// After that the key of an open run might expire, so none expires until those keys are inserted again. `None`
+    /// before the set is built.
     complete_until: Option<Instant>,
 }
 

@@ -189,8 +189,8 @@ impl ServedObserver for LateParts {
             parts.served_observer.answered(route, answer);
         }
     }
-    fn is_long_for_legacy(&self, route: &RouteId, waited: Duration) -> bool {
-        self.0.get().is_some_and(|parts| parts.served_observer.is_long_for_legacy(route, waited))
+    fn exceeds_usual_wait_at_legacy(&self, route: &RouteId, waited: Duration) -> bool {
+        self.0.get().is_some_and(|parts| parts.served_observer.exceeds_usual_wait_at_legacy(route, waited))
     }
 }
 

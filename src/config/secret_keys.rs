@@ -2,7 +2,7 @@
 
 use crate::secret::{is_secret, singular};
 
-/// Names of which a misspelt one counts as well.
+/// Names of secrets that are recognised even if they are misspelt.
 const OFTEN_MISSPELT: [&str; 10] = [
     "api_key",
     "credential",

@@ -75,7 +75,7 @@ impl Membership {
             tracing::error!(why, "this process serves nevertheless");
         }
         self.has_joined.store(true, Ordering::Release);
-        self.agreed_again.store(true, Ordering::Release);
+        self.has_agreed.store(true, Ordering::Release);
     }
 
     /// Tells the others about this process and follows them. Returns at once where the store has one process.
@@ -165,7 +165,7 @@ impl Membership {
             // At once: a route is claimed from the exchange on that says that another process answers it.
             claims.set_answered_elsewhere(self.seen().answers());
             self.look_for_lost_keys().await;
-            claims.set_others_obey_terms(self.others_obey_terms());
+            claims.set_others_need_lease(self.others_need_lease());
             self.follow_collisions(claims).await?;
             let is_current = !self.is_behind(ladder);
             self.acknowledge(claims, is_current).await;

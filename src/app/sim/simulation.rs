@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::fleet::Fleet;
-use super::people::{ClientOfKey, Flip, Operator, asked, flip};
+use super::people::{Flip, KeyClient, Operator, asked, flip};
 use super::process::World;
 use super::services::Services;
 use super::{BEGIN, Figures, ROUTES, checks, setup};
@@ -106,7 +106,7 @@ impl Simulation {
             }
         });
         if ended.await.is_err() {
-            self.world.services.wrong("a client or an operator waits for ever".to_owned());
+            self.world.services.report_violation("a client or an operator waits for ever".to_owned());
         }
         self.world.services.set_freeze(None);
         checks::settle(&self.world, &self.fleet).await;
@@ -146,7 +146,7 @@ impl Simulation {
             }
             if !has_reply {
                 let what = format!("{} does not reply to key {key} in {TRIES_MAX} tries", process.name);
-                self.world.services.wrong(what);
+                self.world.services.report_violation(what);
             }
         }
     }
@@ -158,7 +158,7 @@ impl Simulation {
         for process in self.fleet.serving() {
             for route in ROUTES {
                 let mut is_answered = false;
-                for key in keys.by_ref().filter(|key| ClientOfKey::route(*key) == route).take(TRIES_MAX) {
+                for key in keys.by_ref().filter(|key| KeyClient::route(*key) == route).take(TRIES_MAX) {
                     is_answered = self.client(key).send_to(&process).await == Some(true);
                     if is_answered {
                         break;
@@ -167,7 +167,7 @@ impl Simulation {
                 }
                 if !is_answered {
                     let what = format!("{} answers no new request of `{route}` in {TRIES_MAX} tries", process.name);
-                    self.world.services.wrong(what);
+                    self.world.services.report_violation(what);
                 }
             }
         }
@@ -183,9 +183,9 @@ impl Simulation {
         }
     }
 
-    fn client(&mut self, key: u32) -> ClientOfKey {
+    fn client(&mut self, key: u32) -> KeyClient {
         let random = Rng::with_seed(self.random.u64(..));
-        ClientOfKey { world: self.world.clone(), fleet: self.fleet.clone(), key, random }
+        KeyClient { world: self.world.clone(), fleet: self.fleet.clone(), key, random }
     }
 
     /// Performs a random action.

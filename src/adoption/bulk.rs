@@ -18,7 +18,7 @@ use crate::names::RouteId;
 use crate::store::StoreError;
 
 /// How many instances are moved at the same time.
-const AT_ONCE: usize = 4;
+const CONCURRENT_MOVES: usize = 4;
 /// How long the move of one instance in bulk waits until legacy has answered the instance's requests.
 const REQUESTS_END_WITHIN: Duration = Duration::from_secs(30);
 /// How many instances are read at a time.
@@ -151,6 +151,6 @@ impl Adoptions {
                 bulk.note(&id, moved);
             }
         });
-        stream::iter(moves).buffer_unordered(AT_ONCE).collect::<()>().await;
+        stream::iter(moves).buffer_unordered(CONCURRENT_MOVES).collect::<()>().await;
     }
 }

@@ -38,12 +38,12 @@ struct State {
     answered_elsewhere: BTreeSet<RouteId>,
     /// The routes of the newest files, which may not be in force yet.
     newest_files: Vec<Arc<Route>>,
-    /// Routes lowered here from where the engine answers. Another process that has the flip in force has lowered them
-    /// too.
+    /// Routes that were lowered here from a state in which the engine answers. Another process that has the flip in
+    /// force has lowered them too.
     lowered: BTreeMap<RouteId, Lowered>,
 }
 
-/// When a route was lowered.
+/// By which flag set and by which flip a route was lowered.
 struct Lowered {
     /// The number of the first flag set in which it was.
     set: u64,
@@ -77,7 +77,8 @@ impl KeyClaims {
         self.oldest_set_in_use.get().map_or(u64::MAX, |oldest| oldest())
     }
 
-    /// The ids of each route that is where the engine answers, or from where requests may still reach it.
+    /// The ids of each route that is in a state in which the engine answers, or that has requests left which were
+    /// decided in such a state.
     pub fn answering(&self) -> Vec<Vec<RouteId>> {
         let AnsweringRoutes { present, earlier, .. } =
             self.ladder.upgrade().map(|ladder| ladder.answering_routes()).unwrap_or_default();

@@ -42,7 +42,7 @@ const MAPS_OF_NAMES: [&str; 5] = ["steps", "services", "effects", "cohorts", "in
 pub(super) fn without_secrets(finding: Finding, file: &ParsedFile) -> Finding {
     let mut scalars = Vec::new();
     file.root.iter().for_each(|root| add_scalars(file, root, NodeContext::default(), &mut scalars));
-    // A scalar that aliases repeat is there several times: it is secret if it is so at one of its places.
+    // A scalar that aliases repeat is listed several times: it is secret if one of its places is.
     scalars.sort_by_key(|scalar| (scalar.span.start, std::cmp::Reverse(scalar.value.rank())));
     let text = |text: &str| {
         let shown = scalars.iter().fold(text.to_owned(), |text, scalar| match &scalar.value {

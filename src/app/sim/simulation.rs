@@ -23,7 +23,7 @@ const CLIENTS_END_WITHIN: Duration = Duration::from_secs(60);
 /// How long the first start of all processes may take.
 const FIRST_START: Duration = Duration::from_secs(8);
 /// How long all machines sleep after the first start: longer than a client's retry may come.
-const BEFORE: Duration = Duration::from_secs(26 * 3_600);
+const FIRST_SLEEP: Duration = Duration::from_secs(26 * 3_600);
 /// How long it takes until all processes have their leases again.
 const AFTER_SLEEP: Duration = Duration::from_secs(6);
 /// After the last fault, within this many tries a process replies to a request, and answers a new one.
@@ -75,7 +75,7 @@ impl Simulation {
             sleep(Duration::from_millis(100)).await;
         }
         // So that no retry may come of what legacy served before the first start.
-        clock::simulated::suspend_machine(BEFORE);
+        clock::simulated::suspend_machine(FIRST_SLEEP);
         sleep(AFTER_SLEEP).await;
         self.climb_at_first().await;
         self.world.store.set_faults(self.faults);

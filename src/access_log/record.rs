@@ -35,7 +35,7 @@ pub struct AccessLogRecord {
     pub rung: Option<State>,
     /// Who should answer, according to the decision.
     pub decision: Option<&'static str>,
-    /// Why the decision was made, or what the other arm does.
+    /// If the decision is `engine`, why; if it is `legacy`, what the engine does after legacy's reply.
     pub reason: Option<&'static str>,
     /// Who answered.
     pub arm: Option<&'static str>,

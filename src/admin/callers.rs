@@ -14,8 +14,8 @@ use super::types::{ServiceCallerRow, ServiceCallers, UnknownTime};
 use crate::names::ServiceName;
 use crate::store::{DECLARED, ServiceCaller, WatchedTime};
 
-/// Each minute a process stores until when it has noted calls: one that has not done so for this long is taken for
-/// gone.
+/// Each minute a process stores the time up to which it has noted calls. One that has not done so for this long counts
+/// as gone.
 const RUNNING_WITHIN: Duration = Duration::from_secs(150);
 
 pub(super) async fn callers(admin: Admin, Path(name): Path<String>) -> JsonResult<ServiceCallers> {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_counts_from_when_the_service_got_its_present_urls() {
+    fn time_without_calls_counts_from_when_the_service_got_its_present_urls() {
         let declared = |path: &str, first: i64, last: i64| ServiceCaller {
             service: "shop".into(),
             source: DECLARED.to_owned(),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_counts_from_the_last_call_and_over_restarts() {
+    fn time_without_calls_counts_from_the_last_call_and_over_restarts() {
         let restarted = [watched(1, 1_000, 5_000, true), watched(0, 5_010, 99_990, false)];
         for is_shared in [false, true] {
             assert_eq!(quiet(is_shared, &restarted, None), Some(at(1_000)));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_kill_silence_counts_from_the_next_start() {
+    fn after_a_kill_time_without_calls_counts_from_the_next_start() {
         let killed = [watched(1, 1_000, 5_000, false), watched(0, 5_500, 99_990, false)];
         for is_shared in [false, true] {
             assert_eq!(quiet(is_shared, &killed, Some(3_000)), Some(at(5_500)));

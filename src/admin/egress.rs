@@ -18,8 +18,8 @@ pub(super) async fn egress(admin: Admin, PathParams(id): PathParams<String>) -> 
     Ok(Json(view(route, report, &uncompared)))
 }
 
-/// Why a route with `replay_reads` seems to find no read of legacy: to none of its requests a call was attributed, and
-/// there are calls of which it is not known for which request they are.
+/// Why a route with `replay_reads` seems to find no read of legacy: no call was attributed to any of its requests, and
+/// there are calls whose request is not known.
 pub(super) fn reads_not_found(admin: &ApiState, route: &RouteId) -> Option<String> {
     let EgressReport { route: calls, total, .. } = admin.parts.attribution.as_ref()?.report(route);
     let RouteCalls { requests: _, closed, without_call: _, by_traceparent, by_header, by_value } = calls;

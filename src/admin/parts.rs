@@ -132,7 +132,7 @@ pub trait AdoptionControl: Send + Sync {
         ids: Option<Vec<String>>,
         by: String,
     ) -> BoxFuture<'a, Result<(), AdoptionRefused>>;
-    /// Decides whose an instance is of which it is not known.
+    /// Decides which arm owns an instance whose owner is not known.
     fn decide<'a>(
         &'a self,
         route: &'a RouteId,
@@ -203,9 +203,9 @@ pub struct ProcessStatus {
     pub services_trouble: Option<String>,
     /// Why retry keys of requests that legacy served may be unknown; `None` if all are known.
     pub retry_keys_trouble: Option<String>,
-    /// Of which instances it is not known which arm has them, as text.
+    /// The instances whose owner is not known, as text.
     pub adoption_trouble: Option<String>,
-    /// For which instances that legacy creates nobody answers, as text.
+    /// The instances of legacy for which nobody answers, as text.
     pub instances_trouble: Option<String>,
     /// Which processes that share the store have other files, as text.
     pub processes_trouble: Option<String>,

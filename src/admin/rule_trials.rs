@@ -98,7 +98,7 @@ fn cut(mut difference: Difference) -> Difference {
     difference
 }
 
-/// What the rules of a request are called in what is wrong with them.
+/// The name of the request's rules in the messages about their errors.
 const RULES_NAME: &str = "rules";
 
 fn not_judged() -> ApiError {

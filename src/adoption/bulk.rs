@@ -18,7 +18,7 @@ use crate::names::RouteId;
 use crate::store::StoreError;
 
 /// How many instances are moved at the same time.
-const AT_ONCE: usize = 4;
+const CONCURRENT_MOVES: usize = 4;
 /// How long the move of one instance in bulk waits until legacy has answered the instance's requests.
 const REQUESTS_END_WITHIN: Duration = Duration::from_secs(30);
 /// How many instances are read at a time.
@@ -67,7 +67,7 @@ impl Adoptions {
         let rule = flag.route.lifetime.adopt.clone().ok_or_else(|| BulkRefusal::NotDeclared(route.clone()))?;
         let family = flag.family.clone();
         let any = InstanceKey { family: family.clone(), id: "".into() };
-        if let Some(why) = self.why_not(&any) {
+        if let Some(why) = self.why_no_move(&any) {
             return Err(BulkRefusal::NotNow(why));
         }
         let bulk = Arc::new(Bulk::new(clock::now(), by));
@@ -151,6 +151,6 @@ impl Adoptions {
                 bulk.note(&id, moved);
             }
         });
-        stream::iter(moves).buffer_unordered(AT_ONCE).collect::<()>().await;
+        stream::iter(moves).buffer_unordered(CONCURRENT_MOVES).collect::<()>().await;
     }
 }

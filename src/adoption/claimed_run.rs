@@ -19,8 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The pause before looking again where the engine cannot begin the run yet or does not say how it ended, for example
 /// while an earlier start may still go through.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Who cancels a run that would ask a person while nobody answers for its instance.
-const BY: &str = "adoption";
+/// The name under which a run is cancelled that would ask a person while neither arm answers for its instance.
+const CANCELLED_BY: &str = "adoption";
 
 impl Adoptions {
     /// Begins the run of a claim, if it has not begun, and waits until it is known what it did; then records the
@@ -81,7 +81,7 @@ impl Adoptions {
                 Some(AdoptionProgress::Stopped) => {
                     let reason = Some("nobody can be asked while the instance is moved".to_owned());
                     let cancel = ControlCommand::Cancel { compensate: false, reason, automatic: true };
-                    if let Err(error) = self.engine.give_command(adoption.run, cancel, BY.to_owned()).await {
+                    if let Err(error) = self.engine.give_command(adoption.run, cancel, CANCELLED_BY.to_owned()).await {
                         tracing::warn!(%error, run = %adoption.run, "a run that adopts an instance was not cancelled");
                         sleep(STORE_PAUSE).await;
                     }

@@ -75,7 +75,7 @@ impl Adoptions {
         // The next write does not move it at once again.
         self.mark_tried(key.stored_key());
         // Its run may have ended by itself since it became unknown, and what it did counts.
-        if let Some((ended, why)) = self.known_of_unknown(&adoption).await?.filter(|(ended, _)| *ended != state) {
+        if let Some((ended, why)) = self.late_outcome(&adoption).await?.filter(|(ended, _)| *ended != state) {
             self.record_outcome(&adoption, ended, why, None).await;
             return Err(nothing_to_decide(ENDED_MEANWHILE));
         }

@@ -43,7 +43,7 @@ use tokio::time::Instant;
 pub use self::bulk::{BulkRefusal, InstanceSelection};
 pub use self::decide::DecideRefusal;
 pub use self::progress::{Bulk, BulkProgress};
-pub use self::view::{Counts, Listed};
+pub use self::view::{AdoptionCounts, AdoptionList};
 use crate::affinity::{StoreAffinity, WritesUnderFiles};
 use crate::engine::Engine;
 use crate::exchange::{Adopter, AdoptionAnswer, AdoptionRequest};
@@ -52,7 +52,7 @@ use crate::names::RouteId;
 use crate::store::StoreHandle;
 
 /// How long a request waits for its instance to be moved.
-const REQUEST_WAITS: Duration = Duration::from_secs(10);
+const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long the move of an instance at its first write waits until legacy has answered the instance's other requests.
 const REQUESTS_END_WITHIN: Duration = Duration::from_secs(5);
 /// How long an instance that stayed legacy's is not tried again at its next write.
@@ -240,7 +240,7 @@ impl Adopter for Adoptions {
             let by = "the first write".to_owned();
             // A task of its own: the move goes on if the client goes away.
             let moved = self.runtime.spawn(async move { this.move_one(key, rule, by, REQUESTS_END_WITHIN).await });
-            match tokio::time::timeout(REQUEST_WAITS, moved).await {
+            match tokio::time::timeout(REQUEST_WAIT_MAX, moved).await {
                 Ok(Ok(moved)) => moved.answer(),
                 Ok(Err(_)) | Err(_) => AdoptionAnswer::Moving,
             }

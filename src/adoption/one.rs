@@ -22,7 +22,7 @@ struct EarlierWriteOpen;
 
 impl Adoptions {
     /// Why no instance of this family may be moved now; `None`: it may.
-    pub(super) fn why_not(&self, key: &InstanceKey) -> Option<String> {
+    pub(super) fn why_no_move(&self, key: &InstanceKey) -> Option<String> {
         let flags = self.flags.load();
         if !flags.routes.iter().any(|flag| flag.family == key.family && flag.adopt.is_some()) {
             return Some("the files no longer say `adopt:` for its family".to_owned());
@@ -91,7 +91,7 @@ impl Adoptions {
     }
 
     async fn try_to_move(&self, key: &InstanceKey, rule: &AdoptRule, by: String, within: Duration) -> MoveOutcome {
-        if let Some(why) = self.why_not(key) {
+        if let Some(why) = self.why_no_move(key) {
             return MoveOutcome::NotTried(why);
         }
         let until = Instant::now() + within;
@@ -125,7 +125,7 @@ impl Adoptions {
             }
         }
         // What forbids a move may have begun while legacy's requests were waited for.
-        match self.why_not(key) {
+        match self.why_no_move(key) {
             Some(why) => MoveOutcome::NotTried(why),
             None => self.claim(key, rule, by).await,
         }
@@ -181,7 +181,7 @@ impl Adoptions {
         match claimed {
             AdoptionClaim::Claimed => {
                 self.affinity.record_adoption(&new.pins, None);
-                let forbidden = self.why_not(key);
+                let forbidden = self.why_no_move(key);
                 let adoption = Adoption {
                     key: new.key,
                     id: new.id,

@@ -121,7 +121,7 @@ impl Adoptions {
     }
 
     /// What the run of an unknown adoption did, if that is known by now: the state, and why.
-    pub(super) async fn known_of_unknown(
+    pub(super) async fn late_outcome(
         &self,
         adoption: &Adoption,
     ) -> Result<Option<(AdoptionState, Option<String>)>, StoreError> {
@@ -143,7 +143,7 @@ impl Adoptions {
             after = page.last().map(|last| last.key.clone());
             let is_last = page.len() < PAGE;
             for adoption in page {
-                let Some((state, reason)) = self.known_of_unknown(&adoption).await? else { continue };
+                let Some((state, reason)) = self.late_outcome(&adoption).await? else { continue };
                 let Ok(_mark) = self.affinity.requests_at_legacy().begin(&self.instance_key(&adoption)) else {
                     continue;
                 };

@@ -6,7 +6,7 @@ use crate::store::{Adoption, AdoptionState, StoreError};
 
 /// How many adoptions of a family are in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct AdoptionCounts {
     /// Being moved.
     pub moving: u64,
     /// Unknown.
@@ -19,9 +19,9 @@ pub struct Counts {
 
 /// The adoptions of a family.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct AdoptionList {
     /// How many there are.
-    pub counts: Counts,
+    pub counts: AdoptionCounts,
     /// Those that are not the engine's, unknown ones first.
     pub open: Vec<Adoption>,
 }
@@ -49,8 +49,8 @@ impl Adoptions {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn listed(&self, family: &Family, limit: usize) -> Result<Listed, StoreError> {
-        let mut counts = Counts::default();
+    pub async fn listed(&self, family: &Family, limit: usize) -> Result<AdoptionList, StoreError> {
+        let mut counts = AdoptionCounts::default();
         for (of, state, count) in self.store.adoption_counts().await? {
             let counter = match state {
                 AdoptionState::Moving => &mut counts.moving,
@@ -68,7 +68,7 @@ impl Adoptions {
             }
             open.truncate(until);
         }
-        Ok(Listed { counts, open })
+        Ok(AdoptionList { counts, open })
     }
 }
 

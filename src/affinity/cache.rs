@@ -26,8 +26,8 @@ struct Halves {
     version: PinsVersion,
 }
 
-/// How many pins were made and changed so far. It is taken before a look-up or a write: whether the owner that this
-/// shows still holds is judged by it.
+/// How many pins were made and changed so far. Taken before a look-up or a write and compared afterwards: the result is
+/// cached only if no later pin can contradict it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PinsVersion {
     /// How many were made or changed.
@@ -60,12 +60,12 @@ impl Cache {
     /// Caches the result of a look-up that began after `before` was taken.
     pub(super) fn looked_up(&self, key: &PinKey, owner: CachedOwner, before: PinsVersion) {
         let mut halves = self.halves();
-        if halves.is_still_so(owner, before) {
+        if halves.is_current(owner, before) {
             halves.put(key, owner);
         }
     }
 
-    /// The store has taken the run from the pin of an instance of legacy.
+    /// Removes the run from the cached pin of an instance of legacy, as the store has done: no request finds the twin.
     pub(super) fn detach_twin(&self, key: &PinKey) {
         let mut halves = self.halves();
         halves.changed();
@@ -77,7 +77,8 @@ impl Cache {
         }
     }
 
-    /// The pin of an instance has changed, or has gone: a look-up that has begun is not cached as "nobody" either.
+    /// The pin of an instance has changed, or has gone: its owner is looked up again. A look-up that has begun already
+    /// and finds nobody, or a twin, is not cached.
     pub(super) fn forget(&self, key: &PinKey) {
         let mut halves = self.halves();
         halves.changed();
@@ -101,7 +102,7 @@ impl Cache {
             Arm::Legacy => Owner::LegacyWithTwin,
         };
         let mut halves = self.halves();
-        halves.is_still_so(Some((owner, run)), before) && halves.add(key, (owner, run))
+        halves.is_current(Some((owner, run)), before) && halves.add(key, (owner, run))
     }
 
     /// Caches what the store has just recorded of an instance. Returns `false` if it was cached already.
@@ -111,8 +112,8 @@ impl Cache {
 }
 
 impl Halves {
-    /// Whether what was read or written after `before` still holds.
-    fn is_still_so(&self, owner: CachedOwner, before: PinsVersion) -> bool {
+    /// Whether an owner that was read or written after `before` was taken is still the present one.
+    fn is_current(&self, owner: CachedOwner, before: PinsVersion) -> bool {
         match owner {
             None => self.version.made == before.made,
             Some((Owner::LegacyWithTwin, _)) => self.version.changed == before.changed,

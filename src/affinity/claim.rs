@@ -25,7 +25,7 @@ use crate::flag::{Arm, RetryKey, RetryKeys, Route};
 use crate::names::RouteId;
 use crate::store::RunFilter;
 
-/// Whether legacy is called only once the store has a key as legacy's.
+/// Whether a key is claimed: legacy is called only once the store has the key as legacy's.
 #[derive(Clone, Copy, PartialEq)]
 enum Claiming {
     No,
@@ -34,9 +34,9 @@ enum Claiming {
     Required,
 }
 
-/// Whether the store has to have a key of legacy: its route is claimed; or a route has gone down since the look-up, or
-/// the look-up asked the store. In the latter two cases the engine of another process may have taken the key before
-/// that, or may be about to commit it.
+/// Whether a key has to be claimed: because keys of its route are; because keys of other engines may have become
+/// unknown since the look-up; or because the look-up had to ask the store. In the latter two cases the engine of
+/// another process may have taken the key meanwhile, or may be about to commit it.
 fn claiming(state: &State, route: &RouteId, others_keys: OthersKeys) -> Claiming {
     match others_keys {
         _ if state.claims(route) => Claiming::Required,
@@ -65,8 +65,8 @@ impl StoreAffinity {
     }
 
     /// Whether the engine of each other process takes keys only while it has its lease.
-    pub fn set_others_obey_terms(&self, obey: bool) {
-        self.claims.set_others_obey_terms(obey);
+    pub fn set_others_need_lease(&self, need_lease: bool) {
+        self.claims.set_others_need_lease(need_lease);
     }
 
     /// Whether all keys that the engines of other processes took are known, but for those of routes that are claimed.
@@ -85,8 +85,8 @@ impl StoreAffinity {
         self.keys.list.own_id()
     }
 
-    /// The engine may own instances of this creator, which other processes make.
-    pub fn engine_may_own_of(&self, creator: &RouteId) {
+    /// From now on the engine may own instances of this creator, because other processes may pin some.
+    pub fn expect_engine_pins_of(&self, creator: &RouteId) {
         self.families.ensure(creator);
     }
 
@@ -111,8 +111,9 @@ impl StoreAffinity {
         if let Some(arm) = self.tries.arm_of_this_process(key, Instant::now()) {
             return Ok(Some(arm));
         }
-        // What an earlier process, or this one a long time ago, has in its file may have been refused by it: then an
-        // engine may have the request. Read before the store, because a key may be on its way from the file to it.
+        // A key in the file may be of a try that was refused, by an earlier process or by this one a long time ago:
+        // then an engine may have the request. Read before the store, because a key may be on its way from the file to
+        // it.
         let is_in_file = self.legacy_has(key);
         let stored = self.look_ups.first_try(&self.store, *key, LOOK_UP_MAX).await?;
         if stored == Some(Arm::Engine) {
@@ -188,8 +189,8 @@ impl StoreAffinity {
         self.claim_if(claims, self.wait_until_noted_all(given).await, keys, body).await
     }
 
-    /// Whether the store has to have a key that was taken: as [`claiming`] says, or because its claim has not succeeded
-    /// since, and the route may have gone down meanwhile.
+    /// Whether a key that was taken has to be claimed: as [`claiming`] says, or because an earlier claim of it has not
+    /// succeeded, even if its route has gone down since.
     fn has_to_claim(
         &self,
         state: &State,
@@ -199,9 +200,9 @@ impl StoreAffinity {
     ) -> Claiming {
         let claims = claiming(state, route, others_keys);
         if claims == Claiming::Required && taken.as_ref().is_ok_and(|taken| !taken.is_retry()) {
-            self.tries.set_unproven(key, true);
+            self.tries.set_unclaimed(key, true);
         }
-        if self.tries.is_unproven(key) { Claiming::Required } else { claims }
+        if self.tries.is_unclaimed(key) { Claiming::Required } else { claims }
     }
 
     async fn claim_if(&self, claims: Claiming, taken: LegacyTake, keys: RetryKeys, body: KnownBody) -> LegacyTake {
@@ -241,7 +242,7 @@ impl StoreAffinity {
         // The engine of another process may have taken the request under another credential since it was looked up, or
         // while the engine of this process, which gives it back, could not begin its run.
         let Some(any_caller) = keys.any_caller else {
-            self.tries.set_unproven(&keys.scoped, false);
+            self.tries.set_unclaimed(&keys.scoped, false);
             return LegacyTake::Taken { noted: true, is_retry };
         };
         let (range, held) = match body {
@@ -254,7 +255,7 @@ impl StoreAffinity {
         };
         match self.look_ups.engine_took_any_after(&self.store, any_caller, range, LOOK_UP_MAX).await {
             Ok(false) => {
-                self.tries.set_unproven(&keys.scoped, false);
+                self.tries.set_unclaimed(&keys.scoped, false);
                 LegacyTake::Taken { noted: true, is_retry }
             }
             Ok(true) => held,

@@ -4,8 +4,8 @@
 //! Always true: the engine of another process takes a key only while its route is claimed here, or while this process
 //! has no lease. So when a route is claimed no more, or a lease begins again, the keys are read from the store once
 //! (`sets`), and from then on those of routes that are not claimed are known. An engine takes no key while its own
-//! process has no lease, but for one of a version before leases had terms: where such a process is, or may return, the
-//! keys of others are never known.
+//! process has no lease, except in a process of a version before leases had terms: while such a process runs, or may
+//! return, the keys of others are never known.
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -84,7 +84,8 @@ impl Claims {
         self.outdated.notify_one();
     }
 
-    /// Sets the routes whose keys are claimed. Of a route that is claimed no more, other engines have taken keys.
+    /// Sets the routes whose keys are claimed. If a route is claimed no more, the keys that other engines took on it
+    /// are unknown until they are read.
     pub(super) fn set_routes(&self, routes: ClaimingRoutes) {
         self.change(|state| {
             state.version += u64::from(!state.routes.always.is_subset(&routes.always));
@@ -102,12 +103,13 @@ impl Claims {
         });
     }
 
-    /// Whether the engine of each other process takes keys only while it has its lease (`lease_term` of the store).
-    pub(super) fn set_others_obey_terms(&self, obey: bool) {
-        if self.read().others_need_no_lease == obey {
+    /// Whether the engine of each other process takes keys only while its process has its lease (`lease_term` of the
+    /// store).
+    pub(super) fn set_others_need_lease(&self, need_lease: bool) {
+        if self.read().others_need_no_lease == need_lease {
             self.change(|state| {
                 state.version += 1;
-                state.others_need_no_lease = !obey;
+                state.others_need_no_lease = !need_lease;
             });
         }
     }
@@ -195,10 +197,10 @@ mod tests {
         assert_eq!(known(), [false, false], "it was over by the clock of the store");
         read().await;
         assert_eq!(known(), [true, true]);
-        claims.set_others_obey_terms(false);
+        claims.set_others_need_lease(false);
         read().await;
         assert_eq!(known(), [false, false], "an engine may take keys at any time");
-        claims.set_others_obey_terms(true);
+        claims.set_others_need_lease(true);
         assert_eq!(known(), [false, false]);
         read().await;
         assert_eq!(known(), [true, true]);

@@ -30,8 +30,8 @@ const BATCH_MAX: usize = 512;
 /// How many pins of each family are checked at a start, the newest: more than are made while a collision is on its way
 /// to the store.
 const CHECKED_AT_START_MAX: usize = 1_000;
-/// And how much older than the newest pin of the family a pin may be that is checked at a start: what was pinned before
-/// that was checked, and a collision stored, while the process that made the newest one still wrote to the store.
+/// A pin is checked at a start only if it is at most this much older than the newest pin of its family: older ones were
+/// checked, and their collisions stored, while the process that made the newest one could still write to the store.
 const CHECKED_AT_START_AGE: SignedDuration = SignedDuration::from_mins(10);
 /// How many times a healthy store is asked about one id.
 const TRIES_MAX: u32 = 8;
@@ -129,8 +129,8 @@ impl Checker {
         }
     }
 
-    /// Checks the newest pins of each family that no collision stands against. What was pinned before the last
-    /// acceptance of a person is accepted.
+    /// Checks the newest pins of each family without an open collision. Pins from before a person last accepted the
+    /// collisions of the family are left out: that covered them.
     async fn check_newest(&self) {
         let families = self.families.without_open_collision();
         let Some((first, _)) = families.first() else { return };
@@ -155,8 +155,8 @@ impl Checker {
         }
     }
 
-    /// Asks the store until it answers. `about`: what is asked for, an id or more, of the family of this route. `None`:
-    /// the store answers others, but this question only with errors.
+    /// Asks the store until it answers. `about` names in the log what is asked for, in the family of this route.
+    /// `None`: the store answers other questions, and this one only with errors.
     async fn ask<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         (route, about): (&RouteId, &str),

@@ -1,8 +1,8 @@
 //! Writes pin collisions and their acceptances to the store.
 //!
 //! Always true: whoever finds or accepts one does not wait for the store. While the store does not take the write, it
-//! is tried again. If the process is killed before that, the next one finds a collision by a pin of the engine again
-//! (`collision_check`), and one that a later reply of legacy showed not.
+//! is tried again. If the process is killed before that, the next one finds the collision again if the engine's pin was
+//! the later of the two (`collision_check`). One that a later reply of legacy showed is not found again.
 
 use std::sync::Arc;
 use std::time::Duration;

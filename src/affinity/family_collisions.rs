@@ -105,12 +105,12 @@ impl FamilyCollisions {
         self.stored_changes.load(Ordering::Acquire)
     }
 
-    /// Since when a collision stands that nobody has accepted.
+    /// Since when a collision is open: nobody has accepted it.
     pub(super) fn since(&self) -> Option<Timestamp> {
         self.times.load().as_deref().filter(|times| times.accepted.is_none()).map(|times| times.since)
     }
 
-    /// When a person accepted what stands no longer.
+    /// When a person accepted the collisions found so far; `None` if one is still open.
     pub(super) fn accepted(&self) -> Option<Timestamp> {
         self.times.load().as_deref().and_then(|times| times.accepted)
     }

@@ -56,7 +56,7 @@ const COUNT_PAUSE: Duration = Duration::from_secs(1);
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 /// The pause after a count is at least this many times as long as the count took: it reads the pins of all instances
 /// that have not ended, which takes seconds with millions of them.
-const COUNT_TIMES: u32 = 20;
+const COUNT_PAUSE_FACTOR: u32 = 20;
 /// How often instances of legacy that have ended are forgotten beyond their bound.
 const FORGET_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -285,7 +285,7 @@ impl Instances {
                 false => COUNT_INTERVAL,
             };
             let done = match written {
-                Ok(()) if is_over(counted, wait.max(took * COUNT_TIMES)) => {
+                Ok(()) if is_over(counted, wait.max(took * COUNT_PAUSE_FACTOR)) => {
                     let begun = Instant::now();
                     let done = match self.end_by_age().await {
                         Ok(()) => self.count(None).await,

@@ -31,7 +31,6 @@ mod claims;
 mod collision_check;
 mod collision_records;
 mod collisions;
-mod doubted_tries;
 mod family_collisions;
 mod filter;
 mod instances;
@@ -50,6 +49,7 @@ mod key_pending;
 mod key_ring;
 mod key_unnoted;
 mod key_writer;
+mod keys_taken_by_runs;
 mod newer_files;
 mod owners;
 mod pin_counts;
@@ -157,7 +157,9 @@ impl StoreAffinity {
             tries.record_taken_by_legacy(key, Instant::now(), clock::passed(at));
         }
         let sets = Arc::new(Sets::new(limits, Instant::now()));
-        tokio::spawn(keys.clone().move_to_store(store.clone(), doubted_tries::doubt_taken_by_runs(&tries, &sets)));
+        tokio::spawn(
+            keys.clone().move_to_store(store.clone(), keys_taken_by_runs::on_keys_taken_by_runs(&tries, &sets)),
+        );
         let claims = Arc::new(Claims::default());
         let maintenance = [
             tokio::spawn(sets.clone().maintain(store.clone(), tries.clone(), claims.clone())).abort_handle(),

@@ -162,7 +162,7 @@ impl PinCountsById {
         if let Some(family) = self.get(route) {
             return change(&family);
         }
-        // Of two threads that add an entry at the same time, the one that loses the swap repeats the closure.
+        // If two threads add an entry at the same time, the one that loses the swap runs the closure again.
         self.by_id.rcu(|families| {
             let mut families = HashMap::clone(families);
             families.entry(route.clone()).or_default();

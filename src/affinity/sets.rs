@@ -40,9 +40,9 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const RENEWALS_PER_WINDOW: u32 = 24;
 const RENEWAL_MIN: Duration = Duration::from_millis(100);
 const RENEWAL_MAX: Duration = Duration::from_secs(3_600);
-/// Keys of other engines are read from this long before the newest that is known: a transaction may have ended later
-/// than one with a newer time, and the clock of a standby that became primary may be behind.
-const READ_AGAIN: SignedDuration = SignedDuration::from_mins(10);
+/// Keys of other engines are read again from this long before the newest that is known: a transaction may have ended
+/// later than one with a newer time, and the clock of a standby that became primary may be behind.
+const READ_OVERLAP: SignedDuration = SignedDuration::from_mins(10);
 
 /// The retry keys that the engine took, and the instances that were pinned.
 pub(super) struct Sets {
@@ -60,8 +60,9 @@ pub(super) struct Sets {
 
 struct EngineKeys {
     set: WindowSet,
-    /// Until when the set has every key whose retries go to the engine although keys expire; `None` before it is built.
-    /// After that the key of an open run might expire: none expires until those keys are inserted again.
+    /// Until then the set is complete although keys expire in it: it has every key whose retries go to the engine.
+    /// After that the key of an open run might expire, so none expires until those keys are inserted again. `None`
+    /// before the set is built.
     complete_until: Option<Instant>,
 }
 
@@ -198,7 +199,7 @@ impl Sets {
     async fn read_keys_of_others(&self, store: &StoreHandle) -> Result<(), StoreError> {
         store.wait_for_ended_leases().await?;
         let known = *self.newest_key_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = known.map_or(Timestamp::MIN, |at| at.saturating_sub(READ_AGAIN).unwrap_or(Timestamp::MIN));
+        let since = known.map_or(Timestamp::MIN, |at| at.saturating_sub(READ_OVERLAP).unwrap_or(Timestamp::MIN));
         let mut after = None;
         loop {
             let page = store.engine_tries_since(since, after, PAGE).await?;

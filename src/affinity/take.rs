@@ -273,7 +273,7 @@ impl StoreAffinity {
     pub(super) fn give_request_to_legacy(&self, keys: RetryKeys) -> Result<TakenRequest, LegacyTake> {
         let own = self.give_key_to_legacy(keys.scoped);
         if self.store.is_shared() {
-            self.tries.set_unproven(&keys.scoped, true);
+            self.tries.set_unclaimed(&keys.scoped, true);
         }
         Ok(self.take_for_other_credentials(own, keys))
     }

@@ -51,9 +51,9 @@ struct TriedKey {
     was_noted: bool,
     /// Whether an earlier process took the key for legacy. That process may have refused the try afterwards.
     by_earlier_process: bool,
-    /// Legacy's key that has still to be claimed in a shared store, where the engine of another process may have the
-    /// request.
-    is_unproven: bool,
+    /// Legacy has the key here, and the claim of it in the shared store is under way or has failed: the engine of
+    /// another process may have the request.
+    is_unclaimed: bool,
     /// The engine took the key, and nothing of its run can be in the store yet: the key stays even after its window.
     is_pending: bool,
 }
@@ -99,14 +99,14 @@ impl Tries {
     /// Like [`Tries::arm`], but without the keys that an earlier process took.
     pub(super) fn arm_of_this_process(&self, key: &RetryKey, now: Instant) -> Option<Arm> {
         let shard = self.shard(key);
-        let taken = shard.taken.get(key).filter(|taken| taken.counts(now) && !taken.by_earlier_process);
+        let taken = shard.taken.get(key).filter(|taken| taken.is_held(now) && !taken.by_earlier_process);
         taken.map(|taken| taken.arm)
     }
 
     /// Whether the engine took a key in this range within the window. Keys in a range share the first half.
     pub(super) fn engine_has_any(&self, range: RangeInclusive<RetryKey>, now: Instant) -> bool {
         let shard = self.shard(range.start());
-        shard.taken.range(range).any(|(_, taken)| taken.arm == Arm::Engine && taken.counts(now))
+        shard.taken.range(range).any(|(_, taken)| taken.arm == Arm::Engine && taken.is_held(now))
     }
 
     /// The engine's keys of runs that the store cannot have yet.
@@ -156,7 +156,7 @@ impl Tries {
             arm: Arm::Legacy,
             was_noted: true,
             by_earlier_process: true,
-            is_unproven: false,
+            is_unclaimed: false,
             is_pending: false,
         };
         self.insert_legacy(&mut self.shard(&key), key, taken, now);
@@ -176,7 +176,7 @@ impl Tries {
                 arm: Arm::Legacy,
                 was_noted: false,
                 by_earlier_process: false,
-                is_unproven: false,
+                is_unclaimed: false,
                 is_pending: false,
             };
             self.insert_legacy(shard, key, taken, now);
@@ -216,7 +216,7 @@ impl Tries {
             arm: Arm::Engine,
             was_noted: false,
             by_earlier_process: false,
-            is_unproven: false,
+            is_unclaimed: false,
             is_pending: true,
         };
         shard.taken.insert(key, taken);
@@ -245,16 +245,16 @@ impl Tries {
         shard.engine_by_age.push_back((until, key));
     }
 
-    /// Sets whether legacy's key has still to be claimed in a shared store.
-    pub(super) fn set_unproven(&self, key: &RetryKey, is_unproven: bool) {
+    /// Sets whether a key of legacy has still to be claimed in the shared store.
+    pub(super) fn set_unclaimed(&self, key: &RetryKey, is_unclaimed: bool) {
         if let Some(taken) = self.shard(key).taken.get_mut(key).filter(|taken| taken.is_of_legacy()) {
-            taken.is_unproven = is_unproven;
+            taken.is_unclaimed = is_unclaimed;
         }
     }
 
-    /// Whether legacy's key has still to be claimed: the claim is under way, or has failed.
-    pub(super) fn is_unproven(&self, key: &RetryKey) -> bool {
-        self.shard(key).taken.get(key).is_some_and(|taken| taken.is_of_legacy() && taken.is_unproven)
+    /// Whether a key of legacy has still to be claimed: its claim is under way, or has failed.
+    pub(super) fn is_unclaimed(&self, key: &RetryKey) -> bool {
+        self.shard(key).taken.get(key).is_some_and(|taken| taken.is_of_legacy() && taken.is_unclaimed)
     }
 
     /// Forgets that legacy took a key, if an earlier process did or `always`: the store has it as the engine's. Returns
@@ -276,7 +276,7 @@ impl Tries {
 
 impl Shard {
     fn arm(&self, key: &RetryKey, now: Instant) -> Option<Arm> {
-        self.taken.get(key).filter(|taken| taken.counts(now)).map(|taken| taken.arm)
+        self.taken.get(key).filter(|taken| taken.is_held(now)).map(|taken| taken.arm)
     }
 }
 
@@ -284,7 +284,7 @@ impl TriedKey {
     fn is_of_legacy(&self) -> bool {
         self.arm == Arm::Legacy
     }
-    fn counts(&self, now: Instant) -> bool {
+    fn is_held(&self, now: Instant) -> bool {
         now < self.until || self.is_pending
     }
 }

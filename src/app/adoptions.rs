@@ -9,7 +9,7 @@ use super::family_gate::FamilyGate;
 use super::parts::Parts;
 use crate::admin::types::{AdoptionRow, AdoptionsView, BulkRow};
 use crate::admin::{AdoptionControl, AdoptionRefused};
-use crate::adoption::{Adoptions, Bulk, DecideRefusal, InstanceSelection, Listed};
+use crate::adoption::{AdoptionList, Adoptions, Bulk, DecideRefusal, InstanceSelection};
 use crate::flag::{Arm, Family, FlagSet, InstanceKey};
 use crate::names::RouteId;
 use crate::store::Adoption;
@@ -37,7 +37,7 @@ impl AdoptionsForApi {
     async fn shown(&self, route: &RouteId) -> Result<AdoptionsView, AdoptionRefused> {
         let flags = self.flags.load_full();
         let family = self.family(route);
-        let Listed { counts, open } =
+        let AdoptionList { counts, open } =
             self.adoptions.listed(&family, LISTED_MAX).await.map_err(AdoptionRefused::Store)?;
         Ok(AdoptionsView {
             route: family.id().clone(),

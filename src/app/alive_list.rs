@@ -48,13 +48,13 @@ where
         let Some(next) = next else { return Ok(ids) };
         path = next_path(&call.service, &path, &next).map_err(of_page)?;
         if !read.insert(path.clone()) {
-            return Err(of_page(format!("it names `{path}` as the next page, which was read before")));
+            return Err(of_page(format!("it names `{path}` as the next page, and that page was read before")));
         }
     }
     Err(format!("it has more than {ALIVE_PAGES_MAX} pages"))
 }
 
-/// The ids in a reply, and what it names as the next page; an error says why it does not list what it should.
+/// The ids in a reply, and the next page that it names; an error says why it is not a page of the declared form.
 fn page(call: &AliveCall, path: &str, WholeReply { status, headers, body }: &WholeReply) -> Result<Page, String> {
     if *status != StatusCode::OK {
         return Err(format!("`GET {path}` was answered with {}", status.as_u16()));
@@ -90,10 +90,10 @@ fn page(call: &AliveCall, path: &str, WholeReply { status, headers, body }: &Who
         (Some(Value::String(text)), _) => Some(text.clone()),
         (Some(_), Some(NextPage::Cursor { .. })) => {
             return Err(format!(
-                "what the reply to `GET {path}` has as the cursor of the next page is no text or number"
+                "the cursor of the next page in the reply to `GET {path}` is neither a text nor a number"
             ));
         }
-        (Some(_), _) => return Err(format!("what the reply to `GET {path}` names as the next page is no address")),
+        (Some(_), _) => return Err(format!("the reply to `GET {path}` names a next page that is no address")),
     };
     Ok(Page { ids, next })
 }
@@ -322,7 +322,7 @@ mod tests {
         for (second, why) in [
             (reply(503, &[], &items(&[3], Value::Null)), "page 2: `GET /orders?open=1&after=2` was answered with 503"),
             (reply(200, &[], &json!({})), "page 2: the reply to"),
-            (reply(200, &[], &items(&[3], json!("/orders?open=1"))), "which was read before"),
+            (reply(200, &[], &items(&[3], json!("/orders?open=1"))), "that page was read before"),
             (reply(200, &[], &items(&[3], json!("http://elsewhere/orders"))), "no address of `shop`"),
             (reply(200, &[], &items(&[3], json!(7))), "is no address"),
         ] {
@@ -350,7 +350,7 @@ mod tests {
             assert_eq!(found, Ok(["1", "2", "3"].map(str::to_owned).to_vec()));
         }
         let found = all(&by_cursor, &pages(json!("a b/="), Value::Null)).await;
-        assert!(found.as_ref().is_err_and(|why| why.contains("which was read before")), "{found:?}");
+        assert!(found.as_ref().is_err_and(|why| why.contains("that page was read before")), "{found:?}");
         let found = all(&by_cursor, &pages(json!({ "after": 7 }), Value::Null)).await;
         assert!(found.as_ref().is_err_and(|why| why.contains("is no text or number")), "{found:?}");
     }

@@ -40,10 +40,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long the store may take to record a set before the delay is logged and shown in the status.
 const REPORT_DELAY_AFTER: Duration = Duration::from_secs(2);
 
-/// How long new files and the move of a candidate wait for each other.
-const LOCK_WAITS: Duration = Duration::from_secs(3);
+/// How long new files and the move of a candidate wait for each other at most.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(3);
 
-/// Why the lock is not free after [`LOCK_WAITS`]: whoever holds it waits for the store, or for a successor.
+/// Why the lock is not free after [`LOCK_WAIT_MAX`]: whoever holds it waits for the store, or for a successor.
 const LOCK_IS_HELD: &str = "flag files or a candidate are being put in force (perhaps the store does not answer), or \
                             another process takes over from this one (`serve --succeed`)";
 
@@ -87,7 +87,7 @@ pub(super) async fn reload(
             refused @ FilesChange::Refused(_) => refused,
         };
         // Held by a move of a candidate until the store has recorded it, and by a hand-over for good.
-        let lock = tokio::time::timeout(LOCK_WAITS, reload_lock.lock()).await;
+        let lock = tokio::time::timeout(LOCK_WAIT_MAX, reload_lock.lock()).await;
         let outcome = match change {
             FilesChange::Loaded(loaded) if lock.is_err() => {
                 // Logged once for the whole wait, not at each try.
@@ -159,7 +159,7 @@ pub(super) async fn move_candidate(
 ) -> Result<(), CandidateMoveError> {
     parts.ladder.wait_for_pairs_of_candidate(&candidate_move).await;
     // Held by files that are put in force until the store has recorded them, and by a hand-over for good.
-    let Ok(_guard) = tokio::time::timeout(LOCK_WAITS, reload_lock.lock()).await else {
+    let Ok(_guard) = tokio::time::timeout(LOCK_WAIT_MAX, reload_lock.lock()).await else {
         return Err(CandidateMoveError::Waits(format!("{LOCK_IS_HELD}: nothing was changed, try again")));
     };
     parts.apply_again(Some(candidate_move)).await.map_err(|error| match error.downcast::<RefusedFiles>() {
@@ -220,7 +220,7 @@ pub(super) async fn apply_files_again(parts: Parts, reload_lock: Arc<tokio::sync
     let (failures, mut agreed) = (RepeatedFailures::default(), false);
     loop {
         tokio::time::sleep(APPLY_AGAIN_EVERY).await;
-        agreed |= parts.membership.take_agreed_again();
+        agreed |= parts.membership.take_agreement();
         if !agreed && !parts.ladder.has_plans_to_drop() && !parts.ladder.has_moves_to_judge_again() {
             continue;
         }

@@ -50,7 +50,7 @@ use crate::names::{RouteId, ServiceName, WorkflowName};
 use crate::store::candidate_key;
 use crate::workflow::{Plan, StepKind};
 
-/// How much is kept of what a part of a basis says.
+/// The most bytes that are kept of the text of one part of a basis.
 const PART_BYTES_MAX: usize = 2_048;
 
 /// The plans of workflows by name; `None` where there is no such workflow.

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::egress_proxy::EgressProxy;
-use super::late_parts::{LateParts, ProxiedParts};
+use super::late_parts::{LateParts, PartsForProxy};
 use super::listener_tls::TlsInForce;
 use super::parts::{Parts, flags_without_store};
 use super::runtimes::proxy_workers;
@@ -168,7 +168,7 @@ impl ClientProxy {
 
     /// Gives the proxies the parts; all requests are served from now on.
     pub(super) fn connect(&self, parts: &Parts) {
-        self.late_parts.set(ProxiedParts {
+        self.late_parts.set(PartsForProxy {
             engine: parts.engine.arm(),
             affinity: parts.affinity.clone(),
             offer: parts.shadow.clone(),

@@ -47,8 +47,8 @@ impl CohortListener for CohortEntries {
     }
 }
 
-/// From what to what its condition changed; where both read the same without their literals, or only the conditions of
-/// cohorts before it changed, the hashes of the rule.
+/// The condition before and after a move. Where both texts are equal, because literals are not shown or only the
+/// conditions of earlier cohorts changed, the hashes of the rule stand in their place; `None` if these are equal too.
 fn change_of_rule((when_before, when): Changed<'_>, (rule_before, rule): Changed<'_>) -> Option<Value> {
     if when_before != when {
         return Some(json!({ "part": "`when:`", "before": when_before, "after": when }));
@@ -58,7 +58,7 @@ fn change_of_rule((when_before, when): Changed<'_>, (rule_before, rule): Changed
     (before != after).then(|| json!({ "part": "`when:`", "before": shown(before), "after": shown(after) }))
 }
 
-/// What it was, and what it is now.
+/// The value before, and the value now.
 type Changed<'a> = (Option<&'a str>, Option<&'a str>);
 
 #[cfg(test)]
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_of_a_literal_that_is_not_shown_shows_by_the_hash_of_the_rule() {
+    fn a_changed_literal_that_is_not_shown_is_reported_by_the_hash_of_the_rule() {
         let when = "a == \"***\"";
         let same = (Some(when), Some(when));
         assert_eq!(change_of_rule(same, (Some("aa"), Some("aa"))), None);

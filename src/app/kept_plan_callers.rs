@@ -10,7 +10,7 @@ use crate::names::{PlanId, PlanSet, RouteId, ServiceName, WorkflowName};
 use crate::store::{StoreError, StoreHandle, child_plans_of, plans_of_open_runs};
 use crate::workflow::{Plan, StepKind};
 
-/// Of how many runs that run other workflows it is looked up which plans these have.
+/// Of at most this many runs that start child runs, the plans of these child runs are looked up.
 const CHILD_PLANS_MAX: usize = 1_000;
 
 /// What may call a service by plans that are kept in the store, as sentences.

@@ -1,10 +1,10 @@
 //! For which routes this process claims retry keys in the shared store ([`crate::affinity::ClaimingRoutes`]).
 //!
-//! Always true: a route is among them from before the engine of any process may answer its requests until no process
-//! has it where the engine answers. It comes in by an announcement, of this process or another, or because the record
-//! of a process says that its engine answers it; it leaves once no record says so, every other process has the flip in
-//! force that lowered it here, and no request is left here that was decided before. Processes may have other files, and
-//! other ids of a route: all of its ids count.
+//! Always true: a route is claimed from before the engine of any process may answer its requests until no process has
+//! it in a state in which the engine answers. It is added by an announcement, of this process or another, or because
+//! the record of a process says that its engine answers it; it leaves once no record says so, every other process has
+//! the flip in force that lowered it here, and no request is left here that was decided before. Processes may have
+//! other files, and other ids of a route: all of its ids count.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -23,7 +23,7 @@ const UNKNOWN_RETRIES_TOLD_MAX: usize = 32;
 
 pub(super) struct KeyClaims {
     affinity: Arc<StoreAffinity>,
-    /// Not kept alive: the ladder knows the processes that know these claims.
+    /// Weak, because the ladder holds the membership, which holds these claims.
     ladder: Weak<Ladder>,
     state: Mutex<State>,
     /// Returns the number of the oldest flag set by which a request is still being answered.
@@ -38,12 +38,12 @@ struct State {
     answered_elsewhere: BTreeSet<RouteId>,
     /// The routes of the newest files, which may not be in force yet.
     newest_files: Vec<Arc<Route>>,
-    /// Routes lowered here from where the engine answers. Another process that has the flip in force has lowered them
-    /// too.
+    /// Routes that were lowered here from a state in which the engine answers. Another process that has the flip in
+    /// force has lowered them too.
     lowered: BTreeMap<RouteId, Lowered>,
 }
 
-/// When a route was lowered.
+/// By which flag set and by which flip a route was lowered.
 struct Lowered {
     /// The number of the first flag set in which it was.
     set: u64,
@@ -77,7 +77,8 @@ impl KeyClaims {
         self.oldest_set_in_use.get().map_or(u64::MAX, |oldest| oldest())
     }
 
-    /// The ids of each route that is where the engine answers, or from where requests may still reach it.
+    /// The ids of each route that is in a state in which the engine answers, or that has requests left which were
+    /// decided in such a state.
     pub fn answering(&self) -> Vec<Vec<RouteId>> {
         let AnsweringRoutes { present, earlier, .. } =
             self.ladder.upgrade().map(|ladder| ladder.answering_routes()).unwrap_or_default();
@@ -86,8 +87,8 @@ impl KeyClaims {
         present.iter().map(|route| route.ids().cloned().collect()).chain(left).collect()
     }
 
-    /// Claims the keys of the routes with these ids, which the engines of other processes answer, and of no others
-    /// because of that.
+    /// Claims the keys of the routes with these ids, because the engines of other processes answer them. Replaces the
+    /// ids of the last call.
     pub fn set_answered_elsewhere(&self, ids: BTreeSet<RouteId>) {
         self.state().answered_elsewhere = ids;
         self.update();
@@ -172,7 +173,7 @@ impl KeyClaims {
         for route in &claimed {
             // The engine of another process may give out ids of instances.
             if matches!(route.instance, Some(Instance::Creates { .. })) {
-                route.ids().for_each(|id| self.affinity.engine_may_own_of(id));
+                route.ids().for_each(|id| self.affinity.expect_engine_pins_of(id));
             }
         }
         let claimed: BTreeSet<&RouteId> = claimed.into_iter().map(|route| &route.id).collect();
@@ -254,9 +255,9 @@ impl KeyClaims {
         self.affinity.set_lease_end(ends, term);
     }
 
-    /// See [`StoreAffinity::set_others_obey_terms`].
-    pub fn set_others_obey_terms(&self, obey: bool) {
-        self.affinity.set_others_obey_terms(obey);
+    /// See [`StoreAffinity::set_others_need_lease`].
+    pub fn set_others_need_lease(&self, need_lease: bool) {
+        self.affinity.set_others_need_lease(need_lease);
     }
 }
 

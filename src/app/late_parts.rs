@@ -24,10 +24,10 @@ use crate::names::{PlanSet, RouteId, RunId};
 
 /// The parts, once they exist.
 #[derive(Clone, Default)]
-pub(super) struct LateParts(Arc<OnceLock<ProxiedParts>>);
+pub(super) struct LateParts(Arc<OnceLock<PartsForProxy>>);
 
 /// The parts that the proxy uses.
-pub(super) struct ProxiedParts {
+pub(super) struct PartsForProxy {
     pub engine: EngineArm,
     pub affinity: Arc<dyn Affinity>,
     pub offer: Arc<dyn Offer>,
@@ -36,7 +36,7 @@ pub(super) struct ProxiedParts {
 
 impl LateParts {
     /// Sets the parts. Called once.
-    pub(super) fn set(&self, parts: ProxiedParts) {
+    pub(super) fn set(&self, parts: PartsForProxy) {
         let _set_before = self.0.set(parts);
     }
 
@@ -189,8 +189,8 @@ impl ServedObserver for LateParts {
             parts.served_observer.answered(route, answer);
         }
     }
-    fn is_long_for_legacy(&self, route: &RouteId, waited: Duration) -> bool {
-        self.0.get().is_some_and(|parts| parts.served_observer.is_long_for_legacy(route, waited))
+    fn exceeds_usual_wait_at_legacy(&self, route: &RouteId, waited: Duration) -> bool {
+        self.0.get().is_some_and(|parts| parts.served_observer.exceeds_usual_wait_at_legacy(route, waited))
     }
 }
 

@@ -231,7 +231,7 @@ impl Parts {
         self.apply_with(&Reading::Again(candidate_move), &in_force, &in_force).await.map(drop)
     }
 
-    /// What the moves of other processes concern.
+    /// The parts that follow the moves of other processes.
     pub fn shared_moves(&self) -> SharedMoves {
         let parts = self.clone();
         let follow = move || {

@@ -39,11 +39,11 @@ pub struct RehearsedRoute {
     pub failed: BTreeMap<String, u64>,
     /// Why runs were skipped as `unresolved_effect`, and how often.
     pub unresolved: BTreeMap<String, u64>,
-    /// The places at which it is not known whether pairs differ, and in how many pairs: the captured value is redacted,
-    /// and the one of the workflow does not come from the capture.
+    /// By place, the number of pairs of which it is not known whether they differ there: the captured value is
+    /// redacted, and the one of the workflow does not come from the capture.
     pub not_known: BTreeMap<String, u64>,
-    /// Of these, the places at which one side has the same value in several pairs and the other has different ones, and
-    /// how many pairs differ at least: these pairs are not among the mismatched ones.
+    /// By place, how many of these pairs differ at least: one side has the same value in all of them, and the other
+    /// side has different ones. They are not among the mismatched pairs.
     pub contradicted: BTreeMap<String, u64>,
     /// The pairs that differ, by the places where they differ; the most frequent first.
     pub groups: Vec<RehearsedGroup>,
@@ -77,7 +77,7 @@ impl RehearsalReport {
     pub fn mismatched(&self) -> u64 {
         self.routes.values().map(|route| route.mismatched).sum()
     }
-    /// How many pairs there are at least of which one value of the workflow stands where legacy had different ones.
+    /// How many pairs differ at least although the captured values are redacted: see [`RehearsedRoute::contradicted`].
     pub fn contradicted(&self) -> u64 {
         let of_route = |route: &RehearsedRoute| route.contradicted.values().max().copied().unwrap_or_default();
         self.routes.values().map(of_route).sum()

@@ -153,7 +153,7 @@ impl Work {
         let rules = judged.iter().flat_map(|judged| &judged.comparison.ignored_by).map(|(rule, _)| rule);
         let rules: BTreeSet<&String> = rules.filter(|rule| !known.contains(rule.as_str())).collect();
         let rules = rules.into_iter().cloned().collect();
-        // Of a list that was cut, it is not known that nothing else differs.
+        // If the list was cut, something else may differ too.
         let is_equal = |judged: &Rejudged| judged.comparison.differences.is_empty() && !judged.comparison.truncated;
         // Had it been compared under these rules, it would have counted as skipped.
         let says_nothing = |judged: &Rejudged| is_equal(judged) && !judged.comparison.compares_anything();

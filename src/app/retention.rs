@@ -17,9 +17,9 @@ use crate::config::Retention;
 use crate::store::{Purged, StoreError, StoreHandle};
 
 /// How many runs are deleted in one batch.
-const RUNS_AT_ONCE: usize = 50;
+const RUNS_PER_BATCH: usize = 50;
 /// How many retry keys are examined in one batch.
-const KEYS_AT_ONCE: usize = 1_000;
+const KEYS_PER_BATCH: usize = 1_000;
 /// The pause after a batch, as a multiple of the time that the batch took.
 const PAUSE_FACTOR: u32 = 4;
 /// The shortest pause after a batch.
@@ -86,7 +86,7 @@ async fn prune_retry_keys(store: &StoreHandle) -> Result<(), StoreError> {
     let mut after = None;
     loop {
         let began = Instant::now();
-        after = store.prune_retry_keys(after, KEYS_AT_ONCE).await?.next;
+        after = store.prune_retry_keys(after, KEYS_PER_BATCH).await?.next;
         if after.is_none() {
             return Ok(());
         }
@@ -137,7 +137,7 @@ async fn purge(
         let before = before.min(keys_expired_at);
         loop {
             let began = Instant::now();
-            let Purged { runs, pinned, payloads } = store.purge(status, before, RUNS_AT_ONCE).await?;
+            let Purged { runs, pinned, payloads } = store.purge(status, before, RUNS_PER_BATCH).await?;
             all.runs += runs;
             all.pinned += pinned;
             all.payloads += payloads;

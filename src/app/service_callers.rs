@@ -1,7 +1,8 @@
 //! Stores who calls which service, and says what may still call one.
 //!
-//! Always true: a call is stored within [`FLUSH_EVERY`] of its note, while the store accepts writes; until when a
-//! process has stored its notes is stored too, so that after kill -9 nobody takes what was lost for silence.
+//! Always true: a call is stored within [`FLUSH_EVERY`] of its note, while the store accepts writes. The time up to
+//! which a process has stored its notes is stored too, so that the time after it counts as unknown after kill -9, and
+//! not as time without calls.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};

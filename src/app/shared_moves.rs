@@ -1,4 +1,4 @@
-//! What moves that all processes have to have in force concern in this one.
+//! The parts of this process that `membership` uses to put the recorded moves of other processes in force.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use crate::ladder::Ladder;
 
-/// The ladder, and how it follows other processes.
+/// The ladder, and the function with which this process follows the others.
 pub(super) struct SharedMoves {
     pub ladder: Arc<Ladder>,
     /// Puts in force what other processes have recorded.

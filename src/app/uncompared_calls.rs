@@ -1,6 +1,6 @@
-//! The calls by legacy that no pair shows: puts them into the evidence of their routes, and holds the gate to `live` of
-//! a route while there are some that the workflow does not make and `ignore_calls` does not name. A workflow without
-//! them looks right.
+//! The calls by legacy that are part of no compared pair: puts them into the evidence of their routes, and holds the
+//! gate to `live` of a route while there are some that the workflow does not make and `ignore_calls` does not name. A
+//! workflow without them looks right.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +17,7 @@ use crate::shadow::RulesInForce;
 /// The most targets that a sentence names.
 const NAMED_MAX: usize = 8;
 
-/// The calls by legacy that no pair shows.
+/// The calls by legacy that are part of no compared pair.
 pub(super) struct UncomparedCallsGate {
     pub(super) rules: RulesInForce,
     pub(super) evidence: Arc<Evidence>,
@@ -36,7 +36,7 @@ struct Holding {
 }
 
 impl UncomparedCallsGate {
-    /// Puts the calls that no pair shows into the evidence.
+    /// Puts the calls that are part of no compared pair into the evidence.
     pub(super) fn update_evidence(&self) {
         let _one_at_a_time = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         for calls in self.attribution.take_uncompared() {
@@ -82,16 +82,16 @@ impl GateCondition for UncomparedCallsGate {
         let UncomparedCallCounts { late, of_no_request } = self.evidence.uncompared_calls(&route.id);
         let late = self.holding(&route.id, &late).map(|Holding { calls, to, first }| Unmet {
             why: format!(
-                "legacy made {calls} calls for requests of this route after `egress.window` was over, which no pair shows \
-                 and the workflow does not make ({to}): raise the window, or name in `compare.ignore_calls` those that \
-                 are never for the route"
+                "legacy made {calls} calls for requests of this route after `egress.window` was over, which are part of no \
+                 compared pair and which the workflow does not make ({to}): raise the window, or name in \
+                 `compare.ignore_calls` those that are never for the route"
             ),
             since: Some(first),
         });
         let of_no_request = self.holding(&route.id, &of_no_request).map(|Holding { calls, to, first }| Unmet {
             why: format!(
                 "legacy made {calls} calls or tunnels that may have changed something, belong to no known request and may \
-                 be for requests of this route, which no pair shows and the workflow does not make ({to}): name in \
+                 be for requests of this route, are part of no compared pair and not made by the workflow ({to}): name in \
                  `compare.ignore_calls` those that are never for the route, such as jobs of legacy and calls of other \
                  routes; if they are for it, add them to the workflow, or have legacy send with each call the request's \
                  `traceparent`, or what `egress.correlate` names"

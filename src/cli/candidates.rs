@@ -40,7 +40,7 @@ pub(crate) fn flip(
     let path = format!("/api/v2/routes/{}", component(&route));
     let plan = match plan {
         Some(plan) => plan,
-        None => seen_plan(client.get::<RouteDetail>(&path)?.0.row.candidate.as_ref(), &route),
+        None => shown_plan(client.get::<RouteDetail>(&path)?.0.row.candidate.as_ref(), &route),
     };
     let request = CandidateRequest { to, percent, plan: Some(plan), reason, force, by: server.caller_name() };
     let what = "waiting for the candidate's pairs that are under way (up to 11 s)";
@@ -67,8 +67,9 @@ pub(crate) fn flip(
     Ok(Output { text, json, is_ok: true })
 }
 
-/// The plan that is the candidate now, which is shown: another one that takes its place meanwhile is not moved.
-fn seen_plan(candidate: Option<&CandidateRow>, route: &str) -> String {
+/// Prints the present candidate and returns its plan. The request names this plan, so that a newer candidate that takes
+/// its place meanwhile is not moved.
+fn shown_plan(candidate: Option<&CandidateRow>, route: &str) -> String {
     let Some(CandidateRow { plan, pairs, mismatched, verdict, .. }) = candidate else { return NO_PLAN.to_owned() };
     eprintln!(
         "the candidate of {} is {}: {} pairs, {} differ; gate {}",

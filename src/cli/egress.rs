@@ -89,7 +89,7 @@ pub(crate) fn text(view: &EgressView, now: Timestamp, format: Formatter) -> Stri
     out
 }
 
-/// The calls that no pair shows; nothing without any.
+/// The calls that are part of no compared pair; empty if there are none.
 fn uncompared(view: &EgressView, format: Formatter) -> String {
     let mut out = String::new();
     let mut tell = |calls: u64, to: &[String], what: &str, todo: &str| {
@@ -102,10 +102,14 @@ fn uncompared(view: &EgressView, format: Formatter) -> String {
     tell(view.late, &view.late_to, "calls after the window went", "raise `egress.window`");
     let todo = "name in `compare.ignore_calls` those that are never for this route";
     tell(view.of_no_request, &view.of_no_request_to, "calls or tunnels of no known request went", todo);
-    if out.is_empty() { out } else { format!("\n{out}no pair shows them, and they hold the gate to `live`\n") }
+    if out.is_empty() {
+        out
+    } else {
+        format!("\n{out}these are part of no compared pair, and hold the gate to `live` shut\n")
+    }
 }
 
-/// The tunnels that legacy opened; nothing without any.
+/// The tunnels that legacy opened; empty if there are none.
 fn tunnels(view: &EgressView, now: Timestamp, format: Formatter) -> String {
     if view.tunnels.is_empty() {
         return String::new();

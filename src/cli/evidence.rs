@@ -128,7 +128,7 @@ pub(crate) fn text(view: &EvidenceView, format: Formatter) -> String {
 fn cohorts_text(view: &EvidenceView, format: Formatter) -> String {
     let mut out = String::new();
     for CohortRow { name, rule, reached, missing } in &view.cohorts_below {
-        let line = format!("the cohort {name} is for {rule}, and its requests are at most in {reached}:");
+        let line = format!("the cohort {name} is declared for {rule}, and its requests are held at {reached}:");
         out.push_str(&format!("\n{}\n", format.tone(line, Tone::Warn)));
         let open = "its gate is open: it goes up with the next flip or reload (pointsman reload)".to_owned();
         let missing = if missing.is_empty() { std::slice::from_ref(&open) } else { missing.as_slice() };

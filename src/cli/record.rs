@@ -70,7 +70,7 @@ struct RecordCheck {
     /// What the store noted as the newest entry before the entries were read.
     head: Option<ChainHead>,
     /// The hash of the entry with the number of the head.
-    of_head: Option<String>,
+    hash_at_head: Option<String>,
     /// Whether an entry has the hash that was asked for.
     has_hash: bool,
     /// How many entries were written long after their flips.
@@ -87,7 +87,7 @@ impl RecordCheck {
             self.broken = Some(broken);
         }
         if self.head.as_ref().is_some_and(|head| head.number == entry.number) {
-            self.of_head = Some(entry.hash.clone());
+            self.hash_at_head = Some(entry.hash.clone());
         }
         self.has_hash |= self.broken.is_none() && hash.is_some_and(|hash| entry.hash.starts_with(hash));
         if let Some(late) = delay(entry) {
@@ -113,7 +113,7 @@ impl RecordCheck {
             return;
         }
         self.broken = match (&self.head, now) {
-            (Some(head), _) => self.chain.ends_at(head, self.of_head.as_deref()).err(),
+            (Some(head), _) => self.chain.ends_at(head, self.hash_at_head.as_deref()).err(),
             // The first entry may have come after the head was read.
             (None, Some(_)) => None,
             (None, None) => self.chain.ends_without_head().err(),

@@ -180,7 +180,7 @@ fn text(report: &RehearsalReport, coverage_at_least: f64, format: Formatter) -> 
     let mut is_covered = true;
     for (route, coverage) in report.below_coverage(coverage_at_least) {
         is_covered = false;
-        let line = format!("{route}: {coverage:.2}% of its captures were compared, not {coverage_at_least}% at least");
+        let line = format!("{route}: {coverage:.2}% of its captures were compared, fewer than {coverage_at_least}%");
         let _ = writeln!(out, "{}", format.tone(line, Tone::Bad));
     }
     let verdict = match (report.pairs(), report.is_passed()) {

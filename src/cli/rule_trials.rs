@@ -99,7 +99,7 @@ pub(crate) fn text(tried: &TriedRules, limit: usize, format: Formatter) -> Strin
         let _ = writeln!(out, "\n{} more groups (--limit)", count((tried.groups.len() - limit) as u64));
     }
     out.push_str(
-        "\nnothing was changed. Only of pairs that differ, samples are kept: rules that compare more may find \
+        "\nnothing was changed. Samples are kept only of pairs that differ: rules that compare more may find \
          differences in pairs that are equal now\n",
     );
     out

@@ -166,10 +166,11 @@ impl Timekeeper {
         if offset.abs() <= FOLLOWED_MAX {
             return None;
         }
-        let as_at_start = offset.saturating_add(self.store_ahead).abs() <= FOLLOWED_MAX;
+        // `store_ahead` is the offset at the start, with the other sign.
+        let is_as_at_start = offset.saturating_add(self.store_ahead).abs() <= FOLLOWED_MAX;
         Some(match self.source {
             Source::Store => Disagreement::DiffersFromStore(offset),
-            Source::Machine if as_at_start => Disagreement::StoreAhead(offset),
+            Source::Machine if is_as_at_start => Disagreement::StoreAhead(offset),
             Source::Machine => Disagreement::Jumped(offset),
         })
     }

@@ -3,7 +3,7 @@
 //! The question it answers: "how much of a window has passed?" Always true: the time between the end of one process and
 //! the start of the next (a gap) does not count, however long it seems. The machine's clock at the start does not show
 //! whether that time has passed or the clock is wrong: with a clock that is a day ahead, retry keys would expire that
-//! clients still use. A gap of at most the window divided by [`TOLERANCE`] counts as if a process had run.
+//! clients still use. A gap of at most the window divided by [`TOLERATED_GAP_DIVISOR`] counts as if a process had run.
 //!
 //! This module reads neither a clock nor the store; `app` does.
 
@@ -12,8 +12,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// A gap is kept only if it is longer than the window divided by this.
-const TOLERANCE: u32 = 24;
+/// The longest gap that counts as if a process had run is the window divided by this; only longer gaps are kept.
+const TOLERATED_GAP_DIVISOR: u32 = 24;
 /// The most gaps that are kept; where there are more, the oldest counts as if a process had run.
 const GAPS_MAX: usize = 1_000;
 
@@ -51,8 +51,10 @@ impl RunningTimes {
         for gap in &mut self.gaps {
             gap.to = gap.to.min(now);
         }
-        if let Some(last) =
-            self.last_recorded.or(newest_event).filter(|last| now.duration_since(*last) > signed(window / TOLERANCE))
+        if let Some(last) = self
+            .last_recorded
+            .or(newest_event)
+            .filter(|last| now.duration_since(*last) > signed(window / TOLERATED_GAP_DIVISOR))
         {
             self.gaps.push(Gap { from: last, to: now });
         }
@@ -195,7 +197,7 @@ mod tests {
             for (down, up) in lives {
                 let start = now.checked_add(SignedDuration::from_hours(down)).unwrap();
                 times.start(start, None, window);
-                let is_gap = signed(window / TOLERANCE) < start.duration_since(now);
+                let is_gap = signed(window / TOLERATED_GAP_DIVISOR) < start.duration_since(now);
                 if key.is_some() && !is_gap {
                     counted += Duration::try_from(start.duration_since(now)).unwrap();
                 }

@@ -42,8 +42,9 @@ pub(crate) struct MainFile {
 }
 
 impl MainFile {
-    /// What is known of a file that is no YAML: each word before a colon may be the name of a service or of a secret,
-    /// so that no use of such a name is an error too. What may be a secret is no name: names are listed in findings.
+    /// What is known of a file that cannot be parsed as YAML. Each word before a colon counts as the name of a service
+    /// and of a secret, so that no use of such a name in other files is reported too. A word that may itself be a
+    /// secret is left out, because findings list names.
     pub(super) fn of_unparsed(text: &str) -> Self {
         let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         let text = if text.len() <= SEARCHED_BYTES_MAX { text } else { "" };
@@ -69,7 +70,7 @@ impl MainFile {
     }
 }
 
-/// In a larger file that is no YAML, no names are searched for.
+/// In a larger file that cannot be parsed, no names are searched for.
 const SEARCHED_BYTES_MAX: usize = 32 << 10;
 
 /// All routes of all files, with the comparison rules of each.

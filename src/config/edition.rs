@@ -7,10 +7,10 @@ use super::tree::ParsedFile;
 
 /// Settings of `pointsman.yaml` that may differ between processes that share a store: where each listens and keeps its
 /// own files, how it reaches the store, and where it sends its log and spans.
-const OF_ONE_PROCESS: [&str; 9] =
+const KEYS_OF_ONE_PROCESS: [&str; 9] =
     ["listen", "admin", "api", "store", "store_direct", "store_password", "retry_keys_dir", "access_log", "traces"];
-/// And settings of its section `egress`.
-const OF_ONE_PROCESS_IN_EGRESS: [&str; 1] = ["listen"];
+/// The same for settings of its section `egress`.
+const EGRESS_KEYS_OF_ONE_PROCESS: [&str; 1] = ["listen"];
 /// How many hexadecimal digits of the hash are used: enough to tell editions apart, and short enough to be read.
 const DIGITS: usize = 12;
 
@@ -36,9 +36,9 @@ pub(super) fn edition(sources: &[(FileKind, ParsedFile)], named: &NamedFiles) ->
 fn content(kind: FileKind, file: &ParsedFile) -> String {
     let mut value = file.root.as_ref().map_or(Value::Null, super::tree::Node::to_value);
     if let (FileKind::Pointsman, Value::Object(settings)) = (kind, &mut value) {
-        settings.retain(|key, _| !OF_ONE_PROCESS.contains(&key.as_str()));
+        settings.retain(|key, _| !KEYS_OF_ONE_PROCESS.contains(&key.as_str()));
         if let Some(egress) = settings.get_mut("egress").and_then(Value::as_object_mut) {
-            egress.retain(|key, _| !OF_ONE_PROCESS_IN_EGRESS.contains(&key.as_str()));
+            egress.retain(|key, _| !EGRESS_KEYS_OF_ONE_PROCESS.contains(&key.as_str()));
         }
     }
     value.sort_all_objects();
@@ -72,7 +72,7 @@ mod tests {
     const ROUTE: &str = "routes: [{ id: a, match: { path: /a } }]";
 
     #[test]
-    fn what_is_of_one_process_only_makes_no_other_edition() {
+    fn settings_of_one_process_do_not_change_the_edition() {
         let first = edition_of(&[(FileKind::Pointsman, MAIN), (FileKind::Routes, ROUTE)]);
         assert_eq!(first.len(), DIGITS);
         let elsewhere = MAIN.replace("127.0.0.1:1", "10.0.0.1:2") + "admin: { listen: 10.0.0.1:3 }\nstore: memory\n";
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn each_other_change_makes_another_edition() {
+    fn every_other_change_changes_the_edition() {
         let first = edition_of(&[(FileKind::Pointsman, MAIN), (FileKind::Routes, ROUTE)]);
         let main = MAIN.replace("http://a", "http://b");
         assert_ne!(edition_of(&[(FileKind::Pointsman, &main), (FileKind::Routes, ROUTE)]), first);

@@ -72,7 +72,7 @@ fn warn_without_reads(site: &Site, route: &Route, workflows: &Workflows, problem
             .hint("give the route a workflow, or leave `replay_reads` out");
         return;
     };
-    // Of a workflow with errors, which are reported, nothing is known.
+    // Nothing is known of a workflow with errors, which are reported elsewhere.
     let plan_of = |name: &WorkflowName| workflows.get(name).and_then(|(_, plan)| plan.as_deref());
     let Some(plan) = plan_of(name) else { return };
     // A read with a `rehearse:` takes its output from there.

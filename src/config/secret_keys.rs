@@ -2,7 +2,7 @@
 
 use crate::secret::{is_secret, singular};
 
-/// Names of which a misspelt one counts as well.
+/// Names of secrets that are recognised even if they are misspelt.
 const OFTEN_MISSPELT: [&str; 10] = [
     "api_key",
     "credential",
@@ -16,8 +16,8 @@ const OFTEN_MISSPELT: [&str; 10] = [
     "token",
 ];
 
-/// Whether a key of the files has a secret, or a list of some. Also one that is misspelt: what is behind it would be
-/// quoted as the value of an unknown key.
+/// Whether the value of a key of the files is a secret, or a list of secrets. Also if the key is misspelt, because its
+/// value would else be quoted as that of an unknown key.
 pub(super) fn is_secret_name(name: &str) -> bool {
     let is_store_key = || {
         let letters = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase);

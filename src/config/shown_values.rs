@@ -1,13 +1,19 @@
 //! What findings quote of the files, without what looks like a secret: findings go to the log and to the API.
 //!
-//! Always true: no scalar below the name of a secret is quoted, nor below `secrets:`, nor what a detector finds
-//! (numbers of cards, bearer tokens, private keys), nor a value behind the name of a secret within another text, such
-//! as a URL or a comment; an entry counts too whose key stands twice, and a scalar that an alias repeats below the name
-//! of a secret. Not secret are the names of files, environment variables and tokens (`file`, `env`, `name`, `may`; but
-//! these are names like all others directly below `secrets:`), and a part of a file that somebody named after a secret:
-//! a step, a service. An expression stays as it is written, apart from what a detector finds: what is wrong with it
-//! could not be seen otherwise. Between scalars only punctuation is quoted, and comments without secrets. What is shown
-//! of a file that has no tree: `unparsed_lines`.
+//! Always true: these are never quoted:
+//!
+//! - a scalar below a key with the name of a secret, or below `secrets:`; also if a map has such a key twice, or if an
+//!   alias repeats the scalar below such a key;
+//! - what a detector finds (numbers of cards, bearer tokens, private keys);
+//! - within another text, such as a URL or a comment, the value that follows the name of a secret.
+//!
+//! Quoted although they are below or have the name of a secret: the names of files, environment variables and tokens
+//! (keys `file`, `env`, `name`, `may`; but directly below `secrets:` these keys are names of secrets like any other);
+//! parts of a file, such as steps and services, that somebody named like a secret; and expressions, apart from what a
+//! detector finds, because otherwise nobody could see what is wrong with them.
+//!
+//! Between scalars only punctuation is quoted, and comments without secrets. `unparsed_lines` does the same for a file
+//! that could not be parsed.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -21,12 +27,12 @@ use crate::secret::{Detectors, STARS, redact_line, replace_detected};
 
 /// A shorter value is found only in quotes.
 const WORD_BYTES_MIN: usize = 4;
-/// Below the name of a secret: keys whose values say where it is, whose it is, and what it is for.
-const KEYS_OF_NO_SECRET: [&str; 4] = ["env", "file", "name", "may"];
+/// Below the name of a secret: keys whose values are not secret. They say where it is, whose it is, and what it is for.
+const DESCRIBING_KEYS: [&str; 4] = ["env", "file", "name", "may"];
 /// Keys whose values are URLs of stores.
 const STORE_KEYS: [&str; 2] = ["store", "store_direct"];
-/// As these, in an entry of [`SECRETS`].
-const KEYS_IN_ENTRY_OF_SECRETS: [&str; 2] = ["env", "file"];
+/// The same in an entry of [`SECRETS`].
+const DESCRIBING_KEYS_IN_SECRETS: [&str; 2] = ["env", "file"];
 /// Below this, all keys are names of secrets.
 const SECRETS: &str = "secrets";
 /// Below these, keys are names that somebody has given to parts of the files.
@@ -35,16 +41,16 @@ const MAPS_OF_NAMES: [&str; 5] = ["steps", "services", "effects", "cohorts", "in
 /// A finding without secrets of the file.
 pub(super) fn without_secrets(finding: Finding, file: &ParsedFile) -> Finding {
     let mut scalars = Vec::new();
-    file.root.iter().for_each(|root| add_scalars(file, root, Above::default(), &mut scalars));
-    // A scalar that aliases repeat is there several times: it is secret if it is so at one of its places.
+    file.root.iter().for_each(|root| add_scalars(file, root, NodeContext::default(), &mut scalars));
+    // A scalar that aliases repeat is listed several times: it is secret if one of its places is.
     scalars.sort_by_key(|scalar| (scalar.span.start, std::cmp::Reverse(scalar.value.rank())));
     let text = |text: &str| {
         let shown = scalars.iter().fold(text.to_owned(), |text, scalar| match &scalar.value {
-            Value::Shown | Value::Expression => text,
-            Value::MayHoldSecret(value) => without_secrets_of(&text, value),
-            Value::Secret(secret) => without(&text, secret),
-            Value::Store(url) if shown_store(url) == *url => text,
-            Value::Store(url) => without(&text, url),
+            Visibility::Shown | Visibility::Expression => text,
+            Visibility::MayHoldSecret(value) => without_secrets_of(&text, value),
+            Visibility::Secret(secret) => without(&text, secret),
+            Visibility::Store(url) if shown_store(url) == *url => text,
+            Visibility::Store(url) => without(&text, url),
         });
         detected(&without_query_secrets_in_quotes(&shown)).into_owned()
     };
@@ -73,11 +79,11 @@ pub(super) fn without_secrets(finding: Finding, file: &ParsedFile) -> Finding {
 /// A key or a scalar of a file.
 struct Scalar {
     span: Range<usize>,
-    value: Value,
+    value: Visibility,
 }
 
 /// What is shown of a key or a scalar.
-enum Value {
+enum Visibility {
     /// All of it.
     Shown,
     /// What is not behind the name of a secret within it.
@@ -90,7 +96,7 @@ enum Value {
     Secret(String),
 }
 
-impl Value {
+impl Visibility {
     /// How much of it is hidden.
     fn rank(&self) -> u8 {
         match self {
@@ -101,24 +107,24 @@ impl Value {
     }
 }
 
-/// What is above a node of a file.
+/// What the keys above a node of a file say about it.
 #[derive(Clone, Copy, Default)]
-struct Above<'a> {
-    /// The key above it.
+struct NodeContext<'a> {
+    /// The key above the node.
     key: Option<&'a str>,
     is_secret: bool,
-    /// The keys in it that say where a secret is and whose it is.
+    /// The keys of the node whose values are not secret ([`DESCRIBING_KEYS`]).
     descriptions: &'static [&'static str],
 }
 
-impl<'a> Above<'a> {
+impl<'a> NodeContext<'a> {
     /// What is shown of a key that is here: below the name of a secret it may be the secret itself, and so may a key
     /// that is no name.
-    fn shown_key(self, key: &str) -> Value {
+    fn shown_key(self, key: &str) -> Visibility {
         let is_name = self.key == Some(SECRETS) || self.key.is_none() || !self.is_secret;
         match is_name || self.descriptions.contains(&key) || is_secret_name(key) || key == "value" {
-            true if !key.starts_with(['[', '{']) => Value::Shown,
-            _ => Value::Secret(key.to_owned()),
+            true if !key.starts_with(['[', '{']) => Visibility::Shown,
+            _ => Visibility::Secret(key.to_owned()),
         }
     }
 
@@ -133,8 +139,8 @@ impl<'a> Above<'a> {
         let is_description = is_description && (key != "env" || is_variable());
         let descriptions: &[&str] = match self.key {
             _ if key == SECRETS => &[],
-            Some(SECRETS) => &KEYS_IN_ENTRY_OF_SECRETS,
-            _ if names_secret => &KEYS_OF_NO_SECRET,
+            Some(SECRETS) => &DESCRIBING_KEYS_IN_SECRETS,
+            _ if names_secret => &DESCRIBING_KEYS,
             _ => &[],
         };
         Self { key: Some(key), is_secret: (self.is_secret || names_secret) && !is_description, descriptions }
@@ -174,7 +180,7 @@ fn has_no_map(node: &Node) -> bool {
 }
 
 /// Adds the keys and scalars of a node.
-fn add_scalars(file: &ParsedFile, node: &Node, above: Above<'_>, scalars: &mut Vec<Scalar>) {
+fn add_scalars(file: &ParsedFile, node: &Node, above: NodeContext<'_>, scalars: &mut Vec<Scalar>) {
     let text = match &node.kind {
         NodeKind::Map(entries) => {
             let repeated = file.repeated.get(&node.span.start).into_iter().flatten();
@@ -192,11 +198,11 @@ fn add_scalars(file: &ParsedFile, node: &Node, above: Above<'_>, scalars: &mut V
         NodeKind::Null | NodeKind::Bool(_) => String::new(),
     };
     let value = match text.contains("${") {
-        _ if text.is_empty() => Value::Shown,
-        true => Value::Expression,
-        false if above.is_secret => Value::Secret(text),
-        false if above.key.is_some_and(|key| STORE_KEYS.contains(&key)) => Value::Store(text),
-        false => Value::MayHoldSecret(text),
+        _ if text.is_empty() => Visibility::Shown,
+        true => Visibility::Expression,
+        false if above.is_secret => Visibility::Secret(text),
+        false if above.key.is_some_and(|key| STORE_KEYS.contains(&key)) => Visibility::Store(text),
+        false => Visibility::MayHoldSecret(text),
     };
     scalars.push(Scalar { span: node.span.clone(), value });
 }
@@ -216,14 +222,14 @@ fn without_scalars(line: &str, start: usize, scalars: &[Scalar]) -> MaskedLine {
         // Of a value of several lines only the content is hidden, and not how it is indented.
         let text = &line[from..to];
         match value {
-            Value::Secret(_) if !text.trim().is_empty() => {
+            Visibility::Secret(_) if !text.trim().is_empty() => {
                 shown.push_str(&text[..text.len() - text.trim_start().len()]);
                 shown.push_str(STARS);
             }
-            Value::MayHoldSecret(_) => shown.push_str(&redact_line(text)),
-            Value::Store(_) => shown.push_str(&shown_store(text)),
-            Value::Expression => shown.push_str(&without_query_secrets(text)),
-            Value::Shown | Value::Secret(_) => shown.push_str(text),
+            Visibility::MayHoldSecret(_) => shown.push_str(&redact_line(text)),
+            Visibility::Store(_) => shown.push_str(&shown_store(text)),
+            Visibility::Expression => shown.push_str(&without_query_secrets(text)),
+            Visibility::Shown | Visibility::Secret(_) => shown.push_str(text),
         }
         ends.push((to, shown.len()));
         at = to;

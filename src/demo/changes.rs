@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use super::files;
-use super::walk::{CREATOR, LadderDemo, WAIT_MAX};
+use super::ladder_demo::{CREATOR, LadderDemo, WAIT_MAX};
 use crate::admin::types::CandidateRow;
 
 /// How many captures are rehearsed at least.

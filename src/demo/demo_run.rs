@@ -18,9 +18,9 @@ use super::campaign::Launch;
 use super::console::Console;
 use super::control::Control;
 use super::http::Outage;
+use super::ladder_demo::LadderDemo;
 use super::promises::{self, Promise};
 use super::traffic::Traffic;
-use super::walk::LadderDemo;
 use super::{Latency, Legacy, OutsideWorld, files};
 use crate::admin::types::Diffs;
 

@@ -13,13 +13,13 @@ pub mod control;
 pub mod demo_run;
 pub mod files;
 pub mod http;
+pub mod ladder_demo;
 pub mod latency;
 pub mod ledger;
 pub mod legacy;
 pub mod promises;
 pub mod sample_answers;
 pub mod traffic;
-pub mod walk;
 pub mod world;
 
 pub use demo_run::{DemoOptions, Product, ProductSettings, run};

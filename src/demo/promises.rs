@@ -2,7 +2,7 @@
 //!
 //! PURE. Always true: every promise that is checked by counting at the end is one row here; a row with another count
 //! than the expected one is a broken promise. The first two rows are no promises: they only show how many orders there
-//! were. (`walk` and `campaign` check further promises on the way.)
+//! were. (`ladder_demo`, `changes` and `campaign` check further promises on the way.)
 
 use super::Ledger;
 use super::traffic::Tally;

@@ -144,14 +144,14 @@ impl Traffic {
     /// Cancels up to `most` of the orders that legacy made and that are not cancelled, a few at a time; returns how
     /// many it cancelled.
     pub async fn cancel_orders_of_legacy(&self, most: usize) -> usize {
-        const AT_ONCE: usize = 16;
+        const CONCURRENT: usize = 16;
         let orders: Vec<String> = {
             let open = &mut self.tally().open_at_legacy;
             let most = most.min(open.len());
             open.drain(..most).collect()
         };
         let mut cancelled = 0;
-        for some in orders.chunks(AT_ONCE) {
+        for some in orders.chunks(CONCURRENT) {
             let trace = || format!("{:032x}", fastrand::u128(1..));
             let cancel = async |id: &String| self.shared.cancel(id, &trace(), "demo").await;
             let done = futures_util::future::join_all(some.iter().map(cancel)).await;

@@ -24,7 +24,7 @@ use super::watched::{Unread, WatchedRequest};
 use crate::byte_budget::ByteBudget;
 use crate::compare::Effect;
 use crate::exchange::{
-    CallTarget, EffectObserver, EffectRegistry, EffectWatch, OpenCallsOf, RequestEffects, RequestToWatch, SentBody,
+    CallTarget, EffectObserver, EffectRegistry, EffectWatch, OpenCallsView, RequestEffects, RequestToWatch, SentBody,
     UnattributedWrites, UncomparedCalls,
 };
 use crate::limits::{EGRESS_CALLS_PER_REQUEST_MAX, EGRESS_VALUE_BODY_BYTES_MAX, Limits};
@@ -316,7 +316,7 @@ struct OpenCallsOfRequest {
     attribution: Arc<Inner>,
 }
 
-impl OpenCallsOf for OpenCallsOfRequest {
+impl OpenCallsView for OpenCallsOfRequest {
     fn count(&self) -> u64 {
         self.attribution.open_calls.count_of(&self.watched, (self.attribution.now_us)())
     }

@@ -173,12 +173,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::exchange::{OpenCallsOf, UnattributedWrites};
+    use crate::exchange::{OpenCallsView, UnattributedWrites};
 
     /// A fake without open calls and with these unattributed writes.
     struct Unattributed(UnattributedWrites);
 
-    impl OpenCallsOf for Unattributed {
+    impl OpenCallsView for Unattributed {
         fn count(&self) -> u64 {
             0
         }

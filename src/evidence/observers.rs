@@ -102,7 +102,7 @@ impl ServedObserver for Evidence {
             }
         });
     }
-    fn is_long_for_legacy(&self, route: &RouteId, waited: Duration) -> bool {
+    fn exceeds_usual_wait_at_legacy(&self, route: &RouteId, waited: Duration) -> bool {
         let of_candidate = route_of_candidate(route);
         let counters = self.counters(of_candidate.as_ref().unwrap_or(route));
         waited > counters.long_wait().unwrap_or(LONG_WAIT)
@@ -336,14 +336,17 @@ mod tests {
         let route: RouteId = "orders".into();
         let candidate = candidate_key(&route);
         let ms = Duration::from_millis;
-        let without_legacy = [999, 1_001].map(|waited| evidence.is_long_for_legacy(&route, ms(waited)));
+        let without_legacy = [999, 1_001].map(|waited| evidence.exceeds_usual_wait_at_legacy(&route, ms(waited)));
         assert_eq!(without_legacy, [false, true], "nothing is known of legacy");
         for _ in 0..200 {
             evidence.counters(&route).lock().evidence.legacy.latencies.count(ms(20));
         }
         evidence.refresh_guards();
         for of in [&route, &candidate] {
-            assert_eq!([5, 25, 45].map(|waited| evidence.is_long_for_legacy(of, ms(waited))), [false, false, true]);
+            assert_eq!(
+                [5, 25, 45].map(|waited| evidence.exceeds_usual_wait_at_legacy(of, ms(waited))),
+                [false, false, true]
+            );
         }
     }
 

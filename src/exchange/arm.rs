@@ -268,8 +268,8 @@ impl ProblemDocument {
     pub fn taken_by_both_arms() -> Self {
         Self {
             title: "The retry key was used before, for requests of both arms".into(),
-            detail: "By earlier flag files, legacy took a request with this retry key and the engine another one, and it \
-                     is not known which of them this one repeats. Nothing was done for this one: ask for the outcome of \
+            detail: "Under earlier flag files, legacy took a request with this retry key and the engine another one, and \
+                     it is not known which of them this one repeats. Nothing was done for this one: ask for the outcome of \
                      the first, or send it under another key if it is new."
                 .into(),
             ..Self::taken_under_another_credential()

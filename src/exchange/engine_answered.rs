@@ -27,7 +27,8 @@ pub struct EngineAnswered {
     pub cohort: Option<Arc<str>>,
     /// The value that it has of the route's `promote.strata_by`.
     pub declared: Option<StratumValue>,
-    /// Whether an invariant that holds supports `only`; one that is broken counts in any case.
+    /// Whether an invariant that this answer keeps counts for the gate to `only`. A broken one always counts against
+    /// it.
     pub supports_only: bool,
     /// The request.
     pub request: Arc<RequestCopy>,

@@ -55,7 +55,7 @@ pub use offered_request::OfferedRequest;
 pub use reads::{KnownInstance, Reads, RecordedReads, ReplayedReads};
 pub use rehearsed::{ChildEvents, REHEARSED_CHILDREN_MAX, REHEARSED_EVENTS_MAX, RehearsedEvents, RunEvents};
 pub use repeat::{NotRepeated, REPEAT_HEADER, RepeatReply, RepeatRequest};
-pub use request_effects::{CallTarget, EffectsSoFar, OpenCallsOf, RequestEffects, UnattributedWrites};
+pub use request_effects::{CallTarget, EffectsSoFar, OpenCallsView, RequestEffects, UnattributedWrites};
 pub use request_value::{body_value, decoded_body_value, headers_value, query_value, request_value};
 pub use set_in_use::SetInUse;
 pub use twins::{PerformedCalls, Twins};

@@ -256,9 +256,9 @@ pub trait ServedObserver: Send + Sync {
     fn answered(&self, route: &RouteId, answer: EngineAnswer) {
         let _ = (route, answer);
     }
-    /// Whether a client that leaves without an answer after this time has waited much longer than nearly all clients of
-    /// legacy do. One that leaves sooner says nothing about the engine.
-    fn is_long_for_legacy(&self, route: &RouteId, waited: Duration) -> bool;
+    /// Whether a client that left without an answer had waited longer than nearly all of legacy's clients wait. Only
+    /// such a departure counts against the engine.
+    fn exceeds_usual_wait_at_legacy(&self, route: &RouteId, waited: Duration) -> bool;
 }
 
 /// How the engine served one caller.

@@ -15,24 +15,24 @@ use crate::names::ServiceName;
 #[derive(Clone, Default)]
 pub struct RequestEffects {
     calls: Arc<Inner>,
-    open: Option<Arc<dyn OpenCallsOf>>,
+    open: Option<Arc<dyn OpenCallsView>>,
 }
 
-/// Knows how many calls have begun and not ended yet that could be for one request.
-pub trait OpenCallsOf: Send + Sync {
-    /// The number of these calls now.
+/// What is known of calls that could be for one request and are not among its calls.
+pub trait OpenCallsView: Send + Sync {
+    /// How many such calls have begun and not ended yet.
     fn count(&self) -> u64;
-    /// The calls since the request came that may have changed something and that no request's calls show: attributed to
-    /// no request, still open and for none that is watched, or in a tunnel.
+    /// The calls since the request came that may have changed something and are among no request's calls: attributed to
+    /// no request, still open and for no request that is watched, or in a tunnel.
     fn unattributed_writes(&self) -> UnattributedWrites;
 }
 
-/// Calls by legacy that may have changed something and that no request's calls show.
+/// Calls by legacy that may have changed something and are among no request's calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnattributedWrites {
-    /// Where those went that are known.
+    /// The targets of those that were seen.
     pub calls: Vec<Arc<CallTarget>>,
-    /// Whether there may have been others.
+    /// Whether there may have been others, which were not seen.
     pub may_have_others: bool,
 }
 
@@ -65,7 +65,7 @@ impl fmt::Display for CallTarget {
 }
 
 impl CallTarget {
-    /// That of a call.
+    /// The target of a call.
     pub fn of(call: &Effect) -> Self {
         Self {
             service: call.service.clone(),
@@ -119,8 +119,8 @@ impl RequestEffects {
     pub fn new(window: Duration) -> Self {
         Self { calls: Arc::new(Inner { window, ..Inner::default() }), open: None }
     }
-    /// The same calls, where it is known which ones are open.
-    pub fn with_open_calls(&self, open: Arc<dyn OpenCallsOf>) -> Self {
+    /// The same calls, with a view of those that are still open.
+    pub fn with_open_calls(&self, open: Arc<dyn OpenCallsView>) -> Self {
         Self { calls: self.calls.clone(), open: Some(open) }
     }
     /// For how long after the exchange has ended calls may be added.

@@ -14,7 +14,7 @@ pub struct SetInUse {
 }
 
 impl SetInUse {
-    /// Keeps this until it is dropped.
+    /// Keeps `held` alive until this value and its clones are dropped.
     pub fn new(number: u64, held: Arc<dyn Any + Send + Sync>) -> Self {
         Self { number, _held: held }
     }

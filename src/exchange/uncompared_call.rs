@@ -1,4 +1,4 @@
-//! Calls by legacy that may have changed something and that no pair shows.
+//! Calls by legacy that may have changed something and are part of no compared pair.
 
 use std::sync::Arc;
 

@@ -35,7 +35,7 @@ impl Drop for AwaitedAnswer<'_> {
     fn drop(&mut self) {
         let Some(request) = self.request.filter(|_| !drain::cuts_workflows(self.shared)) else { return };
         let waited = Duration::from_micros(now().saturating_sub(self.asked));
-        if request.observer.is_long_for_legacy(&request.route, waited) {
+        if request.observer.exceeds_usual_wait_at_legacy(&request.route, waited) {
             request.count(Served::Unknown, Some(waited), None);
         }
     }

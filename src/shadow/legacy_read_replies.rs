@@ -139,12 +139,12 @@ mod tests {
 
     use super::*;
     use crate::compare::Body;
-    use crate::exchange::{OpenCallsOf, UnattributedWrites};
+    use crate::exchange::{OpenCallsView, UnattributedWrites};
 
     /// Reports this number of calls under way.
     struct FakeOpenCalls(u64);
 
-    impl OpenCallsOf for FakeOpenCalls {
+    impl OpenCallsView for FakeOpenCalls {
         fn count(&self) -> u64 {
             self.0
         }

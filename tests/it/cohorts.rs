@@ -1,5 +1,5 @@
-//! Cohorts from outside: the callers of a cohort go ahead of their route by the evidence of their own requests, and come
-//! back when that is gone.
+//! Cohorts from outside: the callers of a cohort go ahead of their route by the evidence of their own requests, and
+//! come back when that is gone.
 
 use http::{Method, StatusCode};
 use pointsman::demo::http::Client;
@@ -100,7 +100,7 @@ async fn a_cohort_goes_ahead_of_its_route_by_its_own_evidence() {
     shop.compared(PAIRS - 1, 3).await;
     shop.reload().await;
     let shown = output_line(&shop.pointsman.cli(&["evidence", "orders"]).await);
-    assert!(shown.contains("the cohort staff is for live, and its requests are at most in shadow"), "{shown}");
+    assert!(shown.contains("the cohort staff is declared for live, and its requests are held at shadow"), "{shown}");
     assert!(shown.contains("needs 1 more compared pair of `staff` (19 of 20)"), "{shown}");
 
     // Three pairs of the others differ, which does not hold the cohort.

@@ -56,7 +56,7 @@ async fn a_key_that_a_run_has_in_the_store_is_not_legacys_any_more() {
     assert_eq!(affinity.first_try(&numbered(1)).await, Ok(Some(Arm::Legacy)));
     store.is_gone.store(false, Ordering::Relaxed);
     while !affinity.flush_taken().await {}
-    while !affinity.tries.is_unproven(&numbered(1)) {
+    while !affinity.tries.is_unclaimed(&numbered(1)) {
         tokio::task::yield_now().await;
     }
     assert_eq!(legacy_takes(&affinity, numbered(1)).await, LegacyTake::HeldByEngine);

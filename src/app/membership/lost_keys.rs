@@ -20,19 +20,19 @@ impl Membership {
     pub(super) async fn look_for_lost_keys(&self) {
         let exchanges = {
             let seen = self.seen();
-            if seen.knows_lost_keys && seen.lost_keys.is_none() && !seen.has_lost_without_terms {
+            if seen.knows_lost_keys && seen.lost_keys.is_none() && !seen.has_lost_one_without_need_of_lease {
                 return;
             }
             *self.exchanges.borrow()
         };
         let gone = self.gone().await;
         let obeys = |process: &GoneProcess| process.record.as_ref().is_none_or(|record| record.obeys_terms);
-        let has_lost_without_terms = !gone.as_ref().is_ok_and(|gone| gone.iter().all(obeys));
+        let has_lost_one_without_need_of_lease = !gone.as_ref().is_ok_and(|gone| gone.iter().all(obeys));
         let found = self.find_lost_keys_of(gone).await.err();
         let mut seen = self.seen();
-        seen.has_lost_without_terms = has_lost_without_terms;
+        seen.has_lost_one_without_need_of_lease = has_lost_one_without_need_of_lease;
         if seen.lost_keys.is_some() && found.is_none() {
-            self.agreed_again.store(true, Ordering::Release);
+            self.has_agreed.store(true, Ordering::Release);
         }
         seen.lost_keys = found;
         // Another exchange may have found that a process has gone meanwhile.
@@ -40,11 +40,11 @@ impl Membership {
     }
 
     /// Whether the engine of each other process takes keys only while it has its lease, also of those that hang.
-    pub(super) fn others_obey_terms(&self) -> bool {
+    pub(super) fn others_need_lease(&self) -> bool {
         let seen = self.seen();
         // One that has told nothing yet has begun no run.
         let obeys = |record: Option<&ProcessRecord>| record.is_none_or(|record| record.obeys_terms);
-        seen.others.iter().all(|other| obeys(other.record.as_ref())) && !seen.has_lost_without_terms
+        seen.others.iter().all(|other| obeys(other.record.as_ref())) && !seen.has_lost_one_without_need_of_lease
     }
 
     /// The processes that have ended, or hang, without deregistering, within the retry window.

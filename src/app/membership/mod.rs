@@ -59,9 +59,9 @@ pub(super) struct Membership {
     seen: Mutex<Seen>,
     /// Notified when the files in force have changed.
     changed: Notify,
-    /// Set when no process has other files any more, or all have written what they compared, until
-    /// [`Self::take_agreed_again`].
-    agreed_again: AtomicBool,
+    /// Set when the last process with other files has gone or changed, or all have written what they compared; cleared
+    /// by [`Self::take_agreement`].
+    has_agreed: AtomicBool,
     /// Whether this process may announce moves.
     has_joined: AtomicBool,
     lease: Duration,
@@ -103,7 +103,7 @@ struct Seen {
     /// Whether that was looked up, and no process has gone since.
     knows_lost_keys: bool,
     /// Whether a process has ended, or hangs, without deregistering, that may begin runs without a lease.
-    has_lost_without_terms: bool,
+    has_lost_one_without_need_of_lease: bool,
     /// Of each process that has, or may have, other files: since when this is seen.
     differing: BTreeMap<WorkerId, Timestamp>,
 }
@@ -134,7 +134,7 @@ impl Membership {
             worker: OnceLock::new(),
             seen: Mutex::default(),
             changed: Notify::new(),
-            agreed_again: AtomicBool::new(false),
+            has_agreed: AtomicBool::new(false),
             has_joined: AtomicBool::new(false),
             lease: Limits::ms(setup.limits.lease_ms),
             retry_window: Duration::from_secs(setup.limits.retry_window_s),
@@ -181,10 +181,9 @@ impl Membership {
     }
 
     /// Whether all processes have come to have the same files, or to have written what they compared, since this was
-    /// last called: gates that were shut because
-    /// of that may be open, also those to the states in files.
-    pub(super) fn take_agreed_again(&self) -> bool {
-        self.agreed_again.swap(false, Ordering::AcqRel)
+    /// last called: gates that were shut because of that may be open, also those to the states in files.
+    pub(super) fn take_agreement(&self) -> bool {
+        self.has_agreed.swap(false, Ordering::AcqRel)
     }
 
     /// The name of this process, for people.
@@ -211,7 +210,7 @@ impl Membership {
         let differed = !seen.differing.is_empty();
         seen.note_differing(own_edition, clock::now());
         if differed && seen.differing.is_empty() {
-            self.agreed_again.store(true, Ordering::Release);
+            self.has_agreed.store(true, Ordering::Release);
         }
     }
 
@@ -265,7 +264,7 @@ impl Membership {
         }
         self.note_differing(&mut seen, &self.own.load().edition);
         if had_unwritten && !seen.has_unwritten() {
-            self.agreed_again.store(true, Ordering::Release);
+            self.has_agreed.store(true, Ordering::Release);
         }
         drop(seen);
         self.exchanges.send_modify(|exchanges| *exchanges += 1);

@@ -75,7 +75,7 @@ impl Membership {
             tracing::error!(why, "this process serves nevertheless");
         }
         self.has_joined.store(true, Ordering::Release);
-        self.agreed_again.store(true, Ordering::Release);
+        self.has_agreed.store(true, Ordering::Release);
     }
 
     /// Tells the others about this process and follows them. Returns at once where the store has one process.
@@ -84,7 +84,7 @@ impl Membership {
         if !self.store.is_shared() {
             return;
         }
-        // At once: a move that is announced waits for exchanges, and what is to be followed waits for that move.
+        // Concurrently: a move that is announced waits for exchanges, and what is to be followed waits for that move.
         tokio::join!(self.exchange_repeatedly(&shared.ladder), self.follow_repeatedly(&shared));
     }
 
@@ -128,8 +128,8 @@ impl Membership {
         }
     }
 
-    /// Follows; meanwhile a freeze and what guards did come into force by themselves, because a move may have to wait
-    /// for a move of this process that waits for other processes.
+    /// Follows the recorded moves. Meanwhile freezes and what guards did are put in force on their own, because one of
+    /// the moves may have to wait for a move of this process that waits for other processes.
     async fn follow_with_freezes(
         &self,
         ladder: &Ladder,
@@ -162,10 +162,10 @@ impl Membership {
             self.own.rcu(|own| ProcessRecord { flips, ..(**own).clone() });
             let told = self.own.load_full();
             self.exchange().await?;
-            // At once: a route is claimed from the exchange on that says that another process answers it.
+            // Right after the exchange: a route is claimed as soon as another process says that it answers the route.
             claims.set_answered_elsewhere(self.seen().answers());
             self.look_for_lost_keys().await;
-            claims.set_others_obey_terms(self.others_obey_terms());
+            claims.set_others_need_lease(self.others_need_lease());
             self.follow_collisions(claims).await?;
             let is_current = !self.is_behind(ladder);
             self.acknowledge(claims, is_current).await;

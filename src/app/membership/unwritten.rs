@@ -10,9 +10,10 @@ use super::{Membership, Seen, shown};
 use crate::clock;
 use crate::ladder::Unmet;
 
-/// From when on a process tells the others that it cannot write; before that it may be about to.
+/// For how long a process may be unable to write before it tells the others: until then a write may be about to
+/// succeed.
 const TOLD_AFTER: SignedDuration = SignedDuration::from_millis(1_500);
-/// How old what is known of the evidence of the others may be.
+/// What is known of the evidence of the others counts as unknown when it is older than this.
 const KNOWN_WITHIN: SignedDuration = SignedDuration::from_secs(2);
 
 impl Membership {

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::ROUTES;
 use super::fleet::Fleet;
-use super::people::{ClientOfKey, Flip, asked, flip};
+use super::people::{Flip, KeyClient, asked, flip};
 use super::process::{Process, World};
 use crate::flag::{Freeze, Percent, State};
 use crate::ladder::MoveRequest;
@@ -57,7 +57,7 @@ pub(super) async fn watch(world: Arc<World>, fleet: Arc<Fleet>) {
                 if requested > by_flips {
                     let what =
                         format!("`{route}` is {requested} at {}, and {by_flips} by flip {followed}", process.name);
-                    world.services.wrong(what);
+                    world.services.report_violation(what);
                 }
             }
             let begins_runs = |process: &Process| has_lease(&world, process) && world.store.begins_runs(process.worker);
@@ -69,7 +69,9 @@ pub(super) async fn watch(world: Arc<World>, fleet: Arc<Fleet>) {
                     && !world.services.is_at_risk(&route)
                 {
                     let (process, other) = (&process.name, &other.name);
-                    world.services.wrong(format!("{process} answers `{route}`, and {other} claims no keys of it"));
+                    world
+                        .services
+                        .report_violation(format!("{process} answers `{route}`, and {other} claims no keys of it"));
                 }
             }
         }
@@ -100,7 +102,9 @@ impl Joined {
         for (other, lease) in self.0.iter().filter(|(other, _)| other.worker != process.worker) {
             if world.store.lease(other.worker) == Some(*lease) && !other.is_killed() && other.followed() < number {
                 let (process, other) = (&process.name, &other.name);
-                world.services.wrong(format!("{process} says that flip {number} is in force at {other}: it is not"));
+                world
+                    .services
+                    .report_violation(format!("{process} says that flip {number} is in force at {other}: it is not"));
             }
         }
         true
@@ -132,7 +136,9 @@ pub(super) async fn settle(world: &World, fleet: &Arc<Fleet>) {
             return;
         }
         if Instant::now() >= until {
-            world.services.wrong(format!("after {AGREE_WITHIN:?} without a fault: {}", disagreements.join("; ")));
+            world
+                .services
+                .report_violation(format!("after {AGREE_WITHIN:?} without a fault: {}", disagreements.join("; ")));
             return;
         }
     }
@@ -180,11 +186,11 @@ fn shown(flip: &FlipRecord) -> String {
 /// the engine answered, and nobody else sends one at that time.
 async fn answer_one(world: &Arc<World>, fleet: &Arc<Fleet>, random: &mut fastrand::Rng, route: &RouteId) {
     let mut keys = std::iter::repeat_with(|| random.u32(NEW_KEYS..));
-    let key = keys.find(|key| ClientOfKey::route(*key) == route.as_str()).unwrap_or(NEW_KEYS);
+    let key = keys.find(|key| KeyClient::route(*key) == route.as_str()).unwrap_or(NEW_KEYS);
     let random = fastrand::Rng::with_seed(random.u64(..));
     let (world, fleet) = (world.clone(), fleet.clone());
     let process = fleet.pick(&mut fastrand::Rng::with_seed(key.into()));
-    ClientOfKey { world, fleet, key, random }.try_at(process).await;
+    KeyClient { world, fleet, key, random }.try_at(process).await;
 }
 
 /// After all faults, each route can be moved down and up the whole ladder again, without force.
@@ -192,7 +198,7 @@ pub(super) async fn climb(world: &Arc<World>, fleet: &Arc<Fleet>, random: &mut f
     if let Some(process) = fleet.pick(random) {
         let ended = process.parts.ladder.freeze(Freeze::No, None, process.name.clone()).await;
         if let Err(error) = ended {
-            world.services.wrong(format!("{} does not end the freeze: {error:?}", process.name));
+            world.services.report_violation(format!("{} does not end the freeze: {error:?}", process.name));
         }
     }
     for route in ROUTES.map(RouteId::from) {
@@ -211,7 +217,9 @@ pub(super) async fn climb(world: &Arc<World>, fleet: &Arc<Fleet>, random: &mut f
                     let newest: Vec<String> = flips(world).await.iter().take(FLIPS_SHOWN).map(shown).collect();
                     let name = &process.name;
                     let newest = newest.join(", ");
-                    world.services.wrong(format!("{name} does not flip `{route}` to {to}: {flipped:?} ({newest})"));
+                    world
+                        .services
+                        .report_violation(format!("{name} does not flip `{route}` to {to}: {flipped:?} ({newest})"));
                     return;
                 }
                 if to == State::Only {

@@ -85,7 +85,7 @@ impl Fleet {
                     Slot::Down
                 }
                 Err(_) => {
-                    fleet.world.services.wrong(format!("{name} has not started after {START_MAX:?}"));
+                    fleet.world.services.report_violation(format!("{name} has not started after {START_MAX:?}"));
                     link.set(LinkState::Ended);
                     Slot::Down
                 }

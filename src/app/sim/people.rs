@@ -21,14 +21,14 @@ const ANSWER_MAX: Duration = Duration::from_secs(4);
 const MOVE_MAX: Duration = Duration::from_secs(20);
 
 /// Sends the requests with one retry key.
-pub(super) struct ClientOfKey {
+pub(super) struct KeyClient {
     pub world: Arc<World>,
     pub fleet: Arc<Fleet>,
     pub key: u32,
     pub random: Rng,
 }
 
-impl ClientOfKey {
+impl KeyClient {
     pub(super) fn route(key: u32) -> &'static str {
         ROUTES[key as usize % ROUTES.len()]
     }
@@ -94,7 +94,7 @@ impl ClientOfKey {
             body if body.as_ref() == br#"{"by":"legacy"}"# => "legacy",
             body if body.as_ref() == br#"{"by":"engine"}"# => "engine",
             body => {
-                services.wrong(format!("an answer says {body:?}"));
+                services.report_violation(format!("an answer says {body:?}"));
                 return Some(true);
             }
         };

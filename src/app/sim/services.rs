@@ -31,9 +31,9 @@ pub(super) const LEGACY_PORT: u16 = 9;
 /// The longest time that a request or a reply takes.
 const SLOW_MAX_MS: u64 = 1_500;
 
-/// What became of the requests with one retry key.
+/// What has happened to the requests with one retry key.
 #[derive(Default)]
-pub(super) struct OfKey {
+pub(super) struct KeyHistory {
     pub route: Option<RouteId>,
     /// How often legacy has performed it.
     pub by_legacy: u32,
@@ -50,12 +50,12 @@ pub(super) struct OfKey {
 
 #[derive(Default)]
 struct State {
-    keys: BTreeMap<u32, OfKey>,
+    keys: BTreeMap<u32, KeyHistory>,
     /// The number of the freeze that was reported as in force everywhere, until its end is asked for.
     freeze: Option<u64>,
     /// By route: how many flips were, or may have been, forced past processes that had not acknowledged them.
     risks: BTreeMap<RouteId, u32>,
-    wrong: Vec<String>,
+    violations: Vec<String>,
 }
 
 /// The services and their notes.
@@ -79,14 +79,14 @@ impl Services {
         *self.faults.lock().unwrap() = 0;
     }
     /// Reports a violation.
-    pub(super) fn wrong(&self, what: String) {
+    pub(super) fn report_violation(&self, what: String) {
         let mut state = self.state();
-        if state.wrong.len() < 20 {
-            state.wrong.push(format!("{}: {what}", at()));
+        if state.violations.len() < 20 {
+            state.violations.push(format!("{}: {what}", at()));
         }
     }
     pub(super) fn violations(&self) -> Vec<String> {
-        self.state().wrong.clone()
+        self.state().violations.clone()
     }
 
     /// A flip may be in force that nobody has to have acknowledged: keys of the route may be performed twice.
@@ -111,29 +111,32 @@ impl Services {
     pub(super) fn sent(&self, key: u32, route: &RouteId, frozen_in: Option<u64>) {
         let mut state = self.state();
         let frozen_in = frozen_in.filter(|_| frozen_in == state.freeze);
-        let of_key = state.keys.entry(key).or_default();
-        of_key.frozen_in = frozen_in.filter(|_| !of_key.tried || of_key.frozen_in == frozen_in);
-        (of_key.route, of_key.tried) = (Some(route.clone()), true);
+        let history = state.keys.entry(key).or_default();
+        history.frozen_in = frozen_in.filter(|_| !history.tried || history.frozen_in == frozen_in);
+        (history.route, history.tried) = (Some(route.clone()), true);
     }
     /// A client has an answer.
     pub(super) fn answered(&self, key: u32, by: &'static str, process: &str) {
         let mut state = self.state();
         state.note(key, format!("{} answered by {by} of {process}", at()));
-        let of_key = state.keys.entry(key).or_default();
-        of_key.answered_by.insert(by);
+        let history = state.keys.entry(key).or_default();
+        history.answered_by.insert(by);
         state.check(key);
     }
     fn performed(&self, key: u32, arm: Arm, idempotency_key: String) {
         let mut state = self.state();
         state.note(key, format!("{} performed by {arm:?} ({idempotency_key})", at()));
         let freeze = state.freeze;
-        let of_key = state.keys.entry(key).or_default();
+        let history = state.keys.entry(key).or_default();
         match arm {
-            Arm::Legacy => of_key.by_legacy += 1,
+            Arm::Legacy => history.by_legacy += 1,
             Arm::Engine => {
-                let is_new = of_key.by_runs.insert(idempotency_key);
-                if is_new && freeze.is_some() && of_key.frozen_in == freeze {
-                    self_wrong(&mut state, format!("the engine performs {key}, which came under freeze {freeze:?}"));
+                let is_new = history.by_runs.insert(idempotency_key);
+                if is_new && freeze.is_some() && history.frozen_in == freeze {
+                    report_violation(
+                        &mut state,
+                        format!("the engine performs {key}, which came under freeze {freeze:?}"),
+                    );
                 }
             }
         }
@@ -143,8 +146,8 @@ impl Services {
     /// The figures: keys that legacy performed, that the engine performed, and that are at risk.
     pub(super) fn counts(&self) -> (u64, u64, u64) {
         let state = self.state();
-        let count = |of: &dyn Fn(&OfKey) -> bool| state.keys.values().filter(|key| of(key)).count() as u64;
-        let at_risk = |key: &OfKey| key.route.as_ref().is_some_and(|route| state.is_at_risk(route));
+        let count = |of: &dyn Fn(&KeyHistory) -> bool| state.keys.values().filter(|key| of(key)).count() as u64;
+        let at_risk = |key: &KeyHistory| key.route.as_ref().is_some_and(|route| state.is_at_risk(route));
         (count(&|key| key.by_legacy > 0), count(&|key| !key.by_runs.is_empty()), count(&at_risk))
     }
 
@@ -193,7 +196,7 @@ impl Services {
                 sleep(before).await;
                 match key {
                     Some(key) => services.performed(key, arm, idempotency_key),
-                    None => services.wrong(format!("{arm:?} got a request without a key")),
+                    None => services.report_violation(format!("{arm:?} got a request without a key")),
                 }
                 sleep(after).await;
                 Ok::<_, Infallible>(())
@@ -232,25 +235,25 @@ impl State {
     }
     /// One arm performs a request, the engine by one run, and that arm answers it.
     fn check(&mut self, key: u32) {
-        let Some(of_key) = self.keys.get(&key) else { return };
-        let arms = usize::from(of_key.by_legacy > 0) + of_key.by_runs.len();
-        let is_wrong = match of_key.answered_by.iter().next() {
-            Some(&"legacy") => of_key.by_legacy == 0,
-            Some(_) => of_key.by_runs.is_empty(),
+        let Some(history) = self.keys.get(&key) else { return };
+        let arms = usize::from(history.by_legacy > 0) + history.by_runs.len();
+        let is_wrong = match history.answered_by.iter().next() {
+            Some(&"legacy") => history.by_legacy == 0,
+            Some(_) => history.by_runs.is_empty(),
             None => false,
         };
-        let is_at_risk = of_key.route.as_ref().is_some_and(|route| self.is_at_risk(route));
-        if !is_at_risk && (arms > 1 || of_key.answered_by.len() > 1 || is_wrong) {
-            let route = of_key.route.as_ref().map_or("?", RouteId::as_str);
-            let what = format!("I5: key {key} of `{route}`: {}", of_key.log.join("; "));
-            self_wrong(self, what);
+        let is_at_risk = history.route.as_ref().is_some_and(|route| self.is_at_risk(route));
+        if !is_at_risk && (arms > 1 || history.answered_by.len() > 1 || is_wrong) {
+            let route = history.route.as_ref().map_or("?", RouteId::as_str);
+            let what = format!("not performed by one arm, once: key {key} of `{route}`: {}", history.log.join("; "));
+            report_violation(self, what);
         }
     }
 }
 
-fn self_wrong(state: &mut State, what: String) {
-    if state.wrong.len() < 20 {
-        state.wrong.push(format!("{}: {what}", at()));
+fn report_violation(state: &mut State, what: String) {
+    if state.violations.len() < 20 {
+        state.violations.push(format!("{}: {what}", at()));
     }
 }
 

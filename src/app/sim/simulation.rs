@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::fleet::Fleet;
-use super::people::{ClientOfKey, Flip, Operator, asked, flip};
+use super::people::{Flip, KeyClient, Operator, asked, flip};
 use super::process::World;
 use super::services::Services;
 use super::{BEGIN, Figures, ROUTES, checks, setup};
@@ -23,7 +23,7 @@ const CLIENTS_END_WITHIN: Duration = Duration::from_secs(60);
 /// How long the first start of all processes may take.
 const FIRST_START: Duration = Duration::from_secs(8);
 /// How long all machines sleep after the first start: longer than a client's retry may come.
-const BEFORE: Duration = Duration::from_secs(26 * 3_600);
+const FIRST_SLEEP: Duration = Duration::from_secs(26 * 3_600);
 /// How long it takes until all processes have their leases again.
 const AFTER_SLEEP: Duration = Duration::from_secs(6);
 /// After the last fault, within this many tries a process replies to a request, and answers a new one. One that has just
@@ -77,7 +77,7 @@ impl Simulation {
             sleep(Duration::from_millis(100)).await;
         }
         // So that no retry may come of what legacy served before the first start.
-        clock::simulated::suspend_machine(BEFORE);
+        clock::simulated::suspend_machine(FIRST_SLEEP);
         sleep(AFTER_SLEEP).await;
         self.climb_at_first().await;
         self.world.store.set_faults(self.faults);
@@ -108,7 +108,7 @@ impl Simulation {
             }
         });
         if ended.await.is_err() {
-            self.world.services.wrong("a client or an operator waits for ever".to_owned());
+            self.world.services.report_violation("a client or an operator waits for ever".to_owned());
         }
         self.world.services.set_freeze(None);
         checks::settle(&self.world, &self.fleet).await;
@@ -148,7 +148,7 @@ impl Simulation {
             }
             if !has_reply {
                 let what = format!("{} does not reply to key {key} in {TRIES_MAX} tries", process.name);
-                self.world.services.wrong(what);
+                self.world.services.report_violation(what);
             }
         }
     }
@@ -160,7 +160,7 @@ impl Simulation {
         for process in self.fleet.serving() {
             for route in ROUTES {
                 let mut is_answered = false;
-                for key in keys.by_ref().filter(|key| ClientOfKey::route(*key) == route).take(TRIES_MAX) {
+                for key in keys.by_ref().filter(|key| KeyClient::route(*key) == route).take(TRIES_MAX) {
                     is_answered = self.client(key).send_to(&process).await == Some(true);
                     if is_answered {
                         break;
@@ -169,7 +169,7 @@ impl Simulation {
                 }
                 if !is_answered {
                     let what = format!("{} answers no new request of `{route}` in {TRIES_MAX} tries", process.name);
-                    self.world.services.wrong(what);
+                    self.world.services.report_violation(what);
                 }
             }
         }
@@ -185,9 +185,9 @@ impl Simulation {
         }
     }
 
-    fn client(&mut self, key: u32) -> ClientOfKey {
+    fn client(&mut self, key: u32) -> KeyClient {
         let random = Rng::with_seed(self.random.u64(..));
-        ClientOfKey { world: self.world.clone(), fleet: self.fleet.clone(), key, random }
+        KeyClient { world: self.world.clone(), fleet: self.fleet.clone(), key, random }
     }
 
     /// Performs a random action.

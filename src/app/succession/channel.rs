@@ -19,8 +19,8 @@ use super::message::Message;
 use crate::limits::SUCCESSION_MESSAGE_BYTES_MAX;
 
 /// How many sockets are sent together at most; the system's limit is 253.
-const SOCKETS_AT_ONCE: usize = 32;
-const SPACE: usize = rustix::cmsg_space!(ScmRights(SOCKETS_AT_ONCE));
+const SOCKETS_PER_MESSAGE: usize = 32;
+const SPACE: usize = rustix::cmsg_space!(ScmRights(SOCKETS_PER_MESSAGE));
 /// How many messages are read ahead of their use.
 const UNREAD_MAX: usize = 4;
 
@@ -51,7 +51,7 @@ impl Channel {
     }
 
     pub(super) async fn send_sockets(&self, sockets: &[TcpListener]) -> io::Result<()> {
-        for some in sockets.chunks(SOCKETS_AT_ONCE) {
+        for some in sockets.chunks(SOCKETS_PER_MESSAGE) {
             let descriptors: Vec<BorrowedFd<'_>> = some.iter().map(AsFd::as_fd).collect();
             let send = || {
                 let mut space = [MaybeUninit::uninit(); SPACE];
@@ -147,7 +147,7 @@ mod tests {
     async fn sockets_and_messages_arrive_in_order() {
         let (one, other) = UnixStream::pair().unwrap();
         let (mut one, mut other) = (Channel::new(one), Channel::new(other));
-        let sockets: Vec<_> = (0..SOCKETS_AT_ONCE + 3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let sockets: Vec<_> = (0..SOCKETS_PER_MESSAGE + 3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses = |all: &[TcpListener]| all.iter().map(|socket| socket.local_addr().unwrap()).collect::<Vec<_>>();
         one.send(&Message::Accepting).await.unwrap();
         one.send_sockets(&sockets).await.unwrap();

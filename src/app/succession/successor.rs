@@ -31,9 +31,9 @@ pub(in crate::app) struct ReleasingPredecessor {
 }
 
 /// How many times the other process is asked if its connection ends without an answer.
-const ASKED_MAX: u32 = 3;
+const TRIES_MAX: u32 = 3;
 /// The pause before the other process is asked again: if it has died, its sockets are closed by then.
-const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const NOTHING_CHANGED: &str = "the running process goes on, nothing was changed";
 
 /// Asks the process that has the store for its sockets. `None` if no process has it.
@@ -69,10 +69,10 @@ pub(in crate::app) async fn ask(
         match timeout(ANSWER_MAX, answered).await.with_context(using)? {
             Ok(answer) => break (channel, answer),
             // That process may have just died, and then the next try finds none.
-            Err(error) if tries < ASKED_MAX => {
+            Err(error) if tries < TRIES_MAX => {
                 tracing::warn!(%error, "the process that has the store did not answer; asking again");
                 tries += 1;
-                tokio::time::sleep(ASK_AGAIN_AFTER).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
             Err(error) => return Err(error).with_context(using),
         }

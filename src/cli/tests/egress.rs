@@ -52,10 +52,10 @@ fn egress_shows_the_share_that_was_attributed_and_what_was_not() {
 }
 
 #[test]
-fn egress_shows_the_calls_that_no_pair_shows() {
+fn egress_shows_the_calls_that_are_part_of_no_pair() {
     let now = "2026-01-02T03:05:05Z".parse().expect("a time");
     let plain = egress::text(&view(true, 3), now, Formatter(false));
-    assert!(!plain.contains("no pair shows"), "{plain}");
+    assert!(!plain.contains("part of no compared pair"), "{plain}");
     let calls = EgressView {
         late: 2,
         late_to: vec!["POST bank/points\u{1b}".into()],

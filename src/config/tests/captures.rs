@@ -12,7 +12,7 @@ fn with(of_route: &str, of_all: &str) -> Set {
 }
 
 #[test]
-fn a_route_has_what_all_routes_redact_and_its_own() {
+fn a_route_redacts_what_all_routes_redact_and_its_own() {
     let set =
         with("capture: 0.5%\n    redact: { names: [nick] }", "redact: { paths: [$.name], detect: [email, luhn] }");
     let loaded = set.read().unwrap_or_else(|failed| panic!("{}", failed.render(false)));

@@ -60,7 +60,7 @@ fn a_guard_without_a_workflow_or_without_pairs_is_warned_of() {
 }
 
 #[test]
-fn the_guard_of_all_routes_is_taken_key_by_key() {
+fn a_guard_inherits_each_key_that_it_leaves_out() {
     let default =
         |set: Set| set.edit("pointsman.yaml", "store: memory", "guard: { errors: 2%, over: 300 }\nstore: memory");
     let plain = guard_of(&default(Set::valid())).expect("a guard");

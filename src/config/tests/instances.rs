@@ -68,7 +68,7 @@ fn a_follower_has_the_id_in_its_path_in_the_query_in_a_header_or_in_its_body() {
 }
 
 #[test]
-fn an_id_of_an_instance_is_nothing_that_redact_names() {
+fn an_instance_id_that_redact_names_is_refused() {
     let listen = "listen: 127.0.0.1:8080";
     let redact = format!("redact: {{ names: [order_ref, order] }}\n{listen}");
     let declaring = |set: Set| set.edit("pointsman.yaml", listen, &redact);

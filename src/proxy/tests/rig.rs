@@ -136,7 +136,7 @@ impl ServedObserver for Fakes {
         self.served.lock().unwrap().push(served);
         self.changed.notify_waiters();
     }
-    fn is_long_for_legacy(&self, _route: &RouteId, _waited: Duration) -> bool {
+    fn exceeds_usual_wait_at_legacy(&self, _route: &RouteId, _waited: Duration) -> bool {
         self.left.fetch_add(1, SeqCst);
         self.changed.notify_waiters();
         self.waits_are_long.load(SeqCst)

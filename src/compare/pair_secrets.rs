@@ -27,9 +27,9 @@ use super::secret_lines::{SecretLine, SecretLines};
 use super::secret_source::{SecretSource, is_kind_of_token};
 use super::structure::values_of_text;
 use crate::secret::{
-    Detectors, FoundSecret, QuotedSecrets, RedactRules, USER_INFO, alternates, are_pairs, decoded_component, is_order,
-    is_weakly_secret, json_of, names_the_next, private_key_items, replace_secrets, singular, value_of_pair,
-    values_of_secrets,
+    Detectors, FoundSecret, QuotedSecrets, RedactRules, USER_INFO, are_name_value_pairs, decoded_component,
+    has_alternating_names, is_children_order, is_weakly_secret, parse_json_container, private_key_items,
+    replace_secrets, secret_name_before_value, singular, value_of_pair, values_of_secrets,
 };
 
 /// The secrets of a pair: what its names, or these rules, say is secret. If the time is over before all parts are read,
@@ -196,7 +196,7 @@ impl Learning<'_> {
             // Of a body that cannot be read within the bounds, nothing is shown either.
             Ok(ParsedBody::Empty) | Err(_) => return,
         };
-        match values_of_text(headers, &text, self.bounds).or_else(|| json_of(&text)) {
+        match values_of_text(headers, &text, self.bounds).or_else(|| parse_json_container(&text)) {
             Some(document) => self.document(&document),
             None => self.text(&text),
         }
@@ -256,7 +256,7 @@ impl Learning<'_> {
                 let of_pair = |key: &str| of(declared.is_whole(key), named.is_whole(key));
                 let of_item = |key: &str, n: usize| of(declared.is_item(key, n), named.is_item(key, n));
                 // The order of the children of an element is no value.
-                for (key, value) in members.iter().filter(|(key, _)| !is_order(members, key)) {
+                for (key, value) in members.iter().filter(|(key, _)| !is_children_order(members, key)) {
                     let of_member = source.max(self.source_of(key)).max(of_pair(key));
                     let of_each = singular(key).and_then(|name| self.source_of(name));
                     match value {
@@ -285,7 +285,7 @@ impl Learning<'_> {
             Value::Array(items) => items.iter().for_each(|item| self.values(item, source)),
             Value::String(text) => match source {
                 Some(source) => self.add(text, source),
-                None => match json_of(text) {
+                None => match parse_json_container(text) {
                     Some(json) => self.document(&json),
                     None => self.text(text),
                 },
@@ -297,16 +297,16 @@ impl Learning<'_> {
 
     /// A list that no name says to be secret: one of pairs, one in which names and values alternate, or another one.
     fn list(&mut self, items: &[Value]) {
-        if are_pairs(items) {
+        if are_name_value_pairs(items) {
             for pair in items {
                 match value_of_pair(pair, |name| self.source_of(name).is_some()) {
                     Some((name, value)) => self.values(value, self.source_of(name.trim_start_matches('-'))),
                     None => self.values(pair, None),
                 }
             }
-        } else if alternates(items) {
+        } else if has_alternating_names(items) {
             for pair in items.chunks_exact(2) {
-                let name = names_the_next(&pair[0], |name| self.source_of(name).is_some());
+                let name = secret_name_before_value(&pair[0], |name| self.source_of(name).is_some());
                 self.values(&pair[1], name.and_then(|name| self.source_of(name.trim_start_matches('-'))));
                 self.values(&pair[0], None);
             }

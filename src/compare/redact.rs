@@ -13,8 +13,8 @@ use super::digest::digest;
 use super::line_secrets::secret_from;
 use super::value_path::ValuePath;
 use crate::secret::{
-    Detectors, LengthMax, STARS, are_pairs, is_secret, masked_and_cut, members_apart, private_key_items, redact_line,
-    replace_detected, singular, value_of_pair, values_of_secrets,
+    Detectors, LengthMax, STARS, are_name_value_pairs, is_secret, masked_and_cut, private_key_items, redact_line,
+    replace_detected, singular, value_of_pair, values_of_secrets, with_distinct_keys,
 };
 
 /// A number of so many digits, blanks and dashes between them included, may be that of a card or an account.
@@ -26,7 +26,7 @@ const LINE_BYTES_MAX: usize = 16 << 10;
 pub fn redact(value: &Value) -> Value {
     match value {
         Value::Object(_) => redact_under_key(value),
-        Value::Array(items) if are_pairs(items) => items.iter().map(redact_pair).collect(),
+        Value::Array(items) if are_name_value_pairs(items) => items.iter().map(redact_pair).collect(),
         Value::Array(items) => Value::Array(items.iter().map(redact).collect()),
         Value::Null | Value::Bool(_) => value.clone(),
         Value::String(text) if text == STARS => value.clone(),
@@ -57,9 +57,9 @@ fn redact_under_key(value: &Value) -> Value {
                 };
                 (detected(key).into_owned(), value)
             });
-            Value::Object(members_apart(shown))
+            Value::Object(with_distinct_keys(shown))
         }
-        Value::Array(items) if are_pairs(items) => items.iter().map(redact_pair).collect(),
+        Value::Array(items) if are_name_value_pairs(items) => items.iter().map(redact_pair).collect(),
         Value::Array(items) => match private_key_items(items) {
             Some(parts) => {
                 let shown = items.iter().zip(parts);

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::draft::RulesDraft;
 use super::rules::Rules;
 use super::shown_condition::{Mask, masked, shown_call, shown_condition, shown_path, shown_pattern};
-use crate::secret::{RedactRules, STARS, members_apart};
+use crate::secret::{RedactRules, STARS, with_distinct_keys};
 
 impl Rules {
     /// The rules as JSON, as they were written, but for what may be secret in conditions, paths and patterns.
@@ -47,7 +47,7 @@ fn mask(value: &mut Value, redact: &RedactRules) {
                 // Paths and patterns are keys too.
                 (masked_text(&key, redact).unwrap_or(key), value)
             });
-            *members = members_apart(masked);
+            *members = with_distinct_keys(masked);
         }
         Value::Array(items) => items.iter_mut().for_each(|item| mask(item, redact)),
         Value::String(text) => {

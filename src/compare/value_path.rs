@@ -5,8 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::differing_elements::{ElementKey, ElementOfLegacy};
 use super::node::{Kind, Node};
 use crate::secret::{
-    alternates, holds_a_name, is_field_name, is_secret, names_a_sibling, names_the_next, singular, value_of_pair,
-    values_of_secrets,
+    has_alternating_names, holds_a_name, is_field_name, is_secret, may_name_next_element, secret_name_before_value,
+    singular, value_of_pair, values_of_secrets,
 };
 
 /// One step from a value to a value within it.
@@ -65,7 +65,7 @@ impl<'a> ValuePath<'a> {
                 (ValuePathPart::Element(_), Some(pair)) => {
                     let list = at.checked_sub(1).and_then(|at| of(document, at));
                     names_a_value(pair)
-                        || list.is_some_and(are_pairs) && value_of_pair(&pair.value(), is_secret).is_some()
+                        || list.is_some_and(are_name_value_pairs) && value_of_pair(&pair.value(), is_secret).is_some()
                 }
                 (ValuePathPart::Key(_) | ValuePathPart::Element(_), None) => false,
             })
@@ -163,7 +163,7 @@ fn is_plural_of_secret(name: &str) -> bool {
 /// Whether another member of an object names the one with this key as a secret.
 fn is_named_in(object: Node<'_>, key: &str) -> bool {
     let Kind::Object(members) = object.kind() else { return false };
-    if !members.iter().any(|(key, name)| (holds_a_name(key) || names_a_sibling(key)) && may_name_a_secret(name)) {
+    if !members.iter().any(|(key, name)| (holds_a_name(key) || may_name_next_element(key)) && may_name_a_secret(name)) {
         return false;
     }
     if object.len() > NAMING_VALUES_MAX {
@@ -193,12 +193,12 @@ fn names_a_value(list: Node<'_>) -> bool {
         return false;
     }
     let list = list.value();
-    let items = list.as_array().filter(|items| alternates(items));
-    items.is_some_and(|items| items.iter().step_by(2).any(|name| names_the_next(name, is_secret).is_some()))
+    let items = list.as_array().filter(|items| has_alternating_names(items));
+    items.is_some_and(|items| items.iter().step_by(2).any(|name| secret_name_before_value(name, is_secret).is_some()))
 }
 
 /// Whether a list has pairs of names and values, such as headers.
-fn are_pairs(list: Node<'_>) -> bool {
+fn are_name_value_pairs(list: Node<'_>) -> bool {
     let is_pair = |item: Node<'_>| match item.kind() {
         Kind::Array(pair) => pair.len() == 2 && pair.iter().next().is_some_and(|name| name.as_str().is_some()),
         _ => false,

@@ -10,14 +10,14 @@ use std::sync::atomic::{
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::late_calls::REQUESTS_MAX;
+use super::earlier_requests::REQUESTS_MAX;
 use super::watched::WatchedRequest;
 use crate::names::RouteId;
 
-/// How many shards there are. The threads that serve clients add each request to one of them, and so seldom wait for
-/// each other.
+/// The number of shards. A thread that serves a client adds its request to one of them, so that such threads seldom
+/// wait for each other.
 const SHARDS: usize = 16;
-/// How often a full list is searched for requests that are not current any more, at most.
+/// The least time between two searches of a full list for requests that are not current any more.
 const SWEEP_PAUSE_US: u64 = 250_000;
 
 /// Numbers of requests, or bounds of these numbers, by whether the requests are compared.
@@ -38,13 +38,13 @@ impl RequestCounts {
 pub(super) struct Announced {
     lists: [Mutex<List>; SHARDS],
     /// Whether something was added since the last call of `take`.
-    is_any: AtomicBool,
+    has_new: AtomicBool,
     bounds: RequestCounts,
     /// Compared requests that are here or in the index.
     compared: AtomicUsize,
     /// When the last compared request was added, in microseconds; 0 before the first.
     last_compared_us: AtomicU64,
-    /// Requests that found no room since this was last asked.
+    /// Requests that were refused, because there was no room, since `take_refused` was last called.
     refused_compared: AtomicUsize,
     refused_uncompared: AtomicUsize,
 }
@@ -54,16 +54,16 @@ struct List {
     compared: VecDeque<Arc<WatchedRequest>>,
     uncompared: VecDeque<Arc<WatchedRequest>>,
     swept_at: u64,
-    /// Compared requests that were removed because they were over, by route.
-    over: HashMap<RouteId, u64>,
-    /// The last requests that were removed because they were over.
-    earlier: VecDeque<Arc<WatchedRequest>>,
-    /// The last requests that found no room.
-    refused: VecDeque<Arc<WatchedRequest>>,
+    /// By route, how many compared requests were removed because their windows were over.
+    over_by_route: HashMap<RouteId, u64>,
+    /// The requests that were removed last because their windows were over.
+    last_over: VecDeque<Arc<WatchedRequest>>,
+    /// The requests that were refused last, because there was no room.
+    last_refused: VecDeque<Arc<WatchedRequest>>,
 }
 
-/// Adds a request to a list of the last ones.
-fn add_last(last: &mut VecDeque<Arc<WatchedRequest>>, one: Arc<WatchedRequest>) {
+/// Adds a request to a bounded list, from which the oldest one is removed if it is full.
+fn add_bounded(last: &mut VecDeque<Arc<WatchedRequest>>, one: Arc<WatchedRequest>) {
     if last.len() >= REQUESTS_MAX / SHARDS {
         last.pop_front();
     }
@@ -74,19 +74,19 @@ fn add_last(last: &mut VecDeque<Arc<WatchedRequest>>, one: Arc<WatchedRequest>) 
 #[derive(Default)]
 pub(super) struct NewRequests {
     pub requests: Vec<Arc<WatchedRequest>>,
-    /// For each route, how many compared requests were over before the index took them: no call came for them.
-    pub over: Vec<(RouteId, u64)>,
-    /// The last requests that were over before the index took them.
-    pub earlier: Vec<Arc<WatchedRequest>>,
-    /// The last requests that found no room.
-    pub refused: Vec<Arc<WatchedRequest>>,
+    /// By route, how many compared requests were over before the index took them: no call came for them.
+    pub over_by_route: Vec<(RouteId, u64)>,
+    /// The last of all requests that were over before the index took them.
+    pub last_over: Vec<Arc<WatchedRequest>>,
+    /// The requests that were refused last, because there was no room.
+    pub last_refused: Vec<Arc<WatchedRequest>>,
 }
 
 impl Announced {
     pub(super) fn new(bounds: RequestCounts) -> Self {
         Self {
             lists: Default::default(),
-            is_any: AtomicBool::new(false),
+            has_new: AtomicBool::new(false),
             bounds,
             compared: AtomicUsize::new(0),
             last_compared_us: AtomicU64::new(0),
@@ -99,7 +99,7 @@ impl Announced {
     pub(super) fn add(&self, watched: Arc<WatchedRequest>, now_us: u64) -> bool {
         let is_compared = watched.is_compared();
         let is_added = self.try_add(watched, now_us);
-        self.is_any.store(true, SeqCst);
+        self.has_new.store(true, SeqCst);
         if is_compared {
             self.last_compared_us.fetch_max(now_us.max(1), Relaxed);
         }
@@ -116,7 +116,7 @@ impl Announced {
         let Some(list) = usize::try_from(watched.number).ok().and_then(|number| self.lists.get(number % SHARDS)) else {
             return false;
         };
-        let List { compared, uncompared, swept_at, over, earlier, refused } =
+        let List { compared, uncompared, swept_at, over_by_route, last_over, last_refused } =
             &mut *list.lock().unwrap_or_else(PoisonError::into_inner);
         let (requests, max) = match watched.is_compared() {
             true => (compared, self.bounds.compared),
@@ -124,10 +124,10 @@ impl Announced {
         };
         let mut remove = |one: &Arc<WatchedRequest>| {
             if let Some(route) = &one.route {
-                *over.entry(route.clone()).or_default() += 1;
-                self.forget_compared(1);
+                *over_by_route.entry(route.clone()).or_default() += 1;
+                self.subtract_compared(1);
             }
-            add_last(earlier, one.clone());
+            add_bounded(last_over, one.clone());
         };
         // Needed while no request is settled and legacy makes no call: then nothing calls `take`.
         for _ in 0..2 {
@@ -149,7 +149,7 @@ impl Announced {
         let has_room = requests.len() < max;
         match has_room {
             true => requests.push_back(watched),
-            false => add_last(refused, watched),
+            false => add_bounded(last_refused, watched),
         }
         has_room
     }
@@ -158,21 +158,21 @@ impl Announced {
     pub(super) fn take(&self) -> NewRequests {
         let mut all = NewRequests::default();
         // Most calls find nothing new, and take none of the locks.
-        if !self.is_any.swap(false, SeqCst) {
+        if !self.has_new.swap(false, SeqCst) {
             return all;
         }
         for list in &self.lists {
             let list = &mut *list.lock().unwrap_or_else(PoisonError::into_inner);
             all.requests.extend(std::mem::take(&mut list.compared));
             all.requests.extend(std::mem::take(&mut list.uncompared));
-            all.over.extend(list.over.drain());
-            all.earlier.extend(list.earlier.drain(..));
-            all.refused.extend(list.refused.drain(..));
+            all.over_by_route.extend(list.over_by_route.drain());
+            all.last_over.extend(list.last_over.drain(..));
+            all.last_refused.extend(list.last_refused.drain(..));
         }
         all
     }
 
-    /// How many found no room since this was last asked.
+    /// How many requests were refused since the last call, because there was no room.
     pub(super) fn take_refused(&self) -> RequestCounts {
         RequestCounts {
             compared: self.refused_compared.swap(0, Relaxed),
@@ -186,8 +186,8 @@ impl Announced {
         self.compared.load(Relaxed) > 0 || last_us > 0 && now_us.saturating_sub(last_us) < within_us
     }
 
-    /// Counts compared requests that were removed.
-    pub(super) fn forget_compared(&self, removed: usize) {
+    /// Subtracts compared requests that were removed, here or from the index, from their number.
+    pub(super) fn subtract_compared(&self, removed: usize) {
         self.compared.fetch_sub(removed, Relaxed);
     }
 }

@@ -10,14 +10,14 @@ use metrics::counter;
 use super::announced::{Announced, NewRequests, RequestCounts};
 use super::counts::{Counts, EffectOutcome, EgressReport};
 use super::earlier_cause::EarlierCause;
+use super::earlier_requests::EarlierRequests;
 use super::index::{AttributedTo, Index};
-use super::late_calls::EarlierRequests;
 use super::open_calls::{OpenCall, OpenCalls};
 use super::request_counters::RequestCounters;
 use super::rule::{AttributionSettings, Correlate};
 use super::tunnels::Tunnels;
 use super::unattributed_writes::RecentUnattributedWrites;
-use super::uncompared_calls::{MAY_BE_CAUSED_US, RecentRoutes, UntakenCalls};
+use super::uncompared_calls::{CAUSE_WINDOW_US, RecentRoutes, UntakenCalls};
 use super::unread_unwatched::UnreadUnwatchedRequests;
 use super::unwatched_requests::UnwatchedRequests;
 use super::watched::{Unread, WatchedRequest};
@@ -58,7 +58,7 @@ struct Inner {
 struct State {
     index: Index,
     counts: Counts,
-    late: EarlierRequests,
+    earlier: EarlierRequests,
     unread: UnreadUnwatchedRequests,
     recent: RecentRoutes,
 }
@@ -103,9 +103,9 @@ impl Attribution {
     pub fn set(&self, settings: AttributionSettings) {
         if **self.0.settings.load() != settings {
             self.0.settings.store(Arc::new(settings));
-            // With another window the calls of these requests might not be late.
+            // By another window, calls for these requests might not be late.
             let mut state = self.0.updated();
-            (state.late, state.unread) = Default::default();
+            (state.earlier, state.unread) = Default::default();
         }
     }
 
@@ -140,25 +140,25 @@ impl Attribution {
 }
 
 impl Inner {
-    /// The state, with the requests that came since.
+    /// Locks the state, adds the requests announced since, and removes those whose windows are over.
     fn updated(&self) -> MutexGuard<'_, State> {
         let now_us = (self.now_us)();
         let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // Loaded under the lock, so that no earlier ones come back into the index.
+        // Loaded under the lock, so that earlier settings do not come back into the index.
         let settings = self.settings.load_full();
-        let State { index, counts, late, unread, recent } = &mut *guard;
-        let NewRequests { requests, over, earlier, refused: no_room } = self.announced.take();
+        let State { index, counts, earlier, unread, recent } = &mut *guard;
+        let NewRequests { requests, over_by_route, last_over, last_refused } = self.announced.take();
         let is_in_force = |watched: &&Arc<WatchedRequest>| Arc::ptr_eq(&watched.settings, &settings);
-        for watched in earlier.iter().filter(is_in_force) {
+        for watched in last_over.iter().filter(is_in_force) {
             watched.value_key(); // read only now: this thread serves no client
-            late.add(watched, now_us);
+            earlier.add(watched, now_us);
         }
         for watched in &requests {
             let Some(route) = &watched.route else { continue };
             counts.route(route).requests += 1;
             recent.add(route, watched.number, now_us);
         }
-        for (route, number) in over {
+        for (route, number) in over_by_route {
             recent.add(&route, 0, now_us); // their numbers are not known
             let calls = counts.route(&route);
             calls.requests += number;
@@ -176,10 +176,10 @@ impl Inner {
             of_it.for_each(|_| watched.effects.add_gap());
         }
         for watched in removed.over.iter().filter(is_in_force) {
-            late.add(watched, now_us);
+            earlier.add(watched, now_us);
         }
         let evicted = RequestCounts::of(&removed.evicted);
-        unread.add(no_room.into_iter().chain(removed.evicted).filter(|one| is_in_force(&one)), now_us, late);
+        unread.add(last_refused.into_iter().chain(removed.evicted).filter(|one| is_in_force(&one)), now_us, earlier);
         for watched in &removed.over {
             let Some(route) = &watched.route else { continue };
             let calls = counts.route(route);
@@ -195,7 +195,7 @@ impl Inner {
         }
         counts.total.requests_left_out += count(refused.compared + evicted.compared);
         counts.total.uncompared_requests_left_out += count(refused.uncompared + evicted.uncompared);
-        self.announced.forget_compared(compared + evicted.compared);
+        self.announced.subtract_compared(compared + evicted.compared);
         guard
     }
 
@@ -223,7 +223,7 @@ impl Inner {
 impl EffectObserver for Attribution {
     /// Whether there is a compared request that a call could be for, or was one not long ago: its calls may be late.
     fn is_watching(&self) -> bool {
-        self.0.announced.had_compared((self.0.now_us)(), MAY_BE_CAUSED_US)
+        self.0.announced.had_compared((self.0.now_us)(), CAUSE_WINDOW_US)
     }
 
     fn begin(&self, head: &Effect, body: Option<Arc<dyn SentBody>>) {
@@ -269,9 +269,9 @@ impl Inner {
     /// Attributes a call that has ended to a request with a number below `before`.
     fn attribute(&self, effect: Effect, before: u64) {
         let mut guard = self.updated();
-        let State { index, counts, late, unread: _, recent: _ } = &mut *guard;
+        let State { index, counts, earlier, unread: _, recent: _ } = &mut *guard;
         let now_us = (self.now_us)();
-        match index.find(&effect, now_us, before, &self.unwatched, late) {
+        match index.find(&effect, now_us, before, &self.unwatched, earlier) {
             AttributedTo::One(watched, by) => match &watched.route {
                 Some(route) => {
                     counts.count(&effect, EffectOutcome::Attributed(by), Some(route));
@@ -289,7 +289,7 @@ impl Inner {
             AttributedTo::None => {
                 if !effect.method.is_safe() {
                     let to = Arc::new(CallTarget::of(&effect));
-                    match index.cause_of_unattributed(&effect, now_us, late) {
+                    match index.cause_of_unattributed(&effect, now_us, earlier) {
                         EarlierCause::Late(routes) => routes.iter().for_each(|of| self.uncompared.note_late(of, &to)),
                         EarlierCause::Unknown => self.uncompared.note_of_no_known_request(&to, before),
                         EarlierCause::NoComparedRequest => {}

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::call_traces::CallTraces;
+use super::earlier_requests::EarlierRequests;
 use super::index::Index;
 use super::key::Key;
-use super::late_calls::EarlierRequests;
 use crate::compare::Effect;
 use crate::names::RouteId;
 use crate::traces::TraceContext;

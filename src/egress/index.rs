@@ -15,15 +15,15 @@ use std::sync::Arc;
 use super::announced::RequestCounts;
 use super::call_traces::CallTraces;
 use super::counts::AttributedBy;
+use super::earlier_requests::{EarlierInTrace, EarlierRequests};
 use super::key::Key;
-use super::late_calls::{EarlierInTrace, EarlierRequests};
 use super::rule::{AttributionSettings, CallKey, Correlate};
 use super::unwatched_requests::UnwatchedRequests;
 use super::watched::{ValueKey, WatchedRequest};
 use crate::compare::Effect;
 use crate::traces::TraceContext;
 
-/// How often requests that are not current any more are removed, at most; more often while there is no room.
+/// The least time between two removals of the requests that are not current any more; shorter while there is no room.
 const SWEEP_PAUSE_US: u64 = 250_000;
 
 /// For how many windows after its own a request counts as a possible cause of the calls that have its value: a later
@@ -172,7 +172,7 @@ impl Index {
         let in_trace = sent.map_or(EarlierInTrace::None, |sent| self.earlier_in_trace(sent, now_us, earlier));
         // A client may send several requests of one trace. Legacy then tells them apart only if it hands on the very
         // field that it got.
-        let (traced, is_told) = match (traced.iter().filter(same_span).count(), in_trace) {
+        let (traced, is_told_apart) = match (traced.iter().filter(same_span).count(), in_trace) {
             // It is late, for a request whose window is over; or for one that is unwatched.
             (0, EarlierInTrace::Named) => return AttributedTo::None,
             (0, EarlierInTrace::Possible) => (traced, false),
@@ -184,11 +184,11 @@ impl Index {
             (_, _) => (traced, false),
         };
         if let [only] = traced[..]
-            && is_told
+            && is_told_apart
         {
             return match self.contradicts(only, effect) {
                 false => AttributedTo::One(only.clone(), AttributedBy::Traceparent),
-                // Nothing is certain of the one that its trace names.
+                // Which request it is for is not certain, although its trace names one.
                 true => AttributedTo::Several(vec![only.clone()]),
             };
         }

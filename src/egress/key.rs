@@ -20,7 +20,7 @@ pub(super) fn of_header(headers: &HeaderMap, name: &HeaderName) -> Option<Key> {
     (!is_empty).then(|| *hasher.finalize().as_bytes())
 }
 
-/// Returns the key of a value; `None` if the value identifies nothing: only numbers and texts that are not empty do.
+/// Returns the key of a value; `None` if it identifies nothing: only numbers and texts that are not empty identify.
 pub(super) fn of_value(value: &Value) -> Option<Key> {
     let text = match value {
         Value::String(text) if !text.is_empty() => format!("s{text}"),

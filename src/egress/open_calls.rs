@@ -16,7 +16,7 @@ use crate::compare::{Body, Effect};
 use crate::exchange::{CallTarget, SentBody};
 use crate::limits::EGRESS_OPEN_CALLS_MAX;
 
-/// How many shards there are. The threads that serve calls add each call to one of them, and so seldom wait for each
+/// The number of shards. A thread that serves a call adds it to one of them, so that such threads seldom wait for each
 /// other.
 const SHARDS: usize = 16;
 
@@ -42,7 +42,7 @@ pub(super) struct OpenCall {
     key: OnceLock<CallKey>,
     /// What its key is read from, until it has been read.
     unread: Mutex<Option<Unread>>,
-    /// It was lost, and counts until this time; 0 if it was not.
+    /// If it was lost: the time until which it counts as open; otherwise 0.
     lost_until: AtomicU64,
 }
 
@@ -130,7 +130,7 @@ impl OpenCall {
         (1..now_us).contains(&self.lost_until.load(Relaxed))
     }
 
-    /// It was lost: its body is not kept any longer, and it counts until this time.
+    /// Marks it as lost: its body is not kept any longer, and it counts as open until this time.
     fn lose(&self, until_us: u64) {
         if let Some(unread) = lock(&self.unread).take()
             && unread.body.as_ref().is_some_and(|body| body.whole().is_none())
@@ -142,7 +142,7 @@ impl OpenCall {
 }
 
 impl OpenCalls {
-    /// A call begins.
+    /// Adds a call that begins.
     pub(super) fn begin(&self, number: u64, call: OpenCall) {
         let Some(mut list) = self.list(number) else { return };
         let max = EGRESS_OPEN_CALLS_MAX.div_ceil(SHARDS);
@@ -160,7 +160,7 @@ impl OpenCalls {
         self.list(number)?.get(&number).cloned()
     }
 
-    /// A call was attributed, or it is known that it belongs to no request.
+    /// Removes a call that was attributed, or that is known to belong to no request.
     pub(super) fn end(&self, number: u64) {
         let is_listed = self.list(number).is_some_and(|mut list| list.remove(&number).is_some());
         if !is_listed {
@@ -168,8 +168,8 @@ impl OpenCalls {
         }
     }
 
-    /// A call was lost and will not be attributed: until this time it counts as open for each request that it could be
-    /// for.
+    /// Marks a call as lost: it will not be attributed, and until this time it counts as open for each request that it
+    /// could be for.
     pub(super) fn lose(&self, number: u64, until_us: u64) {
         match self.get(number) {
             Some(call) => call.lose(until_us),

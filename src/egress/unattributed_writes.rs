@@ -75,15 +75,15 @@ impl State {
 }
 
 impl RecentUnattributedWrites {
-    /// A call was attributed to no request, and ended now.
+    /// Notes a call that ended now and was attributed to no request.
     pub(super) fn note(&self, target: &Arc<CallTarget>, now_us: u64) {
         self.lock().times_of(target).note(now_us);
     }
-    /// A call of which nothing is known any more ended now.
+    /// Notes that a call of which nothing is known any more ended now.
     pub(super) fn note_unknown(&self, now_us: u64) {
         self.lock().others.note(now_us);
     }
-    /// A tunnel is open until the returned value is dropped; `now_us` tells the time then.
+    /// Notes a tunnel, which is open until the returned value is dropped; `now_us` returns the time then.
     pub(super) fn tunnel(&self, target: CallTarget, now_us: impl Fn() -> u64 + Send + 'static) -> Box<dyn Send> {
         let target = Arc::new(target);
         self.lock().times_of(&target).open += 1;
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(since(10), (String::new(), true));
     }
 
-    /// Of what finds no room it is known when it was, and a tunnel that is open keeps its place.
+    /// Of targets for which there is no room the time stays known; the target of an open tunnel stays in the list.
     #[test]
     fn the_list_is_bounded() {
         let writes = RecentUnattributedWrites::default();

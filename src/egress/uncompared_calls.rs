@@ -19,9 +19,9 @@ use crate::exchange::{CallTarget, UncomparedCalls, UncomparedReason};
 use crate::limits::EGRESS_UNATTRIBUTED_WRITES_MAX;
 use crate::names::RouteId;
 
-/// For how long after a request was compared a call of no known request may be for it, in microseconds. Calls are
-/// observed for this long after the last compared request.
-pub(super) const MAY_BE_CAUSED_US: u64 = 600_000_000;
+/// For how long, in microseconds, a compared request counts as a possible cause of calls that belong to no known
+/// request. Calls are observed for this long after the last compared request.
+pub(super) const CAUSE_WINDOW_US: u64 = 600_000_000;
 
 /// The calls that were not taken yet.
 #[derive(Default)]
@@ -37,7 +37,7 @@ struct State {
 /// The calls to each target, by what they are counted for.
 struct Targets<K> {
     listed: HashMap<(K, Arc<CallTarget>), Calls>,
-    /// Those to targets that found no room.
+    /// Calls to targets for which there is no room in `listed`.
     others: HashMap<K, Calls>,
 }
 
@@ -45,7 +45,7 @@ struct Targets<K> {
 struct Calls {
     number: u64,
     first: Timestamp,
-    /// They began when the requests with a number below this one had been announced.
+    /// Requests with this number or a larger one were announced after all of these calls had begun.
     before: u64,
 }
 
@@ -76,7 +76,7 @@ impl<K: Eq + Hash> Targets<K> {
         calls
     }
 
-    /// All calls, by target. Calls to targets that found no room have no target.
+    /// All calls, by target. Calls that are not listed have no target.
     fn into_all(self) -> impl Iterator<Item = (K, Option<Arc<CallTarget>>, Calls)> {
         let listed = self.listed.into_iter().map(|((of, to), calls)| (of, Some(to), calls));
         listed.chain(self.others.into_iter().map(|(of, calls)| (of, None, calls)))
@@ -90,26 +90,26 @@ impl Calls {
 }
 
 impl UntakenCalls {
-    /// A call of a request of this route ended after the request's window.
+    /// Notes a call for a request of this route that ended after the request's window.
     pub(super) fn note_late(&self, route: &RouteId, to: &Arc<CallTarget>) {
         counter!("pointsman_effects_not_judged_total", "route" => route.to_string(), "reason" => "late").increment(1);
         self.lock().late.note(route.clone(), to, u64::MAX);
     }
 
-    /// A call of no known request ended, or a tunnel was opened. It began when the requests below `before` had been
-    /// announced.
+    /// Notes that a call of no known request ended, or that a tunnel was opened. Requests with the number `before` or a
+    /// larger one were announced after it had begun.
     pub(super) fn note_of_no_known_request(&self, to: &Arc<CallTarget>, before: u64) {
         self.lock().of_no_known_request.note((), to, before);
     }
 
-    /// A call was lost of which nothing is known: it may have changed something, whichever request it was for.
+    /// Notes a lost call of which nothing is known: it may have changed something, and be for any request.
     pub(super) fn note_unknown(&self) {
         let mut state = self.lock();
         let calls = state.of_no_known_request.others.entry(()).or_insert_with(Calls::none);
         (calls.number, calls.before) = (calls.number + 1, u64::MAX);
     }
 
-    /// A tunnel is still open; `None` if its target is not known.
+    /// Notes that a tunnel is still open; `None` if its target is not known.
     pub(super) fn note_tunnel(&self, to: Option<&Arc<CallTarget>>) {
         let mut state = self.lock();
         let calls = match to {
@@ -154,7 +154,7 @@ struct RecentRoute {
 }
 
 impl RecentRoutes {
-    /// A request with this number was compared, or several, of which this is the smallest number.
+    /// Notes that a request with this number was compared, or several of which it is the smallest number.
     pub(super) fn add(&mut self, route: &RouteId, number: u64, now_us: u64) {
         let none = RecentRoute { first: number, last_us: now_us };
         let known = self.0.entry(route.clone()).or_insert(none);
@@ -163,7 +163,7 @@ impl RecentRoutes {
 
     /// Forgets routes whose last request is too long ago to have caused a call that ends now.
     pub(super) fn forget_old(&mut self, now_us: u64) {
-        self.0.retain(|_, route| now_us.saturating_sub(route.last_us) <= MAY_BE_CAUSED_US);
+        self.0.retain(|_, route| now_us.saturating_sub(route.last_us) <= CAUSE_WINDOW_US);
     }
 }
 
@@ -195,9 +195,9 @@ mod tests {
     fn a_call_of_no_known_request_is_taken_for_each_route_with_a_request_before_it_and_not_long_ago() {
         let (calls, mut routes) = (UntakenCalls::default(), RecentRoutes::default());
         routes.add(&"old".into(), 1, 5);
-        routes.add(&"orders".into(), 2, 6 + MAY_BE_CAUSED_US);
-        routes.add(&"later".into(), 3, 6 + MAY_BE_CAUSED_US);
-        routes.forget_old(6 + MAY_BE_CAUSED_US);
+        routes.add(&"orders".into(), 2, 6 + CAUSE_WINDOW_US);
+        routes.add(&"later".into(), 3, 6 + CAUSE_WINDOW_US);
+        routes.forget_old(6 + CAUSE_WINDOW_US);
         calls.note_of_no_known_request(&to("/mails"), 3);
         calls.note_of_no_known_request(&to("/mails"), 3);
         calls.note_late(&"old".into(), &to("/points"));

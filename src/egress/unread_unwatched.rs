@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::late_calls::EarlierRequests;
+use super::earlier_requests::EarlierRequests;
 use super::watched::{KnownValue, WatchedRequest};
 
 /// The most requests that wait for their values.

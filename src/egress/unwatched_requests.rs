@@ -1,8 +1,8 @@
 //! Requests that are not watched because there is no room.
 //!
 //! Always true: as long as one of them could still cause a call, which is until the window after its exchange has
-//! passed, [`UnwatchedRequests::any`] says so. All of them together take two numbers. No method waits: threads that
-//! serve clients call them.
+//! passed, [`UnwatchedRequests::any`] says so. For all of them together only two numbers are kept. No method waits:
+//! threads that serve clients call them.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
@@ -16,12 +16,12 @@ pub(super) struct UnwatchedRequests {
 }
 
 impl UnwatchedRequests {
-    /// A request whose exchange has not ended is not watched, or is watched no longer.
+    /// Adds a request that is not watched, or is watched no longer, while its exchange goes on.
     pub(super) fn begin(&self) {
         self.in_flight.fetch_add(1, SeqCst);
     }
 
-    /// Its exchange ended at `now_us`.
+    /// The exchange of one of them ended at `now_us`.
     pub(super) fn end(&self, now_us: u64, window_us: u64) {
         // First, so that `any` never finds neither.
         self.until_us.fetch_max(now_us.saturating_add(window_us), SeqCst);

@@ -1,7 +1,7 @@
-//! A listener of the proxy, as the files declare it.
+//! The listeners, as the files declare them.
 //!
 //! The question it answers: "on which address are clients accepted, and what precedes their HTTP?" `config` builds a
-//! [`Listener`] from the files, and `proxy` serves it, as it does the [`EgressListener`] for legacy's own calls. Always
+//! [`Listener`] from the files, and the [`EgressListener`] for legacy's own calls; `proxy` serves both. Always
 //! true: a PROXY header is expected only where it is declared, and is required there; what TLS handshakes need
 //! ([`ServerTls`]) has been checked, and is only replaced as a whole.
 

@@ -11,7 +11,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Parses `10.0.0.0/8`, or an address that stands for itself alone.
+    /// Parses `10.0.0.0/8`, or one address, which is a network of its own.
     ///
     /// # Errors
     /// What is wrong with it, and what to write.

@@ -102,7 +102,7 @@ impl ServerTls {
         Ok(Self { config: Arc::new(config), expires: expires.unwrap_or(SystemTime::UNIX_EPOCH), digest })
     }
 
-    /// For a new handshake.
+    /// The settings for a new handshake.
     pub fn config(&self) -> Arc<ServerConfig> {
         self.config.clone()
     }

@@ -93,13 +93,13 @@ impl ChainCheck {
     }
 
     /// Checks that the chain, of which all entries were checked, has the entry that the store notes as the newest.
-    /// `of_head` is the hash of the entry with that number, if there is one.
+    /// `hash_at_head` is the hash of the entry with the number of the head, if there is one.
     ///
     /// # Errors
     /// The noted entry is missing, or has another hash.
-    pub fn ends_at(&self, head: &ChainHead, of_head: Option<&str>) -> Result<(), BrokenChain> {
+    pub fn ends_at(&self, head: &ChainHead, hash_at_head: Option<&str>) -> Result<(), BrokenChain> {
         let noted = format!("the store notes entry {} with the hash {} as the newest", head.number, head.hash);
-        match of_head {
+        match hash_at_head {
             Some(hash) if hash == head.hash => Ok(()),
             Some(_) => Err(BrokenChain { number: head.number, why: format!("was written anew: {noted}") }),
             None => Err(BrokenChain { number: self.number + 1, why: format!("is missing: {noted}") }),

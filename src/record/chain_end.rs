@@ -17,9 +17,9 @@ pub(super) struct ChainEnd {
     pub(super) flips: u64,
     /// Its source.
     pub(super) source: String,
-    /// The head of the chain, if it is not in the chain any more; one without a hash after the newest entry, if the
-    /// store notes none any more.
-    pub(super) lost: Option<ChainHead>,
+    /// Set if entries, or the store's note of the head, were lost: the noted head, if the chain does not have it any
+    /// more; if the note itself is gone, the number after the newest entry, with an empty hash.
+    pub(super) lost_head: Option<ChainHead>,
 }
 
 impl ChainEnd {
@@ -33,32 +33,33 @@ impl ChainEnd {
             // Read again: the first entry may have come in between.
             None => match (store.chain_head().await?, newest) {
                 (Some(_), newest) => return Ok(newest.map(Self::of)),
-                (None, Some(newest)) if newest.is_noted => return Ok(Some(Self::without_head(newest))),
+                (None, Some(newest)) if newest.is_noted => return Ok(Some(Self::with_lost_note(newest))),
                 (None, newest) => return Ok(newest.map(Self::of)),
             },
         };
-        let of_head = match &newest {
+        let entry_at_head = match &newest {
             Some(entry) if entry.number > head.number => {
                 store.record_entries(head.number.saturating_sub(1), 1).await?.pop()
             }
             Some(_) | None => newest.clone(),
         };
-        if of_head.is_some_and(|entry| entry.number == head.number && entry.hash == head.hash) {
+        if entry_at_head.is_some_and(|entry| entry.number == head.number && entry.hash == head.hash) {
             return Ok(newest.map(Self::of));
         }
         let (number, flips, source) =
             newest.map_or_else(|| (0, 0, String::new()), |entry| (entry.number, entry.flips, entry.source));
         let number = number.max(head.number);
-        Ok(Some(Self { number, hash: head.hash.clone(), flips, source, lost: Some(head) }))
+        Ok(Some(Self { number, hash: head.hash.clone(), flips, source, lost_head: Some(head) }))
     }
 
-    fn without_head(newest: RecordEntry) -> Self {
+    /// The end of a chain whose head the store noted when the newest entry was added, and notes no more.
+    fn with_lost_note(newest: RecordEntry) -> Self {
         let missing = ChainHead { number: newest.number + 1, hash: String::new() };
-        Self { number: missing.number, lost: Some(missing), ..Self::of(newest) }
+        Self { number: missing.number, lost_head: Some(missing), ..Self::of(newest) }
     }
 
     fn of(entry: RecordEntry) -> Self {
         let RecordEntry { number, hash, flips, source, .. } = entry;
-        Self { number, hash, flips, source, lost: None }
+        Self { number, hash, flips, source, lost_head: None }
     }
 }

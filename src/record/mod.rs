@@ -6,7 +6,8 @@
 //!
 //! Always true: entries are numbered without a gap, and each carries the hash of the one before ([`chain`]). Every flip
 //! in the store gets exactly one entry, also if the process ends in between: the next one adds it. The transaction of
-//! an entry notes it as the head of the chain outside the table of entries, so that it shows if the newest are removed.
+//! an entry notes it as the head of the chain outside the table of entries, so that the removal of the newest entries
+//! can be detected.
 //!
 //! Entries are written in the background, as soon as there is something to write: no move waits for them. While the
 //! store accepts no writes, they wait. If the process ends before the store takes them, the next one makes those of
@@ -20,8 +21,8 @@ mod chain_end;
 mod pending_entry;
 mod record_writer;
 
-/// A flip gets its entry within about a minute, if a process runs and the store accepts writes. One that is older than
-/// this and has none, or that got it later than this, is worth a look.
+/// A flip gets its entry within about a minute, if a process runs and the store accepts writes. A flip that is older
+/// than this without an entry, or whose entry came later than this, is reported as late.
 pub const LATE_ENTRY_AFTER: Duration = Duration::from_secs(300);
 
 pub use chain::{BrokenChain, ChainCheck, hash_of};

@@ -18,8 +18,8 @@ use crate::flag::{Arm, Percent};
 use crate::names::RouteId;
 use crate::store::{RecordEntry, RepeatedFailures, StoreError, StoreHandle, route_of_candidate};
 
-/// How often the record is brought up to the store's flips although nothing happened in this process: another process
-/// that shares the store may have ended before it added the entry of its flip.
+/// How often flips without an entry are looked for while nothing happens in this process: another process that shares
+/// the store may have ended before it added the entry of its flip.
 const INTERVAL: Duration = Duration::from_secs(60);
 /// The pause before the next attempt after the store did not answer.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -38,13 +38,13 @@ pub struct RecordWriter {
     last_by_file: Mutex<BTreeMap<(&'static str, RouteId), String>>,
     /// Notified when an entry begins to wait.
     added: Notify,
-    /// The number of the last head of the chain that was found to be gone; 0 for none.
-    lost_head: AtomicU64,
+    /// The number of the lost head that was logged last; 0 if none was.
+    logged_lost_head: AtomicU64,
     /// Held while entries are written, so that one task writes at a time.
     writing: tokio::sync::Mutex<()>,
 }
 
-/// Who asks for the moves that a file requests.
+/// The value of `by` for moves that a file requests.
 pub const BY_FILE: &str = "file";
 
 /// A move that was refused.
@@ -71,7 +71,7 @@ impl RecordWriter {
             last_refused: Mutex::default(),
             last_by_file: Mutex::default(),
             added: Notify::new(),
-            lost_head: AtomicU64::new(0),
+            logged_lost_head: AtomicU64::new(0),
             writing: tokio::sync::Mutex::default(),
         }
     }
@@ -82,7 +82,7 @@ impl RecordWriter {
     }
 
     /// Adds an entry for pairs that were judged again under rules that only allow more than those before; both are
-    /// JSON. `evidence_before`: as it was before that.
+    /// JSON. `evidence_before`: the evidence before that.
     pub fn rejudged(
         &self,
         key: &RouteId,
@@ -158,7 +158,7 @@ impl RecordWriter {
         self.add("instance", route, body);
     }
 
-    /// Adds an entry for the begin of the adoption of a family's instances: of all, or of those with these ids.
+    /// Adds an entry for the start of the adoption of a family's instances: of all, or of those with these ids.
     pub fn adoption_started(&self, route: &RouteId, instances: Option<usize>, by: &str) {
         self.add("adoption", route, json!({ "instances": instances, "by": by }));
     }
@@ -171,7 +171,9 @@ impl RecordWriter {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= WAITING_MAX {
             waiting.pop_front();
-            tracing::warn!("the store accepts no entries of the record: the oldest that waits is dropped");
+            tracing::warn!(
+                "the store accepts no entries of the record, and too many wait: the oldest of them is dropped"
+            );
         }
         waiting.push_back(PendingEntry { kind, route: Some(route.clone()), source, body });
         self.added.notify_one();
@@ -184,7 +186,7 @@ impl RecordWriter {
             newest_flip.mark_unchanged();
             if let Err(error) = self.catch_up().await {
                 if let Some(unlogged) = failures.count(&error.0) {
-                    tracing::warn!(%error, unlogged, "the record is behind: its entries are added once the store takes them");
+                    tracing::warn!(%error, unlogged, "entries of the record wait until the store accepts them");
                 }
                 tokio::time::sleep(RETRY_AFTER).await;
                 continue;
@@ -248,15 +250,16 @@ impl RecordWriter {
     /// The end of the chain; logs once that entries are gone.
     async fn end_of_chain(&self) -> Result<Option<ChainEnd>, StoreError> {
         let end = ChainEnd::read(&self.store).await?;
-        if let Some(ChainEnd { number, lost: Some(head), .. }) = &end
-            && self.lost_head.swap(head.number, Ordering::Relaxed) != head.number
+        if let Some(ChainEnd { number, lost_head: Some(head), .. }) = &end
+            && self.logged_lost_head.swap(head.number, Ordering::Relaxed) != head.number
         {
             tracing::error!(
                 entry = head.number,
                 hash = head.hash,
                 next_entry = number + 1,
-                "the newest entry of the record, or the note of which one it is, is gone or another one: entries were \
-                 removed or written anew outside of pointsman; `pointsman record verify` names the first bad one"
+                "the newest entry of the record is not the one that the store notes as the newest, or that note is \
+                 gone: entries were removed or rewritten outside of pointsman; `pointsman record verify` names the \
+                 first bad one"
             );
         }
         Ok(end)

@@ -11,13 +11,13 @@ use std::ops::Range;
 
 use super::forms::decoded_component;
 use super::names::is_weakly_secret;
-use super::value_lines::{QUOTES, before_remarks, folded_end, indent_of_named_line, is_of_name, line_end};
+use super::value_lines::{QUOTES, before_remarks, folded_end, indent_of_named_line, is_name_char, line_end};
 
 /// A name is not longer, with its escapes.
 const NAME_CHARS_MAX: usize = 128;
 /// Behind a colon, the value of a name with other meanings is a secret if it has a digit or so many characters.
 const SECRET_CHARS_MIN: usize = 16;
-/// So much of a line is read to tell a value from the rest of a sentence.
+/// How much of a line is read to tell whether a value or the rest of a sentence follows a name.
 const SENTENCE_BYTES_MAX: usize = 256;
 /// The first words of a remark about a field, which is followed by no value: `password: must not be empty`.
 const REMARK_FIRST_WORDS: [&str; 14] =
@@ -69,12 +69,12 @@ impl Assignment<'_> {
 pub(super) struct Assignments<'t, 'n> {
     text: &'t str,
     is_secret: &'n dyn Fn(&str) -> bool,
-    /// What is before was searched: no name begins there.
+    /// Names begin at or after this offset: the text before it has been searched.
     from: usize,
-    /// Where the search for the next delimiter goes on.
+    /// The offset from which the next delimiter is searched for.
     at: usize,
-    /// Quotes that nothing closes behind `at`, by the number of escapes before them: each is searched for to the end of
-    /// the text only once.
+    /// Quotes, with the number of escapes before them, that are not closed anywhere behind `at`: remembered so that the
+    /// text is searched to its end only once for each.
     unclosed: BTreeSet<(usize, char)>,
 }
 
@@ -246,7 +246,7 @@ fn is_in_resource_name(before: &str) -> bool {
 
 /// The last word of a text, and what is before it.
 fn last_word(text: &str) -> (&str, &str) {
-    let word = text.char_indices().rev().take(NAME_CHARS_MAX).take_while(|(_, c)| is_of_name(*c)).last();
+    let word = text.char_indices().rev().take(NAME_CHARS_MAX).take_while(|(_, c)| is_name_char(*c)).last();
     let (before, word) = text.split_at(word.map_or(text.len(), |(at, _)| at));
     (word, before)
 }
@@ -274,7 +274,7 @@ fn unquoted_value(
     if is_remark && !has_digit(sentence) {
         return None;
     }
-    // A value of JSON that is no text.
+    // A value of JSON that is not a string.
     let is_literal = is_quoted && !first.starts_with(['{', '[']);
     let end =
         if is_literal { behind.find([',', '}', ']', '\n', '\r']).unwrap_or(behind.len()) } else { line_end(behind) };
@@ -303,7 +303,7 @@ fn parameter_end(text: &str) -> usize {
         let behind = &text[separator + 1..];
         let next = &behind[..behind.find(['&', ';', '#', '\n', '\r']).unwrap_or(behind.len())];
         let name = next.split('=').next().unwrap_or_default().trim_start();
-        if !text[separator..].starts_with(['&', ';']) || name.chars().all(is_of_name) {
+        if !text[separator..].starts_with(['&', ';']) || name.chars().all(is_name_char) {
             return separator;
         }
         at = separator + 1;

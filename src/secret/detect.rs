@@ -152,13 +152,13 @@ fn is_card(digits: &[u8]) -> bool {
     sum.is_multiple_of(10)
 }
 
-fn is_of_token(c: char) -> bool {
+fn is_token_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~' | '+' | '/' | '=')
 }
 
 /// Where the run of characters of tokens ends that begins here.
 fn token_end(text: &str, start: usize) -> usize {
-    text[start..].find(|c| !is_of_token(c)).map_or(text.len(), |end| start + end)
+    text[start..].find(|c| !is_token_char(c)).map_or(text.len(), |end| start + end)
 }
 
 /// The tokens behind each `Bearer`, and JSON web tokens wherever they are.
@@ -191,7 +191,7 @@ fn tokens(text: &str) -> Vec<Range<usize>> {
             dots = dots_in(at..end);
         }
         last = at;
-        let is_within = text[..at].chars().next_back().is_some_and(is_of_token) && !text[..at].ends_with(['=', '/']);
+        let is_within = text[..at].chars().next_back().is_some_and(is_token_char) && !text[..at].ends_with(['=', '/']);
         if !is_within && dots == 2 {
             found.push(at..end);
         }

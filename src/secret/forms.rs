@@ -73,18 +73,19 @@ pub fn values_of_secrets<'m>(members: &'m Map<String, Value>, is_secret: impl Fn
     NamedValues(with_private_keys(following_siblings(members, &is_secret), members, &is_secret))
 }
 
-/// These values, and the members and elements of lists that are lines of private keys. Not of a list of which nothing
-/// was found and the names say more: all of it may be secret, or names and values alternate in it.
+/// Adds the members, and the elements of lists, that are lines of private keys. A list of which nothing was found yet
+/// is left out if its name or form decides more about it: all of it may be secret, or names and values alternate in it.
 fn with_private_keys<'m>(
     mut found: HashMap<&'m str, SecretPart>,
     members: &'m Map<String, Value>,
     is_secret: impl Fn(&str) -> bool,
 ) -> HashMap<&'m str, SecretPart> {
     for (key, items) in members {
-        let says_more =
-            |items: &Vec<Value>| alternates(items) || are_pairs(items) || singular(key).is_some_and(&is_secret);
+        let decides_more = |items: &Vec<Value>| {
+            has_alternating_names(items) || are_name_value_pairs(items) || singular(key).is_some_and(&is_secret)
+        };
         let is_listed = found.contains_key(key.as_str());
-        let items = items.as_array().filter(|items| is_listed || !says_more(items));
+        let items = items.as_array().filter(|items| is_listed || !decides_more(items));
         let Some(parts) = items.and_then(|items| private_key_items(items)) else { continue };
         let lines = parts.iter().enumerate().filter(|(_, is_part)| **is_part).map(|(index, _)| index);
         if let SecretPart::Items(items) = found.entry(key).or_insert_with(|| SecretPart::Items(BTreeSet::new())) {
@@ -98,7 +99,7 @@ fn with_private_keys<'m>(
 /// The elements that follow one with a secret name.
 fn following_siblings(members: &Map<String, Value>, is_secret: impl Fn(&str) -> bool) -> HashMap<&str, SecretPart> {
     let mut found = HashMap::new();
-    if !members.keys().any(|key| names_a_sibling(key)) {
+    if !members.keys().any(|key| may_name_next_element(key)) {
         return found;
     }
     let is_child = |(key, items): &(&String, &Value)| !key.starts_with(['@', '#']) && items.is_array();
@@ -126,19 +127,19 @@ fn following_siblings(members: &Map<String, Value>, is_secret: impl Fn(&str) -> 
             continue;
         }
         let text = items.get(index).and_then(text_of);
-        follows = names_a_sibling(name) && text.is_some_and(&is_secret);
+        follows = may_name_next_element(name) && text.is_some_and(&is_secret);
     }
     found
 }
 
-/// Whether the member with this key is nothing but the order of the other members, which are children of an element.
-pub fn is_order(members: &Map<String, Value>, key: &str) -> bool {
+/// Whether the member with this key only lists the order of the other members, which are the children of an element.
+pub fn is_children_order(members: &Map<String, Value>, key: &str) -> bool {
     let order = members.get(key).and_then(Value::as_str).filter(|_| key == ORDER);
     order.is_some_and(|order| order.split(' ').all(|name| members.contains_key(name)))
 }
 
 /// Whether a list has pairs of names and values, such as headers: `[["authorization", "…"], ["accept", "…"]]`.
-pub fn are_pairs(items: &[Value]) -> bool {
+pub fn are_name_value_pairs(items: &[Value]) -> bool {
     let is_pair = |item: &Value| matches!(item.as_array().map(Vec::as_slice), Some([Value::String(_), _]));
     !items.is_empty() && items.iter().all(is_pair)
 }
@@ -153,15 +154,15 @@ pub fn value_of_pair(pair: &Value, is_secret: impl Fn(&str) -> bool) -> Option<(
 
 /// Whether names and values alternate in a list, such as the headers of Node.js: `["authorization", "…", "accept",
 /// "…"]`.
-pub fn alternates(items: &[Value]) -> bool {
+pub fn has_alternating_names(items: &[Value]) -> bool {
     let is_scalar = |item: &Value| !matches!(item, Value::Array(_) | Value::Object(_));
     let are_names = items.iter().step_by(2).all(Value::is_string);
     !items.is_empty() && items.len().is_multiple_of(2) && are_names && items.iter().all(is_scalar)
 }
 
-/// The name in front of a value in such a list, if it is that of a secret. A word with other meanings is none: a list
-/// of two ways to pay may begin with `card`.
-pub fn names_the_next(name: &Value, is_secret: impl Fn(&str) -> bool) -> Option<&str> {
+/// The name before a value in such a list, if it is secret. A word with other meanings does not count: a list of two
+/// ways to pay may begin with `card`.
+pub fn secret_name_before_value(name: &Value, is_secret: impl Fn(&str) -> bool) -> Option<&str> {
     let name = name.as_str()?;
     (!is_weakly_secret(name) && is_secret(name.trim_start_matches('-'))).then_some(name)
 }
@@ -186,7 +187,7 @@ pub(super) fn is_name_attribute(attribute: &str) -> bool {
 }
 
 /// Whether an element with this name may hold the name of what stands in the next one.
-pub fn names_a_sibling(element: &str) -> bool {
+pub fn may_name_next_element(element: &str) -> bool {
     is_one_of(&NAMES, element) || is_one_of(&ELEMENTS, element)
 }
 
@@ -201,7 +202,7 @@ fn text_of(value: &Value) -> Option<&str> {
 }
 
 /// Parses a text as a JSON object or array; `None` if it is neither.
-pub fn json_of(text: &str) -> Option<Value> {
+pub fn parse_json_container(text: &str) -> Option<Value> {
     let is_outline = |open, close| text.trim_start().starts_with(open) && text.trim_end().ends_with(close);
     (is_outline('{', '}') || is_outline('[', ']')).then(|| serde_json::from_str(text).ok()).flatten()
 }
@@ -271,7 +272,11 @@ mod tests {
     fn the_values_in_lists_of_pairs_are_found() {
         let pairs = [json!(["accept", "*"]), json!(["password", "x"])];
         let is_password = |name: &str| name == "password";
-        assert!(are_pairs(&pairs) && !are_pairs(&[json!(["password", "x"]), json!("y")]) && !are_pairs(&[]));
+        assert!(
+            are_name_value_pairs(&pairs)
+                && !are_name_value_pairs(&[json!(["password", "x"]), json!("y")])
+                && !are_name_value_pairs(&[])
+        );
         assert_eq!(value_of_pair(&pairs[0], is_password), None);
         assert_eq!(value_of_pair(&pairs[1], is_password), Some(("password", &json!("x"))));
     }
@@ -285,18 +290,18 @@ mod tests {
             (json!(["a", "x", 1, "y"]), false),
             (json!([]), false),
         ] {
-            assert_eq!(alternates(list.as_array().expect("a list")), are, "{list}");
+            assert_eq!(has_alternating_names(list.as_array().expect("a list")), are, "{list}");
         }
-        let name = |name: &str| names_the_next(&json!(name), crate::secret::is_secret).is_some();
+        let name = |name: &str| secret_name_before_value(&json!(name), crate::secret::is_secret).is_some();
         assert!(name("password") && name("Authorization") && name("--password") && !name("card") && !name("n"));
     }
 
     #[test]
     fn only_an_object_or_array_is_json_in_a_text() {
-        assert_eq!(json_of(" {\"a\": 1}\n"), Some(json!({ "a": 1 })));
-        assert_eq!(json_of("[1]"), Some(json!([1])));
+        assert_eq!(parse_json_container(" {\"a\": 1}\n"), Some(json!({ "a": 1 })));
+        assert_eq!(parse_json_container("[1]"), Some(json!([1])));
         for text in ["1", "\"a\"", "{a}", "[1", "", "{} {}"] {
-            assert_eq!(json_of(text), None, "{text}");
+            assert_eq!(parse_json_container(text), None, "{text}");
         }
     }
 }

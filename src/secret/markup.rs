@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::forms::{holds_a_value, is_name_attribute, names_a_sibling};
+use super::forms::{holds_a_value, is_name_attribute, may_name_next_element};
 
 /// The delimiters of a text of XML in which nothing is escaped.
 pub const CDATA: [&str; 2] = ["<![CDATA[", "]]>"];
@@ -89,7 +89,7 @@ pub(super) fn pieces<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Opt
         }
         let of_sibling = if is_end { None } else { named_before.take() };
         let secret = if is_secret(local(name)) { Some(local(name)) } else { named.or(of_sibling) };
-        if has_content && names_a_sibling(local(name)) {
+        if has_content && may_name_next_element(local(name)) {
             // What is between two tags with nothing in between: the name of what stands in the next element.
             let name = text[at..].split('<').next().unwrap_or_default().trim();
             named_before = Some(name).filter(|name| is_secret(name));
@@ -250,11 +250,11 @@ pub(super) fn reference(text: &str) -> Option<(char, usize)> {
 }
 
 fn name_length(text: &str) -> usize {
-    let is_of_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
+    let is_name_char = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
     if !text.starts_with(|c: char| c.is_alphabetic() || c == '_') {
         return 0;
     }
-    text.find(|c| !is_of_name(c)).unwrap_or(text.len())
+    text.find(|c| !is_name_char(c)).unwrap_or(text.len())
 }
 
 fn local(name: &str) -> &str {

@@ -30,8 +30,8 @@ pub use cut::{BEGINNING_CHARS_MIN, CUT, LengthMax, masked_and_cut};
 pub use detect::{Detectors, replace_detected};
 pub use escaped::forms_in_texts;
 pub use forms::{
-    alternates, are_pairs, decoded_component, holds_a_name, is_order, json_of, names_a_sibling, names_the_next,
-    value_of_pair, values_of_secrets,
+    are_name_value_pairs, decoded_component, has_alternating_names, holds_a_name, is_children_order,
+    may_name_next_element, parse_json_container, secret_name_before_value, value_of_pair, values_of_secrets,
 };
 pub use keyed::{REDACTED, RedactionKey, is_redacted};
 pub use markup::CDATA;
@@ -44,7 +44,7 @@ pub use redact::{SEALED, STARS, is_hidden, redact_line};
 pub use rules::RedactRules;
 pub use search::{is_quoted_in, quotes_and_cut_quotes_in, quotes_in, replaced};
 pub use text_hash::TextHash;
-pub use walk::{FoundSecret, USER_INFO, members_apart, replace_secrets};
+pub use walk::{FoundSecret, USER_INFO, replace_secrets, with_distinct_keys};
 
 /// A value that is never shown: `Debug` prints stars, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ pub(super) fn plain_name(name: &str) -> String {
     name.chars().map(narrow).filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// The ASCII character that a full-width one stands for; any other as it is.
+/// The ASCII character that corresponds to a full-width one; any other character unchanged.
 fn narrow(c: char) -> char {
     match c {
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
@@ -39,10 +39,10 @@ const SECRET_WORDS: &[&str] = &[
 /// Words that make a key secret if they are a whole part of it (`card`, `card_cvv`, but not `discard`).
 const SECRET_PARTS: &[&str] =
     &["card", "pan", "cvv", "cvc", "iban", "ssn", "pin", "pwd", "auth", "otp", "session", "jwt", "sig"];
-/// Those of them that mean nothing else.
+/// Those of `SECRET_PARTS` that have no other meaning.
 const STRONG_PARTS: &[&str] = &["cvv", "cvc", "iban", "ssn", "pwd", "otp", "jwt"];
 
-/// Below a secret name, a longer key, or one of anything but letters, may be a secret.
+/// The longest key that is taken for the name of a field below a secret name; a longer one may itself be a secret.
 const FIELD_NAME_CHARS_MAX: usize = 24;
 
 /// Whether the value under this key is secret.

@@ -106,12 +106,12 @@ pub(super) fn private_keys(text: &str) -> Vec<Range<usize>> {
 #[derive(Default)]
 pub struct PrivateKeyLines {
     is_within: bool,
-    /// The end of the lines so far that may be the beginning of a first delimiter.
+    /// The end of the lines so far, if it may be the beginning of a first delimiter.
     begun: String,
 }
 
 impl PrivateKeyLines {
-    /// Whether the next line, which this is, has a part of a private key that begins on an earlier line.
+    /// Reads the next line. Returns whether it has a part of a private key that began on an earlier line.
     pub fn next(&mut self, line: &str) -> bool {
         if !self.is_within && self.begun.is_empty() && !line.contains("----") {
             return false;
@@ -148,7 +148,7 @@ fn begun_delimiter(text: &str) -> &str {
     if may_begin && text.len() - run.end <= LABEL_BYTES_MAX { &text[run.start..] } else { "" }
 }
 
-/// Which elements of a list have parts of a private key whose lines are the elements; `None`: none has.
+/// For a list whose elements may be lines of a private key: which elements have a part of one; `None` if none has.
 pub fn private_key_items(items: &[Value]) -> Option<Vec<bool>> {
     let mut lines_of_keys = PrivateKeyLines::default();
     let lines = items.iter().map(|item| item.as_str().unwrap_or_default());
@@ -156,8 +156,8 @@ pub fn private_key_items(items: &[Value]) -> Option<Vec<bool>> {
     parts.contains(&true).then_some(parts)
 }
 
-/// The members of an object that have parts of a private key whose lines are the members. If the key does not end in
-/// the object, only those that look encoded: the others may be anything.
+/// For an object whose members may be lines of a private key: the members that have a part of one. If the key does not
+/// end in the object, only those that look encoded: the others may be anything.
 pub(super) fn private_key_members(members: &Map<String, Value>) -> Vec<&str> {
     let mut lines = PrivateKeyLines::default();
     let is_alone = |text: &str| text.trim().ends_with("----") || !text.contains('\n');

@@ -18,11 +18,11 @@ pub const QUOTED_SECRETS_MAX: usize = 256;
 /// The most forms that a set holds, of all secrets together, for the same reason: a secret of many special characters
 /// has several dozen.
 const FORMS_MAX: usize = 4_096;
-/// Of a longer secret, only two forms are looked for: as it is, and escaped for JSON as this program writes it. All of
-/// them would take some hundred times its length.
+/// For a longer secret, only two forms are looked for: unchanged, and escaped for JSON as this program writes it. All
+/// forms would take some hundred times its length.
 const ALL_FORMS_BYTES_MAX: usize = 4 << 10;
-/// What is left of a secret, once the credentials in it are masked by their names, is looked for if it has so many
-/// characters.
+/// The least number of characters for which a secret is also looked for in the form that is left after the credentials
+/// in it are masked by their names.
 const MASKED_CHARS_MIN: usize = 6;
 
 /// Secrets that are looked for in texts.
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!((known.is_full(), known.hide("plain", &|_| "*".to_owned())), (true, "*".to_owned()));
     }
     #[test]
-    fn the_forms_of_all_secrets_are_bounded_and_of_a_long_one_there_are_two() {
+    fn the_forms_of_all_secrets_are_bounded_and_a_long_secret_has_two() {
         let mut known = QuotedSecrets::default();
         (0..QUOTED_SECRETS_MAX).for_each(|n| known.add(&format!("é\"/<+{n:04}")));
         assert!(known.is_full() && known.contains("anything"), "fewer secrets, but each has many forms");

@@ -20,7 +20,7 @@ pub struct RedactRules {
     detectors: Detectors,
     /// Whether the path of a request has a secret in it: a parameter of its template has such a name.
     is_path_secret: bool,
-    /// What tells texts of rules apart that have something masked.
+    /// Tells apart the texts of rules in which something is masked.
     text_hash: TextHash,
 }
 
@@ -52,7 +52,7 @@ impl RedactRules {
     pub fn with_text_hash(&self, text_hash: &TextHash) -> Self {
         Self { text_hash: text_hash.clone(), ..self.clone() }
     }
-    /// What tells texts of rules apart that have something masked.
+    /// Tells apart the texts of rules in which something is masked.
     pub fn text_hash(&self) -> &TextHash {
         &self.text_hash
     }
@@ -83,7 +83,7 @@ impl RedactRules {
         replace_secrets(text, &|name| self.is_secret(name), self.detectors, &mut note);
         is_found
     }
-    /// A text of a person with stars in place of the secrets in it.
+    /// A text that a person wrote, with stars in place of the secrets in it.
     pub fn shown_line(&self, text: &str) -> String {
         let mut stars = |found: FoundSecret<'_>| (!is_hidden(found.value)).then(|| STARS.to_owned());
         let shown = replace_secrets(text, &|name| self.is_secret(name), self.detectors, &mut stars);

@@ -29,12 +29,13 @@ pub fn quotes_in<'a>(text: &str, forms: impl Iterator<Item = &'a str> + Clone) -
     joined(found).into_iter().map(|(place, _)| place).collect()
 }
 
-/// Like [`quotes_in`]; also the places where a value begins directly before a cut.
+/// Like [`quotes_in`]; also the places where only the beginning of a value is left before a cut ([`CUT`]).
 pub fn quotes_and_cut_quotes_in<'a>(text: &str, forms: impl Iterator<Item = &'a str> + Clone) -> Vec<Range<usize>> {
     ranked_quotes_in(text, forms.map(|form| (0, form))).into_iter().map(|(place, _)| place).collect()
 }
 
-/// The same for forms with a rank, with the lowest rank of the forms at each place. The text is decoded once for all.
+/// Like [`quotes_and_cut_quotes_in`], for forms with ranks: each place has the lowest rank of the forms there. The text
+/// is decoded once for all forms.
 pub(super) fn ranked_quotes_in<'a>(
     text: &str,
     forms: impl Iterator<Item = (usize, &'a str)> + Clone,

@@ -9,7 +9,7 @@ const DIGITS: usize = 16;
 /// The context of the key derivation: separates this key from others that are derived from the same secret.
 const CONTEXT: &str = "pointsman 2026-11-29 masked texts of rules";
 
-/// What tells texts apart that are equal once something is masked in them.
+/// Tells apart texts that are equal once something is masked in them.
 #[derive(Clone, Default, PartialEq)]
 pub enum TextHash {
     /// Nothing: there is no store, and so no key.
@@ -36,7 +36,7 @@ impl TextHash {
         }
     }
 
-    /// By what the same store may have told texts apart before.
+    /// The hashes by which the same store may have told texts apart before.
     pub fn earlier(&self) -> Vec<Self> {
         match self {
             Self::None | Self::Unkeyed => Vec::new(),
@@ -56,7 +56,7 @@ impl TextHash {
         }
     }
 
-    /// What stands behind the shown part of a text in which something is masked; empty without a key.
+    /// What is appended to a text in which something is masked; empty without a key.
     pub fn suffix(&self, text: &str) -> String {
         self.of(text).map(|hash| format!(" ({})", &hash.to_hex()[..DIGITS])).unwrap_or_default()
     }

@@ -13,7 +13,7 @@ pub(super) fn line_end(text: &str) -> usize {
     text.find(['\n', '\r']).unwrap_or(text.len())
 }
 
-pub(super) fn is_of_name(c: char) -> bool {
+pub(super) fn is_name_char(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '%' | '[' | ']' | '$')
 }
 
@@ -52,7 +52,7 @@ pub(super) fn folded_end(text: &str, indent: usize, line_end_of_value: usize) ->
         let start = end + if text[end..].starts_with("\r\n") { 2 } else { 1 };
         let Some(next) = text.get(start..).map(|rest| &rest[..line_end(rest)]) else { break };
         let content = next.trim();
-        let word = content.split(|c: char| !is_of_name(c)).next().unwrap_or_default();
+        let word = content.split(|c: char| !is_name_char(c)).next().unwrap_or_default();
         let behind = content[word.len()..].trim_start();
         // Signs at the end of the line fill up a text in base64.
         let has_name = behind.starts_with(':') || behind.starts_with('=') && !behind.trim_matches('=').is_empty();

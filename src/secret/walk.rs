@@ -15,7 +15,10 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 
 use super::detect::{Detectors, replace_detected};
-use super::forms::{SecretPart, alternates, are_pairs, json_of, names_the_next, value_of_pair, values_of_secrets};
+use super::forms::{
+    SecretPart, are_name_value_pairs, has_alternating_names, parse_json_container, secret_name_before_value,
+    value_of_pair, values_of_secrets,
+};
 use super::markup::pieces;
 use super::names::{is_field_name, singular};
 use super::private_keys::private_key_items;
@@ -48,15 +51,16 @@ pub fn replace_secrets(
     replace: &mut ReplaceSecret<'_>,
 ) -> Option<String> {
     let mut walk = SecretWalk { is_secret, detectors, replace, depth: 0, bytes_left: BYTES_MAX, is_exceeded: false };
-    let shown = walk.text(text);
+    let shown = walk.replace_in_text(text);
     if walk.is_exceeded {
-        return walk.found("", text, false);
+        return walk.replacement("", text, false);
     }
     shown
 }
 
-/// An object of these members, in this order. Keys that became equal by hiding are numbered, so that no member is lost.
-pub fn members_apart(members: impl Iterator<Item = (String, Value)>) -> Map<String, Value> {
+/// An object of these members, in this order. Keys that became equal because secrets in them were replaced get numbers,
+/// so that no member is lost.
+pub fn with_distinct_keys(members: impl Iterator<Item = (String, Value)>) -> Map<String, Value> {
     let mut apart = Map::new();
     let mut numbers = HashMap::<String, usize>::new();
     for (key, value) in members {
@@ -83,18 +87,18 @@ pub(super) struct SecretWalk<'a, 'r> {
 /// A method that returns a text returns it with its secrets replaced, or `None` if it stays; one that returns a `bool`
 /// replaces in place and returns whether anything changed.
 impl SecretWalk<'_, '_> {
-    pub(super) fn found(&mut self, name: &str, value: &str, is_line: bool) -> Option<String> {
+    pub(super) fn replacement(&mut self, name: &str, value: &str, is_line: bool) -> Option<String> {
         (self.replace)(FoundSecret { name, value, is_line }).filter(|shown| shown != value)
     }
 
-    pub(super) fn text(&mut self, text: &str) -> Option<String> {
+    pub(super) fn replace_in_text(&mut self, text: &str) -> Option<String> {
         if let Some(at) = credentials(text) {
-            return self.found("", &text[at..], false).map(|shown| format!("{}{shown}", &text[..at]));
+            return self.replacement("", &text[at..], false).map(|shown| format!("{}{shown}", &text[..at]));
         }
         let may_have_names =
             text.bytes().any(|byte| matches!(byte, b'=' | b':' | b'<' | b'>' | b'{' | b'[' | b'&' | b'%' | 0xe2));
         if !may_have_names && !may_have_columns(text) {
-            return self.detected(text);
+            return self.replace_detected(text);
         }
         if self.depth == NESTING_MAX || text.len() > self.bytes_left {
             self.is_exceeded = true;
@@ -104,18 +108,18 @@ impl SecretWalk<'_, '_> {
         }
         self.depth += 1;
         self.bytes_left -= text.len();
-        let shown = match json_of(text) {
-            Some(mut json) => self.json(&mut json).then(|| json.to_string()),
-            None => self.not_json(text),
+        let shown = match parse_json_container(text) {
+            Some(mut json) => self.replace_in_json(&mut json).then(|| json.to_string()),
+            None => self.replace_in_non_json(text),
         };
         self.depth -= 1;
         shown
     }
 
-    fn detected(&mut self, text: &str) -> Option<String> {
+    fn replace_detected(&mut self, text: &str) -> Option<String> {
         let (detectors, mut is_changed) = (self.detectors, false);
         let mut replace = |secret: &str| {
-            let shown = self.found("", secret, false);
+            let shown = self.replacement("", secret, false);
             is_changed |= shown.is_some();
             shown.unwrap_or_else(|| secret.to_owned())
         };
@@ -124,140 +128,143 @@ impl SecretWalk<'_, '_> {
     }
 
     /// Replaces the secrets in a value; returns whether there are any.
-    pub(super) fn json(&mut self, value: &mut Value) -> bool {
+    pub(super) fn replace_in_json(&mut self, value: &mut Value) -> bool {
         match value {
-            Value::Object(members) => self.members(members),
+            Value::Object(members) => self.replace_in_members(members),
             Value::Array(items) => {
-                let (alternates, are_pairs) = (alternates(items), are_pairs(items));
+                let (has_alternating_names, are_name_value_pairs) =
+                    (has_alternating_names(items), are_name_value_pairs(items));
                 let parts = private_key_items(items).unwrap_or_default();
                 let of_keys = items.iter_mut().zip(parts).filter(|(_, is_part)| *is_part);
-                let is_changed = of_keys.fold(false, |is_changed, (item, _)| is_changed | self.secret("", item));
-                if alternates {
-                    return is_changed | self.alternating(items);
+                let is_changed = of_keys.fold(false, |is_changed, (item, _)| is_changed | self.replace_whole("", item));
+                if has_alternating_names {
+                    return is_changed | self.replace_in_alternating(items);
                 }
                 items.iter_mut().fold(is_changed, |is_changed, item| {
-                    is_changed | if are_pairs { self.pair(item) } else { self.json(item) }
+                    is_changed
+                        | if are_name_value_pairs { self.replace_in_pair(item) } else { self.replace_in_json(item) }
                 })
             }
-            Value::String(text) => self.text(text).map(|shown| *text = shown).is_some(),
+            Value::String(text) => self.replace_in_text(text).map(|shown| *text = shown).is_some(),
             Value::Number(number) => {
-                let shown = self.detected(number.as_str());
+                let shown = self.replace_detected(number.as_str());
                 shown.map(|shown| *value = shown.into()).is_some()
             }
             Value::Null | Value::Bool(_) => false,
         }
     }
 
-    /// A pair of name and value in a list of such.
-    fn pair(&mut self, pair: &mut Value) -> bool {
+    /// A pair in a list of pairs of name and value.
+    fn replace_in_pair(&mut self, pair: &mut Value) -> bool {
         let name = value_of_pair(pair, self.is_secret).map(|(name, _)| name.to_owned());
         match (name, pair.get_mut(1)) {
-            (Some(name), Some(value)) => self.secret(&name, value),
-            _ => self.json(pair),
+            (Some(name), Some(value)) => self.replace_whole(&name, value),
+            _ => self.replace_in_json(pair),
         }
     }
 
     /// A list in which names and values alternate.
-    fn alternating(&mut self, items: &mut [Value]) -> bool {
+    fn replace_in_alternating(&mut self, items: &mut [Value]) -> bool {
         items.chunks_exact_mut(2).fold(false, |is_changed, pair| {
-            let name = names_the_next(&pair[0], self.is_secret).map(str::to_owned);
+            let name = secret_name_before_value(&pair[0], self.is_secret).map(str::to_owned);
             is_changed
                 | match name {
-                    Some(name) => self.secret(&name, &mut pair[1]),
-                    None => pair.iter_mut().fold(false, |is_changed, item| is_changed | self.json(item)),
+                    Some(name) => self.replace_whole(&name, &mut pair[1]),
+                    None => pair.iter_mut().fold(false, |is_changed, item| is_changed | self.replace_in_json(item)),
                 }
         })
     }
 
-    /// A map by secrets, such as `{"sessions": {"…": {"user": 7}}}`.
-    fn keys_of_secrets(&mut self, name: &str, members: &mut Map<String, Value>) -> bool {
+    /// A map whose keys are secrets, such as `{"sessions": {"…": {"user": 7}}}`.
+    fn replace_secret_keys(&mut self, name: &str, members: &mut Map<String, Value>) -> bool {
         let mut is_changed = false;
         let shown: Vec<(String, Value)> = std::mem::take(members)
             .into_iter()
             .map(|(key, mut value)| {
                 is_changed |= match is_scalar(&value) {
-                    true => self.secret(name, &mut value),
-                    false => self.json(&mut value),
+                    true => self.replace_whole(name, &mut value),
+                    false => self.replace_in_json(&mut value),
                 };
-                let shown = self.found(name, &key, false);
+                let shown = self.replacement(name, &key, false);
                 is_changed |= shown.is_some();
                 (shown.unwrap_or(key), value)
             })
             .collect();
-        *members = members_apart(shown.into_iter());
+        *members = with_distinct_keys(shown.into_iter());
         is_changed
     }
 
-    fn members(&mut self, members: &mut Map<String, Value>) -> bool {
+    fn replace_in_members(&mut self, members: &mut Map<String, Value>) -> bool {
         let named = values_of_secrets(members, self.is_secret);
         let named: Vec<Option<SecretPart>> = members.keys().map(|key| named.of(key).cloned()).collect();
         let (mut is_changed, mut is_key_changed) = (false, false);
         let mut shown = Vec::with_capacity(members.len());
         for ((key, mut value), named) in std::mem::take(members).into_iter().zip(named) {
             is_changed |= match (&mut value, named) {
-                (value, Some(SecretPart::Whole)) => self.secret(&key, value),
-                (value, _) if (self.is_secret)(&key) => self.secret(&key, value),
+                (value, Some(SecretPart::Whole)) => self.replace_whole(&key, value),
+                (value, _) if (self.is_secret)(&key) => self.replace_whole(&key, value),
                 (Value::Array(items), Some(SecretPart::Items(secrets))) => {
                     items.iter_mut().enumerate().fold(false, |is_changed, (index, item)| {
                         let is_named = secrets.contains(&index);
-                        is_changed | if is_named { self.secret(&key, item) } else { self.json(item) }
+                        is_changed | if is_named { self.replace_whole(&key, item) } else { self.replace_in_json(item) }
                     })
                 }
                 (Value::Array(items), _) if singular(&key).is_some_and(self.is_secret) => {
                     items.iter_mut().fold(false, |is_changed, item| {
-                        is_changed | if is_scalar(item) { self.secret(&key, item) } else { self.json(item) }
+                        is_changed
+                            | if is_scalar(item) { self.replace_whole(&key, item) } else { self.replace_in_json(item) }
                     })
                 }
                 (Value::Object(inner), _) if singular(&key).is_some_and(self.is_secret) => {
-                    self.keys_of_secrets(&key, inner)
+                    self.replace_secret_keys(&key, inner)
                 }
-                (value, _) => self.json(value),
+                (value, _) => self.replace_in_json(value),
             };
-            let shown_key = self.text(&key);
+            let shown_key = self.replace_in_text(&key);
             is_key_changed |= shown_key.is_some();
             shown.push((shown_key.unwrap_or(key), value));
         }
         let shown = shown.into_iter();
-        *members = if is_key_changed { members_apart(shown) } else { shown.collect() };
+        *members = if is_key_changed { with_distinct_keys(shown) } else { shown.collect() };
         is_changed | is_key_changed
     }
 
     /// Replaces all of a value under this secret name; lists and maps keep their form.
-    fn secret(&mut self, name: &str, value: &mut Value) -> bool {
+    fn replace_whole(&mut self, name: &str, value: &mut Value) -> bool {
         match value {
             Value::Object(members) => {
                 let mut is_changed = false;
                 let shown: Vec<(String, Value)> = std::mem::take(members)
                     .into_iter()
                     .map(|(key, mut value)| {
-                        is_changed |= self.secret(name, &mut value);
-                        let shown = if is_field_name(&key) { None } else { self.found(name, &key, false) };
+                        is_changed |= self.replace_whole(name, &mut value);
+                        let shown = if is_field_name(&key) { None } else { self.replacement(name, &key, false) };
                         is_changed |= shown.is_some();
                         (shown.unwrap_or(key), value)
                     })
                     .collect();
-                *members = members_apart(shown.into_iter());
+                *members = with_distinct_keys(shown.into_iter());
                 is_changed
             }
             Value::Array(items) => {
-                items.iter_mut().fold(false, |is_changed, item| self.secret(name, item) | is_changed)
+                items.iter_mut().fold(false, |is_changed, item| self.replace_whole(name, item) | is_changed)
             }
             Value::Null => false,
             Value::String(text) if text.is_empty() => false,
-            Value::String(text) => self.found(name, text, false).map(|shown| *text = shown).is_some(),
+            Value::String(text) => self.replacement(name, text, false).map(|shown| *text = shown).is_some(),
             Value::Number(_) | Value::Bool(_) => {
-                let shown = self.found(name, &value.to_string(), false);
+                let shown = self.replacement(name, &value.to_string(), false);
                 shown.map(|shown| *value = shown.into()).is_some()
             }
         }
     }
 
-    fn not_json(&mut self, text: &str) -> Option<String> {
-        let detected = self.detected(text);
+    fn replace_in_non_json(&mut self, text: &str) -> Option<String> {
+        let detected = self.replace_detected(text);
         let text = detected.as_deref().unwrap_or(text);
         let shown = match pieces(text, self.is_secret) {
-            Some(pieces) => self.markup(text, &pieces),
-            None => self.lines(text),
+            Some(pieces) => self.replace_in_markup(text, &pieces),
+            None => self.replace_in_lines(text),
         };
         shown.or(detected)
     }

@@ -24,7 +24,7 @@ struct Columns<'t> {
 
 impl SecretWalk<'_, '_> {
     /// The cells below secret names.
-    pub(super) fn columns(&mut self, text: &str) -> Option<String> {
+    pub(super) fn replace_in_columns(&mut self, text: &str) -> Option<String> {
         if !may_have_columns(text) {
             return None;
         }
@@ -35,7 +35,7 @@ impl SecretWalk<'_, '_> {
                 Some(_) if content.trim().is_empty() => columns = None,
                 Some(of) => {
                     for (name, place, is_line) in secrets(of, content) {
-                        if let Some(shown) = self.found(name, &content[place.clone()], is_line) {
+                        if let Some(shown) = self.replacement(name, &content[place.clone()], is_line) {
                             edited.replace(start + place.start..start + place.end, &shown);
                         }
                     }
@@ -64,9 +64,9 @@ impl<'t> Columns<'t> {
 }
 
 fn is_name(cell: &str) -> bool {
-    let is_of_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ' | '[' | ']');
+    let is_name_char = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ' | '[' | ']');
     (1..=NAME_BYTES_MAX).contains(&cell.len())
-        && cell.chars().all(is_of_name)
+        && cell.chars().all(is_name_char)
         && cell.split_whitespace().count() <= NAME_WORDS_MAX
         && cell.chars().any(char::is_alphabetic)
 }

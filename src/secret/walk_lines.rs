@@ -30,9 +30,11 @@ struct JsonPart {
 /// Each returns the text with its secrets replaced, or `None` if it stays.
 impl SecretWalk<'_, '_> {
     /// A text without markup.
-    pub(super) fn lines(&mut self, text: &str) -> Option<String> {
+    pub(super) fn replace_in_lines(&mut self, text: &str) -> Option<String> {
         let mut last = None;
-        for step in [Self::columns, Self::user_info, Self::assigned, Self::encoded] {
+        for step in
+            [Self::replace_in_columns, Self::replace_user_info, Self::replace_assigned, Self::replace_in_encoded]
+        {
             let shown = step(self, last.as_deref().unwrap_or(text));
             last = shown.or(last);
         }
@@ -40,13 +42,13 @@ impl SecretWalk<'_, '_> {
     }
 
     /// The `user:password@` of each URL.
-    fn user_info(&mut self, text: &str) -> Option<String> {
+    fn replace_user_info(&mut self, text: &str) -> Option<String> {
         let mut edited = Edited::of(text);
         let starts: Vec<usize> = text.match_indices("://").map(|(at, delimiter)| at + delimiter.len()).collect();
         for (n, start) in starts.iter().enumerate() {
             let end = starts.get(n + 1).map_or(text.len(), |next| next - "://".len());
             if let Some(at) = user_info_end(&text[*start..end])
-                && let Some(shown) = self.found(USER_INFO, &decoded_component(&text[*start..start + at]), false)
+                && let Some(shown) = self.replacement(USER_INFO, &decoded_component(&text[*start..start + at]), false)
             {
                 edited.replace(*start..start + at, &shown);
             }
@@ -55,7 +57,7 @@ impl SecretWalk<'_, '_> {
     }
 
     /// The values behind secret names, and those in parts that are JSON.
-    fn assigned(&mut self, text: &str) -> Option<String> {
+    fn replace_assigned(&mut self, text: &str) -> Option<String> {
         let (mut edited, mut at) = (Edited::of(text), 0);
         let is_secret = self.is_secret;
         let mut assignments = Assignments::of(text, is_secret);
@@ -66,13 +68,13 @@ impl SecretWalk<'_, '_> {
             }
             if let Some(assignment) = assignments.next_before(json.as_ref().map_or(text.len(), |json| json.start)) {
                 at = assignment.value.end;
-                if let Some(shown) = self.found(&assignment.name, &assignment.plain(text), assignment.is_line()) {
+                if let Some(shown) = self.replacement(&assignment.name, &assignment.plain(text), assignment.is_line()) {
                     edited.replace(assignment.value, &shown);
                 }
                 continue;
             }
             let Some(JsonPart { start, end, mut value }) = json.take() else { break };
-            if self.json(&mut value) {
+            if self.replace_in_json(&mut value) {
                 edited.replace(start..end, &value.to_string());
             }
             assignments.skip_to(end);
@@ -106,7 +108,7 @@ impl SecretWalk<'_, '_> {
     }
 
     /// The parts of a text that are percent-encoded texts themselves.
-    fn encoded(&mut self, text: &str) -> Option<String> {
+    fn replace_in_encoded(&mut self, text: &str) -> Option<String> {
         if !has_encoded_delimiters(text) {
             return None;
         }
@@ -117,7 +119,7 @@ impl SecretWalk<'_, '_> {
             let part = &text[start..end];
             if has_encoded_delimiters(part) {
                 let plain = decoded_component(part);
-                let shown = if plain == part { None } else { self.text(&plain) };
+                let shown = if plain == part { None } else { self.replace_in_text(&plain) };
                 if let Some(shown) = shown {
                     edited.replace(start..end, &utf8_percent_encode(&shown, ENCODED).to_string());
                 }

@@ -12,7 +12,7 @@ use super::walk::{Edited, SecretWalk};
 
 /// Each method replaces the secrets in its text.
 impl SecretWalk<'_, '_> {
-    pub(super) fn markup(&mut self, text: &str, pieces: &[Piece<'_>]) -> Option<String> {
+    pub(super) fn replace_in_markup(&mut self, text: &str, pieces: &[Piece<'_>]) -> Option<String> {
         let mut edited = Edited::of(text);
         let (mut read, mut last_name) = (0, None);
         for (n, piece) in pieces.iter().enumerate().map(|(n, piece)| (n + 1, piece)) {
@@ -21,14 +21,14 @@ impl SecretWalk<'_, '_> {
             }
             match piece.kind {
                 PieceKind::Secret(name) => {
-                    let shown = self.found(name, &content(&text[piece.place.clone()]), false);
+                    let shown = self.replacement(name, &content(&text[piece.place.clone()]), false);
                     shown.into_iter().for_each(|shown| edited.replace(piece.place.clone(), &shown));
                     last_name = None;
                 }
-                PieceKind::InTag => self.part(&mut edited, piece.place.clone(), piece.kind),
+                PieceKind::InTag => self.replace_in_part(&mut edited, piece.place.clone(), piece.kind),
                 PieceKind::Escaped | PieceKind::Verbatim => {
                     let place = read.max(piece.place.start)..piece.place.end;
-                    read = self.text_piece(&mut edited, place, piece, &pieces[n..], &mut last_name);
+                    read = self.replace_in_piece(&mut edited, place, piece, &pieces[n..], &mut last_name);
                 }
             }
         }
@@ -37,7 +37,7 @@ impl SecretWalk<'_, '_> {
 
     /// Redacts a text in or next to elements, beginning after what was read already. Returns the position up to which
     /// the whole text is read.
-    fn text_piece(
+    fn replace_in_piece(
         &mut self,
         edited: &mut Edited<'_>,
         mut place: Range<usize>,
@@ -58,11 +58,11 @@ impl SecretWalk<'_, '_> {
                 let is_line = last.is_line();
                 (last.name.into_owned(), None, last.value, is_line)
             } else {
-                self.part(edited, place.clone(), piece.kind);
+                self.replace_in_part(edited, place.clone(), piece.kind);
                 *last_name = trailing_name(part, self.is_secret);
                 return place.end;
             };
-            self.part(edited, place.start..place.start + value.start, piece.kind);
+            self.replace_in_part(edited, place.start..place.start + value.start, piece.kind);
             let more = if value.end == part.len() { continued(text, piece, later) } else { None };
             let value = place.start + value.start..more.unwrap_or(place.start + value.end);
             let plain = match plain.filter(|_| more.is_none()) {
@@ -71,7 +71,7 @@ impl SecretWalk<'_, '_> {
                 None => text[value.clone()].trim().to_owned(),
             };
             place.start = value.end;
-            if let Some(shown) = self.found(&name, &plain, is_line) {
+            if let Some(shown) = self.replacement(&name, &plain, is_line) {
                 edited.replace(value, &shown);
             }
             if place.start >= place.end {
@@ -82,13 +82,13 @@ impl SecretWalk<'_, '_> {
     }
 
     /// Redacts a part of a piece whose secrets depend on no other piece.
-    fn part(&mut self, edited: &mut Edited<'_>, place: Range<usize>, kind: PieceKind<'_>) {
+    fn replace_in_part(&mut self, edited: &mut Edited<'_>, place: Range<usize>, kind: PieceKind<'_>) {
         let part = &edited.text()[place.clone()];
         let shown = match kind {
-            PieceKind::Verbatim => self.text(part),
+            PieceKind::Verbatim => self.replace_in_text(part),
             PieceKind::Secret(_) | PieceKind::InTag | PieceKind::Escaped => match unescaped(part) {
-                plain if plain == part => self.lines(part),
-                plain => self.text(&plain).map(|shown| escaped(&shown)),
+                plain if plain == part => self.replace_in_lines(part),
+                plain => self.replace_in_text(&plain).map(|shown| escaped(&shown)),
             },
         };
         if let Some(shown) = shown {

@@ -45,20 +45,20 @@ pub(super) struct AnswerChecks {
     tasks: TaskTracker,
 }
 
-/// Counts an answer as one that is going to be judged, until it is dropped.
-struct UnderCheck {
+/// Counts an answer as one whose check waits for the end of its run, until this is dropped.
+struct PendingCheck {
     evidence: Arc<Evidence>,
     route: RouteId,
 }
 
-impl UnderCheck {
+impl PendingCheck {
     fn begin(evidence: Arc<Evidence>, route: RouteId) -> Self {
         evidence.begin_check(&route);
         Self { evidence, route }
     }
 }
 
-impl Drop for UnderCheck {
+impl Drop for PendingCheck {
     fn drop(&mut self) {
         self.evidence.end_check(&self.route);
     }
@@ -79,20 +79,23 @@ impl AnswerChecks {
             Some(reserved) => {
                 let (runner, evaluation) = (Arc::clone(&self.runner), Arc::clone(&self.evaluation));
                 let (evidence, route) = (Arc::clone(&runner.evidence), answered.counted_as.clone());
-                // What is judged at once is not worth a note for the next process.
-                let waits = answered.is_stored && answered.flag.route.invariants.iter().any(Invariant::reads_the_run);
-                let under_check = waits.then(|| UnderCheck::begin(evidence, route));
+                // Only a check that waits for the end of its run is noted, for the next process: one that is judged at
+                // once is over soon.
+                let waits_for_run =
+                    answered.is_stored && answered.flag.route.invariants.iter().any(Invariant::reads_the_run);
+                let pending_check = waits_for_run.then(|| PendingCheck::begin(evidence, route));
                 let check = async move {
                     runner.check(answered, &evaluation, stop).await;
-                    drop((reserved, under_check));
+                    drop((reserved, pending_check));
                 };
                 runtime.spawn(self.tasks.track_future(priority::yielding(check)));
                 return;
             }
         };
-        // What the other conditions say is not evaluated on a thread that serves clients.
-        let may_be_for_it = |invariant: &&Invariant| invariant.when.is_some() || answered.status.as_u16() < 400;
-        self.runner.count_not_judged(&answered, answered.flag.route.invariants.iter().filter(may_be_for_it), why);
+        // Conditions (`when:`) are not evaluated on this thread, which serves clients: an invariant that has one
+        // counts.
+        let may_apply = |invariant: &&Invariant| invariant.when.is_some() || answered.status.as_u16() < 400;
+        self.runner.count_not_judged(&answered, answered.flag.route.invariants.iter().filter(may_apply), why);
         if answered.reverse.is_some() {
             count_reverse(&answered, why.as_str());
         }
@@ -139,7 +142,7 @@ struct KnownRun {
     sent_by: Option<RunId>,
 }
 
-/// What of an answer was judged so far. Some invariants are judged at once, others when the run has ended; the guard
+/// How far an answer has been judged. Some invariants are judged at once, others when the run has ended; the guard
 /// counts the answer once: as a bad one as soon as an invariant is broken, as a good one when all were judged and held.
 #[derive(Default)]
 struct JudgedSoFar {
@@ -181,7 +184,7 @@ impl Runner {
         let Some(Ok(permit)) = unless_stopped(evaluation.acquire(), stop.clone()).await else {
             return self.count_not_judged(answered, answered.flag.route.invariants.iter(), NotJudged::ShuttingDown);
         };
-        let selected = std::panic::catch_unwind(AssertUnwindSafe(|| that_are_for(answered)));
+        let selected = std::panic::catch_unwind(AssertUnwindSafe(|| applicable_invariants(answered)));
         drop(permit);
         let Ok((invariants, failed)) = selected else {
             return self.count_not_judged(answered, answered.flag.route.invariants.iter(), NotJudged::Failed);
@@ -307,8 +310,8 @@ async fn unless_stopped<T>(work: impl Future<Output = T>, mut stop: watch::Recei
     }
 }
 
-/// The invariants that are for an answer, and those whose condition cannot be evaluated, which are for none.
-fn that_are_for(answered: &EngineAnswered) -> (Vec<&Invariant>, Vec<(&Invariant, InvariantVerdict)>) {
+/// The invariants that apply to an answer, and those whose `when:` cannot be evaluated, which have no verdict.
+fn applicable_invariants(answered: &EngineAnswered) -> (Vec<&Invariant>, Vec<(&Invariant, InvariantVerdict)>) {
     let invariants = &*answered.flag.route.invariants;
     let status = answered.status.as_u16();
     let scope = invariants.iter().any(|one| one.when.is_some()).then(|| {
@@ -318,19 +321,19 @@ fn that_are_for(answered: &EngineAnswered) -> (Vec<&Invariant>, Vec<(&Invariant,
         scope.set("reply", Arc::clone(&reply)).set("engine", reply);
         scope
     });
-    let (mut for_it, mut failed) = (Vec::new(), Vec::new());
+    let (mut applicable, mut failed) = (Vec::new(), Vec::new());
     for invariant in invariants {
         match (&invariant.when, &scope) {
             (Some(when), Some(scope)) => match when.holds(scope) {
-                Ok(true) => for_it.push(invariant),
+                Ok(true) => applicable.push(invariant),
                 Ok(false) => {}
                 Err(_) => failed.push((invariant, InvariantVerdict::NotJudged("when_failed"))),
             },
-            _ if status < 400 => for_it.push(invariant),
+            _ if status < 400 => applicable.push(invariant),
             _ => {}
         }
     }
-    (for_it, failed)
+    (applicable, failed)
 }
 
 fn verdict(that: &Expression, scope: &Scope) -> InvariantVerdict {

@@ -1,9 +1,9 @@
 //! The reads of a candidate's rehearsal that the plan in force made too, as reads or as effects.
 //!
-//! The control has acted by then: read again, the stock is reserved and the order cancelled, and a candidate that looks
-//! before it acts would do something else than its control, which saw what was there before. So a read that the control
-//! made (URL, headers and body) is not sent, and gets the reply that the control's got; the second equal one that of
-//! the second, and so on.
+//! The control has acted by then: a read that is sent again would find the stock reserved or the order cancelled, and a
+//! candidate that reads before it acts would do something else than its control, which read the state before. So a read
+//! that the control made (URL, headers and body) is not sent, and gets the reply that the control's read got; where the
+//! control made several equal reads, the first gets the first reply, the second the second, and so on.
 //!
 //! A candidate may declare a call `effect: read` that its control declares private or shared: rightly, because the call
 //! only computes; or wrongly, and then each rehearsal would perform what the control has just performed.
@@ -49,8 +49,8 @@ impl ReadsBesideControl {
         Self { control, calls, reads: Mutex::new(reads), unanswered: Mutex::default(), _reserved }
     }
 
-    /// Whether the control sent an effect to this path, however it is spelled, whatever the query, and whatever names
-    /// its service and the host have there: one host has several.
+    /// Whether the control sent an effect with this method to this path, in any spelling, with any query, and under any
+    /// name of the service and the host: one host may have several names.
     fn is_where_an_effect_went(&self, asked: &Intent) -> bool {
         let path = any_spelling(path_of_url(&asked.url));
         let is_there = |call: &Effect| call.method == asked.method && any_spelling(path_of_url(&call.url)) == path;
@@ -76,32 +76,32 @@ impl ReadsBesideControl {
             }
             last = Some(whole(reply, asked, headers));
         }
-        // Sent again, it might be answered by what the control has made since.
-        let unknown = || format!("what the read of `{}` was answered in the plan in force was not kept", asked.step);
+        // Not sent: the reply might now show what the control has changed since.
+        let unknown = || format!("the reply that the plan in force got to the read of `{}` was not kept", asked.step);
         is_made.then(|| last.unwrap_or_else(|| Err(unknown())))
     }
 
     fn reply_of_control(&self, asked: &Intent, headers: &RecordedHeaders) -> Result<EffectReply, String> {
         let declared =
-            format!("`{}` is `effect: read`, and the plan in force makes such a call as an effect", asked.step);
+            format!("`{}` is declared `effect: read`, but the plan in force makes such calls as effects", asked.step);
         let Some(calls) = &self.calls else {
             return Err(format!(
-                "`{}` is no GET, and the calls of the plan in force are not known in time",
+                "`{}` has no safe method, and the calls of the plan in force did not become known in time",
                 asked.step
             ));
         };
         let same = calls
             .iter()
             .find(|call| is_same(call, asked))
-            .ok_or_else(|| format!("{declared}, and has made no equal one"))?;
+            .ok_or_else(|| format!("{declared}; for this request it made no equal call"))?;
         if self.control.makes_as_shared(same) {
             return Err(format!(
-                "`{}` is `effect: read`, and the plan in force makes this call as a shared one: if it only computes, put the \
-                 candidate in force with `--force`",
+                "`{}` is declared `effect: read`, but the plan in force makes this call as a shared effect: if the \
+                 call only computes, put the candidate in force with `--force`",
                 asked.step
             ));
         }
-        let reply = same.reply.as_ref().ok_or_else(|| format!("{declared}; that one got no reply"))?;
+        let reply = same.reply.as_ref().ok_or_else(|| format!("{declared}; its equal call got no reply"))?;
         whole(reply, asked, headers)
     }
 }
@@ -297,25 +297,25 @@ mod tests {
         let note = asked("/orders/1/notes", seven.clone());
         assert_eq!(outcome(made(r#"{ "amount": 7 }"#, true), &note), Ok(Some(201)), "the same private call");
         let refused = |calls, asked: &Intent| outcome(calls, asked).unwrap_err();
-        assert!(refused(made(r#"{ "amount": 8 }"#, true), &note).contains("has made no equal one"));
+        assert!(refused(made(r#"{ "amount": 8 }"#, true), &note).contains("made no equal call"));
         assert!(refused(made(r#"{ "amount": 7 }"#, true), &asked("/orders/2/notes", seven.clone())).contains("equal"));
         assert!(refused(made(r#"{ "amount": 7 }"#, false), &note).contains("got no reply"));
-        assert!(refused(None, &note).contains("are not known in time"));
+        assert!(refused(None, &note).contains("did not become known in time"));
         // The same address under the name of another service, and another name of the host.
         let elsewhere = |body: Value| Intent { service: Some("bank2".into()), ..asked("/orders/1/notes", body) };
         assert_eq!(outcome(made(r#"{ "amount": 7 }"#, true), &elsewhere(seven.clone())), Ok(Some(201)));
-        assert!(refused(made(r#"{ "amount": 8 }"#, true), &elsewhere(seven.clone())).contains("has made no equal one"));
+        assert!(refused(made(r#"{ "amount": 8 }"#, true), &elsewhere(seven.clone())).contains("made no equal call"));
         let other_host = Intent { url: "http://bank.local:80/orders/1/notes?a".into(), ..elsewhere(seven.clone()) };
-        assert!(refused(made(r#"{ "amount": 7 }"#, true), &other_host).contains("has made no equal one"));
+        assert!(refused(made(r#"{ "amount": 7 }"#, true), &other_host).contains("made no equal call"));
         let charge = Some(vec![charged("/orders/1/charges", r#"{ "amount": 7 }"#, true)]);
         for path in ["/orders/1/charges/", "//orders/1//charges", "/orders/1/x/../charges", "/Orders/1/CHARGES;v=1"] {
-            assert!(refused(charge.clone(), &asked(path, seven.clone())).contains("has made no equal one"), "{path}");
+            assert!(refused(charge.clone(), &asked(path, seven.clone())).contains("made no equal call"), "{path}");
         }
         let asked_charge = asked("/orders/1/charges", seven.clone());
-        assert!(refused(charge.clone(), &asked_charge).contains("as a shared one"));
+        assert!(refused(charge.clone(), &asked_charge).contains("as a shared effect"));
         let elsewhere = Intent { service: Some("bank2".into()), ..asked_charge };
-        assert!(refused(charge, &elsewhere).contains("as a shared one"));
-        assert!(refused(Some(Vec::new()), &asked("/mails", Value::Null)).contains("`pay` is `effect: read`"));
+        assert!(refused(charge, &elsewhere).contains("as a shared effect"));
+        assert!(refused(Some(Vec::new()), &asked("/mails", Value::Null)).contains("`pay` is declared `effect: read`"));
         for path in ["/quotes", "/rates", "/other", "/orders/charges"] {
             assert_eq!(outcome(Some(Vec::new()), &asked(path, seven.clone())), Ok(None), "{path}");
         }

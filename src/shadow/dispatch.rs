@@ -1,8 +1,9 @@
 //! Gives the slots of the shadow executor to the requests that wait for one.
 //!
 //! Always true: a request runs only while it holds a slot; the requests of one route get slots in their order; where
-//! those of several routes wait, the routes take turns. A route holds no more than its share of the slots (`shares`):
-//! one whose runs hang until `shadow_run_ms` leaves slots for the others, and only its own requests wait behind them.
+//! those of several routes wait, the routes take turns. A route holds no more than its share of the slots
+//! (`shared_bound`): one whose runs hang until `shadow_run_ms` leaves slots for the others, and only its own requests
+//! wait behind them.
 //!
 //! What waits here still counts as in the queue: requests have their places until they get a slot.
 
@@ -22,8 +23,8 @@ use crate::flag::SkipReason;
 use crate::names::RouteId;
 use crate::priority;
 
-/// The capacity of the channel of requests for a slot; a run that finds it full waits until it can ask.
-const ASKS_MAX: usize = 64;
+/// The capacity of the channel in which runs ask for a slot again; a run that finds it full waits until it has room.
+const SLOT_REQUESTS_MAX: usize = 64;
 
 /// The slots, as the run of a request sees them.
 #[derive(Clone)]
@@ -150,7 +151,7 @@ pub(super) async fn run_entries(
     bound: Arc<SharedBound>,
     runner: Arc<Runner>,
 ) {
-    let (asks, mut asked) = mpsc::channel(ASKS_MAX);
+    let (asks, mut asked) = mpsc::channel(SLOT_REQUESTS_MAX);
     let slots = ExecutorSlots { bound, asks };
     let (mut runs, mut waiting) = (JoinSet::new(), Waiting::default());
     let (mut is_open, mut has_more) = (true, true);

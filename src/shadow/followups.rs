@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::instance_order::{InstanceOrder, Next, TwinChange, TwinTurn};
+use super::instance_order::{InstanceOrder, TurnDecision, TwinChange, TwinTurn};
 use super::queue::QueuedRequest;
 use super::run::Runner;
 use super::run_end::RunEnd;
@@ -36,12 +36,12 @@ impl Runner {
     pub(super) fn take_turn(&self, mut entry: QueuedRequest) -> Option<(QueuedRequest, TurnState)> {
         let Some(turn) = &mut entry.turn else { return Some((entry, TurnState::Run)) };
         match turn.next() {
-            Next::Run(twin) => {
+            TurnDecision::Run(twin) => {
                 set_twin(&mut entry, twin);
                 Some((entry, TurnState::Run))
             }
-            Next::Wait => Some((entry, TurnState::Wait)),
-            Next::Skip(reason) => {
+            TurnDecision::Wait => Some((entry, TurnState::Wait)),
+            TurnDecision::Skip(reason) => {
                 entry.ticket.skip(reason);
                 None
             }
@@ -103,7 +103,7 @@ impl Runner {
                 status = &mut ended => break status,
                 _ = stop.wait_for(|stop| *stop != Stop::No) => {
                     // The next process resumes the run, and does not know that other requests have to wait for it.
-                    let change = if turn.is_write() { TwinChange::Missed } else { TwinChange::Made };
+                    let change = if turn.is_write() { TwinChange::Missed } else { TwinChange::Applied };
                     return turn.end(twin, change);
                 }
                 () = &mut window, if !is_overdue => {
@@ -113,7 +113,7 @@ impl Runner {
             }
         };
         let is_made = status == Some(RunStatus::Completed);
-        turn.end(twin, if is_made { TwinChange::Made } else { TwinChange::Missed });
+        turn.end(twin, if is_made { TwinChange::Applied } else { TwinChange::Missed });
     }
 }
 

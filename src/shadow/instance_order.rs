@@ -101,9 +101,9 @@ enum Phase {
     Over,
 }
 
-/// The answer to a request that asks for its turn.
+/// Whether a request that asks for its turn gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum TurnDecision {
     /// Its turn has come. The run that is the twin, if known.
     Run(Option<RunId>),
     /// Not yet.
@@ -115,9 +115,9 @@ pub(super) enum Next {
 /// What a run did to the twin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TwinChange {
-    /// What legacy did to its instance, as far as the workflow does it.
-    Made,
-    /// Nothing, or only a part.
+    /// The twin was changed as legacy changed its instance, as far as the workflow performs the change.
+    Applied,
+    /// The twin lacks the change, or a part of it.
     Missed,
     /// There is no twin.
     NoTwin,
@@ -176,7 +176,7 @@ impl InstanceOrder {
         }
     }
 
-    /// An open request is closed: those that waited for it may run.
+    /// Notes that an open request is closed: those that waited for it may run.
     pub(super) fn closed(&self, number: RequestNumber) {
         let mut state = self.state();
         for pin in state.blocked.remove(&number).unwrap_or_default() {
@@ -189,7 +189,7 @@ impl InstanceOrder {
         }
     }
 
-    /// The create of an instance was not offered, so that it gets no twin. There is no pin to be changed.
+    /// Marks an instance whose create was not offered, so that it gets no twin. It has no pin that could be changed.
     pub(super) fn mark_without_twin(&self, key: &InstanceKey) {
         self.mark_in(&mut self.state(), key, "create", false);
     }
@@ -224,7 +224,7 @@ impl InstanceOrder {
         marked.take_unstored(is_idle)
     }
 
-    /// The store did not take a mark.
+    /// Puts back a mark that the store did not take.
     pub(super) fn put_back_mark(&self, key: InstanceKey) {
         self.state().marked.store_later(&key);
     }
@@ -243,12 +243,12 @@ impl Instance {
 
 impl TwinTurn {
     /// Takes the turn if it has come. If the answer is to skip the request, the turn is given back.
-    pub(super) fn next(&mut self) -> Next {
+    pub(super) fn next(&mut self) -> TurnDecision {
         let order = self.order.clone();
         let mut state = order.state();
         let is_marked = state.marked.contains(&self.pin);
-        let Some(instance) = state.instances.get_mut(&self.pin) else { return Next::Run(None) };
-        let Some(waiting) = instance.waiting.get(&self.at) else { return Next::Run(instance.twin) };
+        let Some(instance) = state.instances.get_mut(&self.pin) else { return TurnDecision::Run(None) };
+        let Some(waiting) = instance.waiting.get(&self.at) else { return TurnDecision::Run(instance.twin) };
         let skip = match () {
             () if waiting.is_overlapped => Some(SkipReason::Overlapped),
             () if is_marked && !self.creates => Some(self.no_twin()),
@@ -258,16 +258,16 @@ impl TwinTurn {
         };
         if let Some(reason) = skip {
             self.give_back(&mut state, TwinChange::Missed);
-            return Next::Skip(reason);
+            return TurnDecision::Skip(reason);
         }
         let is_first = instance.waiting.first_key_value().is_some_and(|(at, _)| *at == self.at);
         if !is_first || instance.running.is_some() || !waiting.blockers.is_empty() {
-            return Next::Wait;
+            return TurnDecision::Wait;
         }
         instance.waiting.remove(&self.at);
         instance.running = Some(Running::default());
         self.phase = Phase::Running;
-        Next::Run(instance.twin)
+        TurnDecision::Run(instance.twin)
     }
 
     fn no_twin(&self) -> SkipReason {
@@ -288,14 +288,14 @@ impl TwinTurn {
             // Before the state is read, so that no change is missed.
             notified.as_mut().enable();
             match self.next() {
-                Next::Run(twin) => return Ok(twin),
-                Next::Skip(reason) => return Err(reason),
-                Next::Wait => notified.await,
+                TurnDecision::Run(twin) => return Ok(twin),
+                TurnDecision::Skip(reason) => return Err(reason),
+                TurnDecision::Wait => notified.await,
             }
         }
     }
 
-    /// The run of this turn has not ended within the window: those that wait for it are not run.
+    /// Notes that the run of this turn has not ended within the window: the requests that wait for it are not run.
     pub(super) fn set_overdue(&self) {
         if let Some(instance) = self.order.state().instances.get_mut(&self.pin) {
             instance.running = Some(Running { is_overdue: true });
@@ -330,7 +330,7 @@ impl TwinTurn {
         let was_running = std::mem::replace(&mut self.phase, Phase::Over) == Phase::Running;
         let is_missed = match change {
             // A rehearsal changes nothing.
-            TwinChange::Made => self.mode == Mode::Rehearse,
+            TwinChange::Applied => self.mode == Mode::Rehearse,
             TwinChange::Missed => true,
             TwinChange::NoTwin => self.may_precede_create,
         };

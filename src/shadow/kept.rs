@@ -1,4 +1,4 @@
-//! Makes what is kept of a pair whose replies differ.
+//! Makes the record that is kept of a pair whose replies differ.
 
 use super::redaction::PairRedaction;
 use crate::compare::{CompareBounds, EarlierIds, KeepContext, Pair, PairRecord, Rules, keep};
@@ -7,7 +7,7 @@ use crate::limits::Limits;
 
 /// What is kept of a pair, so that it can be judged again under other rules. `earlier_ids` are those that earlier pairs
 /// of its instance bound.
-pub(super) fn kept(
+pub(super) fn kept_pair(
     answered: &Answered,
     (pair, earlier_ids): (&Pair<'_>, &[EarlierIds]),
     rules: &Rules,

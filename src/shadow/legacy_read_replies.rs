@@ -35,7 +35,7 @@ pub(super) struct LegacyReadReplies {
 }
 
 impl LegacyReadReplies {
-    /// `calls` are legacy's; `None` where they were not watched. `recorded` learns of all reads, those that are
+    /// `calls` are legacy's; `None` where they were not watched. All reads are recorded in `recorded`, those that are
     /// answered here included. Returns `None` if there is no memory for the calls.
     pub(super) fn new(
         calls: Option<&RequestEffects>,
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn where_legacys_calls_are_not_all_known_each_read_is_sent_and_the_run_says_nothing() {
+    fn where_legacys_calls_are_not_all_known_each_read_is_sent_and_the_pair_is_skipped() {
         let of_account = || known(vec![read_by_legacy(1, "/account", whole(""), whole("one"))]);
         let with_gap = of_account();
         with_gap.add_gap();
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_calls_have_their_memory_until_the_run_lets_go_of_them() {
+    fn the_memory_of_the_calls_is_reserved_until_the_run_drops_them() {
         let large = "x".repeat(10_000);
         let large: &'static str = Box::leak(large.into_boxed_str());
         let calls = known(vec![read_by_legacy(1, "/account", whole(""), whole(large))]);

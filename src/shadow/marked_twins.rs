@@ -32,14 +32,14 @@ impl MarkedTwins {
         true
     }
 
-    /// The store is to get this mark.
+    /// Queues a mark for the store.
     pub(super) fn store_later(&mut self, key: &InstanceKey) {
         match self.unstored.len() < MARKED_TWINS_MAX {
             true => self.unstored.push_back(key.clone()),
             false => tracing::error!(
                 family = %key.family.id(), id = %key.id, waiting = MARKED_TWINS_MAX,
-                "it is not stored that the twin of this instance is incomplete, because the store takes no such marks: \
-                 after a restart its follow-ups may give false differences"
+                "the store takes no marks of incomplete twins, and too many wait: that of this instance is dropped; \
+                 after a restart its follow-ups may show false differences"
             ),
         }
     }
@@ -48,7 +48,7 @@ impl MarkedTwins {
         self.all.contains(pin)
     }
 
-    /// Whether the store is still to get this mark.
+    /// Whether a mark waits for the store.
     pub(super) fn is_unstored(&self, key: &InstanceKey) -> bool {
         self.unstored.contains(key)
     }

@@ -6,7 +6,7 @@
 //!
 //! Always true: offering never waits; every ticket is settled exactly once, whatever happens to the run; of a
 //! mismatch only a redacted sample is kept; a route that takes all it can get leaves places, memory and slots for the
-//! others (`shares`, `dispatch`).
+//! others (`shared_bound`, `dispatch`).
 //!
 //! `proxy` decides which requests are offered; `evidence` adds up the outcomes.
 //!
@@ -20,7 +20,7 @@
 //!
 //! Of a route that is declared safe to repeat, some requests are sent to legacy a second time after they were compared
 //! (`repeat`), in few at a time and none while too many are under way, to learn how legacy differs from itself. Some
-//! rehearsals are run a second time from the same inputs (`second_run`), to learn how the engine does.
+//! rehearsals are run a second time from the same inputs (`second_run`), to learn where the engine differs from itself.
 //!
 //! What the engine answered callers itself, in `live` and `only`, is checked when they have it (`answer_checks`): the
 //! invariants of the route are judged, and some requests of a route that is safe to repeat are sent to legacy

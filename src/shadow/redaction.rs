@@ -13,7 +13,7 @@ use crate::compare::{
     Body, CompareBounds, Effect, HidesSensitive, Observation, PairParts, SensitiveParts, quoted_secrets,
 };
 use crate::exchange::{Answered, RecordedReads, RunReport};
-use crate::secret::{QuotedSecrets, RedactRules, STARS, members_apart, replace_detected};
+use crate::secret::{QuotedSecrets, RedactRules, STARS, replace_detected, with_distinct_keys};
 use crate::workflow::{Mode, Redaction};
 
 /// What is known of a pair whose secrets are hidden.
@@ -146,7 +146,7 @@ impl<'a> PairRedaction<'a> {
                 members.values_mut().for_each(|value| self.hide_in_texts(value));
                 if members.keys().any(|key| self.hide_in_name(key) != *key) {
                     let shown = std::mem::take(members).into_iter();
-                    *members = members_apart(shown.map(|(key, value)| (self.hide_in_name(&key), value)));
+                    *members = with_distinct_keys(shown.map(|(key, value)| (self.hide_in_name(&key), value)));
                 }
             }
             Value::Array(items) => items.iter_mut().for_each(|item| self.hide_in_texts(item)),

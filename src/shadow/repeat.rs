@@ -61,7 +61,7 @@ impl Runner {
         metrics::counter!("pointsman_noise_repeats_total", "route" => route, "outcome" => outcome).increment(1);
     }
 
-    /// Returns the outcome: a closed set of labels.
+    /// Returns the label `outcome`.
     async fn try_repeat(&self, compared: &ComparedRequest, replies: &ComparedReplies) -> &'static str {
         let (answered, route) = (&compared.answered, &compared.answered.flag.route.id);
         let Some(legacy) = &self.legacy else { return "forbidden" };

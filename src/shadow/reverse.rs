@@ -25,8 +25,8 @@ use crate::flag::State;
 use crate::limits::Limits;
 use crate::workflow::Mode;
 
-/// What legacy did with a request.
-struct AskedLegacy {
+/// What legacy answered to a request, and the calls that it made for it.
+struct LegacyAnswer {
     reply: Observation,
     /// The calls that it made for the request; `None` if they are not watched.
     effects: Option<RequestEffects>,
@@ -72,7 +72,7 @@ impl Runner {
         &self,
         answered: &EngineAnswered,
         reverse: &ReverseRequest,
-    ) -> Result<AskedLegacy, &'static str> {
+    ) -> Result<LegacyAnswer, &'static str> {
         let Some(legacy) = &self.legacy else { return Err("forbidden") };
         let (route, within) = (&answered.flag.route.id, Limits::ms(self.limits.shadow_run_ms));
         let trace = format!("00-{:032x}-{:016x}-01", fastrand::u128(1..), fastrand::u64(1..));
@@ -100,11 +100,11 @@ impl Runner {
         };
         match (reply, is_watched && effects.is_none()) {
             (Ok(_), true) => Err("effects_unknown"),
-            (reply, _) => Ok(AskedLegacy { reply: reply?, effects }),
+            (reply, _) => Ok(LegacyAnswer { reply: reply?, effects }),
         }
     }
 
-    /// Notes if legacy changed something for the request, or may have.
+    /// Notes the calls for the request by which legacy changed something, or may have.
     fn note_unattributed_writes(&self, answered: &EngineAnswered, effects: &RequestEffects) {
         let route = &answered.flag.route.id;
         self.note_legacy_calls(&answered.flag.route, effects);
@@ -118,7 +118,7 @@ impl Runner {
         &self,
         answered: &EngineAnswered,
         engine: &Arc<Observation>,
-        AskedLegacy { reply: legacy, effects }: AskedLegacy,
+        LegacyAnswer { reply: legacy, effects }: LegacyAnswer,
     ) -> &'static str {
         let EngineAnswered { flags, flag, request, instance, run, cohort, declared, .. } = answered;
         let offered = OfferedRequest {

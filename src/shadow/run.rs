@@ -14,7 +14,7 @@ use super::engine_result::EngineResult;
 use super::given_ids::{GivenIds, created_ids};
 use super::ids_of_instances::IdsOfInstances;
 use super::in_flight::RunInFlight;
-use super::kept::kept;
+use super::kept::kept_pair;
 use super::legacy_calls;
 use super::legacy_read_replies::{LegacyReadReplies, replays_reads};
 use super::parts::{RepeatedLegacy, RulesInForce};
@@ -307,7 +307,7 @@ impl Runner {
         let engine_generation = || self.evidence.engine_generation(route, answered.flags.files_version);
         let id_reused = created.clone().and_then(|ids| self.given_ids.note(family, engine_generation(), ids));
         let pair = Pair { instance: pair.instance.or(id_reused.as_ref()), ..pair };
-        // A rest of the time is for what is kept of the pair.
+        // The rest of the time is left for the record that is kept of the pair.
         let comparing_within = compare_within * COMPARING_PERCENT / 100;
         let is_over = || start.elapsed() >= comparing_within;
         let compared = match instance {
@@ -330,7 +330,7 @@ impl Runner {
             self.count_unresolved(answered, generation, not_known, &report);
             return not_known;
         }
-        // Where no call was compared with one by legacy either, that the pair is equal says nothing.
+        // If no call was compared with one by legacy either, the pair is equal only because nothing was compared.
         if !comparison.compares_anything() && comparison.verdict != Verdict::Mismatch {
             return ComparisonOutcome::Skipped(SkipReason::NothingCompared);
         }
@@ -369,14 +369,14 @@ impl Runner {
             let captured = CapturedRun { answered, report: &report, pair: &pair, recorded, redaction, verdict };
             capture(&self.captures, &captured, &rules, &bounds, &expired);
         }
-        // A pair that differs by noise is shown too: it may turn out to be a difference that counts.
+        // A sample is kept also if the pair differs by noise alone: the difference may later turn out to count.
         match comparison.verdict {
             Verdict::Match => ComparisonOutcome::Matched,
             Verdict::Ignored => ComparisonOutcome::Ignored,
             Verdict::Mismatch => {
                 if self.evidence.wants_sample(route, generation, &comparison.fingerprint) {
                     let sample = sample(answered, &engine, &report, &redaction, comparison, &self.limits);
-                    let kept = kept(answered, (&pair, &earlier), &rules, &redaction, &self.limits);
+                    let kept = kept_pair(answered, (&pair, &earlier), &rules, &redaction, &self.limits);
                     if redaction.was_over() {
                         count_cut_sample(route);
                     }

@@ -29,7 +29,7 @@ impl RunEnd {
     pub(super) const UNKNOWN: Self = Self::Ended { twin: None, change: TwinChange::Missed };
 
     pub(super) fn of(report: &RunReport, is_comparable: bool, answered: &Answered) -> Self {
-        let change = |is_made| if is_made { TwinChange::Made } else { TwinChange::Missed };
+        let change = |is_made| if is_made { TwinChange::Applied } else { TwinChange::Missed };
         let Some(run) = report.run else {
             // The engine refused the request before a run began. The twin lacks nothing if legacy refused it too.
             let is_made = is_comparable && answered.legacy.status().is_client_error();

@@ -44,7 +44,7 @@ impl Runner {
         metrics::counter!("pointsman_second_runs_total", "route" => route, "outcome" => outcome).increment(1);
     }
 
-    /// Returns the outcome: a closed set of labels.
+    /// Returns the label `outcome`.
     async fn try_run_again(
         &self,
         compared: &ComparedRequest,
@@ -93,7 +93,7 @@ impl Runner {
         second: &Observation,
     ) -> Option<EnginePlaces> {
         let request = if rules.reads_request() { request_value(&answered.request) } else { Value::Null };
-        let (effects, second) = as_made(first, second, |intent| rules.makes_as_effect(intent));
+        let (effects, second) = first_run_as_effects(first, second, |intent| rules.makes_as_effect(intent));
         let pair = Pair {
             legacy: first,
             engine: &second,
@@ -131,7 +131,7 @@ fn is_own_problem(seen: &Observation) -> bool {
 /// For example, the first run's intents are `reserve`, with the output of its `rehearse:`, and `charge`, with that of
 /// legacy's call 3. They become the effects 1 and 2. In the second run, an intent that was taken from call 3 is now
 /// taken from effect 2; one that was taken from a call that the first run did not take is taken from none.
-fn as_made(
+fn first_run_as_effects(
     first: &Observation,
     second: &Observation,
     is_effect: impl Fn(&Intent) -> bool,
@@ -189,7 +189,8 @@ mod tests {
             Observation::new(http::StatusCode::OK, Default::default(), Body::TooLarge, Duration::ZERO, intents)
         };
         let calls = [("look", None), ("reserve", None), ("charge", Some(3)), ("mail", None), ("void", Some(9))];
-        let (effects, second) = as_made(&run(&calls[..4]), &run(&calls), |intent| intent.step.as_str() != "look");
+        let (effects, second) =
+            first_run_as_effects(&run(&calls[..4]), &run(&calls), |intent| intent.step.as_str() != "look");
         let made: Vec<_> = effects.iter().map(|effect| (effect.url.as_str(), effect.number)).collect();
         assert_eq!(made, [("http://world/reserve", 1), ("http://world/charge", 2), ("http://world/mail", 3)]);
         let taken: Vec<_> = second.intents().iter().map(|intent| intent.taken_from).collect();

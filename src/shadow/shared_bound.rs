@@ -113,7 +113,7 @@ impl Drop for RouteReservation {
 mod tests {
     use super::*;
 
-    /// How many a route gets that takes one after the other as long as it can.
+    /// Takes one after the other for a route, until it gets no more.
     fn greedy(bound: &Arc<SharedBound>, route: &str) -> Vec<RouteReservation> {
         std::iter::from_fn(|| bound.take(&route.into(), 1)).collect()
     }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_bound_is_of_use_and_never_exceeded() {
+    fn a_small_bound_can_be_used_and_is_never_exceeded() {
         for (max, alone) in [(1, 1), (2, 2), (3, 3), (4, 3), (8, 6), (0, 0)] {
             let bound = SharedBound::new(max);
             assert_eq!(greedy(&bound, "a").len(), alone, "{max}");

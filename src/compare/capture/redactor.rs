@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use crate::compare::kept::SensitiveParts;
 use crate::secret::{
-    FoundSecret, QuotedSecrets, RedactRules, RedactionKey, STARS, are_pairs, decoded_component, is_field_name,
-    is_hidden, is_redacted, is_secret, is_secret_segment, json_of, members_apart, private_key_items, replace_secrets,
-    singular, value_of_pair, values_of_secrets,
+    FoundSecret, QuotedSecrets, RedactRules, RedactionKey, STARS, are_name_value_pairs, decoded_component,
+    is_field_name, is_hidden, is_redacted, is_secret, is_secret_segment, parse_json_container, private_key_items,
+    replace_secrets, singular, value_of_pair, values_of_secrets, with_distinct_keys,
 };
 
 /// Headers that describe the transfer of a body: of a redacted one they would be wrong.
@@ -149,9 +149,9 @@ impl Redactor<'_> {
                     };
                     (self.text(key), value)
                 });
-                Value::Object(members_apart(shown))
+                Value::Object(with_distinct_keys(shown))
             }
-            Value::Array(items) if are_pairs(items) => items.iter().map(|pair| self.pair(pair)).collect(),
+            Value::Array(items) if are_name_value_pairs(items) => items.iter().map(|pair| self.pair(pair)).collect(),
             Value::Array(items) => {
                 let parts = private_key_items(items).unwrap_or_default();
                 let is_part = |n: usize| parts.get(n).is_some_and(|is_part| *is_part);
@@ -163,7 +163,7 @@ impl Redactor<'_> {
             Value::Null | Value::Bool(_) => value.clone(),
             Value::String(text) if is_redacted(text) || text == STARS => value.clone(),
             Value::String(text) if has_key => {
-                let json = json_of(text).map(|json| (self.value(&json, true), json));
+                let json = parse_json_container(text).map(|json| (self.value(&json, true), json));
                 match json.filter(|(redacted, json)| redacted != json) {
                     Some((redacted, _)) => redacted.to_string().into(),
                     None => self.text(text).into(),
@@ -203,7 +203,7 @@ impl Redactor<'_> {
                     let key = if is_field_name(key) { self.text(key) } else { self.key.redacted(key) };
                     (key, self.secret_value(value))
                 });
-                Value::Object(members_apart(shown))
+                Value::Object(with_distinct_keys(shown))
             }
             Value::Array(items) => items.iter().map(|item| self.secret_value(item)).collect(),
             Value::Null => Value::Null,

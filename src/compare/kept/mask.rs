@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::secret::{STARS, is_secret, members_apart, redact_line};
+use crate::secret::{STARS, is_secret, redact_line, with_distinct_keys};
 
 /// How each placeholder begins.
 const PLACEHOLDER: &str = "[redacted ";
@@ -53,7 +53,7 @@ impl Placeholders {
                     let key = if key == shown { key.clone() } else { self.of(&Value::from(key.as_str())) };
                     (key, self.value(value, redacted))
                 };
-                Value::Object(members_apart(a.iter().zip(b).map(part)))
+                Value::Object(with_distinct_keys(a.iter().zip(b).map(part)))
             }
             (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
                 a.iter().zip(b).map(|(value, redacted)| self.value(value, redacted)).collect()

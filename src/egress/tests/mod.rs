@@ -223,7 +223,7 @@ fn a_late_call_is_not_given_to_a_later_request() {
         drop(test.watch(&[("traceparent", &sent), ("x-id", "a")], None).unwrap());
         test.pass(Duration::from_secs(11));
         let later = test.watch(&[("traceparent", &next), ("x-id", "a")], None).unwrap();
-        let late = || test.late();
+        let late = || test.late_calls();
         test.call(&[("traceparent", &sent)], "it hands on the field of the first request");
         assert_eq!((later.effects().len(), later.effects().gaps(), late()), (0, 0, 1), "{correlate}");
         test.call(&[("traceparent", &child(trace))], "of either");
@@ -255,22 +255,22 @@ fn a_call_that_names_a_request_whose_window_is_over_counts_as_late_for_its_route
         drop(test.watch(&[("traceparent", &sent), ("x-id", "a")], None).unwrap());
         test.pass(Duration::from_secs(10));
         test.call(&[(names.0, &names.1)], "in time");
-        assert_eq!(test.late(), 0);
+        assert_eq!(test.late_calls(), 0);
         test.pass(Duration::from_secs(1));
         test.call(&[(names.0, &names.1)], "late");
         test.pass(Duration::from_secs(60));
         test.call(&[(names.0, &names.1)], "later");
         test.call(&[], "of no known request");
-        assert_eq!(test.late(), 2, "{correlate}");
+        assert_eq!(test.late_calls(), 2, "{correlate}");
         assert_eq!(test.taken.lock().unwrap()[0].to.as_ref().unwrap().to_string(), "POST bank/charges");
         assert_eq!(test.outcomes(), (1, 0, 3), "all of them are counted and listed");
-        assert_eq!(test.no_pair_shows("other", UncomparedReason::Late), 0);
+        assert_eq!(test.uncompared_calls("other", UncomparedReason::Late), 0);
         let wider = AttributionSettings { window: Duration::from_secs(90), ..AttributionSettings::default() };
         test.attribution.set(wider);
-        let of_no_known_request = || test.no_pair_shows(ROUTE, UncomparedReason::NoKnownRequest);
+        let of_no_known_request = || test.uncompared_calls(ROUTE, UncomparedReason::NoKnownRequest);
         assert_eq!(of_no_known_request(), 1);
         test.call(&[(names.0, &names.1)], "with another window it may be in time");
-        assert_eq!((test.late(), of_no_known_request()), (2, 2));
+        assert_eq!((test.late_calls(), of_no_known_request()), (2, 2));
     }
 }
 

@@ -83,7 +83,7 @@ fn a_lost_call_counts_as_open_for_twice_the_window() {
     let number = test.begin(&[("traceparent", &sent)], None);
     test.attribution.lose(number);
     assert_eq!(watch.effects().so_far().open, 1);
-    assert_eq!(test.no_pair_shows(ROUTE, UncomparedReason::NoKnownRequest), 1, "it will not be in a pair");
+    assert_eq!(test.uncompared_calls(ROUTE, UncomparedReason::NoKnownRequest), 1, "it will not be in a pair");
     // The window is 10 s.
     test.pass(Duration::from_secs(19));
     assert_eq!(watch.effects().so_far().open, 1);
@@ -97,7 +97,7 @@ fn a_lost_call_that_found_no_room_is_in_no_pair() {
     let _watch = test.traced(TraceContext::random(true));
     let numbers: Vec<u64> = (0..=EGRESS_OPEN_CALLS_MAX).map(|_| test.begin(&[], None)).collect();
     numbers.iter().rev().take(1).for_each(|last| test.attribution.lose(*last));
-    assert_eq!(test.no_pair_shows(ROUTE, UncomparedReason::NoKnownRequest), 1);
+    assert_eq!(test.uncompared_calls(ROUTE, UncomparedReason::NoKnownRequest), 1);
 }
 
 #[test]

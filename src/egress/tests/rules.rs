@@ -68,7 +68,7 @@ fn a_late_call_with_different_traceparents_is_late_for_the_request_of_any() {
         let (own, other) = (value(trace), value(TraceContext::random(true)));
         let fields = if is_first { [&own, &other] } else { [&other, &own] };
         test.call(&fields.map(|field| ("traceparent", field.as_str())), "");
-        assert_eq!(test.late(), 1, "its own field is the first one: {is_first}");
+        assert_eq!(test.late_calls(), 1, "its own field is the first one: {is_first}");
     }
 }
 

@@ -4,14 +4,14 @@ use super::*;
 use crate::exchange::CallTarget;
 
 impl TestAttribution {
-    /// The calls for a route that no pair shows for this reason, so far.
-    pub(super) fn no_pair_shows(&self, route: &str, reason: UncomparedReason) -> u64 {
+    /// How many calls for a route are in no pair for this reason, so far.
+    pub(super) fn uncompared_calls(&self, route: &str, reason: UncomparedReason) -> u64 {
         let mut taken = self.taken.lock().unwrap();
         taken.extend(self.attribution.take_uncompared());
         taken.iter().filter(|of| of.route == RouteId::from(route) && of.reason == reason).map(|of| of.calls).sum()
     }
-    pub(super) fn late(&self) -> u64 {
-        self.no_pair_shows(ROUTE, UncomparedReason::Late)
+    pub(super) fn late_calls(&self) -> u64 {
+        self.uncompared_calls(ROUTE, UncomparedReason::Late)
     }
 }
 
@@ -27,7 +27,7 @@ const OF_NO_KNOWN_REQUEST: UncomparedReason = UncomparedReason::NoKnownRequest;
 fn a_call_of_no_known_request_may_be_for_each_route_that_had_a_request_before_it() {
     let test = TestAttribution::new("");
     test.call(&[], "before any request");
-    assert_eq!(test.no_pair_shows(ROUTE, OF_NO_KNOWN_REQUEST), 0);
+    assert_eq!(test.uncompared_calls(ROUTE, OF_NO_KNOWN_REQUEST), 0);
     drop(test.traced(TraceContext::random(true)));
     drop(test.watch_as(Some("orders.cancel"), &[], None).unwrap());
     drop(test.watch_as(None, &[], None).unwrap());
@@ -38,7 +38,7 @@ fn a_call_of_no_known_request_may_be_for_each_route_that_had_a_request_before_it
     }
     for route in [ROUTE, "orders.cancel"] {
         assert_eq!(
-            (test.no_pair_shows(route, OF_NO_KNOWN_REQUEST), test.no_pair_shows(route, UncomparedReason::Late)),
+            (test.uncompared_calls(route, OF_NO_KNOWN_REQUEST), test.uncompared_calls(route, UncomparedReason::Late)),
             (3, 0)
         );
     }
@@ -48,12 +48,15 @@ fn a_call_of_no_known_request_may_be_for_each_route_that_had_a_request_before_it
     test.pass(Duration::from_secs(300));
     test.call(&[], "too late for the other route");
     assert_eq!(
-        (test.no_pair_shows(ROUTE, OF_NO_KNOWN_REQUEST), test.no_pair_shows("orders.cancel", OF_NO_KNOWN_REQUEST)),
+        (
+            test.uncompared_calls(ROUTE, OF_NO_KNOWN_REQUEST),
+            test.uncompared_calls("orders.cancel", OF_NO_KNOWN_REQUEST)
+        ),
         (4, 3)
     );
     test.pass(Duration::from_secs(301));
     test.call(&[], "too late for both");
-    assert_eq!(test.no_pair_shows(ROUTE, OF_NO_KNOWN_REQUEST), 4);
+    assert_eq!(test.uncompared_calls(ROUTE, OF_NO_KNOWN_REQUEST), 4);
 }
 
 #[test]
@@ -66,10 +69,10 @@ fn a_call_that_names_a_request_that_was_not_compared_is_for_no_route() {
         test.pass(pause);
         test.call(&[("traceparent", &child(other))], "");
     }
-    assert_eq!((test.no_pair_shows(ROUTE, OF_NO_KNOWN_REQUEST), test.late()), (0, 0));
+    assert_eq!((test.uncompared_calls(ROUTE, OF_NO_KNOWN_REQUEST), test.late_calls()), (0, 0));
     test.call(&[("traceparent", &child(compared))], "");
     test.call(&[("traceparent", &value(TraceContext::random(true)))], "of a trace that is not known");
-    assert_eq!((test.no_pair_shows(ROUTE, OF_NO_KNOWN_REQUEST), test.late()), (1, 1));
+    assert_eq!((test.uncompared_calls(ROUTE, OF_NO_KNOWN_REQUEST), test.late_calls()), (1, 1));
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn a_late_call_of_an_unwatched_request_is_not_given_to_a_later_one() {
         test.pass(Duration::from_secs(60));
         let next = value(TraceContext { span_id: trace.span_id ^ 4, ..trace });
         let later = test.watch(&[("traceparent", &next), ("x-id", "a")], None).unwrap();
-        let found = || (later.effects().len(), later.effects().gaps(), test.late());
+        let found = || (later.effects().len(), later.effects().gaps(), test.late_calls());
         test.call(&[("x-id", "a")], "of either");
         assert_eq!(found(), (0, 1, 0), "evicted: {is_evicted}");
         test.call(&[("traceparent", &child(trace))], "of either");
@@ -68,7 +68,7 @@ fn a_call_of_an_unwatched_request_is_late_only_once_its_window_is_over() {
             test.call(&[("x-id", "a")], "");
             calls += 2;
             assert_eq!(test.outcomes(), (0, 0, calls), "of none that is known");
-            test.late()
+            test.late_calls()
         };
         assert_eq!(late_after(60), 0, "in flight");
         drop((watch, others));

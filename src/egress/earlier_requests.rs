@@ -1,10 +1,9 @@
-//! Requests to which no call is attributed any more, and the calls that legacy makes for them: too late to be compared
-//! with what the engine would send.
+//! Requests to which no call is attributed any more, because their window is over or because they are unwatched.
 //!
-//! A queue that is slower than `egress.window` makes such calls. No pair shows them, so that a workflow without them
-//! would look right; the gate has to know that there are some. And a later request may be in the same trace, or have
-//! the same key: such a call is not given to it. Nor is a call for an unwatched request; it is late only once the
-//! window of that request is over.
+//! Legacy may still make calls for them, for example from a queue that is slower than `egress.window`. Such a late call
+//! is in no pair, so that a workflow which does not make it would look right: it is counted, and the gate shows it. Nor
+//! is it attributed to a later request that is in the same trace or has the same key. The same holds for a call for an
+//! unwatched request, which counts as late only once the window of that request is over.
 //!
 //! Always true: what is remembered of requests and of calls is bounded.
 
@@ -26,7 +25,7 @@ const OPEN_MAX: usize = 16;
 /// The most routes of one trace.
 const ROUTES_MAX: usize = 4;
 
-/// The requests whose window is over, and the unwatched ones; the last ones.
+/// The newest of the requests whose window is over, and of the unwatched ones.
 #[derive(Default)]
 pub(super) struct EarlierRequests {
     by_trace: HashMap<u128, RequestsOfKey>,
@@ -37,7 +36,7 @@ pub(super) struct EarlierRequests {
     added: u64,
 }
 
-/// The numbers of requests, and what they are found by, the oldest first.
+/// The numbers of requests, with the trace and the key by which each is found, the oldest first.
 type Order = VecDeque<(u64, Option<TraceContext>, Option<Key>)>;
 
 /// The requests in one trace, of one span, or with one key.
@@ -80,7 +79,7 @@ impl RequestsOfKey {
 /// What the `traceparent` of a call says of requests whose window is over, or that are unwatched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EarlierInTrace {
-    /// One of them had this very field.
+    /// One of them had exactly this trace and span.
     Named,
     /// One of them was in this trace.
     Possible,
@@ -140,7 +139,7 @@ impl EarlierRequests {
         add(&mut self.by_key, key, one, at);
     }
 
-    /// The requests that a call may be for: by its key, else by the very `traceparent`, else by the trace.
+    /// The requests that a call may be for: by its key, else by trace and span, else by the trace alone.
     fn requests_of(&self, trace: Option<TraceContext>, key: Option<Key>) -> Option<&RequestsOfKey> {
         let by_span = || self.by_span.get(&span_of(trace?));
         let by_trace = || self.by_trace.get(&trace?.trace_id);

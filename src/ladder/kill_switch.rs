@@ -150,8 +150,8 @@ impl FreezeRecords {
     }
 
     /// Puts moves in force by `apply`, while no freeze comes into force. If another process has recorded a change of
-    /// the kill switch that belongs to them (`flip`), `apply` gets it as [`FreezeState::change_by`] says; it also gets when
-    /// the freeze was set that the store does not have yet. If it returns `None`, it has put nothing in force, and
+    /// the kill switch that belongs to them (`flip`), `apply` gets it as [`FreezeState::change_by`] says; it also gets
+    /// when the freeze was set that the store does not have yet. If it returns `None`, it has put nothing in force, and
     /// nothing is noted here.
     pub fn follow<T>(
         &self,
@@ -174,7 +174,7 @@ impl FreezeRecords {
         self.state().change_by(flip, present).map_or(present, |(_, freeze)| freeze)
     }
 
-    /// What another process has recorded is in force here, with this change.
+    /// Notes that what another process has recorded is in force here, with this change.
     fn note_followed(&self, state: &mut FreezeState, flip: &FlipRecord, change: Option<(u64, Freeze)>) {
         if state.is_overtaken(flip) {
             return;

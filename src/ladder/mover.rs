@@ -231,7 +231,7 @@ impl Mover {
             flips.push(self.flip_record(&after, made, FlipSource::File.as_str().to_owned()));
         }
         flips.extend(plans::records(&after, &self.gate));
-        // Recorded once: the positions are judged again before the next files come.
+        // Removed, so that it is recorded only once: the positions are judged again before the next files come.
         after.declared.plans.candidate_move = None;
         // Files that change neither a state nor a declaration need no write to the store.
         let scopes = scopes::current(&before.scopes, clock::now(), self.gate.retry_window);
@@ -322,7 +322,8 @@ impl Mover {
         self.set_positions_and((positions, unrecorded), computed_from, (FollowedLimits::default(), true))
     }
 
-    /// `tells`: whether the listeners are told of the moves of cohorts. Of those of another process that one tells.
+    /// `tells`: whether the listeners are told of the moves of cohorts. Moves that another process recorded are told
+    /// there.
     fn set_positions_and(
         &self,
         (mut positions, unrecorded): (Positions, Vec<UnrecordedFlip>),
@@ -332,7 +333,7 @@ impl Mover {
         holds::judge_cohorts(&mut positions, &self.gate);
         let (before, after) = (self.in_force.inputs(), positions.clone());
         let overtaken = self.in_force.set_positions_and_limits((positions, unrecorded), computed_from, limits)?;
-        // What the first set of a process has was in force before its start.
+        // The first set of a process repeats what was in force before its start: nothing has moved.
         if before.has_files && tells {
             self.tell_cohort_moves(&before.positions, &after);
         }
@@ -359,7 +360,7 @@ impl Mover {
         self.record_announced(batch, None, of).await
     }
 
-    /// As [`Mover::record`], only while this announcement stands.
+    /// As [`Mover::record`], only while the store has this announcement.
     pub(super) async fn record_announced(
         &self,
         batch: RecordBatch,

@@ -1,4 +1,4 @@
-//! What a change of rules adds, if all that it does is to allow more.
+//! Tells whether a change of rules only allows more, and what it adds.
 //!
 //! Always true: a pair that is equal under the rules before is equal under the rules after such a change, so that its
 //! comparison need not be repeated; only the pairs that differ have to be judged again.
@@ -45,7 +45,8 @@ impl Allowances {
     }
 }
 
-/// What was found so far. Each method empties the parts that it has looked at.
+/// What was found so far. Each method empties the parts of the drafts that it has compared, so that what differs
+/// afterwards is some other change.
 #[derive(Default)]
 struct Added {
     is_any: bool,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::condition;
-use super::covering::Covers;
+use super::covering::CoveringRule;
 use super::header_ids::HeaderIds;
 use super::number::{Decimal, NumberForm};
 use super::path_matcher::PathMatcher;
@@ -69,14 +69,14 @@ impl BodyRules {
     }
 
     /// What each rule covers. Of several of one sort that cover a value, the first counts.
-    pub(super) fn covering(&self) -> impl Iterator<Item = (&RulePath, RuleId, Covers)> {
-        let ignore = self.ignore.iter().map(|(path, rule)| (path, *rule, Covers::Ignore(*rule)));
-        let ids = self.ids.iter().map(|(path, ids)| (path, ids.rule, Covers::Id(*ids)));
-        let keys = self.keys.iter().map(|(path, ids)| (path, ids.rule, Covers::Keys(*ids)));
+    pub(super) fn covering(&self) -> impl Iterator<Item = (&RulePath, RuleId, CoveringRule)> {
+        let ignore = self.ignore.iter().map(|(path, rule)| (path, *rule, CoveringRule::Ignore(*rule)));
+        let ids = self.ids.iter().map(|(path, ids)| (path, ids.rule, CoveringRule::Id(*ids)));
+        let keys = self.keys.iter().map(|(path, ids)| (path, ids.rule, CoveringRule::Keys(*ids)));
         let unordered = self.unordered.iter().enumerate();
-        let unordered = unordered.map(|(n, (path, rule, _))| (path, *rule, Covers::Unordered(n)));
+        let unordered = unordered.map(|(n, (path, rule, _))| (path, *rule, CoveringRule::Unordered(n)));
         let tolerance = self.tolerance.iter().enumerate();
-        let tolerance = tolerance.map(|(n, (path, rule, _))| (path, *rule, Covers::Tolerance(n)));
+        let tolerance = tolerance.map(|(n, (path, rule, _))| (path, *rule, CoveringRule::Tolerance(n)));
         ignore.chain(ids).chain(keys).chain(unordered).chain(tolerance)
     }
 }

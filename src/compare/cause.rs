@@ -27,8 +27,8 @@ const REQUEST_WORDS_MAX: usize = 1_000;
 pub(super) fn of_refusals(pair: &Pair<'_>, legacy: &ParsedBody, engine: &ParsedBody) -> Option<String> {
     let names = Names::of_request(pair.request);
     let is_refusal = |status: http::StatusCode| status.is_client_error() || status.is_server_error();
-    let legacy = is_refusal(pair.legacy.status()).then(|| names.said(legacy)).flatten();
-    let engine = is_refusal(pair.engine.status()).then(|| names.said(engine)).flatten();
+    let legacy = is_refusal(pair.legacy.status()).then(|| names.cause_in(legacy)).flatten();
+    let engine = is_refusal(pair.engine.status()).then(|| names.cause_in(engine)).flatten();
     match (legacy, engine) {
         (None, None) => None,
         (legacy, engine) => Some(format!("{}\0{}", legacy.unwrap_or_default(), engine.unwrap_or_default())),
@@ -45,8 +45,8 @@ impl<'r> Names<'r> {
         Self(words)
     }
 
-    /// What a refusal says.
-    fn said(&self, body: &ParsedBody) -> Option<String> {
+    /// What a refusal says of its cause; `None` if it says nothing.
+    fn cause_in(&self, body: &ParsedBody) -> Option<String> {
         match body {
             ParsedBody::Json(value, _) => self.code(value, DEPTH_MAX),
             ParsedBody::Text(text) | ParsedBody::NotJson(text) => {

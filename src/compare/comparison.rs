@@ -19,7 +19,7 @@ use super::rules::{Rules, Status};
 use super::rules_by_node::RulesByNode;
 use super::text::{self, TextContext};
 use super::verdict::{Comparison, DifferenceKind, ENGINE, LEGACY};
-use super::walk::{InSets, Walk};
+use super::walk::{SetIdBinding, Walk};
 use super::{assert, cause, headers, other_bodies, rule_conditions};
 use crate::names::StepId;
 
@@ -306,18 +306,18 @@ const WALKS_OF_SETS_MAX: usize = 16;
 /// partners of further elements certain. `bind` binds one of the two groups, and returns whether others may be left.
 fn bind_ids_in_sets(
     ids: &mut IdMap,
-    mut bind: impl FnMut(InSets, &mut IdMap) -> Result<bool, BoundExceeded>,
+    mut bind: impl FnMut(SetIdBinding, &mut IdMap) -> Result<bool, BoundExceeded>,
 ) -> Result<(), BoundExceeded> {
     for _ in 0..WALKS_OF_SETS_MAX {
         let before = ids.len();
-        if !bind(InSets::Unambiguous, ids)? {
+        if !bind(SetIdBinding::Unambiguous, ids)? {
             return Ok(());
         }
         if ids.len() == before {
             break;
         }
     }
-    bind(InSets::All, ids).map(|_| ())
+    bind(SetIdBinding::All, ids).map(|_| ())
 }
 
 /// Binds the ids of the instance. Without rules for ids, replies with different ids are different.

@@ -7,7 +7,7 @@ use super::rule_texts::{IdRule, RuleId};
 pub(super) struct CoveringRules {
     pub(super) ignore: Option<RuleId>,
     pub(super) id: Option<IdRule>,
-    /// Of an object: its keys are ids.
+    /// Set for an object whose keys are ids.
     pub(super) keys: Option<IdRule>,
     /// An index into `BodyRules::unordered`.
     pub(super) unordered: Option<usize>,
@@ -17,7 +17,7 @@ pub(super) struct CoveringRules {
 
 /// What one rule says of the nodes that it covers.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Covers {
+pub(super) enum CoveringRule {
     Ignore(RuleId),
     Id(IdRule),
     Keys(IdRule),
@@ -27,13 +27,13 @@ pub(super) enum Covers {
 
 impl CoveringRules {
     /// Adds a rule, which counts unless there is an earlier one of its sort.
-    pub(super) fn add(&mut self, covers: Covers) {
+    pub(super) fn add(&mut self, covers: CoveringRule) {
         match covers {
-            Covers::Ignore(rule) => self.ignore = self.ignore.or(Some(rule)),
-            Covers::Id(ids) => self.id = self.id.or(Some(ids)),
-            Covers::Keys(ids) => self.keys = self.keys.or(Some(ids)),
-            Covers::Unordered(n) => self.unordered = self.unordered.or(Some(n)),
-            Covers::Tolerance(n) => self.tolerance = self.tolerance.or(Some(n)),
+            CoveringRule::Ignore(rule) => self.ignore = self.ignore.or(Some(rule)),
+            CoveringRule::Id(ids) => self.id = self.id.or(Some(ids)),
+            CoveringRule::Keys(ids) => self.keys = self.keys.or(Some(ids)),
+            CoveringRule::Unordered(n) => self.unordered = self.unordered.or(Some(n)),
+            CoveringRule::Tolerance(n) => self.tolerance = self.tolerance.or(Some(n)),
         }
     }
 

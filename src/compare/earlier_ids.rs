@@ -27,8 +27,8 @@ const COMMON_NAMES: [&str; 9] = ["id", "uuid", "guid", "ref", "key", "no", "nr",
 /// An id of legacy and one of the engine that a pair of an instance bound.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EarlierIds {
-    /// What they are the ids of.
-    pub of: IdsOf,
+    /// What they identify.
+    pub of: IdSubject,
     /// Where they were found: a path as in [`super::Difference::path`].
     pub path: String,
     /// Legacy's.
@@ -39,20 +39,20 @@ pub struct EarlierIds {
     pub is_secret: bool,
 }
 
-/// What ids are the ids of, so far as rules and replies say so.
+/// What an id identifies, as far as rules and replies say.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum IdsOf {
+pub enum IdSubject {
     /// A kind that the rules declare (`kind: customer`).
     Kind(String),
     /// The name under which they are: `payment_id`, `payments.id`.
     Name(String),
-    /// The place without a name where they are, a header or a text. What they are the ids of is not known, so they are
-    /// held only against the ids of instances, never against what an earlier pair bound at the same place.
+    /// The place without a name where they are, a header or a text. What they identify is not known, so they are
+    /// compared only with the ids of instances, never with what an earlier pair bound at the same place.
     Place(String),
 }
 
-impl IdsOf {
+impl IdSubject {
     fn found(kind: IdKind, path: &str, kinds: &[String]) -> Self {
         match kinds.get(kind.index()).filter(|_| kind != IdKind::ANY) {
             Some(kind) => Self::Kind(kind.clone()),
@@ -60,7 +60,7 @@ impl IdsOf {
         }
     }
 
-    /// Whether such ids are held against those of later pairs of the instance.
+    /// Whether such ids are compared with those of later pairs of the instance.
     fn are_remembered(&self) -> bool {
         match self {
             Self::Kind(_) | Self::Name(_) => true,
@@ -153,8 +153,8 @@ impl<'p> BoundIds<'p> {
         self.rules.texts.kinds().get(kind.index()).filter(|_| kind != IdKind::ANY).map(String::as_str)
     }
 
-    fn of_found(&self, (kind, _, found): Found<'_>) -> IdsOf {
-        IdsOf::found(kind, &found.path, self.rules.texts.kinds())
+    fn of_found(&self, (kind, _, found): Found<'_>) -> IdSubject {
+        IdSubject::found(kind, &found.path, self.rules.texts.kinds())
     }
 
     fn earlier(&self, found: Found<'_>) -> EarlierIds {
@@ -199,7 +199,7 @@ pub(super) fn report_contradictions(
     found.sort_by_key(|(kind, legacy, found)| (*kind, *legacy, found.path.clone()));
     for (kind, legacy, found) in found {
         let Some(engine) = id_text(&found.engine) else { continue };
-        let of = IdsOf::found(kind, &found.path, rules.texts.kinds());
+        let of = IdSubject::found(kind, &found.path, rules.texts.kinds());
         let is_contradicted = |ids: &&EarlierIds| ids.of == of && (ids.legacy == legacy) != (ids.engine == engine);
         let contradicted: Vec<FoundIds> = earlier.iter().filter(is_contradicted).map(EarlierIds::as_found).collect();
         if contradicted.is_empty() {
@@ -279,7 +279,7 @@ mod tests {
         let (create, earlier) = follow_up(&order("17", "p-1", 4), &order("run-1", "q-1", 9), &draft, &[]);
         assert_eq!(create.verdict, Verdict::Ignored);
         let of: Vec<_> = earlier.iter().map(|ids| (&ids.of, &*ids.legacy, &*ids.engine)).collect();
-        let [line, payment] = ["lines.id", "payment_id"].map(|name| IdsOf::Name(name.to_owned()));
+        let [line, payment] = ["lines.id", "payment_id"].map(|name| IdSubject::Name(name.to_owned()));
         assert_eq!(of, [(&line, "4", "9"), (&payment, "p-1", "q-1")], "that of the instance is known without it");
         let judged = |engine: &Value| follow_up(&order("17", "p-1", 4), engine, &draft, &earlier).0;
         assert_eq!(judged(&order("run-1", "q-1", 9)).verdict, Verdict::Ignored);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_in_headers_are_not_held_against_those_of_earlier_pairs() {
+    fn ids_in_headers_are_not_compared_with_those_of_earlier_pairs() {
         let rules = rules(json!({"ids": [{"header.location": "/orders/{id}"}]}));
         let of = |id: &str| with_location(&format!("/orders/{id}"), &json!({}));
         let (legacy, engine) = (of("17"), of("e-1"));
@@ -334,7 +334,7 @@ mod tests {
             assert_eq!((kind, legacy, engine), (None, "17", "e-1"));
             Some(InstanceIds { legacy: "18".to_owned(), engine: "e-1".to_owned() })
         });
-        let of = IdsOf::Place("headers.location".to_owned());
+        let of = IdSubject::Place("headers.location".to_owned());
         let path = "instance.id".to_owned();
         let ids = EarlierIds { of, path, legacy: "18".to_owned(), engine: "e-1".to_owned(), is_secret: false };
         assert_eq!(all, [ids]);
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_an_id_is_its_own_or_says_whose_it_is() {
+    fn the_name_of_an_id_is_its_key_or_has_the_key_before_a_common_one() {
         for (path, name) in [
             ("$.payment_id", Some("payment_id")),
             ("$.reservations[*].id", Some("reservations.id")),

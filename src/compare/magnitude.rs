@@ -12,9 +12,9 @@ use super::node::{Kind, Node};
 use super::number::Decimal;
 use super::verdict::{Difference, DifferenceKind};
 
-/// By which share of the larger one two numbers may differ and still be the same, rounded differently.
+/// Two numbers that differ by at most this share of the larger one may be the same, rounded differently.
 const ROUNDING_MAX: f64 = 1e-6;
-/// Up to which share two numbers are near each other.
+/// Two numbers that differ by at most this share of the larger one are near each other.
 const NEAR_MAX: f64 = 0.01;
 /// The longest text that may be a number.
 const NUMBER_BYTES_MAX: usize = 40;
@@ -33,7 +33,7 @@ pub(super) enum Magnitude {
 /// How far two different numbers are apart.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NumberDistance {
-    /// As a share of the larger number.
+    /// The difference as a share of the larger number.
     share: f64,
     magnitude: Magnitude,
 }

@@ -148,7 +148,7 @@ pub use comparison::{compare, compare_in_instance};
 pub use decode::decoded_body;
 pub use differing_elements::DifferingElements;
 pub use draft::{CompareContext, NumbersDraft, RulesDraft, StatusDraft};
-pub use earlier_ids::{BoundIds, EarlierIds, IdsOf};
+pub use earlier_ids::{BoundIds, EarlierIds, IdSubject};
 pub use effect::{Effect, EffectReply, RecordedParts};
 pub use effects::{
     CallRole, CallTemplate, CorrespondingCall, EffectCoverage, EffectRulesDraft, IntentCounts, StepCoverage,

@@ -1,7 +1,7 @@
 //! Places where it cannot be known whether the engine's value differs from a captured one, because the captured value
 //! is redacted.
 //!
-//! Of a redacted value a capture has a hash, so that only a value that came from the capture too can be held against
+//! Of a redacted value a capture has a hash, so that only a value that came from the capture too can be compared with
 //! it. What the workflow has from elsewhere (a constant, a computed value) may be equal to the value that legacy had.
 //! But one value cannot be equal to two different ones: over several pairs it may show that it differs
 //! ([`UndecidedValues`]).

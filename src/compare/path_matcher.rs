@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
-use super::covering::{CoveringRules, Covers};
+use super::covering::{CoveringRule, CoveringRules};
 use super::json_tree::{JsonTree, TreeNode, TreeValue};
 use super::rule_path::{PathStep, RulePath};
 use super::rule_texts::RuleId;
@@ -34,7 +34,7 @@ struct MatchedRule {
     rule: RuleId,
     start: States,
     end: States,
-    covers: Covers,
+    covers: CoveringRule,
 }
 
 /// Which rules cover the values of one tree.
@@ -54,7 +54,7 @@ const HAS_IDS: u32 = 1 << 31;
 
 impl PathMatcher {
     /// The rules in the order in which they count.
-    pub(super) fn of<'r>(rules: impl IntoIterator<Item = (&'r RulePath, RuleId, Covers)>) -> Self {
+    pub(super) fn of<'r>(rules: impl IntoIterator<Item = (&'r RulePath, RuleId, CoveringRule)>) -> Self {
         let mut matcher = Self::default();
         for (path, rule, covers) in rules {
             let steps = path.steps().filter(|steps| matcher.steps.len() + steps.len() < States::BITS as usize);

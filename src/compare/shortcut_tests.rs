@@ -16,7 +16,7 @@ use super::rules::Rules;
 use super::rules_by_node::RulesByNode;
 use super::tests::{compared, reply, rules};
 use super::value_hash::{Precision, Side, hash_of};
-use super::walk::{InSets, Walk};
+use super::walk::{SetIdBinding, Walk};
 
 /// The ids that are bound in two documents, where nodes without ids are left out or walked too.
 fn bound(legacy: &Value, engine: &Value, rules: &Rules, walk_all: bool) -> Vec<(IdKind, String, String)> {
@@ -31,7 +31,7 @@ fn bound(legacy: &Value, engine: &Value, rules: &Rules, walk_all: bool) -> Vec<(
         let (rules_by_node, ids, findings) = (&by_node, &mut ids, &mut findings);
         let context = WalkContext { rules: &rules.body, rules_by_node, ids, findings };
         if in_sets {
-            Walk::bind_ids_in_sets(context, InSets::All, legacy.into(), engine.into()).unwrap();
+            Walk::bind_ids_in_sets(context, SetIdBinding::All, legacy.into(), engine.into()).unwrap();
         } else {
             Walk::bind_ids(context, legacy.into(), engine.into()).unwrap();
         }

@@ -10,7 +10,7 @@ use super::findings::ComparisonFindings;
 use super::id_map::IdMap;
 use super::redact;
 use super::secret_lines::SecretLines;
-use super::text_rules::{Capture, TextRules};
+use super::text_rules::{CaptureGroup, TextRules};
 use super::times::texts_are_within;
 use crate::secret::{STARS, is_secret};
 
@@ -37,7 +37,7 @@ pub(super) struct Line<'t> {
 
 /// What the rules capture of a line.
 struct Captured<'t> {
-    captures: Vec<(&'t str, Capture)>,
+    captures: Vec<(&'t str, CaptureGroup)>,
     /// The line without what is captured: one more part than there are captures.
     rest: Vec<&'t str>,
 }
@@ -83,7 +83,7 @@ impl<'t> Lines<'t> {
 }
 
 impl<'t> Captured<'t> {
-    fn of(text: &'t str, found: Vec<(Range<usize>, Capture)>) -> Self {
+    fn of(text: &'t str, found: Vec<(Range<usize>, CaptureGroup)>) -> Self {
         let (mut captures, mut rest, mut from) = (Vec::new(), Vec::new(), 0);
         for (range, capture) in found {
             rest.push(text.get(from..range.start).unwrap_or_default());
@@ -96,7 +96,7 @@ impl<'t> Captured<'t> {
 }
 
 impl<'t> Line<'t> {
-    fn captures(&self) -> &[(&'t str, Capture)] {
+    fn captures(&self) -> &[(&'t str, CaptureGroup)] {
         self.captured.as_ref().map_or(&[], |captured| &captured.captures)
     }
 
@@ -135,8 +135,8 @@ impl<'t> Line<'t> {
     /// The ids that correspond in two lines, with the rule by which they are ids.
     pub(super) fn ids_with<'o>(&self, other: &Line<'o>) -> impl Iterator<Item = (&'t str, &'o str, IdRule)> {
         self.captures().iter().zip(other.captures()).filter_map(|((legacy, a), (engine, b))| match (a, b) {
-            (Capture::Id { ids }, Capture::Id { .. }) => Some((*legacy, *engine, *ids)),
-            (Capture::Time { .. } | Capture::Id { .. }, _) => None,
+            (CaptureGroup::Id { ids }, CaptureGroup::Id { .. }) => Some((*legacy, *engine, *ids)),
+            (CaptureGroup::Time { .. } | CaptureGroup::Id { .. }, _) => None,
         })
     }
 
@@ -156,11 +156,11 @@ impl<'t> Line<'t> {
         }
         for ((a, of_legacy), (b, of_engine)) in self.captures().iter().zip(engine.captures()) {
             let (holds, rule) = match (of_legacy, of_engine) {
-                (Capture::Time { rule, by }, Capture::Time { rule: other, .. }) if rule == other => {
+                (CaptureGroup::Time { rule, by }, CaptureGroup::Time { rule: other, .. }) if rule == other => {
                     (a == b || texts_are_within(a, b, *by), *rule)
                 }
-                (Capture::Id { ids: by }, Capture::Id { .. }) => (ids.are_bound(by.kind, a, b), by.rule),
-                (Capture::Time { .. } | Capture::Id { .. }, _) => return LineEquality::Different,
+                (CaptureGroup::Id { ids: by }, CaptureGroup::Id { .. }) => (ids.are_bound(by.kind, a, b), by.rule),
+                (CaptureGroup::Time { .. } | CaptureGroup::Id { .. }, _) => return LineEquality::Different,
             };
             if !holds {
                 return LineEquality::Different;

@@ -70,14 +70,14 @@ impl JsonSchema for TimesDraft {
 pub(super) struct TextRules {
     ignore: Vec<(Regex, RuleId)>,
     /// Times before ids: a time is never cut by an id in it.
-    captures: Vec<(Regex, Capture)>,
+    captures: Vec<(Regex, CaptureGroup)>,
     /// Counted for a pair with a line that is too long for the patterns; `None` if there are no patterns.
     too_long: Option<RuleId>,
 }
 
 /// What a part of a line is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Capture {
+pub(super) enum CaptureGroup {
     /// A time, and by how many nanoseconds it may differ.
     Time { rule: RuleId, by: i128 },
     /// An id.
@@ -109,14 +109,14 @@ impl TextRules {
             for TimePatterns { text, patterns, by } in time_patterns(times, &site.key("times"), problems) {
                 let text = text.map_or_else(String::new, |text| format!(" {}", texts.masked(text, shown_pattern)));
                 let rule = texts.register(format!("{prefix}text.times{text}"));
-                rules.captures.extend(patterns.into_iter().map(|pattern| (pattern, Capture::Time { rule, by })));
+                rules.captures.extend(patterns.into_iter().map(|pattern| (pattern, CaptureGroup::Time { rule, by })));
             }
         }
         for (n, text) in draft.ids.iter().enumerate() {
             if let Some(pattern) = capturing(text, &site.key("ids").index(n), problems) {
                 let text = format!("{prefix}text.ids {}", texts.masked(text, shown_pattern));
                 let ids = texts.register_ids(&text, None, true);
-                rules.captures.push((pattern, Capture::Id { ids }));
+                rules.captures.push((pattern, CaptureGroup::Id { ids }));
             }
         }
         if !(rules.ignore.is_empty() && rules.captures.is_empty()) {
@@ -146,8 +146,8 @@ impl TextRules {
     /// The first rule under `ids`.
     pub(super) fn first_id_rule(&self) -> Option<RuleId> {
         self.captures.iter().find_map(|(_, capture)| match capture {
-            Capture::Id { ids } => Some(ids.rule),
-            Capture::Time { .. } => None,
+            CaptureGroup::Id { ids } => Some(ids.rule),
+            CaptureGroup::Time { .. } => None,
         })
     }
 
@@ -162,7 +162,7 @@ impl TextRules {
         &self,
         line: &str,
         count_work: &mut dyn FnMut(usize) -> Result<(), BoundExceeded>,
-    ) -> Result<Vec<(Range<usize>, Capture)>, BoundExceeded> {
+    ) -> Result<Vec<(Range<usize>, CaptureGroup)>, BoundExceeded> {
         parts_of(&self.captures, line, count_work)
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::bounds::CompareBounds;
-use super::covering::Covers;
+use super::covering::CoveringRule;
 use super::json_reader;
 use super::json_tree::{JsonTree, TreeNode, TreeValue};
 use super::parsed_body::general_json;
@@ -196,7 +196,7 @@ proptest! {
             prop_assert_eq!(path.steps().is_some(), is_plain, "{}", text);
             rules.extend(is_plain.then_some(path));
         }
-        let matcher = PathMatcher::of(rules.iter().enumerate().map(|(n, path)| (path, n, Covers::Ignore(n))));
+        let matcher = PathMatcher::of(rules.iter().enumerate().map(|(n, path)| (path, n, CoveringRule::Ignore(n))));
         prop_assert!(!matcher.is_partial());
 
         let mut walked = Vec::new();

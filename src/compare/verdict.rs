@@ -192,7 +192,7 @@ pub struct Comparison {
     /// evaluated.
     pub ignored_by: Vec<(String, u32)>,
     /// Whether anything of the replies was compared: the exact status, a header that one of them has, a value or line
-    /// of their bodies, or an `assert` on both. If not, their being equal says nothing.
+    /// of their bodies, or an `assert` on both. If not, it says nothing that they are equal.
     #[serde(skip)]
     pub compares_replies: bool,
     /// A hash of the paths and kinds of the differences, and, where the replies tell it, of their cause: what a refusal
@@ -201,7 +201,7 @@ pub struct Comparison {
     /// How many of the engine's intents were compared with a call by legacy; `None` if legacy's calls were not watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effects: Option<EffectCoverage>,
-    /// By step: what the engine's intents were held against.
+    /// By step: with what the engine's intents were compared.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub intents: BTreeMap<StepId, IntentCounts>,
     /// The engine's intents that were judged, each with its call by legacy.

@@ -59,7 +59,7 @@ enum PassPurpose {
 
 /// Which ids in unordered arrays are bound.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum InSets {
+pub(super) enum SetIdBinding {
     /// Those in elements of which it is clear which belong together.
     Unambiguous,
     /// All.

@@ -35,7 +35,7 @@ impl RequestCounts {
 }
 
 /// Requests that were announced and that the index does not have yet.
-pub(super) struct Announced {
+pub(super) struct AnnouncedRequests {
     lists: [Mutex<List>; SHARDS],
     /// Whether something was added since the last call of `take`.
     has_new: AtomicBool,
@@ -82,7 +82,7 @@ pub(super) struct NewRequests {
     pub last_refused: Vec<Arc<WatchedRequest>>,
 }
 
-impl Announced {
+impl AnnouncedRequests {
     pub(super) fn new(bounds: RequestCounts) -> Self {
         Self {
             lists: Default::default(),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use metrics::counter;
 
-use super::announced::{Announced, NewRequests, RequestCounts};
+use super::announced::{AnnouncedRequests, NewRequests, RequestCounts};
 use super::counts::{Counts, EffectOutcome, EgressReport};
 use super::earlier_cause::EarlierCause;
 use super::earlier_requests::EarlierRequests;
@@ -38,7 +38,7 @@ pub struct Attribution(Arc<Inner>);
 struct Inner {
     settings: ArcSwap<AttributionSettings>,
     /// Requests that the index does not have yet.
-    announced: Announced,
+    announced: AnnouncedRequests,
     next_number: AtomicU64,
     open_calls: OpenCalls,
     /// Not locked by threads that serve clients.
@@ -82,7 +82,7 @@ impl Attribution {
         };
         Self(Arc::new(Inner {
             settings: ArcSwap::from_pointee(settings),
-            announced: Announced::new(bounds),
+            announced: AnnouncedRequests::new(bounds),
             next_number: AtomicU64::new(0),
             open_calls: OpenCalls::default(),
             state: Mutex::default(),

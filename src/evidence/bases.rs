@@ -7,7 +7,7 @@ use super::basis::{BasisParts, EvidenceBasis};
 use super::basis_change::{BasisChange, NextEvidence};
 use super::counters::Counters;
 use super::generation::{EngineGeneration, EvidenceGeneration};
-use super::left_requests::{LeftRequests, Taker};
+use super::left_requests::{LeftRequests, SuccessorRoute};
 use super::matched_requests::MatchedRequests;
 use super::part_names::MATCH;
 use super::route::DroppedEvidence;
@@ -91,13 +91,13 @@ impl Evidence {
     fn taken_over(&self, bases: &[(RouteId, EvidenceBasis)]) -> BTreeMap<RouteId, DroppedEvidence> {
         let of_routes = || bases.iter().filter(|(route, _)| route_of_candidate(route).is_none());
         let next: BTreeMap<&RouteId, &EvidenceBasis> = of_routes().map(|(id, basis)| (id, basis)).collect();
-        let takers = of_routes().filter_map(|(route, basis)| {
+        let successors = of_routes().filter_map(|(route, basis)| {
             let requests = MatchedRequests::of(&basis.parts)?;
             let before = MatchedRequests::of(&self.counters(route).lock().parts);
             let has_others_than_before = before.as_ref() != Some(&requests);
-            Some(Taker { route, requests, has_others_than_before, wanted: basis.wanted })
+            Some(SuccessorRoute { route, requests, has_others_than_before, wanted: basis.wanted })
         });
-        let takers: Vec<Taker<'_>> = takers.collect();
+        let successors: Vec<SuccessorRoute<'_>> = successors.collect();
         let mut found: BTreeMap<RouteId, DroppedEvidence> = BTreeMap::new();
         for (other, shared) in self.all().into_iter().filter(|(other, _)| route_of_candidate(other).is_none()) {
             let mut counters = shared.lock();
@@ -106,14 +106,16 @@ impl Evidence {
                 continue;
             }
             let leaving = LeftRequests::of(&counters, next.get(&other).copied());
-            for taker in takers.iter().filter(|taker| *taker.route != other && leaving.go_to(taker)) {
-                let before = counters.evidence.taken_over(clock::now(), taker.wanted);
+            for successor in
+                successors.iter().filter(|successor| *successor.route != other && leaving.are_taken_by(successor))
+            {
+                let before = counters.evidence.taken_over(clock::now(), successor.wanted);
                 if before.mismatched > 0 {
-                    let so_far = found.entry(taker.route.clone()).or_default();
+                    let so_far = found.entry(successor.route.clone()).or_default();
                     *so_far = so_far.max(before);
                 }
             }
-            let taken = leaving.taken_as_they_are(&other, &takers);
+            let taken = leaving.taken_unchanged(&other, &successors);
             if !taken.is_empty() {
                 counters.change(move |counters| counters.forget_requests(&taken));
             }

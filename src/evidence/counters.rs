@@ -128,8 +128,8 @@ fn counted_since<K: Copy + Ord>(counts: &BTreeMap<K, u64>, before: &BTreeMap<K, 
 }
 
 impl Counters {
-    /// What the metrics are to be increased by. They outlive these counters: a process whose successor was lost opens
-    /// its store again.
+    /// What the metrics are to be increased by since the last call. The metrics outlive these counters: a process whose
+    /// successor was lost opens its store again.
     pub(super) fn take_unpublished(&mut self) -> Totals {
         let unpublished = self.totals.since(&self.published);
         self.published.clone_from(&self.totals);
@@ -277,8 +277,8 @@ impl Counters {
         }
     }
 
-    /// The shadow executor works on a request. If the process is killed before it is settled, it counts as not
-    /// compared.
+    /// Notes that the shadow executor works on a request. If the process is killed before the request is settled, the
+    /// request counts as not compared.
     pub(super) fn begin(&mut self, request: &OfferedRequest) {
         if self.has_basis_of(request.files_version) && request.counts_against_coverage(SkipReason::ShuttingDown) {
             self.in_flight.add(&PairsByKind::one(request.rung >= State::Dark, request.stratum().as_deref()));
@@ -286,7 +286,7 @@ impl Counters {
         }
     }
 
-    /// A request that had begun is about to be settled.
+    /// Notes that a request that had begun is about to be settled.
     pub(super) fn end(&mut self, request: &OfferedRequest) {
         self.in_flight.remove(&PairsByKind::one(request.rung >= State::Dark, request.stratum().as_deref()));
     }

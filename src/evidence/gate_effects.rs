@@ -91,7 +91,7 @@ impl JudgedRoute<'_> {
             .collect();
         let own = (!uncompared.is_empty()).then(|| {
             format!(
-                "too few calls of shared steps{in_dark} were held against a call by {} or an `assert` (at least one, \
+                "too few calls of shared steps{in_dark} were compared with a call by {} or judged by an `assert` (at least one, \
                  and {} %): {}. {}",
                 compared_with.caller(),
                 wanted * 100.0,

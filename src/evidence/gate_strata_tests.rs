@@ -36,7 +36,7 @@ fn a_rare_kind_has_to_be_compared_as_far_as_all_requests() {
 
 /// Whose requests are counted together is not known: one kind of them may never have been compared.
 #[test]
-fn kinds_that_are_counted_together_have_to_be_compared_all() {
+fn all_requests_of_kinds_that_are_counted_together_have_to_be_compared() {
     for name in ["other", "POST 2xx (other values)"] {
         let mut e = good();
         let of = |compared| StratumCounts { served: 40, compared, mismatched: 0, calls_unknown: 0, skipped: 0 };

@@ -223,7 +223,7 @@ fn a_kind_that_came_in_shadow_only_and_was_never_compared_keeps_the_gate_to_live
 }
 
 #[test]
-fn kinds_that_are_counted_together_have_to_be_compared_all() {
+fn all_requests_of_kinds_that_are_counted_together_have_to_be_compared() {
     let mut e = good();
     e.all.strata.insert("other".into(), stratum(9, 8));
     let detail = only_missing(&e, &small(), State::Dark, Name::StrataAtLeast, GateVerdict::Inconclusive);

@@ -370,7 +370,7 @@ mod tests {
     use crate::store::candidate_key;
 
     #[test]
-    fn of_a_candidate_the_guard_says_that_the_candidate_answered() {
+    fn the_guard_of_a_candidate_says_that_the_candidate_answered() {
         let settings = Guard {
             mismatch: None,
             errors: Some(0.01),

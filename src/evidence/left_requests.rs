@@ -2,7 +2,7 @@
 //!
 //! Always true: a route has given up a request when by the files it does not match it any more, or has no workflow:
 //! without one nothing is compared. What its evidence says of differences goes to each route that gets some of
-//! them, until one gets all of them: that one tells of them from then on.
+//! them, until one route gets exactly these requests: from then on that route's evidence tells of them.
 
 use super::basis::{EvidenceBasis, WantedPairs};
 use super::counters::Counters;
@@ -18,7 +18,7 @@ pub(super) enum LeavingRoute {
     HasOthers,
 }
 
-/// The requests of a route that another one takes over as they are.
+/// The requests of a route that another one takes over unchanged: it matches exactly these.
 pub(super) struct TakenRequests {
     /// Set if the requests that the route had until now are taken over: what has become of that route.
     present: Option<LeavingRoute>,
@@ -61,16 +61,16 @@ impl LeftRequests {
 
     /// Whether a route takes over some of them now. Those that were left before, it has taken over already, unless it
     /// matches other requests than before.
-    pub(super) fn go_to(&self, taker: &Taker<'_>) -> bool {
-        let mut earlier = self.earlier.iter().filter(|_| taker.has_others_than_before);
-        self.present.as_ref().is_some_and(|present| present.overlap(&taker.requests))
-            || earlier.any(|(_, earlier)| earlier.overlap(&taker.requests))
+    pub(super) fn are_taken_by(&self, successor: &SuccessorRoute<'_>) -> bool {
+        let mut earlier = self.earlier.iter().filter(|_| successor.has_others_than_before);
+        self.present.as_ref().is_some_and(|present| present.overlap(&successor.requests))
+            || earlier.any(|(_, earlier)| earlier.overlap(&successor.requests))
     }
 
-    /// Those that one of these routes, which is not `route` itself, takes over as they are.
-    pub(super) fn taken_as_they_are(&self, route: &RouteId, takers: &[Taker<'_>]) -> TakenRequests {
+    /// Those that one of these routes, other than `route` itself, takes over unchanged.
+    pub(super) fn taken_unchanged(&self, route: &RouteId, successors: &[SuccessorRoute<'_>]) -> TakenRequests {
         let is_taken = |requests: &MatchedRequests| {
-            takers.iter().any(|taker| taker.route != route && taker.requests.are(requests))
+            successors.iter().any(|successor| successor.route != route && successor.requests.are(requests))
         };
         let earlier = self.earlier.iter().filter(|(_, requests)| is_taken(requests));
         TakenRequests {
@@ -81,7 +81,7 @@ impl LeftRequests {
 }
 
 /// A route of the files that may take requests over.
-pub(super) struct Taker<'a> {
+pub(super) struct SuccessorRoute<'a> {
     pub(super) route: &'a RouteId,
     pub(super) requests: MatchedRequests,
     pub(super) has_others_than_before: bool,
@@ -89,8 +89,7 @@ pub(super) struct Taker<'a> {
 }
 
 impl Counters {
-    /// Forgets requests that another route has taken over as they are: what this evidence says of them is told by that
-    /// one from now on.
+    /// Forgets requests that another route has taken over unchanged: that route's evidence tells of them from now on.
     pub(super) fn forget_requests(&mut self, taken: &TakenRequests) {
         match taken.present {
             Some(LeavingRoute::IsAbsent) => MatchedRequests::remove_from(&mut self.parts),

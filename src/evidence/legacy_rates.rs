@@ -46,7 +46,7 @@ mod tests {
     use crate::evidence::RepliesOfLegacy;
 
     #[test]
-    fn of_few_replies_an_upper_bound_stands_for_the_share_of_4xx_and_of_fewer_nothing_is_known() {
+    fn for_few_replies_the_share_of_4xx_is_an_upper_bound_and_for_fewer_it_is_unknown() {
         let of = |replies, client_errors| {
             let legacy = RepliesOfLegacy { replies, client_errors, ..RepliesOfLegacy::default() };
             LegacyRates::of(&RouteEvidence { legacy, ..RouteEvidence::default() })

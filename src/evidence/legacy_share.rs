@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn of_few_replies_a_bound_stands_for_the_share_and_of_fewer_nothing_is_known() {
+    fn for_few_replies_the_share_is_a_bound_and_for_fewer_it_is_unknown() {
         let few = after(&[(1, 500), (18, 200)]);
         assert_eq!((few.at_most, few.at_least()), (None, None));
         let more = after(&[(10, 500), (10, 200)]);

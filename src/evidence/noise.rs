@@ -12,7 +12,8 @@
 //! legacy's first reply in an element in which legacy's second one does not, and legacy if the engine differs in none
 //! but some of the elements in which legacy's second reply does. This is not symmetric: where each of them differs in
 //! an element in which the other does not, the engine counts. Otherwise an element that the engine always has wrong
-//! would count as often as a noisy one that it has right. So noise that is in other elements each time is none here.
+//! would count as often as a noisy one that it has right. So what differs in other elements each time does not count as
+//! noise.
 //!
 //! Always true:
 //! - only a place at which legacy was seen to differ from itself is noise, and only if the values that it stands for
@@ -225,8 +226,8 @@ impl NoiseOfLegacy {
     }
     /// Sets the basis, and returns whether it changed. What is known of legacy's noise goes on if only the rules
     /// changed, and leave more out of the comparison than before (`rules_leave_more_out`). Otherwise it starts from
-    /// zero, and only this stays: that legacy was seen to write, and doubts by reverse comparisons, while the route is
-    /// declared safe to repeat (`noise` of the basis is not empty); and the places, as earlier ones.
+    /// zero, and only this stays: that legacy was seen to write, and unattributed writes during reverse comparisons,
+    /// while the route is declared safe to repeat (`noise` of the basis is not empty); and the places, as earlier ones.
     pub(super) fn set_basis(&mut self, basis: &EvidenceBasis, rules_leave_more_out: bool) -> bool {
         let EvidenceBasis { noise, noise_apart_from_rules: apart_from_rules, .. } = basis;
         let changed = self.basis != *noise;
@@ -341,7 +342,7 @@ impl NoisePairs {
             }
     }
 
-    /// Whether a difference at a place is none of the engine's.
+    /// Whether a difference at a place counts as noise, and not as a difference of the engine.
     pub(super) fn is_noise(&self, legacy: &NoiseOfLegacy, place: &str) -> bool {
         match order_at(place) {
             Some(order) => self.orders_not_kept.contains(order),

@@ -183,10 +183,10 @@ impl Evidence {
         let would_be_first = {
             let shared = self.counters(&calls.route);
             let mut counters = shared.lock();
-            let mut counts = counters.counts_of_uncompared(calls.reason, to.as_ref(), is_expected_now);
+            let mut counts = counters.targets_to_count_in(calls.reason, to.as_ref(), is_expected_now);
             counts.any(|counted| counted.targets.would_be_first(to.as_ref()))
         };
-        // An open tunnel is told of again and again.
+        // An open tunnel is reported repeatedly, as no calls.
         if calls.calls == 0 && !would_be_first {
             return;
         }
@@ -196,7 +196,7 @@ impl Evidence {
         let mut counters = shared.lock();
         let mut is_changed = false;
         for CountedIn { targets, are_of_files_in_force } in
-            counters.counts_of_uncompared(calls.reason, to.as_ref(), is_expected_now)
+            counters.targets_to_count_in(calls.reason, to.as_ref(), is_expected_now)
         {
             // What the earlier files expect is not known here.
             targets.count(to.clone(), calls, &|to| are_of_files_in_force && is_expected(to));
@@ -210,7 +210,8 @@ impl Evidence {
         self.counters(route).lock().evidence.uncompared_calls.clone()
     }
 
-    /// An answer of the engine is going to be judged. If the process is killed before that, it counts as not judged.
+    /// Notes that an answer of the engine is going to be judged. If the process is killed before that, the answer
+    /// counts as not judged.
     pub fn begin_check(&self, route: &RouteId) {
         let shared = self.counters(route);
         let mut counters = shared.lock();
@@ -218,7 +219,7 @@ impl Evidence {
         counters.dirty = true;
     }
 
-    /// An answer was judged, or it is known that it will not be.
+    /// Notes that an answer was judged, or will not be.
     pub fn end_check(&self, route: &RouteId) {
         let shared = self.counters(route);
         let mut counters = shared.lock();
@@ -246,17 +247,17 @@ impl Evidence {
 /// Targets among which a call that no pair shows is counted.
 struct CountedIn<'c> {
     targets: &'c mut UncomparedTargets,
-    /// Or of files that were in force before.
+    /// Whether they belong to the evidence of the files in force, and not to that of earlier files.
     are_of_files_in_force: bool,
 }
 
 impl Counters {
-    /// Where a call that no pair shows is counted: in the evidence, unless it is expected under the files in force, and
-    /// in that of earlier files, which goes on if a change of them is taken back. Its pairs may lack the call too,
-    /// whatever was changed since: a request that was decided by those files may have caused it. Whether they expect
-    /// the call is asked by the gate then; one that is expected now must not make that impossible, so it is counted
-    /// only where there is room to name it.
-    fn counts_of_uncompared(
+    /// The targets among which a call that no pair shows is counted: those of the evidence, unless it is expected under
+    /// the files in force, and in that of earlier files, which goes on if a change of them is taken back. Its pairs may
+    /// lack the call too, whatever was changed since: a request that was decided by those files may have caused it.
+    /// Whether they expect the call is asked by the gate then; one that is expected now must not make that impossible,
+    /// so it is counted only where there is room to name it.
+    fn targets_to_count_in(
         &mut self,
         reason: UncomparedReason,
         to: Option<&CallTarget>,

@@ -26,9 +26,9 @@ impl Counters {
         }
     }
 
-    /// A process has ended without taking back its share, which it had last written as this `write`: what was under way
-    /// in it counts as not compared, or not judged. Nothing happens if that was counted before, or if it has written
-    /// since.
+    /// Settles the share of a process that has ended without removing it: what was under way in that process counts as
+    /// not compared, or not judged. `write`: the number of the last write by which the process counts as ended. Nothing
+    /// happens if the share was settled before, or if the process has written since.
     pub(super) fn settle_share(&mut self, (of, write): (WorkerId, u64), checked: &[(String, String)], now: Timestamp) {
         let Some(share) = self.processes.get(&of).filter(|share| share.write == write).cloned() else { return };
         self.end_share(of, EndedShare { write, at: now, basis: share.basis.clone(), guard: share.guard });
@@ -52,7 +52,7 @@ impl Counters {
         self.dirty = true;
     }
 
-    /// The process ends: what is under way counts as not compared, or not judged.
+    /// Settles the share of this process, which ends: what is under way counts as not compared, or not judged.
     pub(super) fn settle_own(&mut self) {
         let (in_flight, checks) = (std::mem::take(&mut self.in_flight), std::mem::take(&mut self.checks_in_flight));
         self.dirty |= !in_flight.is_empty() || checks > 0;

@@ -31,7 +31,7 @@ use crate::names::{RouteId, WorkerId};
 use crate::store::EvidenceVersion;
 
 impl Counters {
-    /// Makes a change that is no sum; see the module.
+    /// Makes a change that is not a sum of counts; see the module.
     pub(super) fn change<R>(&mut self, change: impl Fn(&mut Self) -> R + Send + Sync + 'static) -> R {
         let result = change(self);
         if let Some(shared) = &mut self.shared {
@@ -102,7 +102,7 @@ impl Counters {
         copy
     }
 
-    /// The row was replaced, and is this version now.
+    /// Notes that the row was replaced, and is this version now.
     pub(super) fn was_written(&mut self, version: EvidenceVersion) {
         let Some(shared) = &mut self.shared else { return };
         if let Some(attempt) = shared.attempts.pop() {
@@ -112,8 +112,8 @@ impl Counters {
         }
     }
 
-    /// The row has changed: adds what other processes have counted. Returns whether another process had changed the
-    /// basis before this one, and removed the samples of the route.
+    /// Reads a row that has changed: adds what other processes have counted. Returns whether another process had
+    /// changed the basis before this one, and removed the samples of the route.
     pub(super) fn read_row(&mut self, mut row: Self, version: EvidenceVersion, own: WorkerId) -> bool {
         let shared = self.shared.get_or_insert_with(Box::default);
         // The reply to a write may have been lost.
@@ -151,8 +151,8 @@ impl Counters {
         clears_samples
     }
 
-    /// What a row that has another basis is to be with what was counted here since `before`, as if the files became
-    /// those of the row now.
+    /// Returns a row that has another basis, with what was counted here since `before` added to it, as if the files
+    /// became those of the row now.
     fn added_to_other_basis(&self, row: &Self, before: Option<&Self>) -> Self {
         let mut sum = Self { processes: self.processes.clone(), ..row.clone() };
         sum.ended_shares.clone_from(&self.ended_shares);
@@ -175,7 +175,7 @@ impl Counters {
         sum
     }
 
-    /// Makes of a row that has another basis what it says of the basis that it had when it was `base`.
+    /// Changes a row that has another basis so that it shows what it keeps of the basis of `base`.
     fn show_basis_of(&mut self, base: &Self) {
         let kept = self.kept.iter().position(|kept| Some(&kept.basis) == base.basis.as_ref());
         // If it is not kept, nothing had been counted, or too much was kept.

@@ -6,14 +6,14 @@ use jiff::Timestamp;
 
 use super::RULES;
 use super::basis::EvidenceBasis;
-use super::shared_rig::{Fate, Process, Row, basis, by_basis};
+use super::shared_rig::{Process, Row, WriteOutcome, basis, by_basis};
 
 /// 3 processes count, write with lost replies and failures, get new files at different times, end, start with earlier
 /// files, and are taken for gone while they go on: at the end the row has what all have counted, each pair once, for
 /// each basis.
 #[test]
 fn what_all_processes_count_is_in_the_row_once() {
-    let fates = [Fate::Done, Fate::Done, Fate::ReplyLost, Fate::Fails];
+    let fates = [WriteOutcome::Done, WriteOutcome::Done, WriteOutcome::ReplyLost, WriteOutcome::Fails];
     for seed in 0..100 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut row = Row::default();
@@ -57,7 +57,7 @@ fn what_all_processes_count_is_in_the_row_once() {
         }
         processes.iter_mut().for_each(|process| process.set_files(newest));
         for _ in 0..4 {
-            processes.iter_mut().for_each(|process| process.flush(&mut row, Fate::Done));
+            processes.iter_mut().for_each(|process| process.flush(&mut row, WriteOutcome::Done));
         }
         let (in_store, _) = row.read().unwrap();
         assert_eq!(by_basis(&in_store), expected, "seed {seed}");
@@ -82,10 +82,10 @@ fn two_with_other_files() -> (Row, [Process; 2]) {
     let [mut one, mut other] = [0, 1].map(|id| Process::start(&row, id, 0));
     for process in [&mut one, &mut other] {
         (0..8).for_each(|_| process.count(false, ""));
-        process.flush(&mut row, Fate::Done);
+        process.flush(&mut row, WriteOutcome::Done);
     }
     other.set_files(1);
-    other.flush(&mut row, Fate::Done);
+    other.flush(&mut row, WriteOutcome::Done);
     (row, [one, other])
 }
 
@@ -93,11 +93,11 @@ fn two_with_other_files() -> (Row, [Process; 2]) {
 fn what_a_process_with_other_files_than_the_row_counts_is_kept_at_its_end() {
     let (mut row, [mut one, mut other]) = two_with_other_files();
     (0..6).for_each(|_| one.count(true, "f"));
-    one.leave(&mut row, Fate::Done);
+    one.leave(&mut row, WriteOutcome::Done);
     assert_eq!(by_basis(&row.read().unwrap().0), of_files(&[(0, [22, 6])]));
     other.count(false, "");
     other.set_files(0);
-    other.flush(&mut row, Fate::Done);
+    other.flush(&mut row, WriteOutcome::Done);
     assert_eq!(by_basis(&other.counters), of_files(&[(0, [22, 6]), (1, [1, 0])]));
 }
 
@@ -106,15 +106,15 @@ fn what_a_process_with_other_files_than_the_row_counts_is_kept_at_its_end() {
 fn the_end_of_a_process_is_a_gap_in_the_evidence_of_its_own_files() {
     let (mut row, [mut one, mut other]) = two_with_other_files();
     one.count(true, "f");
-    one.flush(&mut row, Fate::Done);
+    one.flush(&mut row, WriteOutcome::Done);
     let mut same = Process::start(&row, 2, 0);
     same.set_files(1);
-    same.flush(&mut row, Fate::Done);
+    same.flush(&mut row, WriteOutcome::Done);
     other.pull(&row);
     other.settle(one.id);
-    other.flush(&mut row, Fate::Done);
+    other.flush(&mut row, WriteOutcome::Done);
     other.set_files(0);
-    other.flush(&mut row, Fate::Done);
+    other.flush(&mut row, WriteOutcome::Done);
     let evidence = &other.counters.evidence;
     assert_eq!((evidence.mismatched, evidence.gaps.len()), (1, 1));
 }
@@ -125,19 +125,19 @@ fn processes_with_other_files_than_the_row_know_of_each_other() {
     let (mut row, [mut one, mut other]) = two_with_other_files();
     one.set_files(1);
     one.count(false, "");
-    one.flush(&mut row, Fate::Done);
+    one.flush(&mut row, WriteOutcome::Done);
     let mut old = Process::start(&row, 2, 0);
-    old.flush(&mut row, Fate::Done);
+    old.flush(&mut row, WriteOutcome::Done);
     one.pull(&row);
     one.count(true, "f");
-    one.flush(&mut row, Fate::Done);
-    other.flush(&mut row, Fate::Done);
+    one.flush(&mut row, WriteOutcome::Done);
+    other.flush(&mut row, WriteOutcome::Done);
     assert_eq!(row.read().unwrap().0.basis, Some(basis(0).hash));
     assert_eq!((other.counters.evidence.shadow_pairs, other.counters.evidence.mismatched), (2, 1));
-    one.leave(&mut row, Fate::ReplyLost);
-    other.flush(&mut row, Fate::Done);
+    one.leave(&mut row, WriteOutcome::ReplyLost);
+    other.flush(&mut row, WriteOutcome::Done);
     other.count(false, "");
-    other.flush(&mut row, Fate::Done);
+    other.flush(&mut row, WriteOutcome::Done);
     assert_eq!(by_basis(&row.read().unwrap().0), of_files(&[(0, [16, 0]), (1, [3, 1])]));
 }
 
@@ -158,15 +158,15 @@ fn what_is_counted_by_the_earlier_rules_goes_on_under_those_that_allow_more() {
     for process in [&mut one, &mut other] {
         set(process, "");
         process.count(false, "");
-        process.flush(&mut row, Fate::Done);
+        process.flush(&mut row, WriteOutcome::Done);
     }
     set(&mut other, "\"$.a\"");
-    other.flush(&mut row, Fate::Done);
+    other.flush(&mut row, WriteOutcome::Done);
     for _ in 0..2 {
         one.count(true, "f");
-        one.flush(&mut row, Fate::Done);
+        one.flush(&mut row, WriteOutcome::Done);
     }
-    other.flush(&mut row, Fate::Done);
+    other.flush(&mut row, WriteOutcome::Done);
     let of = |process: &Process| {
         let waiting = process.counters.rejudging.as_ref().map_or(0, |waiting| waiting.differing);
         (process.counters.evidence.shadow_pairs, process.counters.evidence.mismatched, waiting)
@@ -174,7 +174,7 @@ fn what_is_counted_by_the_earlier_rules_goes_on_under_those_that_allow_more() {
     assert_eq!((of(&one), of(&other)), ((4, 2, 0), (4, 2, 2)));
     one.count(true, "g");
     set(&mut one, "\"$.a\"");
-    one.flush(&mut row, Fate::Done);
-    other.flush(&mut row, Fate::Done);
+    one.flush(&mut row, WriteOutcome::Done);
+    other.flush(&mut row, WriteOutcome::Done);
     assert_eq!((of(&one), of(&other)), ((5, 3, 3), (5, 3, 3)));
 }

@@ -48,7 +48,7 @@ impl Row {
 pub(super) struct Process {
     pub(super) id: WorkerId,
     pub(super) counters: Counters,
-    /// The place in the sequence of files.
+    /// Which of the sets of files it has: an argument of [`basis`].
     pub(super) files: usize,
 }
 
@@ -74,30 +74,30 @@ impl Process {
         }
     }
 
-    /// `fate`: what becomes of the write.
-    pub(super) fn flush(&mut self, row: &mut Row, fate: Fate) {
-        self.write(row, fate, false);
+    /// Writes the row. `outcome`: what becomes of the write.
+    pub(super) fn flush(&mut self, row: &mut Row, outcome: WriteOutcome) {
+        self.write(row, outcome, false);
     }
 
-    /// It ends in order. `fate`: what becomes of its last write, which is then tried again.
-    pub(super) fn leave(&mut self, row: &mut Row, fate: Fate) {
-        for fate in [fate, Fate::Done] {
-            self.write(row, fate, true);
+    /// Ends the process in order. `outcome`: what becomes of its last write, which is then tried again.
+    pub(super) fn leave(&mut self, row: &mut Row, outcome: WriteOutcome) {
+        for outcome in [outcome, WriteOutcome::Done] {
+            self.write(row, outcome, true);
         }
     }
 
-    fn write(&mut self, row: &mut Row, fate: Fate, is_leaving: bool) {
+    fn write(&mut self, row: &mut Row, outcome: WriteOutcome, is_leaving: bool) {
         self.pull(row);
         let written = self.counters.prepare_write(self.id, ("p", GuardCounts::default()), is_leaving);
         let Some((stored, instead_of)) = written else { return };
-        let is_done = fate != Fate::Fails && row.replace(&stored, instead_of.as_ref());
-        match is_done && fate == Fate::Done {
+        let is_done = outcome != WriteOutcome::Fails && row.replace(&stored, instead_of.as_ref());
+        match is_done && outcome == WriteOutcome::Done {
             true => self.counters.was_written(row.version_now()),
             false => self.counters.dirty = true,
         }
     }
 
-    /// Takes a process for gone.
+    /// Settles the share of a process that counts as ended.
     pub(super) fn settle(&mut self, of: WorkerId) {
         let Some(write) = self.counters.processes.get(&of).map(|share| share.write) else { return };
         let now = clock::now();
@@ -123,7 +123,7 @@ impl Process {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Fate {
+pub(super) enum WriteOutcome {
     Done,
     ReplyLost,
     Fails,

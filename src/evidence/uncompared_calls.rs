@@ -163,8 +163,8 @@ impl UncomparedCallCounts {
         }
     }
 
-    /// The rules ignore more calls than before. Of the calls whose targets are not listed it is not known whether they
-    /// are ignored now: they are forgotten, and further pairs have to show it. Returns how many these were.
+    /// Forgets the calls to targets that are not listed, because the rules ignore more calls than before: it is not
+    /// known whether they are ignored now, and further pairs have to show it. Returns how many these were.
     pub(super) fn ignore_more(&mut self) -> u64 {
         [&mut self.late, &mut self.of_no_request].into_iter().fold(0, |all, targets| {
             targets.others_since = None;
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn they_are_kept_with_the_pairs_over_restarts_and_until_these_start_from_zero() {
+    async fn uncompared_calls_are_kept_with_the_pairs_over_restarts_and_until_these_start_from_zero() {
         let store = Arc::new(Memory::new());
         let evidence = Evidence::load(store.clone()).await.unwrap();
         let route = RouteId::from("orders");
@@ -246,7 +246,7 @@ mod tests {
 
     /// What the added rule ignores, and what came under a window that was taken back, is missing in the earlier pairs.
     #[tokio::test]
-    async fn those_counted_under_files_that_are_taken_back_hold_the_earlier_pairs_too() {
+    async fn uncompared_calls_under_files_that_are_taken_back_count_for_the_earlier_pairs_too() {
         let (evidence, _store) = evidence().await;
         let route = RouteId::from("orders");
         let set = |workflow: &str, address: &str, rules: &serde_json::Value| {
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_to_targets_without_room_hold_until_the_rules_ignore_more_calls() {
+    async fn uncompared_calls_to_unlisted_targets_count_until_the_rules_ignore_more_calls() {
         let (evidence, _store) = evidence().await;
         let route = RouteId::from("orders");
         evidence.set_basis(0, &[(route.clone(), basis("1", &json!({})))]);

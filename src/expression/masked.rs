@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::parsed::Expression;
-use super::scan::{Item, Items};
+use super::scan::{Token, Tokens};
 use crate::secret::{RedactRules, STARS};
 
 /// What is shown of the text of a condition: it has no literals, if one of them may be a secret.
@@ -37,7 +37,7 @@ fn may_hold_secret(source: &str, redact: &RedactRules) -> bool {
 /// in brackets stays, because it is a name: `request.headers["x-tenant"]`. Such a text, also one that was cut, stays as
 /// it is if it is masked again.
 pub fn without_literals(source: &str) -> String {
-    let items: Vec<_> = Items::new(source).collect();
+    let items: Vec<_> = Tokens::new(source).collect();
     let text_of = |at: usize| items.get(at).map_or("", |(_, range)| &source[range.clone()]);
     // `a["b"]`, `f()["b"]`, `a[0]["b"]`; not `in ["b"]`, which is a list.
     let is_member = |at: usize| {
@@ -45,9 +45,9 @@ pub fn without_literals(source: &str) -> String {
             return false;
         };
         match items[of].0 {
-            Item::Word => text_of(of) != "in" && !is_number(text_of(of)),
-            Item::Close(closed) => closed != '}',
-            Item::Text { .. } | Item::Open(_) | Item::Unary | Item::Question | Item::Other => false,
+            Token::Word => text_of(of) != "in" && !is_number(text_of(of)),
+            Token::Close(closed) => closed != '}',
+            Token::Text { .. } | Token::Open(_) | Token::Unary | Token::Question | Token::Other => false,
         }
     };
     let (mut shown, mut end) = (String::with_capacity(source.len()), 0);
@@ -55,19 +55,19 @@ pub fn without_literals(source: &str) -> String {
         let (between, text) = (&source[end..range.start], &source[range.clone()]);
         shown.push_str(if between.contains("//") { " " } else { between });
         match item {
-            Item::Text { .. } if !is_member(at) => {
+            Token::Text { .. } if !is_member(at) => {
                 shown.push('"');
                 shown.push_str(STARS);
                 shown.push('"');
             }
-            Item::Word if is_number(text) && !is_member(at) => shown.push_str(STARS),
-            Item::Text { .. }
-            | Item::Word
-            | Item::Open(_)
-            | Item::Close(_)
-            | Item::Unary
-            | Item::Question
-            | Item::Other => shown.push_str(text),
+            Token::Word if is_number(text) && !is_member(at) => shown.push_str(STARS),
+            Token::Text { .. }
+            | Token::Word
+            | Token::Open(_)
+            | Token::Close(_)
+            | Token::Unary
+            | Token::Question
+            | Token::Other => shown.push_str(text),
         }
         end = range.end;
     }

@@ -4,9 +4,9 @@
 use super::bounds::{Bounds, TERNARIES_MAX, TOKENS_MAX, UNARY_RUN_MAX};
 use super::error::ExpressionError;
 
-/// One lexical item.
+/// One token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Item {
+pub(super) enum Token {
     /// A string literal, closed or not.
     Text { closed: bool },
     /// `( [ {`
@@ -23,13 +23,13 @@ pub(super) enum Item {
     Other,
 }
 
-/// Items with the byte range of each; whitespace and comments are left out.
-pub(super) struct Items<'a> {
+/// The tokens of a source, with the byte range of each; whitespace and comments are left out.
+pub(super) struct Tokens<'a> {
     source: &'a str,
     at: usize,
 }
 
-impl<'a> Items<'a> {
+impl<'a> Tokens<'a> {
     pub(super) fn new(source: &'a str) -> Self {
         Self { source, at: 0 }
     }
@@ -64,8 +64,8 @@ impl<'a> Items<'a> {
     }
 }
 
-impl Iterator for Items<'_> {
-    type Item = (Item, std::ops::Range<usize>);
+impl Iterator for Tokens<'_> {
+    type Item = (Token, std::ops::Range<usize>);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -81,19 +81,19 @@ impl Iterator for Items<'_> {
             }
             if let Some((length, closed)) = self.text() {
                 self.at += length;
-                return Some((Item::Text { closed }, start..self.at));
+                return Some((Token::Text { closed }, start..self.at));
             }
             let item = match c {
-                '(' | '[' | '{' => Item::Open(c),
-                ')' | ']' | '}' => Item::Close(c),
-                '!' | '-' => Item::Unary,
-                '?' => Item::Question,
+                '(' | '[' | '{' => Token::Open(c),
+                ')' | ']' | '}' => Token::Close(c),
+                '!' | '-' => Token::Unary,
+                '?' => Token::Question,
                 c if is_word(c) => {
                     let word = self.rest().find(|c| !is_word(c)).unwrap_or(self.rest().len());
                     self.at += word;
-                    return Some((Item::Word, start..self.at));
+                    return Some((Token::Word, start..self.at));
                 }
-                _ => Item::Other,
+                _ => Token::Other,
             };
             self.at += c.len_utf8();
             return Some((item, start..self.at));
@@ -122,23 +122,23 @@ pub(super) fn check_bounds(source: &str, bounds: &Bounds) -> Result<(), Expressi
     );
     // `chain`: how much of the parser's stack the names and operators read so far take (`OPERATOR_COST`, `CHAIN_MAX`).
     let (mut open, mut chain, mut tokens, mut unary, mut ternaries) = (Vec::new(), 0, 0, 0, 0);
-    for (item, range) in Items::new(source) {
+    for (item, range) in Tokens::new(source) {
         tokens += 1;
-        unary = if item == Item::Unary { unary + 1 } else { 0 };
+        unary = if item == Token::Unary { unary + 1 } else { 0 };
         match item {
-            Item::Text { closed: false } => return Err(ExpressionError::at("a string is not closed", at(&range))),
-            Item::Open(c) => {
+            Token::Text { closed: false } => return Err(ExpressionError::at("a string is not closed", at(&range))),
+            Token::Open(c) => {
                 open.push((c, chain));
                 chain += OPERATOR_COST;
             }
-            Item::Close(c) => match open.pop() {
+            Token::Close(c) => match open.pop() {
                 // The chain within the brackets ends; the call or index itself adds one operator to the outer chain.
                 Some((opened, outer)) if closing(opened) == c => chain = outer + OPERATOR_COST,
                 _ => return Err(ExpressionError::at(format!("`{c}` closes nothing"), at(&range))),
             },
-            Item::Question => ternaries += 1,
-            Item::Unary => chain += OPERATOR_COST,
-            Item::Text { closed: true } | Item::Word | Item::Other => {
+            Token::Question => ternaries += 1,
+            Token::Unary => chain += OPERATOR_COST,
+            Token::Text { closed: true } | Token::Word | Token::Other => {
                 chain = match &source[range.clone()] {
                     "in" | "+" | "*" | "/" | "%" | "<" | ">" => chain + OPERATOR_COST,
                     "=" => chain + OPERATOR_COST / 2,

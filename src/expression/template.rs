@@ -9,7 +9,7 @@ use super::error::ExpressionError;
 use super::functions::{scalar, scalar_line, scalar_lines};
 use super::parsed::Expression;
 use super::reads::{self, ReadPath};
-use super::scan::{self, Item, Items};
+use super::scan::{self, Token, Tokens};
 use super::scope::Scope;
 use crate::problem::Segment;
 
@@ -386,11 +386,11 @@ pub(super) fn pieces(text: &str, bounds: &Bounds) -> Result<Vec<Piece>, Expressi
 /// expression.
 fn end_of(rest: &str) -> Option<usize> {
     let mut open = 0usize;
-    for (item, range) in Items::new(rest) {
+    for (item, range) in Tokens::new(rest) {
         match item {
-            Item::Open('{') => open += 1,
-            Item::Close('}') if open == 0 => return Some(range.start),
-            Item::Close('}') => open -= 1,
+            Token::Open('{') => open += 1,
+            Token::Close('}') if open == 0 => return Some(range.start),
+            Token::Close('}') => open -= 1,
             _ => {}
         }
     }

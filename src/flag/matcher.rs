@@ -40,7 +40,7 @@ struct MethodRouters(Vec<(Method, Router<usize>)>);
 pub type Params = Vec<(Arc<str>, String)>;
 
 /// The index of a found route, and the key whose segments are the values of the route's parameters.
-pub type Hit<'k> = (usize, Cow<'k, str>);
+pub type MatcherHit<'k> = (usize, Cow<'k, str>);
 
 impl Matcher {
     /// Builds the matcher of routes with these matches, in the form that the conventions of a service give them. Of

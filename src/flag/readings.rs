@@ -175,7 +175,7 @@ impl Trie {
             }
             was_empty = is_empty;
             removals -= usize::from(may_be_parent(segment.bytes));
-            let texts = Texts::of(segment.bytes, ignores);
+            let texts = SegmentTexts::of(segment.bytes, ignores);
             let mut add = |state: TrieState| {
                 // Dropped if later dot segments are too few to remove the extra segments: such a state can match no
                 // template.
@@ -201,7 +201,7 @@ impl Trie {
     }
 
     /// Adds the states to which a segment may lead from one state.
-    fn step(&self, from: TrieState, segment: &PathSegment<'_>, texts: &Texts, add: &mut impl FnMut(TrieState)) {
+    fn step(&self, from: TrieState, segment: &PathSegment<'_>, texts: &SegmentTexts, add: &mut impl FnMut(TrieState)) {
         let node = &self.0[from.node];
         let parameter = node.parameter.map(|child| TrieState { node: child, extra: 0, in_parameters: false });
         if !segment.after_slash {
@@ -305,7 +305,7 @@ fn may_be_parent(mut segment: &[u8]) -> bool {
 }
 
 /// The texts as which a segment may be read.
-struct Texts {
+struct SegmentTexts {
     /// The decoded texts, also cut where the segment's parameters, or an end of the path, begin.
     all: Vec<String>,
     has_parameters: bool,
@@ -313,7 +313,7 @@ struct Texts {
     may_end_path: bool,
 }
 
-impl Texts {
+impl SegmentTexts {
     fn of(segment: &[u8], (ignores_case, ignores_suffix): (bool, bool)) -> Self {
         let (mut has_parameters, mut may_end_path) = (false, false);
         if segment.is_empty() {

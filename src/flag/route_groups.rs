@@ -11,7 +11,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::conventions::PathConventions;
-use super::matcher::{Hit, Matcher, Params};
+use super::matcher::{Matcher, MatcherHit, Params};
 use super::path::{UnusualParts, match_key};
 use super::readings::{RouteTrees, TooManyReadings};
 use super::template_key::{PathKey, lower_case, respell};
@@ -208,7 +208,7 @@ pub(super) fn find_by<'p>(
     method: &Method,
     host: Option<&str>,
     path: &'p str,
-) -> Option<Hit<'p>> {
+) -> Option<MatcherHit<'p>> {
     if conventions.is_exact() {
         let key = match_key(path);
         return Some((matcher.find(method, host, &key)?, key));

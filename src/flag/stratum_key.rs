@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn all_values_that_hold_a_secret_are_one() {
+    fn all_values_with_a_secret_count_as_one_value() {
         let email = RedactRules::new([], Vec::new(), Detectors { email: true });
         let long = format!("{} 4111111111111111", "x".repeat(VALUE_BYTES_MAX));
         let jwt = "eyJhbGciOi.eyJzdWIiOi.c2lnbmF0dXJl";

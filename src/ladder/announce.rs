@@ -16,17 +16,17 @@ use crate::flag::State;
 use crate::names::RouteId;
 use crate::store::{StandingAnnouncement, StoreError};
 
-/// How often a move is announced while the lease of this process ends each time.
+/// How often a move is announced at most if the lease of this process ends each time.
 const ANNOUNCEMENTS_MAX: u32 = 3;
 
 /// Why a move cannot be announced.
-const LEASES_END: &str = "the lease of this process ended again and again while the others acknowledged it: they forget it \
-                          then (try again once the store answers in time)";
+const LEASES_END: &str = "each time the others had acknowledged it, the lease of this process was over, and with it their \
+                          acknowledgement (try again once the store answers in time)";
 
-/// What was announced is announced until this is dropped.
-pub(super) struct Announced(Option<Announcing>);
+/// An announcement, which ends when this is dropped; empty if nothing had to be announced.
+pub(super) struct Announcement(Option<BegunAnnouncement>);
 
-struct Announcing {
+struct BegunAnnouncement {
     others: Arc<dyn OtherProcesses>,
     number: u64,
     routes: Vec<Vec<RouteId>>,
@@ -36,7 +36,7 @@ struct Announcing {
     acknowledged: Option<StandingAnnouncement>,
 }
 
-impl Announced {
+impl Announcement {
     /// Waits until the others have acknowledged it again if the lease of this process may have been over since: they
     /// have forgotten it then. For a move that is recorded already, before it is in force.
     pub async fn confirm(&mut self) {
@@ -46,22 +46,22 @@ impl Announced {
             return;
         }
         tracing::warn!("the lease of this process was over while a move was recorded: it is announced again");
-        let again = Announced::begin(Arc::clone(&announcing.others), announcing.routes.clone());
+        let again = Announcement::begin(Arc::clone(&announcing.others), announcing.routes.clone());
         if let Err(why) = announcing.others.acknowledged(again.0.as_ref().map_or(0, |again| again.number)).await {
             tracing::error!(why, "the move is recorded, and is put in force nevertheless");
         }
         *self = again;
     }
 
-    /// What has to stand in the store when the move is recorded: until then the others claim the keys of its routes.
-    /// If the lease in which they acknowledged it is over, they have forgotten it, also if it was announced in the next
-    /// one.
+    /// What the store must have when the move is recorded, so that the others claim the keys of its routes until then.
+    /// If the lease in which they acknowledged it is over, they have forgotten it, also if it was announced again in
+    /// the next lease.
     ///
     /// # Errors
     /// The others may not know of it any more.
     pub fn standing(&self) -> Result<Option<StandingAnnouncement>, StoreError> {
         match &self.0 {
-            Some(Announcing { acknowledged: Some(acknowledged), .. }) => Ok(Some(*acknowledged)),
+            Some(BegunAnnouncement { acknowledged: Some(acknowledged), .. }) => Ok(Some(*acknowledged)),
             Some(announcing) => announcing.others.standing(announcing.number).map_err(StoreError),
             None => Ok(None),
         }
@@ -97,11 +97,11 @@ impl Announced {
     fn begin(others: Arc<dyn OtherProcesses>, routes: Vec<Vec<RouteId>>) -> Self {
         let lease_ends = others.lease_ends();
         let number = others.announce(routes.clone());
-        Self(Some(Announcing { others, number, routes, lease_ends, acknowledged: None }))
+        Self(Some(BegunAnnouncement { others, number, routes, lease_ends, acknowledged: None }))
     }
 }
 
-impl Drop for Announced {
+impl Drop for Announcement {
     fn drop(&mut self) {
         if let Some(announcing) = &self.0 {
             announcing.others.end_announcement(announcing.number);
@@ -110,16 +110,16 @@ impl Drop for Announced {
 }
 
 /// Whether it was acknowledged; the first part of the error says by which processes it was not.
-pub(super) type AnnounceOutcome = Result<Announced, (String, Announced)>;
+pub(super) type AnnounceOutcome = Result<Announcement, (String, Announcement)>;
 
 impl RoutePosition {
-    /// Whether retry keys of the route are taken only in the store: the engine answers, or may do so without another
-    /// flip, here or in a process whose engine is healthy or that knows all keys.
+    /// Whether retry keys of the route are taken only through the store: the engine answers, or may do so without
+    /// another flip, here or in a process whose engine is healthy or that knows all keys.
     pub(super) fn claims_keys(&self) -> bool {
         self.highest() >= State::Live || self.route.cohorts.iter().any(|cohort| cohort.state >= State::Live)
     }
 
-    /// Whether `force` in the files has it, or each of its cohorts, where the engine answers.
+    /// Whether `force` in the files puts the route, or each of its cohorts, where the engine answers.
     fn is_raised_by_force(&self) -> bool {
         let mut in_live = self.route.cohorts.iter().filter(|cohort| cohort.state >= State::Live);
         self.route.force.is_some() || (self.highest() < State::Live && in_live.all(|cohort| cohort.force.is_some()))
@@ -179,10 +179,10 @@ impl Mover {
     }
 
     async fn announce(&self, routes: Vec<Vec<RouteId>>) -> AnnounceOutcome {
-        let Some(others) = self.others.as_ref().filter(|_| !routes.is_empty()) else { return Ok(Announced(None)) };
+        let Some(others) = self.others.as_ref().filter(|_| !routes.is_empty()) else { return Ok(Announcement(None)) };
         let mut tries = 1;
         loop {
-            let mut announced = Announced::acknowledged(others, routes.clone()).await?;
+            let mut announced = Announcement::acknowledged(others, routes.clone()).await?;
             match announced.note_acknowledged() {
                 true => return Ok(announced),
                 false if tries < ANNOUNCEMENTS_MAX => tries += 1,

@@ -2,9 +2,9 @@
 //!
 //! Always true: a share grows by an ordinary flip, through its gate, never by force, and only to the next step; only
 //! while the requested state is in force, after its time, after so many requests with it, and after the pairs that were
-//! under way then (`pairs_in_flight`); and never over a share that a person has made smaller. That nobody has moved the
-//! route meanwhile is looked at again under the lock of moves. What this process saw of a share is not stored: after a
-//! start the time and the requests of each share count anew.
+//! under way then (`pairs_in_flight`); and never over a share that a person has made smaller. Under the lock of moves
+//! it is checked again that nobody has moved the route in between. What this process saw of a share is not stored:
+//! after a start the time and the requests of each share count anew.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use crate::evidence::{ConditionName, GateVerdict};
 use crate::flag::{Auto, Percent, State};
 use crate::names::RouteId;
 
-/// Who raises these shares, in the history of flips.
+/// The value of `by` of these flips.
 pub(super) const BY_AUTO: &str = "auto";
-/// How often it is looked whether a share may grow.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often it is checked whether a share may grow.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// A step that is due.
 pub(super) struct DueStep {
@@ -67,7 +67,7 @@ impl Mover {
         MoveRequest { percent: request.percent.or(first), ..request }
     }
 
-    /// Looks at the shares that may grow; returns those that are due.
+    /// Checks each share that may grow; returns the steps that are due.
     pub(super) fn due_steps(&self, now: Instant) -> Vec<DueStep> {
         let inputs = self.in_force().inputs();
         let mut seen = self.auto_shares.seen();
@@ -79,7 +79,7 @@ impl Mover {
             grows
         });
         let routes = inputs.positions.routes.values();
-        let due: Vec<_> = routes.filter_map(|position| self.look_at(&inputs, position, &mut seen, now)).collect();
+        let due: Vec<_> = routes.filter_map(|position| self.check_step(&inputs, position, &mut seen, now)).collect();
         for position in inputs.positions.routes.values().filter(|position| position.route.auto.is_some()) {
             let id = &position.route.id;
             show_auto_held(id, seen.get(id).is_some_and(|seen| !seen.blocked_by.is_empty()));
@@ -87,7 +87,8 @@ impl Mover {
         due
     }
 
-    fn look_at(
+    /// Checks whether the next step of one route is due, and notes what blocks it.
+    fn check_step(
         &self,
         inputs: &Inputs,
         position: &RoutePosition,
@@ -138,7 +139,7 @@ impl Mover {
         if found.due_in(auto, now) > Duration::ZERO || found.requests < auto.at_least {
             return None;
         }
-        found.blocked_by = self.against_next_step(inputs, position, state, next);
+        found.blocked_by = self.obstacles_to_next_step(inputs, position, state, next);
         match found.blocked_by.is_empty() && self.gate().evidence.in_flight(id) > 0 {
             true => {
                 let until = *found.pairs_until.get_or_insert(now + inputs.positions.declared.pairs_within);
@@ -157,10 +158,16 @@ impl Mover {
 
     /// What prevents the next step, as sentences: the gate of a larger share, and in `live` more errors than
     /// `promote:` accepts.
-    fn against_next_step(&self, inputs: &Inputs, position: &RoutePosition, to: State, next: Percent) -> Vec<String> {
+    fn obstacles_to_next_step(
+        &self,
+        inputs: &Inputs,
+        position: &RoutePosition,
+        to: State,
+        next: Percent,
+    ) -> Vec<String> {
         let shares = position.inputs.shares.with(to, next);
         let requested = RequestedMove { to, shares, force: false, reason: None, source: FlipSource::Api };
-        let mut against = match self.gate().judge(&inputs.positions, position, &requested) {
+        let mut obstacles = match self.gate().judge(&inputs.positions, position, &requested) {
             Ok(_) => Vec::new(),
             Err(MoveRefusal::GateShut(reasons)) => reasons,
             Err(MoveRefusal::Impossible(why)) => vec![why],
@@ -168,9 +175,9 @@ impl Mover {
         if to == State::Live {
             let of_only = self.gate().conditions(&inputs.positions, position, State::Live, State::Only);
             let errors = of_only.into_iter().filter(|of| of.name == ConditionName::ErrorsNotWorseBy);
-            against.extend(errors.filter(|of| of.verdict == GateVerdict::Fail).map(|of| of.detail));
+            obstacles.extend(errors.filter(|of| of.verdict == GateVerdict::Fail).map(|of| of.detail));
         }
-        against
+        obstacles
     }
 
     /// Raises a share that is due, unless somebody has moved the route meanwhile.
@@ -239,7 +246,7 @@ fn next_step(position: &RoutePosition) -> Option<(&Auto, Percent)> {
 impl Ladder {
     /// Raises the shares of routes with `auto:`, each when it is due. Runs until it is dropped.
     pub async fn raise_shares(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        let mut ticks = tokio::time::interval(CHECK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

@@ -9,7 +9,7 @@ use crate::store::FileState;
 pub(super) struct AwaitedPairs {
     /// What the file declares.
     pub asked: FileState,
-    /// From then on it is judged whatever is under way.
+    /// From then on the move is judged although pairs are under way.
     pub until: Instant,
     /// Whether the move waits now.
     pub holds: bool,

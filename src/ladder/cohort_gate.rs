@@ -37,12 +37,13 @@ pub(super) enum CohortJudgement {
     /// A route was moved or files were read: each gate is asked again.
     AfterMove,
     /// Periodically: a gate that a cohort has passed is asked only whether something went wrong since, so that a figure
-    /// which varies around its limit, also by the requests of other callers, does not take callers to and fro.
-    Again,
+    /// which varies around its limit, also by the requests of other callers, does not move callers back and forth.
+    Periodic,
 }
 
-/// Whether a condition that does not hold may hold again by further requests alone.
-fn varies(name: ConditionName) -> bool {
+/// Whether a condition that does not hold may hold again after further requests, without a change of the files or an
+/// act of a person.
+fn may_recover(name: ConditionName) -> bool {
     match name {
         ConditionName::OneRung
         | ConditionName::OpenDifferences
@@ -90,7 +91,7 @@ impl Gate {
             .iter()
             .filter(|cohort| cohort.force.is_none() && cohort.state > position.inputs.proven_for(cohort));
         let shown = below.map(|cohort| {
-            let (_, missing) = self.reached(positions, position, cohort, CohortJudgement::Again);
+            let (_, missing) = self.reached(positions, position, cohort, CohortJudgement::Periodic);
             let (name, rule, reached) = (cohort.name.clone(), cohort.state, position.inputs.proven_for(cohort));
             CohortBelow { name, rule, reached, missing }
         });
@@ -105,18 +106,18 @@ impl Gate {
         cohort: &Cohort,
         judgement: CohortJudgement,
     ) -> (State, Vec<String>) {
-        let stood = position.inputs.proven_cohorts.get(&cohort.name).copied().unwrap_or(State::Shadow);
-        let (reached, missing) = self.reached_from(stood, positions, position, cohort, judgement);
+        let passed_up_to = position.inputs.proven_cohorts.get(&cohort.name).copied().unwrap_or(State::Shadow);
+        let (reached, missing) = self.reached_from(passed_up_to, positions, position, cohort, judgement);
         // Of the gates above, only that to the next rung has been asked.
         let next = GATES.into_iter().map(|(_, to)| to).find(|to| *to > reached).unwrap_or(reached);
         let up_to = if missing.is_empty() { reached } else { next };
-        self.opening.keep_between(&position.route.id, Some(&cohort.name), (stood, up_to));
+        self.opening.keep_between(&position.route.id, Some(&cohort.name), (passed_up_to, up_to));
         (reached, missing)
     }
 
     fn reached_from(
         &self,
-        stood: State,
+        passed_up_to: State,
         positions: &Positions,
         position: &RoutePosition,
         cohort: &Cohort,
@@ -128,8 +129,8 @@ impl Gate {
             return (reached, vec![why]);
         }
         for (from, to) in GATES.into_iter().filter(|(_, to)| *to <= cohort.state) {
-            let missing = match (to <= stood, judgement) {
-                (true, CohortJudgement::Again) => self.failed_of_cohort(positions, position, cohort, from, to),
+            let missing = match (to <= passed_up_to, judgement) {
+                (true, CohortJudgement::Periodic) => self.failed_of_cohort(positions, position, cohort, from, to),
                 (has_passed, _) => {
                     let judged = (judgement, has_passed);
                     let mut missing = self.unmet_of_cohort(positions, position, cohort, (from, to), judged);
@@ -157,7 +158,7 @@ impl Gate {
         to: State,
     ) -> Vec<String> {
         let mut conditions = self.conditions_of_cohort(positions, position, cohort, from, to);
-        conditions.retain(|condition| condition.verdict == GateVerdict::Fail && !varies(condition.name));
+        conditions.retain(|condition| condition.verdict == GateVerdict::Fail && !may_recover(condition.name));
         sentences(conditions).collect()
     }
 

@@ -28,7 +28,7 @@ impl Mover {
             });
             let by_evidence = before.routes.values().filter(|at| at.route.cohorts.iter().any(|of| of.force.is_none()));
             let judged = by_evidence.map(|position| {
-                let proven = self.gate().proven_cohorts(before, position, CohortJudgement::Again);
+                let proven = self.gate().proven_cohorts(before, position, CohortJudgement::Periodic);
                 (position, proven)
             });
             let changed: Vec<_> =

@@ -170,13 +170,13 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
     position.refused.clear();
     position.held_until = None;
     position.awaits_pairs = position.awaits_pairs.and_then(|awaited| awaited.judged_again(position.declared()));
-    let joins = joined.as_ref().and_then(|joined| joined.lower(&mut position));
+    let joined_reason = joined.as_ref().and_then(|joined| joined.lower(&mut position));
     let held = gate.held(positions, &position);
-    let misses_flip = gate.may_miss_later_flip(positions, &position);
-    let was_part = separated.as_ref().map(|separated| &*separated.why);
-    let was_merged = was_part.or_else(|| was_earlier_id_of_another(positions, &position));
+    let copy_reason = gate.may_miss_later_flip(positions, &position);
+    let separated_reason = separated.as_ref().map(|separated| &*separated.why);
+    let merged_reason = separated_reason.or_else(|| was_earlier_id_of_another(positions, &position));
     let unmet = if held.is_none() { gate.unmet_for_return(positions, &position) } else { Vec::new() };
-    let is_below_live = held.is_some() || was_merged.is_some() || !unmet.is_empty();
+    let is_below_live = held.is_some() || merged_reason.is_some() || !unmet.is_empty();
     let highest = separated.as_ref().map(|separated| separated.highest);
     position.inputs.gate = highest.or(is_below_live.then_some(HELD_AT));
     position.inputs.is_held = false;
@@ -184,7 +184,7 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
     let now = position.declared();
     let force = route.force.as_ref().map(|reason| FileForce { reason, raises: !ignores_force });
     let stored = positions.stored_declaration(route);
-    let replaces = positions.has_flip_of_another(route).then(|| match positions.taken_ids.contains(&route.id) {
+    let replaced_reason = positions.has_flip_of_another(route).then(|| match positions.taken_ids.contains(&route.id) {
         true => "its id was an earlier one of another route, and the flips under it are those of that route",
         false => "it keeps its own state and not that of the route whose place it takes",
     });
@@ -229,7 +229,7 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
             positions.stored_declarations.insert(route.id.clone(), accepted);
         }
     }
-    let reason = joins.as_deref().or(replaces).or(misses_flip).or(was_merged);
+    let reason = joined_reason.as_deref().or(replaced_reason).or(copy_reason).or(merged_reason);
     if let Some(reason) = reason.filter(|_| made.is_none()) {
         // A route that is held goes down for good: neither a person nor a gate has said that it may be live.
         let (from, to) = (position.last.as_ref().map_or(position.rung(), state_of), position.rung());
@@ -249,7 +249,7 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
             position.refused = lowered.refused;
         }
         let shares = position.inputs.shares;
-        let others = was_merged.filter(|why| *why != reason);
+        let others = merged_reason.filter(|why| *why != reason);
         let below = (requested > to).then(|| why_below(held.as_ref(), others, &unmet)).flatten();
         let reason = Some(below.map_or_else(|| reason.to_owned(), |below| format!("{reason}; {below}")));
         let by_file = || {

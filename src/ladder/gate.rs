@@ -253,7 +253,8 @@ impl Gate {
         })
     }
 
-    /// What is only asked when something goes up through one gate, whatever the evidence.
+    /// The conditions of one gate, other than evidence, that are asked only of what goes up through it, and that do not
+    /// hold.
     pub(super) fn unmet_of_moves<'a>(
         &'a self,
         position: &'a RoutePosition,
@@ -268,7 +269,7 @@ impl Gate {
         self.conditions_of_moves.iter().any(|condition| condition.files_differ())
     }
 
-    /// Why one gate is shut, whatever the evidence.
+    /// The conditions of one gate, other than evidence, that do not hold.
     pub(super) fn unmet_other_conditions(
         &self,
         positions: &Positions,
@@ -280,7 +281,7 @@ impl Gate {
         of_moves.chain(self.unmet_lasting_conditions(positions, position, from, to)).collect()
     }
 
-    /// Why one gate is shut, whatever the evidence, also to what has passed it.
+    /// Those of these conditions that are asked also of what has passed the gate.
     pub(super) fn unmet_lasting_conditions(
         &self,
         positions: &Positions,

@@ -143,8 +143,8 @@ impl GuardLatches {
             let Some(guard) = &action.guard else { continue };
             tracing::warn!(
                 route = %guard.route, action = ?guard.action, by = %action.by, number = other.number,
-                "another process has recorded what its guard did to this route meanwhile: this is not recorded, and that \
-                             is in force"
+                "another process has recorded an action of its guard on this route in between: that action is in force, and \
+                 this one is dropped"
             );
             if self.last.get(&guard.route).is_some_and(|last| last.number == action.number) {
                 let newest = self.unrecorded.iter().rfind(|own| own.ids.contains(&guard.route));
@@ -168,7 +168,7 @@ impl GuardLatches {
         self.unrecorded.len()
     }
 
-    /// These unrecorded actions are recorded now. Each comes with its provisional number.
+    /// Notes that these actions are recorded now. Each comes with its provisional number.
     pub fn set_recorded(&mut self, recorded: Vec<(u64, FlipRecord)>) {
         for (provisional, recorded) in recorded {
             let Some(guard) = &recorded.guard else { continue };

@@ -6,7 +6,7 @@ use super::Ladder;
 use super::types::CheckNumber;
 
 impl Ladder {
-    /// The number of a check of the engine's health that begins now.
+    /// Begins a check of the engine's health, and returns its number.
     pub fn begin_check(&self) -> CheckNumber {
         CheckNumber(self.checks.fetch_add(1, Ordering::SeqCst) + 1)
     }

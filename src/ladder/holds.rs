@@ -47,10 +47,14 @@ pub(super) fn not_returned(position: &RoutePosition, unmet: &[String]) -> String
 
 /// Why a route that is lowered for good goes down to where it would be held, and not only to the state that it would
 /// have otherwise; `None` if nothing holds it. To follow another reason of the same flip.
-pub(super) fn why_below(held: Option<&UnknownRetries>, was_merged: Option<&str>, unmet: &[String]) -> Option<String> {
+pub(super) fn why_below(
+    held: Option<&UnknownRetries>,
+    merged_reason: Option<&str>,
+    unmet: &[String],
+) -> Option<String> {
     let held = held.map(|UnknownRetries { why, .. }| why.clone());
     let unmet = (!unmet.is_empty()).then(|| format!("the gate to its state is shut: {}", unmet.join("; ")));
-    let whys: Vec<String> = held.into_iter().chain(was_merged.map(str::to_owned)).chain(unmet).collect();
+    let whys: Vec<String> = held.into_iter().chain(merged_reason.map(str::to_owned)).chain(unmet).collect();
     (!whys.is_empty()).then(|| format!("and it is at most in `{HELD_AT}`, because {}", whys.join("; ")))
 }
 

@@ -24,13 +24,13 @@ pub(super) struct OwnedInstances {
     pub adopted: u64,
     /// Those that are being adopted.
     pub moving: u64,
-    /// Those of which it is not known whether legacy released them.
+    /// Those whose adoption has an unknown outcome: it is not known whether legacy released them.
     pub unknown: u64,
 }
 
 impl OwnedInstances {
-    /// Of the instances that are pinned to the engine and of the adoptions, of one family. An instance that is being
-    /// adopted is pinned to the engine before it is the engine's.
+    /// Counts the instances of one family, from the number of those that are pinned to the engine and from its
+    /// adoptions. An instance that is being adopted is pinned to the engine before it is the engine's.
     fn of(pinned: u64, adoptions: impl Iterator<Item = (AdoptionState, u64)>) -> Self {
         let mut found = Self::default();
         for (state, count) in adoptions {

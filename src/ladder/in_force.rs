@@ -121,7 +121,7 @@ impl InForce {
             if let Some((version, freeze)) = limits.freeze {
                 inputs.kill_switch.set(version, freeze);
             }
-            // The first set of a process has what was in force before its start.
+            // The first set of a process repeats what was in force before its start: no freeze overtakes that.
             overtaken = Some(match inputs.has_files && inputs.freeze() != Freeze::No {
                 true => cap_below_only(&inputs.positions, &mut positions, &limits.recorded_elsewhere),
                 false => Vec::new(),
@@ -144,8 +144,8 @@ impl InForce {
         overtaken
     }
 
-    /// The engine of no other process answers these routes: they are claimed no longer, unless the engine answers them
-    /// here, or has done so since the flag set with the given number.
+    /// Ends the claims of these routes, which the engine of no other process answers. A claim stays if the engine
+    /// answers the route here, or has done so since the flag set with the given number.
     pub fn release_claims(&self, routes: &BTreeMap<RouteId, u64>) {
         let mut inputs = self.lock();
         let Inputs { positions, claimed, .. } = &mut *inputs;
@@ -229,7 +229,8 @@ impl InForce {
         inputs.is_recording
     }
 
-    /// From now on no unrecorded flip is added, except one that reverts a flip to `only` that a freeze overtook.
+    /// Notes that the process ends: from now on no unrecorded flip is added, except one that reverts a flip to `only`
+    /// that a freeze overtook.
     pub fn end(&self) {
         let mut inputs = self.lock();
         inputs.is_ending = true;
@@ -286,7 +287,7 @@ impl InForce {
         released
     }
 
-    /// These unrecorded actions of guards are recorded now. Each comes with its provisional number.
+    /// Notes that these actions of guards are recorded now. Each comes with its provisional number.
     pub fn set_guard_recorded(&self, recorded: Vec<(u64, FlipRecord)>) {
         self.change(|inputs| {
             inputs.guards.set_recorded(recorded);

@@ -1,4 +1,4 @@
-//! What instances of legacy have to do with the gate to `only`: there, nobody answers for them.
+//! The condition of the gate to `only` on instances that legacy still has: in `only` nobody answers for them.
 //!
 //! Asked of each route of a family that has followers: the followers lose legacy, and the creator, which goes last, is
 //! the last to say that no instance of legacy was forgotten (a fallback makes new ones until then).
@@ -15,7 +15,7 @@ use crate::flag::{Instance, Route, State};
 use crate::names::RouteId;
 
 impl Gate {
-    /// What of a route's family does not allow that it goes from `live` to `only`.
+    /// What in a route's family prevents its move from `live` to `only`.
     pub(super) fn unmet_of_instances(&self, positions: &Positions, position: &RoutePosition) -> Vec<Unmet> {
         let route = &position.route;
         let creator = creator(route).and_then(|id| positions.routes.get(id));

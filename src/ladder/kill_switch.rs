@@ -179,7 +179,7 @@ impl FreezeRecords {
         self.state().change_by(flip, present).map_or(present, |(_, freeze)| freeze)
     }
 
-    /// What another process has recorded is in force here, with this change.
+    /// Notes that what another process has recorded is in force here, with this change.
     fn note_followed(&self, state: &mut FreezeState, flip: &FlipRecord, change: Option<(u64, Freeze)>) {
         if state.is_overtaken(flip) {
             return;

@@ -233,7 +233,7 @@ impl Mover {
             flips.push(self.flip_record(&after, made, FlipSource::File.as_str().to_owned()));
         }
         flips.extend(plans::records(&after, &self.gate));
-        // Recorded once: the positions are judged again before the next files come.
+        // Removed, so that it is recorded only once: the positions are judged again before the next files come.
         after.declared.plans.candidate_move = None;
         // Files that change neither a state nor a declaration need no write to the store.
         let scopes = scopes::current(&before.scopes, clock::now(), self.gate.retry_window);
@@ -342,7 +342,8 @@ impl Mover {
         Some(overtaken)
     }
 
-    /// Tells the listeners of the moves of cohorts. What the first set of a process has was in force before its start.
+    /// Tells the listeners of the moves of cohorts. The first set of a process repeats what was in force before its start:
+    /// nothing has moved.
     fn tell_cohorts_moved(&self, before: &Inputs, after: &Positions) {
         if before.has_files {
             self.tell_cohort_moves(&before.positions, after);
@@ -369,7 +370,7 @@ impl Mover {
         self.record_announced(batch, None, of).await
     }
 
-    /// As [`Mover::record`], only while this announcement stands.
+    /// As [`Mover::record`], only while the store has this announcement.
     pub(super) async fn record_announced(
         &self,
         batch: RecordBatch,

@@ -1,5 +1,5 @@
 //! Gates that are open, but for pairs that are under way and may differ: those of cohorts, and those above what a guard
-//! has lowered and clean evidence releases. They are judged again and again.
+//! has lowered and clean evidence releases. They are judged periodically.
 //!
 //! Always true: such a gate stays shut until no pair is under way when it is judged, or until its conditions have held
 //! for the longest time that a pair takes (`pairs_within`): while requests go on coming, some are always under way. It
@@ -25,16 +25,16 @@ impl OpeningGates {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The conditions of this gate hold, and pairs are under way: whether it waits for them. `within`: how long it
-    /// waits from the first call on.
+    /// Whether this gate, whose conditions hold, waits for pairs that are under way. `within`: how long it waits from
+    /// the first call on.
     pub fn waits(&self, route: &RouteId, cohort: Option<&str>, to: State, within: Duration) -> bool {
         let now = Instant::now();
         let key = (route.clone(), cohort.map(str::to_owned), to);
         now < *self.lock().entry(key).or_insert(now + within)
     }
 
-    /// Of these gates, only those above one state and up to another are about to open: when the others do so again,
-    /// they wait anew.
+    /// Forgets how long the gates of a route, or of a cohort, have waited, except those above one state and up to
+    /// another: when a forgotten one is about to open again, it waits anew.
     pub fn keep_between(&self, route: &RouteId, cohort: Option<&str>, (above, up_to): (State, State)) {
         let is_other = |(of_route, of_cohort, to): &GateKey| {
             (of_route, of_cohort.as_deref()) != (route, cohort) || (*to > above && *to <= up_to)
@@ -47,7 +47,7 @@ impl OpeningGates {
         self.lock().retain(|(route, cohort, _), _| is_there(route, cohort.as_deref()));
     }
 
-    /// The conditions of this gate do not hold: when they do again, it waits anew.
+    /// Notes that the conditions of this gate do not hold: when they hold again, it waits anew.
     pub fn note_shut(&self, route: &RouteId, cohort: Option<&str>, to: State) {
         self.lock().remove(&(route.clone(), cohort.map(str::to_owned), to));
     }

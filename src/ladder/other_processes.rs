@@ -32,7 +32,7 @@ pub trait OtherProcesses: Send + Sync {
     fn lost_keys(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(std::future::ready(Ok(())))
     }
-    /// The move is in force, or is not made.
+    /// Ends an announcement: the move is in force, or is not made.
     fn end_announcement(&self, announcement: u64);
     /// How long [`OtherProcesses::acknowledged`] waits at most.
     fn announce_within(&self) -> Duration;

@@ -21,7 +21,7 @@ use crate::flag::State;
 use crate::names::RouteId;
 use crate::store::candidate_key;
 
-/// How often it is looked whether pairs are still under way.
+/// How often it is checked whether pairs are still under way.
 const PAIRS_POLL: Duration = Duration::from_millis(50);
 
 /// Whether a move takes the route, or more of its callers, up to a rung for which pairs are asked.
@@ -37,8 +37,8 @@ impl Gate {
         position.route.ids().any(|id| self.evidence.in_flight(id) > 0)
     }
 
-    /// Adds to what a gate of a route, or of a cohort of it, lacks that pairs are under way, if it lacks nothing else.
-    /// For gates that are judged periodically.
+    /// Adds to `missing`, if it is empty, that pairs are under way. `missing`: what a gate of the route, or of a cohort
+    /// of it, still lacks. For gates that are judged periodically.
     pub(super) fn add_awaited_pairs(
         &self,
         positions: &Positions,
@@ -92,7 +92,8 @@ impl Gate {
 }
 
 impl Mover {
-    /// Before a flip up that the gate would allow. Without the lock of moves, so that a flip down does not wait.
+    /// Waits for pairs before a flip up that the gate would allow. Without the lock of moves, so that a flip down does
+    /// not wait.
     pub(super) async fn wait_for_pairs(&self, route: &RouteId, request: &MoveRequest) {
         let positions = self.in_force().inputs().positions;
         let Some(position) = positions.routes.get(route) else { return };

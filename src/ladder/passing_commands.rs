@@ -32,7 +32,7 @@ pub(super) fn commands(
     commands_to(positions, gate, position, to, shares, reason)
 }
 
-/// The commands for a move to this very state.
+/// The commands for a move to exactly this state.
 fn commands_to(
     positions: &Positions,
     gate: &Gate,
@@ -52,7 +52,7 @@ fn commands_to(
             let Some(command) = requested.command(&positions, &follower, follower.inputs.shares) else {
                 return Vec::new();
             };
-            raise(&mut positions, &command);
+            apply_command(&mut positions, &command);
             commands.push(command);
         }
     }
@@ -100,7 +100,7 @@ impl RequestedState<'_> {
 }
 
 /// Applies a command to the positions, so that the next one is judged after it.
-fn raise(positions: &mut Positions, command: &FlipCommand) {
+fn apply_command(positions: &mut Positions, command: &FlipCommand) {
     if let Some(position) = positions.routes.get_mut(&command.route) {
         position.inputs.requested = command.to;
         position.inputs.gate = None;

@@ -123,7 +123,7 @@ pub(super) fn after_files(before: &Positions, after: &mut Positions) {
     }
 }
 
-/// The plans of the files are in force for each route that is in `live` or above and has none in force yet.
+/// Puts the plans of the files in force for each route that is in `live` or above and has none in force yet.
 pub(super) fn add_missing(positions: &mut Positions) {
     let Positions { routes, in_force, declared, .. } = positions;
     for (id, _) in routes.iter().filter(|(_, position)| keeps_plans(position)) {
@@ -133,7 +133,7 @@ pub(super) fn add_missing(positions: &mut Positions) {
     }
 }
 
-/// The plans of the files are in force for a route that goes to this state, unless it has plans in force.
+/// Puts the plans of the files in force for a route that goes to `live` or above, unless it has plans in force.
 pub(super) fn add_for(positions: &mut Positions, id: &RouteId, to: State) {
     if to < State::Live || positions.in_force.contains_key(id) {
         return;

@@ -88,18 +88,18 @@ impl FlipRecorder {
         self.followed.subscribe()
     }
 
-    /// The store has a flip with this number.
+    /// Notes that the store has a flip with this number.
     pub fn note_newest(&self, number: u64) {
         self.newest.send_if_modified(|newest| std::mem::replace(newest, number.max(*newest)) < number);
     }
 
-    /// All flips of the store up to this number are in force here.
+    /// Notes that all flips of the store up to this number are in force here.
     pub fn set_followed(&self, number: u64) {
         self.note_newest(number);
         self.followed.send_if_modified(|followed| std::mem::replace(followed, number.max(*followed)) < number);
     }
 
-    /// What the store has of these routes in `live` is in force here too: this process did not change it.
+    /// Notes that what the store has of these routes in `live` is in force here too: this process did not change it.
     pub fn set_known_of<'a>(&self, routes: impl Iterator<Item = &'a RouteId>, stored: &[DeclaredState]) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         for route in routes {
@@ -143,10 +143,10 @@ impl FlipRecorder {
         self.record_announced(batch, None).await
     }
 
-    /// As [`FlipRecorder::record`], only while this stands in the store.
+    /// As [`FlipRecorder::record`], only while the store has this announcement.
     ///
     /// # Errors
-    /// As there, or it does not stand any more.
+    /// As there, or the store does not have the announcement any more.
     pub async fn record_announced(
         &self,
         batch: RecordBatch,
@@ -180,7 +180,7 @@ impl FlipRecorder {
                     break;
                 }
                 // The store has a newer flip than `after`: one of another process, or the first of these flips, if an
-                // earlier attempt to record them reached the store late. Or the announcement does not stand.
+                // earlier attempt to record them reached the store late. Or it does not have the announcement any more.
                 Ok(None) => {
                     let found = self.read_back(&rest, merged.as_deref()).await?;
                     if announced.is_some() && found.newest == after {

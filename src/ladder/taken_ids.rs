@@ -1,5 +1,5 @@
 //! Ids that a route had, and that new files give to another route without listing them under the earlier owner's `was`.
-//! What is stored under such an id counts for the other route from then on, save flips.
+//! What is stored under such an id, except flips, counts for the other route from then on.
 //!
 //! Always true: the route keeps its last flip, which is recorded once more under the id that it has. The other route
 //! has not passed the gates of that flip: it counts as new. Files that would take from a route what its guard did, its
@@ -35,7 +35,7 @@ pub(super) fn find(before: &Positions, routes: &[Arc<Route>], unlisted_ids: &Unl
     routes.iter().flat_map(of_route).collect()
 }
 
-/// The ids of a route by the files before that another route has in new files.
+/// The ids that a route had by the files before and that another route has in new files.
 fn taken<'a>(before: &'a Positions, route: &'a Route) -> impl Iterator<Item = &'a RouteId> {
     let had = before.earlier_ids.get(&route.id).into_iter().flatten();
     had.filter(|id| !route.ids().any(|own| own == *id))

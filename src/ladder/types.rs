@@ -99,11 +99,11 @@ pub struct MoveRequest {
 pub struct AutoStatus {
     /// The next share.
     pub next: Percent,
-    /// How long it is until the present one has had its time.
+    /// How long it is until the present share has lasted as long as `auto:` requires.
     pub due_in: Duration,
     /// The requests with the present share: answers of the engine in a row without an error in `live`, else pairs.
     pub requests: u64,
-    /// How many of these it takes.
+    /// How many of these `auto:` requires.
     pub requests_wanted: u64,
     /// What blocks the next share besides time and requests, as sentences.
     pub blocked_by: Vec<String>,

@@ -25,7 +25,7 @@ pub(super) type EarlierIds = BTreeMap<RouteId, Vec<RouteId>>;
 /// Each unlisted id, with its route.
 pub(super) type UnlistedIds = BTreeMap<RouteId, UnlistedId>;
 
-/// Whose an unlisted id is.
+/// The route to which an unlisted id belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnlistedId {
     /// The id that the route has in the files.

@@ -82,10 +82,10 @@ fn ids_bytes(ids: &EarlierIds) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::IdsOf;
+    use crate::compare::IdSubject;
 
     fn bound(of: &str, legacy: &str, engine: &str) -> EarlierIds {
-        let (of, path) = (IdsOf::Name(of.to_owned()), format!("$.{of}"));
+        let (of, path) = (IdSubject::Name(of.to_owned()), format!("$.{of}"));
         EarlierIds { of, path, legacy: legacy.to_owned(), engine: engine.to_owned(), is_secret: false }
     }
 

@@ -31,13 +31,13 @@ pub(super) struct OpenRequests {
 
 #[derive(Default)]
 struct Shard {
-    requests: HashMap<RequestNumber, Announced>,
+    requests: HashMap<RequestNumber, AnnouncedRequest>,
     instances: HashMap<PinKey, OfInstance>,
     /// The open requests that may create an instance, by family.
     creators: HashMap<RouteId, BTreeSet<RequestNumber>>,
 }
 
-struct Announced {
+struct AnnouncedRequest {
     kind: OpenRequestKind,
     began: u64,
     /// When the reply was complete.
@@ -105,7 +105,7 @@ impl OpenRequests {
             }
             OpenRequestKind::FollowUp { pin, .. } => shard.instances.entry(pin.clone()).or_default().open.push(number),
         }
-        let announced = Announced { kind, began: now, ended: None, is_offered: false, is_overtaken: false };
+        let announced = AnnouncedRequest { kind, began: now, ended: None, is_offered: false, is_overtaken: false };
         shard.requests.insert(number, announced);
         drop(shard);
         OpenRequest::new(self, number, now)
@@ -192,7 +192,7 @@ impl AnnouncedRequestObserver for OpenRequests {
     }
 
     fn created(&self, number: RequestNumber, key: InstanceKey) {
-        if let Some(Announced { kind: OpenRequestKind::Create { created, .. }, .. }) =
+        if let Some(AnnouncedRequest { kind: OpenRequestKind::Create { created, .. }, .. }) =
             self.shard(number).requests.get_mut(&number)
         {
             *created = Some(key);
@@ -290,7 +290,7 @@ mod tests {
         let pin = key.stored_key();
         let mut shard = Shard::default();
         let kind = OpenRequestKind::FollowUp { key, pin: pin.clone(), is_write: false };
-        let open = Announced { kind, began: 5, ended: None, is_offered: false, is_overtaken: false };
+        let open = AnnouncedRequest { kind, began: 5, ended: None, is_offered: false, is_overtaken: false };
         shard.requests.insert(1, open);
         shard.instances.insert(pin.clone(), OfInstance { open: vec![1], changes: Vec::new() });
         let changes: Vec<(u64, u64)> = (0..1_000).map(|n| (10 * n, 10 * n + 4)).collect();

@@ -32,7 +32,7 @@ fn evidence_is_at_most_120_columns_wide() {
     let view = json!({
         "route": "a", "evidence": {}, "uncompared_steps": [],
         "next": {
-            "to": "dark", "missing": ["too few calls of shared steps were held against a call ".repeat(9)],
+            "to": "dark", "missing": ["too few calls of shared steps were compared with a call ".repeat(9)],
             "verdict": "fail",
             "conditions": [{
                 "name": "errors_not_worse_by", "verdict": "pass",

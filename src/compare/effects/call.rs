@@ -52,12 +52,12 @@ pub(super) struct EngineCall<'a> {
 /// The body of a call.
 pub(super) struct CallBody {
     pub(super) parsed: ParsedBody,
-    pub(super) form: Form,
+    pub(super) form: BodyForm,
 }
 
 /// How a body was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Form {
+pub(super) enum BodyForm {
     /// As it is parsed.
     Own,
     /// As the fields of a form, which are compared like the members of a JSON object.
@@ -76,11 +76,11 @@ impl<'a> EngineCall<'a> {
         }
         let body = match (&intent.bytes, &intent.body) {
             (Some(bytes), _) => CallBody::of(&headers, &Body::Whole(bytes.clone()), bounds),
-            (None, Value::Null) => Ok(CallBody { parsed: ParsedBody::Empty, form: Form::Own }),
+            (None, Value::Null) => Ok(CallBody { parsed: ParsedBody::Empty, form: BodyForm::Own }),
             (None, Value::String(text)) => {
                 CallBody::of(&headers, &Body::Whole(text.clone().into_bytes().into()), bounds)
             }
-            (None, value) => Ok(CallBody { parsed: ParsedBody::Json(value.clone(), Vec::new()), form: Form::Own }),
+            (None, value) => Ok(CallBody { parsed: ParsedBody::Json(value.clone(), Vec::new()), form: BodyForm::Own }),
         };
         let service = intent.service.as_ref().or(template.map(|template| &template.service));
         Self {
@@ -157,15 +157,15 @@ impl CallBody {
         let parsed = ParsedBody::of_parts(headers, body, bounds)?;
         match &parsed {
             ParsedBody::Bytes(bytes) => Ok(match multipart::document(headers, bytes, bounds)? {
-                Some(parts) => Self { parsed: ParsedBody::Json(parts, Vec::new()), form: Form::Parts },
-                None => Self { parsed, form: Form::Own },
+                Some(parts) => Self { parsed: ParsedBody::Json(parts, Vec::new()), form: BodyForm::Parts },
+                None => Self { parsed, form: BodyForm::Own },
             }),
             ParsedBody::Text(text) if is_form(headers) => match parse_form_strictly(text.as_bytes()) {
-                Ok(fields) => Ok(Self { parsed: ParsedBody::Json(fields, Vec::new()), form: Form::Fields }),
-                Err(_) => Ok(Self { parsed, form: Form::Own }),
+                Ok(fields) => Ok(Self { parsed: ParsedBody::Json(fields, Vec::new()), form: BodyForm::Fields }),
+                Err(_) => Ok(Self { parsed, form: BodyForm::Own }),
             },
             ParsedBody::Text(_) | ParsedBody::NotJson(_) | ParsedBody::Json(..) | ParsedBody::Empty => {
-                Ok(Self { parsed, form: Form::Own })
+                Ok(Self { parsed, form: BodyForm::Own })
             }
         }
     }
@@ -173,9 +173,9 @@ impl CallBody {
     /// The name of the body's type, for a difference between types.
     pub(super) fn name(&self) -> &'static str {
         match self.form {
-            Form::Own => self.parsed.name(),
-            Form::Fields => "a form",
-            Form::Parts => "parts",
+            BodyForm::Own => self.parsed.name(),
+            BodyForm::Fields => "a form",
+            BodyForm::Parts => "parts",
         }
     }
 }

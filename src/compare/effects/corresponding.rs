@@ -8,9 +8,9 @@
 //! A call that equals what another item of the step would send is that item's, whichever of them asks first. Equal
 //! items have equal calls in turn, if legacy made these one after the other: the first item the first call.
 //!
-//! Always true: one call is chosen only if no other fits as well, save where equal calls have equal replies, where they
-//! are those of equal items in turn, or where the step makes one call only: then legacy made it more than once, which
-//! the comparison reports.
+//! Always true: one call is chosen only if no other fits as well, except where equal calls have equal replies, where
+//! they are those of equal items in turn, or where the step makes one call only: then legacy made it more than once,
+//! which the comparison reports.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub enum CorrespondingCall {
         /// Its reply; `None` if it got none.
         reply: Option<EffectReply>,
     },
-    /// So many fit equally, or one that another step of the workflow may make too.
+    /// This many fit equally; or one fits that another step of the workflow may make too.
     Ambiguous(usize),
     /// None.
     None {
@@ -86,8 +86,8 @@ pub fn corresponding_call(
         let mut others = templates.filter(|template| template.step.as_ref() != Some(&intent.step));
         others.any(|other| legacy.service == Some(&other.service) && other.matches(legacy.method, &legacy.path))
     });
-    let of = Candidates { free: &free, legacy: &legacy, is_contested, makes_one_call: intent.item.is_none() };
-    let mut search = Search { of, step, candidates: step.legacy.clone(), ids: &mut ids, findings: &mut findings };
+    let calls = FreeCalls { free: &free, legacy: &legacy, is_contested, makes_one_call: intent.item.is_none() };
+    let mut search = Search { calls, step, candidates: step.legacy.clone(), ids: &mut ids, findings: &mut findings };
     let equal = search.equal(call)?;
     let is_in_turn = intent.item.is_some() && search.are_in_turn(&equal)?;
     if !is_in_turn && (!equal.is_empty() || step.legacy.len() == 1) {
@@ -106,7 +106,7 @@ pub fn corresponding_call(
     let (Some(step), [call, siblings @ ..]) = (steps.first(), &engine[..]) else {
         return Ok(CorrespondingCall::Ambiguous(step.legacy.len()));
     };
-    let mut search = Search { of, step, candidates: step.legacy.clone(), ids: &mut ids, findings: &mut findings };
+    let mut search = Search { calls, step, candidates: step.legacy.clone(), ids: &mut ids, findings: &mut findings };
     if is_in_turn {
         let (earlier, all) = search.equal_siblings(call, siblings.iter().zip(is_earlier))?;
         // Otherwise it is not known which of them has none, or whose the call is that is left over.
@@ -122,7 +122,7 @@ pub fn corresponding_call(
 
 /// The calls by legacy that are not assigned, and how one of them is chosen.
 #[derive(Clone, Copy)]
-struct Candidates<'s, 'a> {
+struct FreeCalls<'s, 'a> {
     free: &'s [&'a Effect],
     legacy: &'s [Call<'a>],
     /// Whether another step of the workflow may make one of the calls that fit.
@@ -132,7 +132,7 @@ struct Candidates<'s, 'a> {
 
 /// The search among the calls that go where the engine's call goes.
 struct Search<'s, 'f, 'a> {
-    of: Candidates<'s, 'a>,
+    calls: FreeCalls<'s, 'a>,
     step: &'s StepCalls<'a>,
     /// The indexes of the calls that may be chosen.
     candidates: Vec<usize>,
@@ -144,7 +144,7 @@ impl Search<'_, '_, '_> {
     /// The call that is chosen: of those that are equal to the engine's, or of those that have the most in common.
     fn chosen(mut self, engine: &EngineCall<'_>, equal: Vec<usize>) -> Result<CorrespondingCall, BoundExceeded> {
         let best = if equal.is_empty() { self.most_alike(engine)? } else { equal };
-        let makes_one_call = self.of.makes_one_call && !self.of.is_contested;
+        let makes_one_call = self.calls.makes_one_call && !self.calls.is_contested;
         Ok(match best[..] {
             [] => CorrespondingCall::Ambiguous(self.candidates.len()),
             [first, ref others @ ..] if others.is_empty() || self.are_interchangeable(&best, makes_one_call)? => {
@@ -155,7 +155,7 @@ impl Search<'_, '_, '_> {
     }
 
     fn one(&self, index: usize) -> CorrespondingCall {
-        let found = self.of.free[index];
+        let found = self.calls.free[index];
         CorrespondingCall::One { number: found.number, reply: found.reply.clone() }
     }
 
@@ -163,7 +163,7 @@ impl Search<'_, '_, '_> {
     /// before it had come.
     fn are_in_turn(&mut self, calls: &[usize]) -> Result<bool, BoundExceeded> {
         let is_after = |pair: &[usize]| {
-            let (earlier, later) = (self.of.free[pair[0]], self.of.free[pair[1]]);
+            let (earlier, later) = (self.calls.free[pair[0]], self.calls.free[pair[1]]);
             earlier.replied_before.is_some_and(|replied| replied <= later.number)
         };
         Ok(calls.len() > 1
@@ -205,7 +205,7 @@ impl Search<'_, '_, '_> {
         let wanted = self.step.hash(&engine.call, Side::Engine, equality, self.ids, self.findings)?;
         let mut equal = Vec::new();
         for n in &self.candidates {
-            let hash = self.step.hash(&self.of.legacy[*n], Side::Legacy, equality, self.ids, self.findings)?;
+            let hash = self.step.hash(&self.calls.legacy[*n], Side::Legacy, equality, self.ids, self.findings)?;
             equal.extend((hash == wanted).then_some(*n));
         }
         Ok(equal)
@@ -231,12 +231,12 @@ impl Search<'_, '_, '_> {
     /// candidate is another step's.
     fn most_alike(&mut self, engine: &EngineCall<'_>) -> Result<Vec<usize>, BoundExceeded> {
         if self.candidates.len() == 1 {
-            return Ok(if self.of.is_contested { Vec::new() } else { self.candidates.clone() });
+            return Ok(if self.calls.is_contested { Vec::new() } else { self.candidates.clone() });
         }
         let wanted = self.step.values(&engine.call, Side::Engine, self.ids, self.findings)?;
         let mut scores = Vec::new();
         for n in &self.candidates {
-            let values = self.step.values(&self.of.legacy[*n], Side::Legacy, self.ids, self.findings)?;
+            let values = self.step.values(&self.calls.legacy[*n], Side::Legacy, self.ids, self.findings)?;
             scores.push((in_common(&values, &wanted), *n));
         }
         let highest = scores.iter().map(|(score, _)| *score).max();
@@ -246,7 +246,7 @@ impl Search<'_, '_, '_> {
     /// Whether it makes no difference which of these is chosen: they are equal calls, and either their replies are
     /// equal too, or the step makes only one of them.
     fn are_interchangeable(&mut self, calls: &[usize], makes_one_call: bool) -> Result<bool, BoundExceeded> {
-        let reply = |n: &usize| self.of.free[*n].reply.as_ref().map(|reply| (reply.status, &reply.body));
+        let reply = |n: &usize| self.calls.free[*n].reply.as_ref().map(|reply| (reply.status, &reply.body));
         let has_same_replies = calls.windows(2).all(|pair| reply(&pair[0]) == reply(&pair[1]));
         Ok((makes_one_call || has_same_replies) && self.are_equal(calls)?)
     }
@@ -254,7 +254,7 @@ impl Search<'_, '_, '_> {
     fn are_equal(&mut self, calls: &[usize]) -> Result<bool, BoundExceeded> {
         let mut hashes = BTreeSet::new();
         for n in calls {
-            let call = &self.of.legacy[*n];
+            let call = &self.calls.legacy[*n];
             hashes.insert(self.step.hash(call, Side::Legacy, Equality::EXACT, self.ids, self.findings)?);
         }
         Ok(hashes.len() == 1)

@@ -20,7 +20,7 @@ use crate::compare::findings::{ComparisonFindings, ReportAs};
 use crate::compare::id_map::IdMap;
 use crate::compare::observation::{Body, Observation};
 use crate::compare::verdict::ComparedCall;
-use crate::compare::walk::{InSets, Walk};
+use crate::compare::walk::{SetIdBinding, Walk};
 use crate::names::StepId;
 
 /// The calls that legacy made, the intents of the engine, and which of them belong together.
@@ -70,7 +70,7 @@ impl<'a> PairedCalls<'a> {
     /// Binds the ids in the unordered arrays of the bodies. Returns whether ids may be left that it has not bound.
     pub(in crate::compare) fn bind_ids_in_sets(
         &self,
-        which: InSets,
+        which: SetIdBinding,
         ids: &mut IdMap,
         findings: &mut ComparisonFindings<'_>,
     ) -> Result<bool, BoundExceeded> {

@@ -1,4 +1,4 @@
-//! Makes what is kept of a pair.
+//! Makes the record that is kept of a pair.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub trait SensitiveParts: HidesSensitive {
     fn hides_at(&self, path: &str) -> bool;
 }
 
-/// What a pair is kept with.
+/// What is needed, besides the pair, to keep it.
 pub struct KeepContext<'a> {
     /// The request as conditions and asserts read it, whether the rules have any or not.
     pub request: &'a Value,
@@ -46,7 +46,7 @@ pub struct KeepContext<'a> {
     pub expired: &'a dyn Fn() -> bool,
 }
 
-/// What is kept of a pair. Its calls are kept only if none of them may hold something sensitive, because not every
+/// Makes the record of a pair. Its calls are kept only if none of them may hold something sensitive, because not every
 /// part of a call is known by its path.
 pub fn keep(pair: &Pair<'_>, context: &KeepContext<'_>) -> PairRecord {
     let mut keeping = Keeping { context, placeholders: Placeholders::default() };

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::compare::tests::{BOUNDS, found, json_reply, reply, rules};
 use crate::compare::{
-    Body, Comparison, EarlierIds, Effect, EffectReply, HidesSensitive, IdsOf, InstanceIds, Intent, Observation, Pair,
-    Rules, Verdict, compare, compare_in_instance,
+    Body, Comparison, EarlierIds, Effect, EffectReply, HidesSensitive, IdSubject, InstanceIds, Intent, Observation,
+    Pair, Rules, Verdict, compare, compare_in_instance,
 };
 
 const BYTES_MAX: usize = 64 << 10;
@@ -397,7 +397,7 @@ proptest! {
 #[test]
 fn the_ids_that_earlier_pairs_bound_are_kept() {
     let earlier = [EarlierIds {
-        of: IdsOf::Name("payment_id".to_owned()),
+        of: IdSubject::Name("payment_id".to_owned()),
         path: "$.payment_id".to_owned(),
         legacy: "p-1".to_owned(),
         engine: "q-1".to_owned(),

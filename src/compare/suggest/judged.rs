@@ -31,7 +31,7 @@ pub struct SuggestGroup<'a> {
     pub not_kept: u64,
 }
 
-/// What rules are proposed with.
+/// What is needed, besides the samples, to propose rules.
 pub struct SuggestContext<'a> {
     /// The rules in force, under which the pairs were compared.
     pub in_force: &'a Rules,

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::{InSets, PassPurpose, Walk};
+use super::{PassPurpose, SetIdBinding, Walk};
 use crate::compare::body_rules::{IdRule, RuleId, Unordered};
 use crate::compare::bounds::BoundExceeded;
 use crate::compare::context::WalkContext;
@@ -25,7 +25,7 @@ impl<'a, 'f> Walk<'a, 'f> {
     /// of a set belong together. Returns whether ids may be left that it has not bound.
     pub(in crate::compare) fn bind_ids_in_sets(
         context: WalkContext<'a, 'f>,
-        which: InSets,
+        which: SetIdBinding,
         legacy: Node<'_>,
         engine: Node<'_>,
     ) -> Result<bool, BoundExceeded> {
@@ -34,8 +34,8 @@ impl<'a, 'f> Walk<'a, 'f> {
             return Ok(false);
         }
         let pass = match which {
-            InSets::Unambiguous => PassPurpose::BindUnambiguous,
-            InSets::All => PassPurpose::BindInUnordered,
+            SetIdBinding::Unambiguous => PassPurpose::BindUnambiguous,
+            SetIdBinding::All => PassPurpose::BindInUnordered,
         };
         let mut walk = Self::new(context, pass);
         walk.compare_values(&mut ValuePath::of("$"), legacy, engine)?;

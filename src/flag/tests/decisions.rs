@@ -142,7 +142,7 @@ fn an_instance_stays_with_its_owner() {
 }
 
 #[test]
-fn an_adopted_instance_is_the_engines_and_one_that_moves_is_nobodys() {
+fn an_adopted_instance_is_answered_by_the_engine_and_one_that_is_being_moved_by_nobody() {
     for state in State::ALL {
         let request = |owner, first_try| {
             TestRequest { owner, first_try, method: Method::GET, ..TestRequest::new() }.decide(&at(state), "follow")

@@ -104,7 +104,7 @@ async fn a_move_that_the_store_does_not_have_as_announced_is_not_recorded() {
 
 /// The process has another lease when it records the move: the others have forgotten what they acknowledged before.
 #[tokio::test]
-async fn a_move_is_recorded_only_in_the_term_in_which_it_was_acknowledged() {
+async fn a_move_is_recorded_only_in_the_lease_in_which_it_was_acknowledged() {
     let others = Arc::new(Others { has_terms: true, ..Others::default() });
     let ladder = open(files(&[]), &others).await;
     let mover = &ladder.ladder.mover;
@@ -183,7 +183,7 @@ async fn a_move_is_announced_again_if_the_lease_was_over_before_it_was_recorded(
 
 /// A process that hangs acknowledges nothing. What other processes record is in force here nevertheless.
 #[tokio::test]
-async fn others_are_followed_while_a_flip_is_not_acknowledged() {
+async fn moves_of_other_processes_are_followed_while_a_flip_is_not_acknowledged() {
     let others = Arc::new(Others { holds: Some(Semaphore::new(0)), ..Others::default() });
     let store = Arc::new(FailingStore::default());
     store.inner.set_shared();

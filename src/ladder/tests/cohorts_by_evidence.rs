@@ -137,7 +137,7 @@ async fn a_gate_that_was_passed_waits_for_pairs_again() {
 
 /// Such as while a deployment brings new files to one process after the other.
 #[tokio::test]
-async fn what_is_only_asked_of_moves_lowers_no_cohort() {
+async fn conditions_of_moves_lower_no_cohort() {
     let differing = Arc::new(Differing::default());
     let fixture = Fixture::asking(&differing, with_staff("a pilot")).await;
     differing.set(true);
@@ -153,7 +153,7 @@ async fn what_is_only_asked_of_moves_lowers_no_cohort() {
 }
 
 #[tokio::test]
-async fn what_is_asked_of_moves_is_asked_of_candidates() {
+async fn conditions_of_moves_apply_to_candidates() {
     let differing = Arc::new(Differing::default());
     let Fixture { store, evidence, ladder } = Fixture::in_live_with("one").await;
     drop(ladder);

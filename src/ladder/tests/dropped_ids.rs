@@ -213,7 +213,7 @@ fn row(id: &str, oldest: &str, earlier_ids: &[&str]) -> DeclaredState {
 }
 
 #[test]
-fn the_stored_ids_tell_whose_an_id_is_and_which_is_the_oldest() {
+fn stored_ids_tell_to_which_route_an_id_belongs_and_which_is_the_oldest() {
     let ids = |files: DeclaredFiles, rows: &[DeclaredState]| {
         let routes = with_unlisted_ids(rows, &files.routes);
         let route = routes.iter().find(|route| route.matches.path == "/bare").unwrap();
@@ -228,7 +228,7 @@ fn the_stored_ids_tell_whose_an_id_is_and_which_is_the_oldest() {
     assert_eq!(ids(listing(&["a", "older"]), &[row("c", "a", &["b", "a"])]), found("a b c older", "older"));
     assert_eq!(ids(listing(&[]), &[row("new", "a", &["c", "a"])]), found("a c new", "a"), "renamed back");
     assert_eq!(ids(listing(&[]), &[row("c", "plain", &["b", "plain"])]), found("b c", "c"), "another route has it");
-    // Two routes become one: the oldest id of the one that is listed last is the oldest.
+    // TwoProcesses routes become one: the oldest id of the one that is listed last is the oldest.
     let two = [row("a", "a0", &["a0"]), row("b", "b0", &["b0"])];
     assert_eq!(ids(listing(&["a", "b"]), &two), found("a a0 b b0 c", "b0"));
     // An older version stored only the oldest id.

@@ -1,4 +1,4 @@
-//! Two ladders on one store, as those of two processes.
+//! TwoProcesses ladders on one store, as those of two processes.
 
 use std::sync::atomic::Ordering;
 
@@ -7,14 +7,14 @@ use super::plans::sharing;
 use super::*;
 use crate::ladder::record::{RecordBatch, is_overtaken};
 
-/// Two processes with the same files.
-pub(super) struct Two {
+/// TwoProcesses processes with the same files.
+pub(super) struct TwoProcesses {
     pub(super) one: Fixture,
     pub(super) two: Fixture,
     pub(super) files: DeclaredFiles,
 }
 
-impl Two {
+impl TwoProcesses {
     pub(super) async fn open(files: DeclaredFiles) -> Self {
         let one = Fixture::open(files.clone()).await;
         one.store.inner.set_shared();
@@ -50,8 +50,8 @@ impl Fixture {
 
 #[tokio::test]
 async fn flips_shares_and_freezes_of_another_process_come_into_force() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     for request in [
         forced(State::Shadow),
         forced(State::Live),
@@ -79,9 +79,9 @@ async fn flips_shares_and_freezes_of_another_process_come_into_force() {
 }
 
 #[tokio::test]
-async fn what_a_guard_did_in_another_process_and_its_end_come_into_force() {
-    let both = Two::open(guarded("bare", |_| {})).await;
-    let Two { one, two, .. } = &both;
+async fn what_a_guard_did_in_another_process_and_its_release_come_into_force() {
+    let both = TwoProcesses::open(guarded("bare", |_| {})).await;
+    let TwoProcesses { one, two, .. } = &both;
     // The gauge of the process that follows; the other one's is not recorded here.
     let follow_and_read_gauge = async |follower: &Fixture| {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
@@ -117,7 +117,7 @@ async fn a_candidate_has_the_share_that_another_process_gave_it() {
     let evidence = Evidence::load(one.store.clone()).await.unwrap();
     let ladder = open_ladder(sharing("two", None), &one.store, &evidence).await.unwrap();
     let two = Fixture { store: one.store.clone(), evidence, ladder };
-    let both = Two { one, two, files: sharing("two", None) };
+    let both = TwoProcesses { one, two, files: sharing("two", None) };
     assert_eq!(both.two.share_of("bare"), Some(30.0));
     both.one.ladder.reload(sharing("two", Some(60.0)), || {}).await.unwrap();
     both.follow(&both.two).await;
@@ -127,8 +127,8 @@ async fn a_candidate_has_the_share_that_another_process_gave_it() {
 /// The first process has it in force while the store takes nothing.
 #[tokio::test(start_paused = true)]
 async fn a_flip_down_that_is_not_recorded_stays_above_what_another_process_recorded_before() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     two.flip("plain", forced(State::Live)).await.unwrap();
     both.follow(one).await;
     let less = MoveRequest { force: true, reason: Some("less".into()), ..percent(State::Live, 20.0) };
@@ -154,8 +154,8 @@ async fn a_flip_down_that_is_not_recorded_stays_above_what_another_process_recor
 #[tokio::test(start_paused = true)]
 async fn a_flip_down_is_not_recorded_after_a_lower_one_of_another_process() {
     for follows_first in [false, true] {
-        let both = Two::open(files(&[])).await;
-        let Two { one, two, .. } = &both;
+        let both = TwoProcesses::open(files(&[])).await;
+        let TwoProcesses { one, two, .. } = &both;
         two.flip("plain", forced(State::Live)).await.unwrap();
         both.follow(one).await;
         one.store.refuse_flips.store(true, Ordering::SeqCst);
@@ -181,8 +181,8 @@ async fn a_flip_down_is_not_recorded_after_a_lower_one_of_another_process() {
 /// The write of a flip down counted as lost, and reaches the store before it is tried again.
 #[tokio::test(start_paused = true)]
 async fn a_flip_down_whose_record_came_late_is_not_recorded_again() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     two.flip("plain", forced(State::Live)).await.unwrap();
     both.follow(one).await;
     one.store.refuse_flips.store(true, Ordering::SeqCst);
@@ -200,8 +200,8 @@ async fn a_flip_down_whose_record_came_late_is_not_recorded_again() {
 
 #[tokio::test]
 async fn a_judged_move_is_not_recorded_after_one_that_is_not_in_force() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     one.flip("bare", forced(State::Shadow)).await.unwrap();
     let recorded = one.store.flips(None, 1).await.unwrap()[0].clone();
     let flip = crate::store::FlipRecord { at: recorded.at + jiff::SignedDuration::from_secs(1), ..recorded };
@@ -224,8 +224,8 @@ async fn a_judged_move_is_not_recorded_after_one_that_is_not_in_force() {
 /// A person asks the second process for what the first one did a moment ago, and for the next rung.
 #[tokio::test]
 async fn a_flip_is_judged_by_what_another_process_recorded() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     let following = async {
         loop {
             two.ladder.behind().await;
@@ -251,8 +251,8 @@ async fn a_flip_is_judged_by_what_another_process_recorded() {
 /// This process has read what the other one recorded, and records a move of its own before that is in force.
 #[tokio::test]
 async fn what_is_older_than_a_move_of_this_process_changes_nothing() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     two.flip("plain", forced(State::Shadow)).await.unwrap();
     both.follow(one).await;
     two.flip("plain", forced(State::Live)).await.unwrap();
@@ -268,8 +268,8 @@ async fn what_is_older_than_a_move_of_this_process_changes_nothing() {
 
 #[tokio::test]
 async fn the_end_of_a_freeze_does_not_end_a_newer_one() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     one.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
     both.follow(two).await;
     let older = two.ladder.freeze(Freeze::No, None, "bob".into()).await.unwrap().flip;
@@ -288,8 +288,8 @@ async fn the_end_of_a_freeze_does_not_end_a_newer_one() {
 /// One process after the other gets the new files. Meanwhile a person moves the route.
 #[tokio::test]
 async fn an_edit_that_another_process_has_read_counts_once() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     let declaring = |state: State| {
         edited(files(&[]), "plain", |route| (route.declared, route.force) = (state, Some("a launch".to_owned())))
     };
@@ -311,8 +311,8 @@ async fn an_edit_that_another_process_has_read_counts_once() {
 /// The other process has newer files, in which the route has another id.
 #[tokio::test]
 async fn moves_under_a_new_id_are_followed_with_the_files_before() {
-    let both = Two::open(guarded("bare", |_| {})).await;
-    let Two { one, two, files } = &both;
+    let both = TwoProcesses::open(guarded("bare", |_| {})).await;
+    let TwoProcesses { one, two, files } = &both;
     one.flip("bare", forced(State::Live)).await.unwrap();
     both.follow(two).await;
     let renamed = edited(files.clone(), "bare", |route| (route.id, route.was) = ("new".into(), vec!["bare".into()]));

@@ -1,10 +1,10 @@
 //! Releases and ends of freezes that another process has recorded, together with flips or alone.
 
-use super::followed::Two;
+use super::followed::TwoProcesses;
 use super::guard::{crossing, guarded};
 use super::*;
 
-impl Two {
+impl TwoProcesses {
     /// `bare` is requested `live`, and held at `dark` by its guard, in both.
     async fn with_a_latch() -> Self {
         let both = Self::open(guarded("bare", |_| {})).await;
@@ -33,7 +33,7 @@ fn freeze(fixture: &Fixture) -> Freeze {
 #[tokio::test]
 async fn the_release_by_a_flip_down_is_recorded_after_the_flip() {
     for to_state in [State::Dark, State::Off] {
-        let both = Two::with_a_latch().await;
+        let both = TwoProcesses::with_a_latch().await;
         let down = both.one.flip("bare", to(to_state)).await.unwrap();
         both.one.ladder.mover.in_force().wait_guard_recorded().await;
         let newest = both.one.store.flips(None, 1).await.unwrap().remove(0);
@@ -45,8 +45,8 @@ async fn the_release_by_a_flip_down_is_recorded_after_the_flip() {
 /// At no moment the second process is where the guard does not let it be.
 #[tokio::test]
 async fn a_release_comes_into_force_together_with_the_flip_down_before_it() {
-    let both = Two::with_a_latch().await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::with_a_latch().await;
+    let TwoProcesses { one, two, .. } = &both;
     one.flip("bare", to(State::Off)).await.unwrap();
     one.ladder.mover.in_force().wait_guard_recorded().await;
     // Read before the flip is in force.
@@ -59,8 +59,8 @@ async fn a_release_comes_into_force_together_with_the_flip_down_before_it() {
 
 #[tokio::test]
 async fn the_end_of_a_freeze_comes_into_force_together_with_the_flip_down_before_it() {
-    let both = Two::frozen().await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::frozen().await;
+    let TwoProcesses { one, two, .. } = &both;
     one.flip("bare", to(State::Off)).await.unwrap();
     one.ladder.freeze(Freeze::No, None, "ann".into()).await.unwrap();
     let _moves = two.ladder.newer_moves().await.unwrap().unwrap();
@@ -73,12 +73,12 @@ async fn the_end_of_a_freeze_comes_into_force_together_with_the_flip_down_before
 /// Nothing is waited for, not even for the files to be prepared.
 #[tokio::test]
 async fn a_release_or_an_end_of_a_freeze_that_comes_alone_is_in_force_at_once() {
-    let both = Two::with_a_latch().await;
+    let both = TwoProcesses::with_a_latch().await;
     let release = GuardRelease { reason: "it is mended".into(), by: "ann".into(), force: true };
     both.one.ladder.release_guard(&"bare".into(), release).await.unwrap();
     both.two.ladder.newer_moves().await.unwrap().unwrap();
     assert_eq!(both.two.state("bare"), effective(State::Live, EffectiveReason::Requested));
-    let both = Two::frozen().await;
+    let both = TwoProcesses::frozen().await;
     both.one.ladder.freeze(Freeze::No, None, "ann".into()).await.unwrap();
     both.two.ladder.newer_moves().await.unwrap().unwrap();
     assert_eq!(both.two.state("bare"), effective(State::Live, EffectiveReason::Requested));
@@ -87,8 +87,8 @@ async fn a_release_or_an_end_of_a_freeze_that_comes_alone_is_in_force_at_once() 
 
 #[tokio::test]
 async fn what_lowers_is_in_force_at_once_also_together_with_flips() {
-    let both = Two::open(guarded("bare", |_| {})).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(guarded("bare", |_| {})).await;
+    let TwoProcesses { one, two, .. } = &both;
     one.flip("bare", forced(State::Live)).await.unwrap();
     both.follow(two).await;
     one.flip("plain", forced(State::Shadow)).await.unwrap();
@@ -105,8 +105,8 @@ async fn what_lowers_is_in_force_at_once_also_together_with_flips() {
 /// The route went to `only` after the freeze: that is not reverted where both are followed at the same time.
 #[tokio::test]
 async fn a_flip_to_only_after_the_end_of_a_freeze_is_followed() {
-    let both = Two::frozen().await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::frozen().await;
+    let TwoProcesses { one, two, .. } = &both;
     one.ladder.freeze(Freeze::No, None, "ann".into()).await.unwrap();
     one.flip("bare", forced(State::Only)).await.unwrap();
     let before = one.flips().await;
@@ -118,8 +118,8 @@ async fn a_flip_to_only_after_the_end_of_a_freeze_is_followed() {
 /// What was read first is put in force last: the freeze that came in between is not lifted by it.
 #[tokio::test]
 async fn an_end_of_a_freeze_does_not_lift_a_weaker_freeze_that_was_read_since() {
-    let both = Two::frozen().await;
-    let Two { one, two, files } = &both;
+    let both = TwoProcesses::frozen().await;
+    let TwoProcesses { one, two, files } = &both;
     one.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
     both.follow(two).await;
     one.flip("bare", to(State::Off)).await.unwrap();
@@ -143,8 +143,8 @@ async fn stored_freeze(fixture: &Fixture) -> String {
 #[tokio::test(start_paused = true)]
 async fn a_freeze_that_is_recorded_late_does_not_take_the_place_of_a_stronger_one() {
     for follows_first in [true, false] {
-        let both = Two::open(files(&[])).await;
-        let Two { one, two, .. } = &both;
+        let both = TwoProcesses::open(files(&[])).await;
+        let TwoProcesses { one, two, .. } = &both;
         one.store.refuse_flips.store(true, Ordering::SeqCst);
         let late = two.ladder.freeze(Freeze::Instances, None, "ann".into()).await.unwrap();
         assert!(!late.recorded);
@@ -166,8 +166,8 @@ async fn a_freeze_that_is_recorded_late_does_not_take_the_place_of_a_stronger_on
 
 #[tokio::test(start_paused = true)]
 async fn a_freeze_that_is_recorded_late_takes_the_place_of_a_weaker_one() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     one.store.refuse_flips.store(true, Ordering::SeqCst);
     let late = two.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
     let weaker = crate::store::FlipRecord { to: "instances".into(), by: "bob".into(), ..late.flip };
@@ -186,8 +186,8 @@ async fn a_freeze_that_is_recorded_late_takes_the_place_of_a_weaker_one() {
 /// The process that recorded the flip had it in force before the freeze.
 #[tokio::test]
 async fn a_flip_to_only_before_a_freeze_is_followed() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     one.flip("bare", forced(State::Live)).await.unwrap();
     both.follow(two).await;
     one.flip("bare", forced(State::Only)).await.unwrap();
@@ -201,8 +201,8 @@ async fn a_flip_to_only_before_a_freeze_is_followed() {
 /// The freeze of the second process is as strong as the one that is in force already.
 #[tokio::test]
 async fn an_end_of_a_freeze_does_not_end_one_that_another_process_has_set_since() {
-    let both = Two::frozen().await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::frozen().await;
+    let TwoProcesses { one, two, .. } = &both;
     let mover = &one.ladder.mover;
     let prepare = |request| mover.kill_switch().prepare_end(mover.in_force(), request, None, "ann".into());
     let request = || (mover.kill_switch().request_end(), *one.ladder.followed().borrow());
@@ -236,8 +236,8 @@ async fn a_flip_to_only_of_another_process_is_capped_by_an_earlier_freeze_that_i
         (-second, false, effective(State::Only, EffectiveReason::Requested)),
         (1, true, effective(State::Shadow, EffectiveReason::Freeze)),
     ] {
-        let both = Two::open(files(&[])).await;
-        let Two { one, two, .. } = &both;
+        let both = TwoProcesses::open(files(&[])).await;
+        let TwoProcesses { one, two, .. } = &both;
         one.flip("bare", forced(State::Live)).await.unwrap();
         both.follow(two).await;
         let live = one.store.flips(None, 1).await.unwrap().remove(0);

@@ -64,7 +64,7 @@ impl CohortListener for Told {
 
 /// The files were changed while no process ran.
 #[tokio::test]
-async fn a_start_tells_of_a_forced_cohort_whose_rule_is_another_one_for_the_same_reason() {
+async fn a_start_reports_a_forced_cohort_whose_rule_changed_under_the_same_reason() {
     let with = |when: &str, state: State| {
         edited(with_staff(files(&[]), "our own people"), "bare", |route| {
             route.cohorts[0].when = Expression::parse(when).unwrap();

@@ -228,7 +228,7 @@ async fn a_cohort_in_live_is_limited_too() {
 }
 
 #[tokio::test]
-async fn only_a_guard_that_says_so_acts_in_dark() {
+async fn only_a_guard_that_declares_in_dark_acts_in_dark() {
     for in_dark in [false, true] {
         let fixture = Fixture::open(guarded("plain", |guard| guard.in_dark = in_dark)).await;
         fixture.flip("plain", forced(State::Dark)).await.unwrap();
@@ -283,7 +283,7 @@ async fn nothing_is_lowered_below_a_follower_in_only() {
 }
 
 #[tokio::test]
-async fn a_file_that_asks_for_only_lifts_nothing_of_what_the_guard_lowered() {
+async fn a_file_that_declares_only_does_not_raise_what_the_guard_lowered() {
     let fixture = Fixture::live(guarded("plain", |_| {}), "plain").await;
     fixture.ladder.act_on_crossing(&crossing("plain", State::Live));
     let only = || {
@@ -302,7 +302,7 @@ async fn a_file_that_asks_for_only_lifts_nothing_of_what_the_guard_lowered() {
 }
 
 #[tokio::test]
-async fn clean_evidence_releases_where_the_guard_says_so() {
+async fn clean_evidence_releases_a_route_whose_guard_declares_it() {
     for by in [ReleaseBy::Hand, ReleaseBy::Evidence] {
         let fixture = Fixture::live(guarded("plain", |guard| guard.release = by), "plain").await;
         // Pairs from before do not count.

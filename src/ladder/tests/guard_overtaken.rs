@@ -1,14 +1,14 @@
 //! What a guard did, and its release, while another process records what its own guard did.
 
-use super::followed::Two;
+use super::followed::TwoProcesses;
 use super::guard::{crossing, guarded};
 use super::*;
 use crate::store::{FlipRecord, GuardAction, GuardRecord};
 
 /// `bare` is requested `live`, and held at `dark` by its guard, in both. Then nothing of the first process reaches the
 /// store.
-async fn latched() -> Two {
-    let both = Two::open(guarded("bare", |guard| guard.in_dark = true)).await;
+async fn latched() -> TwoProcesses {
+    let both = TwoProcesses::open(guarded("bare", |guard| guard.in_dark = true)).await;
     both.one.flip("bare", forced(State::Live)).await.unwrap();
     both.one.ladder.act_on_crossing(&crossing("bare", State::Live));
     both.one.ladder.mover.in_force().wait_guard_recorded().await;
@@ -18,7 +18,7 @@ async fn latched() -> Two {
 }
 
 /// The guard of the second process lowers the route to `shadow`.
-async fn lower_to_shadow(both: &Two) {
+async fn lower_to_shadow(both: &TwoProcesses) {
     let mut last = last_action(&both.one).await;
     let guard = last.guard.take().unwrap();
     let guard = Some(GuardRecord { action: GuardAction::Lowered, limit: Some(State::Shadow), ..guard });
@@ -34,7 +34,7 @@ async fn last_action(fixture: &Fixture) -> FlipRecord {
 async fn a_release_that_is_recorded_late_does_not_end_a_newer_latch() {
     for follows_first in [false, true] {
         let both = latched().await;
-        let Two { one, two, .. } = &both;
+        let TwoProcesses { one, two, .. } = &both;
         assert!(!one.flip("bare", to(State::Dark)).await.unwrap().recorded);
         assert!(one.status("bare").guard.is_none());
         lower_to_shadow(&both).await;
@@ -53,11 +53,11 @@ async fn a_release_that_is_recorded_late_does_not_end_a_newer_latch() {
     }
 }
 
-/// It lowers the route less.
+/// The action that is recorded late would limit the route less than the newer one does.
 #[tokio::test(start_paused = true)]
 async fn an_action_that_is_recorded_late_does_not_raise_a_lower_limit() {
     let both = latched().await;
-    let Two { one, two, .. } = &both;
+    let TwoProcesses { one, two, .. } = &both;
     let release = GuardRelease { reason: "it is mended".into(), by: "ann".into(), force: true };
     one.store.refuse_flips.store(false, Ordering::SeqCst);
     one.ladder.release_guard(&"bare".into(), release).await.unwrap();
@@ -75,7 +75,7 @@ async fn an_action_that_is_recorded_late_does_not_raise_a_lower_limit() {
 #[tokio::test(start_paused = true)]
 async fn actions_whose_record_came_late_are_not_recorded_again() {
     let both = latched().await;
-    let Two { one, two, .. } = &both;
+    let TwoProcesses { one, two, .. } = &both;
     // The latch is ended, and the guard acts again.
     assert!(!one.flip("bare", to(State::Dark)).await.unwrap().recorded);
     one.ladder.act_on_crossing(&crossing("bare", State::Dark));
@@ -97,7 +97,7 @@ async fn actions_whose_record_came_late_are_not_recorded_again() {
 #[tokio::test(start_paused = true)]
 async fn a_latch_that_was_recorded_is_not_recorded_again_after_its_release() {
     let both = latched().await;
-    let Two { one, two, .. } = &both;
+    let TwoProcesses { one, two, .. } = &both;
     one.store.refuse_flips.store(false, Ordering::SeqCst);
     let release = GuardRelease { reason: "it is mended".into(), by: "ann".into(), force: true };
     one.ladder.release_guard(&"bare".into(), release).await.unwrap();

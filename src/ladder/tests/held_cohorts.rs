@@ -313,7 +313,7 @@ async fn a_cohort_is_held_for_keys_that_are_not_known() {
 
 /// In `only` a cohort lowers nobody, so its callers would get the engine without having had it before.
 #[tokio::test]
-async fn the_state_only_requires_that_no_cohort_is_below_live() {
+async fn no_route_goes_to_only_while_a_cohort_is_below_live() {
     let with_vip = |state: State| {
         let when = Expression::parse("request.headers[\"x-tier\"] == \"vip\"").unwrap();
         edited(files(&[]), "bare", |route| {

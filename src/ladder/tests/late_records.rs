@@ -1,7 +1,7 @@
 //! What the store has although it counted as not recorded, and what another process has recorded after it: it is not
 //! recorded a second time.
 
-use super::followed::Two;
+use super::followed::TwoProcesses;
 use super::*;
 use crate::store::FlipRecord;
 
@@ -15,8 +15,8 @@ async fn put_after(fixture: &Fixture, before: &FlipRecord, change: impl FnOnce(&
 
 #[tokio::test(start_paused = true)]
 async fn a_flip_down_that_was_recorded_does_not_lower_a_route_that_another_process_has_raised_since() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     two.flip("plain", forced(State::Live)).await.unwrap();
     both.follow(one).await;
     one.store.refuse_flips.store(true, Ordering::SeqCst);
@@ -36,8 +36,8 @@ async fn a_flip_down_that_was_recorded_does_not_lower_a_route_that_another_proce
 
 #[tokio::test(start_paused = true)]
 async fn a_freeze_that_was_recorded_does_not_freeze_again_what_another_process_has_ended() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     one.store.refuse_flips.store(true, Ordering::SeqCst);
     let freeze = one.ladder.freeze(Freeze::Effects, None, "ann".into()).await.unwrap();
     assert!(!freeze.recorded);
@@ -54,8 +54,8 @@ async fn a_freeze_that_was_recorded_does_not_freeze_again_what_another_process_h
 /// It was to change nothing, so nobody has acknowledged what leaving `only` costs.
 #[tokio::test(start_paused = true)]
 async fn a_flip_to_the_present_state_does_not_take_a_route_out_of_only_that_another_process_has_raised() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     two.flip("bare", forced(State::Live)).await.unwrap();
     both.follow(one).await;
     for fails in [&one.store.refuse_flips, &one.store.fail_reads] {
@@ -77,8 +77,8 @@ async fn a_flip_to_the_present_state_does_not_take_a_route_out_of_only_that_anot
 /// The other flip is followed first: the reads that would find it fail when the unrecorded flip is to be recorded.
 #[tokio::test(start_paused = true)]
 async fn a_flip_to_the_present_state_does_not_take_a_route_out_of_only_that_is_followed_before_it_is_recorded() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     two.flip("bare", forced(State::Live)).await.unwrap();
     both.follow(one).await;
     let live = one.store.flips(None, 1).await.unwrap().remove(0);
@@ -106,8 +106,8 @@ async fn a_flip_to_the_present_state_does_not_take_a_route_out_of_only_that_is_f
 /// It is asked for twice, and the second time changes nothing.
 #[tokio::test(start_paused = true)]
 async fn a_flip_down_that_is_repeated_is_recorded_also_after_another_process_has_raised_the_route_to_only() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     two.flip("bare", forced(State::Live)).await.unwrap();
     both.follow(one).await;
     for fails in [&one.store.refuse_flips, &one.store.fail_reads] {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
-/// Two routes raised and one lowered in one change of the files.
+/// TwoProcesses routes raised and one lowered in one change of the files.
 fn three_moves() -> DeclaredFiles {
     let force = |route: &mut Route| route.force = Some("a drill".into());
     let all = files(&[("plain", State::Live), ("bare", State::Dark), ("follow", State::Off)]);

@@ -77,7 +77,7 @@ async fn a_changed_plan_is_a_candidate_in_live_and_over_a_restart() {
 }
 
 #[tokio::test]
-async fn below_live_the_plan_of_the_files_is_simply_the_plan() {
+async fn below_live_a_route_has_the_plan_of_its_files_and_no_candidate() {
     let fixture = Fixture::open(with_plan("one", None)).await;
     fixture.flip("bare", forced(State::Dark)).await.unwrap();
     fixture.ladder.reload(with_plan("two", None), || {}).await.unwrap();

@@ -196,7 +196,7 @@ async fn a_family_that_is_renamed_back_follows_up_its_instances() {
 }
 
 #[test]
-fn the_oldest_id_tells_whose_a_stored_row_is() {
+fn the_oldest_id_tells_to_which_route_a_stored_row_belongs() {
     let routes = files(&[]).routes;
     let row = |id: &str, oldest: &str| {
         let route = Route { id: oldest.into(), ..Route::clone(&routes[4]) };

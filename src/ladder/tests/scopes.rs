@@ -312,7 +312,7 @@ fn a_route_that_takes_over_requests_looks_up_the_keys_of_their_route() {
     assert_eq!((wide.since, wide.harmful_since), (Some(at(20)), Some(at(30))));
 }
 
-/// Two routes were merged: both had served requests that the merged route gets now.
+/// TwoProcesses routes were merged: both had served requests that the merged route gets now.
 #[test]
 fn the_keys_of_a_merged_route_count_as_recorded_where_those_of_all_its_parts_were() {
     let (window, key) = (24 * HOUR, Some("k"));

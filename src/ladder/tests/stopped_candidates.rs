@@ -59,7 +59,7 @@ async fn what_the_guard_has_stopped_does_not_come_into_force_except_by_force() {
 }
 
 #[tokio::test]
-async fn clean_pairs_release_a_stopped_candidate_where_the_guard_says_so() {
+async fn clean_pairs_release_a_stopped_candidate_whose_guard_declares_it() {
     let fixture = Fixture::with_share(50.0).await;
     let guard = Guard { release: GuardRelease::Evidence, ..guard_settings() };
     let with_guard = |files| edited(files, "bare", |route| route.guard = Some(guard.clone()));

@@ -1,6 +1,6 @@
 //! Flips to the state that a route already has in a process that does not know what the others have recorded.
 
-use super::followed::Two;
+use super::followed::TwoProcesses;
 use super::*;
 use crate::ladder::mover::ChangeOrigin;
 use crate::store::FlipRecord;
@@ -11,8 +11,8 @@ fn set_cut_off(fixture: &Fixture, is_cut_off: bool) {
 }
 
 /// `plain` is in `dark` in both. Then the second process is cut off, and the first one moves the route.
-async fn cut_off(moved_to: State) -> Two {
-    let both = Two::open(files(&[])).await;
+async fn cut_off(moved_to: State) -> TwoProcesses {
+    let both = TwoProcesses::open(files(&[])).await;
     both.one.flip("plain", forced(State::Dark)).await.unwrap();
     both.follow(&both.two).await;
     let last = both.one.store.flips(None, 1).await.unwrap().remove(0);
@@ -27,7 +27,7 @@ async fn cut_off(moved_to: State) -> Two {
 #[tokio::test(start_paused = true)]
 async fn a_flip_to_the_present_state_is_recorded_later_if_the_moves_of_others_are_not_known() {
     let both = cut_off(State::Live).await;
-    let Two { one, two, .. } = &both;
+    let TwoProcesses { one, two, .. } = &both;
     let before = two.ladder.mover.in_force().inputs().positions;
     let down = two.flip("plain", to(State::Dark)).await.unwrap();
     assert_eq!((down.changed, down.recorded, down.flip.number), (true, false, 0));
@@ -50,9 +50,9 @@ async fn a_flip_to_the_present_state_is_recorded_later_if_the_moves_of_others_ar
 
 /// The first process has lowered the route, which is read when the flip is to be recorded: before the answer is given.
 #[tokio::test(start_paused = true)]
-async fn a_flip_that_another_one_overtook_is_awaited_by_the_number_of_that_one() {
+async fn a_flip_that_another_one_overtook_is_answered_with_the_number_of_that_one() {
     let both = cut_off(State::Shadow).await;
-    let Two { one, two, .. } = &both;
+    let TwoProcesses { one, two, .. } = &both;
     let read_again = async {
         while two.ladder.unrecorded_flips() == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -72,7 +72,7 @@ async fn a_flip_that_another_one_overtook_is_awaited_by_the_number_of_that_one()
 /// Another process can only have lowered it.
 #[tokio::test(start_paused = true)]
 async fn a_flip_to_only_is_not_answered_if_the_moves_of_others_are_not_known() {
-    let both = Two::open(files(&[])).await;
+    let both = TwoProcesses::open(files(&[])).await;
     both.one.flip("plain", forced(State::Only)).await.unwrap();
     both.follow(&both.two).await;
     set_cut_off(&both.two, true);
@@ -82,9 +82,9 @@ async fn a_flip_to_only_is_not_answered_if_the_moves_of_others_are_not_known() {
 }
 
 #[tokio::test]
-async fn a_flip_that_changes_nothing_is_awaited_by_the_number_of_the_newest_one() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+async fn a_flip_that_changes_nothing_is_answered_with_the_number_of_the_newest_one() {
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     one.flip("plain", forced(State::Dark)).await.unwrap();
     both.follow(two).await;
     let unchanged = two.flip("plain", to(State::Dark)).await.unwrap();

@@ -17,7 +17,7 @@ impl StoreAffinity {
     pub fn record_adoption(&self, pins: &[PinKey], adopted_by: Option<RunId>) {
         for key in pins {
             self.sets.add_pin(key, Arm::Engine);
-            self.families.ensure(&key.family);
+            self.families.expect_engine_pins(&key.family);
             match adopted_by {
                 None => self.cache.forget(key),
                 Some(run) if self.cache.put(key, (Owner::Adopted, Some(run))) => {
@@ -42,7 +42,7 @@ impl StoreAffinity {
     pub async fn reload_families(&self) -> Result<(), StoreError> {
         for (family, arm, count) in self.store.pin_counts().await? {
             if arm == Arm::Engine && count > 0 {
-                self.families.ensure(&family);
+                self.families.expect_engine_pins(&family);
             }
         }
         self.cache.clear();

@@ -87,12 +87,12 @@ impl StoreAffinity {
 
     /// From now on the engine may own instances of this creator, because other processes may pin some.
     pub fn expect_engine_pins_of(&self, creator: &RouteId) {
-        self.families.ensure(creator);
+        self.families.expect_engine_pins(creator);
     }
 
     /// Finds those of these creators that have a real run which has not ended, and has the store asked for the owners
     /// of their instances from now on: such a run pins its instance when it answers, also after its route went down.
-    pub async fn ensure_creators_of_open_runs(&self, creators: &[Arc<Route>]) {
+    pub async fn expect_engine_pins_of_open_runs(&self, creators: &[Arc<Route>]) {
         for id in creators.iter().flat_map(|route| route.ids()) {
             if self.families.get(id).is_some_and(|family| family.engine_owns()) {
                 continue;
@@ -101,7 +101,7 @@ impl StoreAffinity {
             match tokio::time::timeout(LOOK_UP_MAX, self.store.runs(filter)).await {
                 Ok(Ok(runs)) if runs.is_empty() => {}
                 // Also if the store did not answer.
-                Ok(_) | Err(_) => self.families.ensure(id),
+                Ok(_) | Err(_) => self.families.expect_engine_pins(id),
             }
         }
     }

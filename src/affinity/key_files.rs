@@ -312,7 +312,7 @@ impl Opening<'_> {
             // The file may belong to the store of which this one is a copy. In doubt this store counts as a copy: if it
             // was only moved, its routes are held below `live` for a while, but if a copy counted as moved, requests
             // would be performed a second time.
-            Err(error) if !self.is_shared && self.is_of_another_place(record) => {
+            Err(error) if !self.is_shared && self.may_be_of_another_store(record) => {
                 let at = &record.location;
                 let unknown = match Path::new(at).try_exists() {
                     Ok(_) => String::new(),
@@ -340,12 +340,12 @@ impl Opening<'_> {
 
     /// Whether a file with this tag, at the path of a listed one, belongs to the store of which this one is a copy.
     fn is_of_original(&self, record: &KeyFileRecord, tag: Option<&Tag>) -> bool {
-        self.owner.ownership(tag) == FileOwnership::OfACopy && self.is_of_another_place(record)
+        self.owner.ownership(tag) == FileOwnership::OfACopy && self.may_be_of_another_store(record)
     }
 
     /// Whether this store is at another path than the one that the record has for its store, and a store may still be
     /// at the recorded path.
-    fn is_of_another_place(&self, record: &KeyFileRecord) -> bool {
+    fn may_be_of_another_store(&self, record: &KeyFileRecord) -> bool {
         record.location != self.identity.location && !is_gone(&record.location)
     }
 }

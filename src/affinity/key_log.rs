@@ -306,13 +306,13 @@ impl KeyLog {
     /// `within` this time.
     pub(super) async fn release(&self, within: Duration) -> bool {
         self.ring().refuses_keys = true;
-        self.let_mover_end();
+        self.end_move_to_store();
         self.writer.end();
         self.writer.wait_until_released(within).await
     }
 
     /// Lets [`KeyLog::move_to_store`] end: it moves the waiting keys until none is left or a write to the store fails.
-    pub(super) fn let_mover_end(&self) {
+    pub(super) fn end_move_to_store(&self) {
         {
             let mut ring = self.ring();
             ring.mover_may_end = true;
@@ -322,8 +322,8 @@ impl KeyLog {
         self.writer.key_added.notify_one();
     }
 
-    /// Moves waiting keys to the store until [`KeyLog::let_mover_end`] is called. `taken_by_runs` gets those that runs
-    /// of other processes have there.
+    /// Moves waiting keys to the store until [`KeyLog::end_move_to_store`] is called. `taken_by_runs` gets those that
+    /// runs of other processes have there.
     pub(super) async fn move_to_store(self: Arc<Self>, store: StoreHandle, taken_by_runs: impl Fn(Vec<RetryKey>)) {
         let failures = RepeatedFailures::default();
         loop {

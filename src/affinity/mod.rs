@@ -349,6 +349,6 @@ impl Affinity for StoreAffinity {
 impl Drop for StoreAffinity {
     fn drop(&mut self) {
         self.maintenance.iter().for_each(AbortHandle::abort);
-        self.keys.let_mover_end();
+        self.keys.end_move_to_store();
     }
 }

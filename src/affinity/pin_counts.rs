@@ -96,8 +96,8 @@ impl PinCountsById {
         *published = counts.into_keys().collect();
     }
 
-    /// The engine owns an instance of this family, which is not counted here.
-    pub(super) fn ensure(&self, route: &RouteId) {
+    /// From now on the engine owns, or may own, instances of this family that are not counted here.
+    pub(super) fn expect_engine_pins(&self, route: &RouteId) {
         self.with(route, |family| family.has_others.store(true, Ordering::Release));
     }
 

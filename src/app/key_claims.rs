@@ -235,14 +235,14 @@ impl KeyClaims {
         self.affinity.knows_others_keys()
     }
 
-    /// See [`StoreAffinity::ensure_creators_of_open_runs`].
-    pub async fn ensure_creators_of_open_runs(&self) {
+    /// See [`StoreAffinity::expect_engine_pins_of_open_runs`].
+    pub async fn expect_engine_pins_of_open_runs(&self) {
         let Some(ladder) = self.ladder.upgrade() else { return };
         let set = ladder.flags().load_full();
         let routes = set.routes.iter().map(|flag| &flag.route);
         let creates = |route: &&Arc<Route>| matches!(route.instance, Some(Instance::Creates { .. }));
         let creators: Vec<Arc<Route>> = routes.filter(creates).filter(|of| of.workflow.is_some()).cloned().collect();
-        self.affinity.ensure_creators_of_open_runs(&creators).await;
+        self.affinity.expect_engine_pins_of_open_runs(&creators).await;
     }
 
     /// Waits until the store has all keys that legacy has taken up to now. Returns whether it has them.

@@ -60,7 +60,7 @@ impl PlansInForce {
             }
             let (version, why) = match build(store, setup, &set).await? {
                 Ok(version) => {
-                    let missing = misfits(setup, route, &version);
+                    let missing = missing_in_files(setup, route, &version);
                     let needs = || format!("its plan in force, {}, needs {}", set.label(), missing.join("; "));
                     let why = (!missing.is_empty()).then(|| format!("{}: these files do not have it", needs()));
                     (version, why)
@@ -221,7 +221,7 @@ async fn build(store: &StoreHandle, setup: &Setup, set: &Arc<PlanSet>) -> anyhow
 }
 
 /// What these files lack of what a version of a route needs.
-fn misfits(setup: &Setup, route: &Route, version: &PlanVersion) -> Vec<String> {
+fn missing_in_files(setup: &Setup, route: &Route, version: &PlanVersion) -> Vec<String> {
     let mut missing = BTreeSet::new();
     for (name, plan) in &version.plans {
         let services = services_of(setup, plan);

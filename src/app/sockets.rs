@@ -153,7 +153,7 @@ async fn bind(declared: &Declared) -> anyhow::Result<TcpListener> {
 
 type Belongs = fn(&GivenSocket, &Declared) -> bool;
 
-fn is_at_its_address(given: &GivenSocket, declared: &Declared) -> bool {
+fn has_same_address(given: &GivenSocket, declared: &Declared) -> bool {
     given.address.ip() == declared.address.ip() && given.address.port() == declared.address.port()
 }
 
@@ -174,14 +174,14 @@ fn find(declared: &[Declared], given: &mut Vec<GivenSocket>, rules: [Belongs; 2]
 /// socket under that name.
 fn take(declared: &[Declared], mut given: Vec<GivenSocket>) -> Vec<Option<TcpListener>> {
     let is_same: Belongs = |given, declared| given.name == declared.name && given.declared == Some(declared.address);
-    let is_at: Belongs = |given, declared| given.name == declared.name && is_at_its_address(given, declared);
+    let is_at: Belongs = |given, declared| given.name == declared.name && has_same_address(given, declared);
     find(declared, &mut given, [is_same, is_at]).into_iter().map(|found| found.map(|found| found.socket)).collect()
 }
 
 /// Finds the socket of each listener among those that a service manager passed.
 fn assign(declared: &[Declared], mut given: Vec<GivenSocket>) -> anyhow::Result<Vec<TcpListener>> {
     // By address first, so that a socket with a listener's address is not taken for another listener of the same name.
-    let found = find(declared, &mut given, [is_at_its_address, |given, declared| given.name == declared.name]);
+    let found = find(declared, &mut given, [has_same_address, |given, declared| given.name == declared.name]);
     if let Some(GivenSocket { address, name, origin, .. }) = given.first() {
         let named = if name.is_empty() { String::new() } else { format!(", named `{name}`") };
         bail!(

@@ -1,5 +1,5 @@
-//! The hashes beside what is masked in the texts of rules: which key they have, and which the store may have from
-//! before.
+//! The hashes that stand beside masked parts in the texts of rules: their key, and the texts that the store may have
+//! with earlier hashes.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,8 @@ pub(super) fn of_store(setup: &Setup, secret: &[u8; 32]) -> TextHash {
     TextHash::derived_from(store_key.map(|key| key.reveal().as_bytes()), secret)
 }
 
-/// The texts that the store may have under an earlier hash, by route, each with what it is in these files, which have
-/// this hash.
+/// By route, the texts that the store may have with an earlier hash, each with the text in these files, which has this
+/// hash.
 pub(super) fn renamed(setup: &Setup, text_hash: &TextHash) -> BTreeMap<RouteId, RenamedTexts> {
     let mut renamed = BTreeMap::<RouteId, RenamedTexts>::new();
     for before in text_hash.earlier().iter().map(|earlier| setup.with_text_hash(earlier)) {

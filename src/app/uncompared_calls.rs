@@ -1,6 +1,6 @@
 //! The calls by legacy that are part of no compared pair: puts them into the evidence of their routes, and holds the
 //! gate to `live` of a route while there are some that the workflow does not make and `ignore_calls` does not name. A
-//! workflow without them looks right.
+//! workflow that lacks such calls seems right otherwise.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,8 +26,8 @@ pub(super) struct UncomparedCallsGate {
     pub(super) taking: Mutex<()>,
 }
 
-/// Of such calls those that hold the gate.
-struct Holding {
+/// Those of these calls that hold the gate shut.
+struct GateHoldingCalls {
     calls: u64,
     /// Where they went, as lines of `ignore_calls`.
     to: String,
@@ -53,7 +53,8 @@ impl UncomparedCallsGate {
             .is_some_and(|rules| rules.is_expected_call(service.as_ref(), authority, method, path))
     }
 
-    fn holding(&self, route: &RouteId, targets: &UncomparedTargets) -> Option<Holding> {
+    /// The unexpected calls to these targets; `None` if there are none.
+    fn gate_holding_calls(&self, route: &RouteId, targets: &UncomparedTargets) -> Option<GateHoldingCalls> {
         let is_expected = |target: &&UncomparedTarget| target.target().is_some_and(|to| self.is_expected(route, &to));
         let unexpected: Vec<&UncomparedTarget> = targets.listed.iter().filter(|target| !is_expected(target)).collect();
         let named = unexpected.iter().take(NAMED_MAX).map(|target| format!("`{}`", target.pattern()));
@@ -66,10 +67,10 @@ impl UncomparedCallsGate {
         if targets.others > 0 {
             to.push(format!("{} calls to targets that are not listed", targets.others));
         }
-        // As of the first one: a flip by force after that overrides it for good.
+        // The time of the first one counts: a flip by force after that overrides the condition for good.
         let first = unexpected.iter().map(|target| target.first).chain(targets.others_since).min()?;
         let calls = unexpected.iter().map(|target| target.calls).sum::<u64>() + targets.others;
-        Some(Holding { calls, to: to.join(", "), first })
+        Some(GateHoldingCalls { calls, to: to.join(", "), first })
     }
 }
 
@@ -80,7 +81,7 @@ impl GateCondition for UncomparedCallsGate {
         }
         self.update_evidence();
         let UncomparedCallCounts { late, of_no_request } = self.evidence.uncompared_calls(&route.id);
-        let late = self.holding(&route.id, &late).map(|Holding { calls, to, first }| Unmet {
+        let late = self.gate_holding_calls(&route.id, &late).map(|GateHoldingCalls { calls, to, first }| Unmet {
             why: format!(
                 "legacy made {calls} calls for requests of this route after `egress.window` was over, which are part of no \
                  compared pair and which the workflow does not make ({to}): raise the window, or name in \
@@ -88,7 +89,7 @@ impl GateCondition for UncomparedCallsGate {
             ),
             since: Some(first),
         });
-        let of_no_request = self.holding(&route.id, &of_no_request).map(|Holding { calls, to, first }| Unmet {
+        let of_no_request = self.gate_holding_calls(&route.id, &of_no_request).map(|GateHoldingCalls { calls, to, first }| Unmet {
             why: format!(
                 "legacy made {calls} calls or tunnels that may have changed something, belong to no known request and may \
                  be for requests of this route, are part of no compared pair and not made by the workflow ({to}): name in \

@@ -45,7 +45,7 @@ pub(crate) fn flip(
     let request = CandidateRequest { to, percent, plan: Some(plan), reason, force, by: server.caller_name() };
     let what = "waiting for the candidate's pairs that are under way (up to 11 s)";
     let path = format!("{path}/candidate");
-    let (done, json) = client.post_patiently::<CandidateResponse>(&path, &request, ANSWER_WITHIN, what)?;
+    let (done, json) = client.post_showing_wait::<CandidateResponse>(&path, &request, ANSWER_WITHIN, what)?;
     let CandidateResponse { route, candidate, in_force, before, share, forced } = &done;
     if in_force == before {
         let text = format!(

@@ -137,7 +137,7 @@ impl Client {
     }
 
     /// POST of a request that the server may work on for long. What it waits for is printed once that takes a while.
-    pub fn post_patiently<T: DeserializeOwned>(
+    pub fn post_showing_wait<T: DeserializeOwned>(
         &self,
         path: &str,
         request_body: &impl serde::Serialize,

@@ -35,7 +35,7 @@ pub(crate) fn flip(
     let request = FlipRequest { to: state, percent, reason, force, acknowledge: yes, by: server.caller_name() };
     let path = format!("/api/v2/routes/{}/flip", component(&route));
     let what = "the pairs that are under way are compared before the gate opens (`egress.window`): this waits for them";
-    let (done, json) = client.post_patiently::<FlipResponse>(&path, &request, ANSWER_WITHIN, what)?;
+    let (done, json) = client.post_showing_wait::<FlipResponse>(&path, &request, ANSWER_WITHIN, what)?;
     let flip = &done.flip;
     let share = match state {
         State::Off | State::Only => String::new(),

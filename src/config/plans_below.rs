@@ -20,8 +20,9 @@ pub(super) struct PlacedPlan<'p> {
     pub fan_out: Option<StepId>,
     /// The workflows from the top to this one.
     path: Vec<&'p WorkflowName>,
-    /// Set if its intents are not compared with legacy's calls: the step, named from the top on, below which none are.
-    /// It has a `rehearse:` of its own, and so begins no run in `shadow`; or runs a workflow that is around it.
+    /// Set if its intents are not compared with legacy's calls: the step, named from the top on, at which comparing
+    /// ends. That step has a `rehearse:` of its own, and so begins no run in `shadow`; or it runs a workflow that
+    /// (directly or through others) runs it; or the workflows have too many calls.
     pub not_compared_below: Option<StepId>,
 }
 
@@ -38,8 +39,8 @@ impl PlacedPlan<'_> {
     }
 }
 
-/// A workflow, and those that it runs: once for each step that runs them, as far as their intents are compared, and
-/// otherwise once for each step below which they are not.
+/// A workflow and those that it runs, directly or through others. One whose intents are compared is listed once for
+/// each step that runs it; one whose intents are not, once for each step at which comparing ends.
 pub(super) fn plans_below<'p>(
     top: &'p Plan,
     plan_of: impl Fn(&WorkflowName) -> Option<&'p Plan>,

@@ -116,7 +116,7 @@ impl Shop {
             }
             ("GET" | "HEAD", ["orders", id]) => self.order(id).map(|(_, order)| reply(StatusCode::OK, &order)),
             ("POST", ["orders", id, "cancel"]) => self.cancel(id, &call).await,
-            ("POST", ["orders", id, "moved"]) => self.let_go(id),
+            ("POST", ["orders", id, "moved"]) => self.release_order(id),
             ("POST", ["campaigns"]) => self.campaign(&call).await,
             _ => Err(refusal(StatusCode::NOT_FOUND, "no such page")),
         };
@@ -182,7 +182,7 @@ impl Shop {
     }
 
     /// Marks an order as somebody else's. May be repeated.
-    fn let_go(&self, id: &str) -> Result<Response, Refusal> {
+    fn release_order(&self, id: &str) -> Result<Response, Refusal> {
         let (number, order) = self.order(id)?;
         if order["status"] == "cancelled" {
             return Err(refusal(StatusCode::CONFLICT, "this order is cancelled already"));

@@ -303,7 +303,7 @@ async fn order(
         }
     }
     // A short pause, as a person would make.
-    think(random).await;
+    pause_between_requests(random).await;
     let path = format!("/orders/{id}");
     let read = shared.send_expecting(Method::GET, &path, &trace(), tenant, &Value::Null, StatusCode::OK).await?;
     if read["id"] != made["id"] || read["total"] != made["total"] {
@@ -317,11 +317,11 @@ async fn order(
         }
         return Some(());
     }
-    think(random).await;
+    pause_between_requests(random).await;
     shared.cancel(&id, &trace(), tenant).await
 }
 
-async fn think(random: &mut fastrand::Rng) {
+async fn pause_between_requests(random: &mut fastrand::Rng) {
     tokio::time::sleep(Duration::from_millis(random.u64(80..160))).await;
 }
 

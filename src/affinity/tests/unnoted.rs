@@ -35,7 +35,7 @@ async fn a_later_process_knows_the_exact_time_of_the_last_request_served_unnoted
         tokio::task::yield_now().await;
     }
     let forced_at = clock::now();
-    log.let_mover_end();
+    log.end_move_to_store();
     drop(log);
     let known = open_when_unlocked(open).await.unnoted(&route).unwrap().served;
     assert!(served <= known && known <= forced_at, "{served} {known} {forced_at}");

@@ -100,7 +100,7 @@ fn lost_keys_of(
     let name = process.record.as_ref().map_or_else(|| process.name.clone(), ProcessRecord::name);
     let left = SignedDuration::try_from(retry_window.saturating_sub(process.gone_for)).unwrap_or(SignedDuration::MAX);
     let until = clock::now().saturating_add(left).unwrap_or(Timestamp::MAX);
-    let mend = match file {
+    let remedy = match file {
         Some(KeyFileRecord { path, host, .. }) => {
             format!("start a process on {host} that takes over its file of retry keys {path}")
         }
@@ -109,7 +109,7 @@ fn lost_keys_of(
     Some(format!(
         "{name} shares the store and has ended, or hangs, without deregistering: legacy may have served requests there \
          whose retry keys the store does not have, and the engine would perform their retries a second time until \
-         {until:.0} ({mend})"
+         {until:.0} ({remedy})"
     ))
 }
 

@@ -64,7 +64,7 @@ impl Membership {
             return;
         }
         // Runs that begin later are of routes that a process says its engine answers.
-        claims.ensure_creators_of_open_runs().await;
+        claims.expect_engine_pins_of_open_runs().await;
         // A run may have, in the store, what the file of an earlier process has as legacy's.
         let _in_time = tokio::time::timeout(FLUSH_WAIT, claims.flush()).await;
         // Those that have the same files claim the same routes. A process that was killed counts until its lease ends.

@@ -123,8 +123,8 @@ impl Attribution {
         }
     }
 
-    /// Takes the calls that may have changed something and that no pair shows. Tunnels are among them while they are
-    /// open, each time.
+    /// Takes the calls that may have changed something and are in no compared pair. Tunnels are among them while they
+    /// are open, each time.
     pub fn take_uncompared(&self) -> Vec<UncomparedCalls> {
         let now_us = (self.0.now_us)();
         let mut state = self.0.updated();

@@ -1,5 +1,5 @@
-//! Calls by legacy that may have changed something and that no pair shows, until somebody takes them: late ones, those
-//! of no known request, and tunnels.
+//! Calls by legacy that may have changed something and that are in no compared pair, until somebody takes them: late
+//! ones, those of no known request, and tunnels.
 //!
 //! A call of no known request may be for any request that was compared not long before it ended: a queue of legacy is
 //! slower than the request, and no pair need be under way then. So it is taken for each route that had such a request.

@@ -115,7 +115,7 @@ impl LegacyCallCounts {
     }
 
     /// The rules ignore more calls: which of the unexpected ones they leave is for the next pairs to show.
-    /// `uncompared`: how many there were beside these that no pair shows, to targets that are not known.
+    /// `uncompared`: how many there were beside these that are in no compared pair, to targets that are not known.
     pub(super) fn ignore_more(&mut self, uncompared: u64) {
         let wanted = self.unexpected.max(uncompared).min(PAIRS_AFTER_IGNORING_CALLS);
         self.more_needed = self.more_needed.max(wanted);

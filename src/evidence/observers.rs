@@ -1,5 +1,5 @@
 //! What others tell evidence: how comparisons ended, how the engine served callers, whether its answers met the
-//! invariants of their routes, and which calls by legacy no pair shows.
+//! invariants of their routes, and which calls by legacy are in no compared pair.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -244,7 +244,7 @@ impl Evidence {
     }
 }
 
-/// Targets among which a call that no pair shows is counted.
+/// Targets among which a call that is in no compared pair is counted.
 struct CountedIn<'c> {
     targets: &'c mut UncomparedTargets,
     /// Whether they belong to the evidence of the files in force, and not to that of earlier files.
@@ -252,11 +252,11 @@ struct CountedIn<'c> {
 }
 
 impl Counters {
-    /// The targets among which a call that no pair shows is counted: those of the evidence, unless it is expected under
-    /// the files in force, and in that of earlier files, which goes on if a change of them is taken back. Its pairs may
-    /// lack the call too, whatever was changed since: a request that was decided by those files may have caused it.
-    /// Whether they expect the call is asked by the gate then; one that is expected now must not make that impossible,
-    /// so it is counted only where there is room to name it.
+    /// The targets among which a call that is in no compared pair is counted: those of the evidence, unless it is
+    /// expected under the files in force, and in that of earlier files, which goes on if a change of them is taken
+    /// back. Its pairs may lack the call too, whatever was changed since: a request that was decided by those files may
+    /// have caused it. Whether they expect the call is asked by the gate then; one that is expected now must not make
+    /// that impossible, so it is counted only where there is room to name it.
     fn targets_to_count_in(
         &mut self,
         reason: UncomparedReason,

@@ -115,8 +115,8 @@ pub struct RouteEvidence {
     pub noise: NoisePairs,
     /// Where the engine differed from itself.
     pub second_runs: SecondRuns,
-    /// Calls by legacy that may have changed something and that no pair shows. They hold the gate to `live` as long as
-    /// these pairs count.
+    /// Calls by legacy that may have changed something and that are in no compared pair. They hold the gate to `live`
+    /// as long as these pairs count.
     pub uncompared_calls: UncomparedCallCounts,
     /// Processes that ended without writing what they had counted last, while several share the store: what they
     /// compared then is not among these counts. The last 16.

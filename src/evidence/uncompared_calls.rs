@@ -1,5 +1,5 @@
-//! Calls by legacy that may have changed something and that no pair shows: they came after `egress.window`, belong to
-//! no known request, or went through a tunnel.
+//! Calls by legacy that may have changed something and that are in no compared pair: they came after `egress.window`,
+//! belong to no known request, or went through a tunnel.
 //!
 //! A workflow that lacks such a call looks right. So they are kept with the pairs, as part of the evidence: in the
 //! store, over restarts, and until the evidence starts from zero.
@@ -21,7 +21,8 @@ const TARGETS_MAX: usize = 64;
 /// The longest path that is listed.
 const PATH_BYTES_MAX: usize = 512;
 
-/// The calls that no pair shows and that the workflow did not make when they were counted, nor `ignore_calls` name.
+/// The calls that are in no compared pair and that the workflow did not make when they were counted, nor `ignore_calls`
+/// name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct UncomparedCallCounts {

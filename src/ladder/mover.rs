@@ -342,8 +342,8 @@ impl Mover {
         Some(overtaken)
     }
 
-    /// Tells the listeners of the moves of cohorts. The first set of a process repeats what was in force before its start:
-    /// nothing has moved.
+    /// Tells the listeners of the moves of cohorts. The first set of a process repeats what was in force before its
+    /// start: nothing has moved.
     fn tell_cohorts_moved(&self, before: &Inputs, after: &Positions) {
         if before.has_files {
             self.tell_cohort_moves(&before.positions, after);

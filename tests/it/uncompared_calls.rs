@@ -1,5 +1,5 @@
-//! Calls by legacy that no pair shows hold the gate to `live`: those that come after `egress.window`, and those of no
-//! known request, also if no request is under way when they are made.
+//! Calls by legacy that are in no compared pair hold the gate to `live`: those that come after `egress.window`, and
+//! those of no known request, also if no request is under way when they are made.
 
 use http::Method;
 use serde_json::json;

@@ -56,7 +56,7 @@ struct TestAttribution {
     attribution: Attribution,
     now_us: Arc<AtomicU64>,
     calls: AtomicU64,
-    /// What was taken so far of the calls that no pair shows.
+    /// What was taken so far of the calls that are in no compared pair.
     taken: Mutex<Vec<UncomparedCalls>>,
 }
 

@@ -1,4 +1,4 @@
-//! Calls that may have changed something and that no pair shows, also while no request is under way.
+//! Calls that may have changed something and that are in no compared pair, also while no request is under way.
 
 use super::*;
 use crate::exchange::CallTarget;

@@ -95,8 +95,8 @@ async fn a_flip_that_changes_nothing_is_answered_with_the_number_of_the_newest_o
 /// still has, was made, and before it is recorded.
 #[tokio::test(start_paused = true)]
 async fn a_flip_to_the_present_share_does_not_enlarge_a_share_that_was_made_smaller_meanwhile() {
-    let both = Two::open(files(&[])).await;
-    let Two { one, two, .. } = &both;
+    let both = TwoProcesses::open(files(&[])).await;
+    let TwoProcesses { one, two, .. } = &both;
     let half = || MoveRequest { force: true, reason: Some("we know".into()), ..percent(State::Live, 50.0) };
     one.flip("plain", forced(State::Live)).await.unwrap();
     one.flip("plain", half()).await.unwrap();

@@ -352,7 +352,7 @@ mod tests {
         let found = all(&by_cursor, &pages(json!("a b/="), Value::Null)).await;
         assert!(found.as_ref().is_err_and(|why| why.contains("that page was read before")), "{found:?}");
         let found = all(&by_cursor, &pages(json!({ "after": 7 }), Value::Null)).await;
-        assert!(found.as_ref().is_err_and(|why| why.contains("is no text or number")), "{found:?}");
+        assert!(found.as_ref().is_err_and(|why| why.contains("is neither a text nor a number")), "{found:?}");
     }
 
     #[tokio::test]

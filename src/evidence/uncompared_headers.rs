@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn they_are_of_the_evidence_in_force_and_survive_a_restart() {
+    async fn uncompared_headers_belong_to_the_evidence_in_force_and_survive_a_restart() {
         let (evidence, store) = testing::evidence().await;
         let route = RouteId::from("orders");
         evidence.set_basis(0, &[(route.clone(), "one".into())]);

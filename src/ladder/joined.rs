@@ -3,7 +3,7 @@
 //! Always true: without `force` in its file it is in the lowest of their states, with the smallest of their shares, so
 //! that no request goes up without a gate. What a guard has lowered stays lowered: of the last actions of their guards
 //! only the newest is that of the new route, and where another one limits more, that limit is among the states. A
-//! route that was absent from the files that were read last does not count, save for its guard: its requests went to
+//! route that was absent from the files that were read last does not count, except for its guard: its requests went to
 //! legacy, and `scopes` holds the route that gets them now.
 
 use super::guard_latches::GuardLatches;

@@ -4,9 +4,10 @@
 //! Always true: whichever id the joined route had, the files are not refused because retry keys from the time of the
 //! joining are looked up for the separate routes too, nor because of legacy's instances from that time: a rollback must
 //! be possible. The log names the routes. Instances of legacy that requests have shown while the routes were one are
-//! stored under the oldest id, and it is not known whose they are: of each other route that creates instances, the
-//! store notes that legacy may have some whose ids are not known, so that its gate to `only` stays shut. By its last
-//! flip from before the joining a route returns no higher than the joined route stood, and at most to `dark`.
+//! stored under the oldest id, and it is not known to which route they belong: for each other route that creates
+//! instances, the store notes that legacy may have some whose ids are not known, so that its gate to `only` stays shut.
+//! By its last flip from before the joining a route returns at most to the state of the joined route, and at most to
+//! `dark`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,13 +39,13 @@ pub(super) fn limit(before: &Positions, position: &RoutePosition) -> Option<Sepa
     let is_own = |id: &RouteId| route.ids().any(|own| own == id);
     let mut joined = before.scopes.iter().filter(|(id, scopes)| !is_own(id) && scopes.joined.iter().any(is_own));
     let (joined, _) = joined.next()?;
-    let (stood, _) = state_before(before, joined);
-    let highest = stood.min(HELD_AT);
-    let stays_in_only = (last, stood) == (State::Only, State::Only);
+    let (joined_state, _) = state_before(before, joined);
+    let highest = joined_state.min(HELD_AT);
+    let stays_in_only = (last, joined_state) == (State::Only, State::Only);
     let why = || {
         format!(
-            "since its last flip (to `{last}`) it was a part of `{joined}`, which was in `{stood}` when the files separated \
-             them: it returns to `{highest}` at most"
+            "since its last flip (to `{last}`) it was a part of `{joined}`, which was in `{joined_state}` when the \
+             files separated them: it returns to `{highest}` at most"
         )
     };
     (last > highest && !stays_in_only).then(|| SeparatedRoute { highest, why: why() })

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_a_list_or_a_map_each_with_or_without_when() {
+    fn invariants_are_a_list_or_a_map_each_with_or_without_when() {
         let (found, problems) = checked(json!(["${reply.body.total >= 0}"]));
         assert_eq!((found[0].name.as_str(), problems), ("${reply.body.total >= 0}", 0));
         assert!(found[0].when.is_none() && !found[0].reads_the_run());
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_they_cannot_read_is_refused_with_what_they_can() {
+    fn an_invariant_that_reads_what_it_cannot_is_refused_with_what_it_can_read() {
         for (draft, place, why) in [
             (json!(["${legacy.body.total > 0}"]), "invariants[0]", "legacy is not asked"),
             (json!(["${instance.id != null}"]), "invariants[0]", "`instance` cannot be read"),

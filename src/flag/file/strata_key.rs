@@ -71,7 +71,7 @@ mod tests {
     use crate::secret::TextHash;
 
     #[test]
-    fn it_reads_the_head_of_the_request_and_no_secret() {
+    fn strata_by_reads_the_head_of_the_request_and_no_secret() {
         for (key, expected) in [
             ("${request.body.channel}", "the expression reads `request.body`, but the decision is made before"),
             ("${legacy.status}", "`legacy` cannot be read here"),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn it_reads_no_name_that_is_computed_and_no_secret_of_the_route() {
+    fn strata_by_reads_no_computed_name_and_no_secret_of_the_route() {
         let whole =
             |of: &str| format!("`request.{of}` is read as a whole, or with a computed name, and may have secrets");
         let declared = json!({ "names": ["x-customer"] });
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn it_reads_no_path_with_a_secret() {
+    fn strata_by_reads_no_path_with_a_secret() {
         let with = |path: &str, key: Value| json!({ "match": { "method": "POST", "path": path }, "promote": { "strata_by": key } });
         let found = only_problem(with("/reset/{token}", json!("${request.path}")));
         assert!(

@@ -186,7 +186,7 @@ async fn a_larger_share_that_is_forced_on_the_way_down_stays_marked() {
 }
 
 #[tokio::test]
-async fn the_state_only_requires_a_share_of_100_percent_in_live() {
+async fn the_gate_to_only_requires_a_share_of_100_percent_in_live() {
     let fixture = Fixture::open(files(&[])).await;
     let request = MoveRequest { percent: Percent::new(10.0), ..forced(State::Live) };
     fixture.flip("plain", request).await.unwrap();

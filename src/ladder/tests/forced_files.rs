@@ -54,9 +54,9 @@ async fn a_state_that_a_file_forces_without_a_flip_has_one_entry_until_state_or_
 
 /// The moves of cohorts that a listener was told.
 #[derive(Default)]
-struct Told(Mutex<Vec<CohortMove>>);
+struct ToldMoves(Mutex<Vec<CohortMove>>);
 
-impl CohortListener for Told {
+impl CohortListener for ToldMoves {
     fn moved(&self, cohort_move: CohortMove) {
         self.0.lock().unwrap().push(cohort_move);
     }
@@ -72,7 +72,7 @@ async fn a_start_reports_a_forced_cohort_whose_rule_changed_under_the_same_reaso
         })
     };
     let told = |fixture: &Fixture| {
-        let told = Arc::new(Told::default());
+        let told = Arc::new(ToldMoves::default());
         fixture.ladder.connect_to_cohorts(told.clone());
         let mut told = std::mem::take(&mut *told.0.lock().unwrap());
         told.retain(|moved| !moved.is_repeated);
@@ -94,7 +94,7 @@ async fn a_start_reports_a_forced_cohort_whose_rule_changed_under_the_same_reaso
     let fixture = fixture.restart(with(all, State::Live)).await;
     assert_eq!(told(&fixture), []);
     // By a reload, both rules are told too.
-    let listener = Arc::new(Told::default());
+    let listener = Arc::new(ToldMoves::default());
     fixture.ladder.connect_to_cohorts(listener.clone());
     fixture.ladder.reload(with(few, State::Live), || {}).await.unwrap();
     let [moved] = std::mem::take(&mut *listener.0.lock().unwrap()).try_into().unwrap();
@@ -111,7 +111,7 @@ async fn what_is_told_and_stored_of_a_cohort_has_no_literal_of_its_condition_and
         })
     };
     let told = |fixture: &Fixture| {
-        let told = Arc::new(Told::default());
+        let told = Arc::new(ToldMoves::default());
         fixture.ladder.connect_to_cohorts(told.clone());
         std::mem::take(&mut *told.0.lock().unwrap())
     };

@@ -17,12 +17,13 @@ enum Role {
 
 use Role::{Creates, CreatesAtLegacy, Follows, FollowsAtLegacy, Plain};
 
-type RouteOf = (&'static str, &'static str, Role);
+/// Its id, its `match`, and what it does.
+type TestRoute = (&'static str, &'static str, Role);
 
-fn of(routes: &[RouteOf]) -> DeclaredFiles {
+fn of(routes: &[TestRoute]) -> DeclaredFiles {
     let template = files(&[]);
     let named = |id: &str| (**template.routes.iter().find(|route| route.id.as_str() == id).unwrap()).clone();
-    let route = |(id, matches, role): &RouteOf| {
+    let route = |(id, matches, role): &TestRoute| {
         let follows = |creator: &str| {
             let key = InstanceKeySource::Path("id".into());
             Route { instance: Some(Instance::Follows { creator: creator.into(), key }), ..named("follow") }
@@ -39,11 +40,11 @@ fn of(routes: &[RouteOf]) -> DeclaredFiles {
     DeclaredFiles { routes: routes.iter().map(route).collect(), ..template }
 }
 
-const CREATE: RouteOf = ("create", "POST /orders", Creates);
-const B: RouteOf = ("b", "POST /b", Creates);
-const CANCEL: RouteOf = ("a.cancel", "POST /v1/orders/{id}/cancel", Follows("create"));
-const WIDE: RouteOf = ("a.cancel", "POST /{version}/orders/{id}/cancel", Follows("create"));
-const B_CANCEL: RouteOf = ("b.cancel", "POST /v2/orders/{id}/cancel", Follows("b"));
+const CREATE: TestRoute = ("create", "POST /orders", Creates);
+const B: TestRoute = ("b", "POST /b", Creates);
+const CANCEL: TestRoute = ("a.cancel", "POST /v1/orders/{id}/cancel", Follows("create"));
+const WIDE: TestRoute = ("a.cancel", "POST /{version}/orders/{id}/cancel", Follows("create"));
+const B_CANCEL: TestRoute = ("b.cancel", "POST /v2/orders/{id}/cancel", Follows("b"));
 
 /// Files, one after the other, of which the last are refused.
 async fn is_refused(steps: &[DeclaredFiles], by: &str) -> String {
@@ -81,7 +82,7 @@ async fn a_follower_gets_no_requests_about_instances_of_another_creator() {
     let new = ("a.cancel2", "POST /v2/orders/{id}/cancel", Follows("create"));
     let plain = ("other", "POST /v2/orders/{id}/cancel", Plain);
     let wide_without = ("a.cancel", "POST /{version}/orders/{id}/cancel", FollowsAtLegacy("create"));
-    let cases: [(&str, &[&[RouteOf]]); 7] = [
+    let cases: [(&str, &[&[TestRoute]]); 7] = [
         ("a.cancel2", &[&[CREATE, B, CANCEL, wide_b], &[CREATE, B, CANCEL, wide_b, new]]),
         ("a.cancel", &[&[CREATE, B, CANCEL, at_legacy], &[CREATE, B, WIDE]]),
         ("a.cancel", &[&[CREATE, B, CANCEL, B_CANCEL], &[CREATE, CANCEL], &[CREATE, WIDE]]),

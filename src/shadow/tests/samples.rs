@@ -50,7 +50,7 @@ async fn sample_of(legacy: &Value, answered_by_engine: Value, events: Vec<Value>
 }
 
 #[tokio::test]
-async fn what_a_read_was_told_is_hidden_wherever_the_pair_quotes_it() {
+async fn a_secret_in_the_reply_to_a_read_is_hidden_wherever_the_pair_quotes_it() {
     let events = vec![
         finished(&json!({}), &json!({"session": {"id": "sess-4711"}, "total": 5})),
         finished(&json!({}), &json!("<a><password>of-xml-1</password></a>")),
@@ -258,7 +258,7 @@ async fn a_secret_that_is_a_key_is_hidden() {
 }
 
 #[tokio::test]
-async fn what_the_reads_of_a_dark_run_were_answered_is_hidden() {
+async fn secrets_in_replies_to_the_reads_of_a_dark_run_are_hidden() {
     let ask = |size: usize| {
         engine(move |request: ArmRequest| {
             let body = json!({"otp": "of-dark-1", "x": "x".repeat(size)}).to_string();

@@ -7,7 +7,7 @@
 use crate::limits::Limits;
 
 /// The period for which the limits hold.
-const PERIOD_MICROS: u64 = 10_000_000;
+pub(in crate::proxy) const PERIOD_MICROS: u64 = 10_000_000;
 /// The control frames that may come with each frame of a head or a body, in either direction: a client acknowledges a
 /// DATA frame by two WINDOW_UPDATEs, and may measure the round trip with a PING.
 const CONTROL_FRAMES_PER_FRAME: u64 = 3;

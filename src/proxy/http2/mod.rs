@@ -24,5 +24,7 @@ mod traffic;
 mod waker;
 
 pub(in crate::proxy) use connection::{Accepted, serve};
+#[cfg(test)]
+pub(in crate::proxy) use flood::PERIOD_MICROS;
 pub(in crate::proxy) use request_stream::RequestStream;
 pub(in crate::proxy) use traffic::PREFACE;

@@ -33,10 +33,11 @@ const MAY_BE_ZERO: [&str; 18] = [
 ];
 
 /// Limits that have a smallest value other than 1, and why.
-const MIN_VALUES: [(&str, u64, &str); 6] = [
+const MIN_VALUES: [(&str, u64, &str); 7] = [
     ("retry_keys_file_bytes_max", 65_536, "a smaller file holds too few keys for one commit of the store"),
     ("client_http2_window_bytes_max", 65_535, "the protocol begins with this window"),
     ("head_bytes_max", 8_192, "this is the smallest buffer in which a request head can be read"),
+    ("store_connections_max", 2, "requests must not wait for a shadow run that uses the only connection"),
     ("api_body_bytes_max", 4_096, BOUNDS_FLIPS),
     ("output_values_max", 64, BOUNDS_FLIPS),
     ("output_depth_max", 8, BOUNDS_FLIPS),

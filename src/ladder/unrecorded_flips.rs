@@ -154,6 +154,10 @@ impl OutstandingWrite {
         Self(targets.flat_map(|(id, to, shares)| ids(id).map(move |id| (id.clone(), to, shares))).collect())
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn target(&self, route: &Route) -> Option<State> {
         self.own(route).map(|(_, to, _)| *to).max()
     }

@@ -1,14 +1,15 @@
 //! Reads of retry keys. Those that are asked for at the same moment are read by one statement.
 //!
 //! Always true: a statement is sent after the calls that it answers, so that it finds whatever was stored before them;
-//! no delay is added but one turn of the task scheduler. A task of the pool's runtime sends it: when a caller stops
-//! waiting, or its thread has a low priority, the others are answered all the same.
+//! no delay is added but one turn of the task scheduler. When a caller stops waiting, the others are answered. None of
+//! them waits for a thread of lower priority: a task of the pool's runtime asks for such a thread, and sends.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::postgres::PgRow;
 use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::columns::{Result, arm, column, run_id, time};
 use super::pool::Pool;
@@ -36,6 +37,14 @@ impl FirstTries {
     }
 
     pub(super) async fn read(self: Arc<Self>, key: RetryKey) -> Result<Option<StoredFirstTry>> {
+        if !priority::is_lowered() {
+            return self.ask(key).await;
+        }
+        let runtime = self.pool.runtime().clone();
+        AbortOnDropHandle::new(runtime.spawn(self.ask(key))).await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    async fn ask(self: Arc<Self>, key: RetryKey) -> Result<Option<StoredFirstTry>> {
         let (reply, replied) = oneshot::channel();
         let is_first = {
             let mut asked = self.asked();
@@ -44,13 +53,10 @@ impl FirstTries {
         };
         if is_first {
             let _send = SendOnDrop(self);
-            // A thread of lower priority may not run again for long, and others have joined it meanwhile.
-            if !priority::is_lowered() {
-                // A request asks for several keys at once, each in a future of its own.
-                tokio::task::yield_now().await;
-            }
+            // A request asks for several keys at once, each in a future of its own.
+            tokio::task::yield_now().await;
         }
-        replied.await.unwrap_or_else(|_| Err(StoreError("the store is closed".to_owned())))
+        replied.await.unwrap_or_else(|_| Err(closed()))
     }
 
     fn asked(&self) -> MutexGuard<'_, Vec<(RetryKey, Reply)>> {
@@ -84,12 +90,13 @@ impl FirstTries {
 
 impl Drop for SendOnDrop {
     fn drop(&mut self) {
-        let first_tries = self.0.clone();
-        self.0.pool.runtime().spawn(async move {
-            let asked = std::mem::take(&mut *first_tries.asked());
-            first_tries.answer(asked).await;
-        });
+        let (first_tries, asked) = (self.0.clone(), std::mem::take(&mut *self.0.asked()));
+        self.0.pool.runtime().spawn(async move { first_tries.answer(asked).await });
     }
+}
+
+fn closed() -> StoreError {
+    StoreError("the store is closed".to_owned())
 }
 
 fn first_try(row: &PgRow) -> Result<StoredFirstTry> {

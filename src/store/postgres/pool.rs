@@ -159,8 +159,9 @@ impl Pool {
         let permits = Some(permits.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?);
         let connections = self.connections.clone();
         let lease = Lease { connections, permits, pooled: None, statement: self.address.statement };
-        let unused = self.connections.unused().pop().filter(PooledConnection::is_fresh);
-        if let Some(pooled) = unused {
+        let unused = self.connections.unused().pop();
+        // Closed, if it is too old, without the lock.
+        if let Some(pooled) = unused.filter(PooledConnection::is_fresh) {
             return Ok((lease, pooled));
         }
         let mut pause = PAUSE_MIN;
@@ -244,10 +245,12 @@ impl Connections {
         }
         let mut unused = self.unused();
         // The first was not used for the longest time.
-        if unused.first().is_some_and(|first| !first.is_fresh()) {
-            unused.remove(0);
-        }
+        let is_old = unused.first().is_some_and(|first| !first.is_fresh());
+        let old = is_old.then(|| unused.remove(0));
         unused.push(PooledConnection { used: Instant::now(), ..pooled });
+        // Closed without the lock.
+        drop(unused);
+        drop(old);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The pool of connections to PostgreSQL.
+//! The connections for reads.
 
 use std::time::Duration;
 
@@ -39,15 +39,8 @@ async fn statements_that_nobody_waits_for_do_not_accumulate() {
 }
 
 /// A thread of lower priority asks the database first, which opens a connection, and then does not run any more, as on
-/// a busy machine. Neither that connection nor what it has asked for meanwhile makes another thread wait.
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_a_thread_of_lower_priority() {
-    if !StoreKind::Postgres.is_installed() {
-        return;
-    }
-    let database = shared().unwrap().database();
-    let limits = Limits { store_connections_max: 2, ..Limits::default() };
-    let store: StoreHandle = Arc::new(PostgresStore::open(&Secret::new(database.url()), None, &limits).await.unwrap());
+/// a busy machine. Neither its connections nor what it has asked for meanwhile make another thread wait.
+async fn nobody_waits_for_a_thread_of_lower_priority(store: StoreHandle) {
     let (has_asked, asked) = tokio::sync::oneshot::channel();
     let (go_on, suspended) = std::sync::mpsc::channel::<()>();
     let of_thread = store.clone();
@@ -56,10 +49,11 @@ async fn nobody_waits_for_a_thread_of_lower_priority() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             of_thread.first_try(RetryKey([1; 32])).await.unwrap();
-            let (mut pin, mut first_try) =
-                (of_thread.pin(pin("1", Arm::Engine).key), of_thread.first_try(RetryKey([2; 32])));
+            let mut pins: Vec<_> = (0..4).map(|_| of_thread.pin(pin("1", Arm::Engine).key)).collect();
+            let mut first_try = of_thread.first_try(RetryKey([2; 32]));
             std::future::poll_fn(|cx| {
-                assert!(pin.as_mut().poll(cx).is_pending() && first_try.as_mut().poll(cx).is_pending());
+                assert!(pins.iter_mut().all(|pin| pin.as_mut().poll(cx).is_pending()));
+                assert!(first_try.as_mut().poll(cx).is_pending());
                 std::task::Poll::Ready(())
             })
             .await;
@@ -75,4 +69,22 @@ async fn nobody_waits_for_a_thread_of_lower_priority() {
     go_on.send(()).unwrap();
     thread.join().unwrap();
     store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_thread_of_lower_priority_that_reads_from_a_database() {
+    if !StoreKind::Postgres.is_installed() {
+        return;
+    }
+    let database = shared().unwrap().database();
+    let limits = Limits { store_connections_max: 2, ..Limits::default() };
+    let store = PostgresStore::open(&Secret::new(database.url()), None, &limits).await.unwrap();
+    nobody_waits_for_a_thread_of_lower_priority(Arc::new(store)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_thread_of_lower_priority_that_reads_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path().join("a.db"), &Limits::default()).await.unwrap();
+    nobody_waits_for_a_thread_of_lower_priority(Arc::new(store)).await;
 }

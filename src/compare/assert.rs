@@ -51,7 +51,8 @@ pub(super) fn evaluate(
         if !applies(assert, pair) {
             match when {
                 None => findings.count_use(*skipped),
-                // A condition of its own that does not hold is no omission; one that cannot be evaluated may be.
+                // Counted: an assert whose `when` cannot be evaluated may have been skipped wrongly. One whose `when`
+                // does not hold is skipped as written.
                 Some(when) if rule_conditions::holds(when, pair).is_err() => findings.count_note(*skipped),
                 Some(_) => {}
             }

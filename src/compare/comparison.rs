@@ -63,8 +63,8 @@ fn compared(
     expired: &dyn Fn() -> bool,
 ) -> Result<(Comparison, IdMap), BoundExceeded> {
     let (mut comparison, mut ids) = compare_from(FirstIds::OfHeaders, (pair, earlier), rules, bounds, expired)?;
-    // Of two places that name different things, it is not known which one is wrong: a wrong id that is bound first
-    // makes all right ones differ. A comparison with a single difference cannot be improved.
+    // If a wrong id is bound first, all right ones differ from it. Which of two contradicting ids is wrong is not
+    // known, so both orders are tried, unless there is a single difference, which the other order cannot make fewer.
     if ids.are_contradicted() && !rules.body.header_ids.is_empty() && comparison.differences.len() > 1 {
         let other = compare_from(FirstIds::OfBody, (pair, earlier), rules, bounds, expired).ok();
         let has_fewer = |other: &Comparison| {
@@ -283,8 +283,8 @@ fn equal_body<'p>(pair: &Pair<'p>, rules: &Rules, bounds: &CompareBounds, compar
     (is_unread && is_same_type && body.len() <= bounds.bytes && body == other).then_some(body)
 }
 
-/// Compares the calls of a run that could not go on with those of legacy. Reported are calls that only one of them
-/// made, but not a call by legacy that a step of the workflow might have made later.
+/// Compares the calls of a run that could not go on with those of legacy. Reports the calls that only one of them made,
+/// except a call by legacy that a later step of the workflow might have made.
 fn compare_calls_so_far(
     pair: &Pair<'_>,
     rules: &Rules,

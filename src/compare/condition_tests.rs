@@ -74,7 +74,7 @@ fn an_assert_is_skipped_and_counted_where_legacy_refused_unless_it_says_when() {
 }
 
 #[test]
-fn once_says_that_something_is_there_exactly_once() {
+fn the_function_once_holds_if_exactly_one_element_fits() {
     let holds = |body: Value| {
         pair(200, &body, &body, &Value::Null, json!({"assert": ["${once(legacy.body.charge)}"]})).verdict
             == Verdict::Match
@@ -123,7 +123,7 @@ fn an_assert_that_was_not_evaluated_compared_no_intent() {
 }
 
 #[test]
-fn a_condition_that_cannot_be_evaluated_is_no_and_is_counted_by_rule() {
+fn a_condition_that_cannot_be_evaluated_does_not_hold_and_is_counted_by_rule() {
     let when = "${request.headers['x-mobile'] == '1'}";
     let draft = json!({
         "ignore": [{"path": "$.at", "when": when}],

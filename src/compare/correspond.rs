@@ -35,7 +35,7 @@ pub(super) fn assign_within_tolerance<K: Hash + Eq>(
     // The order of a map is arbitrary, and the bound must hold for the same groups in each comparison.
     groups.sort_unstable();
     let mut compared = 0_usize;
-    // A group with one element on each side is left to the caller, which pairs the two, near or not.
+    // A group with one element on each side is left to the caller, which pairs the two however far apart they are.
     for (a, b) in groups.into_iter().filter(|(a, b)| a.len() > 1 || b.len() > 1) {
         compared = compared.saturating_add(a.len().saturating_mul(b.len()));
         if compared > COMPARED_MAX {
@@ -61,7 +61,8 @@ pub(super) fn assign_within_tolerance<K: Hash + Eq>(
     Ok(())
 }
 
-/// The largest pairing of rows with columns, where `near` lists the columns of each row: for each column its row.
+/// A maximum matching of rows with columns in a bipartite graph, found by augmenting paths. `near` lists the columns
+/// with which each row may be matched. Returns the row of each column.
 fn largest_pairing(near: &[Vec<usize>], columns: usize) -> Vec<Option<usize>> {
     let mut row_of = vec![None; columns];
     for row in 0..near.len() {
@@ -70,7 +71,7 @@ fn largest_pairing(near: &[Vec<usize>], columns: usize) -> Vec<Option<usize>> {
     row_of
 }
 
-/// Finds a column for a row, and other columns for the rows that have it.
+/// Searches for an augmenting path: a column for this row, and another column for the row that has had it.
 fn augment(near: &[Vec<usize>], row: usize, is_tried: &mut [bool], row_of: &mut [Option<usize>]) -> bool {
     for column in &near[row] {
         if is_tried[*column] {

@@ -3,8 +3,8 @@
 //! An element is known by its index in legacy's list, or by its key, and by those of the lists around it, so that the
 //! elements in which two replies differ from the same reply of legacy can be held against each other.
 //!
-//! Always true: where no list element differs nothing is kept, so that equal replies cost nothing. Where there are too
-//! many to keep, more are assumed at each path.
+//! Always true: where no list element differs nothing is kept, so that equal replies cost nothing. If there are too
+//! many to keep, unknown further elements are assumed at each path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -64,11 +64,11 @@ impl DifferingElements {
 pub(super) struct ElementsByDifference {
     /// Each with the index of its difference.
     found: Vec<(usize, ElementKey)>,
-    /// How many found no room.
+    /// How many more there were than [`ELEMENTS_MAX`].
     dropped: usize,
 }
 
-/// What was found by some moment.
+/// How much had been found when this was made.
 #[derive(Clone, Copy)]
 pub(super) struct ElementsSavepoint {
     found: usize,

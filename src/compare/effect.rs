@@ -53,7 +53,8 @@ pub struct EffectReply {
 pub struct RecordedParts {
     /// The headers that its step records, names in lower case; `None`: all.
     pub headers: Option<BTreeSet<Arc<str>>>,
-    /// Whether a body that the step could read can be written again: not that of a binary or a streamed one.
+    /// Whether the bytes of the body can be restored from what the step recorded: not those of a binary or streamed
+    /// body.
     pub has_body: bool,
 }
 
@@ -80,7 +81,7 @@ impl EffectReply {
     }
 }
 
-/// What a header map needs for a field beside its name and value, about.
+/// The approximate memory that a header map needs for each field besides its name and value.
 const FIELD_BYTES: usize = 128;
 
 impl Effect {

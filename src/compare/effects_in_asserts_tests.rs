@@ -59,7 +59,7 @@ fn an_assert_can_require_exactly_one_call_of_a_step() {
 }
 
 #[test]
-fn effects_are_in_the_order_of_time() {
+fn effects_are_in_chronological_order() {
     let calls = [
         call("price", Some(1), json!(1)),
         call("price", Some(0), json!(0)),

@@ -1,7 +1,7 @@
-//! Hashes that are much faster than those of the standard library, for what no one gains by choosing.
+//! Unkeyed hashes, which are much faster than those of the standard library.
 //!
-//! They have no key, so texts with equal hashes can be made: they are used only where equal hashes cost no more time
-//! than others, or for addresses in memory.
+//! Whoever sends texts can make collisions, so these hashes are used only where a collision costs no extra time, or for
+//! addresses in memory.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -14,7 +14,7 @@ pub(super) type ByAddress<T, V> = HashMap<*const T, V, FixedState>;
 /// Hashes one value.
 pub(super) type FastHasher = FoldHasher<'static>;
 
-/// A hasher that has seen nothing. All of them give equal values equal hashes.
+/// A hasher in its initial state: equal values have equal hashes in all such hashers.
 pub(super) fn fast_hasher() -> FastHasher {
     FixedState::default().build_hasher()
 }

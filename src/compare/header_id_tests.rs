@@ -16,9 +16,9 @@ fn an_encoded_id_in_a_header_is_the_id_of_the_body() {
     assert_eq!(found(&wrong), [("$.id", DifferenceKind::Value)]);
 }
 
-/// It is not known which of two places names the wrong order: the one that everything else contradicts.
+/// A header and the body name different orders: the one that all other places contradict is reported as wrong.
 #[test]
-fn of_a_header_and_a_body_that_contradict_each_other_the_one_is_named_that_others_contradict() {
+fn if_a_header_and_the_body_name_different_ids_the_one_that_other_places_contradict_is_reported() {
     let rules = rules(json!({"ids": ["$.id", {"header.location": "/orders/{id}"}]}));
     let of = |location: &str, id: &str, linked: &str| {
         let links = json!({"self": format!("/orders/{linked}"), "cancel": format!("/orders/{linked}/cancel")});

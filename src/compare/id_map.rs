@@ -52,8 +52,8 @@ pub(super) struct FoundIds {
     pub(super) unproven: Option<RuleId>,
 }
 
-/// Whether an id stands in a text, and not as a part of a longer number.
-fn has_in_it(text: &str, id: &str) -> bool {
+/// Whether a text contains an id, and not only as a part of a longer number.
+fn contains_id(text: &str, id: &str) -> bool {
     let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
     let bytes = id.as_bytes();
     text.match_indices(id).any(|(at, _)| {
@@ -94,7 +94,7 @@ impl IdMap {
             let may_be_meant = |bound: &&BoundId| kind == IdKind::ANY || [kind, IdKind::ANY].contains(&bound.kind);
             let mut bound = self.to_engine.all(word).iter().filter(may_be_meant);
             let first = bound.next()?;
-            let is_named = |bound: &BoundId| has_in_it(engine, &bound.id);
+            let is_named = |bound: &BoundId| contains_id(engine, &bound.id);
             (!is_named(first) && !bound.any(is_named)).then_some((first, word))
         })
     }

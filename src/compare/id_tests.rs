@@ -34,7 +34,7 @@ fn ids_in_a_header_are_found_by_a_pattern_and_stand_for_each_other_elsewhere() {
 }
 
 #[test]
-fn an_id_that_names_another_one_names_that_of_its_arm() {
+fn an_id_that_contains_another_has_to_contain_the_one_of_its_own_arm() {
     let draft = json!({"ids": ["$.id", "$.reference"]});
     let of = |id: &str, reference: &str| json!({"id": id, "reference": reference});
     let legacy = of("40106", "BK-40106");
@@ -274,9 +274,9 @@ fn lines_that_name_each_other_are_equal_in_any_order_if_they_correspond() {
     assert_eq!(verdict(&ring, &[(91, 92), (93, 91), (92, 91)]), Verdict::Mismatch);
 }
 
-/// Keys that are ids, and a set whose elements name them.
+/// Keys that are ids, and a set whose elements name them and which stands before them.
 #[test]
-fn members_whose_values_tell_which_they_are_bind_the_ids_of_a_set_before_them() {
+fn keys_are_bound_by_their_values_before_an_earlier_set_that_refers_to_them() {
     let draft = json!({"ids": [{"keys": "$.orders"}, "$.open[*]"], "unordered": {"$.open": "set"}});
     let of = |open: [&str; 2], [a, b, c]: [&str; 3]| json!({"open": open, "orders": {a: {"t": 1}, b: {"t": 2}, c: {"t": 3}}});
     let legacy = of(["4012", "4013"], ["4011", "4012", "4013"]);

@@ -146,7 +146,7 @@ fn moved_elements_at_every_level_are_found_in_time() {
 
 proptest! {
     #[test]
-    fn a_repeat_on_one_side_is_never_a_match(n in any::<i64>(), depth in 0usize..12, legacy in any::<bool>()) {
+    fn a_key_repeated_on_one_side_is_never_a_match(n in any::<i64>(), depth in 0usize..12, legacy in any::<bool>()) {
         let nest = |body: &str| format!("{}{body}{}", "{\"k\":[".repeat(depth), "]}".repeat(depth));
         let (twice, once) = (nest(&format!("{{\"x\":{n},\"x\":{n}}}")), nest(&format!("{{\"x\":{n}}}")));
         let (a, b) = if legacy { (&twice, &once) } else { (&once, &twice) };

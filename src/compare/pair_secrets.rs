@@ -113,11 +113,12 @@ impl Learning<'_> {
                     let password = value.split_once(':').map_or(&*value, |(_, password)| password);
                     self.add(password, SecretSource::PasswordName);
                 }
-                // Behind such a name there may be any sentence.
+                // Not learned: after such a name an ordinary sentence may follow.
                 (false, true) if is_weakly_secret(&name) => {}
                 (false, true) => {
                     self.named(&name, &value);
-                    // The secret, if the sentence goes on behind it. A word is none.
+                    // The first word alone too: a sentence may go on after the secret. One without a digit is an
+                    // ordinary word.
                     let first = value.split_whitespace().next().unwrap_or_default().trim_end_matches([',', ';', '.']);
                     if first.bytes().any(|byte| byte.is_ascii_digit()) {
                         self.named(&name, first);
@@ -128,7 +129,7 @@ impl Learning<'_> {
         }
     }
 
-    /// The values that stand on the lines after their names, with these.
+    /// The values that stand on the lines after their names, each with its name.
     fn on_next_lines(&self, text: &str) -> Vec<(String, String, bool)> {
         if !text.contains('\n') {
             return Vec::new();
@@ -144,8 +145,8 @@ impl Learning<'_> {
         text.lines().filter_map(value).collect()
     }
 
-    /// Headers: the whole value, the credentials behind its scheme, and each cookie's value without its attributes; of
-    /// one whose name is no secret, the parameters of URLs, and what it names itself.
+    /// Headers. If the name is secret: the whole value, the credentials after its scheme, and each cookie's value
+    /// without its attributes. Otherwise: the parameters of URLs in it, and secrets that the value itself names.
     fn headers(&mut self, headers: &HeaderMap) {
         for (name, value) in headers {
             let Ok(value) = std::str::from_utf8(value.as_bytes()) else { continue };

@@ -1,8 +1,8 @@
 //! Finds the values of a tree that rules cover, for all rules in one walk.
 //!
-//! Each rule is a row of states, one before each step of its path and a last one, which says that the rule covers the
-//! value. The set of states at a value follows from that at the value around it and from the value's key, so that no
-//! value is visited at which no rule can lead any further.
+//! The paths of the rules are one nondeterministic finite automaton: each rule has a state before each step of its
+//! path, and a final state, in which it covers the value. The set of states at a value follows from the set at its
+//! parent and from the value's key. A value with an empty set is not visited.
 
 use std::collections::HashMap;
 

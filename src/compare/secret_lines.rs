@@ -74,8 +74,8 @@ impl<'n> SecretLines<'n> {
         Self { is_secret, key: PrivateKeyLines::default(), following: Following::Nothing }
     }
 
-    /// The next line, if it is secret because of those before it; else what is secret in it depends on itself alone. An
-    /// empty line is none.
+    /// The next line, if the lines before it make it secret. Otherwise `None`: the line has to be searched by itself.
+    /// Also `None` for an empty line.
     pub(super) fn next(&mut self, line: &str) -> Option<SecretLine> {
         let is_of_key = self.key.next(line);
         let content = line.trim();
@@ -90,7 +90,8 @@ impl<'n> SecretLines<'n> {
             Following::Rest => (Some(None), Following::Rest),
             Following::Quoted { quote, quotes } => {
                 let quotes = quotes + unescaped(line, quote);
-                // A value with quotes in it goes on behind the second of them.
+                // An even number of quotes closes the value only at the end of a line: a pair within the value does
+                // not.
                 let is_end = quotes.is_multiple_of(2) && closes(line, quote);
                 (Some(None), if is_end { Following::Nothing } else { Following::Quoted { quote, quotes } })
             }

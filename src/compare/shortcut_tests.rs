@@ -129,7 +129,7 @@ proptest! {
     }
 
     #[test]
-    fn no_id_is_left_out_with_the_nodes_around_it(
+    fn skipping_nodes_without_ids_misses_no_id(
         legacy in any_json(), engine in any_json(), is_same in any::<bool>(), which in 0..5,
     ) {
         let rules = rules(match which {
@@ -144,7 +144,7 @@ proptest! {
     }
 
     #[test]
-    fn a_text_without_ids_is_compared_as_by_a_search(
+    fn the_filter_for_texts_without_ids_changes_no_result(
         ids in prop::collection::vec(("([a-f0-9]{1,9}|[0-9]{1,5}|ord-[0-9]{2})", "([a-f0-9]{1,9}|[0-9]{1,5}|ord_[0-9]{2})"), 0..5),
         legacy in "([a-f]{0,3}|[0-9]{0,2}|[ /%=-]|ord-){0,5}", engine in "([a-f]{0,3}|[0-9]{0,2}|[ /%=-]|ord_){0,5}",
     ) {

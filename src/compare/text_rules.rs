@@ -27,7 +27,7 @@ pub(super) const TIMES: [&str; 2] = [
     "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.][0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})?",
     "[A-Z][a-z]{2}, [0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} (?:GMT|UTC|[+-][0-9]{4})",
 ];
-/// What `ignore` of no line at all is tested with, beside an empty line.
+/// A pattern that matches both this line and an empty one is taken to match every line, and is warned of.
 const UNLIKELY_LINE: &str = "\u{1} ~Q7#";
 
 /// How bodies that have no structure are compared, line by line.

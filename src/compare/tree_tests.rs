@@ -171,7 +171,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn a_tree_is_what_the_general_parser_gives_and_both_refuse_the_same(
+    fn the_tree_reader_gives_the_same_value_as_the_general_parser_or_refuses_the_same_text(
         text in any_text(), depth in prop::sample::select(vec![127, 127, 126, 4]),
     ) {
         let tree = json_reader::read(text.as_bytes(), depth);

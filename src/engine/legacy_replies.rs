@@ -108,7 +108,7 @@ impl LegacyReplies for RepliesOfRun {
             if let Some(run_by) = &self.run_by {
                 intent.step = step_below(run_by, intent.step.as_str());
             }
-            // Which number the item has among all of the step is not known yet, and does not matter.
+            // The index among all items is not known yet. Any index says that the step has several items.
             intent.item = intent.item.or(self.is_one_of_several.then_some(0));
             intent
         };

@@ -2,7 +2,7 @@
 //!
 //! Always true: the observer is told of each call that is copied, exactly once, however it ends: after legacy's
 //! socket has taken the last byte of the reply (see `completion`), or when the call is cut; always on the thread of
-//! `settler`, and that a call was lost where it has no room.
+//! `settler`. If there is no room, it is told that the call was lost.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,7 +63,8 @@ impl CopiedCall {
         }
     }
 
-    /// The caller is on a thread that serves no connection: from now on the observer is called directly.
+    /// From now on the observer is called directly. Not to be called on a thread that serves connections: the observer
+    /// may take long.
     pub(super) fn observe_directly(&mut self) {
         self.queue = None;
     }

@@ -266,14 +266,15 @@ impl CopiedReply {
         self.copied.skip(SkipReason::LegacyFailed);
     }
 
-    /// The caller is on a thread that serves no connection: from now on the observer is called directly.
+    /// From now on the observer is called directly. To be called on a thread that serves no connection, because the
+    /// observer may take long.
     pub(super) fn observe_directly(&mut self) {
         if let CopiedExchange::Call(call) = &mut self.copied {
             call.observe_directly();
         }
     }
 
-    /// hyper has the last frame of the reply, which is complete.
+    /// The reply is complete: hyper has its last frame.
     pub(super) fn ended(mut self: Box<Self>) -> Box<Self> {
         self.ended = now();
         if let CopiedExchange::Request(request) = &mut self.copied
@@ -284,7 +285,7 @@ impl CopiedReply {
         self
     }
 
-    /// The bytes of both bodies.
+    /// How many bytes of both bodies were copied.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.as_ref().map_or(0, BytesMut::len) + copied_bytes(self.copied.body())
     }
@@ -342,12 +343,12 @@ impl CopiedReply {
             at_legacy: open.as_ref().and_then(OpenRequest::time),
         };
         copied.offer.offer(ticket, answered);
-        // Closed only after the offer, by which the request has its turn on the twin.
+        // Closed only after the offer: by then the request has got its turn on the twin.
         drop(open);
     }
 }
 
-/// Records the instance that legacy created, or has. `ended`: when the reply ended.
+/// Records the instance that legacy created, or that the request followed up. `ended`: when the reply ended.
 fn note_instance(copied: &CopiedRequest, status: StatusCode, headers: &HeaderMap, reply: Option<&Bytes>, ended: u64) {
     let has_ended = || has_ended(&copied.flag, &copied.request, status, headers, reply);
     if let Some(instance) = &copied.instance {

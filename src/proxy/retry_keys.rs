@@ -168,7 +168,7 @@ pub(super) struct KnownFirstTry {
     /// took under a shared key may be another caller's request, while the engine has this one.
     is_own: bool,
     /// Whether legacy took a request under one of its keys and the engine under another: files merged several routes
-    /// into one, or exchanged their requests, so it is unknown which of the two was its first try.
+    /// into one, or swapped what routes match, so it is unknown which of the two was its first try.
     pub is_contradictory: bool,
     present: Option<RetryKeys>,
     /// Set if it is known which keys the engines of other processes took.
@@ -178,10 +178,10 @@ pub(super) struct KnownFirstTry {
     by_present_files: bool,
     /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,
-    /// The keys for any caller among the present and earlier keys, of scopes in which neither the engine has the
-    /// caller's own key nor this process took it for legacy. Under these, the engine may have this request with another
-    /// credential, in a shared store also where that has the own key as legacy's: the process that stored the key may
-    /// have refused that try.
+    /// The keys for any caller, of the present and earlier scopes, under which the engine may have this request with
+    /// another credential. A scope is left out if the engine has the caller's own key in it, or if this process took
+    /// that key for legacy. In a shared store it is not left out because the store has the caller's own key as
+    /// legacy's: the process that stored the key may have refused that try.
     pub any_caller: Vec<RetryKey>,
     /// Keys under which the engine took nothing. Only the store knows whether legacy took them before this process
     /// started.

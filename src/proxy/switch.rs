@@ -272,7 +272,7 @@ async fn decide_flagged<'a>(
         diagnostics = DecisionDiagnostics::default();
         decision_if_new = decide(&table.set, flag, &facts, &mut diagnostics);
     }
-    // A retry stays on its arm, whatever its caller's share.
+    // Counted only for first tries: a retry stays on its arm, whatever the shares of the cohorts say.
     if first_try.arm.is_none() {
         proxied.entry.route_metrics.count_diagnostics(diagnostics);
     }

@@ -41,7 +41,7 @@ struct Recent {
     legacy: HashMap<GivenId, Box<str>>,
     /// The id of the newest twin, by the family and legacy's id of the instance.
     twins: HashMap<(RouteId, Box<str>), Box<str>>,
-    /// The same without the generation: that of the newest twin that has the id.
+    /// Legacy's id of the instance, by the family and the id of its twin.
     instances: HashMap<(RouteId, Box<str>), Box<str>>,
     /// The kind of ids that the rules declare for the instances of a family.
     kinds: HashMap<RouteId, String>,
@@ -120,8 +120,8 @@ fn is_short_number(id: &str) -> bool {
 }
 
 impl Recent {
-    /// Of two ids that a pair of the family bound, and of their declared kind: whether they are those of two different
-    /// instances; then the ids that one of these instances and its twin have.
+    /// Whether two ids that a pair of the family bound belong to two different instances; `kind`: their declared kind.
+    /// Then the ids that one of these instances and its twin have.
     ///
     /// An id may be the number of something else. So only ids of the kind that is declared for the instances count, and
     /// ids that are no short numbers. Where both arms name legacy's id of an instance, the engine may have read it from

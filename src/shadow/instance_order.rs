@@ -44,7 +44,7 @@ struct Instance {
     /// The requests that wait, in the order of their turns: by the time of legacy's answer.
     waiting: BTreeMap<(u64, RequestNumber), Waiting>,
     running: Option<Running>,
-    /// The run that is the twin, if this process has made it since the instance is here.
+    /// The run that is the twin, if this process has made it since this entry exists.
     twin: Option<RunId>,
     changed: Arc<Notify>,
 }

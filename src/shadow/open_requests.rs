@@ -1,13 +1,13 @@
-//! The requests of instances that legacy has, and how their times at legacy overlap.
+//! The open requests about instances of legacy, and how the times during which legacy had them overlap.
 //!
 //! The question it answers: "which requests of this instance came before this one, and which came at the same time?"
 //! A request is announced before legacy gets it. When it is offered, it gets a turn (`instance_order`) behind those
 //! that legacy had answered before this one began.
 //!
-//! Always true: of two requests of one instance of which one may change it, and which legacy had at the same time,
-//! the read is not compared, and neither of two writes: which legacy performed first is not known. Reads do not wait
-//! for reads. The shadow's threads never lock a shard here; a thread that serves a client waits for them only through
-//! the lock of `instance_order`, which is held for a few map operations.
+//! Always true: if legacy had two requests of one instance at the same time and one of them may change it, it is not
+//! known which of them legacy performed first. Then a read beside a write is not compared, and of two writes neither
+//! is. Reads do not wait for reads. The shadow's threads never lock a shard here; a thread that serves a client waits
+//! for them only through the lock of `instance_order`, which is held for a few map operations.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +32,7 @@ pub(super) struct OpenRequests {
 #[derive(Default)]
 struct Shard {
     requests: HashMap<RequestNumber, AnnouncedRequest>,
-    instances: HashMap<PinKey, OfInstance>,
+    instances: HashMap<PinKey, RequestsOfInstance>,
     /// The open requests that may create an instance, by family.
     creators: HashMap<RouteId, BTreeSet<RequestNumber>>,
 }
@@ -52,12 +52,12 @@ enum OpenRequestKind {
     FollowUp { key: InstanceKey, pin: PinKey, is_write: bool },
 }
 
-/// How many changes of an instance are kept apart while one of its requests is open.
+/// The most changes of an instance that are kept as separate intervals while one of its requests is open.
 const CHANGES_MAX: usize = 64;
 
 /// The requests of one instance. Exists while one of them is open.
 #[derive(Default)]
-struct OfInstance {
+struct RequestsOfInstance {
     open: Vec<RequestNumber>,
     /// When legacy had requests that may have changed the instance and are closed. Those that ended before all open
     /// requests began are removed.
@@ -135,7 +135,7 @@ impl OpenRequests {
             OpenRequestKind::Create { created: Some(key), .. } => {
                 let turn = NewTurn { creates: true, ..turn(key.clone(), true) };
                 request.is_offered = true;
-                // The lock is held: a request that waits for this one is closed before or after, not in between.
+                // Entered while the shard is locked, so that the request is not closed between this and its turn.
                 return Placement::Turn(Box::new(self.order.enter(turn)));
             }
             OpenRequestKind::FollowUp { key, pin, is_write } => (key.clone(), pin.clone(), *is_write),
@@ -292,7 +292,7 @@ mod tests {
         let kind = OpenRequestKind::FollowUp { key, pin: pin.clone(), is_write: false };
         let open = AnnouncedRequest { kind, began: 5, ended: None, is_offered: false, is_overtaken: false };
         shard.requests.insert(1, open);
-        shard.instances.insert(pin.clone(), OfInstance { open: vec![1], changes: Vec::new() });
+        shard.instances.insert(pin.clone(), RequestsOfInstance { open: vec![1], changes: Vec::new() });
         let changes: Vec<(u64, u64)> = (0..1_000).map(|n| (10 * n, 10 * n + 4)).collect();
         for change in &changes {
             shard.note_change(&pin, *change);

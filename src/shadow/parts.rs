@@ -25,7 +25,7 @@ pub struct RepeatedLegacy {
 }
 
 impl RepeatedLegacy {
-    /// Asks it.
+    /// Sends it a request.
     pub(super) async fn ask(&self, request: RepeatRequest) -> RepeatReply {
         match self.arm.clone().oneshot(request).await {
             Ok(reply) => reply,
@@ -41,7 +41,7 @@ pub type RulesInForce = Arc<ArcSwap<BTreeMap<RouteId, Arc<Rules>>>>;
 pub struct ShadowParts {
     /// The arm that is run.
     pub engine: EngineArm,
-    /// Is asked a second time; `None`: never.
+    /// Legacy, which some requests are sent to a second time; `None`: no request is.
     pub legacy: Option<RepeatedLegacy>,
     /// Waits for the ends of dark runs, and records which twins are incomplete.
     pub twins: Arc<dyn Twins>,

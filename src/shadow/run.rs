@@ -47,9 +47,9 @@ use crate::workflow::Mode;
 /// What every run needs.
 pub(super) struct Runner {
     pub(super) engine: EngineArm,
-    /// Sends a request to legacy a second time; `None`: no request is.
+    /// Sends a request to legacy a second time; `None`: no request is sent twice.
     pub(super) legacy: Option<RepeatedLegacy>,
-    /// Permits for these requests.
+    /// Permits for the requests that are sent to legacy a second time.
     pub(super) repeats: Semaphore,
     pub(super) evidence: Arc<Evidence>,
     pub(super) captures: Arc<Captures>,
@@ -141,7 +141,8 @@ impl Runner {
         }
     }
 
-    /// Asks the engine. Returns what is to be compared, otherwise the ticket is settled; and how the run has ended.
+    /// Asks the engine. Returns the request if it is to be compared (if not, its ticket is settled), and how the run
+    /// ended.
     pub(super) async fn run(&self, entry: QueuedRequest) -> (Option<RunRequest>, RunEnd) {
         let _in_flight = RunInFlight::begin(&self.in_flight);
         let QueuedRequest { mut ticket, answered, generation, offered, place: _, memory, turn: _ } = entry;
@@ -172,7 +173,7 @@ impl Runner {
         let reads = reads.or_else(|| Some(of_legacy.clone()? as Arc<dyn Reads>));
         let reads = reads.or_else(|| Some(recorded.clone()? as Arc<dyn Reads>));
         let result = match self.ask(&answered, reads).await {
-            // No read is stale that was answered with what legacy saw.
+            // Reads that were answered with what legacy saw are not stale.
             Ok(result) if of_legacy.as_ref().is_some_and(|reads| !reads.has_sent()) => result.without_stale_reads(),
             Ok(result) => result,
             Err(outcome) => {
@@ -301,7 +302,7 @@ impl Runner {
         };
         let family = answered.flag.family.first_id();
         let created = created_ids(answered, &engine, bounds.bytes);
-        // Only in `dark` is the twin kept whose ids these are.
+        // Only in `dark` is the twin to which these ids belong kept.
         let instance = created.clone().or_else(|| report.instance.clone()).filter(|_| answered.mode == Mode::Dark);
         let mut earlier = instance.as_ref().map(|ids| self.ids_of_instances.of(family, ids)).unwrap_or_default();
         let engine_generation = || self.evidence.engine_generation(route, answered.flags.files_version);
@@ -350,7 +351,8 @@ impl Runner {
         };
         let is_ignored = |to: &CallTarget| rules.ignores_call(to.service.as_ref(), &to.authority, &to.method, &to.path);
         let legacy_calls = LegacyCallsStatus::of(answered.effects.as_ref(), are_calls_known, is_ignored, is_expected);
-        // Of a candidate it is the calls of the plan in force.
+        // A candidate is compared with the calls of the plan in force: unknown if there are none although it has
+        // intents.
         *calls_unknown = legacy_calls.are_unknown()
             || answered.candidate.is_some() && effects.is_none() && !engine.intents().is_empty();
         let class = PairClass { rung: rung_of(answered), stratum, legacy_calls };

@@ -210,7 +210,8 @@ fn shown_path(request: &RequestCopy) -> String {
 /// A difference without the run's sensitive values.
 pub(super) fn shown(mut difference: Difference, redaction: &PairRedaction<'_>) -> Difference {
     difference.hide_earlier_pairings(|path| redaction.hides_at(path));
-    // The path of an assert is its text: a name of a secret in it is no place, and its verdict shows no value.
+    // The path of an assert is the text of its expression. If a secret's name is in it, that does not mean that the
+    // difference is at a secret place, and the verdict of an assert shows no value.
     let is_assert = difference.kind == DifferenceKind::Assert;
     let is_hidden = !is_assert && redaction.hides_at(&difference.path);
     let earlier = difference.contradicts.iter_mut().map(|earlier| &mut earlier.path);

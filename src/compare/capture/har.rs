@@ -185,7 +185,7 @@ fn body_of(Content { text, encoding, .. }: Content) -> CapturedBody {
         Some(encoding) if encoding.eq_ignore_ascii_case("base64") => {
             match STANDARD.decode(&text).ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
                 Some(text) => CapturedBody::Text(text),
-                // What is not text is compared by its encoding: it is equal to nothing that a workflow answers with.
+                // A binary body stays in base64, so that it differs from whatever a workflow answers.
                 None => CapturedBody::Text(text),
             }
         }

@@ -176,7 +176,7 @@ impl Making<'_> {
             ParsedBody::Empty => CapturedBody::Empty,
             ParsedBody::Json(value, _) => CapturedBody::Text(self.redactor.body(of, &value).to_string()),
             ParsedBody::Bytes(bytes) => CapturedBody::Text(self.redactor.opaque(&bytes)),
-            // What was to be a tree of names and values has lines that tell less of what is secret.
+            // Hidden as a whole: in the lines of a broken JSON document, secrets are recognised less reliably.
             ParsedBody::NotJson(text) => CapturedBody::Text(self.redactor.opaque(text.as_bytes())),
             ParsedBody::Text(text) => {
                 let mut redacted = |value: &serde_json::Value| self.redactor.body(of, value);
@@ -190,8 +190,8 @@ impl Making<'_> {
         })
     }
 
-    /// Whether texts are compared line by line; of a reply to a call no line is compared, but what the engine makes of
-    /// it.
+    /// Whether a text is kept line by line, because rules compare texts by line. The reply to a call is not compared
+    /// itself, only what the engine makes of it, so the rules for calls do not count for it.
     fn keeps_lines(&self, of: BodyOf) -> bool {
         let rules = self.context.rules;
         rules.text.is_some() || matches!(of, BodyOf::Call) && rules.effects.compare_text()

@@ -1,8 +1,8 @@
 //! The reads of a run: as they were answered, and, in a rehearsal of a capture, the answers to them.
 //!
 //! Always true: a read of a rehearsal is answered by a reply to the same read: service, method, path, query and body
-//! are equal. Of several such replies they come in their order, and the last one again if it asks more often, as a
-//! service would answer again. The host is not compared, because the services of the changed files may be elsewhere.
+//! are equal. If there are several such replies, they are given in their order; if the rehearsal asks more often, the
+//! last one is repeated. The host is not compared, because the services of the changed files may be elsewhere.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -28,7 +28,7 @@ pub struct CapturedReads {
     reads: Vec<CapturedRead>,
     /// Reads whose body is not known, each with the key of a read without one.
     without_body: Vec<ReadKey>,
-    /// How often the reads with each key were asked again.
+    /// How many reads with each key were answered.
     asked: Mutex<BTreeMap<ReadKey, usize>>,
 }
 
@@ -38,12 +38,12 @@ struct CapturedRead {
     reply: Option<EffectReply>,
 }
 
-/// What two reads have in common that ask the same.
+/// Identifies what a read asks: equal for reads that ask the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct ReadKey {
     service: String,
     method: String,
-    /// The segments of the path, each decoded by itself: an encoded slash separates none.
+    /// The segments of the path, decoded after they were split, so that an encoded slash does not split one.
     path: Vec<String>,
     /// The query and the body, in a form in which the order of parameters and keys does not matter.
     query: String,
@@ -69,7 +69,7 @@ impl CapturedReads {
         Ok(Self { reads, without_body: Vec::new(), asked: Mutex::default() })
     }
 
-    /// The reads of a run, so that another run gets the same replies.
+    /// The reads of a run, from which another run gets the same replies.
     pub fn of_run(reads: Vec<AnsweredRead>) -> Self {
         let read = |AnsweredRead { asked, reply }: AnsweredRead| {
             let service = asked.service.as_ref().map_or("", |service| service.as_str());
@@ -82,8 +82,8 @@ impl CapturedReads {
         Self { reads: reads.into_iter().map(read).collect(), without_body: Vec::new(), asked: Mutex::default() }
     }
 
-    /// What legacy's calls were answered; of those that another service than ours answered the name is not known, and
-    /// none of them is equal to a read.
+    /// The replies to legacy's calls. Calls to a service without a name in the files are left out, because no read of a
+    /// workflow can go there.
     pub fn of_legacy(calls: &[Effect]) -> Self {
         let (mut reads, mut without_body) = (Vec::new(), Vec::new());
         let is_whole = |reply: &&EffectReply| matches!(reply.body, Body::Whole(_));
@@ -102,7 +102,8 @@ impl CapturedReads {
         Self { reads, without_body, asked: Mutex::default() }
     }
 
-    /// Whether one of the reads is, or may be, equal to this one. If it then has no answer, that was not kept.
+    /// Whether one of the reads is equal to this one, or may be, because its body is not known. If so and
+    /// [`Self::answer`] has no reply, the reply was not kept.
     pub fn may_have_made(&self, asked: &Intent) -> bool {
         let service = asked.service.as_ref().map_or("", |service| service.as_str());
         let key = |body: &[u8]| ReadKey::of(service, asked.method.as_str(), &asked.url, body);

@@ -58,8 +58,8 @@ impl Redactor<'_> {
         replace_secrets(&shown, &|name| self.is_secret(name), self.rules.detectors(), &mut hash).unwrap_or(shown)
     }
 
-    /// A text in which stars stand in place of secrets, with hashes in place of the stars. Stars that the text has had
-    /// before stay: they are what a secret of the configuration is recorded as.
+    /// Replaces the stars that stand in `hidden` in place of secrets by hashes. Stars that `original` has too stay: a
+    /// secret of the configuration is recorded as stars.
     fn in_place_of_stars(&self, original: &str, hidden: &str) -> String {
         match hidden.contains(STARS) && !original.contains(STARS) {
             true => hidden.replace(STARS, &self.key.redacted(original)),
@@ -109,7 +109,7 @@ impl Redactor<'_> {
         self.value(&shown, false)
     }
 
-    /// The original, with a hash of each part that `hidden` has not as it is.
+    /// The original, with a hash in place of each part in which `hidden` differs.
     fn merged(&self, original: &Value, hidden: &Value) -> Value {
         match (original, hidden) {
             (a, b) if a == b => a.clone(),

@@ -109,7 +109,7 @@ pub fn corresponding_call(
     let mut search = Search { calls, step, candidates: step.legacy.clone(), ids: &mut ids, findings: &mut findings };
     if is_in_turn {
         let (earlier, all) = search.equal_siblings(call, siblings.iter().zip(is_earlier))?;
-        // Otherwise it is not known which of them has none, or whose the call is that is left over.
+        // With fewer calls than items it is not known which item has none; with more, which call belongs to no item.
         let chosen = equal.get(earlier).filter(|_| all + 1 == equal.len());
         return Ok(chosen.map_or(CorrespondingCall::Ambiguous(equal.len()), |n| search.one(*n)));
     }
@@ -172,7 +172,7 @@ impl Search<'_, '_, '_> {
             && self.are_equal(calls)?)
     }
 
-    /// How many of these siblings would send what the engine's call sends: those that are said to be earlier, and all.
+    /// Counts the siblings that would send the same call as the engine's: those flagged as earlier, and all.
     fn equal_siblings<'c, 'd: 'c>(
         &mut self,
         engine: &EngineCall<'d>,
@@ -190,7 +190,7 @@ impl Search<'_, '_, '_> {
         Ok((earlier, all))
     }
 
-    /// The candidates that are equal to the engine's call, in the strictest sense in which one is.
+    /// The candidates that are equal to the engine's call by the strictest [`Equality`] by which any is.
     fn equal(&mut self, engine: &EngineCall<'_>) -> Result<Vec<usize>, BoundExceeded> {
         for equality in [Equality::EXACT, Equality::COARSE, Equality::COARSE_BODY] {
             let equal = self.equal_by(engine, equality)?;
@@ -227,8 +227,8 @@ impl Search<'_, '_, '_> {
         Ok(())
     }
 
-    /// The candidates that have the most in common with the engine's call. None where it is not known whether the only
-    /// candidate is another step's.
+    /// The candidates that have the most in common with the engine's call. Empty if there is only one candidate and
+    /// another step may have made it.
     fn most_alike(&mut self, engine: &EngineCall<'_>) -> Result<Vec<usize>, BoundExceeded> {
         if self.candidates.len() == 1 {
             return Ok(if self.calls.is_contested { Vec::new() } else { self.candidates.clone() });

@@ -103,7 +103,7 @@ fn a_call_that_equals_that_of_another_item_is_left_to_it() {
 }
 
 #[test]
-fn of_equal_calls_one_is_taken_only_if_it_does_not_matter_which() {
+fn one_of_several_equal_calls_is_taken_only_if_it_does_not_matter_which() {
     let twice = calls(CHARGES, &[json!({"amount": 12}), json!({"amount": 12})]);
     // The step makes one charge only: legacy made it twice, which the comparison reports, also if the amount is wrong.
     for amount in [12, 13] {

@@ -107,11 +107,12 @@ impl<'a> PairedCalls<'a> {
                     counts.unmatched += 1;
                     continue;
                 };
-                // Ids that only the replies show are not known, so that the values cannot be compared.
+                // A stopped run has no reply, so ids that are bound only in replies are unknown: values cannot be
+                // compared.
                 if run_extent == RunExtent::StoppedRun {
                     continue;
                 }
-                // Of a call whose body is ignored, nothing says that it does the same.
+                // A call whose body is ignored does not count as compared: it may do something else.
                 counts.compared += u32::from(!step.ignores_all_of(&self.engine[*n]));
                 findings.set_prefix(step.call_prefix());
                 report::report(step, &self.legacy[call], &self.engine[*n].call, ids, findings)?;

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_encoding_that_says_the_same_is_the_same() {
+    fn equivalent_percent_encodings_have_one_normal_form() {
         for (path, normal) in [
             ("/a~b/c", "/a~b/c"),
             ("/a%7eb%20c", "/a~b%20c"),

@@ -214,7 +214,7 @@ impl EffectRules {
                 Some(step) => template.role != CallRole::Private || self.of(step).is_made_by_both,
                 None => true,
             };
-            // One that fits any path says nothing of where the engine calls. A path with dot segments may lead
+            // A template that fits any path does not tell where the engine calls. A path with dot segments may lead
             // elsewhere.
             let is_named = !template.fits_any_path() && template.matches(method, path) && !has_dot_segments(path);
             may_be_legacys && is_named && service == Some(&template.service)

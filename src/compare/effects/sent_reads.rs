@@ -36,8 +36,8 @@ impl<'a> SentReads<'a> {
         Self(reads)
     }
 
-    /// Whether these decide of each call that fits this template whether it is a read. A call with a safe method always
-    /// is one, and is not among these.
+    /// Whether a call that fits this template counts as a read only if it equals one of these. Not for safe methods: a
+    /// call with one is always a read.
     pub(super) fn decides_for(&self, template: &CallTemplate) -> bool {
         self.0.is_some() && template.reads() && !template.method.is_safe()
     }

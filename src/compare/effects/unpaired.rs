@@ -53,7 +53,7 @@ impl Unpaired<'_, '_> {
         let mut is_doubled = vec![false; self.legacy.len()];
         for step in self.steps {
             let partners = |n: usize| self.pairs.engine_of[n].is_some();
-            // A run that stopped may have made the other call later.
+            // A stopped run might have made the second call later.
             if self.run_extent == RunExtent::WholeRun && step.legacy.iter().any(|n| !partners(*n)) {
                 let hash = |n: usize, ids: &mut IdMap, findings: &mut ComparisonFindings<'_>| {
                     step.hash(&self.legacy[n], Side::Legacy, Equality::EXACT, ids, findings)
@@ -98,7 +98,7 @@ impl Unpaired<'_, '_> {
         for n in step.engine.iter().filter(|n| !partners(**n) && !doubled.contains(*n)) {
             let EngineCall { call, template, .. } = &self.engine[*n];
             if self.unattributed.contains(step.step) {
-                // Counted as a pair whose calls are not all known.
+                // No difference: such a pair is counted elsewhere as one whose calls are not all known.
             } else if let Some(rule) = step.rules.unseen {
                 findings.count_use(rule);
             } else if template.is_none_or(|template| template.role != CallRole::Private) {
@@ -120,7 +120,7 @@ impl Unpaired<'_, '_> {
         let mut of_workflow = self.rules.templates_of(call).peekable();
         let first = of_workflow.peek().copied();
         let is_judged = match first {
-            // The run may have come to that step, had it gone on.
+            // The stopped run might have reached that step later.
             Some(_) if self.run_extent == RunExtent::StoppedRun => false,
             Some(_) => of_workflow.all(|template| self.rules.judges(template) || self.sent_reads.decides_for(template)),
             None => !call.method.is_safe(),

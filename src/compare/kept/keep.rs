@@ -130,7 +130,8 @@ impl Keeping<'_> {
             parts.hide_in_value(&mut redacted);
         }
         self.check_time()?;
-        // A body without keys may be anything, and `body` is no key of its own.
+        // Redacted by itself: as a member of the request, a body that is a lone text or number would count as the value
+        // under the key `body`, and would not be hidden.
         let body = redacted.get("body").map(redact::redact);
         let mut redacted = redact::redact(&redacted);
         if let (Some(body), Some(members)) = (body, redacted.as_object_mut()) {
@@ -149,7 +150,7 @@ impl Keeping<'_> {
         };
         let headers = self.headers(reply.headers())?;
         let body = self.body(reply.headers(), reply.body(), self.context.rules.text.is_some(), &hide)?;
-        // The whole pair is larger still: no time is spent on the rest of it.
+        // The body alone exceeds the bound for the whole pair: no time is spent on the rest.
         if body.shown().len() > self.context.bytes_max {
             return Err(NotKept::TooLarge);
         }
@@ -199,7 +200,7 @@ impl Keeping<'_> {
         hide(&mut redacted);
         self.check_time()?;
         let body = match (&redacted, &bytes) {
-            // As it is sent, a text or a number of its own is compared like any other.
+            // A body that is text is kept as it was redacted in its exact bytes.
             (Value::String(_), Some(kept)) => Value::from(String::from_utf8_lossy(kept).into_owned()),
             (redacted, _) => self.placeholders.value(&intent.body, &redact::redact(redacted)),
         };

@@ -37,7 +37,7 @@ impl Placeholders {
         format!("{PLACEHOLDER}{number}]")
     }
 
-    /// Returns a value in which each part that `redacted` does not have as it is has a placeholder.
+    /// Returns the original with a placeholder in place of each part in which `redacted` differs.
     pub(super) fn value(&mut self, original: &Value, redacted: &Value) -> Value {
         match (original, redacted) {
             (Value::Object(a), Value::Object(b)) if a.len() == b.len() && a.keys().all(|key| b.contains_key(key)) => {

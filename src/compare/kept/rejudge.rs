@@ -132,7 +132,8 @@ impl ReadPair {
         if places(&again.differences) == places(found) { Ok(again) } else { Err(NotJudged::NotReproduced) }
     }
 
-    /// Judges a pair of which [`ReadPair::check_reproduces`] is known. `was_cut`: whether that comparison is truncated.
+    /// Judges a pair for which [`ReadPair::check_reproduces`] succeeded. `was_cut`: whether that comparison is
+    /// truncated.
     ///
     /// # Errors
     /// Why it cannot be judged.
@@ -164,7 +165,7 @@ impl ReadPair {
                 return Err(NotJudged::Redacted(named(unknown)));
             }
         }
-        // Whether that header was equal is not known.
+        // The values of `content-encoding` were not kept, so it is not known whether they were equal.
         if self.was_encoded && rules.headers.contains(&http::header::CONTENT_ENCODING) {
             return Err(NotJudged::Redacted("headers.content-encoding".to_owned()));
         }
@@ -257,15 +258,15 @@ fn reads_masked(path: &ReadPath, scope: &Value) -> bool {
     let mut value = scope;
     for part in &path.0 {
         let inner = match value {
-            // The name of a header is found in any case.
+            // Names of headers are matched without regard to case.
             Value::Object(members) => match members.get(&**part) {
                 None => members.iter().find(|(name, _)| name.eq_ignore_ascii_case(part)).map(|(_, value)| value),
                 found => found,
             },
-            // In a list any element may be meant, and of what was masked as a whole nothing is known.
+            // In a list any element may be meant; the content of a value that was masked as a whole is unknown.
             _ => break,
         };
-        // Redaction removes no member: there was none.
+        // Redaction removes no members, so the original did not have this one either.
         let Some(inner) = inner else { return false };
         value = inner;
     }

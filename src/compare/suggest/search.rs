@@ -198,7 +198,7 @@ impl Search<'_> {
                 }
             }
         }
-        // Those whose numbers are furthest apart: what is hidden may be more than rounding.
+        // The examples whose numbers are furthest apart: they show whether the rule hides more than rounding.
         for HiddenValues { examples, .. } in &mut hides {
             examples.sort_by(|a, b| distance(b).total_cmp(&distance(a)));
             examples.truncate(EXAMPLES_MAX);

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn only_clock_readings_get_a_tolerance_and_only_rounding_does() {
+    fn a_tolerance_is_found_only_for_clock_readings_and_for_rounding() {
         let (at, _) = times::instant(&json!("2026-11-17T10:00:00Z")).unwrap();
         let of = |a: Value, b: Value| clock_tolerance([(&a, &b, at)].into_iter());
         assert_eq!(of(json!("2026-11-17T10:00:00.2Z"), json!("2026-11-17T10:00:00.9Z")), Some("5s"));

@@ -250,7 +250,8 @@ impl Log {
                 AppendOutcome::KeyTakenByLegacy
             }
             Err(AppendError::Conflict(AppendConflict::Pin { key, owner: _, made_by })) if !append.pins.is_empty() => {
-                // A dark run's pin says legacy's, and so is the id of an instance that the engine has adopted.
+                // The arm of a pin is that which gave out the id: legacy for the pin of a dark run, and for an instance
+                // that the engine has adopted.
                 let by_other_arm = !append.pins.iter().any(|pin| pin.key == key && pin.arm == made_by);
                 AppendOutcome::PinTaken { key, by_other_arm }
             }

@@ -1,8 +1,8 @@
-//! Gives runs to the other processes on the same store before this one has ended: it still serves callers, and waits
+//! Gives runs to the other processes on the same store while this one is still draining: it serves callers, and waits
 //! for calls of other runs.
 //!
-//! Always true: no run is given away that has a task here when that is looked up. A task that a command opens at that
-//! moment is fenced. What cannot be given away here is released with the others when the drain ends.
+//! Always true: a run that has a task here is not given away. If a command starts a task right after that check, the
+//! task is fenced. Runs that cannot be given away here are released with the others when the drain ends.
 
 use std::sync::Arc;
 
@@ -23,9 +23,9 @@ pub(in crate::engine) fn begin(core: &Arc<Core>, run: RunId, fence: Fence) {
     });
 }
 
-/// Gives away, in the background, the suspended runs that this process owns, because they wait for locks, children or
-/// the end of a freeze: there may be thousands. Called when it wakes no run without a task any more. One that gets a
-/// task all the same, because of a command, is given away when the task ends.
+/// Gives away, in the background, the suspended runs that this process owns because they wait for locks, children or
+/// the end of a freeze: there may be thousands. Called once this process no longer wakes suspended runs. A run for
+/// which a command starts a task nevertheless is given away when the task ends.
 pub(super) fn begin_with_suspended(core: &Arc<Core>) {
     let of_task = core.clone();
     core.spawn_background(async move {
@@ -40,7 +40,7 @@ async fn hand_over_suspended(core: &Arc<Core>) -> Result<(), StoreError> {
     let mut after = None;
     loop {
         let owned = store.owned_runs(worker, after, PAGE).await?;
-        // A run has its task before the store has the run.
+        // A new run has its task before it is in the store, so no new run is given away.
         for (run, fence) in owned.iter().filter(|(run, _)| !core.schedule.mailboxes.has_task(*run)) {
             store.release_run(worker, *run, *fence).await?;
         }

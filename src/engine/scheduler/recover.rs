@@ -94,8 +94,9 @@ async fn recover_until_done(core: &Arc<Core>, first_try_ended: oneshot::Sender<(
 pub(in crate::engine) async fn recover(core: &Arc<Core>, catch_up: Option<&CatchUp>) -> Result<Recovered, StoreError> {
     if core.ports.store.is_shared() {
         heartbeat::renew(core).await?;
-        // From the renewal on, other processes wait for this one with what they record. What they recorded before that,
-        // and after this process read the flips at its start, is in force in all others.
+        // From the renewal on, what other processes record is in force only when this process has acknowledged it. What
+        // they recorded before that, and after this process read the flips at its start, is in force already: it is
+        // read now.
         if let Some(catch_up) = catch_up {
             catch_up().await?;
         }

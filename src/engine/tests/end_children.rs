@@ -75,7 +75,7 @@ impl ParentAndChild {
 /// The parent cannot be read, so no driver can repeat the command to its child. The outbox row in the append that
 /// ended the parent repeats it.
 #[tokio::test]
-async fn the_next_process_ends_the_child_of_a_run_that_was_cancelled_unread() {
+async fn the_next_process_ends_the_child_of_a_run_that_was_cancelled_although_unreadable() {
     let mut parent_and_child = parent_and_child().await;
     parent_and_child.store.omits_last_event.store(true, Ordering::SeqCst);
     parent_and_child.cancel_and_crash(false).await;
@@ -89,7 +89,7 @@ async fn the_next_process_ends_the_child_of_a_run_that_was_cancelled_unread() {
 
 /// Without a crash nothing is left in the outbox.
 #[tokio::test]
-async fn the_child_of_a_run_that_is_cancelled_unread_ends_with_it() {
+async fn the_child_of_a_run_that_is_cancelled_although_unreadable_ends_with_it() {
     let parent_and_child = parent_and_child().await;
     parent_and_child.store.omits_last_event.store(true, Ordering::SeqCst);
     let command = ControlCommand::Cancel { compensate: false, reason: None, automatic: false };

@@ -188,7 +188,13 @@ pub(super) fn cancel(
 impl RunSummary {
     /// The summary and the last event of a run that is cancelled although its plan or its events cannot be read. The
     /// summary equals the one that folding all of the events would give.
-    pub fn cancelled_unread(self, why: &str, reason: Option<&str>, by: &str, now: Timestamp) -> (Self, Event) {
+    pub fn cancelled_although_unreadable(
+        self,
+        why: &str,
+        reason: Option<&str>,
+        by: &str,
+        now: Timestamp,
+    ) -> (Self, Event) {
         // This function cannot seal anything, so a sealed value that was copied into the note would be opened by a
         // process that has the key again: stars replace it.
         let shown = |text: &str| if text.contains(SEALED[0]) { STARS.to_owned() } else { text.to_owned() };

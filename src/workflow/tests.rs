@@ -145,17 +145,18 @@ impl<'a> Harness<'a> {
                 let read = Self::with_sensitive_values(self.plan, folded, &self.events).known_values();
                 assert_eq!(read, self.run.known_values(), "a reader of the events finds the same sensitive values");
             }
-            self.check_cancelled_unread();
+            self.check_cancelled_although_unreadable();
             assert!(self.run.undo_counts_agree(), "{:?}", self.run.note());
         }
         Ok(count)
     }
     /// Checks that the run can be cancelled unread now, with the summary that folding its events gives.
-    fn check_cancelled_unread(&self) {
+    fn check_cancelled_although_unreadable(&self) {
         if self.run.is_final() {
             return;
         }
-        let (row, end) = self.run.summary(self.now).cancelled_unread("it is too new", Some("no use"), "ann", self.now);
+        let (row, end) =
+            self.run.summary(self.now).cancelled_although_unreadable("it is too new", Some("no use"), "ann", self.now);
         let ended = evolve(Some(self.run.clone()), &end).unwrap();
         assert_eq!(ended.summary(row.updated), row);
         assert!(ended.in_flight().is_empty() && ended.children().next().is_none(), "nothing is under way");

@@ -158,7 +158,7 @@ async fn cancel(
 ) -> Result<RunSummary, CommandError> {
     let OwnedRun { summary: before, fence } = owned;
     let (run, now) = (before.run_id, core.process.clock.now());
-    let (summary, event) = before.clone().cancelled_unread(why, reason, by, now);
+    let (summary, event) = before.clone().cancelled_although_unreadable(why, reason, by, now);
     let children = end_children::outbox_row(core, run, now);
     let row = children.run;
     let append = Append {

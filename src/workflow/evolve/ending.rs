@@ -272,7 +272,7 @@ impl Run {
 
     /// Applies the cancellation of a run whose plan or events could not be read. This event fits any run that has not
     /// ended: calls under way are left as they are, and listed as unknown.
-    pub(super) fn cancelled_unread(&mut self, by: &str, reason: Option<&str>) {
+    pub(super) fn cancelled_although_unreadable(&mut self, by: &str, reason: Option<&str>) {
         self.cancel_ordered(by, false, reason, false);
         let is_unknown = |call: &CallState| call.effect != EffectClass::Read;
         let left: Vec<StepItem> = self

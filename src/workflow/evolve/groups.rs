@@ -179,7 +179,7 @@ impl Run {
                 self.ended(End::Failed(failure.clone()))
             }
             EndingEvent::Cancelled { by, reason, unread: true } => {
-                self.cancelled_unread(by, reason.as_deref());
+                self.cancelled_although_unreadable(by, reason.as_deref());
                 Ok(())
             }
             EndingEvent::Cancelled { by, reason, unread: false } => {

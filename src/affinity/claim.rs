@@ -16,34 +16,35 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::claims::{ClaimingRoutes, State};
+use super::claims::{ClaimState, ClaimingRoutes};
 use super::take::TakenRequest;
 use super::{LOOK_UP_MAX, StoreAffinity};
 use crate::clock::Moment;
-use crate::exchange::{ArmUnknown, EarlierKeys, KnownBody, LegacyTake, OthersKeys};
+use crate::exchange::{ArmUnknown, EarlierKeys, KeysOfOtherEngines, KnownBody, LegacyTake};
 use crate::flag::{Arm, RetryKey, RetryKeys, Route};
 use crate::names::RouteId;
 use crate::store::RunFilter;
 
-/// Whether a key is claimed: legacy is called only once the store has the key as legacy's.
+/// Whether a key has to be claimed, that is, recorded in the store as legacy's, before legacy is called.
 #[derive(Clone, Copy, PartialEq)]
-enum Claiming {
+enum ClaimPolicy {
     No,
-    /// Only if the store answers in time.
-    Tried,
+    /// If the store does not answer in time, legacy is called without the claim.
+    BestEffort,
+    /// If the store does not answer in time, legacy is not called.
     Required,
 }
 
 /// Whether a key has to be claimed: because keys of its route are; because keys of other engines may have become
 /// unknown since the look-up; or because the look-up had to ask the store. In the latter two cases the engine of
 /// another process may have taken the key meanwhile, or may be about to commit it.
-fn claiming(state: &State, route: &RouteId, others_keys: OthersKeys) -> Claiming {
-    match others_keys {
-        _ if state.claims(route) => Claiming::Required,
-        OthersKeys::Known(version) if state.is_outdated(version) => Claiming::Required,
-        OthersKeys::Asked { claim_may_fail: false } => Claiming::Required,
-        OthersKeys::Asked { claim_may_fail: true } => Claiming::Tried,
-        OthersKeys::Known(_) | OthersKeys::Unknown => Claiming::No,
+fn claim_policy(state: &ClaimState, route: &RouteId, keys_of_other_engines: KeysOfOtherEngines) -> ClaimPolicy {
+    match keys_of_other_engines {
+        _ if state.claims(route) => ClaimPolicy::Required,
+        KeysOfOtherEngines::Known(version) if state.is_outdated(version) => ClaimPolicy::Required,
+        KeysOfOtherEngines::Asked { claim_may_fail: false } => ClaimPolicy::Required,
+        KeysOfOtherEngines::Asked { claim_may_fail: true } => ClaimPolicy::BestEffort,
+        KeysOfOtherEngines::Known(_) | KeysOfOtherEngines::Unknown => ClaimPolicy::No,
     }
 }
 
@@ -65,13 +66,13 @@ impl StoreAffinity {
     }
 
     /// Whether the engine of each other process takes keys only while it has its lease.
-    pub fn set_others_need_lease(&self, need_lease: bool) {
-        self.claims.set_others_need_lease(need_lease);
+    pub fn set_other_engines_need_lease(&self, need_lease: bool) {
+        self.claims.set_other_engines_need_lease(need_lease);
     }
 
     /// Whether all keys that the engines of other processes took are known, but for those of routes that are claimed.
-    pub fn knows_others_keys(&self) -> bool {
-        self.claims.read().knows_others_keys()
+    pub fn knows_keys_of_other_engines(&self) -> bool {
+        self.claims.read().knows_keys_of_other_engines()
     }
 
     /// Waits until the store has all keys that legacy has taken up to now. Returns whether it has them; `false` where a
@@ -143,16 +144,16 @@ impl StoreAffinity {
         earlier: &EarlierKeys,
         body: KnownBody,
     ) -> LegacyTake {
-        let (taken, claims) = {
+        let (taken, policy) = {
             // Held while the key is taken: whoever sets the routes and then flushes the keys finds it.
             let state = self.store.is_shared().then(|| self.claims.read());
             let taken = self.take_request_for_legacy(keys, earlier, body);
-            let claims = state.map_or(Claiming::No, |state| {
-                self.has_to_claim(&state, (route, earlier.others_keys), &keys.scoped, &taken)
+            let policy = state.map_or(ClaimPolicy::No, |state| {
+                self.claim_policy_of_taken(&state, (route, earlier.keys_of_other_engines), &keys.scoped, &taken)
             });
-            (taken, claims)
+            (taken, policy)
         };
-        self.claim_if(claims, self.wait_until_noted_all(taken).await, keys, body).await
+        self.claim_if(policy, self.wait_until_noted_all(taken).await, keys, body).await
     }
 
     /// Confirms that the engine does not have a request of which an earlier try is recorded as legacy's. Another
@@ -168,15 +169,15 @@ impl StoreAffinity {
         if !self.store.is_shared() {
             return LegacyTake::FIRST;
         }
-        let claims = claiming(&self.claims.read(), route, earlier.others_keys);
-        if claims == Claiming::No {
+        let policy = claim_policy(&self.claims.read(), route, earlier.keys_of_other_engines);
+        if policy == ClaimPolicy::No {
             return LegacyTake::FIRST;
         }
         // The process that took the key may not have stored it, or the key for any caller, yet: until that is stored,
         // an engine may take the request.
         let key = keys.any_caller.unwrap_or(keys.scoped);
         match self.look_ups.first_try(&self.store, key, LOOK_UP_MAX).await {
-            Ok(Some(Arm::Legacy)) => self.claim_if(claims, LegacyTake::FIRST, keys, body).await,
+            Ok(Some(Arm::Legacy)) => self.claim_if(policy, LegacyTake::FIRST, keys, body).await,
             Ok(_) | Err(_) => self.take_or_claim(route, keys, earlier, body).await,
         }
     }
@@ -185,37 +186,37 @@ impl StoreAffinity {
     pub(super) async fn give_or_claim(&self, keys: RetryKeys, body: KnownBody) -> LegacyTake {
         let given = self.give_request_to_legacy(keys);
         // On any rung: the engine of another process may have taken the request while this one had it.
-        let claims = if self.store.is_shared() { Claiming::Required } else { Claiming::No };
-        self.claim_if(claims, self.wait_until_noted_all(given).await, keys, body).await
+        let policy = if self.store.is_shared() { ClaimPolicy::Required } else { ClaimPolicy::No };
+        self.claim_if(policy, self.wait_until_noted_all(given).await, keys, body).await
     }
 
-    /// Whether a key that was taken has to be claimed: as [`claiming`] says, or because an earlier claim of it has not
+    /// Whether a key that was taken has to be claimed: as [`claim_policy`] says, or because an earlier claim of it has not
     /// succeeded, even if its route has gone down since.
-    fn has_to_claim(
+    fn claim_policy_of_taken(
         &self,
-        state: &State,
-        (route, others_keys): (&RouteId, OthersKeys),
+        state: &ClaimState,
+        (route, keys_of_other_engines): (&RouteId, KeysOfOtherEngines),
         key: &RetryKey,
         taken: &Result<TakenRequest, LegacyTake>,
-    ) -> Claiming {
-        let claims = claiming(state, route, others_keys);
-        if claims == Claiming::Required && taken.as_ref().is_ok_and(|taken| !taken.is_retry()) {
+    ) -> ClaimPolicy {
+        let policy = claim_policy(state, route, keys_of_other_engines);
+        if policy == ClaimPolicy::Required && taken.as_ref().is_ok_and(|taken| !taken.is_retry()) {
             self.tries.set_unclaimed(key, true);
         }
-        if self.tries.is_unclaimed(key) { Claiming::Required } else { claims }
+        if self.tries.is_unclaimed(key) { ClaimPolicy::Required } else { policy }
     }
 
-    async fn claim_if(&self, claims: Claiming, taken: LegacyTake, keys: RetryKeys, body: KnownBody) -> LegacyTake {
-        match (taken, claims) {
-            (LegacyTake::Taken { noted: false, .. }, Claiming::Required) => LegacyTake::Unknown,
-            (LegacyTake::Taken { is_retry, .. }, Claiming::Required) => {
+    async fn claim_if(&self, policy: ClaimPolicy, taken: LegacyTake, keys: RetryKeys, body: KnownBody) -> LegacyTake {
+        match (taken, policy) {
+            (LegacyTake::Taken { noted: false, .. }, ClaimPolicy::Required) => LegacyTake::Unknown,
+            (LegacyTake::Taken { is_retry, .. }, ClaimPolicy::Required) => {
                 let claimed = self.claim(keys, body, is_retry).await;
                 if claimed == LegacyTake::Unknown {
                     tracing::error!("the store did not take a retry key of legacy in time: the request gets 503");
                 }
                 claimed
             }
-            (LegacyTake::Taken { noted: true, is_retry }, Claiming::Tried) => {
+            (LegacyTake::Taken { noted: true, is_retry }, ClaimPolicy::BestEffort) => {
                 match tokio::time::timeout(LOOK_UP_MAX, self.claim(keys, body, is_retry)).await {
                     Ok(LegacyTake::Unknown) | Err(_) => LegacyTake::Taken { noted: true, is_retry },
                     Ok(other) => other,

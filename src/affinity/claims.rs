@@ -13,7 +13,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::Notify;
 
 use crate::clock::Moment;
-use crate::exchange::OthersKeysVersion;
+use crate::exchange::KeysOfOtherEnginesVersion;
 use crate::names::RouteId;
 
 /// The routes whose keys are claimed.
@@ -28,58 +28,58 @@ pub struct ClaimingRoutes {
 /// Which keys are claimed now, and whether those that other engines took are known.
 #[derive(Default)]
 pub(super) struct Claims {
-    state: RwLock<State>,
+    state: RwLock<ClaimState>,
     /// Notified when keys that other engines took may have become unknown.
     outdated: Notify,
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct ClaimState {
     routes: ClaimingRoutes,
     /// Until when other processes certainly wait for this one; `None` in a store of one process.
     lease_ends: Option<Moment>,
     /// The term of this process's lease.
     term: Option<i64>,
     /// Whether an engine of another process may take keys without its lease.
-    others_need_no_lease: bool,
+    other_engines_need_no_lease: bool,
     /// How often keys that other engines took may have become unknown.
     version: u64,
     /// The version for which all keys that other engines took are in the set in memory.
     known: Option<u64>,
 }
 
-impl State {
+impl ClaimState {
     pub(super) fn claims(&self, route: &RouteId) -> bool {
         let is_without_lease = || self.lease_ends.is_some_and(|ends| ends <= Moment::now());
         self.routes.always.contains(route) || (self.routes.without_lease.contains(route) && is_without_lease())
     }
 
-    /// As [`Affinity::others_keys`](crate::exchange::Affinity::others_keys) says.
-    pub(super) fn others_keys(&self, route: &RouteId) -> Option<OthersKeysVersion> {
-        let is_known = self.knows_others_keys() && !self.routes.always.contains(route);
-        is_known.then_some(OthersKeysVersion(self.version))
+    /// As [`Affinity::keys_of_other_engines`](crate::exchange::Affinity::keys_of_other_engines) says.
+    pub(super) fn keys_of_other_engines(&self, route: &RouteId) -> Option<KeysOfOtherEnginesVersion> {
+        let is_known = self.knows_keys_of_other_engines() && !self.routes.always.contains(route);
+        is_known.then_some(KeysOfOtherEnginesVersion(self.version))
     }
 
     /// Whether all keys that other engines took are known, but for those of routes that are claimed.
-    pub(super) fn knows_others_keys(&self) -> bool {
+    pub(super) fn knows_keys_of_other_engines(&self) -> bool {
         self.known == Some(self.version)
-            && !self.others_need_no_lease
+            && !self.other_engines_need_no_lease
             && self.lease_ends.is_some_and(|ends| ends > Moment::now())
     }
 
     /// Whether other engines may have taken keys since a look-up at this version.
-    pub(super) fn is_outdated(&self, known: OthersKeysVersion) -> bool {
+    pub(super) fn is_outdated(&self, known: KeysOfOtherEnginesVersion) -> bool {
         known.0 != self.version
     }
 }
 
 impl Claims {
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, ClaimState> {
         // A poisoned lock is usable: each field is set in one step.
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut ClaimState)) {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
         self.outdated.notify_one();
     }
@@ -105,11 +105,11 @@ impl Claims {
 
     /// Whether the engine of each other process takes keys only while its process has its lease (`lease_term` of the
     /// store).
-    pub(super) fn set_others_need_lease(&self, need_lease: bool) {
-        if self.read().others_need_no_lease == need_lease {
+    pub(super) fn set_other_engines_need_lease(&self, need_lease: bool) {
+        if self.read().other_engines_need_no_lease == need_lease {
             self.change(|state| {
                 state.version += 1;
-                state.others_need_no_lease = !need_lease;
+                state.other_engines_need_no_lease = !need_lease;
             });
         }
     }
@@ -162,9 +162,9 @@ mod tests {
 
     /// Between two states in which they are known, they are read anew.
     #[tokio::test]
-    async fn keys_of_others_are_unknown_from_before_they_can_take_any_until_all_are_read() {
+    async fn keys_of_other_engines_are_unknown_from_before_they_take_any_until_all_are_read() {
         let claims = Claims::default();
-        let known = || ["live", "off"].map(|name| claims.read().others_keys(&name.into()).is_some());
+        let known = || ["live", "off"].map(|name| claims.read().keys_of_other_engines(&name.into()).is_some());
         let read = async || claims.set_known(claims.outdated().await);
         read().await;
         assert_eq!(known(), [false, false], "without a lease");
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(known(), [false, false]);
         read().await;
         assert_eq!(known(), [true, true]);
-        let at_first = claims.read().others_keys(&"live".into());
+        let at_first = claims.read().keys_of_other_engines(&"live".into());
         claims.set_routes(ClaimingRoutes { always: of(&["live"]), ..ClaimingRoutes::default() });
         assert_eq!(known(), [false, true]);
         assert!(!claims.read().is_outdated(at_first.unwrap()), "whoever takes a key now claims it");
@@ -197,10 +197,10 @@ mod tests {
         assert_eq!(known(), [false, false], "it was over by the clock of the store");
         read().await;
         assert_eq!(known(), [true, true]);
-        claims.set_others_need_lease(false);
+        claims.set_other_engines_need_lease(false);
         read().await;
         assert_eq!(known(), [false, false], "an engine may take keys at any time");
-        claims.set_others_need_lease(true);
+        claims.set_other_engines_need_lease(true);
         assert_eq!(known(), [false, false]);
         read().await;
         assert_eq!(known(), [true, true]);

@@ -101,8 +101,8 @@ pub use self::unknown_keys::RequestsWithUnknownKeys;
 pub use self::writes_under_files::WritesUnderFiles;
 use crate::clock;
 use crate::exchange::{
-    AdoptionAnswer, AdoptionRequest, Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KnownBody, LegacyAdmission,
-    LegacyAdmissionRequest, LegacyTake, NotedInstance, OpenWriteGuard, OthersKeysVersion, Remembered,
+    AdoptionAnswer, AdoptionRequest, Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KeysOfOtherEnginesVersion,
+    KnownBody, LegacyAdmission, LegacyAdmissionRequest, LegacyTake, NotedInstance, OpenWriteGuard, Remembered,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::limits::Limits;
@@ -250,8 +250,8 @@ impl Affinity for StoreAffinity {
         }
     }
 
-    fn others_keys(&self, route: &RouteId) -> Option<OthersKeysVersion> {
-        self.claims.read().others_keys(route)
+    fn keys_of_other_engines(&self, route: &RouteId) -> Option<KeysOfOtherEnginesVersion> {
+        self.claims.read().keys_of_other_engines(route)
     }
 
     fn is_store_shared(&self) -> bool {

@@ -37,7 +37,7 @@ use crate::limits::Limits;
 /// The marks that requests left under the keys that they have by earlier files.
 pub(super) struct NewerFilesMarks(Mutex<TakenMarks>);
 
-/// The marks, under their lock.
+/// The marks of [`NewerFilesMarks`], while their lock is held.
 pub(super) struct TakenMarks {
     by_key: HashMap<RetryKey, Vec<NewerFilesMark>>,
     count: usize,

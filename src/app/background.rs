@@ -220,7 +220,7 @@ pub(super) async fn apply_files_again(parts: Parts, reload_lock: Arc<tokio::sync
     let (failures, mut agreed) = (RepeatedFailures::default(), false);
     loop {
         tokio::time::sleep(APPLY_AGAIN_EVERY).await;
-        agreed |= parts.membership.take_agreement();
+        agreed |= parts.membership.take_may_open_gates();
         if !agreed && !parts.ladder.has_plans_to_drop() && !parts.ladder.has_moves_to_judge_again() {
             continue;
         }

@@ -230,9 +230,9 @@ impl KeyClaims {
         self.affinity.follow_collisions().await
     }
 
-    /// See [`StoreAffinity::knows_others_keys`].
-    pub fn knows_others_keys(&self) -> bool {
-        self.affinity.knows_others_keys()
+    /// See [`StoreAffinity::knows_keys_of_other_engines`].
+    pub fn knows_keys_of_other_engines(&self) -> bool {
+        self.affinity.knows_keys_of_other_engines()
     }
 
     /// See [`StoreAffinity::expect_engine_pins_of_open_runs`].
@@ -255,9 +255,9 @@ impl KeyClaims {
         self.affinity.set_lease_end(ends, term);
     }
 
-    /// See [`StoreAffinity::set_others_need_lease`].
-    pub fn set_others_need_lease(&self, need_lease: bool) {
-        self.affinity.set_others_need_lease(need_lease);
+    /// See [`StoreAffinity::set_other_engines_need_lease`].
+    pub fn set_other_engines_need_lease(&self, need_lease: bool) {
+        self.affinity.set_other_engines_need_lease(need_lease);
     }
 }
 

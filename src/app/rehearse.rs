@@ -318,7 +318,7 @@ impl<'a> Rehearsing<'a> {
         let mut groups: Vec<_> = groups.into_values().collect();
         groups.sort_by(|a, b| b.pairs.cmp(&a.pairs).then_with(|| a.fingerprint.cmp(&b.fingerprint)));
         let pairs = evidence.pairs();
-        let values_not_known = evidence.values_not_known.clone();
+        let undecided_places = evidence.undecided_places.clone();
         let RouteEvidence { matched, ignored, mismatched, skipped, failed, unresolved, rule_hits, .. } = evidence;
         let of_place = |(counted, pairs): (String, u64)| Some((counted.strip_prefix(NOT_KNOWN)?.to_owned(), pairs));
         let (left_out, not_known) = (BTreeMap::new(), rule_hits.into_iter().filter_map(of_place).collect());
@@ -332,7 +332,7 @@ impl<'a> Rehearsing<'a> {
             failed,
             unresolved,
             not_known,
-            contradicted: values_not_known.contradicted().clone(),
+            contradicted: undecided_places.contradicted().clone(),
             groups,
         })
     }

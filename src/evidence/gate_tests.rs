@@ -110,7 +110,7 @@ pub(super) fn only_missing(
 }
 
 #[test]
-fn good_evidence_opens_each_gate_and_none_opens_no_gate_but_that_to_shadow() {
+fn good_evidence_opens_each_gate_and_no_evidence_opens_only_the_gate_to_shadow() {
     for pair in State::ALL.windows(2) {
         assert_eq!(missing(&good(), &small(), pair[0], pair[1]), [], "{pair:?}");
         let none = judge(&RouteEvidence::default(), &small(), pair[0], pair[1]);
@@ -119,7 +119,7 @@ fn good_evidence_opens_each_gate_and_none_opens_no_gate_but_that_to_shadow() {
 }
 
 #[test]
-fn the_defaults_ask_for_as_many_pairs_as_a_rate_below_a_thousandth_takes() {
+fn the_default_number_of_pairs_proves_a_rate_below_one_in_a_thousand() {
     let mut e = good();
     (e.dark_pairs, e.dark_with_twin) = (4_511, 4_511);
     let all = missing(&e, &Promote::default(), State::Dark, State::Live);

@@ -70,7 +70,7 @@ impl LeftRequests {
     /// Those that one of these routes, other than `route` itself, takes over unchanged.
     pub(super) fn taken_unchanged(&self, route: &RouteId, successors: &[SuccessorRoute<'_>]) -> TakenRequests {
         let is_taken = |requests: &MatchedRequests| {
-            successors.iter().any(|successor| successor.route != route && successor.requests.are(requests))
+            successors.iter().any(|successor| successor.route != route && successor.requests.are_same_as(requests))
         };
         let earlier = self.earlier.iter().filter(|(_, requests)| is_taken(requests));
         TakenRequests {

@@ -35,7 +35,7 @@ pub(super) struct LegacyShare {
     pub(super) are_last: bool,
     /// How many replies after these are left out, because more of them are bad.
     pub(super) left_out: u64,
-    /// The share, or with 95 % confidence no less than it; `None` if there are too few replies to tell.
+    /// The share, or an upper bound of it with 95 % confidence; `None` if there are too few replies to tell.
     pub(super) at_most: Option<f64>,
     last_reply: Option<Timestamp>,
 }
@@ -104,7 +104,7 @@ fn at_most(of: u64, bad: u64) -> Option<f64> {
 }
 
 impl LegacyShare {
-    /// The share, or with 95 % confidence no more than it; `None` if there are too few replies to tell.
+    /// The share, or a lower bound of it with 95 % confidence; `None` if there are too few replies to tell.
     pub(super) fn at_least(&self) -> Option<f64> {
         match self.of {
             LEGACY_REPLIES_MIN.. => Some(self.share()),

@@ -61,7 +61,7 @@ pub(super) fn after_loss(before: RouteEvidence, now: Timestamp) -> RouteEvidence
         second_runs: before.second_runs,
         uncompared_calls: before.uncompared_calls,
         gaps: before.gaps,
-        values_not_known: before.values_not_known,
+        undecided_places: before.undecided_places,
     }
 }
 

@@ -71,7 +71,7 @@ impl MatchedRequests {
     }
 
     /// Whether both are the same.
-    pub(super) fn are(&self, other: &Self) -> bool {
+    pub(super) fn are_same_as(&self, other: &Self) -> bool {
         self.compare(other, |own, others| own.normal_form() == others.normal_form())
     }
 

@@ -102,7 +102,7 @@ mod strata_by;
 mod stratum_names;
 mod uncompared_calls;
 mod uncompared_headers;
-mod values_not_known;
+mod undecided_places;
 
 #[cfg(test)]
 mod gate_of_candidate_tests;

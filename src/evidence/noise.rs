@@ -47,15 +47,16 @@ use crate::compare::Difference;
 /// The accepted probability that a place at which the engine differs no more often than legacy from itself is ever
 /// counted as one where it does.
 pub(super) const ALPHA: f64 = 0.01;
-/// Places that are counted separately. The same bound for legacy and for the pairs of outcomes: a place of legacy
-/// always finds room among the pairs.
+/// The most places that are counted separately. The bound is the same for legacy and for the pairs of outcomes, so that
+/// a place of legacy always finds room among the pairs.
 const PLACES_MAX: usize = 128;
 /// After a change of the rules or of legacy's address: until this many requests were repeated, the guard still counts
 /// as noise what was noise before the change.
 const EARLIER_NOISE_REPEATS: u64 = 100;
-/// Orders of calls that legacy was seen not to keep; a difference in any other counts.
+/// The most orders of calls that are remembered because legacy was seen not to keep them; a difference in any other
+/// order counts.
 const ORDERS_MAX: usize = 256;
-/// Groups of pairs that are kept apart.
+/// The most groups of pairs that are counted separately.
 const GROUPS_MAX: usize = 64;
 /// How many hexadecimal digits identify a group.
 const GROUP_KEY_CHARS: usize = 16;
@@ -75,7 +76,7 @@ pub(super) struct NoiseOfLegacy {
     pub(super) bodies: u64,
     /// In how many of them its replies differ, by place.
     pub(super) places: BTreeMap<String, u64>,
-    /// How often there was no room for a place.
+    /// How often a place was not counted, because `places` was full.
     pub(super) unlisted: u64,
     /// A call by legacy that may have changed something: no request of the route is repeated any more.
     pub(super) write: Option<LegacyWrite>,

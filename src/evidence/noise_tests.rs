@@ -135,7 +135,7 @@ fn bodies_that_were_not_compared_say_nothing_of_their_places() {
 }
 
 #[test]
-fn full_tables_make_nothing_equal() {
+fn differences_that_find_no_room_in_a_full_table_count_as_differences() {
     let mut counted = Counted::new();
     let name = |n: usize| format!("value $.a{n}");
     for n in 0..400 {

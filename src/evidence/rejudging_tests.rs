@@ -153,7 +153,7 @@ async fn headers_that_nothing_compares_are_counted_anew_where_the_evidence_goes_
 }
 
 #[tokio::test]
-async fn what_is_under_way_counts_where_the_evidence_goes_on() {
+async fn requests_under_way_count_where_the_evidence_goes_on() {
     let mut rig = Rig::new().await;
     rig.set(basis("1", &[]));
     rig.pair(&[]);
@@ -205,7 +205,7 @@ async fn what_differed_counts_until_it_was_judged_again_also_over_a_restart() {
 
 /// The record has the entry of the change before that of what became of the pairs.
 #[tokio::test]
-async fn a_change_is_told_before_its_pairs_can_be_judged_again() {
+async fn a_change_is_reported_before_its_pairs_can_be_judged_again() {
     let mut rig = Rig::new().await;
     rig.set(basis("1", &[]));
     rig.pair(&["$.note"]);
@@ -274,7 +274,7 @@ async fn the_noise_of_legacy_goes_on_where_parts_are_left_out() {
 
 /// A value that may differ by a tolerance is still compared: noise that was found without it would hide more.
 #[tokio::test]
-async fn after_another_change_the_guard_takes_noise_of_before_for_noise() {
+async fn after_another_change_the_guard_still_counts_earlier_noise_as_noise() {
     let mut rig = Rig::new().await;
     rig.set(basis("1", &[]));
     rig.repeat(&["$.at"]);

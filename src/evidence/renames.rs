@@ -73,7 +73,7 @@ impl Evidence {
             // Another route has that id now.
             let Some(from) = routes.get(&id).cloned() else { continue };
             let version = from.lock().leave_row();
-            routes.entry(row).or_default().lock().take_row_of_other(version);
+            routes.entry(row).or_default().lock().replace_row_of_other(version);
         }
     }
 

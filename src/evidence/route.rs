@@ -18,7 +18,7 @@ use super::strata::NotCompared;
 use super::strata_by::StrataBy;
 use super::uncompared_calls::UncomparedCallCounts;
 use super::uncompared_headers::UncomparedHeaders;
-use super::values_not_known::UndecidedPlaces;
+use super::undecided_places::UndecidedPlaces;
 use crate::compare::{Comparison, UnparsableBody};
 use crate::exchange::{ComparisonOutcome, OfferedRequest, Served};
 use crate::flag::State;
@@ -124,7 +124,7 @@ pub struct RouteEvidence {
     pub gaps: Vec<EvidenceGap>,
     /// What is known of places at which captured values are redacted; nothing but in a rehearsal.
     #[serde(skip)]
-    pub values_not_known: UndecidedPlaces,
+    pub undecided_places: UndecidedPlaces,
 }
 
 /// Rules whose hits are counted separately.
@@ -142,7 +142,7 @@ impl RouteEvidence {
         for (rule, hits) in &comparison.ignored_by {
             self.count_hits(rule, u64::from(*hits), now);
         }
-        comparison.not_known.iter().for_each(|values| self.values_not_known.note(values));
+        comparison.not_known.iter().for_each(|values| self.undecided_places.note(values));
     }
     /// Counts that a rule made values equal, if there is room for the rule.
     pub(super) fn count_hits(&mut self, rule: &str, hits: u64, now: Timestamp) {

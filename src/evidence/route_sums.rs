@@ -53,7 +53,7 @@ impl AddChange for RouteEvidence {
             second_runs,
             uncompared_calls,
             gaps,
-            values_not_known: _,
+            undecided_places: _,
         } = self;
         sum(shadow_pairs, &before.shadow_pairs, &after.shadow_pairs);
         sum(dark_pairs, &before.dark_pairs, &after.dark_pairs);

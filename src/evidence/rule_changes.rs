@@ -1,7 +1,7 @@
 //! How often the rules were changed after a difference: somebody who does so until no pair happens to differ proves
 //! nothing, so each time it takes stronger evidence ([`bound`](super::bound)). A change of anything else that the
-//! evidence depends on, but the plans of workflows, counts like one of the rules: it starts the evidence from zero too,
-//! and mends nothing.
+//! evidence depends on, except the plans of workflows, counts like one of the rules: it starts the evidence from zero
+//! too, and does not correct what the engine answers.
 //!
 //! Always true: a difference is outweighed once as many pairs were compared without one, under the same files, as the
 //! gates ask for by the files in force now. Until then each change of the rules counts, whatever else was changed in
@@ -29,7 +29,7 @@ pub(super) struct RuleChanges {
 }
 
 impl DroppedEvidence {
-    /// Both may tell of the same differences.
+    /// The larger of both figures, not their sum, because both may count the same differences.
     pub(super) fn max(self, other: Self) -> Self {
         Self {
             mismatched: self.mismatched.max(other.mismatched),
@@ -48,7 +48,7 @@ impl DroppedEvidence {
         } else if is_outweighed {
             (*rule_changes, *set_aside, *has_open_difference) = (0, 0, false);
         }
-        if tells_of_rules(entry) {
+        if counts_as_rule_change(entry) {
             if *has_open_difference {
                 (*rule_changes, *set_aside) = (*rule_changes + *set_aside + 1, 0);
             }
@@ -82,7 +82,8 @@ pub(super) fn add_change(own: &mut Vec<EarlierEvidence>, before: &[EarlierEviden
     }
 }
 
-fn tells_of_rules(entry: &EarlierEvidence) -> bool {
+/// Whether the change that ended this evidence counts like one of the rules.
+fn counts_as_rule_change(entry: &EarlierEvidence) -> bool {
     change_more_than_plans(&entry.changed)
 }
 
@@ -120,8 +121,8 @@ impl RouteEvidence {
         clean_pairs.is_some_and(|pairs| pairs >= needed_pairs(self.rule_changes_after_differences(), wanted))
     }
 
-    /// What this evidence and those before it say to a route that takes the requests over under another id: that is a
-    /// change too, and no plan was mended by it.
+    /// What this evidence and the earlier ones say of differences, for a route that gets the requests under another id.
+    /// The other id counts like a change of the rules, because it corrects no plan.
     pub(super) fn taken_over(&self, now: Timestamp, wanted: WantedPairs) -> DroppedEvidence {
         let clean_pairs = self.clean_pairs();
         let last = EarlierEvidence {
@@ -139,8 +140,9 @@ impl RouteEvidence {
         all
     }
 
-    /// Takes over what the evidence of another route says, which comes after what this evidence says of its earlier
-    /// ones: none of them outweighs it. Both may tell of the same differences. Returns whether it says anything new.
+    /// Takes over what the evidence of another route says (`before`). It counts as later than the earlier evidence of
+    /// this route, so that none of that outweighs it. Both may count the same differences. Returns whether it adds
+    /// anything.
     pub(super) fn take_over(&mut self, before: DroppedEvidence) -> bool {
         if self.dropped.max(before) == self.dropped {
             return false;
@@ -178,7 +180,7 @@ pub(super) fn add_earlier(earlier: &mut Vec<EarlierEvidence>, dropped: &mut Drop
     earlier.push(entry);
     while earlier.len() > EARLIER_MAX {
         let tells_nothing =
-            |entry: &EarlierEvidence| entry.mismatched == 0 && !entry.outweighed && !tells_of_rules(entry);
+            |entry: &EarlierEvidence| entry.mismatched == 0 && !entry.outweighed && !counts_as_rule_change(entry);
         let at = earlier.iter().position(tells_nothing);
         let entry = earlier.remove(at.unwrap_or_default());
         if at.is_none() {

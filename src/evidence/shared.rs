@@ -5,9 +5,10 @@
 //! reads the row and adds once more. So the row has the sum of what all have counted, and each process has that sum,
 //! too, with what it has counted itself since.
 //!
-//! What is no sum follows from the files: another basis, other cohorts, pairs that are judged again. Such a change is
-//! made to the counters and to `base` alike, so that it is no part of what was counted, and again to each row that is
-//! read before it is written. A change that another process has made before has no further effect on a row.
+//! A change that is not a sum of counts comes from the files: another basis, other cohorts, pairs that are judged
+//! again. It is made to the counters and to `base` alike, so that the difference between the two has only what was
+//! counted. Until a row with the change is written, it is also made to each row that is read. On a row to which another
+//! process has already made it, it has no further effect.
 //!
 //! A process whose files give a route another basis than the row has adds what it counts as if its files became those
 //! of the row at that moment: to the evidence that the row keeps of the process's basis, and to that of the row's basis
@@ -31,7 +32,7 @@ use crate::names::{RouteId, WorkerId};
 use crate::store::EvidenceVersion;
 
 impl Counters {
-    /// Makes a change that is not a sum of counts; see the module.
+    /// Makes a change that is not a sum of counts to the counters and to what is known of the row; see the module.
     pub(super) fn change<R>(&mut self, change: impl Fn(&mut Self) -> R + Send + Sync + 'static) -> R {
         let result = change(self);
         if let Some(shared) = &mut self.shared {
@@ -61,7 +62,7 @@ impl Counters {
     ) -> Option<(StoredEvidence, Option<EvidenceVersion>)> {
         let has_share = self.processes.contains_key(&own);
         let shared = self.shared.get_or_insert_with(Box::default);
-        if shared.is_elsewhere {
+        if shared.is_moved_away {
             return None;
         }
         let changes = shared.changes_so_far();
@@ -92,7 +93,7 @@ impl Counters {
             other.map(|row| Box::new(written.added_to_other_basis(row, self.shared.as_ref().map(|s| &*s.base))));
         let stored = other.as_deref().unwrap_or(&written).to_stored();
         let shared = self.shared.as_mut()?;
-        shared.tries(Attempt { number: write, written: Box::new(written), other, changes });
+        shared.add_attempt(Attempt { number: write, written: Box::new(written), other, changes });
         Some((stored, shared.version.clone()))
     }
 
@@ -103,10 +104,10 @@ impl Counters {
     }
 
     /// Notes that the row was replaced, and is this version now.
-    pub(super) fn was_written(&mut self, version: EvidenceVersion) {
+    pub(super) fn confirm_write(&mut self, version: EvidenceVersion) {
         let Some(shared) = &mut self.shared else { return };
         if let Some(attempt) = shared.attempts.pop() {
-            shared.has_written(attempt);
+            shared.confirm_attempt(attempt);
             // Otherwise there were further changes, with which the row is to be read.
             shared.version = (shared.other.is_none() || shared.changes.is_empty()).then_some(version);
         }
@@ -122,22 +123,22 @@ impl Counters {
         let attempts = std::mem::take(&mut shared.attempts);
         self.dirty |= !attempts.is_empty();
         if let Some(written) = attempts.into_iter().find(|attempt| Some(attempt.number) == last) {
-            shared.has_written(written);
+            shared.confirm_attempt(written);
         }
         if row.basis.is_none() {
             // A process of an earlier version has moved its content to another id; or it never had any.
-            shared.is_elsewhere = self.basis.is_some() && shared.base.basis.is_some() && !shared.is_moved_here;
+            shared.is_moved_away = self.basis.is_some() && shared.base.basis.is_some() && !shared.is_moved_here;
             shared.version = Some(version);
             self.dirty |= self.basis.is_some();
             return false;
         }
         if self.basis.is_none() {
-            self.take_row(row, version);
+            self.load_row(row, version);
             return false;
         }
         let had_basis = row.basis == self.basis;
         shared.changes.iter().for_each(|change| change(&mut row));
-        (shared.version, shared.is_moved_here, shared.is_elsewhere) = (Some(version), false, false);
+        (shared.version, shared.is_moved_here, shared.is_moved_away) = (Some(version), false, false);
         // The hash of a basis also covers the names of path parameters, which are not among its parts.
         let has_same_parts = !row.parts.hashes.is_empty() && row.parts.hashes == self.parts.hashes;
         shared.other = (row.basis != self.basis && !has_same_parts).then(|| Box::new(row.clone()));
@@ -188,7 +189,7 @@ impl Counters {
     }
 
     /// Takes the row as it is, as at a start: this process has counted nothing of the route.
-    fn take_row(&mut self, row: Self, version: EvidenceVersion) {
+    fn load_row(&mut self, row: Self, version: EvidenceVersion) {
         let SharedState { last_attempt, row: id, .. } = self.shared.take().map_or_else(SharedState::default, |of| *of);
         self.shared =
             Some(Box::new(SharedState { last_attempt, row: id, ..SharedState::of_row(row.clone(), version) }));
@@ -262,14 +263,14 @@ impl Counters {
     }
 
     /// This route replaces the row of another one, which has left it.
-    pub(super) fn take_row_of_other(&mut self, version: Option<EvidenceVersion>) {
+    pub(super) fn replace_row_of_other(&mut self, version: Option<EvidenceVersion>) {
         self.shared = Some(Box::new(SharedState { version, ..SharedState::default() }));
     }
 
-    /// Gives what was counted here since the store had it to the id to which a process of an earlier version has moved
-    /// the row.
+    /// Adds what was counted here, and is not in the store yet, to the counters of the id to which a process of an
+    /// earlier version has moved the row.
     pub(super) fn give_counted_to(&mut self, to: &mut Self) {
-        let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_elsewhere) else { return };
+        let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_moved_away) else { return };
         if to.basis == self.basis {
             let counted = self.without_shared();
             to.add_change_of(&shared.base, &counted);

@@ -92,7 +92,7 @@ impl Process {
         let Some((stored, instead_of)) = written else { return };
         let is_done = outcome != WriteOutcome::Fails && row.replace(&stored, instead_of.as_ref());
         match is_done && outcome == WriteOutcome::Done {
-            true => self.counters.was_written(row.version_now()),
+            true => self.counters.confirm_write(row.version_now()),
             false => self.counters.dirty = true,
         }
     }

@@ -139,7 +139,7 @@ impl Evidence {
                 let shared = self.counters_of(route);
                 let mut counters = shared.lock();
                 match written.get(row) {
-                    Some(version) => counters.was_written((*version).clone()),
+                    Some(version) => counters.confirm_write((*version).clone()),
                     None => counters.dirty = true,
                 }
             }
@@ -151,7 +151,7 @@ impl Evidence {
     fn is_any_dirty(&self) -> bool {
         self.all().iter().any(|(_, shared)| {
             let counters = shared.lock();
-            counters.dirty || counters.shared.as_ref().is_some_and(|shared| shared.is_elsewhere)
+            counters.dirty || counters.shared.as_ref().is_some_and(|shared| shared.is_moved_away)
         })
     }
 
@@ -224,7 +224,7 @@ impl Evidence {
             if owner_of(&owners, &row) != Some(&route) {
                 continue;
             }
-            is_any_elsewhere |= counters.shared.as_ref().is_some_and(|shared| shared.is_elsewhere);
+            is_any_elsewhere |= counters.shared.as_ref().is_some_and(|shared| shared.is_moved_away);
             let Some((mut stored, instead_of)) = counters.prepare_write(own, (&name, guard), is_leaving) else {
                 continue;
             };

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use crate::names::RouteId;
 use crate::store::EvidenceVersion;
 
-/// Changes that wait to be written, of one route. Beyond that the oldest are dropped.
+/// The most changes of one route that wait to be written. Beyond that the oldest are dropped.
 const CHANGES_MAX: usize = 1_024;
 
-/// Attempts to write of which it is not known whether they were done. Beyond that the oldest are taken for failed.
+/// The most attempts to write whose outcome is not known. Beyond that the oldest count as failed.
 const ATTEMPTS_MAX: usize = 4;
 
-/// A change that is no sum.
+/// A change that is not a sum of counts.
 type Change<C> = Arc<dyn Fn(&mut C) + Send + Sync>;
 
 /// What the store has of the counters of a route.
@@ -27,7 +27,7 @@ pub(super) struct SharedState<C> {
     /// counters are written.
     pub(super) is_moved_here: bool,
     /// A process of an earlier version has moved the content of the row to another id.
-    pub(super) is_elsewhere: bool,
+    pub(super) is_moved_away: bool,
     /// The row, if it has another basis than the files of this process give the route; `base` is then what the row says
     /// of the basis of this process.
     pub(super) other: Option<Box<C>>,
@@ -62,8 +62,8 @@ impl<C: Default> SharedState<C> {
         self.version.as_ref()
     }
 
-    /// What was tried to be written is the row now.
-    pub(super) fn has_written(&mut self, Attempt { mut written, other, changes, number: _ }: Attempt<C>) {
+    /// Records that this attempt was written: its content is the row now.
+    pub(super) fn confirm_attempt(&mut self, Attempt { mut written, other, changes, number: _ }: Attempt<C>) {
         let done = usize::try_from(changes.saturating_sub(self.changes_before)).unwrap_or(usize::MAX);
         self.drop_changes(done.min(self.changes.len()));
         self.changes.iter().for_each(|change| change(&mut written));
@@ -89,8 +89,8 @@ impl<C: Default> SharedState<C> {
         self.changes_before += oldest as u64;
     }
 
-    /// This is going to be written.
-    pub(super) fn tries(&mut self, attempt: Attempt<C>) {
+    /// Records that these counters are going to be written.
+    pub(super) fn add_attempt(&mut self, attempt: Attempt<C>) {
         self.attempts.drain(..(self.attempts.len() + 1).saturating_sub(ATTEMPTS_MAX));
         self.attempts.push(attempt);
     }

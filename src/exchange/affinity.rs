@@ -23,7 +23,7 @@ pub enum Remembered {
     /// The engine did not take it. Legacy may have taken it before this process started.
     NotEngine,
     /// The engine of this process did not take it; only the store knows whether another process's engine did, unless
-    /// [`Affinity::others_keys`] says that the keys of others are known.
+    /// [`Affinity::keys_of_other_engines`] says that the keys of others are known.
     NotEngineHere,
     /// Only the store knows.
     Unknown,
@@ -54,15 +54,15 @@ pub enum LegacyTake {
 }
 
 /// How often keys that the engines of other processes took may have become unknown in this process: while it stays the
-/// same, all of them are known ([`Affinity::others_keys`]).
+/// same, all of them are known ([`Affinity::keys_of_other_engines`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OthersKeysVersion(pub u64);
+pub struct KeysOfOtherEnginesVersion(pub u64);
 
 /// What a look-up, which found no first try, knew of keys that the engines of other processes took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OthersKeys {
+pub enum KeysOfOtherEngines {
     /// All of them, at this version.
-    Known(OthersKeysVersion),
+    Known(KeysOfOtherEnginesVersion),
     /// The store did not have the key. An engine may be about to commit it, so that the key has to be claimed in the
     /// store.
     Asked {
@@ -88,7 +88,7 @@ pub struct EarlierKeys {
     /// a store that several processes share, the process that did may have refused that try.
     pub legacy_has_own: bool,
     /// What the look-up of the request knew of keys that the engines of other processes took.
-    pub others_keys: OthersKeys,
+    pub keys_of_other_engines: KeysOfOtherEngines,
 }
 
 impl EarlierKeys {
@@ -99,7 +99,7 @@ impl EarlierKeys {
             files_version: u64::MAX,
             engine_has_own: false,
             legacy_has_own: false,
-            others_keys: OthersKeys::Unknown,
+            keys_of_other_engines: KeysOfOtherEngines::Unknown,
         }
     }
 }
@@ -185,8 +185,8 @@ pub trait Affinity: Send + Sync {
     fn remembered(&self, key: &RetryKey) -> Remembered;
     /// In a store that several processes share: whether all keys of this route that the engines of other processes took
     /// are known here. If so, [`Remembered::NotEngineHere`] to a later question means that no engine has taken the key,
-    /// under the present files. Whoever takes the key for legacy gives the version ([`EarlierKeys::others_keys`]).
-    fn others_keys(&self, route: &RouteId) -> Option<OthersKeysVersion> {
+    /// under the present files. Whoever takes the key for legacy gives the version ([`EarlierKeys::keys_of_other_engines`]).
+    fn keys_of_other_engines(&self, route: &RouteId) -> Option<KeysOfOtherEnginesVersion> {
         let _ = route;
         None
     }

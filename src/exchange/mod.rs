@@ -32,8 +32,8 @@ pub use adoption::{
     OpenWriteCounter, OpenWriteGuard, RequestAtLegacy,
 };
 pub use affinity::{
-    Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KeysOfLegacy, KnownBody, LegacyTake, NotedInstance, OthersKeys,
-    OthersKeysVersion, Remembered,
+    Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KeysOfLegacy, KeysOfOtherEngines, KeysOfOtherEnginesVersion,
+    KnownBody, LegacyTake, NotedInstance, Remembered,
 };
 pub use answer_body::{AnswerBody, ServiceReply, StreamedBody};
 pub use answered::{Answered, ForCandidate, RequestCopy, RequestDigests};

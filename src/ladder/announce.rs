@@ -30,8 +30,8 @@ struct BegunAnnouncement {
     others: Arc<dyn OtherProcesses>,
     number: u64,
     routes: Vec<Vec<RouteId>>,
-    /// [`OtherProcesses::lease_ends`] before it was announced.
-    lease_ends: u64,
+    /// [`OtherProcesses::leases_ended`] before it was announced.
+    leases_ended: u64,
     /// [`OtherProcesses::standing`] of the lease in which all have acknowledged it; `None` if they have not.
     acknowledged: Option<StandingAnnouncement>,
 }
@@ -41,13 +41,15 @@ impl Announcement {
     /// have forgotten it then. For a move that is recorded already, before it is in force.
     pub async fn confirm(&mut self) {
         let Some(announcing) = &self.0 else { return };
-        let lease_ends = announcing.others.lease_ends();
-        if lease_ends == announcing.lease_ends {
+        let leases_ended = announcing.others.leases_ended();
+        if leases_ended == announcing.leases_ended {
             return;
         }
         tracing::warn!("the lease of this process was over while a move was recorded: it is announced again");
         let again = Announcement::begin(Arc::clone(&announcing.others), announcing.routes.clone());
-        if let Err(why) = announcing.others.acknowledged(again.0.as_ref().map_or(0, |again| again.number)).await {
+        if let Err(why) =
+            announcing.others.wait_until_acknowledged(again.0.as_ref().map_or(0, |again| again.number)).await
+        {
             tracing::error!(why, "the move is recorded, and is put in force nevertheless");
         }
         *self = again;
@@ -73,31 +75,31 @@ impl Announcement {
         let Some(announcing) = &mut self.0 else { return true };
         let standing = announcing.others.standing(announcing.number).ok().flatten();
         // Read after it: the lease that it names has not ended by now.
-        let is_of_one_lease = announcing.others.lease_ends() == announcing.lease_ends;
+        let is_of_one_lease = announcing.others.leases_ended() == announcing.leases_ended;
         announcing.acknowledged = standing.filter(|_| is_of_one_lease);
         is_of_one_lease
     }
 
-    async fn lost_keys(&self) -> Result<(), String> {
+    async fn check_lost_keys(&self) -> Result<(), String> {
         match &self.0 {
-            Some(announcing) => announcing.others.lost_keys().await,
+            Some(announcing) => announcing.others.check_lost_keys().await,
             None => Ok(()),
         }
     }
 
-    async fn acknowledged(others: &Arc<dyn OtherProcesses>, routes: Vec<Vec<RouteId>>) -> AnnounceOutcome {
+    async fn announce_and_wait(others: &Arc<dyn OtherProcesses>, routes: Vec<Vec<RouteId>>) -> AnnounceOutcome {
         // It ends also if this is cancelled while it waits.
         let announced = Self::begin(Arc::clone(others), routes);
-        match others.acknowledged(announced.0.as_ref().map_or(0, |announcing| announcing.number)).await {
+        match others.wait_until_acknowledged(announced.0.as_ref().map_or(0, |announcing| announcing.number)).await {
             Ok(()) => Ok(announced),
             Err(why) => Err((why, announced)),
         }
     }
 
     fn begin(others: Arc<dyn OtherProcesses>, routes: Vec<Vec<RouteId>>) -> Self {
-        let lease_ends = others.lease_ends();
+        let leases_ended = others.leases_ended();
         let number = others.announce(routes.clone());
-        Self(Some(BegunAnnouncement { others, number, routes, lease_ends, acknowledged: None }))
+        Self(Some(BegunAnnouncement { others, number, routes, leases_ended, acknowledged: None }))
     }
 }
 
@@ -147,12 +149,12 @@ impl Mover {
     /// Announces a flip of this route to this state, if the engine is to answer and did not before.
     ///
     /// # Errors
-    /// See [`OtherProcesses::acknowledged`]. It is announced nevertheless, until the second part of the error is
+    /// See [`OtherProcesses::wait_until_acknowledged`]. It is announced nevertheless, until the second part of the error is
     /// dropped.
     pub(super) async fn announce_flip(&self, position: &RoutePosition, to: State) -> AnnounceOutcome {
         let announced = self.announce(if is_new(position, to) { vec![ids(position)] } else { Vec::new() }).await?;
         // Asked once the others have acknowledged it: one that did not has lost its lease by then.
-        match announced.lost_keys().await {
+        match announced.check_lost_keys().await {
             Ok(()) => Ok(announced),
             Err(why) => Err((why, announced)),
         }
@@ -172,7 +174,7 @@ impl Mover {
         if new().all(|at| at.is_raised_by_force() || is_held(at)) {
             return Ok(announced);
         }
-        match announced.lost_keys().await {
+        match announced.check_lost_keys().await {
             Ok(()) => Ok(announced),
             Err(why) => Err((why, announced)),
         }
@@ -182,7 +184,7 @@ impl Mover {
         let Some(others) = self.others.as_ref().filter(|_| !routes.is_empty()) else { return Ok(Announcement(None)) };
         let mut tries = 1;
         loop {
-            let mut announced = Announcement::acknowledged(others, routes.clone()).await?;
+            let mut announced = Announcement::announce_and_wait(others, routes.clone()).await?;
             match announced.note_acknowledged() {
                 true => return Ok(announced),
                 false if tries < ANNOUNCEMENTS_MAX => tries += 1,

@@ -2,7 +2,8 @@
 //!
 //! Always true: a cohort without `force` is above its route only through each gate on the way, with what the gates ask
 //! beside the evidence; and never while the route is in `off`, where nothing is compared, so that a flip down to `off`
-//! takes such callers with it. A gate that it has passed does not ask it for what only stops moves up. While pairs are
+//! takes such callers with it. Once it has passed a gate, conditions that only stop moves up do not
+//! lower it below that gate again. While pairs are
 //! under way, no further gate opens for it (`opening_gates`).
 //!
 //! Cohorts are judged with each change of the positions, and periodically in between (`cohorts_again`).

@@ -30,7 +30,7 @@ use super::renamed_back::{flip_of_unlisted_id, was_earlier_id_of_another};
 use super::types::{DeclaredFiles, FlipSource, Move, ReadKind};
 use super::unlisted_ids::UnlistedIds;
 use super::{
-    cohort_reasons, followed_paths, forced_files, joined, live_basis, re_added, scopes, separated, taken_ids,
+    cohort_reasons, follower_requests, forced_files, joined, live_basis, re_added, scopes, separated, taken_ids,
     unlisted_ids,
 };
 use crate::clock;
@@ -53,7 +53,7 @@ pub(super) fn apply(
     after.routes = routes.iter().map(|route| (route.id.clone(), initial_position(&after, route))).collect();
     followers_first(&mut routes);
     // The gate judges by the scopes of the new files.
-    after.followers = followed_paths::after_files(&before.followers, &routes);
+    after.followers = follower_requests::after_files(&before.followers, &routes);
     after.earlier_ids = unlisted_ids::after_files(&before.earlier_ids, &routes);
     let (now, has_served) = (clock::now(), reading.has_served());
     after.scopes = scopes::after_files(&before.scopes, &after.declared, has_served, now, gate.retry_window);
@@ -126,7 +126,7 @@ fn followers_first(routes: &mut [Arc<Route>]) {
 /// The position of a route before its new file is judged: as it was, else by its last flip, else by the stored
 /// declaration, else by the file.
 fn initial_position(before: &Positions, route: &Arc<Route>) -> RoutePosition {
-    let last = before.last_flip_also_taken(route).cloned();
+    let last = before.last_flip_also_under_taken_ids(route).cloned();
     if let Some(known) = before.routes.get(&route.id) {
         return RoutePosition { route: route.clone(), last, ..known.clone() };
     }

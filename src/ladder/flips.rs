@@ -7,13 +7,13 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::Ladder;
 use super::down::{FlipDownOutcome, KnownMoves};
-use super::record::is_overtaken;
+use super::record::is_outdated_judgement;
 use super::types::{FlipError, Flipped, MoveRequest, Unconfirmed};
 use crate::flag::State;
 use crate::names::RouteId;
 
-/// How often a flip is tried that moves of other processes overtake.
-const OVERTAKEN_TRIES_MAX: u32 = 5;
+/// How often a flip is judged again at most because another process has recorded a move since it was judged.
+const OUTDATED_TRIES_MAX: u32 = 5;
 
 impl Ladder {
     /// Moves a route. A move to its present state changes nothing; the result says so. A move down is in force at once,
@@ -35,7 +35,7 @@ impl Ladder {
             tries += 1;
             match self.try_flip(asked, (within, &mut answers_until), &route, &request).await {
                 // It is judged again by what another process has recorded meanwhile.
-                Err(FlipError::Store(error)) if is_overtaken(&error) && tries < OVERTAKEN_TRIES_MAX => {}
+                Err(FlipError::Store(error)) if is_outdated_judgement(&error) && tries < OUTDATED_TRIES_MAX => {}
                 outcome => return outcome,
             }
         }

@@ -35,10 +35,11 @@ use crate::store::{FlipRecord, StoreError};
 /// Routes whose requests the engine of this process, or of another one, answers or may answer soon.
 #[derive(Clone, Default)]
 pub struct AnsweringRoutes {
-    /// Those that are, or may come without another flip, where the engine answers.
+    /// Those in a state in which the engine answers, or that may return to one without another flip.
     pub present: Vec<Arc<Route>>,
-    /// Those that were there: other processes may still have them there ([`Ladder::release_claims`]). Each with the
-    /// number of the first flag set in which it is not: a request that an older one decided may still reach the engine.
+    /// Those that were in such a state: other processes may still have them in one ([`Ladder::release_claims`]). Each
+    /// with the number of the first flag set in which it no longer is: a request that an older set decided may still
+    /// reach the engine.
     pub earlier: BTreeMap<RouteId, u64>,
     /// Those in `dark`, from where another process may raise them.
     pub at_dark: Vec<RouteId>,
@@ -48,19 +49,19 @@ pub struct AnsweringRoutes {
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(1);
 
 impl Mover {
-    /// Returns what other processes have recorded since this one last followed them. What tightens is in force then (a
-    /// stronger freeze, a lower limit of a guard). So are the end of a freeze and releases if no route was moved: else
+    /// Returns what other processes have recorded since this one last followed them. What restricts the engine is in force when this
+    /// returns (a stronger freeze, a lower limit of a guard). So are the end of a freeze and releases if no route was moved: else
     /// a route that was lowered before them would be raised until its flip is in force.
     async fn newer_moves(&self) -> Result<Option<FollowedMoves>, StoreError> {
         if !self.store.is_shared() {
             return Ok(None);
         }
-        let followed = self.recorder.followed();
+        let followed = self.recorder.newest_in_force();
         let mut flips = self.store.last_flips().await?;
         let newest = flips.iter().map(|flip| flip.number).max().unwrap_or(0);
         flips.retain(|flip| flip.number > followed);
         if flips.is_empty() {
-            self.recorder.set_followed(newest);
+            self.recorder.set_newest_in_force(newest);
             return Ok(None);
         }
         flips.sort_by_key(|flip| flip.number);
@@ -155,7 +156,7 @@ impl Mover {
         }
         let newest = timeout_at(until, self.store.flips(None, 1)).await.map_err(|_| Unconfirmed::Busy)??;
         let newest = newest.first().map_or(0, |flip| flip.number);
-        let mut followed = self.recorder.subscribe_followed();
+        let mut followed = self.recorder.subscribe_newest_in_force();
         if *followed.borrow() >= newest {
             return Ok(false);
         }
@@ -165,7 +166,7 @@ impl Mover {
         Ok(true)
     }
 
-    /// The same for a flip that would change nothing here.
+    /// As [`Self::catch_up`], with a short bound, for a flip that would change nothing here.
     pub(super) async fn catch_up_briefly(&self) -> Result<bool, FlipError> {
         self.catch_up(TokioInstant::now() + CATCH_UP_WITHIN).await
     }
@@ -214,16 +215,16 @@ impl Ladder {
     }
 
     /// The number of the newest flip that is in force here with all before it, whichever process recorded it.
-    pub fn followed(&self) -> watch::Receiver<u64> {
-        self.mover.recorder.subscribe_followed()
+    pub fn newest_in_force(&self) -> watch::Receiver<u64> {
+        self.mover.recorder.subscribe_newest_in_force()
     }
 
     /// Waits until this process finds that another one has recorded a flip that is not in force here.
-    pub async fn behind(&self) {
+    pub async fn wait_until_behind(&self) {
         self.mover.recorder.behind.notified().await;
     }
 
-    /// Which routes are where the engine answers, in this process or perhaps in another one.
+    /// Which routes are in a state in which the engine answers, in this process or perhaps in another one.
     pub fn answering_routes(&self) -> AnsweringRoutes {
         let Inputs { positions, claimed, .. } = self.mover.in_force().inputs();
         let mut routes = AnsweringRoutes { earlier: claimed, ..AnsweringRoutes::default() };
@@ -240,8 +241,8 @@ impl Ladder {
         routes
     }
 
-    /// These routes, which [`AnsweringRoutes::earlier`] had with these numbers, are where the engine answers in no
-    /// other process.
+    /// Ends the claims of these routes, which [`AnsweringRoutes::earlier`] had with these numbers: no other process has
+    /// them in a state in which the engine answers.
     pub fn release_claims(&self, routes: &BTreeMap<RouteId, u64>) {
         self.mover.in_force().release_claims(routes);
     }

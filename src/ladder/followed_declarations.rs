@@ -1,7 +1,7 @@
-//! What the files of other processes declare, as far as moves were followed that came with it.
+//! What newer files of other processes declare for a route, as far as it came with a move that was followed.
 //!
-//! Example: an edit sets `state: live`. The first process reads it, and makes the flip; the second one follows that
-//! with the files before. A person flips the route to `off`. When the second process reads the edit, it makes no flip:
+//! Example: an edit sets `state: live`. The first process reads it, and makes the flip; the second one follows
+//! that flip while it still has the earlier files. A person flips the route to `off`. When the second process reads the edit, it makes no flip:
 //! what the edit declares has counted already.
 
 use super::positions::Positions;
@@ -18,7 +18,7 @@ impl Positions {
     }
 
     /// Whether the file of a route declares something that no reading of it, here or in another process, has counted
-    /// yet. A route without a stored declaration has one if it has a flip.
+    /// yet. If no declaration of the route is stored, it declares something new if the route has a flip.
     pub fn changes_declaration(&mut self, route: &Route, has_flip: bool, now: FileState) -> bool {
         let stored = self.stored_declaration(route);
         let has_counted = route.ids().any(|id| self.followed_declarations.get(id) == Some(&now));

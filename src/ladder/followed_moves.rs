@@ -21,6 +21,7 @@ pub struct FollowedMoves {
     /// The last flips of routes and of candidates, what guards did last, and the kill switch, as far as they are newer
     /// than what is in force.
     pub(super) flips: Vec<FlipRecord>,
+    /// The declarations of all routes in the store, as they were read with the flips.
     pub(super) rows: Vec<DeclaredState>,
 }
 
@@ -64,8 +65,8 @@ impl FollowedMoves {
         positions
     }
 
-    /// The ids of the routes in force that have this id, or, if there is none, that are what the route with this id was
-    /// called before: the process that moved it has newer files.
+    /// The ids, by the files in force, of the routes that have this id. If there is none, of those that have one of the
+    /// ids that the route with this id had earlier: the process that moved it has newer files, which rename it.
     fn present_ids(&self, positions: &Positions, id: &RouteId) -> Vec<RouteId> {
         let having = |ids: &[RouteId]| {
             let has = |at: &&RoutePosition| at.route.ids().any(|own| ids.contains(own));
@@ -106,7 +107,7 @@ impl FollowedMoves {
         set_or_remove(&mut positions.live, route, row.and_then(|row| row.live.clone()));
     }
 
-    /// The routes that were moved, as the files in force call them.
+    /// The routes that were moved, by their ids in the files in force.
     pub(super) fn moved_ids(&self, positions: &Positions) -> BTreeSet<RouteId> {
         self.routes().flat_map(|id| self.present_ids(positions, id)).collect()
     }

@@ -48,7 +48,7 @@ impl Mover {
             self.kill_switch().prepare_end(self.in_force(), (requested, followed), reason, by)?;
         let flips = unrecorded.into_iter().chain([flip]).collect();
         let recorded = self
-            .record(RecordBatch { flips, declared: None, judged_by: Some(self.recorder.followed()) }, &positions)
+            .record(RecordBatch { flips, declared: None, judged_by: Some(self.recorder.newest_in_force()) }, &positions)
             .await?;
         let last = recorded.last().ok_or_else(|| StoreError("the store gave the flip no number".into()))?;
         if let Some(version) = self.kill_switch().apply_recorded_end(self.in_force(), requested, last) {
@@ -79,7 +79,7 @@ impl Ladder {
             let (until, requested) = (TokioInstant::now() + self.answer_within, mover.kill_switch().request_end());
             mover.catch_up::<FreezeError>(until).await?;
             // A freeze that another process records after what was followed by now is not ended.
-            let request = (requested, mover.recorder.followed());
+            let request = (requested, mover.recorder.newest_in_force());
             let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
             let work = tokio::spawn(async move { mover.end_freeze(guard, request, reason, by).await });
             let joined = timeout_at(until, work).await.map_err(|_| Unconfirmed::Pending)?;

@@ -5,7 +5,7 @@
 //!
 //! Another process may record an action before one of this process is recorded that was made without knowing of it.
 //! Then a release does not end that other latch, and a higher limit does not take the place of a lower one: such an
-//! action is *overtaken*, and is dropped instead of recorded.
+//! action is *superseded*, and is dropped instead of recorded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ impl UnrecordedAction {
 
     /// Whether an action of another process, which was recorded without being known here, leaves this one without
     /// effect: it is a latch that this one does not release, or limits the route further.
-    fn is_overtaken_by(&self, other: &FlipRecord) -> bool {
+    fn is_superseded_by(&self, other: &FlipRecord) -> bool {
         let is_release = self.action.guard.as_ref().is_some_and(|guard| guard.action == GuardAction::Released);
         let loosens = is_release || allowed(&self.action) > allowed(other);
         other.number > self.known && is_latch(other) && loosens
@@ -109,11 +109,11 @@ impl GuardLatches {
     }
 
     /// Puts an action of another process in force, unless a newer one of its route is, or one that the store does not
-    /// have; of these, those are dropped that it overtakes. `ids` are those of its route here. Returns whether that
+    /// have; of these, those are dropped that it supersedes. `ids` are those of its route here. Returns whether that
     /// changed anything.
     pub fn follow(&mut self, action: FlipRecord, ids: &[RouteId], followed: Followed) -> bool {
         let Some(guard) = &action.guard else { return false };
-        let drops = self.drop_overtaken_by(&action, ids);
+        let drops = self.drop_superseded_by(&action, ids);
         let newest_read = self.newest_read.entry(guard.route.clone()).or_default();
         *newest_read = action.number.max(*newest_read);
         let is_newest =
@@ -126,15 +126,15 @@ impl GuardLatches {
         drops || follows
     }
 
-    /// Drops the unrecorded actions that an action of another process overtakes, and puts the newest of the route that
+    /// Drops the unrecorded actions that an action of another process supersedes, and puts the newest of the route that
     /// is left, or else that one, in force in their place: it allows no more than they did. Returns whether it drops
     /// any.
-    fn drop_overtaken_by(&mut self, other: &FlipRecord, ids: &[RouteId]) -> bool {
-        // An earlier attempt to record one of them may have reached the store late: that one overtakes nothing.
+    fn drop_superseded_by(&mut self, other: &FlipRecord, ids: &[RouteId]) -> bool {
+        // An earlier attempt to record one of them may have reached the store late: that one supersedes nothing.
         let is_own = self.unrecorded.iter().any(|own| is_same(other, &own.action));
         let (dropped, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unrecorded)
             .into_iter()
-            .partition(|own| !is_own && own.is_of(ids) && own.is_overtaken_by(other));
+            .partition(|own| !is_own && own.is_of(ids) && own.is_superseded_by(other));
         self.unrecorded = left;
         for own in self.unrecorded.iter_mut().filter(|own| own.is_of(ids)) {
             own.known = own.known.max(other.number);
@@ -268,13 +268,13 @@ mod tests {
         let numbers: Vec<u64> = latches.unrecorded().into_iter().map(|(provisional, _)| provisional).collect();
         latches.set_recorded(vec![(numbers[0], action("a", 1, Some(State::Dark)))]);
         assert_eq!((latches.limit(&a), latches.unrecorded_len()), (None, 1));
-        // What was just recorded overtakes nothing that was made after it.
+        // What was just recorded supersedes nothing that was made after it.
         latches.follow(action("a", 1, Some(State::Dark)), &["a".into()], Followed::All);
         assert_eq!((latches.limit(&a), latches.unrecorded_len()), (None, 1));
     }
 
     #[test]
-    fn a_latch_of_another_process_overtakes_releases_and_higher_limits() {
+    fn a_latch_of_another_process_supersedes_releases_and_higher_limits() {
         let (a, ids) = (route("a", &["b"]), ["a".into(), "b".into()]);
         for followed in [Followed::NotRaising, Followed::All] {
             let with = |own: &[Option<State>]| {

@@ -101,7 +101,7 @@ impl Mover {
             (latch.number, released(route, (limit, *to), flip.by.clone(), reason, None))
         });
         let flips = [flip].into_iter().chain(release.iter().map(|(_, release)| release.clone())).collect();
-        let judged_by = Some(self.recorder.followed());
+        let judged_by = Some(self.recorder.newest_in_force());
         let batch = RecordBatch { flips, declared: Some(declared), judged_by };
         let mut recorded = self.record_announced(batch, announced, positions).await?;
         let released = release.zip(recorded.get(1).cloned());
@@ -239,7 +239,7 @@ impl Mover {
         let flips = vec![release];
         let mut recorded = self
             .recorder
-            .record(RecordBatch { flips, declared: None, judged_by: Some(self.recorder.followed()) })
+            .record(RecordBatch { flips, declared: None, judged_by: Some(self.recorder.newest_in_force()) })
             .await?;
         let release = recorded.pop().ok_or_else(|| StoreError("the store gave the release no number".into()))?;
         Ok(self.put_release_in_force(latch, release))

@@ -45,8 +45,8 @@ pub(super) fn not_returned(position: &RoutePosition, unmet: &[String]) -> String
     )
 }
 
-/// Why a route that is lowered for good goes down to where it would be held, and not only to the state that it would
-/// have otherwise; `None` if nothing holds it. To follow another reason of the same flip.
+/// Why a flip that lowers a route for good goes as low as a hold would, instead of to the higher state that its other
+/// reason allows; `None` if nothing would hold the route. The text follows that other reason.
 pub(super) fn why_below(
     held: Option<&UnknownRetries>,
     merged_reason: Option<&str>,

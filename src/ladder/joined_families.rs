@@ -83,20 +83,20 @@ impl JoinedFamilies {
     }
 }
 
-fn sentence(TakenRequests { route, own, follower, others }: &TakenRequests<'_>) -> String {
-    let others: Vec<String> = others.first().map(|id| format!("`{id}`")).into_iter().collect();
+fn sentence(TakenRequests { route, own, earlier_follower, other_family }: &TakenRequests<'_>) -> String {
+    let other_creator: Vec<String> = other_family.first().map(|id| format!("`{id}`")).into_iter().collect();
     format!(
-        "`{}` follows up what `{}` creates, and gets requests of `{follower}` about instances of {}",
+        "`{}` follows up what `{}` creates, and gets requests of `{earlier_follower}` about instances of {}",
         route.id,
         own.id(),
-        others.join(", ")
+        other_creator.join(", ")
     )
 }
 
 /// If no route has an id of the other creator any more, it may have been renamed: what to do then.
 fn renamed(taken: &TakenRequests<'_>, routes: &[Arc<Route>]) -> String {
-    let is_gone = !routes.iter().any(|route| route.ids().any(|id| taken.others.contains(id)));
-    match taken.others.first().filter(|_| is_gone) {
+    let is_gone = !routes.iter().any(|route| route.ids().any(|id| taken.other_family.contains(id)));
+    match taken.other_family.first().filter(|_| is_gone) {
         Some(other) => format!(
             "No route is `{other}` any more: if `{own}` is that route under another id, add `was: [{other}]` to `{own}`. ",
             own = taken.own.id()

@@ -18,8 +18,7 @@ pub(super) fn of_route(before: &BTreeMap<RouteId, RetryScopes>, route: &Route) -
     of_several.chain(joined_before).filter(|id| **id != route.id).cloned().collect()
 }
 
-/// What is left of the routes that had become this one, which no file has any more, after routes of new files have
-/// taken some of their ids.
+/// Of a joined route that no file has any more: the ids of its parts that no route of new files has.
 pub(super) fn of_absent(absent: &RouteId, was: &RetryScopes, routes: &[Arc<Route>]) -> BTreeSet<RouteId> {
     let is_taken = |id: &RouteId| routes.iter().any(|route| route.ids().any(|own| own == id));
     was.joined.iter().filter(|id| *id != absent && !is_taken(id)).cloned().collect()

@@ -44,8 +44,8 @@ struct FreezeState {
 }
 
 impl FreezeState {
-    /// Whether a change that was recorded later is in force here, or was read and is not in force yet.
-    fn is_overtaken(&self, flip: &FlipRecord) -> bool {
+    /// Whether a change that was recorded later than this one is in force here, or was read and is not in force yet.
+    fn is_superseded(&self, flip: &FlipRecord) -> bool {
         flip.number <= self.newest_recorded || flip.number < self.newest_read
     }
 
@@ -56,7 +56,7 @@ impl FreezeState {
     fn change_by(&self, flip: &FlipRecord, present: Freeze) -> Option<(u64, Freeze)> {
         let freeze = freeze_of(flip);
         let stays = (freeze, present) == (Freeze::No, Freeze::No) || (self.unrecorded.is_some() && freeze < present);
-        (!self.is_overtaken(flip) && !stays).then_some((self.version + 1, freeze))
+        (!self.is_superseded(flip) && !stays).then_some((self.version + 1, freeze))
     }
 }
 
@@ -181,7 +181,7 @@ impl FreezeRecords {
 
     /// Notes that what another process has recorded is in force here, with this change.
     fn note_followed(&self, state: &mut FreezeState, flip: &FlipRecord, change: Option<(u64, Freeze)>) {
-        if state.is_overtaken(flip) {
+        if state.is_superseded(flip) {
             return;
         }
         state.newest_recorded = flip.number;

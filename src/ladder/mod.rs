@@ -33,7 +33,8 @@
 //! - *stored declaration*: what a route's file said when files were last put in force; only a difference from it moves
 //!   the route; *absent*: a route with one that the files do not have now; *re-added*: the files have it again.
 //! - *renamed back*: the files give a route an earlier id again; *unlisted*: its id in between, which they do not list.
-//! - *overtaken*: a flip to `only` that a freeze came before; *reverted*: it is undone by a second flip.
+//! - *overtaken*: a flip to `only` that a freeze came before; *reverted*: it is undone by a second flip; *superseded*:
+//!   not recorded, because of what another process has recorded first.
 //! - *announced*: told to the other processes, and not recorded yet; *followed*: recorded by another process, and in
 //!   force here.
 //! - *unmet*: a condition of a gate that does not hold; *orphaned*: an instance that no route would follow up.
@@ -63,7 +64,7 @@ mod flips;
 mod followed;
 mod followed_declarations;
 mod followed_moves;
-mod followed_paths;
+mod follower_requests;
 mod forced_files;
 mod forced_states;
 mod freezes;

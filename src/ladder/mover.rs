@@ -21,7 +21,7 @@ use super::kill_switch::{FreezeRecords, is_of_kill_switch};
 use super::other_processes::OtherProcesses;
 use super::pending_shares::PendingShares;
 use super::positions::{Positions, RoutePosition};
-use super::record::{FlipRecorder, RecordBatch, flip_record, is_overtaken, overtaken};
+use super::record::{FlipRecorder, RecordBatch, flip_record, is_outdated_judgement, outdated_judgement};
 use super::types::{DeclaredFiles, FilesError, FlipSource, KillSwitchListener, Move, ReadKind};
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
 use super::{cohort_moves, files, holds, leaving_only, live_basis, orphans, plans, scopes, separated, taken_ids};
@@ -170,7 +170,7 @@ impl Mover {
         let routes = after.declared.routes.clone();
         let origin = (ChangeOrigin::Own, Some(read), recorded);
         let applied = self.record_and_apply(&before, after, moves, all_recorded, origin).await;
-        let flips = applied.map_err(|error| match is_overtaken(&error) {
+        let flips = applied.map_err(|error| match is_outdated_judgement(&error) {
             true => FilesError::FlippedMeanwhile,
             false => error.into(),
         })?;
@@ -243,7 +243,7 @@ impl Mover {
             separated::note_unknown_instances(before, &after, &self.gate).await?;
             let judged_by = match origin {
                 ChangeOrigin::Start => None,
-                ChangeOrigin::Own => Some(self.recorder.followed()),
+                ChangeOrigin::Own => Some(self.recorder.newest_in_force()),
                 ChangeOrigin::OtherProcess(moves) => Some(moves.newest),
             };
             let standing = announced.as_ref().map_or(Ok(None), |announced| announced.standing())?;
@@ -251,7 +251,7 @@ impl Mover {
             self.in_force.set_outstanding(OutstandingWrite::new(&flips, &after));
             if read.is_some_and(|read| self.raises_one_lowered_since(read, &flips, &after)) {
                 self.in_force.set_outstanding(OutstandingWrite::default());
-                return Err(overtaken());
+                return Err(outdated_judgement());
             }
             let batch = RecordBatch { flips, declared: Some(after.rows()), judged_by };
             flips = self.record_announced(batch, standing, &after).await?;
@@ -299,7 +299,7 @@ impl Mover {
         };
         // Before it is in force: whoever sees what is in force knows a flip that is at least as new.
         followed.into_iter().for_each(|moves| self.recorder.note_newest(moves.newest));
-        let followed_after = followed.map(|_| self.recorder.followed());
+        let followed_after = followed.map(|_| self.recorder.newest_in_force());
         loop {
             let before = self.in_force.inputs();
             let (mut unrecorded, computed_from) = (before.unrecorded.clone(), before.positions_version);
@@ -318,7 +318,7 @@ impl Mover {
             if let Some(overtaken) = self.kill_switch.follow(&self.in_force, kill_switch, set) {
                 // What was written is in the positions now.
                 self.in_force.set_outstanding(OutstandingWrite::default());
-                followed.into_iter().for_each(|moves| self.recorder.set_followed(moves.newest));
+                followed.into_iter().for_each(|moves| self.recorder.set_newest_in_force(moves.newest));
                 // Of the moves of cohorts that another process made, that one tells.
                 if followed.is_none() {
                     self.tell_cohorts_moved(&before, &lowered);

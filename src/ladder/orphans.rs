@@ -15,10 +15,10 @@ use super::family::{creator, family};
 use super::reassigned_requests::conventions;
 use crate::flag::{Arm, Family, Instance, InstanceKeySource, PinKey, Route, RouteMatch, ServiceMatch, TemplateSegment};
 use crate::names::{RouteId, RunId};
-use crate::store::{FollowedPath, OpenCreators, StoreError, StoreHandle, families_of_open_runs};
+use crate::store::{FollowerRequests, OpenCreators, StoreError, StoreHandle, families_of_open_runs};
 
 /// The requests by which each route follows up instances. A store that an older binary wrote has none of these.
-pub(super) type Followers = BTreeMap<RouteId, FollowedPath>;
+pub(super) type Followers = BTreeMap<RouteId, FollowerRequests>;
 
 /// The followers of a set of files, with a workflow or without, as the store keeps them.
 pub(super) fn followers(routes: &[Arc<Route>]) -> Followers {
@@ -31,7 +31,7 @@ pub(super) fn followers(routes: &[Arc<Route>]) -> Followers {
         let (matches, paths) = (route.matches.to_string(), Some(conventions(route)));
         let param = key.path_parameter().map_or_else(|| key.to_string(), str::to_owned);
         let (has_no_workflow, is_absent, earlier) = (route.workflow.is_none(), false, Vec::new());
-        let followed = FollowedPath { family, matches, paths, param, except, has_no_workflow, is_absent, earlier };
+        let followed = FollowerRequests { family, matches, paths, param, except, has_no_workflow, is_absent, earlier };
         Some((route.id.clone(), followed))
     };
     routes.iter().filter_map(follower).collect()
@@ -219,11 +219,11 @@ fn no_longer_followed(owned: OwnedInFamily, pinned_under: &RouteId, route: &Rout
 fn check_requests(
     found: &mut OrphanCheck,
     route: &RouteId,
-    followed: &FollowedPath,
+    followed: &FollowerRequests,
     (pinned_under, owned): (&RouteId, OwnedInFamily),
     next: &[Arc<Route>],
 ) {
-    let FollowedPath { family, matches, paths, param, except, .. } = followed;
+    let FollowerRequests { family, matches, paths, param, except, .. } = followed;
     let Ok(matches) = matches.parse::<RouteMatch>() else {
         tracing::warn!(%route, matches, "the stored `match` of a follower cannot be read; its requests are not checked");
         return;

@@ -16,7 +16,7 @@ pub trait OtherProcesses: Send + Sync {
     ///
     /// # Errors
     /// Which of them have not acknowledged it, as a sentence.
-    fn acknowledged(&self, announcement: u64) -> BoxFuture<'_, Result<(), String>>;
+    fn wait_until_acknowledged(&self, announcement: u64) -> BoxFuture<'_, Result<(), String>>;
     /// What has to stand in the store when the move is recorded; `None`: nothing. To be asked once it is acknowledged.
     ///
     /// # Errors
@@ -29,16 +29,16 @@ pub trait OtherProcesses: Send + Sync {
     ///
     /// # Errors
     /// There are some, as a sentence, or that is not known. A person may accept it.
-    fn lost_keys(&self) -> BoxFuture<'_, Result<(), String>> {
+    fn check_lost_keys(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(std::future::ready(Ok(())))
     }
     /// Ends an announcement: the move is in force, or is not made.
     fn end_announcement(&self, announcement: u64);
-    /// How long [`OtherProcesses::acknowledged`] waits at most.
+    /// How long [`OtherProcesses::wait_until_acknowledged`] waits at most.
     fn announce_within(&self) -> Duration;
     /// How often the lease of this process may have been over. The others do not wait for a process without a lease,
     /// and forget what it has announced.
-    fn lease_ends(&self) -> u64 {
+    fn leases_ended(&self) -> u64 {
         0
     }
 }

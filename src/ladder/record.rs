@@ -26,20 +26,20 @@ pub(super) struct RecordBatch {
 }
 
 /// Why a judged move is not recorded.
-const OVERTAKEN: &str =
+const OUTDATED_JUDGEMENT: &str =
     "another process has recorded a move since this one was judged; it comes into force here in a moment: try again";
 
 /// Why an announced move is not recorded.
 const ANNOUNCEMENT_OVER: &str = "the other processes may not know any more that the engine is to answer, \
                                             because the lease of this process was over: try again";
 
-pub(super) fn overtaken() -> StoreError {
-    StoreError(OVERTAKEN.to_owned())
+pub(super) fn outdated_judgement() -> StoreError {
+    StoreError(OUTDATED_JUDGEMENT.to_owned())
 }
 
 /// Whether a move was not recorded because another process recorded one first.
-pub(super) fn is_overtaken(error: &StoreError) -> bool {
-    error.0 == OVERTAKEN
+pub(super) fn is_outdated_judgement(error: &StoreError) -> bool {
+    error.0 == OUTDATED_JUDGEMENT
 }
 
 /// The pauses between look-ups of an unknown outcome: the first and the longest.
@@ -53,7 +53,7 @@ pub(super) struct FlipRecorder {
     /// newer one, and so may an earlier write of this process that counted as not recorded.
     newest: watch::Sender<u64>,
     /// The number of the newest flip that is in force here with all before it, also those of other processes.
-    followed: watch::Sender<u64>,
+    newest_in_force: watch::Sender<u64>,
     /// Notified when a flip of another process is found that is not in force here.
     pub behind: Notify,
     /// The declarations that this process last recorded, or read at its start.
@@ -74,18 +74,18 @@ impl FlipRecorder {
     /// `last` are the last flips of all routes and of the kill switch.
     pub fn new(store: StoreHandle, last: &[FlipRecord]) -> Self {
         let newest = last.iter().map(|flip| flip.number).max().unwrap_or(0);
-        let (newest, followed) = (watch::Sender::new(newest), watch::Sender::new(newest));
-        Self { store, newest, followed, behind: Notify::new(), known: Mutex::default() }
+        let (newest, newest_in_force) = (watch::Sender::new(newest), watch::Sender::new(newest));
+        Self { store, newest, newest_in_force, behind: Notify::new(), known: Mutex::default() }
     }
 
     /// The number of the newest flip that is in force here with all before it.
-    pub fn followed(&self) -> u64 {
-        *self.followed.borrow()
+    pub fn newest_in_force(&self) -> u64 {
+        *self.newest_in_force.borrow()
     }
 
     /// The same, and its changes.
-    pub fn subscribe_followed(&self) -> watch::Receiver<u64> {
-        self.followed.subscribe()
+    pub fn subscribe_newest_in_force(&self) -> watch::Receiver<u64> {
+        self.newest_in_force.subscribe()
     }
 
     /// Notes that the store has a flip with this number.
@@ -94,9 +94,9 @@ impl FlipRecorder {
     }
 
     /// Notes that all flips of the store up to this number are in force here.
-    pub fn set_followed(&self, number: u64) {
+    pub fn set_newest_in_force(&self, number: u64) {
         self.note_newest(number);
-        self.followed.send_if_modified(|followed| std::mem::replace(followed, number.max(*followed)) < number);
+        self.newest_in_force.send_if_modified(|newest| std::mem::replace(newest, number.max(*newest)) < number);
     }
 
     /// Notes that what the store has of these routes in `live` is in force here too: this process did not change it.
@@ -157,14 +157,14 @@ impl FlipRecorder {
         let mut numbers = Vec::new();
         // Kept only once all is recorded: after an error, the next attempt has to find again which flips are there.
         let mut after = judged_by.into_iter().fold(*self.newest.borrow(), u64::max);
-        let mut follows_all = after == self.followed();
-        let mut is_overtaken = judged_by.is_some_and(|judged_by| judged_by < after);
+        let mut follows_all = after == self.newest_in_force();
+        let mut is_outdated = judged_by.is_some_and(|judged_by| judged_by < after);
         loop {
             if !follows_all {
                 self.behind.notify_one();
             }
-            if is_overtaken {
-                return Err(overtaken());
+            if is_outdated {
+                return Err(outdated_judgement());
             }
             let rest = flips[numbers.len()..].to_vec();
             // Read in each try: a try is refused where another process has recorded a flip meanwhile. One that has
@@ -188,7 +188,7 @@ impl FlipRecorder {
                     }
                     after = found.newest;
                     follows_all &= !found.numbers.is_empty();
-                    is_overtaken = judged_by.is_some() && found.numbers.is_empty();
+                    is_outdated = judged_by.is_some() && found.numbers.is_empty();
                     numbers.extend(found.numbers);
                     if !flips.is_empty() && numbers.len() == flips.len() {
                         break;
@@ -205,7 +205,7 @@ impl FlipRecorder {
         }
         let newest = numbers.iter().copied().fold(after, u64::max);
         match follows_all {
-            true => self.set_followed(newest),
+            true => self.set_newest_in_force(newest),
             false => drop(self.newest.send_replace(newest)),
         }
         for (flip, number) in flips.iter_mut().zip(numbers) {

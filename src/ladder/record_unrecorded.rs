@@ -15,7 +15,7 @@ use super::kill_switch::{UnrecordedFreeze, is_of_kill_switch};
 use super::mover::{Mover, MovesLock};
 use super::pending_shares::LargerShare;
 use super::positions::Positions;
-use super::record::{RecordBatch, is_overtaken, is_same};
+use super::record::{RecordBatch, is_outdated_judgement, is_same};
 use super::types::FlipSource;
 use super::unrecorded_flips::UnrecordedFlip;
 use crate::names::RouteId;
@@ -31,8 +31,8 @@ type UnrecordedActions = Vec<(u64, FlipRecord)>;
 /// store's reply was lost.
 const NEWER_FLIPS_MAX: usize = 200;
 
-/// How often a record is tried again at once that moves of other processes overtake.
-const OVERTAKEN_TRIES_MAX: u32 = 5;
+/// How often recording is tried again at once, at most, because another process has recorded a move meanwhile.
+const OUTDATED_TRIES_MAX: u32 = 5;
 
 /// What is in force and not in the store, and the larger shares that are to be set.
 #[derive(Default)]
@@ -86,7 +86,7 @@ impl Mover {
         loop {
             match self.try_to_record_unrecorded().await {
                 // Judged again, by what another process has recorded since it was read.
-                Err(error) if is_overtaken(&error) && tries < OVERTAKEN_TRIES_MAX => tries += 1,
+                Err(error) if is_outdated_judgement(&error) && tries < OUTDATED_TRIES_MAX => tries += 1,
                 outcome => return outcome,
             }
         }
@@ -98,7 +98,7 @@ impl Mover {
         if unrecorded.0.is_empty() && unrecorded.1.is_empty() {
             return Ok(());
         }
-        let ((unrecorded, actions), judged_by) = self.without_overtaken(unrecorded, &positions).await?;
+        let ((unrecorded, actions), judged_by) = self.without_superseded(unrecorded, &positions).await?;
         if unrecorded.is_empty() && actions.is_empty() {
             return Ok(());
         }
@@ -120,12 +120,12 @@ impl Mover {
         Ok(())
     }
 
-    /// Those of the unrecorded flips that still lower their routes, after what other processes have recorded, and those
-    /// of the actions of guards that these did not overtake; and the number of the newest flip that was read for that.
-    /// Flips that the store has, because an earlier attempt reached it late, count as recorded, and what other
-    /// processes have recorded after them is followed: recorded again, they would undo it. The others are removed, and
-    /// the moves that overtook them are followed.
-    async fn without_overtaken(
+    /// The unrecorded flips and actions of guards without those that records of other processes supersede, and the
+    /// number of the newest flip that was read for that. A superseded flip, which would not lower its route any more,
+    /// is removed, and the move that supersedes it is followed. A flip that the store has, because an earlier attempt
+    /// reached it late, counts as recorded, and what other processes have recorded after it is followed: recorded
+    /// again, the flip would undo that.
+    async fn without_superseded(
         &self,
         (mut unrecorded, actions): (Vec<UnrecordedFlip>, UnrecordedActions),
         positions: &Positions,
@@ -133,7 +133,7 @@ impl Mover {
         if !self.store.is_shared() {
             return Ok(((unrecorded, actions), None));
         }
-        let (followed, last) = (self.recorder.followed(), self.store.last_flips().await?);
+        let (followed, last) = (self.recorder.newest_in_force(), self.store.last_flips().await?);
         let newer = self.flips_after(followed).await?;
         let stored = |own: &UnrecordedFlip| newer.iter().chain(&last).find(|flip| is_same(flip, &own.flip)).cloned();
         let late: Vec<(u64, FlipRecord)> = unrecorded.iter().filter_map(|own| Some((own.id, stored(own)?))).collect();
@@ -148,26 +148,26 @@ impl Mover {
         let is_newer = |flip: &&FlipRecord| flip.number > followed && flip.guard.is_none() && flip.candidate.is_none();
         let of_routes: Vec<(&RouteId, &FlipRecord)> =
             last.iter().filter(is_newer).filter_map(|flip| Some((flip.route.as_ref()?, flip))).collect();
-        let is_overtaken = |unrecorded: &UnrecordedFlip| {
+        let is_superseded = |unrecorded: &UnrecordedFlip| {
             let own = positions.routes.values().find(|at| at.route.ids().any(|id| unrecorded.is_of(id)));
             let is_of = |id: &RouteId| {
                 unrecorded.is_of(id) || own.is_some_and(|position| position.route.ids().any(|known| known == id))
             };
-            of_routes.iter().any(|(id, flip)| is_of(id) && unrecorded.is_overtaken_by(flip))
+            of_routes.iter().any(|(id, flip)| is_of(id) && unrecorded.is_superseded_by(flip))
         };
-        let overtaken: Vec<u64> =
-            unrecorded.iter().filter(|flip| is_overtaken(flip)).map(|unrecorded| unrecorded.id).collect();
-        if !overtaken.is_empty() {
-            unrecorded.retain(|unrecorded| !overtaken.contains(&unrecorded.id));
-            self.in_force().remove_unrecorded(&overtaken);
+        let superseded: Vec<u64> =
+            unrecorded.iter().filter(|flip| is_superseded(flip)).map(|unrecorded| unrecorded.id).collect();
+        if !superseded.is_empty() {
+            unrecorded.retain(|unrecorded| !superseded.contains(&unrecorded.id));
+            self.in_force().remove_unrecorded(&superseded);
             self.recorder.behind.notify_one();
         }
-        let actions = self.without_overtaken_actions(actions, &last, (&newer, followed));
+        let actions = self.without_superseded_actions(actions, &last, (&newer, followed));
         Ok(((unrecorded, actions), Some(newest)))
     }
 
     /// Those of the unrecorded actions of guards that are still to be recorded, after the last flips in the store.
-    fn without_overtaken_actions(
+    fn without_superseded_actions(
         &self,
         actions: UnrecordedActions,
         last: &[FlipRecord],
@@ -277,7 +277,7 @@ impl Mover {
         if self.store.is_shared() {
             let (last, before) = (self.store.last_flips().await?, self.in_force().kill_switch());
             judged_by = Some(self.newest_of(&last));
-            let newer = self.flips_after(self.recorder.followed()).await?;
+            let newer = self.flips_after(self.recorder.newest_in_force()).await?;
             if let Some(late) = newer.iter().find(|newer| is_of_kill_switch(newer) && is_same(newer, &flip)) {
                 // What another process has recorded after it is followed next.
                 self.kill_switch().mark_freeze_recorded(version, late);
@@ -316,7 +316,7 @@ impl Mover {
             match outcome {
                 Ok(()) => (pause, tries) = (RETRY_PAUSES.0, 1),
                 // Judged again, by what another process has recorded since it was read.
-                Err(error) if is_overtaken(&error) && tries < OVERTAKEN_TRIES_MAX => tries += 1,
+                Err(error) if is_outdated_judgement(&error) && tries < OUTDATED_TRIES_MAX => tries += 1,
                 Err(error) => {
                     tracing::warn!(%error, freeze = %flip.to, "the freeze is in force, but not recorded: a restart would lose it; trying again after a pause");
                     drop(guard);

@@ -1,4 +1,5 @@
-//! The earlier scopes of each route's retry keys, kept for as long as a retry may come under them.
+//! The earlier scopes of each route's retry keys, kept for as long as a retry may come under them. A *scope*
+//! ([`RetryScope`]) is what the keys are derived from apart from the request, such as the template `retry_key`.
 //!
 //! Always true: a scope that new files replaced is looked up until no retry of a request under it may come any more,
 //! also by a route that gets requests of another one (which was removed, or matches others now), and where no route
@@ -32,7 +33,7 @@ pub(super) type Scopes = BTreeMap<RouteId, RetryScopes>;
 const IN_FLIGHT: Duration = Duration::from_secs(600);
 
 /// Until when a retry may come under a scope that was replaced at this time.
-fn until(at: Timestamp, window: Duration) -> Timestamp {
+fn retries_until(at: Timestamp, window: Duration) -> Timestamp {
     clock::window_end(at, window.saturating_add(IN_FLIGHT))
 }
 
@@ -60,17 +61,17 @@ pub(super) fn after_files(
         };
         let own: Vec<RetryScopes> = route.ids().filter_map(|id| known.remove(id)).collect();
         let starts_writing = own.iter().any(|was| was.reads_only) && !scopes.reads_only;
-        let matched = own.iter().any(|was| was.present.is_some() && has_matched(was, route));
+        let keeps_match = own.iter().any(|was| was.present.is_some() && matches_nothing_new(was, route));
         // If several routes became this one, each of them may have served requests that are this one's now.
         let served = own.iter().filter(|was| was.present.is_some() || was.matches.is_some());
-        let is_recorded = matched && served.into_iter().all(|was| has_same_key(was, &scopes));
-        let unrecorded_because = unrecorded_because(&own, route, matched);
+        let is_recorded = keeps_match && served.into_iter().all(|was| has_same_key(was, &scopes));
+        let unrecorded_because = unrecorded_because(&own, route, keeps_match);
         cohort_reasons::set(&mut scopes, route, &own, now);
         let shorter_window = own.iter().filter_map(|was| was.window_s).min().map(Duration::from_secs);
         for was in own {
             scopes.harmful_since = scopes.harmful_since.max(was.harmful_since);
             scopes.accepted = scopes.accepted.max(was.accepted);
-            replace(&mut scopes, was, now);
+            add_row_before(&mut scopes, was, now);
         }
         if starts_writing && scopes.since.is_some() {
             scopes.harmful_since = Some(now);
@@ -85,14 +86,14 @@ pub(super) fn after_files(
             record_only_since(&mut scopes, now, unrecorded_because);
         }
         if scopes.present.is_some() {
-            for was in matches_before.taken_over_by(route, matched) {
+            for was in matches_before.taken_over_by(route, keeps_match) {
                 if was.since.is_some() {
                     scopes.harmful_since = Some(now);
                 }
                 if !has_same_key(was, &scopes) {
                     record_only_since(&mut scopes, now, UnrecordedBecause::RequestsOfOtherRoute);
                 }
-                replace(&mut scopes, RetryScopes { reassigned: Vec::new(), ..was.clone() }, now);
+                add_row_before(&mut scopes, RetryScopes { reassigned: Vec::new(), ..was.clone() }, now);
             }
         }
         prune(&mut scopes, now, window);
@@ -102,7 +103,7 @@ pub(super) fn after_files(
         // Until each of its parts is a route again (`separated`).
         let joined = joined_ids::of_absent(&id, &was, &declared.routes);
         let mut removed = RetryScopes { joined, ..RetryScopes::default() };
-        replace(&mut removed, was, now);
+        add_row_before(&mut removed, was, now);
         prune(&mut removed, now, window);
         after.insert(id, removed);
     }
@@ -116,7 +117,7 @@ pub(super) fn log_changes(before: &Scopes, after: &Scopes, window: Duration) {
         let before = before.get(route);
         if let Some(since) = scopes.since.filter(|since| before.and_then(|before| before.since) != Some(*since)) {
             tracing::info!(
-                %route, %since, until = %until(since, window),
+                %route, %since, until = %retries_until(since, window),
                 "the route's retry keys are known only from `since` on: the gate to `live` stays shut until `until` \
                  unless forced, since retries may come of requests that legacy served before"
             );
@@ -124,7 +125,7 @@ pub(super) fn log_changes(before: &Scopes, after: &Scopes, window: Duration) {
         let newest = |scopes: &RetryScopes| scopes.earlier.first().map(|replaced| replaced.at);
         if let Some(at) = newest(scopes).filter(|at| before.and_then(newest).is_none_or(|known| known < *at)) {
             tracing::info!(
-                %route, until = %until(at, window),
+                %route, until = %retries_until(at, window),
                 "the scope of the route's retry keys changed: the earlier scope is looked up, too"
             );
         }
@@ -140,7 +141,7 @@ pub(super) fn log_changes(before: &Scopes, after: &Scopes, window: Duration) {
 
 /// Whether a route matches no requests but those that it matched before. Rows of an earlier version do not say which
 /// those were.
-fn has_matched(was: &RetryScopes, route: &Route) -> bool {
+fn matches_nothing_new(was: &RetryScopes, route: &Route) -> bool {
     let Some(text) = &was.matches else { return true };
     let has_all = |paths: PathConventions| paths.match_all_of(&ServiceMatch::of(route).paths);
     text.parse().is_ok_and(|matches: RouteMatch| {
@@ -155,13 +156,13 @@ fn has_same_key(was: &RetryScopes, scopes: &RetryScopes) -> bool {
 }
 
 /// If keys of some requests of a route from before these files were not recorded: why. `own`: what the store has of the
-/// route; `matched`: the route matches no requests but those that it matched before.
-fn unrecorded_because(own: &[RetryScopes], route: &Route, matched: bool) -> UnrecordedBecause {
+/// route; `keeps_match`: the route matches no requests but those that it matched before.
+fn unrecorded_because(own: &[RetryScopes], route: &Route, keeps_match: bool) -> UnrecordedBecause {
     let is_without_workflow = |was: &RetryScopes| was.present.is_none() && was.matches.is_some();
     if !own.iter().any(|was| was.present.is_some()) || own.iter().any(is_without_workflow) {
         return UnrecordedBecause::WorkflowAdded;
     }
-    if matched {
+    if keeps_match {
         return UnrecordedBecause::RetryKeyChanged;
     }
     let has_template = |was: &RetryScopes| {
@@ -194,15 +195,15 @@ impl<'a> MatchesBefore<'a> {
         Self { matches: matches.collect(), routes }
     }
 
-    /// The earlier matches of other routes whose requests this route may get from now on. `is_kept`: this route matches
-    /// what it matched before.
-    fn taken_over_by(&self, route: &Route, is_kept: bool) -> impl Iterator<Item = &'a RetryScopes> {
+    /// The earlier rows of other routes whose requests this route may get from now on. `keeps_match`: this route
+    /// matches no requests but those that it matched before.
+    fn taken_over_by(&self, route: &Route, keeps_match: bool) -> impl Iterator<Item = &'a RetryScopes> {
         let own = ServiceMatch::of(route);
         let gets_some = move |(id, matches, was): &&(&RouteId, RouteMatch, &RetryScopes)| {
             let others = ServiceMatch { matches, paths: was.paths.unwrap_or_default() };
             let is_present =
                 self.routes.iter().any(|route| reassigned_requests::has_same_requests(was, matches, route));
-            let had_them = is_kept && (is_present || own.surely_wins_over(&others));
+            let had_them = keeps_match && (is_present || own.surely_wins_over(&others));
             let leaves_them = is_present && others.surely_wins_over(&own);
             !route.ids().any(|own| own == *id) && !had_them && !leaves_them && own.overlaps(&others)
         };
@@ -220,7 +221,7 @@ pub(super) fn current(scopes: &Scopes, now: Timestamp, window: Duration) -> Scop
 
 /// Adds the scopes of the earlier row `was` to `scopes`: the present scope of `was` becomes an earlier one, replaced at
 /// this time.
-fn replace(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
+fn add_row_before(scopes: &mut RetryScopes, was: RetryScopes, at: Timestamp) {
     let RetryScopes {
         present,
         earlier,
@@ -277,7 +278,7 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
         let now = present.iter().map(|scope| (scope, matches.as_deref()));
         let mut known = now.chain(remaining.iter().map(|known| (&known.scope, known.matches.as_deref())));
         let is_known = known.any(|known| scope_matches::read_alike(known, &replaced));
-        if !is_known && until(replaced.at, window) > at {
+        if !is_known && retries_until(replaced.at, window) > at {
             remaining.push(replaced);
         }
     }
@@ -285,14 +286,14 @@ fn prune(scopes: &mut RetryScopes, at: Timestamp, window: Duration) {
         *newest_dropped = (*newest_dropped).max(Some(remaining[EARLIER_SCOPES_MAX].at));
         remaining.truncate(EARLIER_SCOPES_MAX);
     }
-    *newest_dropped = newest_dropped.filter(|at_replaced| until(*at_replaced, window) > at);
-    *since = since.filter(|since| present.is_some() && until(*since, window) > at);
+    *newest_dropped = newest_dropped.filter(|at_replaced| retries_until(*at_replaced, window) > at);
+    *since = since.filter(|since| present.is_some() && retries_until(*since, window) > at);
     *since_because = since_because.filter(|_| since.is_some());
     *harmful_since = harmful_since.filter(|_| since.is_some());
     *accepted = accepted.filter(|_| since.is_some());
     *earlier = remaining;
-    reassigned_requests::prune(reassigned, |at_replaced| until(at_replaced, window) > at);
-    cohort_reasons::prune(dropped_reasons, |at_dropped| until(at_dropped, window) > at);
+    reassigned_requests::prune(reassigned, |at_replaced| retries_until(at_replaced, window) > at);
+    cohort_reasons::prune(dropped_reasons, |at_dropped| retries_until(at_dropped, window) > at);
 }
 
 /// The earlier scopes in the form in which requests are looked up under them.
@@ -307,7 +308,7 @@ pub(super) fn parse_earlier(scopes: &Scopes, window: Duration) -> Arc<EarlierSco
     };
     let times = |at: Timestamp| EarlierTimes {
         first_tries_until_s: clock::window_end(at, IN_FLIGHT).as_second(),
-        retries_until_s: until(at, window).as_second(),
+        retries_until_s: retries_until(at, window).as_second(),
     };
     for (route, scopes) in scopes {
         for replaced in &scopes.earlier {
@@ -327,9 +328,9 @@ pub(super) fn parse_earlier(scopes: &Scopes, window: Duration) -> Arc<EarlierSco
 }
 
 /// What keeps the gate to `live` shut where a repeat does harm: requests that came before keys were recorded.
-pub(super) fn before_recorded(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
+pub(super) fn unrecorded_retries(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
     let since = scopes.since?;
-    let until = until(since, window);
+    let until = retries_until(since, window);
     (until > now).then(|| UnknownRetries {
         cause_at: since.max(scopes.harmful_since.unwrap_or(since)),
         until,
@@ -370,8 +371,8 @@ fn because_text(because: Option<UnrecordedBecause>) -> &'static str {
 
 /// What keeps the gate to `live` shut on a copy of a store that was first started at this time: requests that came
 /// after the copy was made.
-pub(super) fn since_copy(started: Timestamp, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
-    let until = until(started, window);
+pub(super) fn retries_since_copy(started: Timestamp, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
+    let until = retries_until(started, window);
     (until > now).then(|| UnknownRetries {
         cause_at: started,
         until,
@@ -383,9 +384,9 @@ pub(super) fn since_copy(started: Timestamp, now: Timestamp, window: Duration) -
 }
 
 /// Why the gate to `live` is shut, if a scope was dropped under which a retry may still come.
-pub(super) fn dropped_scope(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
+pub(super) fn dropped_retries(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
     let newest_dropped = scopes.newest_dropped?;
-    let until = until(newest_dropped, window);
+    let until = retries_until(newest_dropped, window);
     (until > now).then(|| UnknownRetries {
         // The scope was dropped by the last change, or by an earlier one.
         cause_at: scopes.earlier.first().map_or(newest_dropped, |newest| newest.at.max(newest_dropped)),

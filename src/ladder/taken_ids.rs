@@ -4,8 +4,8 @@
 //! Always true: the route keeps its last flip, which is recorded once more under the id that it has. The other route
 //! has not passed the gates of that flip: it counts as new. Files that would take from a route what its guard did, its
 //! hold, or legacy's instances, or in which the other route would find the retry keys of the route's requests, are
-//! refused at a reload; at a start the log has an error. The last two of these do not count where the other route had
-//! been one with this route (`separated`).
+//! refused at a reload; at a start the log has an error. Where both routes had been one route by earlier files
+//! (`separated`), files are not refused because of legacy's instances or because of retry keys.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -42,8 +42,8 @@ fn taken<'a>(before: &'a Positions, route: &'a Route) -> impl Iterator<Item = &'
 }
 
 impl Positions {
-    /// As [`Positions::last_flip`] of a route of new files, also under an id that another route has now.
-    pub fn last_flip_also_taken(&self, route: &Route) -> Option<&FlipRecord> {
+    /// As [`Positions::last_flip`] of a route of new files, also under earlier ids that another route has now.
+    pub fn last_flip_also_under_taken_ids(&self, route: &Route) -> Option<&FlipRecord> {
         let of_taken = taken(self, route).filter_map(|id| self.flips.get(id));
         self.last_flip(route).into_iter().chain(of_taken).max_by_key(|flip| flip.number)
     }
@@ -82,7 +82,7 @@ fn sentences(before: &Positions, after: &Positions, guards: &GuardLatches, gate:
         let is_separated = ids.iter().all(|id| separated::has_joined(before, &route.id, id));
         let lost = lost(after, position, (&ids, is_separated), guards, gate);
         let lost = (!lost.is_empty()).then(|| {
-            format!("`{id}` would lose {} that is stored under it. Give the other route another id", lost.join(" and "))
+            format!("`{id}` would lose {}, stored under it. Give the other route another id", lost.join(" and "))
         });
         let found_keys = (!is_separated && shares_keys(after, route, &ids)).then(|| {
             format!(
@@ -105,7 +105,7 @@ fn shares_keys(after: &Positions, route: &Route, taken: &[&RouteId]) -> bool {
     present.any(|scope| taken.contains(&&scope.route) && is_own(&scope.route))
 }
 
-/// What a route would lose.
+/// What a route would lose, as parts of a sentence.
 fn lost(
     after: &Positions,
     position: &RoutePosition,
@@ -130,7 +130,7 @@ fn lost(
         let mut found = gate.conditions.iter().filter_map(|condition| condition.instances_at_legacy(&family, route));
         found.any(|found| found.alive > 0 || found.has_unknown)
     };
-    // Of a route that is separated it is noted that some are not known.
+    // For a route that is separated, the store notes that legacy may have instances whose ids are not known.
     if !is_separated && creator(route) == Some(&route.id) && taken.iter().any(has_instances) {
         lost.push("what it knows of legacy's instances");
     }

@@ -1,8 +1,8 @@
 //! Requests by which routes of the files before, or of earlier ones, followed up instances of one creator, and that new
 //! files give to a follower of another creator.
 //!
-//! Always true: what is found here may be too much, never too little. A request counts as taken unless the follower had
-//! it before, or a route of the new files surely gets it instead. It makes no difference which of the routes have a
+//! Always true: what is found here may be too much, never too little. A request counts as taken unless a follower of
+//! the same family had it before, or another route of the new files surely gets it. It makes no difference which of the routes have a
 //! workflow: it may be added by the next edit.
 
 use std::sync::Arc;
@@ -19,9 +19,9 @@ pub(super) struct TakenRequests<'a> {
     /// The family that it follows up.
     pub own: Family,
     /// The follower that had these requests.
-    pub follower: &'a RouteId,
-    /// The creators of the instances that the requests are about.
-    pub others: &'a [RouteId],
+    pub earlier_follower: &'a RouteId,
+    /// The ids of the creator of the instances that the requests are about.
+    pub other_family: &'a [RouteId],
 }
 
 /// Finds the followers of new files that get such requests, each with the first of them.
@@ -61,7 +61,7 @@ struct FollowedRequests<'a> {
 }
 
 fn of_follower<'a>(
-    (id, followed): (&'a RouteId, &'a crate::store::FollowedPath),
+    (id, followed): (&'a RouteId, &'a crate::store::FollowerRequests),
 ) -> impl Iterator<Item = FollowedRequests<'a>> {
     let parse = move |matches: &str, paths: Option<PathConventions>| {
         Some(Requests { id, matches: matches.parse().ok()?, paths: paths.unwrap_or_default() })
@@ -107,7 +107,7 @@ impl<'a> Edit<'a> {
             Some(requests) => self.may_newly_get(route, &own_before, requests),
             None => true,
         })?;
-        Some(TakenRequests { route, own: own.clone(), follower: taken.follower, others: taken.family })
+        Some(TakenRequests { route, own: own.clone(), earlier_follower: taken.follower, other_family: taken.family })
     }
 
     /// Whether a follower may get some of these requests that no follower of its family had.

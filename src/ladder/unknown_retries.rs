@@ -28,7 +28,7 @@ impl Gate {
             return Vec::new();
         }
         let scopes = positions.scopes.get(&position.route.id);
-        let dropped = scopes.and_then(|scopes| scopes::dropped_scope(scopes, clock::now(), self.retry_window));
+        let dropped = scopes.and_then(|scopes| scopes::dropped_retries(scopes, clock::now(), self.retry_window));
         let own: Vec<&RouteId> = position.route.ids().collect();
         let other =
             reassigned_requests::sources(&positions.scopes, &position.route).map(|(id, since)| (vec![id], Some(since)));
@@ -53,13 +53,13 @@ impl Gate {
         position: &RoutePosition,
     ) -> Option<UnknownRetries> {
         let scopes = positions.scopes.get(&position.route.id)?;
-        let unknown = scopes::before_recorded(scopes, clock::now(), self.retry_window);
+        let unknown = scopes::unrecorded_retries(scopes, clock::now(), self.retry_window);
         unknown.filter(|_| does_harm(positions, position))
     }
 
     /// If the store is a copy: requests that came after it was made and whose retries may still come.
     pub(super) fn since_copy(&self) -> Option<UnknownRetries> {
-        scopes::since_copy(self.copy_started?, clock::now(), self.retry_window)
+        scopes::retries_since_copy(self.copy_started?, clock::now(), self.retry_window)
     }
 
     /// Whether retries may come of requests of a route that are not known: the store is a copy, or keys are lost.

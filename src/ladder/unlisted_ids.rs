@@ -3,8 +3,8 @@
 //! of retry keys, requests whose keys are not known, instances, evidence, and what its followers follow up.
 //!
 //! Always true: the store has the earlier ids of each route that was in the files ([`EarlierIds`]). An id that no route
-//! of new files lists belongs to the route that has its id in a stored row; a row whose own id no route lists belongs
-//! to the route that lists the oldest of its ids. No such id changes which id of a route is its oldest one, so that the
+//! of new files lists belongs to the same route as the stored row that has it: to the route that lists the row's own id
+//! or, if none does, to the one that lists the oldest of the row's other ids. No such id changes which id of a route is its oldest one, so that the
 //! callers in its shares and its retry keys stay the same. Of more than [`EARLIER_IDS_KEPT_MAX`] ids the oldest is kept
 //! with the newest, and the log names the others.
 //!
@@ -57,7 +57,7 @@ pub(super) fn find(
     let rows: BTreeSet<&RouteId> = scopes.keys().chain(earlier_ids.keys()).collect();
     let scopes: Vec<(&RouteId, Option<RetryScope>)> = rows.into_iter().map(|id| (id, present(id))).collect();
     let stored = scopes.iter().map(|(id, scope)| StoredIds::new(id, earlier_ids.get(*id), scope.as_ref()));
-    let mut unlisted_ids = in_rows(&stored.collect::<Vec<_>>(), routes);
+    let mut unlisted_ids = unlisted_in_rows(&stored.collect::<Vec<_>>(), routes);
     let listed = listed_ids(routes);
     let is_present = |id: &RouteId| routes.iter().any(|route| route.id == *id);
     let still_known = known.iter().filter(|(id, of)| !listed.contains_key(id) && is_present(&of.route));
@@ -74,7 +74,7 @@ pub fn with_unlisted_ids(rows: &[DeclaredState], routes: &[Arc<Route>]) -> Vec<A
         let scope = row.retry.as_ref().and_then(|scopes| scopes.present.as_ref());
         StoredIds::new(&row.route, Some(&row.earlier_ids), scope)
     });
-    add(&in_rows(&stored.collect::<Vec<_>>(), routes), routes)
+    add(&unlisted_in_rows(&stored.collect::<Vec<_>>(), routes), routes)
 }
 
 impl<'a> StoredIds<'a> {
@@ -98,8 +98,8 @@ impl<'a> StoredIds<'a> {
     }
 }
 
-/// The ids under which these rows are stored that the files do not list.
-fn in_rows(rows: &[StoredIds<'_>], routes: &[Arc<Route>]) -> UnlistedIds {
+/// The ids of these rows, present or earlier, that the files do not list.
+fn unlisted_in_rows(rows: &[StoredIds<'_>], routes: &[Arc<Route>]) -> UnlistedIds {
     let listed = listed_ids(routes);
     let mut unlisted = UnlistedIds::new();
     for row in rows {
@@ -159,12 +159,12 @@ pub(super) fn after_files(before: &EarlierIds, routes: &[Arc<Route>]) -> Earlier
         let earlier: Vec<RouteId> = earlier.iter().filter(|id| !listed.contains_key(id)).cloned().collect();
         (id.clone(), earlier)
     });
-    let present = routes.iter().map(|route| (route.id.clone(), kept(route)));
+    let present = routes.iter().map(|route| (route.id.clone(), earlier_ids_to_keep(route)));
     absent.chain(present).filter(|(_, earlier)| !earlier.is_empty()).collect()
 }
 
 /// The earlier ids of a route, without those beyond the bound.
-fn kept(route: &Route) -> Vec<RouteId> {
+fn earlier_ids_to_keep(route: &Route) -> Vec<RouteId> {
     let mut kept = route.was.clone();
     if kept.len() > EARLIER_IDS_KEPT_MAX {
         let dropped: Vec<RouteId> = kept.drain(EARLIER_IDS_KEPT_MAX - 1..kept.len() - 1).collect();

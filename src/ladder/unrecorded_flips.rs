@@ -72,7 +72,7 @@ impl UnrecordedFlip {
 
     /// Whether it does not count after this flip, which another process recorded before it could be: the route is where
     /// it was to go or lower, or would leave `only` without an acknowledgement.
-    pub fn is_overtaken_by(&self, recorded: &FlipRecord) -> bool {
+    pub fn is_superseded_by(&self, recorded: &FlipRecord) -> bool {
         self.raises_after(recorded) || self.leaves_only_after(recorded)
     }
 
@@ -90,7 +90,7 @@ impl UnrecordedFlip {
             return true;
         }
         let followed = position.last.as_ref().filter(|last| followed_after.is_some_and(|after| last.number > after));
-        if followed.is_some_and(|last| !is_unrecorded(last) && self.is_overtaken_by(last)) {
+        if followed.is_some_and(|last| !is_unrecorded(last) && self.is_superseded_by(last)) {
             return false;
         }
         let to = state_of(&self.flip);

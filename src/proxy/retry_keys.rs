@@ -9,8 +9,8 @@ use futures_util::future::join_all;
 use super::Shared;
 use super::stored_first_try::{FoundTry, first_try};
 use crate::exchange::{
-    Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, OthersKeys, OthersKeysVersion, Remembered, RequestCopy,
-    RequestDigests,
+    Affinity, ArmUnknown, EarlierKeys, KeysOfOtherEngines, KeysOfOtherEnginesVersion, KnownBody, LegacyTake,
+    Remembered, RequestCopy, RequestDigests,
 };
 use crate::flag::{AmbiguousKey, Arm, EarlierRetryKeys, FlagSet, RequestFacts, RetryKey, RetryKeys, Route, RouteFlag};
 use crate::names::RouteId;
@@ -172,7 +172,7 @@ pub(super) struct KnownFirstTry {
     pub is_contradictory: bool,
     present: Option<RetryKeys>,
     /// Set if it is known which keys the engines of other processes took.
-    others_keys: Option<OthersKeysVersion>,
+    keys_of_other_engines: Option<KeysOfOtherEnginesVersion>,
     /// Whether `present` are the keys by the files in force. Of other keys it is not known whether the engines of other
     /// processes took them.
     by_present_files: bool,
@@ -213,7 +213,7 @@ impl KnownFirstTry {
             is_contradictory: false,
             present,
             // Before any key is looked for.
-            others_keys: affinity.others_keys(route),
+            keys_of_other_engines: affinity.keys_of_other_engines(route),
             by_present_files,
             earlier,
             any_caller: Vec::new(),
@@ -267,14 +267,16 @@ impl KnownFirstTry {
     /// `known`, with what is known of other processes about keys by the present files.
     fn with_others(&self, known: Remembered, by_present_files: bool) -> Remembered {
         match known {
-            Remembered::NotEngineHere if self.knows_others_keys() && by_present_files => Remembered::NotEngine,
+            Remembered::NotEngineHere if self.knows_keys_of_other_engines() && by_present_files => {
+                Remembered::NotEngine
+            }
             known => known,
         }
     }
 
     /// Whether it is known which keys the engines of other processes took by the present files.
-    fn knows_others_keys(&self) -> bool {
-        self.others_keys.is_some() && self.by_present_files
+    fn knows_keys_of_other_engines(&self) -> bool {
+        self.keys_of_other_engines.is_some() && self.by_present_files
     }
 
     /// Whether the engine may have a request with one of the keys, with any body, under another credential of the same
@@ -365,12 +367,12 @@ impl KnownFirstTry {
         let others = |keys: &RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.all().filter(others).collect();
         let engine_has_own = self.is_own && self.arm == Some(Arm::Engine);
-        let others_keys = match self.others_keys {
-            Some(version) => OthersKeys::Known(version),
-            None if self.is_served_while_unknown => OthersKeys::Unknown,
-            None => OthersKeys::Asked { claim_may_fail: is_answered_anyway },
+        let keys_of_other_engines = match self.keys_of_other_engines {
+            Some(version) => KeysOfOtherEngines::Known(version),
+            None if self.is_served_while_unknown => KeysOfOtherEngines::Unknown,
+            None => KeysOfOtherEngines::Asked { claim_may_fail: is_answered_anyway },
         };
-        EarlierKeys { keys, files_version, engine_has_own, legacy_has_own: self.is_stored, others_keys }
+        EarlierKeys { keys, files_version, engine_has_own, legacy_has_own: self.is_stored, keys_of_other_engines }
     }
 
     /// The first one that is found counts: the present keys come first, then those of the newest files.

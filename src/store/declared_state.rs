@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::declared_promote::DeclaredPromote;
-use super::followed_path::FollowedPath;
+use super::follower_requests::FollowerRequests;
 use super::retry_scopes::RetryScopes;
 use crate::flag::{Shares, State};
 use crate::names::{PlanSet, RouteId};
@@ -22,7 +22,7 @@ pub struct DeclaredState {
     pub retry: Option<RetryScopes>,
     /// By which requests it follows up the instances of a family; `None` where it does not, or in a row that an older
     /// binary wrote.
-    pub follows: Option<FollowedPath>,
+    pub follows: Option<FollowerRequests>,
     /// The evidence with which the route, or a cohort of it, went to `live` or above; `None` where neither is there, or
     /// in a row that an older binary wrote.
     pub live: Option<LiveBasis>,
@@ -82,7 +82,7 @@ struct DeclaredRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry: Option<RetryScopes>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    follows: Option<FollowedPath>,
+    follows: Option<FollowerRequests>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     live: Option<LiveBasis>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -26,7 +26,7 @@ mod declared_promote;
 mod declared_state;
 mod encoded;
 mod error;
-mod followed_path;
+mod follower_requests;
 mod guard_record;
 mod instances;
 mod judged_gate;
@@ -76,7 +76,7 @@ pub use coordination::{
 pub use declared_promote::{DeclaredPromote, PromoteChange};
 pub use declared_state::{DeclaredState, FileState, ForcedState, LiveBasis};
 pub use error::{AppendConflict, AppendError, ClaimedRequest, StoreError};
-pub use followed_path::{FollowedEarlier, FollowedPath};
+pub use follower_requests::{EarlierFollowerRequests, FollowerRequests};
 pub use guard_record::{GuardAction, GuardRecord, guard_key};
 pub use instances::{InstanceChange, InstanceCount, InstanceStore, LegacyInstance};
 pub use judged_gate::{JudgedCondition, JudgedGate};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::Moment;
-use crate::exchange::OthersKeys;
+use crate::exchange::KeysOfOtherEngines;
 use crate::store::Claim;
 use crate::workflow::RunStatus;
 
@@ -177,7 +177,7 @@ async fn keys_of_other_engines_are_in_the_set_before_it_is_relied_on() {
     affinity.set_lease_end(Moment::now().later(Duration::from_secs(60)), Some(1));
     let known = async || {
         loop {
-            match affinity.others_keys(&ROUTE) {
+            match affinity.keys_of_other_engines(&ROUTE) {
                 Some(version) => return version,
                 None => tokio::task::yield_now().await,
             }
@@ -185,7 +185,7 @@ async fn keys_of_other_engines_are_in_the_set_before_it_is_relied_on() {
     };
     let goes_down = || {
         affinity.set_claiming(ClaimingRoutes::default());
-        assert_eq!(affinity.others_keys(&ROUTE), None, "the store is not read yet");
+        assert_eq!(affinity.keys_of_other_engines(&ROUTE), None, "the store is not read yet");
     };
     engine_takes(&store, 1, numbered(1)).await;
     goes_down();
@@ -193,12 +193,12 @@ async fn keys_of_other_engines_are_in_the_set_before_it_is_relied_on() {
     assert_eq!([1, 2].map(|n| affinity.remembered(&numbered(n))), [Remembered::Unknown, Remembered::NotEngineHere]);
     // A request that is looked up now is taken for legacy only after the route was in `live` and went down again.
     affinity.set_claiming(ClaimingRoutes { always: [ROUTE.clone()].into(), ..ClaimingRoutes::default() });
-    assert_eq!(affinity.others_keys(&ROUTE), None);
-    assert!(affinity.others_keys(&RouteId::from("other")).is_some());
+    assert_eq!(affinity.keys_of_other_engines(&ROUTE), None);
+    assert!(affinity.keys_of_other_engines(&RouteId::from("other")).is_some());
     engine_takes(&store, 2, numbered(2)).await;
     goes_down();
     known().await;
-    let earlier = EarlierKeys { others_keys: OthersKeys::Known(version), ..EarlierKeys::none() };
+    let earlier = EarlierKeys { keys_of_other_engines: KeysOfOtherEngines::Known(version), ..EarlierKeys::none() };
     let takes = async |n| affinity.take_for_legacy(&ROUTE, numbered(n).into(), &earlier, KnownBody::Unread).await;
     assert_eq!(takes(2).await, LegacyTake::HeldByEngine);
     assert_eq!(takes(3).await, LegacyTake::FIRST);

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::moves::{BEYOND_LEASE, FLUSH_WAIT};
-use super::{Announcing, Membership, shown};
+use super::{Announcing, Membership, display_name};
 use crate::clock::Moment;
 use crate::ladder::OtherProcesses;
 use crate::names::{RouteId, WorkerId};
@@ -39,9 +39,9 @@ impl Membership {
         self.changed.notify_one();
     }
 
-    /// The names of the others that do not answer an announcement of this process, and of those that cannot acknowledge
-    /// it; `None` while the others do not know of it.
-    fn answers_to(&self, own: WorkerId, number: u64) -> Option<(Vec<String>, Vec<String>)> {
+    /// The names of the others that have not answered an announcement of this process, and of those that answered that
+    /// they cannot acknowledge it; `None` while the store does not have the announcement.
+    fn names_of_not_acknowledging(&self, own: WorkerId, number: u64) -> Option<(Vec<String>, Vec<String>)> {
         let seen = self.seen();
         let known = |known: &BTreeMap<WorkerId, u64>| known.get(&own).is_some_and(|known| *known >= number);
         let acknowledges =
@@ -49,7 +49,7 @@ impl Membership {
         let refuses = |other: &LivingProcess| other.record.as_ref().is_some_and(|record| known(&record.refused));
         let open: Vec<&LivingProcess> = seen.others.iter().filter(|other| !acknowledges(other)).collect();
         let (refusing, silent): (Vec<_>, Vec<_>) = open.into_iter().partition(|other| refuses(other));
-        let names = |of: Vec<&LivingProcess>| of.into_iter().map(shown).collect::<Vec<_>>();
+        let names = |of: Vec<&LivingProcess>| of.into_iter().map(display_name).collect::<Vec<_>>();
         (seen.told >= Some(number)).then(|| (names(silent), names(refusing)))
     }
 }
@@ -64,15 +64,15 @@ impl OtherProcesses for Membership {
         number
     }
 
-    fn acknowledged(&self, number: u64) -> BoxFuture<'_, Result<(), String>> {
+    fn wait_until_acknowledged(&self, number: u64) -> BoxFuture<'_, Result<(), String>> {
         async move {
             let Some(worker) = self.worker.get() else {
                 return Err("this process has not joined the others that share the store yet: try again".to_owned());
             };
             let mut exchanges = self.exchanges.subscribe();
-            let all = exchanges.wait_for(|_| self.answers_to(*worker, number).is_some_and(|(silent, _)| silent.is_empty()));
+            let all = exchanges.wait_for(|_| self.names_of_not_acknowledging(*worker, number).is_some_and(|(silent, _)| silent.is_empty()));
             let _in_time = tokio::time::timeout(self.announce_within(), all).await.is_ok();
-            let Some((silent, refusing)) = self.answers_to(*worker, number) else {
+            let Some((silent, refusing)) = self.names_of_not_acknowledging(*worker, number) else {
                 return Err(NOT_TOLD.to_owned());
             };
             let own_keys = match self.claims.get() {
@@ -114,7 +114,7 @@ impl OtherProcesses for Membership {
         }
     }
 
-    fn lost_keys(&self) -> BoxFuture<'_, Result<(), String>> {
+    fn check_lost_keys(&self) -> BoxFuture<'_, Result<(), String>> {
         self.find_lost_keys().boxed()
     }
 
@@ -125,7 +125,7 @@ impl OtherProcesses for Membership {
         self.tell(&announcing);
     }
 
-    fn lease_ends(&self) -> u64 {
+    fn leases_ended(&self) -> u64 {
         let seen = self.seen();
         seen.leases_ended + u64::from(seen.lease_ends.is_some_and(|ends| ends <= Moment::now()))
     }

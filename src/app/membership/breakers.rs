@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Membership, shown};
+use super::{Membership, display_name};
 use crate::clock::Moment;
 use crate::names::ServiceName;
 use crate::store::ProcessRecord;
@@ -25,7 +25,7 @@ impl Membership {
         if seen.lease_ends.is_some_and(|ends| ends > Moment::now()) {
             for other in &seen.others {
                 let services = other.record.iter().flat_map(|record| record.open_breakers.iter().cloned());
-                services.for_each(|service| open.entry(service).or_default().push(shown(other)));
+                services.for_each(|service| open.entry(service).or_default().push(display_name(other)));
             }
         }
         open

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Membership, shown};
+use super::{Membership, display_name};
 use crate::store::ProcessRecord;
 
 /// How long the answer to a flip waits until it is in force in the other processes.
@@ -21,7 +21,7 @@ impl Membership {
             let behind = seen.others.iter().filter(|other| !other.record.as_ref().is_some_and(has));
             let is_outdated = self.store.is_shared() && number > Some(seen.newest_flip);
             let unseen = is_outdated.then(|| UNSEEN.to_owned());
-            behind.map(shown).chain(unseen).collect::<Vec<String>>()
+            behind.map(display_name).chain(unseen).collect::<Vec<String>>()
         };
         if number.is_none() {
             return behind();

@@ -20,19 +20,19 @@ impl Membership {
     pub(super) async fn look_for_lost_keys(&self) {
         let exchanges = {
             let seen = self.seen();
-            if seen.knows_lost_keys && seen.lost_keys.is_none() && !seen.has_lost_one_without_need_of_lease {
+            if seen.knows_lost_keys && seen.lost_keys.is_none() && !seen.has_lost_process_that_needs_no_lease {
                 return;
             }
             *self.exchanges.borrow()
         };
         let gone = self.gone().await;
         let obeys = |process: &GoneProcess| process.record.as_ref().is_none_or(|record| record.obeys_terms);
-        let has_lost_one_without_need_of_lease = !gone.as_ref().is_ok_and(|gone| gone.iter().all(obeys));
+        let has_lost_process_that_needs_no_lease = !gone.as_ref().is_ok_and(|gone| gone.iter().all(obeys));
         let found = self.find_lost_keys_of(gone).await.err();
         let mut seen = self.seen();
-        seen.has_lost_one_without_need_of_lease = has_lost_one_without_need_of_lease;
+        seen.has_lost_process_that_needs_no_lease = has_lost_process_that_needs_no_lease;
         if seen.lost_keys.is_some() && found.is_none() {
-            self.has_agreed.store(true, Ordering::Release);
+            self.may_open_gates.store(true, Ordering::Release);
         }
         seen.lost_keys = found;
         // Another exchange may have found that a process has gone meanwhile.
@@ -40,11 +40,11 @@ impl Membership {
     }
 
     /// Whether the engine of each other process takes keys only while it has its lease, also of those that hang.
-    pub(super) fn others_need_lease(&self) -> bool {
+    pub(super) fn other_engines_need_lease(&self) -> bool {
         let seen = self.seen();
         // One that has told nothing yet has begun no run.
         let obeys = |record: Option<&ProcessRecord>| record.is_none_or(|record| record.obeys_terms);
-        seen.others.iter().all(|other| obeys(other.record.as_ref())) && !seen.has_lost_one_without_need_of_lease
+        seen.others.iter().all(|other| obeys(other.record.as_ref())) && !seen.has_lost_process_that_needs_no_lease
     }
 
     /// The processes that have ended, or hang, without deregistering, within the retry window.
@@ -53,7 +53,7 @@ impl Membership {
         Ok(gone.into_iter().filter(|process| process.gone_for < self.retry_window).collect())
     }
 
-    /// See [`OtherProcesses::lost_keys`](crate::ladder::OtherProcesses::lost_keys).
+    /// See [`OtherProcesses::check_lost_keys`](crate::ladder::OtherProcesses::check_lost_keys).
     pub(super) async fn find_lost_keys(&self) -> Result<(), String> {
         self.find_lost_keys_of(self.gone().await).await
     }

@@ -39,7 +39,7 @@ use crate::limits::Limits;
 use crate::names::{RouteId, WorkerId};
 use crate::store::{LivingProcess, LivingProcesses, ProcessRecord, StoreError, StoreHandle, ToldUnknownRetries};
 
-/// How often this process tells the others about itself, and looks which of them live. A change of its files is told at
+/// How often this process tells the others about itself, and finds out which of them are alive. A change of its files is told at
 /// once.
 const EXCHANGE_EVERY: Duration = Duration::from_secs(1);
 /// How long a start waits for the store to say which other processes live.
@@ -59,9 +59,9 @@ pub(super) struct Membership {
     seen: Mutex<Seen>,
     /// Notified when the files in force have changed.
     changed: Notify,
-    /// Set when the last process with other files has gone or changed, or all have written what they compared; cleared
-    /// by [`Self::take_agreement`].
-    has_agreed: AtomicBool,
+    /// Whether a reason for shut gates is gone: no process has other files any more, or all have written what they
+    /// compared. Cleared by [`Self::take_may_open_gates`].
+    may_open_gates: AtomicBool,
     /// Whether this process may announce moves.
     has_joined: AtomicBool,
     lease: Duration,
@@ -103,14 +103,14 @@ struct Seen {
     /// Whether that was looked up, and no process has gone since.
     knows_lost_keys: bool,
     /// Whether a process has ended, or hangs, without deregistering, that may begin runs without a lease.
-    has_lost_one_without_need_of_lease: bool,
+    has_lost_process_that_needs_no_lease: bool,
     /// Of each process that has, or may have, other files: since when this is seen.
     differing: BTreeMap<WorkerId, Timestamp>,
 }
 
 impl Membership {
-    /// Membership of a process with these files, which does not have a lease yet. Looks which other processes live,
-    /// because the states in the files may have to pass gates.
+    /// Membership of a process with these files, which does not have a lease yet. Finds out which other processes are
+    /// alive, because the states in the files may have to pass gates.
     pub(super) async fn new(
         store: StoreHandle,
         evidence: Arc<Evidence>,
@@ -134,7 +134,7 @@ impl Membership {
             worker: OnceLock::new(),
             seen: Mutex::default(),
             changed: Notify::new(),
-            has_agreed: AtomicBool::new(false),
+            may_open_gates: AtomicBool::new(false),
             has_joined: AtomicBool::new(false),
             lease: Limits::ms(setup.limits.lease_ms),
             retry_window: Duration::from_secs(setup.limits.retry_window_s),
@@ -182,8 +182,8 @@ impl Membership {
 
     /// Whether all processes have come to have the same files, or to have written what they compared, since this was
     /// last called: gates that were shut because of that may be open, also those to the states in files.
-    pub(super) fn take_agreement(&self) -> bool {
-        self.has_agreed.swap(false, Ordering::AcqRel)
+    pub(super) fn take_may_open_gates(&self) -> bool {
+        self.may_open_gates.swap(false, Ordering::AcqRel)
     }
 
     /// The name of this process, for people.
@@ -197,7 +197,7 @@ impl Membership {
         Some(self.seen().others.iter().map(|other| other.worker).chain([own]).collect())
     }
 
-    /// Whether this process does what one of all processes has to do. It is the one that started first.
+    /// Whether this process started first: it does what only one of the processes has to do.
     pub(super) fn is_first(&self) -> bool {
         let own = self.own.load();
         let key = (own.started, self.worker.get().copied());
@@ -210,7 +210,7 @@ impl Membership {
         let differed = !seen.differing.is_empty();
         seen.note_differing(own_edition, clock::now());
         if differed && seen.differing.is_empty() {
-            self.has_agreed.store(true, Ordering::Release);
+            self.may_open_gates.store(true, Ordering::Release);
         }
     }
 
@@ -264,7 +264,7 @@ impl Membership {
         }
         self.note_differing(&mut seen, &self.own.load().edition);
         if had_unwritten && !seen.has_unwritten() {
-            self.has_agreed.store(true, Ordering::Release);
+            self.may_open_gates.store(true, Ordering::Release);
         }
         drop(seen);
         self.exchanges.send_modify(|exchanges| *exchanges += 1);
@@ -291,8 +291,8 @@ impl Membership {
         let differing = seen.others.iter().filter(|process| compare(process, &own.edition) != FilesComparison::Same);
         let names: Vec<String> = differing
             .map(|process| match &process.record {
-                Some(record) => format!("{} (edition {})", shown(process), record.edition),
-                None => format!("{} (it does not say which: its version is older)", shown(process)),
+                Some(record) => format!("{} (edition {})", display_name(process), record.edition),
+                None => format!("{} (it does not say which: its version is older)", display_name(process)),
             })
             .collect();
         let more = match names.len().saturating_sub(NAMED_MAX) {
@@ -344,7 +344,7 @@ impl GateCondition for Membership {
             let of = |ToldUnknownRetries { cause_at, until, why, .. }: &ToldUnknownRetries| UnknownRetries {
                 cause_at: *cause_at,
                 until: *until,
-                why: format!("in {}, {why}", shown(other)),
+                why: format!("in {}, {why}", display_name(other)),
             };
             told.map(of).collect::<Vec<_>>()
         };
@@ -374,6 +374,6 @@ fn compare(process: &LivingProcess, own_edition: &str) -> FilesComparison {
     }
 }
 
-fn shown(process: &LivingProcess) -> String {
+fn display_name(process: &LivingProcess) -> String {
     process.record.as_ref().map_or_else(|| process.name.clone(), ProcessRecord::name)
 }

@@ -26,7 +26,7 @@ use crate::store::{Announcement, ProcessRecord, RepeatedFailures, StoreError, St
 pub(super) const BEYOND_LEASE: Duration = Duration::from_secs(1);
 /// How long the keys that legacy has taken are waited for before an announcement is acknowledged. It is tried again.
 pub(super) const FLUSH_WAIT: Duration = Duration::from_secs(2);
-/// The pause before an exchange that follows a change is made again, if it failed.
+/// The pause before a failed exchange is repeated.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 impl Membership {
@@ -39,7 +39,7 @@ impl Membership {
         shared: &SharedMoves,
     ) {
         let _ = self.worker.set(worker);
-        let flips = self.store.is_shared().then(|| *shared.ladder.followed().borrow());
+        let flips = self.store.is_shared().then(|| *shared.ladder.newest_in_force().borrow());
         self.own.rcu(|own| ProcessRecord { listen: listen.clone(), admin: admin.clone(), flips, ..(**own).clone() });
         let Some(claims) = self.claims.get() else { return };
         claims.set_lease_end(Moment::now(), None);
@@ -75,7 +75,7 @@ impl Membership {
             tracing::error!(why, "this process serves nevertheless");
         }
         self.has_joined.store(true, Ordering::Release);
-        self.has_agreed.store(true, Ordering::Release);
+        self.may_open_gates.store(true, Ordering::Release);
     }
 
     /// Tells the others about this process and follows them. Returns at once where the store has one process.
@@ -90,7 +90,7 @@ impl Membership {
 
     async fn exchange_repeatedly(&self, ladder: &Ladder) {
         let (mut notifications, failures) = (self.store.notifications(), RepeatedFailures::default());
-        let mut followed = ladder.followed();
+        let mut followed = ladder.newest_in_force();
         loop {
             if let Err(error) = self.exchange_and_act(ladder).await {
                 if let Some(unlogged) = failures.count(&error.to_string()) {
@@ -116,7 +116,7 @@ impl Membership {
         loop {
             tokio::select! {
                 _ = exchanges.wait_for(|_| self.is_behind(ladder)) => {}
-                () = ladder.behind() => {}
+                () = ladder.wait_until_behind() => {}
             }
             if let Err(error) = self.follow_with_freezes(ladder, follow()).await {
                 let error = format!("{error:#}");
@@ -150,7 +150,7 @@ impl Membership {
 
     /// Whether the store had flips, when the others were last seen, that are not in force here.
     fn is_behind(&self, ladder: &Ladder) -> bool {
-        *ladder.followed().borrow() < self.seen().newest_flip
+        *ladder.newest_in_force().borrow() < self.seen().newest_flip
     }
 
     /// Exchanges what the processes say about themselves, as often as it has changed here, and acts on what the others
@@ -158,14 +158,14 @@ impl Membership {
     async fn exchange_and_act(&self, ladder: &Ladder) -> Result<(), StoreError> {
         let Some(claims) = self.claims.get() else { return Ok(()) };
         loop {
-            let flips = Some(*ladder.followed().borrow());
+            let flips = Some(*ladder.newest_in_force().borrow());
             self.own.rcu(|own| ProcessRecord { flips, ..(**own).clone() });
             let told = self.own.load_full();
             self.exchange().await?;
             // Right after the exchange: a route is claimed as soon as another process says that it answers the route.
             claims.set_answered_elsewhere(self.seen().answers());
             self.look_for_lost_keys().await;
-            claims.set_others_need_lease(self.others_need_lease());
+            claims.set_other_engines_need_lease(self.other_engines_need_lease());
             self.follow_collisions(claims).await?;
             let is_current = !self.is_behind(ladder);
             self.acknowledge(claims, is_current).await;
@@ -261,7 +261,7 @@ impl Membership {
     /// As [`OtherProcesses::announce`], for a process that exchanges nothing by itself yet.
     async fn announce_and_exchange(&self, routes: Vec<Vec<RouteId>>, ladder: &Ladder) -> Result<(), String> {
         let number = self.announce(routes);
-        let mut waiting = std::pin::pin!(self.acknowledged(number));
+        let mut waiting = std::pin::pin!(self.wait_until_acknowledged(number));
         let acknowledged = loop {
             tokio::select! {
                 acknowledged = &mut waiting => break acknowledged,

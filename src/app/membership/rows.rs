@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Membership, compare, shown};
+use super::{Membership, compare, display_name};
 use crate::admin::types::{FilesComparison, ProcessRow};
 use crate::clock::Moment;
 use crate::store::ProcessRecord;
@@ -22,7 +22,7 @@ impl Membership {
         if self.claims.get().is_none() {
             metrics::gauge!("pointsman_routes_claimed").set(0.0);
         }
-        let known = self.claims.get().is_none_or(|claims| claims.knows_others_keys());
+        let known = self.claims.get().is_none_or(|claims| claims.knows_keys_of_other_engines());
         metrics::gauge!("pointsman_keys_of_others_known").set(f64::from(u8::from(known)));
     }
 
@@ -33,7 +33,7 @@ impl Membership {
         let others = seen.others.iter().map(|process| {
             let files = compare(process, &own.edition);
             let record = process.record.clone().unwrap_or_default();
-            row(&record, shown(process), files, Some(process.lease_left))
+            row(&record, display_name(process), files, Some(process.lease_left))
         });
         std::iter::once(ProcessRow { is_this: true, ..this }).chain(others).collect()
     }

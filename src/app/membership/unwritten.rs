@@ -6,7 +6,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Membership, Seen, shown};
+use super::{Membership, Seen, display_name};
 use crate::clock;
 use crate::ladder::Unmet;
 
@@ -55,6 +55,6 @@ impl Seen {
 
     /// The names of the others that have compared what is not written, and since when.
     fn unwritten(&self) -> impl Iterator<Item = (String, Timestamp)> {
-        self.others.iter().filter_map(|other| Some((shown(other), other.record.as_ref()?.unwritten_since?)))
+        self.others.iter().filter_map(|other| Some((display_name(other), other.record.as_ref()?.unwritten_since?)))
     }
 }

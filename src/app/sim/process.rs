@@ -188,7 +188,7 @@ impl Process {
 
     /// The number of the newest flip that is in force here, with all before it.
     pub(super) fn followed(&self) -> u64 {
-        *self.parts.ladder.followed().borrow()
+        *self.parts.ladder.newest_in_force().borrow()
     }
 }
 

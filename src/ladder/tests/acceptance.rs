@@ -44,7 +44,7 @@ async fn fixture(collision: &Arc<Collision>, files: DeclaredFiles) -> Fixture {
 }
 
 #[tokio::test]
-async fn a_flip_by_force_to_live_or_only_accepts_also_where_the_route_is_there() {
+async fn a_flip_by_force_to_live_or_only_accepts_a_collision_also_if_the_route_is_there_already() {
     let collision = Arc::new(Collision::default());
     let fixture = fixture(&collision, files(&[])).await;
     let first = fixture.flip("plain", forced(State::Live)).await.unwrap();
@@ -93,7 +93,7 @@ async fn in_dark_a_collision_is_accepted_without_a_move() {
 }
 
 #[tokio::test]
-async fn a_flip_that_is_not_recorded_and_one_of_the_files_accept_nothing() {
+async fn an_unrecorded_flip_and_a_flip_by_file_accept_no_collision() {
     let collision = Arc::new(Collision::default());
     let fixture = fixture(&collision, files(&[])).await;
     collision.happen();

@@ -21,7 +21,7 @@ struct Others {
     ended: Mutex<usize>,
     /// The lease of this process is over while the next announcement is acknowledged.
     lease_is_to_end: AtomicBool,
-    lease_ends: AtomicU64,
+    leases_ended: AtomicU64,
     /// Acknowledges nothing until there is a permit.
     holds: Option<Semaphore>,
     /// The store does not have the announcement any more when the move is recorded.
@@ -35,9 +35,9 @@ impl OtherProcesses for Others {
         self.announced.lock().unwrap().push(routes.into_iter().flatten().collect());
         0
     }
-    fn acknowledged(&self, _announcement: u64) -> BoxFuture<'_, Result<(), String>> {
+    fn wait_until_acknowledged(&self, _announcement: u64) -> BoxFuture<'_, Result<(), String>> {
         let ends = self.lease_is_to_end.swap(false, Ordering::Relaxed);
-        self.lease_ends.fetch_add(u64::from(ends), Ordering::Relaxed);
+        self.leases_ended.fetch_add(u64::from(ends), Ordering::Relaxed);
         async move {
             if let Some(holds) = &self.holds {
                 holds.acquire().await.unwrap().forget();
@@ -50,7 +50,7 @@ impl OtherProcesses for Others {
         if self.is_forgotten.load(Ordering::Relaxed) {
             return Err("nobody knows of it".to_owned());
         }
-        let term = self.lease_ends.load(Ordering::Relaxed).cast_signed();
+        let term = self.leases_ended.load(Ordering::Relaxed).cast_signed();
         Ok(self.has_terms.then(|| StandingAnnouncement { worker: WorkerId(uuid::Uuid::nil()), term, number: 0 }))
     }
     fn end_announcement(&self, _announcement: u64) {
@@ -59,8 +59,8 @@ impl OtherProcesses for Others {
     fn announce_within(&self) -> Duration {
         Duration::from_secs(60)
     }
-    fn lease_ends(&self) -> u64 {
-        self.lease_ends.load(Ordering::Relaxed)
+    fn leases_ended(&self) -> u64 {
+        self.leases_ended.load(Ordering::Relaxed)
     }
 }
 
@@ -113,7 +113,7 @@ async fn a_move_is_recorded_only_in_the_lease_in_which_it_was_acknowledged() {
     let announced = mover.announce_flip(&position, State::Live).await.ok().unwrap();
     let term = || announced.standing().unwrap().unwrap().term;
     assert_eq!(term(), 1, "it was announced again");
-    others.lease_ends.fetch_add(1, Ordering::Relaxed);
+    others.leases_ended.fetch_add(1, Ordering::Relaxed);
     assert_eq!(term(), 1);
 }
 

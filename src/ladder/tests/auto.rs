@@ -148,7 +148,7 @@ async fn a_flip_that_names_a_share_and_a_route_without_steps_are_as_before() {
 
 /// Somebody moves the route between the look at its share and the step.
 #[tokio::test(start_paused = true)]
-async fn a_step_that_is_overtaken_by_a_person_changes_nothing() {
+async fn a_step_that_comes_after_a_flip_by_a_person_changes_nothing() {
     for moved in [percent(State::Live, 0.5), percent(State::Live, 50.0), to(State::Dark)] {
         let fixture = Fixture::growing().await;
         fixture.share_after(EACH).await;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::guard::{crossing, guarded};
 use super::plans::sharing;
 use super::*;
-use crate::ladder::record::{RecordBatch, is_overtaken};
+use crate::ladder::record::{RecordBatch, is_outdated_judgement};
 
 /// TwoProcesses processes with the same files.
 pub(super) struct TwoProcesses {
@@ -30,7 +30,7 @@ impl TwoProcesses {
             files.plans.in_force = follower.ladder.plans_after(&moves, &files.routes).in_force;
             follower.ladder.follow(moves, files, || {}).await.unwrap();
         }
-        assert_eq!(*follower.ladder.followed().borrow(), follower.newest().await);
+        assert_eq!(*follower.ladder.newest_in_force().borrow(), follower.newest().await);
     }
 }
 
@@ -206,19 +206,19 @@ async fn a_judged_move_is_not_recorded_after_one_that_is_not_in_force() {
     let recorded = one.store.flips(None, 1).await.unwrap()[0].clone();
     let flip = crate::store::FlipRecord { at: recorded.at + jiff::SignedDuration::from_secs(1), ..recorded };
     let batch = |judged_by| RecordBatch { flips: vec![flip.clone()], declared: None, judged_by };
-    let judged = || batch(Some(*two.ladder.followed().borrow()));
+    let judged = || batch(Some(*two.ladder.newest_in_force().borrow()));
     // Twice: also once it knows of the other one.
     for _ in 0..2 {
         let error = two.ladder.mover.recorder.record(judged()).await.unwrap_err();
-        assert!(is_overtaken(&error), "{error}");
+        assert!(is_outdated_judgement(&error), "{error}");
     }
-    two.ladder.behind().await;
+    two.ladder.wait_until_behind().await;
     // A flip that is in force already is recorded after it.
     two.ladder.mover.recorder.record(batch(None)).await.unwrap();
-    assert!(*two.ladder.followed().borrow() < two.newest().await);
+    assert!(*two.ladder.newest_in_force().borrow() < two.newest().await);
     both.follow(two).await;
     two.ladder.mover.recorder.record(judged()).await.unwrap();
-    assert_eq!(*two.ladder.followed().borrow(), two.newest().await);
+    assert_eq!(*two.ladder.newest_in_force().borrow(), two.newest().await);
 }
 
 /// A person asks the second process for what the first one did a moment ago, and for the next rung.
@@ -228,7 +228,7 @@ async fn a_flip_is_judged_by_what_another_process_recorded() {
     let TwoProcesses { one, two, .. } = &both;
     let following = async {
         loop {
-            two.ladder.behind().await;
+            two.ladder.wait_until_behind().await;
             both.follow(two).await;
         }
     };

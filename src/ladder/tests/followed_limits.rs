@@ -205,7 +205,7 @@ async fn an_end_of_a_freeze_does_not_end_one_that_another_process_has_set_since(
     let TwoProcesses { one, two, .. } = &both;
     let mover = &one.ladder.mover;
     let prepare = |request| mover.kill_switch().prepare_end(mover.in_force(), request, None, "ann".into());
-    let request = || (mover.kill_switch().request_end(), *one.ladder.followed().borrow());
+    let request = || (mover.kill_switch().request_end(), *one.ladder.newest_in_force().borrow());
     let early = request();
     two.ladder.freeze(Freeze::Instances, None, "bob".into()).await.unwrap();
     both.follow(one).await;

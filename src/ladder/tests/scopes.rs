@@ -3,7 +3,7 @@
 use super::*;
 use crate::expression::Template;
 use crate::flag::ByteForm;
-use crate::ladder::scopes::{self, Scopes, before_recorded, dropped_scope};
+use crate::ladder::scopes::{self, Scopes, dropped_retries, unrecorded_retries};
 use crate::limits::{EARLIER_SCOPES_MAX, REASSIGNED_MATCHES_MAX};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -62,7 +62,7 @@ fn a_scope_is_looked_up_until_no_retry_may_come() {
 fn a_longer_window_shuts_the_gate_for_the_keys_that_the_shorter_one_removed() {
     let read = |before: &Scopes, hour, window: u32| after_files(before, &scoped_by("a"), at(hour), window * HOUR);
     let shut =
-        |scopes: &Scopes, hour, window| before_recorded(&scopes[&RouteId::from("bare")], at(hour), window * HOUR);
+        |scopes: &Scopes, hour, window| unrecorded_retries(&scopes[&RouteId::from("bare")], at(hour), window * HOUR);
     let before = after_first_files(&scoped_by("a"));
     for (window, is_shut) in [(24, false), (12, false), (48, true)] {
         let after = read(&before, 100, window);
@@ -123,25 +123,25 @@ fn scopes_beyond_the_bound_are_dropped_and_shut_the_gate() {
     let window = 24 * HOUR;
     let mut scopes = Scopes::new();
     for n in 0..=EARLIER_SCOPES_MAX + 1 {
-        let why = scopes.get(&RouteId::from("bare")).and_then(|scopes| dropped_scope(scopes, at(0), window));
+        let why = scopes.get(&RouteId::from("bare")).and_then(|scopes| dropped_retries(scopes, at(0), window));
         assert!(why.is_none(), "{n}");
         scopes = after_files(&scopes, &scoped_by(&format!("x-{n}")), at(n as i64), window);
     }
     let scopes = &scopes[&RouteId::from("bare")];
     assert_eq!(scopes.earlier.len(), EARLIER_SCOPES_MAX);
-    let shut = dropped_scope(scopes, at(20), window).unwrap();
+    let shut = dropped_retries(scopes, at(20), window).unwrap();
     assert!(shut.why.contains("more than 8 times"), "{}", shut.why);
     let last = scopes.earlier[0].at;
     assert!(
         shut.cause_at == last && last > scopes.newest_dropped.unwrap(),
         "a flip before the last change does not know of it"
     );
-    assert!(dropped_scope(scopes, at(26), window).is_none(), "its time is over");
+    assert!(dropped_retries(scopes, at(26), window).is_none(), "its time is over");
 }
 
 /// Why a route's gate to `live` is shut.
 fn why_shut(scopes: &Scopes, route: &str, hour: i64, window: Duration) -> Option<String> {
-    before_recorded(scopes.get(&RouteId::from(route))?, at(hour), window).map(|unknown| unknown.why)
+    unrecorded_retries(scopes.get(&RouteId::from(route))?, at(hour), window).map(|unknown| unknown.why)
 }
 
 #[test]
@@ -385,7 +385,7 @@ fn requests_that_files_take_from_a_route_are_looked_up_until_no_retry_may_come()
 }
 
 #[test]
-fn the_number_of_moved_requests_is_bounded() {
+fn the_number_of_reassigned_requests_is_bounded() {
     let mut scopes = after_first_files(&routes(&[("pay", "POST /0", Some("k"))]));
     for n in 1..=REASSIGNED_MATCHES_MAX + 2 {
         scopes = after_files(&scopes, &routes(&[("pay", &format!("POST /{n}"), Some("k"))]), at(1), 24 * HOUR);

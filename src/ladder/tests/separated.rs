@@ -76,7 +76,7 @@ fn two_routes(plain: State) -> DeclaredFiles {
 
 /// Legacy has got its requests meanwhile.
 #[tokio::test]
-async fn a_route_that_was_joined_returns_no_higher_than_the_joined_route_stood() {
+async fn a_route_that_was_joined_returns_at_most_to_the_state_of_the_joined_route() {
     for restarts in [false, true] {
         for (last, joined, expected) in [
             (State::Only, State::Dark, State::Dark),

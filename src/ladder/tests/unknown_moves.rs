@@ -50,7 +50,7 @@ async fn a_flip_to_the_present_state_is_recorded_later_if_the_moves_of_others_ar
 
 /// The first process has lowered the route, which is read when the flip is to be recorded: before the answer is given.
 #[tokio::test(start_paused = true)]
-async fn a_flip_that_another_one_overtook_is_answered_with_the_number_of_that_one() {
+async fn a_superseded_flip_is_answered_with_the_number_of_the_flip_that_supersedes_it() {
     let both = cut_off(State::Shadow).await;
     let TwoProcesses { one, two, .. } = &both;
     let read_again = async {

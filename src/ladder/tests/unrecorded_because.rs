@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::expression::Template;
-use crate::ladder::scopes::{self, Scopes, before_recorded};
+use crate::ladder::scopes::{self, Scopes, unrecorded_retries};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -17,7 +17,7 @@ fn why_after(before: &DeclaredFiles, change: impl Fn(&mut Route), windows: (u32,
     // Later files, and the next process, know it too.
     let stored = serde_json::to_string(&after[&RouteId::from("bare")]).unwrap();
     let stored: crate::store::RetryScopes = serde_json::from_str(&stored).unwrap();
-    before_recorded(&stored, at(48), windows.1 * DAY).expect("the gate is shut").why
+    unrecorded_retries(&stored, at(48), windows.1 * DAY).expect("the gate is shut").why
 }
 
 #[test]

@@ -4,9 +4,9 @@ use super::*;
 use crate::flag::{Framework, GuardCondition, PathConventions, Percent, RetryScope, Shares, State, TokenSource};
 use crate::names::PlanSet;
 use crate::store::{
-    CohortRule, DeclaredState, DroppedReason, EvidenceRecord, FileState, FlipRecord, FollowedEarlier, FollowedPath,
-    ForcedCohort, ForcedState, GuardAction, GuardRecord, KeyFileRecord, LiveBasis, Overridden, PutFlips, RecordEntry,
-    ReplacedMatch, ReplacedScope, RetryScopes, UnreadKeyFile, UnrecordedBecause, guard_key,
+    CohortRule, DeclaredState, DroppedReason, EarlierFollowerRequests, EvidenceRecord, FileState, FlipRecord,
+    FollowerRequests, ForcedCohort, ForcedState, GuardAction, GuardRecord, KeyFileRecord, LiveBasis, Overridden,
+    PutFlips, RecordEntry, ReplacedMatch, ReplacedScope, RetryScopes, UnreadKeyFile, UnrecordedBecause, guard_key,
 };
 
 on_every_store! {
@@ -250,7 +250,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
             joined: ["c".into()].into(),
         })
     };
-    let follows = FollowedPath {
+    let follows = FollowerRequests {
         family: vec!["a".into(), "older".into()],
         matches: "GET shop.test/orders/{id}".into(),
         paths: Some(paths),
@@ -258,7 +258,7 @@ async fn declarations_are_replaced_as_a_whole(which: StoreKind) {
         except: vec!["GET /orders/new".into()],
         has_no_workflow: true,
         is_absent: true,
-        earlier: vec![FollowedEarlier {
+        earlier: vec![EarlierFollowerRequests {
             family: vec!["c".into()],
             matches: "GET /carts/{id}".into(),
             paths: Some(paths),

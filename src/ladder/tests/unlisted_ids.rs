@@ -54,7 +54,7 @@ async fn a_route_keeps_its_last_flip() {
     }
 }
 
-/// A route in `only` has no other arm.
+/// In `only` legacy is not called: a route that lost its state would change the arm.
 #[tokio::test]
 async fn a_route_in_only_stays_there() {
     for restarts in [false, true] {
@@ -67,7 +67,7 @@ async fn a_route_in_only_stays_there() {
     }
 }
 
-/// By its oldest id, callers are in its share and instances are stored.
+/// The oldest id decides which callers are in its share, and instances are stored under it.
 #[tokio::test]
 async fn the_oldest_id_stays_the_same() {
     for restarts in [false, true] {
@@ -84,7 +84,7 @@ async fn the_oldest_id_stays_the_same() {
 }
 
 #[tokio::test]
-async fn what_a_guard_did_stays() {
+async fn what_a_guard_did_stays_with_the_route() {
     let route = RouteId::from("bare");
     let guard = GuardRecord {
         route: route.clone(),
@@ -121,7 +121,7 @@ async fn what_a_guard_did_stays() {
 }
 
 #[tokio::test]
-async fn a_hold_stays() {
+async fn a_held_route_stays_held() {
     let unnoted = Arc::new(Unnoted::default());
     let store = Arc::new(FailingStore::default());
     let evidence = Evidence::load(store.clone()).await.unwrap();

@@ -7,7 +7,7 @@ use crate::names::RouteId;
 
 /// Describes the requests of a route that follow up instances of a family.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FollowedPath {
+pub struct FollowerRequests {
     /// The ids of the creator: the present one, then earlier ones.
     pub family: Vec<RouteId>,
     /// The method, host and path of these requests, as text.
@@ -15,7 +15,7 @@ pub struct FollowedPath {
     /// How the route's service read paths; `None` if an earlier version read the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<PathConventions>,
-    /// The parameter of the path that is the instance's id.
+    /// Where a request has the instance's id: the name of a parameter of the path, or the text of another key.
     pub param: String,
     /// Requests that `matches` covers too, but that belong to more specific routes of the same files, which do not
     /// follow up the family; as text.
@@ -29,17 +29,17 @@ pub struct FollowedPath {
     pub is_absent: bool,
     /// Other requests by which the route followed up instances by earlier files, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub earlier: Vec<FollowedEarlier>,
+    pub earlier: Vec<EarlierFollowerRequests>,
 }
 
 /// Requests by which a route followed up instances of a family by earlier files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FollowedEarlier {
-    /// See [`FollowedPath::family`].
+pub struct EarlierFollowerRequests {
+    /// See [`FollowerRequests::family`].
     pub family: Vec<RouteId>,
-    /// See [`FollowedPath::matches`].
+    /// See [`FollowerRequests::matches`].
     pub matches: String,
-    /// See [`FollowedPath::paths`].
+    /// See [`FollowerRequests::paths`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<PathConventions>,
 }

@@ -1,6 +1,6 @@
-//! Places at which a captured value is redacted and the workflow's does not come from the capture: of one pair it is
-//! not known whether the two differ. Over several pairs it is, where one side has one value and the other had different
-//! ones.
+//! Places at which a captured value is redacted and the workflow's value does not come from the capture. From one pair
+//! it is not known whether the two values differ. From several pairs it is, if one side has the same value where the
+//! other side has different ones.
 //!
 //! Only rehearsals of captures have such places.
 
@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use crate::compare::UndecidedValues;
 
-/// Places that are remembered.
+/// The most places that are remembered.
 const PLACES_MAX: usize = 64;
-/// Values of each side that are remembered of one place.
+/// The most values of each side that are remembered of one place.
 const VALUES_MAX: usize = 64;
 
 /// What is known of such places over all pairs.

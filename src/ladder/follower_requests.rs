@@ -11,7 +11,7 @@ use super::orphans::{self, Followers};
 use super::scope_matches;
 use crate::flag::Route;
 use crate::names::RouteId;
-use crate::store::{FollowedEarlier, FollowedPath};
+use crate::store::{EarlierFollowerRequests, FollowerRequests};
 
 /// How many earlier matches of one route are remembered; of more, the oldest are dropped.
 const EARLIER_MAX: usize = 32;
@@ -22,17 +22,19 @@ pub(super) fn after_files(before: &Followers, routes: &[Arc<Route>]) -> Follower
     for (id, was) in before {
         match after.get_mut(id) {
             Some(now) => add_earlier(id, now, was),
-            None => drop(after.insert(id.clone(), FollowedPath { is_absent: true, except: Vec::new(), ..was.clone() })),
+            None => {
+                drop(after.insert(id.clone(), FollowerRequests { is_absent: true, except: Vec::new(), ..was.clone() }))
+            }
         }
     }
     after
 }
 
-fn add_earlier(id: &RouteId, now: &mut FollowedPath, was: &FollowedPath) {
-    let FollowedPath { family, matches, paths, .. } = was.clone();
+fn add_earlier(id: &RouteId, now: &mut FollowerRequests, was: &FollowerRequests) {
+    let FollowerRequests { family, matches, paths, .. } = was.clone();
     let mut earlier = was.earlier.clone();
     earlier.retain(|known| !is_same(known, &family, &matches, was));
-    earlier.push(FollowedEarlier { family, matches, paths });
+    earlier.push(EarlierFollowerRequests { family, matches, paths });
     earlier.retain(|known| !is_same(known, &now.family, &now.matches, now));
     if earlier.len() > EARLIER_MAX {
         tracing::warn!(
@@ -46,7 +48,7 @@ fn add_earlier(id: &RouteId, now: &mut FollowedPath, was: &FollowedPath) {
 }
 
 /// Whether these are the same requests, about instances of the same family.
-fn is_same(known: &FollowedEarlier, family: &[RouteId], matches: &str, of: &FollowedPath) -> bool {
+fn is_same(known: &EarlierFollowerRequests, family: &[RouteId], matches: &str, of: &FollowerRequests) -> bool {
     let is_alike = known.matches == matches || scope_matches::match_alike(&known.matches, matches);
     is_alike && known.paths == of.paths && known.family.iter().any(|id| family.contains(id))
 }

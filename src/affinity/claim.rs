@@ -190,8 +190,8 @@ impl StoreAffinity {
         self.claim_if(policy, self.wait_until_noted_all(given).await, keys, body).await
     }
 
-    /// Whether a key that was taken has to be claimed: as [`claim_policy`] says, or because an earlier claim of it has not
-    /// succeeded, even if its route has gone down since.
+    /// Whether a key that was taken has to be claimed: as [`claim_policy`] says, or because an earlier claim of it has
+    /// not succeeded, even if its route has gone down since.
     fn claim_policy_of_taken(
         &self,
         state: &ClaimState,

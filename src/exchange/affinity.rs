@@ -185,7 +185,8 @@ pub trait Affinity: Send + Sync {
     fn remembered(&self, key: &RetryKey) -> Remembered;
     /// In a store that several processes share: whether all keys of this route that the engines of other processes took
     /// are known here. If so, [`Remembered::NotEngineHere`] to a later question means that no engine has taken the key,
-    /// under the present files. Whoever takes the key for legacy gives the version ([`EarlierKeys::keys_of_other_engines`]).
+    /// under the present files. Whoever takes the key for legacy gives the version
+    /// ([`EarlierKeys::keys_of_other_engines`]).
     fn keys_of_other_engines(&self, route: &RouteId) -> Option<KeysOfOtherEnginesVersion> {
         let _ = route;
         None

@@ -149,8 +149,8 @@ impl Mover {
     /// Announces a flip of this route to this state, if the engine is to answer and did not before.
     ///
     /// # Errors
-    /// See [`OtherProcesses::wait_until_acknowledged`]. It is announced nevertheless, until the second part of the error is
-    /// dropped.
+    /// See [`OtherProcesses::wait_until_acknowledged`]. It is announced nevertheless, until the second part of the
+    /// error is dropped.
     pub(super) async fn announce_flip(&self, position: &RoutePosition, to: State) -> AnnounceOutcome {
         let announced = self.announce(if is_new(position, to) { vec![ids(position)] } else { Vec::new() }).await?;
         // Asked once the others have acknowledged it: one that did not has lost its lease by then.

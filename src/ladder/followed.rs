@@ -49,9 +49,9 @@ pub struct AnsweringRoutes {
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(1);
 
 impl Mover {
-    /// Returns what other processes have recorded since this one last followed them. What restricts the engine is in force when this
-    /// returns (a stronger freeze, a lower limit of a guard). So are the end of a freeze and releases if no route was moved: else
-    /// a route that was lowered before them would be raised until its flip is in force.
+    /// Returns what other processes have recorded since this one last followed them. What restricts the engine is in
+    /// force when this returns (a stronger freeze, a lower limit of a guard). So are the end of a freeze and releases
+    /// if no route was moved: else a route that was lowered before them would be raised until its flip is in force.
     async fn newer_moves(&self) -> Result<Option<FollowedMoves>, StoreError> {
         if !self.store.is_shared() {
             return Ok(None);

@@ -1,8 +1,8 @@
 //! What newer files of other processes declare for a route, as far as it came with a move that was followed.
 //!
-//! Example: an edit sets `state: live`. The first process reads it, and makes the flip; the second one follows
-//! that flip while it still has the earlier files. A person flips the route to `off`. When the second process reads the edit, it makes no flip:
-//! what the edit declares has counted already.
+//! Example: an edit sets `state: live`. The first process reads it, and makes the flip; the second one follows that
+//! flip while it still has the earlier files. A person flips the route to `off`. When the second process reads the
+//! edit, it makes no flip: what the edit declares has counted already.
 
 use super::positions::Positions;
 use crate::flag::Route;

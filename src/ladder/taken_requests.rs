@@ -2,8 +2,8 @@
 //! files give to a follower of another creator.
 //!
 //! Always true: what is found here may be too much, never too little. A request counts as taken unless a follower of
-//! the same family had it before, or another route of the new files surely gets it. It makes no difference which of the routes have a
-//! workflow: it may be added by the next edit.
+//! the same family had it before, or another route of the new files surely gets it. It makes no difference which of the
+//! routes have a workflow: it may be added by the next edit.
 
 use std::sync::Arc;
 

@@ -4,9 +4,9 @@
 //!
 //! Always true: the store has the earlier ids of each route that was in the files ([`EarlierIds`]). An id that no route
 //! of new files lists belongs to the same route as the stored row that has it: to the route that lists the row's own id
-//! or, if none does, to the one that lists the oldest of the row's other ids. No such id changes which id of a route is its oldest one, so that the
-//! callers in its shares and its retry keys stay the same. Of more than [`EARLIER_IDS_KEPT_MAX`] ids the oldest is kept
-//! with the newest, and the log names the others.
+//! or, if none does, to the one that lists the oldest of the row's other ids. No such id changes which id of a route is
+//! its oldest one, so that the callers in its shares and its retry keys stay the same. Of more than
+//! [`EARLIER_IDS_KEPT_MAX`] ids the oldest is kept with the newest, and the log names the others.
 //!
 //! The rest of `ladder` and `evidence` need not know these ids: they are added to those that the file lists (`was`).
 

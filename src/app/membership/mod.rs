@@ -39,8 +39,8 @@ use crate::limits::Limits;
 use crate::names::{RouteId, WorkerId};
 use crate::store::{LivingProcess, LivingProcesses, ProcessRecord, StoreError, StoreHandle, ToldUnknownRetries};
 
-/// How often this process tells the others about itself, and finds out which of them are alive. A change of its files is told at
-/// once.
+/// How often this process tells the others about itself, and finds out which of them are alive. A change of its files
+/// is told at once.
 const EXCHANGE_EVERY: Duration = Duration::from_secs(1);
 /// How long a start waits for the store to say which other processes live.
 const FIRST_EXCHANGE_WAIT: Duration = Duration::from_secs(2);

@@ -89,12 +89,12 @@ impl<T> CombiningMutex<T> {
     }
 
     fn make(&self, locked: &mut Combined<T>) {
-        // While it is not set: whoever has set it before has seen its change received.
+        // If it is not set, all changes were received that `leave` had left when it returned.
         if !self.has_changes.load(SeqCst) {
             return;
         }
         self.has_changes.store(false, SeqCst);
-        // All of them, also those of threads that have not set it yet: they may come before others that have.
+        // Also those of threads that have not set it yet: they may stand before changes of threads that have.
         while let Ok(change) = locked.changes.try_recv() {
             self.left.fetch_sub(1, SeqCst);
             change(&mut locked.value);

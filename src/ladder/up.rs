@@ -64,9 +64,9 @@ impl Mover {
             live_basis::accept(&mut positions, route, to);
         }
         let standing = announced.standing()?;
+        let position = before.routes.get(route).ok_or_else(|| before.unknown_route(route))?;
         // Under way before it is asked again: a flip to the present state that comes later than this finds it.
         self.in_force().set_outstanding(OutstandingWrite::new(std::slice::from_ref(&flip), &positions));
-        let position = before.routes.get(route).ok_or_else(|| before.unknown_route(route))?;
         if let Err(lowered_since) = self.check_not_lowered_since(asked, &before, position, &request) {
             self.in_force().set_outstanding(OutstandingWrite::default());
             return Err(lowered_since);

@@ -214,6 +214,7 @@ impl Pool {
         // Statements in progress have a bound of their own.
         let _ = timeout(self.address.statement, permits.acquire_many(*max)).await;
         permits.close();
+        self.connections.low_priority_permits.close();
         let unused = std::mem::take(&mut *self.connections.unused());
         let closing = futures_util::future::join_all(unused.into_iter().map(|pooled| pooled.connection.close()));
         let _ = timeout(self.address.statement, closing).await;

@@ -15,7 +15,7 @@ pub(super) fn redacted_bytes(head: &RequestHead, text: &Text) -> Vec<u8> {
     with_bytes(text, |characters| redact_line(&without_params(head, characters)))
 }
 
-/// What a client says of itself, without what is secret in it. Bytes that are not UTF-8 become U+FFFD.
+/// A `user-agent` without what is secret in it. Bytes that are not UTF-8 become U+FFFD.
 pub(super) fn redacted_agent(agent: &Text) -> String {
     redact_line(&lossy(agent))
 }

@@ -92,7 +92,7 @@ fn unexplained(place: Unexplained) -> UnexplainedPlace {
     UnexplainedPlace { path, kind, samples, pairs, why, example: example.map(cut) }
 }
 
-/// What is kept of a pair has nothing secret in it.
+/// Cuts long values. They need no masking, because what is kept of a pair has nothing secret in it.
 fn cut(mut difference: Difference) -> Difference {
     difference.mask_and_cut(str::to_owned);
     difference

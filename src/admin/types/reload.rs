@@ -32,7 +32,7 @@ pub struct ReloadResponse {
     /// The flips that the files made.
     pub flips: Vec<FlipRow>,
     /// The routes whose effective state changed by this reading without a flip, because the gate now allows them
-    /// something else, or because they are held below `live` for another time.
+    /// another state, or because the files changed until when they are held below `live`.
     #[serde(default)]
     pub moved: Vec<MovedRoute>,
     /// The routes that are not in the state that is requested for them.

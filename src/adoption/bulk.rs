@@ -1,7 +1,7 @@
 //! Moves many instances of a family, a few at a time.
 //!
-//! Always true: one bulk per family at a time. It ends with its process at any moment; asked for again, it moves what
-//! is still legacy's.
+//! Always true: one bulk move per family at a time. It ends when its process ends; asked for again, it moves what is
+//! still legacy's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +112,7 @@ impl Adoptions {
             }
             InstanceSelection::All => family.ids().cloned().collect::<Vec<_>>(),
         };
-        // What requests have shown so far is in the store then.
+        // Writes to the store what requests have shown so far, so that the pages below have it.
         self.affinity.instances().refresh(Some(family)).await?;
         for stored_under in ids {
             let mut after = None;

@@ -87,7 +87,7 @@ impl Adoptions {
                     }
                     continue;
                 }
-                Some(AdoptionProgress::Adopted(answer)) => match self.other_id(&adoption, &answer) {
+                Some(AdoptionProgress::Adopted(answer)) => match self.why_other_instance(&adoption, &answer) {
                     None => (AdoptionState::Adopted, None),
                     Some(why) => (AdoptionState::Unknown, Some(why)),
                 },
@@ -132,7 +132,7 @@ impl Adoptions {
 
     /// Why the instance that the workflow read is not the one that was claimed: its answer has another id. Legacy may
     /// read several spellings as one id, and then the instance would be adopted once for each.
-    pub(super) fn other_id(&self, adoption: &Adoption, answer: &AnswerRecord) -> Option<String> {
+    pub(super) fn why_other_instance(&self, adoption: &Adoption, answer: &AnswerRecord) -> Option<String> {
         let flags = self.flags.load();
         let creator = flags.route(&self.creator(&adoption.key.family))?;
         let instance = creator.route.instance.as_ref()?;
@@ -214,8 +214,8 @@ impl Adoptions {
         MoveOutcome::of(&Adoption { state, reason, ..adoption.clone() })
     }
 
-    /// Records under each other id of its family that legacy no longer has an adopted instance. If the process ends
-    /// first, the instance counts as legacy's until the next bulk move.
+    /// Records that legacy no longer has an adopted instance, under every other id of the instance's family. If the
+    /// process ends first, the instance counts as legacy's until the next bulk move.
     pub(super) async fn end_under_other_ids(&self, adoption: &Adoption) {
         let (key, mut ended) = (self.instance_key(adoption), Vec::new());
         for other in key.stored_keys().filter(|other| *other != adoption.key) {

@@ -23,7 +23,7 @@ impl Adoptions {
                 && let Some(tenure) = self.engine.lease_tenure()
                 && self.affinity.reload_families().await.is_ok()
             {
-                self.current_tenure.store(tenure + 1, Ordering::Release);
+                self.pins_read_in_tenure.store(tenure + 1, Ordering::Release);
             }
             sleep(LEASE_EVERY).await;
         }

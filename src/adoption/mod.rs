@@ -5,8 +5,8 @@
 //!
 //! The steps of one move ([`one`]):
 //!
-//! 1. The instance is marked in memory (`affinity::RequestsAtLegacyByInstance`): from now on its requests wait. Those
-//!    that legacy has end.
+//! 1. The instance is marked in memory (`affinity::RequestsAtLegacyByInstance`): from now on its new requests wait. The
+//!    move waits until those that legacy already has are answered.
 //! 2. It is claimed in the store, with the id of the run that will move it. Its pins are the engine's from then on and
 //!    say that it moves, so that no process takes it for legacy's, and no restart forgets it.
 //! 3. The run begins. Only when it is known what it did is the outcome recorded ([`claimed_run`]): the instance is
@@ -72,12 +72,12 @@ pub struct Adoptions {
     /// The same time; `None` if the store is new, because then no earlier process has sent anything to legacy.
     legacy_requests_unknown_before: Option<Instant>,
     state: Mutex<State>,
-    /// One more than the tenure of the lease at which the pins of other processes were last read; 0 if they were not.
-    current_tenure: AtomicU64,
+    /// One more than the tenure of the lease in which the pins of other processes were last read; 0 if they were not.
+    pins_read_in_tenure: AtomicU64,
     this: Weak<Adoptions>,
 }
 
-/// How the requests of a route are found, where they have the id of their instance, and of which family it is.
+/// Which requests are the route's, where in them the id of their instance is, and which family the instance belongs to.
 type RouteMatching = (RouteMatch, Option<InstanceKeySource>, Family);
 
 #[derive(Default)]
@@ -139,7 +139,7 @@ impl Adoptions {
             created_at,
             legacy_requests_unknown_before,
             state: Mutex::default(),
-            current_tenure: AtomicU64::new(0),
+            pins_read_in_tenure: AtomicU64::new(0),
             this: this.clone(),
         });
         let this: Weak<Self> = Arc::downgrade(&adoptions);
@@ -210,8 +210,8 @@ impl Adoptions {
     /// Whether this process knows what other processes have moved: it has had its lease without interruption since it
     /// read their pins, and nobody moves anything while another process has a lease.
     fn is_current(&self) -> bool {
-        let current = self.current_tenure.load(Ordering::Acquire);
-        self.engine.lease_tenure().is_some_and(|tenure| tenure + 1 == current)
+        let read_in = self.pins_read_in_tenure.load(Ordering::Acquire);
+        self.engine.lease_tenure().is_some_and(|tenure| tenure + 1 == read_in)
     }
 
     /// Whether an instance was tried recently, and stayed legacy's.

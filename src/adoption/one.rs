@@ -45,8 +45,9 @@ impl Adoptions {
         self.engine.why_unresumed().map(|why| format!("the runs of the last process are not resumed yet: {why}"))
     }
 
-    /// When the last request that this process has not counted can no longer take effect at legacy (`settles`): an
-    /// earlier process may have sent some, or this one before it counted them. `None`: there were none.
+    /// When the last request that this process has not counted can no longer take effect at legacy (`settles`). Such a
+    /// request was sent by an earlier process, or by this one before it counted those of its route. `None`: there was
+    /// none.
     ///
     /// # Errors
     /// A request that was decided by earlier files has not ended.
@@ -118,7 +119,9 @@ impl Adoptions {
         };
         match mark.requests_ended(until).await {
             RequestsEnded::Yes => {}
-            RequestsEnded::UnderWay => return MoveOutcome::NotTried("legacy has a request of it under way".to_owned()),
+            RequestsEnded::UnderWay => {
+                return MoveOutcome::NotTried("legacy has not finished a request about this instance".to_owned());
+            }
             RequestsEnded::Unsettled(_) => {
                 let why = "the end of a request to legacy was not seen, and legacy may go on with it (`settles`)";
                 return MoveOutcome::NotTried(why.to_owned());

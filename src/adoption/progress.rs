@@ -1,4 +1,4 @@
-//! How far a bulk is.
+//! How far a bulk move is.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use super::move_outcome::MoveOutcome;
 /// How many reasons of instances that were not adopted are kept.
 const REASONS_MAX: usize = 100;
 
-/// A bulk, and how far it is.
+/// A bulk move of instances, and how far it is.
 pub struct Bulk {
     /// When it was asked for.
     pub since: Timestamp,
@@ -21,7 +21,7 @@ pub struct Bulk {
     is_running: AtomicBool,
 }
 
-/// How far a bulk is.
+/// How far a bulk move is.
 #[derive(Clone, Debug, Default)]
 pub struct BulkProgress {
     /// How many instances it has read so far.
@@ -29,7 +29,7 @@ pub struct BulkProgress {
     /// How many are the engine's now.
     pub adopted: u64,
     /// How many the engine had made itself.
-    pub engines: u64,
+    pub engine_owned: u64,
     /// How many stayed legacy's.
     pub at_legacy: u64,
     /// How many are unknown.
@@ -68,7 +68,7 @@ impl Bulk {
         self.change(|progress| {
             let (counter, reason) = match moved {
                 MoveOutcome::Adopted => (&mut progress.adopted, None),
-                MoveOutcome::EngineOwns => (&mut progress.engines, None),
+                MoveOutcome::EngineOwns => (&mut progress.engine_owned, None),
                 MoveOutcome::GivenBack(why) | MoveOutcome::NotTried(why) => (&mut progress.at_legacy, Some(why)),
                 MoveOutcome::Unknown(why) => (&mut progress.unknown, Some(why)),
                 MoveOutcome::Moving => (&mut progress.moving, None),

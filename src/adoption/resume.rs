@@ -15,7 +15,8 @@ use crate::workflow::AdoptionProgress;
 
 /// How often unknown adoptions are looked at again.
 const RECHECK_EVERY: Duration = Duration::from_secs(2);
-/// How long a resumed move waits at once for the requests that legacy has of its instance.
+/// How long a resumed move waits for the requests that legacy has of its instance before it looks whether this process
+/// is draining.
 const REQUESTS_WAIT: Duration = Duration::from_secs(5);
 /// How many adoptions are read at a time.
 const PAGE: usize = 500;
@@ -44,7 +45,7 @@ impl Adoptions {
     }
 
     /// Begins to resume the moves that the last process left; waits for the store for at most this long.
-    pub async fn mark_moving(self: Arc<Self>, within: Duration) {
+    pub async fn begin_to_resume(self: Arc<Self>, within: Duration) {
         if !matches!(tokio::time::timeout(within, self.resume_moving()).await, Ok(Ok(()))) {
             tracing::warn!("the store does not say yet which instances were being moved: their requests get 503");
         }
@@ -126,7 +127,7 @@ impl Adoptions {
         adoption: &Adoption,
     ) -> Result<Option<(AdoptionState, Option<String>)>, StoreError> {
         Ok(match self.engine.adoption_progress(adoption.run).await? {
-            Some(AdoptionProgress::Adopted(answer)) if self.other_id(adoption, &answer).is_some() => None,
+            Some(AdoptionProgress::Adopted(answer)) if self.why_other_instance(adoption, &answer).is_some() => None,
             Some(AdoptionProgress::Adopted(_)) => Some((AdoptionState::Adopted, None)),
             // The original may have told legacy to release the instance after the backup was made.
             Some(AdoptionProgress::NotReleased(_)) if self.is_of_backup(adoption) => None,
@@ -135,7 +136,8 @@ impl Adoptions {
         })
     }
 
-    /// A person may have let the run of an unknown adoption go on, or cancelled it.
+    /// Records the outcome of each unknown adoption whose outcome is known by now: a person may have let its run go on,
+    /// or cancelled it.
     async fn recheck_unknown(&self) -> Result<(), StoreError> {
         let mut after = None;
         loop {

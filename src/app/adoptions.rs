@@ -108,7 +108,7 @@ fn bulk_row(bulk: &Bulk) -> BulkRow {
         by: bulk.by.clone(),
         found: progress.found,
         adopted: progress.adopted,
-        engines: progress.engines,
+        engines: progress.engine_owned,
         at_legacy: progress.at_legacy,
         unknown: progress.unknown,
         moving: progress.moving,

@@ -118,7 +118,7 @@ impl StartingParts<'_> {
         {
             // Before requests are served: those of an instance that is being moved wait then.
             let adoptions = parts.adoptions.clone();
-            engine.spawn(async move { adoptions.mark_moving(MOVING_INSTANCES_WAIT).await }).await?;
+            engine.spawn(async move { adoptions.begin_to_resume(MOVING_INSTANCES_WAIT).await }).await?;
         }
         let adopting =
             [engine.spawn(parts.adoptions.clone().resume()), engine.spawn(parts.adoptions.clone().follow_lease())];

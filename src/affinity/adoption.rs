@@ -13,7 +13,8 @@ impl StoreAffinity {
         &self.requests_at_legacy
     }
 
-    /// Records that the pins of an instance that legacy made are the engine's: it is moving, or, with a run, adopted.
+    /// Records that the pins of an instance that legacy made are the engine's: the instance is being moved, or, if a
+    /// run is given, this run has adopted it.
     pub fn record_adoption(&self, pins: &[PinKey], adopted_by: Option<RunId>) {
         for key in pins {
             self.sets.add_pin(key, Arm::Engine);

@@ -93,8 +93,8 @@ impl Claims {
         });
     }
 
-    /// The lease of this process is over then, unless it is renewed. If it was over already, by the store's clock (then
-    /// `term` is another one) or by this one, other engines may have taken keys of any route.
+    /// Sets when the lease of this process ends unless it is renewed. If the lease had ended before this call, by the
+    /// store's clock (then `term` is a new one) or by this process's, other engines may have taken keys of any route.
     pub(super) fn set_lease_end(&self, ends: Moment, term: Option<i64>) {
         self.change(|state| {
             let was_over = state.lease_ends.is_none_or(|ends| ends <= Moment::now());

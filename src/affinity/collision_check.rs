@@ -145,8 +145,9 @@ impl Checker {
                 |row| Family::new(row.route.clone(), row.earlier_ids.clone().into()),
             );
             let newest = pins.iter().map(|pin| pin.at).max();
-            let is_last = |pin: &PinRecord| newest.is_some_and(|at| at.duration_since(pin.at) <= CHECKED_AT_START_AGE);
-            let is_new = |pin: &PinRecord| is_last(pin) && accepted.is_none_or(|accepted| pin.at > accepted);
+            let is_recent =
+                |pin: &PinRecord| newest.is_some_and(|at| at.duration_since(pin.at) <= CHECKED_AT_START_AGE);
+            let is_new = |pin: &PinRecord| is_recent(pin) && accepted.is_none_or(|accepted| pin.at > accepted);
             for PinRecord { key, run, .. } in pins.into_iter().filter(is_new) {
                 if let Some(run) = run {
                     self.check(&key, GivenBy::Run(run, &family)).await;
@@ -207,8 +208,8 @@ impl Checker {
         Ok(is_collision.then_some(pin.run))
     }
 
-    /// Whether legacy gave out this id before the run did, or before the run that it reruns began: an earlier run of
-    /// the job may have created the instance at legacy.
+    /// Whether legacy gave out this id before the run began; for a rerun, before the first run of its job began,
+    /// because an earlier run of the job may itself have created the instance at legacy.
     async fn legacy_had(&self, instance: &InstanceKey, run: RunId) -> Result<bool, StoreError> {
         if !self.instances.legacy_had(instance, began(run.0)).await? {
             return Ok(false);

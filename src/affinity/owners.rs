@@ -103,8 +103,8 @@ impl StoreAffinity {
         match tokio::time::timeout(LOOK_UP_MAX, self.store.pin(key.clone())).await {
             Ok(Ok(pin)) => {
                 let known = pin.as_ref().map(owner_by);
-                // What is being moved has another owner soon. Of an instance without one, another process may make the
-                // pin.
+                // An instance that is being moved has another owner soon. If there is no pin, another process may make
+                // one.
                 let may_change = match known {
                     Some((owner, _)) => matches!(owner, Owner::Moving | Owner::AdoptionUnknown),
                     None => self.store.is_shared(),

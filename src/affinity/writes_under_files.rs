@@ -14,8 +14,8 @@ use crate::exchange::{OpenWriteCounter, OpenWriteGuard};
 #[derive(Debug, Default)]
 pub struct WritesUnderFiles {
     open: AtomicUsize,
-    /// Whether other files are in force by now, so that no more requests are added. (One that was on its way in may be:
-    /// it is decided by the newer files.)
+    /// Whether other files are in force by now, so that no more requests are added. (One that was just being counted
+    /// may still be added; the newer files decide it.)
     are_replaced: AtomicBool,
     /// When the last one ended after that.
     ended: Mutex<Option<Instant>>,

@@ -85,10 +85,6 @@ impl FamilyGate {
     /// # Errors
     /// Legacy or the store did not answer, or the list is not whole.
     pub(super) async fn list_instances(&self, family: &Family, creator: &Route) -> Result<(), String> {
-        self.ask(family, creator).await
-    }
-
-    async fn ask(&self, family: &Family, creator: &Route) -> Result<(), String> {
         let instances = self.affinity.instances();
         let refresh = async || {
             let read = timeout(STORE_TIMEOUT, instances.refresh(Some(family))).await;
@@ -168,8 +164,8 @@ impl FamilyGate {
         }
         let new = listed.into_iter().filter(|key| !known.contains(&key.id));
         let of_new = new.map(|key| InstanceChange::LegacyListed(key, now));
-        let of_unknown = family.ids().map(|id| InstanceChange::LegacyKnown(id.clone(), now));
-        self.affinity.instances().apply(family, of_new.chain(of_unknown).collect()).await
+        let all_known = family.ids().map(|id| InstanceChange::LegacyKnown(id.clone(), now));
+        self.affinity.instances().apply(family, of_new.chain(all_known).collect()).await
     }
 }
 
@@ -187,7 +183,7 @@ impl GateCondition for FamilyGate {
         };
         let inconclusive =
             inconclusive.or_else(|| (!is_counted).then(|| "the recorded instances are not counted yet".to_owned()));
-        // Some of those that wait for the store may be known to it.
+        // Some of those that wait to be written may be in the store already: the sum may be too high, never too low.
         let (alive, has_unknown) = (legacy.alive.saturating_add(legacy_waiting), legacy.has_unknown);
         Some(InstancesAtLegacy { alive, has_unknown, oldest: legacy.oldest, inconclusive })
     }
@@ -199,7 +195,7 @@ impl GateCondition for FamilyGate {
 
     fn ask_about_instances<'a>(&'a self, family: &'a Family, creator: &'a Route) -> BoxFuture<'a, ()> {
         async move {
-            let answer = self.ask(family, creator).await;
+            let answer = self.list_instances(family, creator).await;
             if let Err(why) = &answer {
                 tracing::warn!(
                     route = %family.id(), why,

@@ -31,7 +31,7 @@ impl Parts {
         );
         // Calls that end later were noted when they began.
         let _ = tokio::time::timeout_at(until, self.caller_notes.finish()).await;
-        // After the last moves. What is missing is added by the next process.
+        // After the last moves. The next process adds the entries that are not written in time.
         let _ = tokio::time::timeout_at(until, self.recorder.catch_up()).await;
         self.deregister(has_all_keys).await;
         until

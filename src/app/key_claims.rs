@@ -188,10 +188,11 @@ impl KeyClaims {
         self.affinity.key_file()
     }
 
-    /// What this process tells the others about its retry keys and pins.
-    pub fn tell(&self, record: &mut ProcessRecord) {
+    /// Fills in what the other processes read about the retry keys and pins of this one.
+    pub fn fill_in(&self, record: &mut ProcessRecord) {
         record.answers = self.answering().into_iter().flatten().collect();
-        // At the end, once its keys are in the store, it has none: that it is not listed says so to the others.
+        // When this process stops and all its keys are in the store, it has no file any more. The record keeps the id
+        // of the file, and the others see that the store does not list that file: so no keys are lost.
         record.key_file = self.affinity.key_file().or(record.key_file);
         record.collision_changes = self.affinity.stored_collision_changes();
         record.unknown_retries = self.unknown_retries();
@@ -250,7 +251,7 @@ impl KeyClaims {
         self.affinity.flush_taken().await
     }
 
-    /// The lease of this process is over then, unless it is renewed.
+    /// See [`StoreAffinity::set_lease_end`].
     pub fn set_lease_end(&self, ends: Moment, term: Option<i64>) {
         self.affinity.set_lease_end(ends, term);
     }

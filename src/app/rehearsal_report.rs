@@ -94,7 +94,7 @@ impl RehearsalReport {
     pub fn without_comparison(&self) -> u64 {
         self.routes.values().map(RehearsedRoute::without_comparison).sum()
     }
-    /// The routes of whose captures a smaller share was compared, in percent.
+    /// The routes whose coverage is below `at_least`, each with its coverage, in percent.
     pub fn below_coverage(&self, at_least: f64) -> impl Iterator<Item = (&RouteId, f64)> {
         let covered = self.routes.iter().map(|(id, route)| (id, route.coverage()));
         covered.filter(move |(_, coverage)| *coverage < at_least)

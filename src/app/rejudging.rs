@@ -130,8 +130,8 @@ impl Work {
         end: Instant,
     ) -> Option<(RejudgedPairs, Vec<Sample>)> {
         let before = DifferingPlaces::of_differences(&samples.first()?.differences);
-        // The places, which are the same for all pairs, do not tell what an index, a filter, a condition or a tolerance
-        // does to those without a sample.
+        // All pairs of the group differ in the same places. If a rule has an index, a filter, a condition or a
+        // tolerance, the places do not say whether it allows the differences of the pairs without a sample.
         let count = self.pairs.fingerprints.get(fingerprint).copied()?;
         let are_all_kept = samples.len() as u64 >= count;
         let first = samples.first()?;
@@ -145,7 +145,7 @@ impl Work {
         }
         let judged: Option<Vec<Rejudged>> = samples.iter().map(|sample| self.judge_sample(sample, end)).collect();
         let judged = judged?;
-        // An earlier version did not tell such pairs from others.
+        // Pairs with a cut list have fingerprints of their own; an earlier version gave them those of other pairs.
         if !are_all_kept && judged.iter().any(|judged| judged.was_cut) {
             return None;
         }

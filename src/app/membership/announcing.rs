@@ -43,10 +43,10 @@ impl Membership {
     /// they cannot acknowledge it; `None` while the store does not have the announcement.
     fn names_of_not_acknowledging(&self, own: WorkerId, number: u64) -> Option<(Vec<String>, Vec<String>)> {
         let seen = self.seen();
-        let known = |known: &BTreeMap<WorkerId, u64>| known.get(&own).is_some_and(|known| *known >= number);
+        let has_answered = |newest: &BTreeMap<WorkerId, u64>| newest.get(&own).is_some_and(|newest| *newest >= number);
         let acknowledges =
-            |other: &LivingProcess| other.record.as_ref().is_some_and(|record| known(&record.acknowledged));
-        let refuses = |other: &LivingProcess| other.record.as_ref().is_some_and(|record| known(&record.refused));
+            |other: &LivingProcess| other.record.as_ref().is_some_and(|record| has_answered(&record.acknowledged));
+        let refuses = |other: &LivingProcess| other.record.as_ref().is_some_and(|record| has_answered(&record.refused));
         let open: Vec<&LivingProcess> = seen.others.iter().filter(|other| !acknowledges(other)).collect();
         let (refusing, silent): (Vec<_>, Vec<_>) = open.into_iter().partition(|other| refuses(other));
         let names = |of: Vec<&LivingProcess>| of.into_iter().map(display_name).collect::<Vec<_>>();
@@ -119,7 +119,7 @@ impl OtherProcesses for Membership {
     }
 
     fn end_announcement(&self, number: u64) {
-        // What is announced no more is in force, or is not done.
+        // By now the announced move is in force here, or it was not made.
         let mut announcing = self.announcing();
         announcing.routes.remove(&number);
         self.tell(&announcing);

@@ -225,7 +225,7 @@ impl Membership {
         let mut record = (**self.own.load()).clone();
         // After what is announced: a move that is announced no more is in force.
         if let Some(claims) = self.claims.get() {
-            claims.tell(&mut record);
+            claims.fill_in(&mut record);
         }
         record.unwritten_since = self.unwritten_to_tell();
         let told = record.announced.as_ref().map(|announced| announced.number);

@@ -135,12 +135,13 @@ impl Process {
         self.killed.is_cancelled()
     }
 
-    /// Does something for a client or a person of this process, which goes on with it and ends with it.
+    /// Does what a client or a person asks of this process. It waits while the process does not run; `None` if the
+    /// process is killed before it is done.
     pub(super) async fn serve<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let served = async {
-            self.link.goes_on().await;
+            self.link.wait_until_running().await;
             let done = work.await;
-            self.link.goes_on().await;
+            self.link.wait_until_running().await;
             done
         };
         self.killed.run_until_cancelled(served).await
@@ -226,7 +227,7 @@ async fn open(setup: &Setup, store: StoreHandle, keys: PathBuf) -> anyhow::Resul
     Ok(OpenedStore { store, evidence, basis_changes, affinity, secret, text_hash, plans })
 }
 
-/// Whatever is made meanwhile has this network.
+/// Polls `work` with this network in force, so that all connections that `work` opens go through it.
 async fn with_network<T>(network: Network, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     std::future::poll_fn(|cx| -> Poll<T> {

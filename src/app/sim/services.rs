@@ -157,7 +157,7 @@ impl Services {
         Arc::new(move |socket| {
             let (services, link) = (services.clone(), link.clone());
             Box::pin(async move {
-                link.goes_on().await;
+                link.wait_until_running().await;
                 let (ours, theirs) = tokio::io::duplex(16 << 10);
                 tokio::spawn(services.serve(socket.port(), theirs, link));
                 Ok(ours)
@@ -182,7 +182,7 @@ impl Services {
     ) -> io::Result<Response<Full<Bytes>>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        link.goes_on().await;
+        link.wait_until_running().await;
         let (before, after, is_lost) = self.draw();
         let (arm, key) = match port {
             LEGACY_PORT => (Arm::Legacy, head.uri.query().and_then(|query| query.strip_prefix("k=")?.parse().ok())),
@@ -204,7 +204,7 @@ impl Services {
         };
         // Performed also if the connection ends meanwhile.
         let _ = tokio::spawn(performing).await;
-        link.goes_on().await;
+        link.wait_until_running().await;
         if is_lost {
             return Err(io::Error::other("the reply is lost"));
         }

@@ -47,7 +47,7 @@ impl Link {
         *self.0.borrow()
     }
     /// Waits until the process runs; for ever once it was killed.
-    pub(crate) async fn goes_on(&self) {
+    pub(crate) async fn wait_until_running(&self) {
         let mut state = self.0.subscribe();
         let _never_closed = state.wait_for(|state| matches!(state, LinkState::Up | LinkState::Cut)).await;
     }
@@ -56,10 +56,10 @@ impl Link {
     /// # Errors
     /// The link is cut.
     pub(crate) async fn passes(&self) -> Result<(), StoreError> {
-        self.goes_on().await;
+        self.wait_until_running().await;
         if self.state() == LinkState::Cut {
             sleep(CUT_AFTER).await;
-            self.goes_on().await;
+            self.wait_until_running().await;
             return Err(unknown_result());
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! The HTTP client of a running process's API.
 //!
-//! If the server does not answer within ten seconds, the request fails. If it cannot be reached, the error says what to
-//! do. A response larger than the bound is an error. No request is retried, since a request without a response may have
-//! taken effect: the person decides.
+//! If the server does not answer within [`ANSWER_TIME_MAX`], the request fails. If it cannot be reached, the error
+//! says what to do. A response larger than the bound is an error. No request is retried, since a request without a
+//! response may have taken effect: the person decides.
 
 use std::future::Future;
 use std::time::Duration;

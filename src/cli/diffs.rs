@@ -20,7 +20,7 @@ use crate::admin::types::{DiffGroup, Difference, Diffs, EarlierPairing, RouteDet
 const LINES_MAX: usize = 60;
 /// The most calls of one sample.
 const CALLS_MAX: usize = 20;
-/// The most runs below a sample's that are shown.
+/// The most child runs of a sample's run that are shown.
 const CHILD_RUNS_MAX: usize = 5;
 /// How long computing one sample's diff may take.
 const DIFF_TIME_MAX: Duration = Duration::from_millis(500);
@@ -134,7 +134,7 @@ fn group(out: &mut String, n: usize, group: &DiffGroup, (runs, now): (u64, Times
     let run = sample.run.as_deref().map_or(String::new(), |run| format!("  {}", escape_control(run)));
     let _ = writeln!(out, "  {}", format.tone(format!("a sample, {}{run}", ago(sample.at, now)), Tone::Faint));
     for child in sample.child_runs.iter().take(CHILD_RUNS_MAX) {
-        let _ = writeln!(out, "    {}", format.tone(format!("below it: {}", escape_control(child)), Tone::Faint));
+        let _ = writeln!(out, "    {}", format.tone(format!("child run {}", escape_control(child)), Tone::Faint));
     }
     if sample.child_runs.len() > CHILD_RUNS_MAX {
         let _ = writeln!(out, "    {}", format.tone("... the rest is in --json", Tone::Faint));

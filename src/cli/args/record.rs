@@ -1,4 +1,4 @@
-//! The commands for the record.
+//! The commands for the record: the chain of entries of who moved what, when and why.
 
 use std::path::PathBuf;
 

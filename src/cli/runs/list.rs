@@ -52,7 +52,7 @@ pub(crate) fn table(runs: &[RunRow], now: Timestamp, format: Formatter) -> Strin
     let below = |row: &mut Vec<TableCell>, parent: Option<&str>| {
         let note = row.pop();
         row.truncate(PARENT_COLUMN);
-        let parent = parent.map(|parent| wrapped(&format!("below {parent}"), 4)).unwrap_or_default();
+        let parent = parent.map(|parent| wrapped(&format!("parent {parent}"), 4)).unwrap_or_default();
         let note = note.map(|(note, tone)| format.tone(wrapped(&note, 4), tone)).unwrap_or_default();
         parent + &note
     };

@@ -68,6 +68,6 @@ fn a_list_of_runs_has_long_notes_below_the_runs() {
     let note = "the step `charge` failed: card declined; not undone: `reserve` ".repeat(3);
     let long = text(&[run(Some(&note), Some("run_2")), run(None, None)]);
     assert!(widest(&long) <= COLUMNS_MAX, "{long}");
-    assert!(long.contains("\n    below run_2\n    the step `charge` failed") && !long.contains("NOTE"), "{long}");
+    assert!(long.contains("\n    parent run_2\n    the step `charge` failed") && !long.contains("NOTE"), "{long}");
     assert!(long.lines().last().is_some_and(|last| last.starts_with("run_0190")), "{long}");
 }

@@ -33,7 +33,7 @@ use crate::secret::{
 };
 
 /// The secrets of a pair: what its names, or these rules, say is secret. If the time is over before all parts are read,
-/// they are unknown, as they are where there are more than the set holds: no text may be shown then.
+/// or there are more secrets than the set holds, the secrets are unknown, and no text may be shown.
 pub fn quoted_secrets(
     rules: &RedactRules,
     parts: PairParts<'_>,
@@ -175,7 +175,7 @@ impl Learning<'_> {
         match &message.body {
             _ if self.has_ended() => {}
             MessageBody::Sent(body) => self.sent_body(&message.headers, body),
-            // A text is what a body of that type was read as.
+            // A body that was recorded as a text: read by its type, like one that was sent.
             MessageBody::Value(Value::String(text)) => {
                 self.sent_body(&message.headers, &Body::Whole(Bytes::copy_from_slice(text.as_bytes())));
             }
@@ -256,7 +256,7 @@ impl Learning<'_> {
                 };
                 let of_pair = |key: &str| of(declared.is_whole(key), named.is_whole(key));
                 let of_item = |key: &str, n: usize| of(declared.is_item(key, n), named.is_item(key, n));
-                // The order of the children of an element is no value.
+                // The member that lists the order of an element's children is no value.
                 for (key, value) in members.iter().filter(|(key, _)| !is_children_order(members, key)) {
                     let of_member = source.max(self.source_of(key)).max(of_pair(key));
                     let of_each = singular(key).and_then(|name| self.source_of(name));

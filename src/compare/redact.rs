@@ -17,7 +17,7 @@ use crate::secret::{
     replace_detected, singular, value_of_pair, values_of_secrets, with_distinct_keys,
 };
 
-/// A number of so many digits, blanks and dashes between them included, may be that of a card or an account.
+/// A number of at least so many digits, also with blanks or dashes between them, may be that of a card or an account.
 const LONG_NUMBER_DIGITS: usize = 12;
 /// The most bytes of a line that are searched for secrets; what is shown of it is much shorter.
 const LINE_BYTES_MAX: usize = 16 << 10;
@@ -146,8 +146,8 @@ pub(super) fn header(name: &str, value: &str) -> String {
     if is_secret(name) { STARS.to_owned() } else { redact_line(value) }
 }
 
-/// Returns a line of text whose credentials are replaced already, also without what follows the name of a secret
-/// (`line_secrets`), and without numbers as long as those of cards. Only the beginning of a long line is returned.
+/// Redacts a line of a text whose credentials are replaced already: hides also what follows the name of a secret
+/// (`line_secrets`), and numbers as long as those of cards. Only the beginning of a long line is returned.
 pub(super) fn line(text: &str) -> String {
     let text = &text[..text.floor_char_boundary(LINE_BYTES_MAX)];
     let end = secret_from(text, &is_secret);

@@ -289,7 +289,7 @@ impl Rules {
     }
     /// Whether a step of the workflow, or of one that it runs, may make such a call in order to read.
     pub fn may_be_read(&self, effect: &Effect) -> bool {
-        effect.method.is_safe() || self.effects.is_some_read(effect)
+        effect.method.is_safe() || self.effects.may_be_made_to_read(effect)
     }
     /// Whether a step of the workflow, or of one that it runs, makes such a call and does more than read: to the same
     /// service, with this method and a path that fits.

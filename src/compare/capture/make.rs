@@ -194,7 +194,7 @@ impl Making<'_> {
     /// itself, only what the engine makes of it, so the rules for calls do not count for it.
     fn keeps_lines(&self, of: BodyOf) -> bool {
         let rules = self.context.rules;
-        rules.text.is_some() || matches!(of, BodyOf::Call) && rules.effects.compare_text()
+        rules.text.is_some() || matches!(of, BodyOf::Call) && rules.effects.compares_text()
     }
 
     /// A text line by line.

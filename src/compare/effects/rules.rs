@@ -125,8 +125,8 @@ impl EffectRules {
         shared.filter_map(|template| template.step.as_ref())
     }
 
-    /// Whether the calls of a step are compared line by line.
-    pub(in crate::compare) fn compare_text(&self) -> bool {
+    /// Whether the bodies of some step's calls are compared line by line.
+    pub(in crate::compare) fn compares_text(&self) -> bool {
         self.steps.values().any(|step| step.text.is_some())
     }
 
@@ -194,7 +194,7 @@ impl EffectRules {
     }
 
     /// Whether a step of the workflow, or of one that it runs, makes such a call and only reads with it.
-    pub(in crate::compare) fn is_some_read(&self, effect: &Effect) -> bool {
+    pub(in crate::compare) fn may_be_made_to_read(&self, effect: &Effect) -> bool {
         let mut fitting = self.fitting(effect.service.as_ref(), &effect.method, &effect.url);
         fitting
             .any(|template| matches!(template.role, CallRole::Read { .. } | CallRole::NotCompared { is_effect: false }))
@@ -254,8 +254,8 @@ impl EffectRules {
         self.fitting(call.service.as_ref(), &call.method, &call.url).any(is_shared)
     }
 
-    /// Whether an intent is compared with legacy's calls. Without a template, one of a run below is not: these are
-    /// compared as far as their calls are known.
+    /// Whether an intent is compared with legacy's calls. An intent without a template is, unless its method is
+    /// safe or it is of a child run: such intents are compared only if their templates are known.
     pub(super) fn judges_intent(&self, intent: &EngineCall<'_>) -> bool {
         match intent.template {
             Some(template) => self.judges(template),

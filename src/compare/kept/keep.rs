@@ -217,7 +217,7 @@ impl Keeping<'_> {
     /// Whether the lines of calls are kept: which step's rules a call is compared by is found out each time anew.
     fn keeps_lines_of_calls(&self) -> bool {
         let rules = self.context.rules;
-        rules.text.is_some() || rules.effects.compare_text()
+        rules.text.is_some() || rules.effects.compares_text()
     }
 
     fn body(

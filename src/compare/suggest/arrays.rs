@@ -13,12 +13,12 @@ use crate::compare::number::Decimal;
 use crate::compare::verdict::DifferenceKind;
 use crate::expression::parse_json_path;
 
-/// The order of an array that is noise differs in this share of the pairs at least.
+/// An array's order is taken for noise only if it differs in at least this share of the pairs.
 const ORDER_SHARE_MIN: f64 = 0.2;
 /// From so many elements on, an order is seldom a coincidence.
 const ELEMENTS_MIN: usize = 3;
 
-/// The arrays of one sample at one path, by pairs.
+/// Legacy's array and the engine's at one path of one sample.
 struct Arrays<'a> {
     legacy: &'a [Value],
     engine: &'a [Value],
@@ -169,8 +169,8 @@ fn keys(place: &Place, judged: &JudgedSamples<'_>) -> Option<Proposed> {
         None => &place.path[..place.path.rfind('.')?],
     };
     let path = parse_json_path(parent).ok()?;
-    // The path of a difference has the key itself, so the samples differ in different places.
-    let mut moved = Place { path: parent.to_owned(), occurrences: Vec::new(), pairs: 0.0, ..place.clone() };
+    // The path of a difference ends in the key, so each sample differs elsewhere: they are counted at the object.
+    let mut at_parent = Place { path: parent.to_owned(), occurrences: Vec::new(), pairs: 0.0, ..place.clone() };
     let mut classes = BTreeSet::new();
     for (n, sample) in judged.samples.iter().enumerate() {
         let Some([legacy, engine]) = &sample.documents else { continue };
@@ -187,12 +187,12 @@ fn keys(place: &Place, judged: &JudgedSamples<'_>) -> Option<Proposed> {
         }
         if differs {
             classes.insert(sample.class());
-            moved.occurrences.push(Occurrence { sample: n, legacy: None, engine: None });
-            moved.pairs += sample.pairs;
+            at_parent.occurrences.push(Occurrence { sample: n, legacy: None, engine: None });
+            at_parent.pairs += sample.pairs;
         }
     }
     let compared: u64 = classes.into_iter().map(|class| (judged.context.compared)(class)).sum();
-    moved.share = moved.pairs / (compared as f64).max(moved.pairs).max(1.0);
-    enough(&moved).ok()?;
+    at_parent.share = at_parent.pairs / (compared as f64).max(at_parent.pairs).max(1.0);
+    enough(&at_parent).ok()?;
     Some(Proposed::Keys { path: parent.to_owned() })
 }

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::judged::{JudgedSample, Place};
 
-/// Which share of the pairs of a kind differs at least where a value is drawn anew for each request. A value that
-/// differs less often is right in the other pairs: where it differs, it is wrong.
+/// A place is taken for noise only if it differs in at least this share of the pairs of its kind: a value that is drawn
+/// anew for each request nearly always differs. One that differs less often is right in the other pairs, so it is wrong
+/// where it differs.
 const NOISE_SHARE_MIN: f64 = 0.9;
 /// The fewest samples, and pairs, from which something is concluded.
 const SAMPLES_MIN: usize = 2;

@@ -2,7 +2,7 @@
 //! by what they hold.
 //!
 //! Always true: the ids of elements that only one pairing makes equal are bound before those of any others, in whatever
-//! order the arrays stand. So a set of references is paired by the ids of the set of what they refer to.
+//! order the arrays stand. So the ids of a set of objects are known before a set of references to them is paired.
 
 use serde_json::Value;
 
@@ -114,8 +114,8 @@ impl<'a, 'f> Walk<'a, 'f> {
         Ok(())
     }
 
-    /// Binds the ids of elements of which several could belong together. Where a pair binds more than one id, these may
-    /// tell which of the others do, so that they are paired anew.
+    /// Binds the ids of elements that could be paired in several ways. After a pair that binds more than one id, the
+    /// elements are paired anew: the new ids may tell which of the others belong together.
     fn bind_in_ambiguous<'v>(
         &mut self,
         path: &mut ValuePath<'v>,

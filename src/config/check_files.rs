@@ -137,7 +137,7 @@ pub(crate) fn routes<'a>(
 ) -> Routes {
     let mut drafts: Vec<(Site, RouteDraft)> = Vec::new();
     let mut incomplete: Vec<Site> = Vec::new();
-    let mut without_form: Vec<Site> = Vec::new();
+    let mut refused_instances: Vec<Site> = Vec::new();
     for (site, node) in files {
         let by_schema = schema_check::check(node, schema(FileKind::Routes), &site);
         let items = node.get("routes").map_or(&[][..], Node::items);
@@ -149,7 +149,7 @@ pub(crate) fn routes<'a>(
                 }
                 let instance = site.key("instance");
                 if ["creates", "follows"].iter().any(|key| by_schema.refused.contains(&instance.key(*key).path)) {
-                    without_form.push(instance);
+                    refused_instances.push(instance);
                 }
                 drafts.push((site, draft));
             }
@@ -183,8 +183,8 @@ pub(crate) fn routes<'a>(
     let checked = check_routes(&drafts, &known, &mut route_problems);
     // A warning about an incomplete draft may be caused by the parts that were removed from it.
     route_problems.retain(|p| p.severity == Severity::Error || !incomplete.iter().any(|site| p.site.is_within(site)));
-    // Without what the schema refuses, an instance seems to be neither created nor followed.
-    route_problems.retain(|p| !without_form.contains(&p.site));
+    // An `instance:` whose `creates` or `follows` the schema refuses would be reported again as having neither.
+    route_problems.retain(|p| !refused_instances.contains(&p.site));
     problems.extend(route_problems);
     let mut rules = BTreeMap::new();
     let redact_of: BTreeMap<&str, &RedactRules> =

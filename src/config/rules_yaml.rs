@@ -32,7 +32,8 @@ fn rules_value(draft: &RulesDraft) -> Value {
                 _ => {}
             }
         }
-        // No headers are another rule than the default ones, and empty rules for texts show their lines.
+        // An empty `headers:` is kept, because it differs from the default headers; so is an empty `text:`, because
+        // with it the lines of texts are shown.
         members.retain(|name, value| {
             ["headers", "text"].contains(&name.as_str()) || !(is_empty(value) || name == "status" && value == "exact")
         });

@@ -1,4 +1,4 @@
-//! Puts the hash beside what is masked in the texts of rules, once the store, which has its key, is open.
+//! Puts a keyed hash beside what is masked in the texts of rules, once the store, which has the key, is open.
 
 use std::sync::Arc;
 

@@ -17,8 +17,8 @@ use super::request_counters::RequestCounters;
 use super::rule::{AttributionSettings, Correlate};
 use super::tunnels::Tunnels;
 use super::unattributed_writes::RecentUnattributedWrites;
-use super::uncompared_calls::{CAUSE_WINDOW_US, RecentRoutes, UntakenCalls};
 use super::unread_unwatched::UnreadUnwatchedRequests;
+use super::uncompared_calls::{CAUSE_WINDOW_US, RecentRoutes, UntakenCalls};
 use super::unwatched_requests::UnwatchedRequests;
 use super::watched::{Unread, WatchedRequest};
 use crate::byte_budget::ByteBudget;
@@ -45,7 +45,7 @@ struct Inner {
     state: Mutex<State>,
     unwatched: UnwatchedRequests,
     unattributed_writes: RecentUnattributedWrites,
-    uncompared: UntakenCalls,
+    untaken: UntakenCalls,
     tunnels: Tunnels,
     memory: Arc<ByteBudget>,
     bounds: RequestCounts,
@@ -88,7 +88,7 @@ impl Attribution {
             state: Mutex::default(),
             unwatched: UnwatchedRequests::default(),
             unattributed_writes: RecentUnattributedWrites::default(),
-            uncompared: UntakenCalls::default(),
+            untaken: UntakenCalls::default(),
             tunnels: Tunnels::default(),
             memory: ByteBudget::new(limits.egress_bytes_max),
             bounds,
@@ -103,7 +103,7 @@ impl Attribution {
     pub fn set(&self, settings: AttributionSettings) {
         if **self.0.settings.load() != settings {
             self.0.settings.store(Arc::new(settings));
-            // By another window, calls for these requests might not be late.
+            // Under another window, calls for these requests that count as late might be in time.
             let mut state = self.0.updated();
             (state.earlier, state.unread) = Default::default();
         }
@@ -129,8 +129,8 @@ impl Attribution {
         let now_us = (self.0.now_us)();
         let mut state = self.0.updated();
         state.recent.forget_old(now_us);
-        self.0.unattributed_writes.open_tunnels().iter().for_each(|to| self.0.uncompared.note_tunnel(to.as_ref()));
-        self.0.uncompared.take(&state.recent)
+        self.0.unattributed_writes.open_tunnels().iter().for_each(|to| self.0.untaken.note_tunnel(to.as_ref()));
+        self.0.untaken.take(&state.recent)
     }
 
     #[cfg(test)]
@@ -236,13 +236,13 @@ impl EffectObserver for Attribution {
         let now_us = (self.0.now_us)();
         match self.0.open_calls.get(number) {
             Some(open) => {
-                // A lost read needs no entry: only writes are effects. Nobody attributes it, so no pair may show it.
+                // Only a lost write needs an entry (reads are no effects): no request gets it, so no pair may show it.
                 open.write_to.iter().for_each(|to| self.0.unattributed_writes.note(to, now_us));
-                open.write_to.iter().for_each(|to| self.0.uncompared.note_of_no_known_request(to, open.before));
+                open.write_to.iter().for_each(|to| self.0.untaken.note_of_no_known_request(to, open.before));
             }
             None => {
                 self.0.unattributed_writes.note_unknown(now_us);
-                self.0.uncompared.note_unknown();
+                self.0.untaken.note_unknown();
             }
         }
         let window = u64::try_from(self.0.settings.load().window.as_micros()).unwrap_or(u64::MAX);
@@ -253,7 +253,7 @@ impl EffectObserver for Attribution {
     fn tunnel(&self, to: CallTarget) -> Box<dyn Send> {
         let now_us = self.0.now_us.clone();
         let counted = self.0.tunnels.open(&to);
-        self.0.uncompared.note_of_no_known_request(&Arc::new(to.clone()), u64::MAX);
+        self.0.untaken.note_of_no_known_request(&Arc::new(to.clone()), u64::MAX);
         Box::new((self.0.unattributed_writes.tunnel(to, move || now_us()), counted))
     }
 
@@ -290,8 +290,8 @@ impl Inner {
                 if !effect.method.is_safe() {
                     let to = Arc::new(CallTarget::of(&effect));
                     match index.cause_of_unattributed(&effect, now_us, earlier) {
-                        EarlierCause::Late(routes) => routes.iter().for_each(|of| self.uncompared.note_late(of, &to)),
-                        EarlierCause::Unknown => self.uncompared.note_of_no_known_request(&to, before),
+                        EarlierCause::Late(routes) => routes.iter().for_each(|of| self.untaken.note_late(of, &to)),
+                        EarlierCause::Unknown => self.untaken.note_of_no_known_request(&to, before),
                         EarlierCause::NoComparedRequest => {}
                     }
                     self.unattributed_writes.note(&to, (self.now_us)());

@@ -31,7 +31,7 @@ impl Index {
     ) -> EarlierCause {
         let key = self.key_of(effect);
         let traces = CallTraces::of(&effect.headers);
-        // With several different fields it may be for the request of any.
+        // A call with different `traceparent` fields may be for the request that any of them names.
         let mut sent: Vec<Option<TraceContext>> = traces.all().map(Some).collect();
         if sent.is_empty() {
             sent.push(None);
@@ -50,8 +50,8 @@ impl Index {
         }
     }
 
-    /// The routes of compared requests in this trace, or with this key, whose window is over; none if only requests
-    /// that were not compared are; `None` if no requests are.
+    /// The routes of compared requests in this trace, or with this key, whose window is over. An empty list: only
+    /// requests that were not compared have this trace or key. `None`: no known request has.
     fn routes_of_late(
         &self,
         sent: Option<TraceContext>,

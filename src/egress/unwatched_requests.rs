@@ -23,7 +23,7 @@ impl UnwatchedRequests {
 
     /// The exchange of one of them ended at `now_us`.
     pub(super) fn end(&self, now_us: u64, window_us: u64) {
-        // First, so that `any` never finds neither.
+        // Before the subtraction, so that `any` finds the request by one of the two numbers at every moment.
         self.until_us.fetch_max(now_us.saturating_add(window_us), SeqCst);
         self.in_flight.fetch_sub(1, SeqCst);
     }

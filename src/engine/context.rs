@@ -55,7 +55,7 @@ use crate::workflow::{BytesMark, Mode, Plan, Run, RunStarted, RunStatus};
 pub(super) trait RunTasks: Send + Sync {
     /// Starts a task that executes a run. The task acquires the run first, unless `owned` shows that this process
     /// already has it.
-    fn open(
+    fn start_run_task(
         &self,
         core: Arc<Core>,
         slot: ExecutionSlot,

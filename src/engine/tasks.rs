@@ -25,7 +25,7 @@ use crate::workflow::RunStarted;
 pub(super) struct Tasks;
 
 impl RunTasks for Tasks {
-    fn open(
+    fn start_run_task(
         &self,
         core: Arc<Core>,
         slot: ExecutionSlot,

@@ -33,7 +33,7 @@ impl Engine {
 async fn sent_calls(core: &Core, top: RunId) -> Result<Vec<Intent>, StoreError> {
     let runs = run_tree::read(core, top).await?;
     let mut below: BTreeMap<usize, IntentsBelow> = BTreeMap::new();
-    // A run is listed after its parent, so in reverse order the calls of its children are known by then.
+    // A run is listed after its parent. In reverse order the calls of all its children are in `below` when it comes.
     for (index, RunOfTree { plan, events, begun }) in runs.iter().enumerate().rev() {
         let mut own = of_events(plan, events);
         let position = |step: &StepId| plan.step(step).map_or(usize::MAX, |(index, _)| index.0);
@@ -62,7 +62,8 @@ fn of_events(plan: &Plan, events: &[StoredEvent]) -> Vec<Intent> {
     let mut found: Vec<FoundCall<'_>> = Vec::new();
     let mut known: HashMap<StepCallKey<'_>, usize> = HashMap::new();
     for stored in events {
-        let (call, settled) = match &stored.event {
+        // `is_not_done`: whether the attempt certainly did nothing; `None` if its outcome is unknown.
+        let (call, is_not_done) = match &stored.event {
             Event::StepStarted(StepStarted { step, item, part, effect, request, .. })
                 if *part != StepPart::Probe && *effect != EffectClass::Read =>
             {
@@ -101,7 +102,7 @@ fn of_events(plan: &Plan, events: &[StoredEvent]) -> Vec<Intent> {
             _ => continue,
         };
         let Some(found) = known.get(&call).and_then(|index| found.get_mut(*index)) else { continue };
-        match settled {
+        match is_not_done {
             Some(is_not_done) => found.is_not_done = is_not_done && !found.is_unknown,
             None => found.is_unknown = true,
         }

@@ -85,7 +85,8 @@ pub(super) struct DriverParts {
     pub starter: Option<oneshot::Sender<StartAnswer>>,
     /// How many ancestors the run has; counted only in rehearsals, whose runs are not in the store.
     pub depth: u64,
-    /// What is known of legacy's own calls and reads; nothing to a later driver of a dark run.
+    /// What is known of legacy's own calls and reads. Empty if the driver resumes a stored run, because it is kept in
+    /// memory only.
     pub legacy_sources: LegacySources,
 }
 
@@ -221,7 +222,8 @@ impl Driver {
         self.drive_rehearsal().await.run
     }
 
-    /// As [`Driver::drive`]; also returns what is kept of a rehearsal that nobody waits for, and of the runs below it.
+    /// As [`Driver::drive`]; also returns the events of a rehearsal and the intents of the runs below it. Both are
+    /// empty for other runs, and if a caller has got them with the answer.
     pub async fn drive_rehearsal(mut self) -> RehearsedRun {
         let mut global = GlobalState::of(&self.core, self.machine.run().started().parent.is_some());
         let mut inputs = VecDeque::from([Input::Begin { frozen: global.is_frozen, draining: global.is_draining }]);
@@ -243,8 +245,9 @@ impl Driver {
     /// Feeds one input and performs the outputs; returns the input that performing them produced, if any.
     fn feed(&mut self, input: Input) -> Option<Input> {
         let mut feedback = None;
-        // While a caller waits, and in a rehearsal, the run keeps the files that decided its request. A run that misses
-        // something takes the newest files, which may have come just before the run recorded what is missing.
+        // While a caller waits, and in a rehearsal, the run keeps the files that decided its request. But if it lacks a
+        // service, a secret or a workflow, it takes the newest files: they may have come just before it recorded that,
+        // and then no later reload would wake it.
         let keeps_files = self.caller.is_some() || self.mode() == Mode::Rehearse;
         if !keeps_files
             || self.machine.run().misses_something()

@@ -197,7 +197,7 @@ fn unstored(run: &Run, plan: &Plan, status: u16, kind: &str, title: &str, detail
 pub(in crate::engine) fn without_run(reply: ArmReply) -> ArmReply {
     match reply {
         ArmReply::Refused(mut problem, report) => {
-            if let Some((why, _of_stored_runs)) = problem.detail.split_once(ONLY_READS) {
+            if let Some((why, _advice_for_stored_runs)) = problem.detail.split_once(ONLY_READS) {
                 problem.detail = format!("{why}{NOTHING_STORED}");
             }
             ArmReply::Refused(ProblemDocument { run: None, ..problem }, report)

@@ -247,7 +247,8 @@ impl Machine {
     pub fn run(&self) -> &Run {
         &self.run
     }
-    /// The run, and what is kept of a rehearsal and of the runs below it, unless its caller got that.
+    /// The run, with the events of a rehearsal and the intents of the runs below it. Both are empty for other runs, and
+    /// if a caller has got them with the answer.
     pub fn into_rehearsed(mut self) -> RehearsedRun {
         let (events, intents_below) = (self.log.take_events(), self.log.take_intents_below());
         RehearsedRun { run: self.run, events, intents_below }

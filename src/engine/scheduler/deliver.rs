@@ -43,7 +43,7 @@ impl Core {
                     if let Some(slot) = self.schedule.mailboxes.claim_slot(&self.schedule.timers, run) {
                         // A message does not wait for a permit: if none is free, the task starts without one.
                         let permit = self.schedule.wake_permits.clone().try_acquire_owned().ok();
-                        self.run_tasks.open(self.clone(), slot, None, permit);
+                        self.run_tasks.start_run_task(self.clone(), slot, None, permit);
                     }
                     message
                 }

@@ -127,7 +127,7 @@ async fn wake_due(core: &Arc<Core>, run: RunId) {
     }
     let permit = wake_permit(core).await;
     match core.schedule.mailboxes.claim_slot(&core.schedule.timers, run) {
-        Some(slot) => core.run_tasks.open(core.clone(), slot, None, permit),
+        Some(slot) => core.run_tasks.start_run_task(core.clone(), slot, None, permit),
         None => core.wake(run), // another task has claimed the slot meanwhile
     }
 }
@@ -205,7 +205,7 @@ pub(in crate::engine) async fn acquire_due(core: &Arc<Core>) -> Result<(), Store
 fn start_task(core: &Arc<Core>, owned: OwnedRun, lease_proof: LeaseProof, permit: Option<OwnedSemaphorePermit>) {
     let run = owned.summary.run_id;
     match core.schedule.mailboxes.claim_slot(&core.schedule.timers, run) {
-        Some(slot) => core.run_tasks.open(core.clone(), slot, Some((owned, lease_proof)), permit),
+        Some(slot) => core.run_tasks.start_run_task(core.clone(), slot, Some((owned, lease_proof)), permit),
         // An earlier task still holds the slot. Either the task is ending, and its end wakes the run; or the task has
         // lost the run without knowing it, and learns it from this notification.
         None if core.schedule.mailboxes.notify_reacquired(run, owned.fence) => {}

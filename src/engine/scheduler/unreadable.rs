@@ -42,8 +42,11 @@ pub(in crate::engine) fn excluded(core: &Core) -> Vec<RunId> {
 }
 
 /// Gives up a run in a shared store, because another process may be able to read it. This process acquires it again
-/// only for a command, at a reload, where reading its events failed and may succeed later, or at a sweep if more than
-/// [`EXCLUDED_MAX`] runs are stuck.
+/// only
+/// - for a command;
+/// - at a reload;
+/// - after a while, if reading its events failed, because that may have been transient;
+/// - at a sweep, if more than [`EXCLUDED_MAX`] runs are stuck.
 pub(in crate::engine) async fn give_up(core: &Core, owned: &OwnedRun) {
     let run = owned.summary.run_id;
     if !core.ports.store.is_shared() {
@@ -129,7 +132,7 @@ async fn carry_out(
         | ControlCommand::Resolve { choice: Choice::Cancel { compensate: true }, .. } => {
             let run = owned.summary.run_id;
             let text = format!(
-                "{why}, and without that nothing can be undone; to end the run and leave what it did as it is, cancel it \
+                "{why}, so nothing can be undone; to end the run and leave what it did as it is, cancel it \
                  without undoing (`pointsman runs cancel {run} --no-undo`, or `compensate: false`)"
             );
             Err(refused(&owned.summary, CommandRefusal::NotApplicable(text)))
@@ -159,8 +162,8 @@ async fn cancel(
     let OwnedRun { summary: before, fence } = owned;
     let (run, now) = (before.run_id, core.process.clock.now());
     let (summary, event) = before.clone().cancelled_although_unreadable(why, reason, by, now);
-    let children = end_children::outbox_row(core, run, now);
-    let row = children.run;
+    let end_children_row = end_children::outbox_row(core, run, now);
+    let row_id = end_children_row.run;
     let append = Append {
         run_id: run,
         first: summary.seq,
@@ -176,7 +179,7 @@ async fn cancel(
         locks: Vec::new(),
         webhook_messages: Vec::new(),
         answered_commands: stored_command.map(|id| (id, command_record::done())).into_iter().collect(),
-        pending_runs: vec![children],
+        pending_runs: vec![end_children_row],
         size: EventsSize::default(),
     };
     if let Err(error) = core.ports.store.append(Arc::new(append)).await {
@@ -206,7 +209,7 @@ async fn cancel(
     }
     let core_of_task = core.clone();
     core.spawn_background(async move {
-        if let Err(error) = end_children::deliver(&core_of_task, row, run).await {
+        if let Err(error) = end_children::deliver(&core_of_task, row_id, run).await {
             tracing::warn!(%run, %error, "not all children of a cancelled run were sent the command to end: it is sent again");
         }
     });

@@ -19,7 +19,7 @@ pub(super) const OTHER_BRANCHES: &str = "other steps";
 const NO_STEP: &str = "none of the optional steps";
 
 /// Which branches the engine's runs took, of a workflow that has steps which not every run performs: those with `if:`,
-/// fallbacks, and `fail:` steps. The steps of workflows that it runs have names from the top on: `ship/label`.
+/// fallbacks, and `fail:` steps. A step of a workflow that it runs is named by its path from the top: `ship/label`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct BranchCounts {
@@ -45,7 +45,7 @@ pub struct BranchRunCounts {
     pub compared: u64,
     /// Of these, those that differ.
     pub mismatched: u64,
-    /// Compared ones of which it is not known which calls legacy made, where its calls are watched.
+    /// Of the compared ones, those whose calls by legacy are not known although legacy's calls are watched.
     #[serde(default)]
     pub calls_unknown: u64,
 }
@@ -63,7 +63,7 @@ impl BranchRunCounts {
 pub struct BranchOutcome {
     /// The outcome.
     pub outcome: ComparisonOutcome,
-    /// Whether the calls of legacy are watched, and not known of this request.
+    /// Whether legacy's calls are watched, but those for this request are not known.
     pub calls_unknown: bool,
 }
 
@@ -74,14 +74,14 @@ impl From<ComparisonOutcome> for BranchOutcome {
 }
 
 impl BranchCounts {
-    /// Counts a run. A workflow whose steps all run has no branches. Those of the runs below count one by one, and not
-    /// each with every branch of the run itself: their number would be multiplied.
-    pub(super) fn count(&mut self, branch: &Branch, of: impl Into<BranchOutcome>) {
-        let of = of.into();
+    /// Counts a run. A workflow whose steps all run has no branches. The branch of each run below is counted by itself:
+    /// if the combinations with the branch of the run itself were counted, there would be too many of them.
+    pub(super) fn count(&mut self, branch: &Branch, outcome: impl Into<BranchOutcome>) {
+        let outcome = outcome.into();
         let Branch { taken, not_taken, below } = branch;
-        self.count_branch(taken, not_taken, || NO_STEP.to_owned(), of);
+        self.count_branch(taken, not_taken, || NO_STEP.to_owned(), outcome);
         for BranchBelow { run_by, taken, not_taken } in below {
-            self.count_branch(taken, not_taken, || format!("{NO_STEP} of `{run_by}`"), of);
+            self.count_branch(taken, not_taken, || format!("{NO_STEP} of `{run_by}`"), outcome);
         }
     }
 
@@ -128,11 +128,11 @@ impl BranchCounts {
         branch.calls_unknown += u64::from(is_compared && calls_unknown);
     }
 
-    /// The steps that only runs reached which were not compared, and how many.
+    /// The steps that were reached by runs, but by none that was compared; each with the number of these runs.
     pub(super) fn only_unfinished(&self) -> impl Iterator<Item = (&str, u64)> {
         let is_compared = |step: &String| self.steps.get(step).is_some_and(|count| *count > 0);
-        let open = self.unfinished.iter().filter(move |(step, _)| !is_compared(step));
-        open.map(|(step, runs)| (step.as_str(), *runs))
+        let never_compared = self.unfinished.iter().filter(move |(step, _)| !is_compared(step));
+        never_compared.map(|(step, runs)| (step.as_str(), *runs))
     }
 
     /// The steps that no compared run reached.

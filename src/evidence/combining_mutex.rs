@@ -1,11 +1,11 @@
-//! A mutex for which a thread that serves clients does not wait: a change that finds it locked is left to the thread
-//! that has locked it, which makes it before it lets others go on. Otherwise a reply could wait for a thread of lower
-//! priority that was suspended while it held the lock.
+//! A mutex for which a thread that serves clients does not wait: if the mutex is locked, the thread queues its change,
+//! and the thread that holds the lock applies the change when it unlocks. Otherwise a reply could wait for a thread of
+//! lower priority that was suspended while it held the lock.
 //!
 //! The method is known as flat combining (Hendler, Incze, Shavit, Tzafrir: "Flat Combining and the
-//! Synchronization-Parallelism Tradeoff", SPAA 2010). Always true: whoever locks the mutex finds all changes made that
-//! were left before, those of one thread in their order; a thread that finds [`CHANGES_MAX`] changes left waits for the
-//! lock, so at most one more for each thread is left.
+//! Synchronization-Parallelism Tradeoff", SPAA 2010). Always true: whoever locks the mutex sees all changes that were
+//! queued before, those of one thread in their order; a thread that finds [`QUEUED_MAX`] changes queued waits for the
+//! lock, so at most one more for each thread is queued.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering::SeqCst;
@@ -13,42 +13,42 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, fence};
 use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// The most changes that are left at a time.
-const CHANGES_MAX: usize = 1_024;
+/// The most changes that are queued at a time.
+const QUEUED_MAX: usize = 1_024;
 
-/// A change that is left. It must not lock the same mutex.
+/// A queued change. It must not lock the same mutex.
 type Change<T> = Box<dyn FnOnce(&mut T) + Send>;
 
 /// See the module.
 pub(super) struct CombiningMutex<T> {
     locked: Mutex<Combined<T>>,
-    changes: Sender<Change<T>>,
+    queue: Sender<Change<T>>,
     /// Set after a change is sent, and cleared by the thread that has locked the mutex before it receives all.
-    has_changes: AtomicBool,
-    /// How many changes are left: increased before a change is sent.
-    left: AtomicUsize,
+    has_queued: AtomicBool,
+    /// How many changes are queued: increased before a change is sent.
+    queued_count: AtomicUsize,
 }
 
 struct Combined<T> {
     value: T,
-    changes: Receiver<Change<T>>,
+    queue: Receiver<Change<T>>,
 }
 
 /// The locked value.
 pub(super) struct CombiningGuard<'m, T> {
     locked: MutexGuard<'m, Combined<T>>,
     /// Dropped after the lock.
-    _unlocked: Unlocked<'m, T>,
+    _apply_after_unlock: ApplyAfterUnlock<'m, T>,
 }
 
-/// Makes the changes that were left when it is dropped.
-struct Unlocked<'m, T>(&'m CombiningMutex<T>);
+/// When this is dropped, the changes that were queued while the mutex was locked are applied.
+struct ApplyAfterUnlock<'m, T>(&'m CombiningMutex<T>);
 
 impl<T> CombiningMutex<T> {
     pub(super) fn new(value: T) -> Self {
-        let (changes, received) = channel();
-        let locked = Mutex::new(Combined { value, changes: received });
-        Self { locked, changes, has_changes: AtomicBool::new(false), left: AtomicUsize::new(0) }
+        let (queue, received) = channel();
+        let locked = Mutex::new(Combined { value, queue: received });
+        Self { locked, queue, has_queued: AtomicBool::new(false), queued_count: AtomicUsize::new(0) }
     }
 
     /// Waits for the lock.
@@ -66,17 +66,17 @@ impl<T> CombiningMutex<T> {
         }
     }
 
-    /// Leaves a change to the thread that has locked the mutex; makes it here if that one lets go of it meanwhile. Does
-    /// not wait for the lock unless too many changes are left.
-    pub(super) fn leave(&self, change: impl FnOnce(&mut T) + Send + 'static) {
-        if self.left.load(SeqCst) >= CHANGES_MAX {
+    /// Queues a change for the thread that has locked the mutex; applies it here if the mutex is unlocked by now. Does
+    /// not wait for the lock unless too many changes are queued.
+    pub(super) fn enqueue(&self, change: impl FnOnce(&mut T) + Send + 'static) {
+        if self.queued_count.load(SeqCst) >= QUEUED_MAX {
             return change(&mut self.lock());
         }
-        self.left.fetch_add(1, SeqCst);
-        match self.changes.send(Box::new(change)) {
+        self.queued_count.fetch_add(1, SeqCst);
+        match self.queue.send(Box::new(change)) {
             Ok(()) => {
-                self.has_changes.store(true, SeqCst);
-                self.make_left_changes();
+                self.has_queued.store(true, SeqCst);
+                self.apply_queued_if_unlocked();
             }
             // Cannot happen: the receiver is dropped together with the sender.
             Err(SendError(change)) => change(&mut self.lock()),
@@ -84,35 +84,35 @@ impl<T> CombiningMutex<T> {
     }
 
     fn guard<'m>(&'m self, mut locked: MutexGuard<'m, Combined<T>>) -> CombiningGuard<'m, T> {
-        self.make(&mut locked);
-        CombiningGuard { locked, _unlocked: Unlocked(self) }
+        self.apply_queued(&mut locked);
+        CombiningGuard { locked, _apply_after_unlock: ApplyAfterUnlock(self) }
     }
 
-    fn make(&self, locked: &mut Combined<T>) {
-        // If it is not set, all changes were received that `leave` had left when it returned.
-        if !self.has_changes.load(SeqCst) {
+    fn apply_queued(&self, locked: &mut Combined<T>) {
+        // If it is not set, the changes of all calls of `enqueue` that have returned were received.
+        if !self.has_queued.load(SeqCst) {
             return;
         }
-        self.has_changes.store(false, SeqCst);
-        // Also those of threads that have not set it yet: they may stand before changes of threads that have.
-        while let Ok(change) = locked.changes.try_recv() {
-            self.left.fetch_sub(1, SeqCst);
+        self.has_queued.store(false, SeqCst);
+        // Also those of threads that have not set it yet: they may be queued before changes of threads that have.
+        while let Ok(change) = locked.queue.try_recv() {
+            self.queued_count.fetch_sub(1, SeqCst);
             change(&mut locked.value);
         }
     }
 
-    /// Makes the changes that are left, unless another thread has locked the mutex: that one makes them when it lets go
-    /// of it. Of a thread that leaves a change while another unlocks, at least one sees what the other has done: both
-    /// do so before the fence, and look after it.
-    fn make_left_changes(&self) {
+    /// Applies the queued changes, unless another thread has locked the mutex: that one applies them when it unlocks.
+    /// If one thread queues a change while another unlocks, at least one of the two sees what the other has done: each
+    /// acts before the fence, and looks after it.
+    fn apply_queued_if_unlocked(&self) {
         loop {
             fence(SeqCst);
-            if !self.has_changes.load(SeqCst) {
+            if !self.has_queued.load(SeqCst) {
                 return;
             }
             match self.locked.try_lock() {
-                Ok(mut locked) => self.make(&mut locked),
-                Err(TryLockError::Poisoned(poisoned)) => self.make(&mut poisoned.into_inner()),
+                Ok(mut locked) => self.apply_queued(&mut locked),
+                Err(TryLockError::Poisoned(poisoned)) => self.apply_queued(&mut poisoned.into_inner()),
                 Err(TryLockError::WouldBlock) => return,
             }
         }
@@ -138,9 +138,9 @@ impl<T> DerefMut for CombiningGuard<'_, T> {
     }
 }
 
-impl<T> Drop for Unlocked<'_, T> {
+impl<T> Drop for ApplyAfterUnlock<'_, T> {
     fn drop(&mut self) {
-        self.0.make_left_changes();
+        self.0.apply_queued_if_unlocked();
     }
 }
 
@@ -150,52 +150,52 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn a_change_that_finds_the_mutex_locked_is_left_and_made_when_it_is_unlocked() {
+    fn a_change_that_finds_the_mutex_locked_is_queued_and_applied_when_it_is_unlocked() {
         let numbers = Arc::new(CombiningMutex::new(Vec::new()));
         let guard = numbers.lock();
-        let leaves = numbers.clone();
-        let leaving = std::thread::spawn(move || {
-            assert!(leaves.try_lock().is_none());
-            (1..=3).for_each(|number| leaves.leave(move |numbers| numbers.push(number)));
+        let shared = numbers.clone();
+        let changing = std::thread::spawn(move || {
+            assert!(shared.try_lock().is_none());
+            (1..=3).for_each(|number| shared.enqueue(move |numbers| numbers.push(number)));
         });
-        leaving.join().expect("it does not wait for the lock");
+        changing.join().expect("it does not wait for the lock");
         assert!(guard.is_empty());
         drop(guard);
-        assert_eq!(numbers.left.load(SeqCst), 0, "made by the thread that let go of it");
-        numbers.leave(|numbers| numbers.push(4));
+        assert_eq!(numbers.queued_count.load(SeqCst), 0, "applied by the thread that unlocked it");
+        numbers.enqueue(|numbers| numbers.push(4));
         assert_eq!(*numbers.lock(), [1, 2, 3, 4]);
     }
 
     /// The first of two threads is suspended after it has sent its change, before it says so.
     #[test]
-    fn whoever_locks_finds_what_was_left_before_also_behind_a_thread_that_is_suspended() {
+    fn whoever_locks_sees_what_was_queued_before_also_behind_a_thread_that_is_suspended() {
         let numbers = Arc::new(CombiningMutex::new(Vec::new()));
-        numbers.left.fetch_add(1, SeqCst);
-        assert!(numbers.changes.send(Box::new(|numbers: &mut Vec<u8>| numbers.push(1))).is_ok());
+        numbers.queued_count.fetch_add(1, SeqCst);
+        assert!(numbers.queue.send(Box::new(|numbers: &mut Vec<u8>| numbers.push(1))).is_ok());
         let guard = numbers.lock();
-        let leaves = numbers.clone();
-        std::thread::spawn(move || leaves.leave(|numbers| numbers.push(2))).join().unwrap();
+        let shared = numbers.clone();
+        std::thread::spawn(move || shared.enqueue(|numbers| numbers.push(2))).join().unwrap();
         drop(guard);
         assert_eq!(*numbers.try_lock().expect("nobody has locked it"), [1, 2]);
-        assert_eq!(numbers.left.load(SeqCst), 0);
+        assert_eq!(numbers.queued_count.load(SeqCst), 0);
     }
 
     #[test]
-    fn no_more_changes_than_the_bound_are_left() {
+    fn no_more_changes_than_the_bound_are_queued() {
         let sum = Arc::new(CombiningMutex::new(0));
         let guard = sum.lock();
-        let leaves = sum.clone();
-        let leaving = std::thread::spawn(move || (0..=CHANGES_MAX).for_each(|_| leaves.leave(|sum| *sum += 1)));
-        while sum.left.load(SeqCst) < CHANGES_MAX {
+        let shared = sum.clone();
+        let changing = std::thread::spawn(move || (0..=QUEUED_MAX).for_each(|_| shared.enqueue(|sum| *sum += 1)));
+        while sum.queued_count.load(SeqCst) < QUEUED_MAX {
             std::thread::yield_now();
         }
         drop(guard);
-        leaving.join().unwrap();
-        assert_eq!((*sum.lock(), sum.left.load(SeqCst)), (CHANGES_MAX + 1, 0));
+        changing.join().unwrap();
+        assert_eq!((*sum.lock(), sum.queued_count.load(SeqCst)), (QUEUED_MAX + 1, 0));
     }
 
     #[test]
-    fn every_change_of_many_threads_is_made_once_and_in_the_order_of_its_thread() {
+    fn every_change_of_many_threads_is_applied_once_and_in_the_order_of_its_thread() {
         const CHANGES: usize = 20_000;
         let last = Arc::new(CombiningMutex::new([0; 4]));
         let threads: Vec<_> = (0..4)
@@ -209,7 +209,7 @@ mod tests {
                         };
                         match last.try_lock() {
                             Some(mut last) => change(&mut last),
-                            None => last.leave(change),
+                            None => last.enqueue(change),
                         }
                     }
                 })

@@ -17,7 +17,7 @@ use super::stratum_names::{TOO_LARGE, are_several_kinds};
 use crate::flag::{Invariant, Promote, SkipReason, State};
 use crate::names::StepId;
 
-/// The share of dark requests that may have no twin, percent.
+/// The share of dark requests that may have no twin (the instance that the engine made from the same create), percent.
 const WITHOUT_TWIN_PERCENT_MAX: u64 = 10;
 
 /// A route as a gate looks at it.
@@ -208,9 +208,9 @@ impl JudgedRoute<'_> {
         Condition { name: Name::CoverageAtLeast, verdict: Verdict::Fail, detail }
     }
 
-    /// Whether each kind of request and each branch of the workflow was compared often enough. In `shadow` the pairs
-    /// of both rungs count. In `dark` only those made there do; of what came in `shadow` and not in `dark`, it is
-    /// enough that it was compared in `shadow`.
+    /// Whether each kind of request and each branch of the workflow was compared often enough. For `shadow` the pairs
+    /// of both rungs count. For `dark` only those made there do; but a kind or branch that came only in `shadow` needs
+    /// to have been compared only there.
     fn strata(&self, rung: State) -> Condition {
         let wanted = self.promote.strata_at_least;
         let RungCounts { strata, branches, .. } = self.evidence.counts_at(rung);
@@ -298,7 +298,8 @@ impl JudgedRoute<'_> {
 
     fn age_of_pairs(&self, rung: State) -> Option<Condition> {
         let last = self.evidence.counts_at(rung).last_pair;
-        // Pairs that both arms refused have no age.
+        // `last_pair` is not set by a pair that both arms refused, so it may be absent although there are pairs. If one
+        // of those without an error is counted and it is absent, an earlier version stored the evidence.
         let pairs = self.evidence.pairs_without_error_at(rung);
         self.age("compared pair", last, last.is_none() && pairs > 0)
     }

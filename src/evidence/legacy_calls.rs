@@ -81,7 +81,8 @@ pub struct LegacyCallCounts {
     pub incomplete: u64,
     /// Of these, those without a call, while legacy made calls that may have changed something and belong to no known
     /// request.
-    pub unseen: u64,
+    #[serde(rename = "unseen")] // as stored, and in the API
+    pub only_unattributed: u64,
     /// Of these, those during which legacy made calls that may have changed something, belong to no known request, and
     /// are none that the workflow makes.
     pub unexpected: u64,
@@ -95,7 +96,7 @@ add_change!(LegacyCallCounts {
     sum watched,
     sum known,
     sum incomplete,
-    sum unseen,
+    sum only_unattributed,
     sum unexpected,
     sum more_needed,
 });
@@ -105,30 +106,32 @@ impl LegacyCallCounts {
         self.watched += u64::from(calls != LegacyCallsStatus::NotWatched);
         self.known += u64::from(calls == LegacyCallsStatus::Known);
         self.incomplete += u64::from(calls == LegacyCallsStatus::Incomplete);
-        self.unseen += u64::from(calls == LegacyCallsStatus::OnlyUnattributed);
+        self.only_unattributed += u64::from(calls == LegacyCallsStatus::OnlyUnattributed);
         self.unexpected += u64::from(calls == LegacyCallsStatus::Unexpected);
-        let shows_what_is_left = !matches!(
+        let would_show_unexpected = !matches!(
             calls,
             LegacyCallsStatus::NotWatched | LegacyCallsStatus::Incomplete | LegacyCallsStatus::Unexpected
         );
-        self.more_needed -= u64::from(shows_what_is_left).min(self.more_needed);
+        self.more_needed -= u64::from(would_show_unexpected).min(self.more_needed);
     }
 
-    /// The rules ignore more calls: which of the unexpected ones they leave is for the next pairs to show.
-    /// `uncompared`: how many there were beside these that are in no compared pair, to targets that are not known.
+    /// Called when the rules ignore more calls. It is not stored which unexpected calls the pairs so far had, and so
+    /// not known which of these the rules ignore now. The pairs with such calls no longer count as watched, and further
+    /// pairs have to show that no unexpected calls are left. `uncompared`: how many calls to unlisted targets in no
+    /// compared pair were forgotten for the same reason.
     pub(super) fn ignore_more(&mut self, uncompared: u64) {
         let wanted = self.unexpected.max(uncompared).min(PAIRS_AFTER_IGNORING_CALLS);
         self.more_needed = self.more_needed.max(wanted);
         self.watched = self.watched.saturating_sub(std::mem::take(&mut self.unexpected));
     }
 
-    /// Why these pairs do not show what legacy does to others, where the calls of such a share have to be known (0 to
+    /// Why these pairs do not show which calls legacy makes, if its calls have to be known in this share of them (0 to
     /// 1); `None` if they do.
     pub(super) fn why_not_known(self, share: f64) -> Option<String> {
-        let Self { watched, known, incomplete, unseen, unexpected, more_needed } = self;
+        let Self { watched, known, incomplete, only_unattributed, unexpected, more_needed } = self;
         let is_too_many = |pairs: u64| pairs as f64 > (1.0 - share) * watched as f64;
-        let look = "have legacy send with each call the request's `traceparent`, or what `egress.correlate` names (`pointsman egress ROUTE`)";
-        // Both lack the same: which calls are the request's.
+        let advice = "have legacy send with each call the request's `traceparent`, or what `egress.correlate` names (`pointsman egress ROUTE`)";
+        // In both cases it is not known which calls are the request's.
         let unknown = incomplete + unexpected;
         if is_too_many(unknown) && incomplete >= unexpected {
             let also = match unexpected {
@@ -139,13 +142,13 @@ impl LegacyCallCounts {
             };
             return Some(format!(
                 "of {incomplete} of {watched} pairs it is not known which calls legacy made, because they may be another \
-                 request's, were not kept or had not ended{also}: {look}"
+                 request's, were not kept or had not ended{also}: {advice}"
             ));
         }
         if is_too_many(unknown) {
             return Some(format!(
                 "during {unexpected} of {watched} pairs legacy made calls that may have changed something, belong to no \
-                 known request and are none that the workflow makes, so that it may lack one of them: {look}; those that \
+                 known request and are none that the workflow makes, so that it may lack one of them: {advice}; those that \
                  are never for this route are named in `compare.ignore_calls`"
             ));
         }
@@ -158,10 +161,10 @@ impl LegacyCallCounts {
         }
         // One that is known shows that attribution works for the calls that the workflow makes too: those that belong
         // to no known request are then somebody else's.
-        (known == 0 && is_too_many(unseen)).then(|| {
+        (known == 0 && is_too_many(only_unattributed)).then(|| {
             format!(
-                "no call by legacy is known to be for a request of this route, and during {unseen} of {watched} pairs it made \
-                 calls that may have changed something and belong to no known request: {look}; or name in \
+                "no call by legacy is known to be for a request of this route, and during {only_unattributed} of {watched} \
+                 pairs it made calls that may have changed something and belong to no known request: {advice}; or name in \
                  `compare.ignore_calls` those that are never for this route"
             )
         })
@@ -189,8 +192,8 @@ mod tests {
 
     #[test]
     fn unattributed_calls_count_only_where_no_call_is_known() {
-        let of = |known, incomplete, unseen| {
-            let pairs = LegacyCallCounts { watched: 100, known, incomplete, unseen, ..Default::default() };
+        let of = |known, incomplete, only_unattributed| {
+            let pairs = LegacyCallCounts { watched: 100, known, incomplete, only_unattributed, ..Default::default() };
             pairs.why_not_known(0.95).map(|why| why.split(' ').next().unwrap_or_default().to_owned())
         };
         assert_eq!(LegacyCallCounts::default().why_not_known(0.95), None, "not watched");

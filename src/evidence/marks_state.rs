@@ -1,4 +1,5 @@
-//! The routes that are marked. A mark counts from the end of its write until the request to clear it.
+//! The routes that are marked: a mark in a file says that the store may lack differences or failures of the route
+//! (see `marks`). A mark counts from the end of its write until the request to clear it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +8,7 @@ use crate::slot_file::SlotRoute;
 /// The slots in which a mark is written: each is the index of a file and the index of a slot in this file.
 pub(super) type MarkSlots = Vec<(usize, u64)>;
 
-/// The state of all marks; see the module.
+/// The state of all marks.
 #[derive(Default)]
 pub(super) struct MarksState {
     marked: BTreeMap<SlotRoute, RouteMark>,

@@ -3,21 +3,23 @@
 //! Of a route that is declared safe to repeat (`replay_safe: true`), some compared requests are sent to legacy a second
 //! time. Legacy's two replies are compared under the rules of the route: what differs is noise. For each place this
 //! gives a pair of outcomes of one request, "the engine differs from legacy" and "legacy differs from itself", both
-//! against legacy's first reply. If the engine differs exactly as often as legacy does from itself, neither comes alone
-//! more often than the other, whatever the request, and whether or not the noise changes with time. That is tested for
-//! each place, from the first repeated request on, with the test of `paired` at d = 0 (a sign test on the pairs of
-//! outcomes that are not equal), so that it may be looked at after each request.
+//! against legacy's first reply. If the engine differs exactly as often as legacy does from itself, the outcomes in
+//! which only the engine differs are as frequent as those in which only legacy does; this holds for any mix of
+//! requests, and also if the noise changes with time. It is tested for each place, from the first repeated request on,
+//! with the test of `paired` at d = 0: a sign test on the pairs of outcomes that are not equal, whose result may be
+//! read after each request.
 //!
-//! A place in a list stands for all elements (`$.items[*].price`). There the engine differs "alone" if it differs from
-//! legacy's first reply in an element in which legacy's second one does not, and legacy if the engine differs in none
-//! but some of the elements in which legacy's second reply does. This is not symmetric: where each of them differs in
-//! an element in which the other does not, the engine counts. Otherwise an element that the engine always has wrong
-//! would count as often as a noisy one that it has right. So what differs in other elements each time does not count as
+//! A place in a list stands for all elements (`$.items[*].price`). Take the elements in which the engine's reply
+//! differs from legacy's first one, and those in which legacy's second reply does. If both sets are equal, both differ.
+//! If the engine's set is only a part of legacy's, legacy differs alone. In all other cases, also if each set has an
+//! element that the other lacks, the engine differs alone: otherwise an element that the engine always has wrong would
+//! count as often as a noisy one that it has right. So what differs in other elements each time does not count as
 //! noise.
 //!
 //! Always true:
-//! - only a place at which legacy was seen to differ from itself is noise, and only if the values that it stands for
-//!   are told apart: a text has one place for all that it holds;
+//! - only a place at which legacy was seen to differ from itself is noise, and only if it stands for one value, or for
+//!   the elements of a list. A text, a body of bytes, and the cookies each are one place for all that they hold: noise
+//!   in one part would hide a defect in another;
 //! - it is noise only until the test says, with an error rate of [`ALPHA`] for each place and direction, that the
 //!   engine differs there more often, or less often: then legacy's second reply does not show what the first one might
 //!   have been (the state changed in between). From then on differences there count, until the basis changes;
@@ -28,8 +30,8 @@
 //!   needs no repeated request;
 //! - what is not known, because a table is full, is no noise.
 //!
-//! What legacy does is known for a basis of its own (the rules and legacy's addresses): it outlives a change of the
-//! workflow. The outcomes of the engine belong to the evidence.
+//! What is known of legacy's noise has a basis of its own (the rules and legacy's addresses), so that it outlives a
+//! change of the workflow. The outcomes of the engine belong to the evidence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,8 +46,8 @@ use super::noise_places::{DifferingPlaces, is_status, may_be_noise_at, order_at}
 use super::paired::PairedCounts;
 use crate::compare::Difference;
 
-/// The accepted probability that a place at which the engine differs no more often than legacy from itself is ever
-/// counted as one where it does.
+/// The accepted probability that the test ever says of a place that the engine differs there more often than legacy
+/// from itself, although it does not.
 pub(super) const ALPHA: f64 = 0.01;
 /// The most places that are counted separately. The bound is the same for legacy and for the pairs of outcomes, so that
 /// a place of legacy always finds room among the pairs.
@@ -120,7 +122,7 @@ pub struct NoisePairs {
     pub repeats: u64,
     /// Their outcomes, by place (`value $.generated_at`).
     pub places: BTreeMap<String, PlaceOutcomes>,
-    /// Of these, those whose bodies were compared: all three statuses were of one class.
+    /// Of `repeats`, those whose bodies were compared: all three statuses were of one class.
     pub bodies: u64,
     /// The pairs that differ only in the reply and the order of calls, by a hash of their places.
     pub groups: BTreeMap<String, NoiseGroup>,
@@ -134,11 +136,11 @@ add_change!(NoisePairs { sum ignored, sum repeats, sum places, sum bodies, sum g
 /// In how many requests that legacy answered twice there was a difference at one place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlaceOutcomes {
-    /// Both the engine and legacy's second reply differ from legacy's first one, in a list in the same elements.
+    /// Both the engine's reply and legacy's second one differ from legacy's first one; in a list: in the same elements.
     pub both: u64,
-    /// Only the engine does, in a list in some element.
+    /// Only the engine's does; in a list: in at least one element in which legacy's second one does not.
     pub only_engine: u64,
-    /// Only legacy does, in a list in some element, while the engine does in none without legacy.
+    /// Only legacy's second one does; in a list: in more elements than the engine's, and in all of those.
     pub only_legacy: u64,
     /// Whether the test has said that the engine differs more often than legacy from itself.
     pub engine_differs_more: bool,
@@ -172,14 +174,14 @@ pub struct NoiseGroup {
 add_change!(NoiseGroup { union places, kept is_ignored, sum kinds });
 
 impl PlaceOutcomes {
-    fn count(&mut self, engine: bool, legacy: bool) {
-        self.both += u64::from(engine && legacy);
-        self.only_engine += u64::from(engine && !legacy);
-        self.only_legacy += u64::from(!engine && legacy);
+    fn count(&mut self, engine_differs: bool, legacy_differs: bool) {
+        self.both += u64::from(engine_differs && legacy_differs);
+        self.only_engine += u64::from(engine_differs && !legacy_differs);
+        self.only_legacy += u64::from(!engine_differs && legacy_differs);
         self.test();
     }
     fn test(&mut self) {
-        // Once rejected, it stays rejected: the error rate holds for all times together.
+        // Once the test has said so, that stays: its error rate is for all times together, not for one reading.
         let counts = self.counts(0);
         self.engine_differs_more |= counts.ln_evidence_above(0.0) >= -ALPHA.ln();
         self.legacy_differs_more |= counts.exchanged().ln_evidence_above(0.0) >= -ALPHA.ln();
@@ -251,7 +253,8 @@ impl NoiseOfLegacy {
         self.apart_from_rules.clone_from(apart_from_rules);
         changed
     }
-    /// Whether a pair may differ by noise that is not known again yet, since the rules or legacy's address changed.
+    /// Whether all differences of a pair were noise before the rules or legacy's address changed, or are noise now,
+    /// while too few requests were repeated since that change to find all noise again.
     pub(super) fn was_noise(&self, found: &DifferingPlaces, outcomes: &BTreeMap<String, PlaceOutcomes>) -> bool {
         let is_rejected = |place: &String| outcomes.get(place).is_some_and(|outcomes| !outcomes.differ_equally());
         let is_earlier = |place: &String| self.earlier_places.contains(place) && may_be_noise_at(place);
@@ -373,13 +376,19 @@ impl NoisePairs {
         at.map(NoiseGroup::pairs).sum()
     }
 
-    pub(super) fn count_outcome(&mut self, legacy: &NoiseOfLegacy, place: &str, engine: bool, of_legacy: bool) {
+    pub(super) fn count_outcome(
+        &mut self,
+        legacy: &NoiseOfLegacy,
+        place: &str,
+        engine_differs: bool,
+        legacy_differs: bool,
+    ) {
         if self.places.len() >= PLACES_MAX && !self.places.contains_key(place) {
             let others = self.places.iter().filter(|(place, _)| !legacy.places.contains_key(*place));
             let Some((dropped, _)) = others.min_by_key(|(_, outcomes)| outcomes.total()) else { return };
             let dropped = dropped.clone();
             self.places.remove(&dropped);
         }
-        self.places.entry(place.to_owned()).or_default().count(engine, of_legacy);
+        self.places.entry(place.to_owned()).or_default().count(engine_differs, legacy_differs);
     }
 }

@@ -22,7 +22,8 @@ use crate::flag::{Invariant, State, StratumValue};
 use crate::names::{PlanId, RouteId};
 use crate::store::{candidate_key, route_of_candidate};
 
-/// A client that leaves without an answer has waited long after this time, as long as legacy's latency is not known.
+/// While legacy's latency is not known: a client that leaves without an answer has waited unusually long if it has
+/// waited longer than this.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
 impl TicketCounter for Evidence {
@@ -88,8 +89,8 @@ impl ServedObserver for Evidence {
         if !self.counters(route).lock().has_basis_of(files_version) {
             return;
         }
-        // The caller's answer waits for this write of 64 bytes only at the first error since the evidence was stored,
-        // and for a bounded time.
+        // A mark is a write of 64 bytes. The caller's answer waits for it only at the first error since the evidence
+        // was stored, and for a bounded time.
         let _uncounted = self.mark(route);
         self.counters(route).lock().served(files_version, served);
     }
@@ -186,7 +187,7 @@ impl Evidence {
             let mut counts = counters.targets_to_count_in(calls.reason, to.as_ref(), is_expected_now);
             counts.any(|counted| counted.targets.would_be_first(to.as_ref()))
         };
-        // An open tunnel is reported repeatedly, as no calls.
+        // An open tunnel is reported repeatedly, with the number of calls 0.
         if calls.calls == 0 && !would_be_first {
             return;
         }
@@ -198,7 +199,7 @@ impl Evidence {
         for CountedIn { targets, are_of_files_in_force } in
             counters.targets_to_count_in(calls.reason, to.as_ref(), is_expected_now)
         {
-            // What the earlier files expect is not known here.
+            // Which calls the earlier files expect is not known here.
             targets.count(to.clone(), calls, &|to| are_of_files_in_force && is_expected(to));
             is_changed = true;
         }
@@ -231,7 +232,7 @@ impl Evidence {
     /// [`Evidence::set_basis`].
     pub fn set_cohorts(&self, route: &RouteId, rules: &BTreeMap<String, String>) {
         let rules = rules.clone();
-        self.counters(route).lock().change(move |counters| counters.set_cohorts(&rules));
+        self.counters(route).lock().edit(move |counters| counters.set_cohorts(&rules));
     }
 
     /// Sets the invariants that the files have: what was counted of others is dropped, and answers that an earlier
@@ -239,7 +240,7 @@ impl Evidence {
     pub fn set_invariants<'a>(&self, routes: impl Iterator<Item = (&'a RouteId, &'a [Invariant])>) {
         for (route, invariants) in routes {
             let invariants = invariants.to_vec();
-            self.counters(route).lock().change(move |counters| counters.set_invariants(&invariants));
+            self.counters(route).lock().edit(move |counters| counters.set_invariants(&invariants));
         }
     }
 }
@@ -252,11 +253,13 @@ struct CountedIn<'c> {
 }
 
 impl Counters {
-    /// The targets among which a call that is in no compared pair is counted: those of the evidence, unless it is
-    /// expected under the files in force, and in that of earlier files, which goes on if a change of them is taken
-    /// back. Its pairs may lack the call too, whatever was changed since: a request that was decided by those files may
-    /// have caused it. Whether they expect the call is asked by the gate then; one that is expected now must not make
-    /// that impossible, so it is counted only where there is room to name it.
+    /// The targets among which a call that is in no compared pair is counted:
+    /// - those of the evidence in force, unless the files in force expect the call;
+    /// - those of each earlier evidence that is kept because it goes on if the files are changed back. Its pairs may
+    ///   lack the call too, because a request that was decided by the earlier files may have caused it. Whether those
+    ///   files expect the call is judged by the gate once they are in force again, which needs the call's target. So a
+    ///   call that is expected now is counted there only if its target is listed or there is room to list it: it must
+    ///   not add to the calls to unlisted targets.
     fn targets_to_count_in(
         &mut self,
         reason: UncomparedReason,

@@ -98,8 +98,8 @@ impl Evidence {
         self.counters(route).lock().is_of(generation)
     }
 
-    /// Legacy made a call for a request of this route, of whatever generation, that may have changed something: none is
-    /// repeated any more.
+    /// Notes that legacy made a call that may have changed something, for a request of this route (of whatever
+    /// generation). From now on no request of the route is sent to legacy a second time.
     pub fn record_legacy_write(&self, route: &RouteId, call: &str) {
         let shared = self.counters(route);
         let mut counters = shared.lock();
@@ -140,12 +140,12 @@ impl Evidence {
         route: &RouteId,
         generation: EvidenceGeneration,
         engine: &DifferingPlaces,
-        again: &DifferingPlaces,
+        second_reply: &DifferingPlaces,
         same_class: bool,
     ) -> bool {
         let shared = self.counters(route);
         let mut counters = shared.lock();
-        counters.is_of(generation) && counters.record_repeat(engine, again, same_class)
+        counters.is_of(generation) && counters.record_repeat(engine, second_reply, same_class)
     }
 
     /// Counts a request that the engine ran twice. Returns whether it was counted: not if the request is of an earlier
@@ -175,8 +175,8 @@ impl Evidence {
         self.counters(route).lock().totals.offered
     }
 
-    /// How many requests of a route the shadow executor works on that count against coverage until they are compared;
-    /// those of other processes that share the store as they last told.
+    /// How many requests of a route the shadow executor is working on. Until they are compared, they count against
+    /// coverage. Those of other processes on the same store are included, as these last reported them.
     pub fn in_flight(&self, route: &RouteId) -> u64 {
         let Some(shared) = self.known_counters(route) else { return 0 };
         let own = self.own_process();

@@ -48,7 +48,7 @@ impl RouteCounters {
     pub(super) fn count(&self, count: impl FnOnce(&mut Counters) + Send + 'static) {
         match self.counters.try_lock() {
             Some(mut counters) => count(&mut counters),
-            None => self.counters.leave(count),
+            None => self.counters.enqueue(count),
         }
     }
 
@@ -61,7 +61,7 @@ impl RouteCounters {
         };
         match self.guard.try_lock() {
             Some(mut guard) => count(&mut guard),
-            None => self.guard.leave(count),
+            None => self.guard.enqueue(count),
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct UncomparedHeaders {
 
 add_change!(UncomparedHeaders { sum names, sum unlisted });
 
-/// In how many pairs a header stood that the rules do not compare.
+/// In how many pairs one header occurred that the rules do not compare.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UncomparedHeaderCounts {
     /// Pairs of which at least one reply had it.

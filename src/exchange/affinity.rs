@@ -53,8 +53,8 @@ pub enum LegacyTake {
     Unknown,
 }
 
-/// How often keys that the engines of other processes took may have become unknown in this process: while it stays the
-/// same, all of them are known ([`Affinity::keys_of_other_engines`]).
+/// A counter that grows whenever this process may have missed keys that the engines of other processes took. If it has
+/// not changed since all of these keys were known, all are still known ([`Affinity::keys_of_other_engines`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeysOfOtherEnginesVersion(pub u64);
 
@@ -69,7 +69,8 @@ pub enum KeysOfOtherEngines {
         /// Whether legacy answers also if the store does not take the claim.
         claim_may_fail: bool,
     },
-    /// Nothing: the store did not answer, or the engine of this process had the request, and legacy answers.
+    /// Nothing. Either the store did not answer, or the engine of this process had the request and legacy answers all
+    /// the same.
     Unknown,
 }
 

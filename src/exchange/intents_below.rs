@@ -15,7 +15,7 @@ pub struct IntentsBelow {
     runs: Vec<RunBelow>,
     /// The redactions of those of these runs that have sensitive values.
     redactions: Vec<Arc<Redaction>>,
-    /// The branches of these runs; of the run itself nothing.
+    /// The branches of these runs. The part for the run itself stays empty.
     branch: Branch,
 }
 
@@ -28,8 +28,8 @@ struct RunBelow {
 }
 
 impl IntentsBelow {
-    /// Adds a run that a step began for an item: its intents, in the order of its plan, named as it names them, and
-    /// what replaces the sensitive values in them.
+    /// Adds a run that a step began, with `item` for one item of a `for_each`: its intents, in the order of its plan
+    /// and under the step names of its plan, and what replaces the sensitive values in them.
     pub fn add(&mut self, step: &StepId, item: Option<u32>, intents: Vec<Intent>, redactions: Vec<Arc<Redaction>>) {
         self.redactions.extend(redactions);
         if !intents.is_empty() {
@@ -38,17 +38,18 @@ impl IntentsBelow {
     }
 
     /// Adds the branch of a run that a step began, with those of the runs below it.
-    pub fn add_branch(&mut self, step: &StepId, of: Branch) {
-        self.branch.add_below(step, of);
+    pub fn add_branch(&mut self, step: &StepId, branch: Branch) {
+        self.branch.add_below(step, branch);
     }
 
-    /// The branches of the runs, which are kept no longer.
+    /// Takes the branches of the runs out of this value.
     pub fn take_branches_below(&mut self) -> Vec<BranchBelow> {
         std::mem::take(&mut self.branch.below)
     }
 
-    /// Puts the intents among a run's own, in the order of its plan, each with the number of its item among all of the
-    /// same name. `position`: where a step of the run stands in the plan. Returns what replaces their sensitive values.
+    /// Merges the intents into a run's own, in the order of that run's plan. Under one name (`ship/label`) there may be
+    /// intents of several items: these are numbered anew from 0. `position`: where a step of the run stands in its
+    /// plan. Returns what replaces the sensitive values in the intents.
     pub fn merge_into(self, own: &mut Vec<Intent>, position: impl Fn(&StepId) -> usize) -> Vec<Arc<Redaction>> {
         let Self { mut runs, redactions, branch: _ } = self;
         if runs.is_empty() {

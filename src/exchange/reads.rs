@@ -11,7 +11,8 @@ use crate::workflow::RecordedHeaders;
 /// What a run knows of the instance that its request follows up.
 #[derive(Clone, Debug)]
 pub struct KnownInstance {
-    /// The value of `instance` in expressions; where the workflow reads nothing of it, the two ids alone.
+    /// The value of `instance` in expressions; if the workflow reads nothing of it, only the engine's id of the
+    /// instance and legacy's (`id`, `legacy_id`).
     pub value: Arc<Value>,
     /// The same with stars in place of the parts that are sensitive; `None` if none is.
     pub redacted: Option<Value>,
@@ -22,9 +23,9 @@ pub trait Reads: Send + Sync {
     /// Answers a read in place of its service, for a step that records these headers of the reply; an error says why it
     /// has no answer. `None`: it is sent.
     fn answer(&self, read: &Intent, headers: &RecordedHeaders) -> Option<Result<EffectReply, String>>;
-    /// A read was sent, and this was the reply.
+    /// Records a read that was sent, with its reply.
     fn record(&self, read: AnsweredRead);
-    /// Records that the run makes this read now, sent or answered here.
+    /// Records that the run makes this read now, whether it is sent or answered by [`Self::answer`].
     fn record_asked(&self, _read: &Intent) {}
     /// The reads that were made with a method that is not safe; `None` if not all are known.
     fn unsafe_reads(&self) -> Option<Vec<Intent>> {
@@ -35,13 +36,13 @@ pub trait Reads: Send + Sync {
     fn instance(&self) -> Option<&Value> {
         None
     }
-    /// This is known of the instance that the request follows up.
+    /// Records what is known of the instance that the request follows up.
     fn record_instance(&self, _known: KnownInstance) {}
-    /// When the run begins, in place of the present: its clock goes on from there.
+    /// The time at which the run's clock starts. `None`: it starts at the present time.
     fn started(&self) -> Option<Timestamp> {
         None
     }
-    /// The run began at this time.
+    /// Records when the run began.
     fn record_started(&self, _at: Timestamp) {}
     /// Why a read could not be answered; `None` if all could, or were sent. The result of the run is then not compared.
     fn unanswered(&self) -> Option<String> {
@@ -108,7 +109,7 @@ impl RecordedReads {
     pub fn new(bytes_max: usize) -> Self {
         Self { bytes_max, recorded: Mutex::default() }
     }
-    /// What was recorded; `None` if there was more than is recorded.
+    /// The recorded reads; `None` if there were more bytes than are recorded.
     pub fn all(&self) -> Option<Vec<AnsweredRead>> {
         let recorded = self.lock();
         (!recorded.is_incomplete).then(|| recorded.reads.clone())
@@ -121,7 +122,7 @@ impl RecordedReads {
     pub fn started_at(&self) -> Option<Timestamp> {
         self.lock().started
     }
-    /// How many bytes they hold.
+    /// How many bytes are recorded.
     pub fn bytes(&self) -> usize {
         let recorded = self.lock();
         recorded.bytes + recorded.unsafe_reads.bytes

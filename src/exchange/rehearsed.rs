@@ -1,7 +1,7 @@
 //! The events of a rehearsal and of the runs below it, which are in no store: kept until the rehearsal is compared.
 //!
-//! Always true: together they are at most [`REHEARSED_EVENTS_MAX`] events, those of the run itself first; of at most
-//! [`REHEARSED_CHILDREN_MAX`] runs below it; what is not kept is counted.
+//! Always true: at most [`REHEARSED_EVENTS_MAX`] events are kept of all these runs together, those of the rehearsal
+//! itself first, and at most [`REHEARSED_CHILDREN_MAX`] runs below it; what is not kept is counted.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! A request that legacy gets after its client has the reply: a second time, to learn how legacy differs from itself;
 //! or after the engine has answered it, to compare the engine's answer with legacy's (a reverse comparison).
 //!
-//! Always true: a [`RepeatRequest`] exists only for a request of a route that is declared safe to repeat, and that has
-//! no retry key, so no other code can send a request to both.
+//! Always true: a [`RepeatRequest`] exists only for a request without a retry key of a route that is declared safe to
+//! repeat. Only such a value is sent to legacy after a reply, so no other request reaches legacy twice, or both arms.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,8 +84,9 @@ impl NotRepeated {
 }
 
 impl RepeatRequest {
-    /// The second copy of a request that was chosen for it. `None` if its route is not declared safe to repeat, if it
-    /// creates an instance or changes one, or if the request has a retry key: legacy would recognise the repetition.
+    /// The second copy of a request that was chosen to be repeated. `None` if its route is not declared safe to repeat,
+    /// if it creates an instance or changes one, or if the request has a retry key: legacy would recognise the
+    /// repetition.
     pub fn of(answered: &Answered, within: Duration) -> Option<Self> {
         let sent = answered.repeat.as_ref().filter(|_| answered.legacy_keys.keys.is_empty())?;
         Self::new(&answered.flag.route, &answered.request, sent, within, Purpose::Noise)

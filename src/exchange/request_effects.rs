@@ -22,8 +22,8 @@ pub struct RequestEffects {
 pub trait OpenCallsView: Send + Sync {
     /// How many such calls have begun and not ended yet.
     fn count(&self) -> u64;
-    /// The calls since the request came that may have changed something and are among no request's calls: attributed to
-    /// no request, still open and for no request that is watched, or in a tunnel.
+    /// The calls since the request came that may have changed something and are among no request's calls, because they
+    /// were attributed to no request, are still open and for no watched request, or went through a tunnel.
     fn unattributed_writes(&self) -> UnattributedWrites;
 }
 

@@ -3,7 +3,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
-/// Held from the decision of a request until the store has its retry keys as the engine's, or no run begins for it.
+/// Held from the decision of a request until the store records its retry keys as the engine's, or until it is certain
+/// that no run begins for it.
 /// While it is held for a flag set in which the engine answers a route, the other processes on the same store claim the
 /// keys of that route, because the engine may still take a key of it.
 #[derive(Clone)]

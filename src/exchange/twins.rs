@@ -1,4 +1,5 @@
-//! What the shadow executor asks of the twins of legacy's instances, beyond running requests on them.
+//! What the shadow executor asks of the twins of legacy's instances, beyond running requests on them. In `dark`, each
+//! instance that legacy creates gets a *twin*, which the engine creates from the same request.
 
 use std::time::Duration;
 
@@ -39,7 +40,8 @@ pub trait Twins: Send + Sync {
         let _ = run;
         Box::pin(std::future::ready(None))
     }
-    /// This instance of legacy has no twin, or one that lacks something: it is counted until it ends. Never waits.
+    /// Counts an instance of legacy that has no twin, or one that lacks something, until the instance ends. Never
+    /// waits.
     fn note_incomplete(&self, instance: &InstanceKey) {
         let _ = instance;
     }

@@ -1,7 +1,7 @@
 //! Patterns of headers in which ids stand: `/orders/{id}`.
 //!
 //! Always true: a pattern that begins with a slash also fits an absolute URL with that path; one without `?` fits
-//! whatever query and fragment. An id in a header is percent-encoded, and is found decoded.
+//! whatever query and fragment. An id in a header is percent-encoded; [`decoded_id`] decodes what a pattern has found.
 
 use percent_encoding::percent_decode_str;
 use regex::{Regex, RegexBuilder};

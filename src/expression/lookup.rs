@@ -44,7 +44,8 @@ pub(super) fn lookup<'v>(
     Ok(value)
 }
 
-/// Like [`lookup`] below an object with a member for each step. That object is made only if `parts` is empty.
+/// Like [`lookup`] in the object of the results of all steps, which has a member for each step. The object itself is
+/// made only if `parts` is empty.
 pub(super) fn lookup_in_results<'v>(
     results: &'v StepResults,
     parts: &[PathPart],

@@ -31,7 +31,7 @@ pub(super) fn parse(source: &str, bounds: &Bounds) -> Result<Node, ExpressionErr
     }
     scan::check_bounds(source, bounds)?;
     let (tree, info) = Parser::new().parse_with_source_info(source).map_err(|errors| syntax(source, &errors))?;
-    Lowering { source, info: &info, locals: Vec::new() }.node(&tree)
+    TreeConverter { source, info: &info, locals: Vec::new() }.node(&tree)
 }
 
 /// The first syntax error, worded for a person.
@@ -60,14 +60,15 @@ fn syntax(source: &str, errors: &cel::ParseErrors) -> ExpressionError {
     ExpressionError::at(message, (before + column).min(source.chars().count()))
 }
 
-struct Lowering<'a> {
+/// Converts the crate's syntax tree to [`Node`]s.
+struct TreeConverter<'a> {
     source: &'a str,
     info: &'a SourceInfo,
     /// The variables of the enclosing macros, outermost first.
     locals: Vec<Arc<str>>,
 }
 
-impl Lowering<'_> {
+impl TreeConverter<'_> {
     fn error(&self, at: &IdedExpr, message: impl Into<String>) -> ExpressionError {
         let byte = self.info.offset_for(at.id).map_or(0, |(start, _)| start as usize);
         ExpressionError::at(message, scan::characters_before(self.source, byte))
@@ -321,7 +322,8 @@ fn is_effects(node: &Node) -> bool {
     matches!(&**path, Node::Path(Root::Name(root), _) if &**root == EFFECTS)
 }
 
-/// A header's name in lower case, as the keys of a headers map are; a computed name is lowered when it is evaluated.
+/// A header's name in lower case, as the keys of a headers map are; a computed name is put in lower case when it is
+/// evaluated.
 fn in_lower_case(name: Node) -> Node {
     match (name, Function::of("lowerAscii")) {
         (Node::Constant(Value::String(name)), _) => Node::Constant(Value::String(name.to_ascii_lowercase())),

@@ -48,7 +48,7 @@ impl UrlTemplate {
             Piece::Literal(_) => None,
             Piece::Expression(expression) => Some(expression.reads()),
         }));
-        let (mut service, mut base) = (None, None);
+        let (mut service, mut base_length) = (None, None);
         match pieces.first() {
             Some(Piece::Expression(expression)) => {
                 let name = match expression.reads() {
@@ -68,12 +68,12 @@ impl UrlTemplate {
                 if (length.is_none() && pieces.len() > 1) || length == Some(0) || host.is_empty() {
                     return Err(ExpressionError::at("a computed host is not allowed; use `${services.NAME}`", 0));
                 }
-                base = Some(literal.len() - host.len() + length.unwrap_or(host.len()));
+                base_length = Some(literal.len() - host.len() + length.unwrap_or(host.len()));
             }
             None => return Err(ExpressionError::at("the URL is empty", 0)),
         }
         let service = service.map(str::to_owned);
-        let base = match (&mut pieces[..], base) {
+        let base = match (&mut pieces[..], base_length) {
             ([Piece::Literal(literal), ..], Some(length)) => {
                 let rest = literal.split_off(length);
                 Some(std::mem::replace(literal, rest))

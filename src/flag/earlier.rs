@@ -39,8 +39,9 @@ pub struct EarlierRetryKeys {
 }
 
 impl EarlierScopes {
-    /// The keys of a request that belongs to this route now. A token that the issuer's keys of any of these files
-    /// verify, the present ones included, counts as verified under each scope that verifies tokens.
+    /// The retry keys of a request that belongs to this route now. If the request's token is verified by the issuer's
+    /// public keys of any of these files, the present ones included, it counts as verified under each scope that
+    /// verifies tokens.
     pub(super) fn retry_keys(&self, route: &Route, hash_keys: &HashKeys, facts: &RequestFacts<'_>) -> EarlierRetryKeys {
         let mut all = EarlierRetryKeys::default();
         if self.by_route.is_empty() && self.reassigned.is_empty() {

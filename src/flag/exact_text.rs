@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ByteForm {
-    /// Different bytes may give the same text. Used for scopes of older versions, and for a route without `retry_key:`,
-    /// whose key is the bytes of a header.
+    /// They are replaced, so that different bytes may give the same text. This is the form of scopes that older
+    /// versions stored. A route without `retry_key:` also has it, where it changes nothing: its key is the bytes of a
+    /// header.
     #[default]
     Replaced,
     /// Different bytes give different texts.

@@ -63,9 +63,9 @@ impl HashKeys {
         Ok(key.map(|key| self.derive_keys(route.first_id(), &key, &route.caller, form, facts, verified().as_ref())))
     }
     /// The retry keys under a scope of earlier files; none if that scope is no longer looked up, or if the request has
-    /// no key, or an ambiguous one, by it. Two if the keys of that scope's issuer do not verify the request's token and
-    /// those of other files do (`verified_elsewhere`): the token of the first try may have been verified, and that of
-    /// this retry may be signed by a key that the issuer has used only since then.
+    /// no key, or an ambiguous one, by it. Two if the request's token is not verified by the issuer's public keys of
+    /// that scope, but by those of other files (`verified_elsewhere`): the token of the first try may have been
+    /// verified, and that of this retry may be signed by a key that the issuer has used only since then.
     pub fn earlier_retry_keys(
         &self,
         earlier: &EarlierScope,

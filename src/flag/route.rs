@@ -49,8 +49,8 @@ pub struct Route {
     pub instance: Option<Instance>,
     /// How long instances live.
     pub lifetime: InstanceLifetime,
-    /// The retry key: a request with the value of an earlier one is its retry. Without one, the header
-    /// `Idempotency-Key` is used.
+    /// The retry key: a request for which it has the same value as for an earlier one is a retry of that. Without one,
+    /// the header `Idempotency-Key` is used.
     pub retry_key: Option<Template>,
     /// How the retry key is scoped by caller (default: by the header `authorization`).
     pub caller: CallerScope,

@@ -1,6 +1,6 @@
 //! PURE. The keys by which templates and paths are compared under the conventions of a service.
 //!
-//! Always true: if a service, by its declared conventions, takes a path for a template, one of the keys that are tried
+//! Always true: if a service, by its declared conventions, matches a path to a template, one of the path's keys
 //! ([`PathKey`]) equals the key of that template, apart from the values of parameters. A key has as many segments as
 //! the path or template that it was made of, apart from a slash at the end.
 
@@ -26,7 +26,8 @@ pub fn template_key(template: &str, conventions: &PathConventions) -> String {
 
 /// The keys of a path.
 pub struct PathKey<'p> {
-    /// The path as the client wrote it, decoded once, without what the service ignores.
+    /// The key of the whole path: decoded once, without the parameters of segments and the slash at the end that the
+    /// service ignores, with upper and lower case as the client wrote them (see [`lower_case`]).
     pub as_written: Cow<'p, str>,
 }
 
@@ -51,7 +52,8 @@ impl<'p> PathKey<'p> {
         Self { as_written }
     }
 
-    /// The key without a suffix of its last segment: first without the last suffix, then without all.
+    /// The keys without suffixes of the last segment (`report` of `report.v2.json`): first the one without the last
+    /// suffix, if there are several, then the one without all.
     pub fn without_suffix(&self) -> impl Iterator<Item = &str> {
         let key = &*self.as_written;
         let last = key.rfind('/').map_or(0, |slash| slash + 1);

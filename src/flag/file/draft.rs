@@ -53,7 +53,8 @@ pub struct RouteDraft {
     pub cohorts: Vec<CohortDraft>,
     /// What the route does with instances.
     pub instance: Option<InstanceDraft>,
-    /// A template: a request with the value of an earlier one is its retry. Default: the header `Idempotency-Key`.
+    /// A template over the request. A request for which it has the same value as for an earlier one is a retry of that.
+    /// Default: the header `Idempotency-Key`.
     pub retry_key: Option<String>,
     /// How the retry key is scoped by caller: by headers (the default is `authorization`), or by a verified token.
     pub caller: Option<CallerDraft>,
@@ -188,8 +189,8 @@ pub struct AliveDraft {
     /// Where the ids are in the body of the reply: a JSONPath, such as `$.items[*].id`.
     pub ids: String,
     /// Where the address of the next page is in the body of the reply: a JSONPath, such as `$.next`; or a map with
-    /// `cursor`, where its cursor is, and `parameter`, the query parameter that has it. The header `link` with
-    /// `rel=next` is followed without this.
+    /// `cursor`, where the next page's cursor is, and `parameter`, the query parameter that takes it. The header `link`
+    /// with `rel=next` is followed without this.
     pub next: Option<NextPageDraft>,
     /// Headers of the call; they may read `secrets`.
     #[serde(default)]

@@ -13,7 +13,8 @@ pub(super) struct FileEdit {
     pub gets_force: bool,
     /// The routes that become this one.
     pub joined: Option<JoinedRoutes>,
-    /// Its `force` raises nothing: other processes have other files, and nobody has read these files again.
+    /// Its `force` does not override a gate: other processes have other files in force, and this reading of the files
+    /// is not a reload.
     pub ignores_force: bool,
     /// It was a part of another route.
     pub separated: Option<SeparatedRoute>,
@@ -27,9 +28,10 @@ pub(super) struct FileForce<'a> {
     pub raises: bool,
 }
 
-/// The part of a declaration that is in force after a move: all of it, or all but the shares that the gate refused.
-/// This part is stored, so that a later edit that reverts what was accepted counts as an edit. `None` if the
-/// gate refused something, and nothing was stored before or this part would not differ from the declaration.
+/// The part of a declaration that is in force after a move: all of it, or all but the shares that the gate refused,
+/// with the stored ones in place of these. The caller stores this part, so that a later edit that reverts what was
+/// accepted counts as an edit. `None`, so that nothing is stored, if the gate refused something and either no
+/// declaration was stored before, or this part would be the whole declaration.
 pub(super) fn accepted_part(stored: Option<FileState>, now: FileState, moved: &RoutePosition) -> Option<FileState> {
     if moved.refused.is_empty() {
         return Some(now);

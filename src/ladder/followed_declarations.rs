@@ -1,4 +1,5 @@
-//! What newer files of other processes declare for a route, as far as it came with a move that was followed.
+//! What the newer files of other processes declare for a route, as far as this process knows it from moves of theirs
+//! that it followed.
 //!
 //! Example: an edit sets `state: live`. The first process reads it, and makes the flip; the second one follows that
 //! flip while it still has the earlier files. A person flips the route to `off`. When the second process reads the
@@ -18,7 +19,8 @@ impl Positions {
     }
 
     /// Whether the file of a route declares something that no reading of it, here or in another process, has counted
-    /// yet. If no declaration of the route is stored, it declares something new if the route has a flip.
+    /// yet. If no declaration of the route is stored, it declares something new if the route has a flip. Forgets what
+    /// was noted of the route once this process has read it too, or the file differs from the stored declaration.
     pub fn changes_declaration(&mut self, route: &Route, has_flip: bool, now: FileState) -> bool {
         let stored = self.stored_declaration(route);
         let has_counted = route.ids().any(|id| self.followed_declarations.get(id) == Some(&now));

@@ -1,9 +1,10 @@
 //! The kill switch: puts freezes in force, and tracks whether the store has them.
 //!
 //! Always true: changes are numbered in this process in the order in which they were requested, and an older change has
-//! no effect after a newer one. The newest freeze that is not in the store is in the `unrecorded` slot until it, or the
-//! end of the freeze, is recorded, or another process has recorded one that is as strong: recorded after that, a weaker
-//! one would take its place in all processes. The freeze in force and the slot change under the same lock.
+//! no effect after a newer one. The newest freeze that is not in the store is in the `unrecorded` slot until it is
+//! recorded, or the end of the freeze is, or another process has recorded a freeze that is at least as strong: if the
+//! freeze in the slot were recorded after that one, all processes would follow it, although it may be weaker. The
+//! freeze in force and the slot change under the same lock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -50,9 +51,9 @@ impl FreezeState {
     }
 
     /// The change that this record of another process makes here, with its number; `None` if it makes none. A freeze of
-    /// this process that the store does not have yet stays, unless the other one is as strong: then that is its record.
-    /// One that is as strong as the freeze in force is a change too: an end that was requested before does not end it.
-    /// `present`: the freeze in force.
+    /// this process that the store does not have yet stays, unless the recorded one is at least as strong: then the
+    /// record counts for both. A record of a freeze as strong as the one in force is a change too, so that the end of a
+    /// freeze that was requested before does not end it. `present`: the freeze in force.
     fn change_by(&self, flip: &FlipRecord, present: Freeze) -> Option<(u64, Freeze)> {
         let freeze = freeze_of(flip);
         let stays = (freeze, present) == (Freeze::No, Freeze::No) || (self.unrecorded.is_some() && freeze < present);

@@ -17,7 +17,8 @@ pub trait OtherProcesses: Send + Sync {
     /// # Errors
     /// Which of them have not acknowledged it, as a sentence.
     fn wait_until_acknowledged(&self, announcement: u64) -> BoxFuture<'_, Result<(), String>>;
-    /// What has to stand in the store when the move is recorded; `None`: nothing. To be asked once it is acknowledged.
+    /// The announcement as the store must still have it when the move is recorded; `None`: the store need not have any.
+    /// Call it after the announcement is acknowledged.
     ///
     /// # Errors
     /// The store does not have the announcement, as a sentence.
@@ -25,10 +26,10 @@ pub trait OtherProcesses: Send + Sync {
         let _ = announcement;
         Ok(None)
     }
-    /// Looks for processes that have ended without leaving the store all retry keys of legacy.
+    /// Checks that no process has ended before it stored all retry keys under which legacy took requests.
     ///
     /// # Errors
-    /// There are some, as a sentence, or that is not known. A person may accept it.
+    /// Some have, or it is not known whether some have, as a sentence. A person may accept that.
     fn check_lost_keys(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -36,7 +37,7 @@ pub trait OtherProcesses: Send + Sync {
     fn end_announcement(&self, announcement: u64);
     /// How long [`OtherProcesses::wait_until_acknowledged`] waits at most.
     fn announce_within(&self) -> Duration;
-    /// How often the lease of this process may have been over. The others do not wait for a process without a lease,
+    /// How often the lease of this process may have expired. The others do not wait for a process without a lease,
     /// and forget what it has announced.
     fn leases_ended(&self) -> u64 {
         0

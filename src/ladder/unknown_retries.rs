@@ -15,7 +15,8 @@ use crate::flag::{Cohort, State};
 use crate::names::RouteId;
 
 impl Gate {
-    /// Requests of routes with these ids whose retry keys are not known in this process, or in another one.
+    /// What the gate's conditions know of requests of routes with these ids whose retry keys this process, or another
+    /// one, does not know.
     pub(super) fn unknown_of<'a>(&'a self, ids: Vec<&'a RouteId>) -> impl Iterator<Item = UnknownRetries> + 'a {
         let conditions = self.conditions.iter().chain(&self.conditions_of_moves);
         conditions.flat_map(move |condition| condition.unknown_retries(&ids))
@@ -40,7 +41,8 @@ impl Gate {
             })
         });
         let mut unknown: Vec<UnknownRetries> = dropped.into_iter().chain(of_conditions).collect();
-        // A cause that concerns every route is found once for this one and once for each route whose requests it got.
+        // A cause that concerns every route is found several times: for this route, and for each route that requests
+        // were taken over from.
         unknown.sort_by(|a, b| (&a.why, b.cause_at).cmp(&(&b.why, a.cause_at)));
         unknown.dedup_by(|a, b| a.why == b.why);
         unknown
@@ -62,7 +64,7 @@ impl Gate {
         scopes::retries_since_copy(self.copy_started?, clock::now(), self.retry_window)
     }
 
-    /// Whether retries may come of requests of a route that are not known: the store is a copy, or keys are lost.
+    /// Whether retries may come of requests of a route whose keys are not known: the store is a copy, or keys are lost.
     pub(super) fn may_repeat_unknown(&self, positions: &Positions, position: &RoutePosition) -> bool {
         // On a copy also if a repeat does no harm now: later files may change that.
         self.since_copy().is_some() || !self.unknown_retries(positions, position).is_empty()

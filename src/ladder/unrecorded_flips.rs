@@ -70,15 +70,16 @@ impl UnrecordedFlip {
         FlipRecord { number: UNRECORDED + self.id, ..self.flip.clone() }
     }
 
-    /// Whether it does not count after this flip, which another process recorded before it could be: the route is where
-    /// it was to go or lower, or would leave `only` without an acknowledgement.
+    /// Whether it no longer counts because another process has recorded this flip first: after that flip it would raise
+    /// the route or its share, or take it out of `only` without an acknowledgement.
     pub fn is_superseded_by(&self, recorded: &FlipRecord) -> bool {
         self.raises_after(recorded) || self.leaves_only_after(recorded)
     }
 
-    /// Applies this flip to `positions` again, if they were computed before it was made. Returns whether it still
-    /// has to be recorded: not if the route is as low without it, by a move that was under way, and its share as small.
-    /// `followed_after`: if the positions follow what other processes have recorded, that has higher numbers than this.
+    /// Applies this flip to `positions` again, if they were computed before it was made. Returns whether it still has
+    /// to be recorded: not if the route is as low without it, by a move that was under way, and its share as small.
+    /// `followed_after`: set if the positions follow other processes; the flips that they follow have higher numbers
+    /// than this.
     pub fn reapply_to(&mut self, positions: &mut Positions, followed_after: Option<u64>, gate: &Gate) -> bool {
         let Some(own) = self.flip.route.clone() else { return false };
         let Some(position) = positions.routes.values().find(|at| at.route.ids().any(|id| *id == own)) else {

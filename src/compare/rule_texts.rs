@@ -98,7 +98,7 @@ impl RuleTexts {
                 let shown = with_when(&shown_path(&text, &self.redact), &condition);
                 let written = with_when(&text, when.source());
                 self.has_masked |= shown != written;
-                let text = self.redact.text_hash().beside(&written, shown);
+                let text = self.redact.text_hash().append_if_masked(&written, shown);
                 let failed = self.register_note(format!("{text} (condition failed: the rule did not apply)"));
                 let rule = self.add(text, Some(when), false);
                 self.entries[rule].failed = Some(failed);

@@ -15,7 +15,7 @@ pub(super) type Mask = for<'a> fn(&'a str, &RedactRules) -> Cow<'a, str>;
 /// A text as it is shown, with a hash if something is masked in it: rules that differ in what is masked have different
 /// texts, where there is a key for the hash.
 pub(super) fn masked(text: &str, mask: Mask, redact: &RedactRules) -> String {
-    redact.text_hash().beside(text, mask(text, redact).into_owned())
+    redact.text_hash().append_if_masked(text, mask(text, redact).into_owned())
 }
 
 /// What is shown of the text of a path: one with a filter that may compare with a secret has no literals in its

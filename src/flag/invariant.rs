@@ -63,7 +63,7 @@ impl WrittenInvariant {
         let (that, when) = (self.that.reveal(), self.when.as_ref().map(Secret::reveal));
         let shown_when = when.map(|when| shown_condition(when, redact));
         let shown = text_of(&shown_condition(that, redact), shown_when.as_deref());
-        redact.text_hash().beside(&text_of(that, when), shown)
+        redact.text_hash().append_if_masked(&text_of(that, when), shown)
     }
 }
 

@@ -30,7 +30,7 @@ impl StratumKey {
     /// The key with this template, which reads facts of a request and never its body.
     pub fn new(template: Template, text_hash: &TextHash) -> Self {
         let text = template.text().unwrap_or_default();
-        let shown_by = |text_hash: &TextHash| text_hash.beside(text, without_literals(text));
+        let shown_by = |text_hash: &TextHash| text_hash.append_if_masked(text, without_literals(text));
         let earlier = text_hash.earlier().iter().map(shown_by).collect();
         let text = shown_by(text_hash).into();
         Self { template, text, earlier }

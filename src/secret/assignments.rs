@@ -1,8 +1,8 @@
-//! Finds values behind secret names in a text of lines: in queries and forms (`a=1;token=V&b=2`), quoted headers
+//! Finds values after secret names in a text of lines: in queries and forms (`a=1;token=V&b=2`), quoted headers
 //! (`x-api-key: V`), sentences and log lines (`the password: V`, `password=V`), and parts of JSON (`"token": "V"`).
 //!
 //! Always true: where a text does not tell where a value ends, the value reaches to the end of the line, because a
-//! secret may have whitespace and any delimiter in it. Behind a colon, a name that has other meanings too
+//! secret may have whitespace and any delimiter in it. After a colon, a name that has other meanings too
 //! (`session: …`) is that of a secret only if the value looks like one.
 
 use std::borrow::Cow;
@@ -15,7 +15,7 @@ use super::value_lines::{QUOTES, before_remarks, folded_end, indent_of_named_lin
 
 /// A name is not longer, with its escapes.
 const NAME_CHARS_MAX: usize = 128;
-/// Behind a colon, the value of a name with other meanings is a secret if it has a digit or so many characters.
+/// After a colon, the value of a name with other meanings is a secret if it has a digit or this many characters.
 const SECRET_CHARS_MIN: usize = 16;
 /// How much of a line is read to tell whether a value or the rest of a sentence follows a name.
 const SENTENCE_BYTES_MAX: usize = 256;
@@ -30,7 +30,7 @@ const LABELS: [&str; 9] = ["number", "no", "id", "key", "code", "value", "is", "
 /// The most bytes that the quote before a value has, with the backslashes that escape it.
 const QUOTE_BYTES_MAX: usize = 8;
 
-/// A value behind a secret name.
+/// A value after a secret name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Assignment<'t> {
     pub name: Cow<'t, str>,
@@ -65,7 +65,7 @@ impl Assignment<'_> {
     }
 }
 
-/// Finds the values behind secret names in a text, in order.
+/// Finds the values after secret names in a text, in order.
 pub(super) struct Assignments<'t, 'n> {
     text: &'t str,
     is_secret: &'n dyn Fn(&str) -> bool,
@@ -73,7 +73,7 @@ pub(super) struct Assignments<'t, 'n> {
     from: usize,
     /// The offset from which the next delimiter is searched for.
     at: usize,
-    /// Quotes, with the number of escapes before them, that are not closed anywhere behind `at`: remembered so that the
+    /// Quotes, with the number of escapes before them, that are not closed anywhere after `at`: remembered so that the
     /// text is searched to its end only once for each.
     unclosed: BTreeSet<(usize, char)>,
 }

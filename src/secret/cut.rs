@@ -45,8 +45,8 @@ pub fn masked_and_cut(text: &str, mask: impl FnOnce(&str) -> String, max: Length
     masked
 }
 
-/// Where to cut instead of at `end`, if that is within the text that stands in place of a redacted value: a part of it
-/// would tell as little, and look like another value.
+/// Where to cut: before the placeholder of a redacted value if `end` is within one, because a part of a placeholder
+/// could be taken for a value; else at `end`.
 fn before_placeholder(text: &str, end: usize) -> usize {
     let Some(begin) = text[..end].rfind('[').filter(|begin| text[*begin..].starts_with(REDACTED)) else { return end };
     match text[begin..].find(']') {

@@ -161,7 +161,7 @@ fn token_end(text: &str, start: usize) -> usize {
     text[start..].find(|c| !is_token_char(c)).map_or(text.len(), |end| start + end)
 }
 
-/// The tokens behind each `Bearer`, and JSON web tokens wherever they are.
+/// The tokens after each `Bearer`, and JSON web tokens wherever they are.
 fn tokens(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for (at, window) in text.as_bytes().windows(BEARER.len()).enumerate() {

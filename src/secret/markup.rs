@@ -1,4 +1,4 @@
-//! Cuts a text that quotes XML or HTML into what stands in its elements and attributes, and tells what is secret.
+//! Splits a text that quotes XML or HTML into the contents of its elements and attributes, and tells what is secret.
 //!
 //! The text is searched as it is and not parsed: it may quote a part of a document, or one with text beside elements.
 //! Therefore what stands in an element without an end tag is taken for secret up to the end of the text.
@@ -90,7 +90,7 @@ pub(super) fn pieces<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Opt
         let of_sibling = if is_end { None } else { named_before.take() };
         let secret = if is_secret(local(name)) { Some(local(name)) } else { named.or(of_sibling) };
         if has_content && may_name_next_element(local(name)) {
-            // What is between two tags with nothing in between: the name of what stands in the next element.
+            // The text up to the next tag names the value in the next element: `<key>PIN</key><string>1234</string>`.
             let name = text[at..].split('<').next().unwrap_or_default().trim();
             named_before = Some(name).filter(|name| is_secret(name));
         }
@@ -107,7 +107,7 @@ pub(super) fn pieces<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Opt
     (!is_plain).then_some(found)
 }
 
-/// The pieces of a text that were read, and the elements that are open behind them.
+/// The pieces of a text that were read, and the elements that are open at their end.
 #[derive(Default)]
 struct Pieces<'t> {
     pieces: Vec<Piece<'t>>,
@@ -144,7 +144,7 @@ impl<'t> Pieces<'t> {
         }
     }
 
-    /// Adds what stands in a tag behind the name of its element. Returns the secret name that an attribute gives to the
+    /// Adds what stands in a tag after the name of its element. Returns the secret name that an attribute gives to the
     /// element's value.
     fn attributes(&mut self, text: &'t str, tag: Range<usize>, is_secret: &dyn Fn(&str) -> bool) -> Option<&'t str> {
         let attributes = attributes(&text[tag.clone()]);
@@ -172,14 +172,14 @@ impl<'t> Pieces<'t> {
     }
 }
 
-/// Whether an element with this name and this text behind its tag has no content because HTML knows no end tag of it.
-fn is_void(name: &str, behind: &str) -> bool {
+/// Whether an element with this name and this text after its tag has no content because HTML knows no end tag of it.
+fn is_void(name: &str, after: &str) -> bool {
     let is_end = |tag: &str| tag.strip_prefix("</").is_some_and(|rest| rest.starts_with(name));
     VOID_ELEMENTS.iter().any(|void| name.eq_ignore_ascii_case(void))
-        && !behind.find('<').is_some_and(|next| is_end(&behind[next..]))
+        && !after.find('<').is_some_and(|next| is_end(&after[next..]))
 }
 
-/// What stands in an element or attribute, as a text; one with elements in it as it is written.
+/// The content of an element or attribute as plain text. Content with elements in it stays as it is written.
 pub(super) fn content(text: &str) -> String {
     let has_elements = || {
         let mut rest = text;
@@ -200,7 +200,7 @@ pub(super) fn unescaped(text: &str) -> String {
     while let Some(next) = rest.find(['&', '<']) {
         plain.push_str(&rest[..next]);
         rest = &rest[next..];
-        // Not searched for behind the last one, so that many beginnings without an end take linear time.
+        // No end is searched for after the last one, so that many beginnings without an end take linear time.
         let may_end = text.len() - rest.len() < last_end;
         let inner = rest.strip_prefix(CDATA[0]).filter(|_| may_end);
         if let Some((inner, behind)) = inner.and_then(|inner| inner.split_once(CDATA[1])) {
@@ -261,8 +261,9 @@ fn local(name: &str) -> &str {
     name.rsplit(':').next().unwrap_or(name)
 }
 
-/// Where the `>` is behind the name of an element: a quoted one does not count. Without a closing quote, the first `>`
-/// ends the tag. `None` if another tag begins before; so three searches at most read the same part of a text.
+/// Where the `>` is that ends a tag, in the text after the element's name: a quoted one does not count. Without a
+/// closing quote, the first `>` ends the tag. `None` if another tag begins before; so three searches at most read the
+/// same part of a text.
 fn end_of_tag(text: &str) -> Option<usize> {
     let (mut quote, mut first_quoted) = (None, None);
     for (at, c) in text.char_indices() {
@@ -278,7 +279,7 @@ fn end_of_tag(text: &str) -> Option<usize> {
     first_quoted
 }
 
-/// The attributes behind the name of an element, with the places of their values.
+/// The attributes after the name of an element, with the places of their values.
 fn attributes(text: &str) -> Vec<(&str, Range<usize>)> {
     let (mut found, mut at) = (Vec::new(), 0);
     while let Some(equals) = text[at..].find('=').map(|equals| at + equals) {

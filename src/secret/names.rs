@@ -75,8 +75,8 @@ fn has_part_of(words: &[&str], key: &str) -> bool {
     parts.iter().any(|part| words.contains(&part.trim_end_matches(|c: char| c.is_ascii_digit())))
 }
 
-/// Whether nothing but a word with other meanings makes a key secret: the session of a conference, a card for a
-/// birthday.
+/// Whether a key is secret only because of a word that also has harmless meanings: the session of a conference, a card
+/// for a birthday.
 pub fn is_weakly_secret(key: &str) -> bool {
     let is_strong = has_secret_word(key) || has_part_of(STRONG_PARTS, key) || is_secret_in_process(key);
     !is_strong && has_part_of(SECRET_PARTS, key)
@@ -110,8 +110,8 @@ fn is_secret_in_process(name: &str) -> bool {
 /// `/customer_ref/0`.
 const PART_DELIMITERS: [char; 5] = ['[', ']', '.', '/', ':'];
 
-/// Whether a name is one of these, which are plain ([`plain_name`]). Each part of a nested one counts too, as words
-/// that are built in do wherever they occur: what is below a secret name is secret.
+/// Whether a name, or a part of a nested name, is one of `names`, which are plain ([`plain_name`]). The parts count
+/// because what is below a secret name is secret.
 pub(super) fn has_declared(names: &[String], name: &str) -> bool {
     let has = |name: &str| names.contains(&plain_name(name));
     let is_nested = || name.contains(PART_DELIMITERS);

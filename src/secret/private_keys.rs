@@ -51,7 +51,7 @@ fn is_label_of_key(label: &str) -> bool {
 
 /// A part of a text between two delimiters.
 enum Delimiter {
-    /// A key begins behind this offset.
+    /// A key begins after this offset.
     Begin(usize),
     /// A key ends at this offset.
     End(usize),

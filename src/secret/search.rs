@@ -14,7 +14,7 @@ use std::ops::Range;
 use super::cut::{CUT, beginnings_before_cuts};
 use super::markup::{CDATA, reference};
 
-/// How often a text is decoded, for a URL within the query of a URL within another one.
+/// How many times a text is decoded, for a URL within the query of a URL within another one.
 const NESTING_MAX: usize = 3;
 
 /// The places where the text quotes one of these forms of values.
@@ -88,7 +88,7 @@ fn joined(mut found: Vec<(Range<usize>, usize)>) -> Vec<(Range<usize>, usize)> {
     places
 }
 
-/// A form of the searched text.
+/// The searched text, as it is or decoded.
 enum View {
     /// The text itself.
     Plain,
@@ -122,7 +122,7 @@ impl View {
     }
 }
 
-/// The forms of the text in which values are searched for; the first is the text itself.
+/// The texts in which values are searched for: the text itself, then what each decoding of it gives.
 fn views<'a>(text: &str, mut forms: impl Iterator<Item = &'a str> + Clone) -> Vec<View> {
     let mut views = vec![View::Plain];
     let has_plus = text.contains('+') || text.contains("%2");
@@ -131,7 +131,7 @@ fn views<'a>(text: &str, mut forms: impl Iterator<Item = &'a str> + Clone) -> Ve
     if forms.clone().next().is_none() || !has_escapes {
         return views;
     }
-    // In forms and queries `+` stands for a space. If no value has a space, `+` need not be decoded.
+    // In HTML forms and queries `+` stands for a space. If no value has a space, `+` need not be decoded.
     let may_be_space = has_plus && forms.any(|form| form.contains(' '));
     let mut next = None;
     for _ in 0..NESTING_MAX {

@@ -1,4 +1,5 @@
-//! The hash beside the text of a rule in which something is masked.
+//! The hash that is shown after the text of a rule in which something is masked: it tells apart texts that differ only
+//! in what is masked.
 //!
 //! Always true: equal texts have equal hashes, so that another literal in a rule shows as another text, also after a
 //! restart with the same store. Nobody without the key can find a literal by trying all of them; without a key there is
@@ -61,8 +62,8 @@ impl TextHash {
         self.of(text).map(|hash| format!(" ({})", &hash.to_hex()[..DIGITS])).unwrap_or_default()
     }
 
-    /// A text as it is shown, with its hash if something is masked in it.
-    pub fn beside(&self, text: &str, shown: String) -> String {
+    /// `shown`, followed by the hash of the text if something is masked in `shown`.
+    pub fn append_if_masked(&self, text: &str, shown: String) -> String {
         match shown == text {
             true => shown,
             false => shown + &self.suffix(text),
@@ -87,16 +88,19 @@ mod tests {
     #[test]
     fn a_literal_cannot_be_found_by_trying_all_without_the_key() {
         let (text, shown) = ("${request.query.pin == 1234}", "${request.query.pin == ***}");
-        let beside = |hash: &TextHash, text: &str| hash.beside(text, shown.to_owned());
+        let with_hash = |hash: &TextHash, text: &str| hash.append_if_masked(text, shown.to_owned());
         let of_store = TextHash::derived_from(None, &[1; 32]);
-        let one = beside(&of_store, text);
-        assert_eq!(one, beside(&TextHash::derived_from(None, &[1; 32]), text), "after a restart");
+        let one = with_hash(&of_store, text);
+        assert_eq!(one, with_hash(&TextHash::derived_from(None, &[1; 32]), text), "after a restart");
         assert!(one.starts_with(shown) && one.len() == shown.len() + DIGITS + 3, "{one}");
-        assert_ne!(one, beside(&of_store, "${request.query.pin == 1235}"));
-        assert_ne!(one, beside(&TextHash::derived_from(None, &[2; 32]), text));
-        assert_ne!(one, beside(&TextHash::Unkeyed, text));
-        assert_eq!(beside(&TextHash::None, text), shown, "no hash at all rather than one without a key");
-        assert_eq!(of_store.beside("${request.query.a}", "${request.query.a}".to_owned()), "${request.query.a}");
+        assert_ne!(one, with_hash(&of_store, "${request.query.pin == 1235}"));
+        assert_ne!(one, with_hash(&TextHash::derived_from(None, &[2; 32]), text));
+        assert_ne!(one, with_hash(&TextHash::Unkeyed, text));
+        assert_eq!(with_hash(&TextHash::None, text), shown, "no hash at all rather than one without a key");
+        assert_eq!(
+            of_store.append_if_masked("${request.query.a}", "${request.query.a}".to_owned()),
+            "${request.query.a}"
+        );
     }
 
     #[test]

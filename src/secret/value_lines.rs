@@ -1,11 +1,11 @@
-//! The lines of values behind secret names: where a value that is folded ends, and what stands between a name and its
+//! The lines of values after secret names: where a value that is folded ends, and what stands between a name and its
 //! delimiter.
 
-/// Remarks between a name and its delimiter are not longer: `Password (case sensitive): V`.
+/// The most bytes of remarks between a name and its delimiter: `Password (case sensitive): V`.
 const REMARKS_BYTES_MAX: usize = 256;
-/// A value that is folded has at most so many more lines.
+/// The most further lines of a value that is folded.
 const FOLDED_LINES_MAX: usize = 64;
-/// A name with what may be before it on its line is not longer.
+/// The most bytes of a line that is nothing but a name, up to the name's end.
 const NAMED_LINE_BYTES_MAX: usize = 256;
 pub(super) const QUOTES: [char; 4] = ['"', '\'', '`', '\\'];
 
@@ -17,8 +17,9 @@ pub(super) fn is_name_char(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '%' | '[' | ']' | '$')
 }
 
-/// A text that ends with a name, and the texts before what may be remarks in brackets about the value of the name:
-/// `Password (case sensitive) [root]`. Brackets in a remark need not be closed.
+/// For a text before a delimiter: the text itself, and each beginning of it that is followed by what may be remarks in
+/// brackets. The name is the end of one of them: for `Password (case sensitive) [root]`, of `Password `. Brackets in a
+/// remark need not be closed.
 pub(super) fn before_remarks(text: &str) -> impl Iterator<Item = &str> {
     let trimmed = text.trim_end_matches([' ', '\t']);
     let begin = text.ceil_char_boundary(trimmed.len().saturating_sub(REMARKS_BYTES_MAX));
@@ -33,7 +34,7 @@ fn indent_of(line: &str) -> usize {
     line.len() - line.trim_start_matches([' ', '\t']).len()
 }
 
-/// By how much the line is indented with which a text ends, if it is nothing but this name.
+/// The indentation of the last line of a text, if that line is nothing but this name.
 pub(super) fn indent_of_named_line(text: &str, name: &str) -> Option<usize> {
     let end = &text[text.floor_char_boundary(text.len().saturating_sub(NAMED_LINE_BYTES_MAX))..];
     let line = match end.rsplit_once(['\n', '\r']) {
@@ -44,8 +45,8 @@ pub(super) fn indent_of_named_line(text: &str, name: &str) -> Option<usize> {
     (line.trim().trim_start_matches("- ") == name).then(|| indent_of(line))
 }
 
-/// Where a value without quotes ends that is written as a line which ends here: behind the lines that are folded, as
-/// those of a header (`x-token: V` and then lines that are indented more than the one with the name).
+/// Where a value without quotes ends whose first line ends at `line_end_of_value`: after its folded lines, which are
+/// indented more than the line with the name, as in a header (`x-token: V`).
 pub(super) fn folded_end(text: &str, indent: usize, line_end_of_value: usize) -> usize {
     let mut end = line_end_of_value;
     for _ in 0..FOLDED_LINES_MAX {
@@ -54,7 +55,7 @@ pub(super) fn folded_end(text: &str, indent: usize, line_end_of_value: usize) ->
         let content = next.trim();
         let word = content.split(|c: char| !is_name_char(c)).next().unwrap_or_default();
         let behind = content[word.len()..].trim_start();
-        // Signs at the end of the line fill up a text in base64.
+        // `=` at the end of the line is the padding of base64.
         let has_name = behind.starts_with(':') || behind.starts_with('=') && !behind.trim_matches('=').is_empty();
         if indent_of(next) <= indent || content.is_empty() || has_name || content.starts_with('-') {
             break;

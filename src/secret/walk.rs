@@ -2,7 +2,7 @@
 //!
 //! The question it answers: "which parts of this text stand under the name of a secret?" A text may be JSON, may quote
 //! XML or HTML (`markup`), or be a query, a form or lines with names and values (`assignments`); each value in it may
-//! be such a text again, escaped or percent-encoded. Also found are credentials without a name: those of a URL, behind
+//! be such a text again, escaped or percent-encoded. Also found are credentials without a name: those of a URL, after
 //! a scheme such as `Bearer`, and what a detector finds (`detect`).
 //!
 //! Always true: one walk reads all formats, so a secret is found in whichever order they are nested. It goes at most
@@ -29,6 +29,7 @@ pub const NESTING_MAX: usize = 8;
 pub const BYTES_MAX: usize = 8 << 20;
 /// The name under which the credentials of a URL are found.
 pub const USER_INFO: &str = "user-info";
+
 /// What a walk found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundSecret<'a> {
@@ -95,6 +96,7 @@ impl SecretWalk<'_, '_> {
         if let Some(at) = credentials(text) {
             return self.replacement("", &text[at..], false).map(|shown| format!("{}{shown}", &text[..at]));
         }
+        // 0xe2 is the first byte of `→`.
         let may_have_names =
             text.bytes().any(|byte| matches!(byte, b'=' | b':' | b'<' | b'>' | b'{' | b'[' | b'&' | b'%' | 0xe2));
         if !may_have_names && !may_have_columns(text) {
@@ -281,7 +283,7 @@ impl<'t> Edited<'t> {
     pub(super) fn of(text: &'t str) -> Self {
         Self { text, out: String::new(), written: 0 }
     }
-    /// Replaces a part, which is behind those that were replaced before.
+    /// Replaces a part, which comes after those that were replaced before.
     pub(super) fn replace(&mut self, place: Range<usize>, by: &str) {
         self.out.push_str(&self.text[self.written..place.start]);
         self.out.push_str(by);

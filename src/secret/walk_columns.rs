@@ -1,8 +1,8 @@
 //! Finds the secrets in the columns of a table that a text is, or quotes: lines of cells below a line of names.
 //!
-//! Always true: a row with another number of cells than there are names, or with a quote that does not end in its line,
-//! does not tell where its cells belong, so all of it counts from the first secret column on. Rows end at an empty
-//! line.
+//! Always true: where a row has another number of cells than there are names, or a quote that does not end in its line,
+//! it is not known which cell belongs to which name, so everything from the first secret column to the end of the line
+//! counts as secret. The table ends at an empty line.
 
 use std::ops::Range;
 

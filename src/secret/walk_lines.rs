@@ -1,8 +1,8 @@
-//! Finds the secrets in the lines of a text without markup: in URLs, behind names, in parts that are JSON, and in what
+//! Finds the secrets in the lines of a text without markup: in URLs, after names, in parts that are JSON, and in what
 //! is percent-encoded.
 //!
 //! Always true: a part that is JSON is read as JSON, wherever in a line it begins, unless it belongs to the value
-//! behind a secret name. Bytes that were parsed and turned out to be no JSON count against the bound of
+//! of a secret name. Bytes that were parsed and turned out to be no JSON count against the bound of
 //! [`super::walk`] too: in a text of nothing but `{"a":` every one of them is tried.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -17,7 +17,7 @@ const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b':').remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'*');
 /// A longer part of a text is not read as one document of JSON; the documents in it are.
 const JSON_BYTES_MAX: usize = 64 << 10;
-/// As many bytes that turn out to be no JSON count as one that is read, because no value is made of them.
+/// This many bytes that turn out to be no JSON count as one byte that is read, because no value is made of them.
 const SKIPPED_PER_READ: usize = 2;
 
 /// A part of a text that is JSON.
@@ -56,7 +56,7 @@ impl SecretWalk<'_, '_> {
         edited.changed()
     }
 
-    /// The values behind secret names, and those in parts that are JSON.
+    /// The values of secret names, and those in parts that are JSON.
     fn replace_assigned(&mut self, text: &str) -> Option<String> {
         let (mut edited, mut at) = (Edited::of(text), 0);
         let is_secret = self.is_secret;

@@ -23,8 +23,8 @@ impl Tables {
         let held = self.adoptions.get(&key);
         let may_claim = held.is_none_or(|held| held.state == AdoptionState::GivenBack && held.run != run);
         if may_claim && !all().any(|pin| self.pin(pin).is_some_and(is_engines)) {
-            let twins: Vec<PinKey> = all().cloned().collect();
-            self.remove_pins(|pin| pin.arm == Arm::Legacy && twins.contains(&pin.key));
+            let keys: Vec<PinKey> = all().cloned().collect();
+            self.remove_pins(|pin| pin.arm == Arm::Legacy && keys.contains(&pin.key));
             for key in pins {
                 let adoption = Some(PinAdoption::Moving);
                 self.add_pin(PinRecord { key, arm: Arm::Engine, run: Some(run), at, adoption });

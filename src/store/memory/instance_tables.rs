@@ -38,7 +38,8 @@ impl InstanceTables {
         self.legacy.range(from..).take_while(move |(key, _)| key.family == family)
     }
 
-    pub(super) fn see(&mut self, key: PinKey, at: Timestamp) -> &mut StoredLegacyInstance {
+    /// The row of an instance; a new row says that the instance was seen at this time.
+    pub(super) fn get_or_add(&mut self, key: PinKey, at: Timestamp) -> &mut StoredLegacyInstance {
         let new = StoredLegacyInstance { seen: at, ended: None, is_twin_incomplete: false, is_created: false };
         self.legacy.entry(key).or_insert(new)
     }

@@ -22,14 +22,14 @@ impl Tables {
     pub(super) fn change_instance(&mut self, change: InstanceChange) {
         match change {
             InstanceChange::LegacySeen(key, at) => {
-                self.instances.see(key, at);
+                self.instances.get_or_add(key, at);
             }
             InstanceChange::LegacyListed(ref key, at) | InstanceChange::LegacyCreated(ref key, at) => {
                 let is_created = matches!(change, InstanceChange::LegacyCreated(..));
                 let key = key.clone();
                 let state = self.adoptions.get(&key).map(|adoption| adoption.state);
                 if state != Some(AdoptionState::Adopted) {
-                    let listed = self.instances.see(key, at);
+                    let listed = self.instances.get_or_add(key, at);
                     if listed.ended.take().is_some() {
                         listed.seen = at;
                     }
@@ -37,11 +37,11 @@ impl Tables {
                 }
             }
             InstanceChange::LegacyEnded(key, at) => {
-                self.instances.see(key, at).ended.get_or_insert(at);
+                self.instances.get_or_add(key, at).ended.get_or_insert(at);
             }
-            InstanceChange::TwinIncomplete(key, at) => self.instances.see(key, at).is_twin_incomplete = true,
+            InstanceChange::TwinIncomplete(key, at) => self.instances.get_or_add(key, at).is_twin_incomplete = true,
             InstanceChange::LegacyUnknown(family, at) => {
-                let unknown = self.instances.see(unknown_key(family), at);
+                let unknown = self.instances.get_or_add(unknown_key(family), at);
                 (unknown.seen, unknown.ended) = (unknown.seen.max(at), None);
             }
             InstanceChange::LegacyKnown(family, at) => {

@@ -83,7 +83,7 @@ async fn pin_collisions(pool: &Pool) -> Result<Vec<PinCollision>> {
     pool.query(|| sqlx::query(text)).await?.iter().map(collision).collect()
 }
 
-/// The rows of legacy's instances that changes add or edit. Of several changes of one instance, their sum.
+/// The rows of legacy's instances that changes add or edit. Several changes of one instance are merged into one row.
 #[derive(Default)]
 struct LegacyRows(BTreeMap<PinKey, LegacyRow>);
 
@@ -100,13 +100,13 @@ impl LegacyRows {
     }
 }
 
-/// The beginning of the statement that adds rows; what follows edits those that exist.
+/// The beginning of the statement that adds the rows that pass the filter; what follows edits those that exist.
 macro_rules! put_rows {
-    ($those:literal) => {
+    ($filter:literal) => {
         concat!(
             "INSERT INTO legacy_instances AS known (family, id, seen, ended, incomplete) \
              SELECT * FROM unnest($1, $2, $3, $4, $5) AS new (family, id, seen, ended, incomplete) ",
-            $those,
+            $filter,
             " ORDER BY family, sha256(id) ON CONFLICT (family, sha256(id)) DO UPDATE SET "
         )
     };
@@ -116,7 +116,8 @@ async fn write(pool: &Pool, changes: Vec<InstanceChange>) -> Result<()> {
     let (mut rows, mut listed) = (LegacyRows::default(), LegacyRows::default());
     let (mut created, mut others) = (Vec::new(), Vec::new());
     for change in changes {
-        // Instances that are listed are written after the others: an end that comes later is written later.
+        // The rows of listed instances are written last, and clear the end. So that an end that comes after the listing
+        // stays, what precedes it is written first.
         if let InstanceChange::LegacyEnded(key, _) = &change
             && listed.0.contains_key(key)
         {
@@ -265,7 +266,7 @@ async fn counts(pool: &Pool, families: Vec<RouteId>) -> Result<Vec<InstanceCount
     Ok(found)
 }
 
-fn shown(row: &PgRow) -> Result<LegacyInstance> {
+fn decoded(row: &PgRow) -> Result<LegacyInstance> {
     Ok(LegacyInstance {
         id: utf8_text(column(row, 0)?)?.into(),
         seen: time(column(row, 1)?)?,
@@ -279,7 +280,7 @@ async fn legacy_instance(pool: &Pool, key: PinKey) -> Result<Option<LegacyInstan
     let text = "SELECT id, seen, ended, incomplete, created FROM legacy_instances \
                 WHERE family = $1 AND sha256(id) = sha256($2)";
     let (family, id) = (key.family.as_str(), key.id.as_bytes());
-    pool.query(|| sqlx::query(text).bind(family).bind(id)).await?.first().map(shown).transpose()
+    pool.query(|| sqlx::query(text).bind(family).bind(id)).await?.first().map(decoded).transpose()
 }
 
 /// In the order of the hashes of their ids, which the index has.
@@ -294,5 +295,5 @@ async fn legacy_instances(
                     AND ended IS NULL ORDER BY sha256(id) LIMIT $3";
     let after = after.as_deref().map(str::as_bytes);
     let make = || sqlx::query(text).bind(family.as_str()).bind(after).bind(sql_limit(limit));
-    pool.query(make).await?.iter().map(shown).collect()
+    pool.query(make).await?.iter().map(decoded).collect()
 }

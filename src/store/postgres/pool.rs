@@ -56,7 +56,7 @@ pub(super) struct Pool {
 
 /// The open connections.
 struct Connections {
-    /// Whose threads are told what happens on the connections.
+    /// The runtime to which all connections belong: its threads are woken when the server sends something.
     runtime: Handle,
     /// One for each connection that may be in use.
     permits: Arc<Semaphore>,
@@ -74,7 +74,7 @@ struct PooledConnection {
 }
 
 /// A connection in use. Dropping it while its statement is under way waits in the background for the statement's end.
-struct Lease {
+struct ConnectionInUse {
     connections: Arc<Connections>,
     permits: Option<Permits>,
     pooled: Option<PooledConnection>,
@@ -132,19 +132,19 @@ impl Pool {
     ) -> Result<Vec<PgRow>, sqlx::Error> {
         let deadline = Instant::now() + self.address.statement;
         loop {
-            let (mut lease, pooled) = self.acquire().await?;
-            let connection = &mut lease.pooled.insert(pooled).connection;
+            let (mut in_use, pooled) = self.acquire().await?;
+            let connection = &mut in_use.pooled.insert(pooled).connection;
             let error = match self.query_on(connection, make()).await {
                 Ok(rows) => {
-                    lease.release();
+                    in_use.release();
                     return Ok(rows);
                 }
                 Err(error) => error,
             };
             match is_lost(&error) {
                 // Dropped without closing it cleanly, which may hang.
-                true => lease.pooled = None,
-                false => lease.release(),
+                true => in_use.pooled = None,
+                false => in_use.release(),
             }
             if !(is_lost(&error) || may_recover(&error)) || Instant::now() >= deadline {
                 return Err(error);
@@ -153,23 +153,23 @@ impl Pool {
     }
 
     /// A connection, within the connect timeout.
-    async fn acquire(&self) -> Result<(Lease, PooledConnection), sqlx::Error> {
+    async fn acquire(&self) -> Result<(ConnectionInUse, PooledConnection), sqlx::Error> {
         let deadline = Instant::now() + self.address.connect;
         let permits = timeout_at(deadline, self.connections.permits()).await;
         let permits = Some(permits.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?);
         let connections = self.connections.clone();
-        let lease = Lease { connections, permits, pooled: None, statement: self.address.statement };
+        let in_use = ConnectionInUse { connections, permits, pooled: None, statement: self.address.statement };
         let unused = self.connections.unused().pop();
         // Closed, if it is too old, without the lock.
         if let Some(pooled) = unused.filter(PooledConnection::is_fresh) {
-            return Ok((lease, pooled));
+            return Ok((in_use, pooled));
         }
         let mut pause = PAUSE_MIN;
         loop {
             let error = match timeout_at(deadline, self.connect()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
                 Ok(connection) => {
                     let now = Instant::now();
-                    return Ok((lease, PooledConnection { connection, opened: now, used: now }));
+                    return Ok((in_use, PooledConnection { connection, opened: now, used: now }));
                 }
                 Err(error) => error,
             };
@@ -198,8 +198,8 @@ impl Pool {
         let Some(begin) = &self.begin else { return self.address.within(query.fetch_all(connection)).await };
         let executed = async {
             let mut transaction = connection.begin_with(begin.clone()).await?;
-            // Without a name, and in the transaction, which has the server's session for itself until it ends: no other
-            // client's statement can take the place of this one there.
+            // An unnamed prepared statement. Until the transaction ends, the pooler gives the server's session to no
+            // other client, whose unnamed statement would replace this one.
             match query.persistent(false).fetch_all(&mut *transaction).await {
                 Ok(rows) => transaction.commit().await.map(|()| rows),
                 Err(error) if is_lost(&error) => Err(error),
@@ -255,7 +255,7 @@ impl Connections {
     }
 }
 
-impl Lease {
+impl ConnectionInUse {
     /// Makes the connection available to others. Its statement has ended.
     fn release(mut self) {
         if let Some(pooled) = self.pooled.take() {
@@ -264,7 +264,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for ConnectionInUse {
     fn drop(&mut self) {
         let (Some(mut pooled), permits) = (self.pooled.take(), self.permits.take()) else { return };
         let (connections, statement) = (self.connections.clone(), self.statement);

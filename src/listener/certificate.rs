@@ -1,7 +1,7 @@
 //! Certificates and keys, read from the bytes of PEM files.
 //!
-//! Always true: the key of a [`Certificate`] belongs to the first certificate of its chain. Messages are worded as the
-//! end of a sentence that begins with the file, and never quote a key.
+//! Always true: the key of a [`Certificate`] belongs to the first certificate of its chain. Messages continue a
+//! sentence whose subject is the file (`FILE holds no certificate`), and never quote a key.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -30,9 +30,9 @@ pub struct Certificate {
 /// What is wrong with a certificate or its key, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateError {
-    /// Whether the file of the key is meant, and not that of the certificate.
+    /// Whether the key's file is wrong, and not the certificate's.
     pub in_key: bool,
-    /// What is wrong, worded as the end of a sentence that begins with the file.
+    /// What is wrong: the rest of a sentence whose subject is the file.
     pub message: String,
     /// What to do about it.
     pub hint: &'static str,
@@ -88,7 +88,7 @@ impl Certificate {
 /// Reads all certificates of a PEM file; there is at least one.
 ///
 /// # Errors
-/// What is wrong, worded as the end of a sentence that begins with the file.
+/// What is wrong: the rest of a sentence whose subject is the file.
 pub fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
@@ -134,7 +134,7 @@ fn has_block(pem: &[u8], kind: &str) -> bool {
 /// From when until when a certificate is valid.
 ///
 /// # Errors
-/// It cannot be read; worded as the end of a sentence that begins with the file.
+/// It cannot be read; the error is the rest of a sentence whose subject is the file.
 pub fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), String> {
     let CertificateFacts { not_before, not_after, .. } = CertificateFacts::read(certificate)?;
     Ok((not_before, not_after))

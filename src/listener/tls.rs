@@ -1,7 +1,7 @@
 //! What a listener needs for handshakes.
 //!
-//! Always true: TLS 1.2 or 1.3, without early data, which could be sent again by somebody else; sessions are resumed
-//! only by the set of certificates with which they began.
+//! Always true: TLS 1.2 or 1.3, without early data, which an attacker could replay; once certificates or settings are
+//! replaced, sessions that began before are not resumed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -127,7 +127,7 @@ impl fmt::Debug for ServerTls {
 /// Chooses a certificate by the name that the client asks for.
 #[derive(Debug)]
 struct CertificatesByName {
-    /// Several certificates of one name have keys of different kinds.
+    /// Several for one name have keys of different kinds (RSA, ECDSA); a client gets the first that it supports.
     by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
     default: Vec<Arc<CertifiedKey>>,
 }

@@ -34,7 +34,7 @@ pub(super) struct CopiedCall {
     body: Option<Arc<Mutex<BodyCopy>>>,
     bytes_max: usize,
     observer: Arc<dyn EffectObserver>,
-    /// `None` where this thread may observe.
+    /// `None` once the observer may be called directly.
     queue: Option<Arc<dyn EffectQueue>>,
     /// The number of the next call that begins.
     next_number: Arc<AtomicU64>,
@@ -85,7 +85,7 @@ impl CopiedCall {
         }
     }
 
-    /// Legacy has closed its side of the connection, and its reply has not come yet: it may not read that.
+    /// Legacy, which made the call, has closed its side of the connection before the reply came: it may never read it.
     pub(super) fn on_caller_closed(&mut self) {
         self.is_given_up = true;
     }

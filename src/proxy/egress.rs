@@ -80,8 +80,8 @@ impl Egress {
         }
     }
 
-    /// Returns the service with the setting for calls through this proxy: the case of header field names is preserved.
-    pub(super) fn as_called(service: &Service) -> Arc<Service> {
+    /// Returns the service as this proxy calls it: the case of header field names is preserved.
+    pub(super) fn preserving_header_case(service: &Service) -> Arc<Service> {
         Arc::new(Service { preserve_header_case: true, ..service.clone() })
     }
 
@@ -104,8 +104,8 @@ impl Egress {
         self.numbers.fetch_add(1, Relaxed)
     }
 
-    /// A call has become a tunnel, until the returned value is dropped: no comparison sees what passes through it.
-    /// `authority`: its host and port.
+    /// Reports that a call has become a tunnel, which lasts until the returned value is dropped: no comparison sees
+    /// what passes through it. `authority`: its host and port.
     pub(super) fn tunnel(&self, target: &EgressTarget, authority: String, kind: TunnelKind) -> Box<dyn Send> {
         let label = target.name.to_string();
         counter!("pointsman_egress_unseen_total", "target" => label, "kind" => kind.as_str()).increment(1);

@@ -39,7 +39,7 @@ impl EgressTarget {
 /// A call with its target.
 pub(super) struct FoundTarget<'a> {
     pub target: &'a Arc<EgressTarget>,
-    /// The target of the request, below the base path of the service.
+    /// The path and query of the call, relative to the base path of the service.
     pub uri: Uri,
 }
 
@@ -158,7 +158,7 @@ pub(super) fn service_of(destination: &Destination) -> Option<Service> {
     Some(Service::at(name.as_str(), [uri]))
 }
 
-/// Returns the target of a request, from what follows the service's name or base path.
+/// Returns what follows the service's name or base path as a URI in origin form.
 fn origin_form(rest: &str) -> Result<Uri, EgressRefusal> {
     let text = match rest.starts_with('/') {
         true => Bytes::copy_from_slice(rest.as_bytes()),

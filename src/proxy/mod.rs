@@ -16,14 +16,16 @@
 //! Always true: the answering arm's reply is never delayed, changed or failed by the other arm, which gets the exchange
 //! only through [`Offer::offer`](crate::exchange::Offer::offer) after the last byte; in `off` nothing is copied
 //! unless the engine owns instances of the route's family (legacy could give out an id of theirs), and nothing is
-//! buffered unless the engine may hold the same request under another credential, or the files say so
-//! (`buffer_request`; `key: body.…`, see `followed_instance`); one flag set per request.
+//! buffered unless the files say so (`buffer_request`; `key: body.…`, see `followed_instance`), or the engine may have
+//! taken the same request under another credential, which only its body can tell (`retry_keys`); one flag set per
+//! request.
 //!
 //! `flag` decides, `shadow` runs the other arm, and the engine runs workflows; the proxy knows the engine only as a
 //! tower service.
 //!
-//! When a side is slow, a limit in `wait` ends the wait; when one is gone, the other is cut and its message never
-//! completed; the proxy itself retries only where that cannot do the work twice.
+//! When the client or a service is slow, a limit in `wait` ends the wait. When one of them is gone, the connection to
+//! the other is cut, so that no partial message looks complete. The proxy itself sends a request again only where that
+//! cannot do the work twice.
 
 mod address;
 mod admission;

@@ -63,7 +63,7 @@ impl Table {
         let mut all_metrics = HashMap::new();
         let mut upstreams = HashMap::new();
         let mut upstream = |service: &Arc<Service>| {
-            let service = egress.map_or_else(|| service.clone(), |_| Egress::as_called(service));
+            let service = egress.map_or_else(|| service.clone(), |_| Egress::preserving_header_case(service));
             let known = before.and_then(|b| b.upstreams.get(&service.name));
             let made = || match known.filter(|known| *known.service == *service) {
                 Some(same) => same.clone(),

@@ -1,8 +1,8 @@
 //! Decides which requests wait while this process takes over from another one and does not have the store yet.
 //!
-//! Always true: a request is served without waiting only if no server could read its path as that of a route with a
-//! workflow, by the files of this process and those of the previous process; a request that waited is answered by the
-//! flags in force after the wait.
+//! Always true: a request is served without waiting only if its path, in whichever way a server may read it, belongs to
+//! no route that has a workflow in the files of this process or of the previous one; a request that waited is answered
+//! by the flags in force after the wait.
 
 use std::sync::Arc;
 
@@ -42,8 +42,8 @@ pub(super) async fn table_with_store(
     }
 }
 
-/// Whether a request belongs to a route that has a workflow, or had one by earlier files, if its path is read as some
-/// servers read it.
+/// Whether a request belongs to a route that has a workflow, or had one in earlier files, in at least one of the ways
+/// in which servers read its path.
 pub(super) fn reaches_workflow(set: &FlagSet, method: &Method, host: Option<&str>, path: &str) -> bool {
     match set.resolve(method, host, path, || clock::now().as_second()) {
         Ok(resolved) => resolved.concerns_workflow(),

@@ -1,8 +1,8 @@
 //! Detects a client that floods its HTTP/2 connection with frames that cost this process more than the client.
 //!
-//! The h2 crate bounds what such frames take in memory; this bounds their rate. Always true: a connection on which
-//! streams end normally, and on which heads and bodies move, may have as many resets and control frames as belong to
-//! them; beyond these there is a limit for each [`PERIOD_MICROS`]. The clock is read only when a limit is reached.
+//! The h2 crate bounds what such frames take in memory; this bounds their rate. Always true: each
+//! answered stream makes up for one reset, and each frame of a head or a body for [`CONTROL_FRAMES_PER_FRAME`] control
+//! frames; beyond these there is a limit for each [`PERIOD_MICROS`]. The clock is read only when a limit is reached.
 
 use crate::limits::Limits;
 
@@ -35,7 +35,7 @@ impl Budget {
         }
         is_new_period
     }
-    fn give(&mut self, count: u64) {
+    fn give_back(&mut self, count: u64) {
         self.used = self.used.saturating_sub(count);
     }
 }
@@ -61,11 +61,11 @@ impl FloodLimits {
     }
     /// A part of a message moved, in either direction.
     pub(super) fn on_message_frame(&mut self) {
-        self.control.give(CONTROL_FRAMES_PER_FRAME);
+        self.control.give_back(CONTROL_FRAMES_PER_FRAME);
     }
     /// The answer on a stream was written.
     pub(super) fn on_answer(&mut self) {
-        self.resets.give(1);
+        self.resets.give_back(1);
     }
 }
 

@@ -1,4 +1,5 @@
-//! What the exchanges of one HTTP/2 connection wait for, as far as the connection's task sees to it.
+//! The waits of all exchanges of one HTTP/2 connection in two values, so that the connection's task need not ask each
+//! exchange: the earliest deadline, and whether any of them waits for a flush.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -14,11 +15,11 @@ use super::stream::{Stream, run};
 use crate::proxy::monotonic::NEVER;
 use crate::proxy::proxied_request::Client;
 
-/// When the waits of a connection's streams are overdue, and whether an exchange waits for a flush.
+/// The earliest deadline of a connection's exchanges, and whether any of them waits for a flush.
 pub(super) struct StreamDeadlines {
-    /// When the first wait of a stream is overdue.
+    /// When the earliest wait is overdue. It may be too early, if that wait has ended: it is recomputed then.
     pub due: AtomicU64,
-    /// Whether an exchange waits until the socket has taken what was passed on of its reply.
+    /// Whether an exchange waits until the socket has taken the part of its reply that was passed on.
     flush: AtomicBool,
 }
 
@@ -26,7 +27,7 @@ impl StreamDeadlines {
     pub(super) fn new() -> Self {
         Self { due: AtomicU64::new(NEVER), flush: AtomicBool::new(false) }
     }
-    /// Wakes the exchanges that wait for it: the socket has taken everything that the h2 crate had to write.
+    /// The socket has taken everything that the h2 crate had to write: wakes the exchanges that wait for that.
     pub(super) fn flushed<'a>(&self, open: impl Iterator<Item = &'a Arc<Stream>>) {
         if self.flush.swap(false, Relaxed) {
             let waits = open.map(|stream| &stream.wait).filter(|wait| wait.flush.end());
@@ -35,7 +36,7 @@ impl StreamDeadlines {
     }
 }
 
-/// Runs an exchange, and after each poll notes what it waits for. Returns the id of its stream.
+/// Runs an exchange, and after each poll adds what it waits for to `deadlines`. Returns the id of its stream.
 pub(super) async fn timed(
     client: Arc<Client>,
     stream: Arc<Stream>,

@@ -1,7 +1,7 @@
 //! What the entry for a change of the basis of evidence says: what changed, from what to what.
 //!
-//! Always true: an entry is of bounded size. What is cut says so; of a long list only the elements are given that are
-//! not on both sides, so that no change is behind the cut while there is room for it.
+//! Always true: an entry is of bounded size. A value that is cut ends with a note; of a long list only the elements
+//! that are not on both sides are given, so that equal elements do not push a changed one beyond the cut.
 
 use std::collections::BTreeSet;
 
@@ -59,7 +59,7 @@ fn summary(evidence: &RouteEvidence) -> Value {
     summary
 }
 
-/// The changed parts as JSON: of the rules each key that differs, of another part what it says.
+/// The changed parts as JSON: for the rules each key that differs, for any other part its text before and after.
 fn changes(parts: &[PartChange]) -> Value {
     let (mut before_left, mut after_left) = (SIDE_BYTES_MAX, SIDE_BYTES_MAX);
     let mut of_part = |PartChange { part, before, after }: &PartChange| {
@@ -91,8 +91,8 @@ fn changes(parts: &[PartChange]) -> Value {
     parts.iter().map(&mut of_part).collect()
 }
 
-/// The keys of the rules whose values differ, with both values; a key in another one is `tolerance.$.total`. `null`
-/// stands for a key that is absent.
+/// The keys of the rules whose values differ, with both values; nested keys are joined by dots (`tolerance.$.total`).
+/// `null` stands for a key that is absent.
 fn differing_keys(before: Option<&str>, after: Option<&str>) -> Vec<(String, Value, Value)> {
     let parsed =
         |text: Option<&str>| text.and_then(|text| serde_json::from_str::<Value>(text).ok()).unwrap_or_default();

@@ -1,9 +1,10 @@
 //! Which entry the next one follows.
 //!
 //! Always true: where the entry that the store notes as the head of the chain is not in the chain any more, the next
-//! entry has the number after that head and its hash. The chain then has a gap for ever, which shows that entries were
-//! removed or written anew, although the head is noted anew with that next entry. The same gap is left if the store
-//! lost its head after the newest entry was added.
+//! entry continues from the noted head: its number is the one after the head's, and its previous hash is the head's.
+//! The chain then has a gap for ever, which shows that entries were removed or written anew, although from then on the
+//! store notes the new entry as the head. The same gap is left if the store lost that note after the newest entry was
+//! added.
 
 use crate::store::{ChainHead, RecordEntry, StoreError, StoreHandle};
 

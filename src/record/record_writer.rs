@@ -32,7 +32,7 @@ const WAITING_MAX: usize = 1_024;
 pub struct RecordWriter {
     store: StoreHandle,
     waiting: Mutex<VecDeque<PendingEntry>>,
-    /// The last move of each route, and of each route's candidate (`true`), that was refused since one passed.
+    /// The last refused move of each route, and of each route's candidate (`true`), until a move of it is accepted.
     last_refused: Mutex<BTreeMap<(RouteId, bool), RefusedMove>>,
     /// By kind and route: the source of the last entry that was made from what files put in force without a flip.
     last_by_file: Mutex<BTreeMap<(&'static str, RouteId), String>>,
@@ -81,8 +81,8 @@ impl RecordWriter {
         self.add_of_evidence(key, basis_entry::of_change(change));
     }
 
-    /// Adds an entry for pairs that were judged again under rules that only allow more than those before; both are
-    /// JSON. `evidence_before`: the evidence before that.
+    /// Adds an entry for pairs that were judged again under rules that only allow more than those before. `rules`: the
+    /// rules before and after, as JSON. `evidence_before`: the evidence before the pairs were judged again.
     pub fn rejudged(
         &self,
         key: &RouteId,
@@ -266,7 +266,7 @@ impl RecordWriter {
     }
 
     /// Appends an entry after the newest one, and returns the newest entry afterwards: another one, if another process
-    /// was faster.
+    /// was faster. `flips`: the number of the newest flip that the record has once it has this entry.
     async fn put(
         &self,
         newest: Option<ChainEnd>,

@@ -24,7 +24,7 @@ use crate::workflow::Mode;
 /// The turns of the requests of all instances.
 pub(super) struct InstanceOrder {
     state: Mutex<State>,
-    /// Creates that legacy has, or has answered, and whose twin is neither made nor given up.
+    /// How many creating requests legacy has, or has answered, whose twin is neither made nor given up.
     creates: AtomicU64,
     /// Notified when a mark waits for the store.
     mark_waits: Notify,
@@ -57,8 +57,9 @@ struct Running {
 
 struct Waiting {
     began: u64,
-    /// Open requests that have to be closed before.
+    /// Open requests that have to be closed before it is run.
     blockers: BTreeSet<RequestNumber>,
+    /// Legacy had it at the same time as the create of its instance.
     is_overlapped: bool,
     /// Too many requests of the instance waited already.
     is_refused: bool,
@@ -68,7 +69,9 @@ struct Waiting {
 pub(super) struct NewTurn {
     pub(super) key: InstanceKey,
     pub(super) number: RequestNumber,
+    /// When legacy got it.
     pub(super) began: u64,
+    /// When legacy's answer was complete.
     pub(super) ended: u64,
     pub(super) is_write: bool,
     /// It creates the instance.

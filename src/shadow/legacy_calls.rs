@@ -62,11 +62,7 @@ impl CallsOfRequest {
         }
     }
 
-    fn find(
-        &self,
-        of: (&Intent, &dyn Fn() -> Vec<Intent>),
-        assigned: &BTreeSet<u64>,
-    ) -> (&'static str, ReadReplyLookup) {
+    fn find(&self, of: (&Intent, &dyn Fn() -> Vec<Intent>), assigned: &BTreeSet<u64>) -> (&'static str, FoundCall) {
         if self.is_incomplete {
             let why = "some calls could be this request's or another's, or were not kept";
             return ("incomplete", Err(format!("{why}{}", self.where_to_look())));
@@ -91,7 +87,8 @@ impl CallsOfRequest {
     }
 }
 
-type ReadReplyLookup = Result<(u64, Option<EffectReply>), String>;
+/// The number of the call by legacy that corresponds, and its reply; or why none was found.
+type FoundCall = Result<(u64, Option<EffectReply>), String>;
 
 impl LegacyCalls for CallsOfRequest {
     fn corresponding(
@@ -99,7 +96,7 @@ impl LegacyCalls for CallsOfRequest {
         intent: &Intent,
         siblings: &dyn Fn() -> Vec<Intent>,
         assigned: &BTreeSet<u64>,
-    ) -> ReadReplyLookup {
+    ) -> FoundCall {
         let (outcome, found) = self.find((intent, siblings), assigned);
         if self.is_counted {
             let route = self.route.to_string();

@@ -12,8 +12,9 @@
 //!
 //! Of a share of the pairs that are compared a capture is kept (`capture`), from which they can be rehearsed again.
 //!
-//! The requests of one instance are run one after the other, in the order of legacy's answers (`open_requests`,
-//! `instance_order`); those that wait for their turn hold no slot (`followups`).
+//! In `dark`, the engine makes a *twin* of each instance that legacy creates, from the same request, and runs later
+//! requests of the instance on its twin. The requests of one instance are run one after the other, in the order of
+//! legacy's answers (`open_requests`, `instance_order`); those that wait for their turn hold no slot (`followups`).
 //!
 //! A request whose workflow takes outputs from legacy's own calls (`rehearse: legacy`) waits, bounded and without a
 //! slot, until these are known (`legacy_calls`).

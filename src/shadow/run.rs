@@ -107,15 +107,15 @@ impl RunRequest {
 }
 
 impl Runner {
-    /// Whether the run of this request takes from legacy's calls outputs of steps, or the replies to its reads.
+    /// Whether the run takes outputs of steps, or replies to its reads, from the calls that legacy made.
     pub(super) fn takes_replies(&self, entry: &QueuedRequest) -> bool {
         let answered = &entry.answered;
         let may_take = || replays_reads(answered) || self.rules_of(answered.compared_as()).takes_replies();
         answered.effects.is_some() && may_take()
     }
 
-    /// Waits until legacy's calls are there from which the run takes replies, or for a bounded time. `None`: the ticket
-    /// is settled, because too many requests wait or a stop was asked for.
+    /// Waits, for a bounded time, until the calls by legacy are known from which the run takes replies. `None`: the
+    /// ticket is settled, because too many requests wait or a stop was asked for.
     pub(super) async fn wait_for_calls(
         &self,
         mut entry: QueuedRequest,
@@ -256,7 +256,7 @@ impl Runner {
                 return outcome;
             }
         };
-        let not_known = ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect);
+        let unresolved = ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect);
         let of_run = answered.reads.as_deref().or_else(|| Some(&*recorded?.reads as &dyn Reads));
         let route = answered.compared_as();
         let rules = self.rules_of(route);
@@ -268,8 +268,8 @@ impl Runner {
             awaited.may_still_be_recorded(|step| !open.contains(step)) || !answered.legacy.intents().is_empty()
         };
         if engine.has_stopped() && effects.is_none() {
-            self.count_unresolved(answered, generation, not_known, &report);
-            return not_known;
+            self.count_unresolved(answered, generation, unresolved, &report);
+            return unresolved;
         }
         let lacks_intents = report.lacks_intents && awaited != AwaitedIntents::None;
         if !engine.has_stopped() && (lacks_intents || report.open_steps.as_ref().is_some_and(reads_missing)) {
@@ -316,10 +316,10 @@ impl Runner {
             Some(_) => {
                 let compare = |earlier: &[_]| compare_in_instance(&pair, earlier, &rules, &bounds, &is_over);
                 let compared = self.given_ids.compared(family, &mut earlier, compare);
-                compared.map(|(comparison, bound)| (comparison, Some(bound)))
+                compared.map(|(comparison, bound_ids)| (comparison, Some(bound_ids)))
             }
         };
-        let (comparison, bound) = match compared {
+        let (comparison, bound_ids) = match compared {
             Ok(compared) => compared,
             Err(BoundExceeded::Size) => return ComparisonOutcome::Skipped(SkipReason::BodyTooLarge),
             Err(BoundExceeded::Depth | BoundExceeded::Effects | BoundExceeded::Time) => {
@@ -328,17 +328,18 @@ impl Runner {
         };
         // A call that legacy did not make is a difference, whatever the run would have done after it.
         if engine.has_stopped() && comparison.verdict != Verdict::Mismatch {
-            self.count_unresolved(answered, generation, not_known, &report);
-            return not_known;
+            self.count_unresolved(answered, generation, unresolved, &report);
+            return unresolved;
         }
         // If no call was compared with one by legacy either, the pair is equal only because nothing was compared.
         if !comparison.compares_anything() && comparison.verdict != Verdict::Mismatch {
             return ComparisonOutcome::Skipped(SkipReason::NothingCompared);
         }
-        if let (Some(instance), Some(bound), Verdict::Match | Verdict::Ignored) = (instance, bound, comparison.verdict)
+        if let (Some(instance), Some(bound_ids), Verdict::Match | Verdict::Ignored) =
+            (instance, bound_ids, comparison.verdict)
         {
-            created.iter().for_each(|created| self.given_ids.note_kind(family, created, &bound));
-            self.ids_of_instances.note(family, &instance, bound.to_remember());
+            created.iter().for_each(|created| self.given_ids.note_kind(family, created, &bound_ids));
+            self.ids_of_instances.note(family, &instance, bound_ids.to_remember());
         }
         let lacks_calls = comparison.lacks_calls_of(engine.unattributed_steps());
         if lacks_calls {

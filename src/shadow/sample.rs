@@ -129,7 +129,7 @@ fn shown_child(child: &ChildEvents, of_pair: Hide<'_>, expired: &dyn Fn() -> boo
 }
 
 /// The events of a rehearsal without the run's sensitive values, and without what their names say is secret. `left`:
-/// how many bytes of content there is room for; behind that, and once the time is over, only their kinds are kept, and
+/// how many bytes of content there is room for; beyond that, and once the time is over, only their kinds are kept, and
 /// which child began.
 fn shown_events(
     events: &RunEvents,

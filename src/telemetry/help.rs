@@ -176,7 +176,7 @@ const COUNTERS: MetricDescriptions = &[
     ("pointsman_flag_flips_total", "Recorded flips of routes and of the kill switch (route `*`), by who flipped."),
     (
         "pointsman_guard_actions_total",
-        "How often the guard of a route lowered it, or raised an alarm in `only`, by condition (mismatch, errors, p99_ratio).",
+        "How many times the guard of a route lowered it, or raised an alarm in `only`, by condition (mismatch, errors, p99_ratio).",
     ),
     (
         "pointsman_flags_reload_failures_total",
@@ -217,7 +217,7 @@ const COUNTERS: MetricDescriptions = &[
         "pointsman_candidate_changes_total",
         "What became of candidates (changed workflows of routes in `live` or `only`): `appeared`, `moved`, `dropped`, `promoted`.",
     ),
-    ("pointsman_candidate_guard_actions_total", "How often the guard of a route set the share of its candidate to 0."),
+    ("pointsman_candidate_guard_actions_total", "How many times the guard of a route set its candidate's share to 0."),
     ("pointsman_differences_total", "Differences found between answers, by kind."),
     ("pointsman_pin_collisions_total", "Ids that were given out for two instances, by route."),
     (
@@ -433,7 +433,8 @@ const GAUGES: MetricDescriptions = &[
     ),
     (
         "pointsman_auto_held",
-        "1 while something other than its time and its requests holds back the next share of a route with auto.",
+        "1 while the next share of a route with `auto:` is held back by something other than the time and the requests \
+         for which it has to wait.",
     ),
     ("pointsman_candidate_share", "The share of a route's new requests that its candidate answers, from 0 to 1."),
     ("pointsman_candidate_pairs", "Pairs of the candidate of a route and its plan in force; its gate reads them."),
@@ -546,8 +547,9 @@ const HISTOGRAMS: MetricDescriptions = &[
     ("pointsman_shadow_lag_seconds", "From the offer of a request to the start of its run (`shadow`, `dark`)."),
     (
         "pointsman_step_duration_seconds",
-        "How long steps took, by outcome: `done`, `not_done`, `failed`, `rehearsed`, `unfit`; `unknown`: nobody knows \
-         whether the call was done; `conflict`: the run paused over something else.",
+        "How long steps took, by outcome: `done`, `not_done`, `failed`, `rehearsed`; `unfit`: the call was done, but its \
+         output does not fit the declared schema; `unknown`: nobody knows whether the call was done; `conflict`: the run \
+         paused over something else.",
     ),
     ("pointsman_append_duration_seconds", "How long events took to reach the disk."),
     ("pointsman_append_batch_events", "Events in one commit."),

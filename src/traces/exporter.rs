@@ -5,8 +5,8 @@
 //! again, after the pause that the answer's `Retry-After` asks for (bounded), or one that doubles; any other refusal is
 //! final. What was given up is counted, and logged at most once a minute.
 //!
-//! Spans may be sent twice: if a collector has taken a batch, and its answer does not come in time or not before the
-//! process begins to stop.
+//! Spans may be sent twice: if a collector has taken a batch but its answer comes too late, after the time-out or after
+//! the process has begun to stop.
 
 use std::time::Duration;
 

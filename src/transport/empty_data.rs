@@ -12,7 +12,7 @@ use tokio::io::ReadBuf;
 
 use super::frame::{DATA, END_STREAM, FRAME_HEAD_BYTES, length_of};
 
-/// A buffer with less room is filled from one with this room.
+/// A caller's buffer with less room than this is filled through a buffer of this size.
 const ROOM_MIN: usize = 64;
 
 /// The result of one read.
@@ -33,12 +33,12 @@ pub struct EmptyDataFilter {
     /// The first bytes of a frame's head.
     held: [u8; FRAME_HEAD_BYTES],
     held_count: usize,
-    /// Bytes that have passed and found no room.
+    /// Bytes that have passed and found no room in the caller's buffer.
     waiting: Vec<u8>,
 }
 
 impl EmptyDataFilter {
-    /// The first frame begins behind this many bytes.
+    /// The first frame begins after this many bytes.
     pub fn new(preface_bytes: usize) -> Self {
         Self { passing: preface_bytes, held: [0; FRAME_HEAD_BYTES], held_count: 0, waiting: Vec::new() }
     }

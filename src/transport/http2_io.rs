@@ -34,7 +34,7 @@ const ENDED_STREAMS_MAX: usize = 128;
 const NO_LAST_STREAM: u32 = (1 << 31) - 1;
 
 /// State that the connection's task shares with the [`Http2Io`] that it polls. Only that task holds and releases
-/// reads; the tasks of requests read how many of them the peer processes.
+/// reads; the tasks of requests only ask how many requests the peer processes.
 #[derive(Default)]
 pub(super) struct IoState {
     reads_are_held: AtomicBool,
@@ -196,7 +196,7 @@ impl FrameHeads {
         if self.head[3] == GOAWAY {
             return Some(FrameFinding::GoingAway(field & NO_LAST_STREAM));
         }
-        // A service that has answered as a whole may reset the stream behind it: it wants no more of the request.
+        // A service that has sent its whole answer may reset the stream after it: it wants no more of the request.
         let is_cut = matches!(field, NO_ERROR | CANCEL) && !self.ended.contains(&self.stream());
         is_cut.then_some(FrameFinding::Cut)
     }

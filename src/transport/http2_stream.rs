@@ -136,7 +136,7 @@ fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
     std::error::Error::source(error).and_then(|error| error.downcast_ref::<h2::Error>())
 }
 
-/// A reply ended before its end: see [`Http2Stream::is_cut`].
+/// A reply was cut off: see [`Http2Stream::is_cut`].
 #[derive(Debug, thiserror::Error)]
 #[error("the service reset the stream before the end of its reply")]
 pub struct CutReply;
@@ -171,9 +171,9 @@ impl<B> Http2Stream<B> {
     /// Whether the reply whose body hyper has ended, without trailers, was cut: the service has reset the stream before
     /// its end with NO_ERROR or CANCEL, which hyper takes for the end of the body.
     ///
-    /// The frame that cuts is found on the connection, and h2 does not tell an ended stream that was reset from a cut
-    /// one. So a whole reply counts as cut if its service resets its stream too, as it does if it wants no more of the
-    /// request, while another stream of the same connection has been cut. Such a connection gets no further request.
+    /// That reset is found on the connection, and h2 does not tell whether a stream was reset before or after its end.
+    /// So once a stream of the connection was cut, a whole reply counts as cut too if the service resets its stream
+    /// after it, because it wants no more of the request. Such a connection gets no further request.
     pub fn is_cut(&self, body: &Incoming) -> bool {
         !body.is_end_stream() && self.permit.connection.has_cut_streams()
     }

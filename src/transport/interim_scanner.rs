@@ -12,7 +12,7 @@ pub(super) enum InterimScanner {
     Done,
     /// In a status line, before the end of the status.
     Status { at: usize, digits: [u8; 3] },
-    /// In an interim reply, behind its status.
+    /// In an interim reply, after its status.
     Fields { counts: bool, is_line_empty: bool },
 }
 

@@ -57,7 +57,7 @@ impl Target {
         }
     }
 
-    /// The target of a request below the base path; `None` where there is no base path.
+    /// The URI of a request with the base path in front of its path; `None` where there is no base path.
     pub fn uri(&self, origin: &Uri) -> Option<Uri> {
         if self.base.is_empty() {
             return None;

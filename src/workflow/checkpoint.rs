@@ -338,7 +338,7 @@ pub(super) fn elapse(run: &Run, plan: &Plan, now: Timestamp) -> Option<Vec<Event
     Some(answer_events(run, step, question, said, TIME_OUT))
 }
 
-/// Whether a person gave a call that has begun another input, which no attempt has sent yet.
+/// Whether a person has replaced the input of a call that has begun, and no attempt has sent the new input yet.
 pub(super) fn is_renewed(run: &Run, step: &Step, item: Option<u32>) -> bool {
     run.call_state(&step.id, item, StepPart::Do).is_some_and(|state| state.renew)
 }

@@ -33,10 +33,10 @@ pub(super) fn conclude(run: &Run, plan: &Plan, inputs: &DecisionInputs) -> Resul
         return Ok(vec![Event::Ending(EndingEvent::Failed { failure })]);
     }
     let has_steps_to_come = run.ended_steps < plan.steps.len();
-    // For its parent a child without an answer has failed. The parent undoes its own steps, and nobody but the child
-    // undoes those of the child.
-    let of_child = run.unanswered.as_ref().filter(|_| run.started.parent.is_some() && !has_steps_to_come);
-    let Some(failure) = run.failing.as_ref().or(of_child) else {
+    // A child without an answer counts as failed: its parent takes it as failed and undoes only its own steps, so the
+    // child has to undo what it did itself.
+    let unanswered_child = run.unanswered.as_ref().filter(|_| run.started.parent.is_some() && !has_steps_to_come);
+    let Some(failure) = run.failing.as_ref().or(unanswered_child) else {
         if has_steps_to_come {
             return Err(CommandRefusal::NotDue("steps are to come"));
         }

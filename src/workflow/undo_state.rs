@@ -20,7 +20,7 @@ pub(super) struct Undoing {
     /// The index of the first call of that group whose undo has not begun; all before it have begun or ended.
     pub next: usize,
     /// How many undos of that group have not ended.
-    pub left: usize,
+    pub to_come: usize,
     /// The state of each call's undo.
     #[serde(with = "pairs")]
     pub calls: BTreeMap<StepItem, UndoCall>,

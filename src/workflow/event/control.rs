@@ -25,8 +25,8 @@ pub enum ControlEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<Timestamp>,
     },
-    /// The pause was lifted. The timeouts of open questions and of waits for signals are postponed by its length, where
-    /// both events say when they were requested.
+    /// The pause was lifted. The timeouts of open questions and of waits for signals are postponed by its length, if
+    /// this event and the one that requested the pause both have `at`.
     Resumed {
         /// Who requested it.
         by: String,

@@ -41,8 +41,8 @@ impl Run {
                 progress.entry(call.0).or_default().left.insert(done.item, index);
             }
         }
-        let left = undo.first().map_or(0, Vec::len);
-        self.undoing = Some(Undoing { groups: undo.to_vec(), at: 0, next: 0, left, calls, progress });
+        let to_come = undo.first().map_or(0, Vec::len);
+        self.undoing = Some(Undoing { groups: undo.to_vec(), at: 0, next: 0, to_come, calls, progress });
         Ok(())
     }
 
@@ -136,10 +136,10 @@ impl Run {
             }
             call.undone = undone;
         }
-        undoing.left = undoing.left.saturating_sub(1);
-        while undoing.left == 0 && undoing.at < undoing.groups.len() {
+        undoing.to_come = undoing.to_come.saturating_sub(1);
+        while undoing.to_come == 0 && undoing.at < undoing.groups.len() {
             (undoing.at, undoing.next) = (undoing.at + 1, 0);
-            undoing.left = undoing.groups.get(undoing.at).map_or(0, Vec::len);
+            undoing.to_come = undoing.groups.get(undoing.at).map_or(0, Vec::len);
         }
         self.advance_undo();
     }

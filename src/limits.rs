@@ -98,10 +98,10 @@ pub const COMPRESSED_BYTES_MIN: usize = 256;
 pub const INTERIM_REPLIES_MAX: usize = 8;
 /// Bytes of an answer of Pointsman's own that are handed to a client's connection at a time.
 pub const REPLY_PIECE_BYTES_MAX: usize = 64 << 10;
-/// How often one request is sent, if the service refuses it unprocessed each time: it may be overloaded.
+/// How many times one request is sent, if the service refuses it unprocessed each time: it may be overloaded.
 pub const NOT_PROCESSED_MAX: usize = 3;
-/// How often one request is sent, if its connection ends each time before the request was processed. High, because many
-/// requests may meet on connections of a service that takes only a few requests on each.
+/// How many times one request is sent, if its connection ends each time before the request was processed. High, because
+/// many requests may meet on connections of a service that takes only a few requests on each.
 pub const CONNECTION_ENDED_MAX: usize = 16;
 /// The payload of one frame from an HTTP/2 client: the protocol's least, so that no frame delays others for long.
 pub const HTTP2_FRAME_BYTES_MAX: u32 = 16 << 10;
@@ -140,7 +140,7 @@ pub const ACCESS_LOG_TEXT_BYTES_MAX: usize = 2 << 10;
 pub const SPANS_BATCH_MAX: usize = 512;
 /// Each text in an attribute of a span; longer ones are cut off.
 pub const SPAN_TEXT_BYTES_MAX: usize = 256;
-/// How often sending a batch of spans is tried before the batch is dropped.
+/// How many times sending a batch of spans is tried before the batch is dropped.
 pub const SPANS_TRIES_MAX: u32 = 5;
 /// How long the collector may take for one request.
 pub const SPANS_ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -362,7 +362,7 @@ pub struct Limits {
     /// how long the sender of a start waits until the run is on disk.
     #[serde(alias = "order_wait_ms")] // the earlier name
     pub command_wait_ms: u64,
-    /// How often a webhook may refuse a message (4xx) before the message is dropped.
+    /// How many times a webhook may refuse a message (4xx) before the message is dropped.
     pub notice_attempts_max: u64,
     /// Messages that wait for one webhook; if there are more, the oldest are dropped.
     pub notices_waiting_max: u64,

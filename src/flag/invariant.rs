@@ -15,8 +15,8 @@ pub const INVARIANT_NAME_BYTES_MAX: usize = 80;
 pub struct Invariant {
     /// Its name: unique in its route, a metric label.
     pub name: String,
-    /// Both conditions as they are in the file, but for literals that may be secrets: it is kept and shown. If it is
-    /// changed, what was counted of the invariant is not of it.
+    /// Both conditions as they are in the file, but for literals that may be secrets; stored and shown. An invariant
+    /// whose text is changed counts as another one: what was counted before is dropped.
     pub text: String,
     /// The condition.
     pub that: Expression,
@@ -35,13 +35,14 @@ pub struct WrittenInvariant {
 }
 
 impl WrittenInvariant {
-    /// An invariant with these texts; without a name, it is named by its own text.
+    /// An invariant with these texts; without a name, it is named by its condition.
     pub fn new(name: Option<&str>, that: &str, when: Option<&str>) -> Self {
         Self { name: name.map(str::to_owned), that: Secret::new(that), when: when.map(Secret::new) }
     }
 
-    /// Its name. The one of a condition in a list is the beginning of its text. Of one whose literals may be secrets,
-    /// without them and with a hash, because without them two may have one text.
+    /// Its name. Without a name in the file (in a list), the beginning of its condition. If literals of the condition
+    /// may be secrets, they are left out and a hash is added, because without these literals two conditions may be
+    /// equal.
     pub fn name(&self, redact: &RedactRules) -> String {
         let that = self.that.reveal();
         match (&self.name, shown_condition(that, redact)) {
@@ -74,7 +75,7 @@ fn cut(text: &str, bytes_max: usize) -> &str {
 }
 
 impl Invariant {
-    /// The same one, with the name and the text that it has where this is secret.
+    /// The same invariant, with the name and the text that it has under these rules of what is secret.
     #[must_use]
     pub fn shown_with(&self, redact: &RedactRules) -> Self {
         Self { name: self.written.name(redact), text: self.written.text(redact), ..self.clone() }

@@ -34,7 +34,7 @@ pub(super) fn sum<T: AddChange>(own: &mut T, before: &T, after: &T) {
     own.add_change(before, after);
 }
 
-/// The field changes only together with what the files say; see [`super::shared`].
+/// The field changes only together with what the files say; see [`super::shared_counters`].
 pub(super) fn kept<T>(_own: &mut T, _before: &T, _after: &T) {}
 
 /// The last change counts.

@@ -60,7 +60,7 @@ impl Evidence {
             let shared = self.counters(route);
             let mut counters = shared.lock();
             let (basis, now) = (basis.clone(), clock::now());
-            let change = counters.change(move |counters| counters.set_basis(files_version, &basis, now));
+            let change = counters.edit(move |counters| counters.set_basis(files_version, &basis, now));
             let Some(change) = change else { continue };
             if let Some(shared) = counters.shared.as_mut().filter(|_| change.next != NextEvidence::GoesOn) {
                 shared.clears_samples = true;
@@ -80,7 +80,7 @@ impl Evidence {
         for (route, before) in taken_over {
             let shared = self.counters(&route);
             let mut counters = shared.lock();
-            let is_new = counters.change(move |counters| counters.evidence.take_over(before));
+            let is_new = counters.edit(move |counters| counters.evidence.take_over_differences(before));
             counters.dirty |= is_new;
         }
     }
@@ -109,7 +109,7 @@ impl Evidence {
             for successor in
                 successors.iter().filter(|successor| *successor.route != other && leaving.are_taken_by(successor))
             {
-                let before = counters.evidence.taken_over(clock::now(), successor.wanted);
+                let before = counters.evidence.differences_to_hand_over(clock::now(), successor.wanted);
                 if before.mismatched > 0 {
                     let so_far = found.entry(successor.route.clone()).or_default();
                     *so_far = so_far.max(before);
@@ -117,7 +117,7 @@ impl Evidence {
             }
             let taken = leaving.taken_unchanged(&other, &successors);
             if !taken.is_empty() {
-                counters.change(move |counters| counters.forget_requests(&taken));
+                counters.edit(move |counters| counters.forget_requests(&taken));
             }
         }
         found

@@ -132,7 +132,7 @@ impl Counters {
         let (text, evidence_before) = (changed.join(", "), self.evidence.clone());
         let (pairs, mismatched) = (self.evidence.pairs(), self.evidence.mismatched);
         let clean_pairs = self.evidence.clean_pairs();
-        let is_outweighed = self.evidence.are_outweighed_by(clean_pairs, basis.wanted);
+        let is_outweighed = self.evidence.outweighs_differences(clean_pairs, basis.wanted);
         let has_open_difference = self.evidence.rule_changes().has_open_difference && !is_outweighed;
         let is_only_of_rules = changed == [RULES];
         let taken_back = self.kept.iter().position(|kept| kept.basis == basis.hash);

@@ -162,7 +162,7 @@ impl Counters {
     pub(super) fn take_evidence(&mut self, (old, route): (&RouteId, &RouteId), other: &mut Self, is_shared: bool) {
         if is_shared {
             let mut shared = other.shared.take().unwrap_or_default();
-            shared.row = Some(shared.row.take().unwrap_or_else(|| old.clone())).filter(|row| row != route);
+            shared.row_id = Some(shared.row_id.take().unwrap_or_else(|| old.clone())).filter(|row| row != route);
             self.shared = Some(shared);
         } else {
             self.stored_under.append(&mut other.stored_under);

@@ -60,7 +60,7 @@ impl Evidence {
         let shared = self.counters(route);
         let mut counters = shared.lock();
         let key = key.to_owned();
-        counters.change(move |counters| {
+        counters.edit(move |counters| {
             counters.strata_key.clone_from(&key);
             counters.apply_strata_key();
         });

@@ -17,7 +17,7 @@
 //! consecutive answers are counted from zero. The same is true of every route at the first start of a copy of the
 //! store, such as a restored backup, because the copy lacks what was seen after it was made.
 //!
-//! Processes that share a store add what they count to one row per route, and each has the sum (`shared`).
+//! Processes that share a store add what they count to one row per route, and each has the sum (`shared_counters`).
 
 mod add_change;
 mod answers;
@@ -91,7 +91,7 @@ mod rung;
 mod samples;
 mod second_runs;
 mod settled_shares;
-mod shared;
+mod shared_counters;
 mod shared_rows;
 mod shared_state;
 mod sharing;
@@ -264,7 +264,7 @@ impl Evidence {
                     let mut counters = Counters::restored(stored);
                     counters.shared = version.map(|version| {
                         let row_id = (route != row).then(|| row.clone());
-                        Box::new(SharedState { row: row_id, ..SharedState::of_row(counters.clone(), version) })
+                        Box::new(SharedState { row_id, ..SharedState::of_row(counters.clone(), version) })
                     });
                     if marks.is_marked(&route) || marks.is_marked(&row) {
                         tracing::warn!(
@@ -273,14 +273,14 @@ impl Evidence {
                              stored: its pairs without a difference are counted from zero; stored differences and \
                              failures stay"
                         );
-                        counters.change(|counters| counters.restart_after_loss(clock::now()));
+                        counters.edit(|counters| counters.restart_after_loss(clock::now()));
                     } else if copy_started >= Some(at) {
                         tracing::warn!(
                             %route,
                             "the store is a copy, and differences that were found after it was made are not in it: pairs \
                              without a difference are counted from zero; stored differences and failures stay"
                         );
-                        counters.change(|counters| counters.restart_after_loss(clock::now()));
+                        counters.edit(|counters| counters.restart_after_loss(clock::now()));
                     }
                     // Of two rows, that of the id itself counts.
                     if route == row || !routes.contains_key(&route) {

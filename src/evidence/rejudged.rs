@@ -62,7 +62,7 @@ impl Evidence {
         let shared = self.counters(route);
         let mut counters = shared.lock();
         let (judged, now) = (judged.clone(), clock::now());
-        let outcome = counters.change(move |counters| {
+        let outcome = counters.edit(move |counters| {
             let rejudging = counters.rejudging.take_if(|rejudging| rejudging.since == since)?;
             counters.dirty = true;
             Some(counters.count_rejudged(&rejudging, &judged, now))

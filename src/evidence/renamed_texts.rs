@@ -20,7 +20,7 @@ impl Evidence {
     pub fn rename_texts(&self, route: &RouteId, renamed: &RenamedTexts) {
         if !renamed.is_empty() {
             let renamed = renamed.clone();
-            self.counters(route).lock().change(move |counters| counters.rename_texts(&renamed));
+            self.counters(route).lock().edit(move |counters| counters.rename_texts(&renamed));
         }
     }
 }

@@ -36,7 +36,7 @@ impl Evidence {
                 // A process of an earlier version has moved the evidence before.
                 for from in was.iter().filter(|old| *old != route).filter_map(|old| routes.get(old)) {
                     if let Some(own) = routes.get(route) {
-                        from.lock().give_counted_to(&mut own.lock());
+                        from.lock().move_unwritten_to(&mut own.lock());
                     }
                 }
                 continue;
@@ -73,7 +73,7 @@ impl Evidence {
             // Another route has that id now.
             let Some(from) = routes.get(&id).cloned() else { continue };
             let version = from.lock().leave_row();
-            routes.entry(row).or_default().lock().replace_row_of_other(version);
+            routes.entry(row).or_default().lock().replace_left_row(version);
         }
     }
 

@@ -1,13 +1,34 @@
-//! How often the rules were changed after a difference: somebody who does so until no pair happens to differ proves
-//! nothing, so each time it takes stronger evidence ([`bound`](super::bound)). A change of anything else that the
-//! evidence depends on, except the plans of workflows, counts like one of the rules: it starts the evidence from zero
-//! too, and does not correct what the engine answers.
+//! Counts how often the rules (`compare:`) were changed after a difference. Each such change raises the number of pairs
+//! that the gates need ([`bound`](super::bound)): otherwise somebody could change the rules again and again, which
+//! starts the evidence from zero each time, until by chance no pair differs.
 //!
-//! Always true: a difference is outweighed once as many pairs were compared without one, under the same files, as the
-//! gates ask for by the files in force now. Until then each change of the rules counts, whatever else was changed in
-//! between, or together with them. A change of something else alone, after a difference, sets the changes before it
-//! aside; but they count again if the rules are changed before the difference is outweighed. What is dropped because
-//! there is no room for more entries goes on to count, and counts as not outweighed.
+//! Words: at a *restart* the basis of the evidence changes, and the evidence starts from zero (or goes on, if the rules
+//! only allow more). The evidence up to then becomes an *entry* ([`EarlierEvidence`]). A *rule change* is a restart
+//! because of anything but plans: a changed plan may correct what the engine answers; changed rules, or another address
+//! or `match:`, do not.
+//! *Clean pairs* are pairs without an error, in evidence in which no pair differs. They *outweigh* the differences
+//! before them if there are as many as the gates require by the files in force now, and at that number of rule changes.
+//!
+//! Always true:
+//!
+//! - A rule change counts while there is a difference before it that is not outweighed, whatever else was changed in
+//!   between or at the same time.
+//! - Evidence that outweighs the differences before it sets the count to zero.
+//! - If a difference is followed by a change of plans alone, the rule changes counted so far are *set aside*: they do
+//!   not count, because the plan was corrected. They count again at the next rule change, unless the difference was
+//!   outweighed before.
+//! - There is room for [`EARLIER_MAX`] entries. What the dropped ones say is summed up in [`DroppedEvidence`], as if
+//!   none of them outweighed anything.
+//!
+//! Example, of five entries in a row:
+//!
+//! | entry | pairs that differ | changed at its end | rule changes that count | set aside |
+//! |---|---|---|---|---|
+//! | 1 | 3 | rules | 1 | 0 |
+//! | 2 | 1 | rules | 2 | 0 |
+//! | 3 | 1 | a plan | 0 | 2 |
+//! | 4 | 0, too few to outweigh | rules | 3 | 0 |
+//! | 5 | 0, enough to outweigh | rules | 0 | 0 |
 
 use jiff::Timestamp;
 
@@ -16,20 +37,20 @@ use super::bound;
 use super::part_names::change_more_than_plans;
 use super::route::{DroppedEvidence, EarlierEvidence, RouteEvidence};
 
-/// How many times are kept at which the evidence was started from zero.
+/// The most entries that are kept.
 pub(super) const EARLIER_MAX: usize = 16;
 
-/// What the earlier evidence says of changes of the rules.
+/// What the entries say of rule changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RuleChanges {
-    /// How often the rules were changed after a difference, as far as that counts.
+    /// The rule changes after a difference that count.
     pub after_differences: u32,
-    /// Whether a difference has not been outweighed.
+    /// Whether there is a difference that has not been outweighed.
     pub has_open_difference: bool,
 }
 
 impl DroppedEvidence {
-    /// The larger of both figures, not their sum, because both may count the same differences.
+    /// Combines two of these that may count the same differences: the larger of each figure, not the sum.
     pub(super) fn max(self, other: Self) -> Self {
         Self {
             mismatched: self.mismatched.max(other.mismatched),
@@ -39,7 +60,7 @@ impl DroppedEvidence {
         }
     }
 
-    /// Adds what an entry says that came after these.
+    /// Adds an entry that is newer than all that were added before.
     fn add(&mut self, entry: &EarlierEvidence, is_outweighed: bool) {
         let Self { mismatched, rule_changes, set_aside, has_open_difference } = self;
         *mismatched += entry.mismatched;
@@ -58,7 +79,8 @@ impl DroppedEvidence {
     }
 }
 
-/// Adds to the entries in the store what one process had counted under the files before them.
+/// Adds to the entries in the store (`own`) what one process counted in them between `before` and `after`. The process
+/// may have counted on after another one had recorded the restart.
 pub(super) fn add_change(own: &mut Vec<EarlierEvidence>, before: &[EarlierEvidence], after: &[EarlierEvidence]) {
     for entry in after {
         let known = before.iter().rfind(|before| before.basis == entry.basis);
@@ -82,7 +104,7 @@ pub(super) fn add_change(own: &mut Vec<EarlierEvidence>, before: &[EarlierEviden
     }
 }
 
-/// Whether the change that ended this evidence counts like one of the rules.
+/// Whether the restart that ended this evidence is a rule change.
 fn counts_as_rule_change(entry: &EarlierEvidence) -> bool {
     change_more_than_plans(&entry.changed)
 }
@@ -96,12 +118,12 @@ impl RuleChanges {
 }
 
 impl RouteEvidence {
-    /// How often the rules were changed after a difference, as far as that counts.
+    /// The rule changes after a difference that count.
     pub(super) fn rule_changes_after_differences(&self) -> u32 {
         self.rule_changes().after_differences
     }
 
-    /// What the earlier evidence says of changes of the rules.
+    /// What the entries say of rule changes.
     pub(super) fn rule_changes(&self) -> RuleChanges {
         RuleChanges::of(self.dropped, &self.earlier)
     }
@@ -111,19 +133,19 @@ impl RouteEvidence {
         self.mismatched + self.dropped.mismatched > 0 || self.earlier.iter().any(|entry| entry.mismatched > 0)
     }
 
-    /// If no pair differs: how many there are that may outweigh an earlier difference.
+    /// The number of clean pairs; `None` if a pair differs.
     pub(super) fn clean_pairs(&self) -> Option<u64> {
         (self.mismatched == 0).then(|| self.pairs_without_error())
     }
 
-    /// Whether this many pairs without a difference outweigh the differences before them.
-    pub(super) fn are_outweighed_by(&self, clean_pairs: Option<u64>, wanted: WantedPairs) -> bool {
-        clean_pairs.is_some_and(|pairs| pairs >= needed_pairs(self.rule_changes_after_differences(), wanted))
+    /// Whether this many clean pairs outweigh the differences in the entries.
+    pub(super) fn outweighs_differences(&self, clean_pairs: Option<u64>, wanted: WantedPairs) -> bool {
+        clean_pairs.is_some_and(|pairs| pairs >= pairs_to_outweigh(self.rule_changes_after_differences(), wanted))
     }
 
-    /// What this evidence and the earlier ones say of differences, for a route that gets the requests under another id.
-    /// The other id counts like a change of the rules, because it corrects no plan.
-    pub(super) fn taken_over(&self, now: Timestamp, wanted: WantedPairs) -> DroppedEvidence {
+    /// What this evidence and its entries say of differences, to be handed over to a route that gets the requests under
+    /// another id, without `was`. Another id counts as a rule change, because it corrects no plan.
+    pub(super) fn differences_to_hand_over(&self, now: Timestamp, wanted: WantedPairs) -> DroppedEvidence {
         let clean_pairs = self.clean_pairs();
         let last = EarlierEvidence {
             until: now,
@@ -131,7 +153,7 @@ impl RouteEvidence {
             pairs: self.pairs(),
             mismatched: self.mismatched,
             basis: String::new(),
-            outweighed: self.are_outweighed_by(clean_pairs, wanted),
+            outweighed: self.outweighs_differences(clean_pairs, wanted),
             clean_pairs,
         };
         let mut all = self.dropped;
@@ -140,10 +162,10 @@ impl RouteEvidence {
         all
     }
 
-    /// Takes over what the evidence of another route says (`before`). It counts as later than the earlier evidence of
-    /// this route, so that none of that outweighs it. Both may count the same differences. Returns whether it adds
-    /// anything.
-    pub(super) fn take_over(&mut self, before: DroppedEvidence) -> bool {
+    /// Takes over what the evidence of another route says of differences (`before`). It counts as newer than the
+    /// entries of this route, so that none of these outweighs it. Both may count the same differences. Returns whether
+    /// it adds anything.
+    pub(super) fn take_over_differences(&mut self, before: DroppedEvidence) -> bool {
         if self.dropped.max(before) == self.dropped {
             return false;
         }
@@ -153,14 +175,15 @@ impl RouteEvidence {
         true
     }
 
-    /// Judges anew which earlier evidence outweighed the differences before it, since the gates may ask for something
-    /// else now. Returns whether anything has changed.
+    /// Judges again which entries outweigh the differences before them: the gates may require another number of pairs
+    /// now. Returns whether anything has changed.
     pub(super) fn judge_outweighed(&mut self, wanted: WantedPairs) -> bool {
         let (mut before, mut is_changed) = (self.dropped, false);
         for entry in &mut self.earlier {
-            // Evidence that an earlier version stored stays as it was judged.
+            // An entry without `clean_pairs` has differences, or an earlier version stored it: it stays as it was
+            // judged.
             if let Some(pairs) = entry.clean_pairs {
-                let is_outweighed = pairs >= needed_pairs(before.rule_changes, wanted);
+                let is_outweighed = pairs >= pairs_to_outweigh(before.rule_changes, wanted);
                 is_changed |= std::mem::replace(&mut entry.outweighed, is_outweighed) != is_outweighed;
             }
             before.add(entry, entry.outweighed);
@@ -169,13 +192,13 @@ impl RouteEvidence {
     }
 }
 
-/// How many pairs without a difference outweigh the differences before them, after this many changes of the rules.
-fn needed_pairs(rule_changes: u32, wanted: WantedPairs) -> u64 {
+/// How many clean pairs outweigh the differences before them, at this number of rule changes that count.
+fn pairs_to_outweigh(rule_changes: u32, wanted: WantedPairs) -> u64 {
     bound::clean_pairs_after(rule_changes, wanted.mismatch_below).max(wanted.pairs).max(1)
 }
 
-/// Adds an entry, and removes the oldest ones beyond [`EARLIER_MAX`]; first those that tell nothing of differences and
-/// changes of the rules. What the others say is added to `dropped`.
+/// Adds an entry. Beyond [`EARLIER_MAX`] it removes the oldest ones, and before these such as say nothing of
+/// differences and rule changes. What the others say is added to `dropped`.
 pub(super) fn add_earlier(earlier: &mut Vec<EarlierEvidence>, dropped: &mut DroppedEvidence, entry: EarlierEvidence) {
     earlier.push(entry);
     while earlier.len() > EARLIER_MAX {

@@ -151,7 +151,7 @@ fn what_is_counted_by_the_earlier_rules_goes_on_under_those_that_allow_more() {
     };
     let set = |process: &mut Process, ignore: &str| {
         let basis = rules(ignore);
-        process.counters.change(move |counters| counters.set_basis(0, &basis, Timestamp::UNIX_EPOCH));
+        process.counters.edit(move |counters| counters.set_basis(0, &basis, Timestamp::UNIX_EPOCH));
     };
     let mut row = Row::default();
     let [mut one, mut other] = [0, 1].map(|id| Process::start(&row, id, 0));

@@ -64,13 +64,13 @@ impl Process {
     pub(super) fn set_files(&mut self, files: usize) {
         self.files = files;
         let basis = basis(files);
-        self.counters.change(move |counters| counters.set_basis(0, &basis, Timestamp::UNIX_EPOCH));
+        self.counters.edit(move |counters| counters.set_basis(0, &basis, Timestamp::UNIX_EPOCH));
     }
 
     pub(super) fn pull(&mut self, row: &Row) {
         let known = self.counters.shared.as_ref().and_then(|shared| shared.version().cloned());
         if let Some((counters, version)) = row.read().filter(|(_, version)| Some(version) != known.as_ref()) {
-            self.counters.read_row(counters, version, self.id);
+            self.counters.merge_row(counters, version, self.id);
         }
     }
 
@@ -101,7 +101,7 @@ impl Process {
     pub(super) fn settle(&mut self, of: WorkerId) {
         let Some(write) = self.counters.processes.get(&of).map(|share| share.write) else { return };
         let now = clock::now();
-        self.counters.change(move |counters| counters.settle_share((of, write), &[], now));
+        self.counters.edit(move |counters| counters.settle_share((of, write), &[], now));
     }
 
     pub(super) fn count(&mut self, differs: bool, fingerprint: &str) {

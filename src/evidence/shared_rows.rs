@@ -64,7 +64,7 @@ impl Evidence {
                  the evidence, and what it was comparing counts as not compared"
             );
             let (checked, write, now) = (counters.invariants_of_runs.clone(), share.write, clock::now());
-            counters.change(move |counters| counters.settle_share((of, write), &checked, now));
+            counters.edit(move |counters| counters.settle_share((of, write), &checked, now));
         }
     }
 
@@ -185,7 +185,7 @@ impl Evidence {
             };
             let shared = self.counters_of(&route);
             let mut counters = shared.lock();
-            if counters.read_row(row, version, own) {
+            if counters.merge_row(row, version, own) {
                 cleared.insert(route.clone());
             }
             if counters.rejudging.is_some() {

@@ -80,7 +80,7 @@ async fn since_when_the_engine_answers_starts_from_zero_in_all_processes() {
     b.served(&route(), 0, Served::Answered);
     flush_all(&[a.clone(), b.clone()]).await;
     assert!([&a, &b].iter().all(|process| process.of(&route()).answers_since.is_some()));
-    a.counters(&route()).lock().change(|counters| counters.restart_after_loss(crate::clock::now()));
+    a.counters(&route()).lock().edit(|counters| counters.restart_after_loss(crate::clock::now()));
     a.flush().await.unwrap();
     b.refresh().await;
     assert_eq!(b.of(&route()).answers_since, None);

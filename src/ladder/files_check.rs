@@ -11,25 +11,25 @@ use super::gate::Gate;
 use super::gate_condition::UnknownRetries;
 use super::guard_latches::GuardLatches;
 use super::joined_families::JoinedFamilies;
-use super::orphans::OrphanReasons;
 use super::positions::{Positions, RoutePosition};
 use super::types::{DeclaredFiles, FilesError, Move, ReadKind};
+use super::unfollowed_instances::UnfollowedInstances;
 use super::unknown_retries::unaccepted_sentence;
 use super::unlisted_ids::{self, UnlistedIds};
-use super::{files, joined_families, leaving_only, orphans, plans, promote_changes, shares};
+use super::{files, joined_families, leaving_only, plans, promote_changes, shares, unfollowed_instances};
 use crate::flag::{Route, State};
 use crate::names::RouteId;
 use crate::store::{StoreError, StoreHandle};
 
-/// New files that are ready to be checked, with the engine's instances in the store that they would not follow up.
+/// New files that are ready to be checked, with the engine's instances that are unfollowed under them.
 pub(super) struct PreparedFiles {
     declared: DeclaredFiles,
     unlisted_ids: UnlistedIds,
-    orphans: OrphanReasons,
+    unfollowed: UnfollowedInstances,
     /// Families that they make one.
     joined: JoinedFamilies,
-    /// The families of which the engine might create instances at any moment when the instances were looked up.
-    creating: BTreeSet<RouteId>,
+    /// The creators in `live` or above when the instances were looked up, as in `FamiliesBefore`.
+    live_creators: BTreeSet<RouteId>,
 }
 
 impl PreparedFiles {
@@ -49,12 +49,12 @@ impl PreparedFiles {
     /// The store does not answer.
     pub async fn refreshed(self, store: &StoreHandle, before: &Positions) -> Result<Self, StoreError> {
         let families = before.families();
-        if families.creating == self.creating {
+        if families.live_creators == self.live_creators {
             return Ok(self);
         }
-        let orphans = orphans::find(store, &families, &self.declared.routes).await?;
+        let unfollowed = unfollowed_instances::find(store, &families, &self.declared.routes).await?;
         let joined = joined_families::find(store, before, &self.declared.routes).await?;
-        Ok(Self { orphans, joined, creating: families.creating, ..self })
+        Ok(Self { unfollowed, joined, live_creators: families.live_creators, ..self })
     }
 }
 
@@ -63,8 +63,8 @@ pub(super) struct CheckedFiles {
     pub after: Positions,
     /// The flips that they make.
     pub moves: Vec<Move>,
-    /// Whether they would leave instances of the engine without a route if there were some.
-    pub may_orphan: bool,
+    /// See [`UnfollowedInstances::removes_followers`].
+    pub removes_followers: bool,
     /// Families that they make one.
     pub joined: JoinedFamilies,
 }
@@ -83,11 +83,11 @@ pub(super) async fn prepare(
     let unlisted_ids = before.unlisted_ids_of(&declared.routes);
     declared.routes = unlisted_ids::add(&unlisted_ids, &declared.routes);
     let families = before.families();
-    let orphans = orphans::find(store, &families, &declared.routes).await?;
+    let unfollowed = unfollowed_instances::find(store, &families, &declared.routes).await?;
     let joined = joined_families::find(store, before, &declared.routes).await?;
     gate.ask_for_files(before, &declared.routes).await;
-    let creating = families.creating;
-    Ok(PreparedFiles { declared, unlisted_ids, orphans, joined, creating })
+    let live_creators = families.live_creators;
+    Ok(PreparedFiles { declared, unlisted_ids, unfollowed, joined, live_creators })
 }
 
 /// The positions under new files, and the flips that they make.
@@ -100,13 +100,13 @@ pub(super) fn check_and_apply(
     files: PreparedFiles,
     reading: ReadKind,
 ) -> Result<CheckedFiles, FilesError> {
-    let PreparedFiles { declared, unlisted_ids, orphans, joined, creating: _ } = files;
+    let PreparedFiles { declared, unlisted_ids, unfollowed, joined, live_creators: _ } = files;
     let mut joined = match reading {
         // These files are the ones before.
         ReadKind::AppliedAgain => JoinedFamilies::default(),
         ReadKind::Reload | ReadKind::Start { .. } => joined,
     };
-    let OrphanReasons { new: mut refused, known, may_orphan } = orphans;
+    let UnfollowedInstances { newly_unfollowed: mut refused, already_unfollowed, removes_followers } = unfollowed;
     let asked = declared.plans.candidate_move.clone();
     let candidate_stays: Vec<String> = asked.into_iter().flat_map(|asked| gate.refused_move(before, &asked)).collect();
     let (mut after, moves) = files::apply(before, (declared, unlisted_ids), reading, gate, guards);
@@ -124,7 +124,7 @@ pub(super) fn check_and_apply(
             None => refused.push(unaccepted_sentence(&position.route.id, until)),
         }
     }
-    // A follower that has lost its workflow is reported by `orphans`, which says more about it.
+    // A follower that has lost its workflow is reported by `unfollowed_instances`, which says more about it.
     if matches!(reading, ReadKind::Reload) && refused.is_empty() {
         refused.extend(above_new_followers(before, &after));
     }
@@ -146,7 +146,7 @@ pub(super) fn check_and_apply(
     if !refused.is_empty() {
         return Err(FilesError::Refused(refused));
     }
-    for sentence in known {
+    for sentence in already_unfollowed {
         tracing::error!("neither these files nor the ones before follow up all instances: {sentence}");
     }
     for position in after.routes.values().filter(|at| at.rung() == State::Only) {
@@ -154,7 +154,7 @@ pub(super) fn check_and_apply(
             tracing::error!(route = %position.route.id, "this route stays in `only`, although {sentence}");
         }
     }
-    Ok(CheckedFiles { after, moves, may_orphan, joined })
+    Ok(CheckedFiles { after, moves, removes_followers, joined })
 }
 
 /// A sentence for each creator in `live` or above that new files leave there and give a follower without a workflow. A

@@ -3,12 +3,12 @@
 //!
 //! Always true: requests by which a route followed up instances are remembered when the route leaves the files, or
 //! matches other requests, or follows another creator: clients may send them for as long as the instances exist, and
-//! the next files may give them to a follower of another creator (`taken_requests`).
+//! the next files may give them to a follower of another creator (`reassigned_follow_ups`).
 
 use std::sync::Arc;
 
-use super::orphans::{self, Followers};
 use super::scope_matches;
+use super::unfollowed_instances::{self, Followers};
 use crate::flag::Route;
 use crate::names::RouteId;
 use crate::store::{EarlierFollowerRequests, FollowerRequests};
@@ -18,7 +18,7 @@ const EARLIER_MAX: usize = 32;
 
 /// The followers after new files are read.
 pub(super) fn after_files(before: &Followers, routes: &[Arc<Route>]) -> Followers {
-    let mut after = orphans::followers(routes);
+    let mut after = unfollowed_instances::followers_in(routes);
     for (id, was) in before {
         match after.get_mut(id) {
             Some(now) => add_earlier(id, now, was),

@@ -37,7 +37,11 @@
 //!   not recorded, because of what another process has recorded first.
 //! - *announced*: told to the other processes, and not recorded yet; *followed*: recorded by another process, and in
 //!   force here.
-//! - *unmet*: a condition of a gate that does not hold; *orphaned*: an instance that no route would follow up.
+//! - *unmet*: a condition of a gate that does not hold.
+//! - *follow-up*: a request about an instance, such as `GET /orders/17`; *follower*: a route that gets follow-ups
+//!   (`instance: { follows: … }`); *unfollowed*: an instance of the engine whose follow-ups would go to legacy, because
+//!   no follower in the files gets them.
+//! - *joined*: several routes have become one, whose file lists their ids (`was`); *separated*: they are several again.
 
 mod acceptance;
 mod announce;
@@ -95,7 +99,6 @@ mod live_basis;
 mod lowered_routes;
 mod mover;
 mod opening_gates;
-mod orphans;
 mod other_processes;
 mod outdated_moves;
 mod overtaken;
@@ -107,6 +110,7 @@ mod positions;
 mod process_end;
 mod promote_changes;
 mod re_added;
+mod reassigned_follow_ups;
 mod reassigned_requests;
 mod record;
 mod record_unrecorded;
@@ -120,10 +124,10 @@ mod shown;
 mod status;
 mod stopped_candidates;
 mod taken_ids;
-mod taken_requests;
 mod tell_cohorts;
 mod types;
 mod unanswered;
+mod unfollowed_instances;
 mod unknown_retries;
 mod unlisted_ids;
 mod unrecorded_flips;

@@ -24,7 +24,9 @@ use super::positions::{Positions, RoutePosition};
 use super::record::{FlipRecorder, RecordBatch, flip_record, is_outdated_judgement, outdated_judgement};
 use super::types::{DeclaredFiles, FilesError, FlipSource, KillSwitchListener, Move, ReadKind};
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
-use super::{cohort_moves, files, holds, leaving_only, live_basis, orphans, plans, scopes, separated, taken_ids};
+use super::{
+    cohort_moves, files, holds, leaving_only, live_basis, plans, scopes, separated, taken_ids, unfollowed_instances,
+};
 use crate::clock;
 use crate::flag::{FlagSet, State};
 use crate::names::RouteId;
@@ -164,7 +166,7 @@ impl Mover {
         }
         let judged = self.positions_for_outdated_files(read, &before, prepared.routes());
         let guards = self.in_force.inputs().guards;
-        let CheckedFiles { after, moves, may_orphan, joined, .. } =
+        let CheckedFiles { after, moves, removes_followers, joined, .. } =
             check_and_apply((&self.gate, &guards), &judged, prepared, reading)?;
         taken_ids::check(&before, &after, &guards, &self.gate)?;
         let routes = after.declared.routes.clone();
@@ -176,9 +178,9 @@ impl Mover {
         })?;
         drop(moves_lock);
         // Requests that were decided by the set before may have begun runs since the check.
-        if may_orphan {
-            match orphans::find(&self.store, &before.families(), &routes).await {
-                Ok(found) => found.new.iter().for_each(|sentence| {
+        if removes_followers {
+            match unfollowed_instances::find(&self.store, &before.families(), &routes).await {
+                Ok(found) => found.newly_unfollowed.iter().for_each(|sentence| {
                     tracing::error!("since these files were checked, an instance or a run was begun: {sentence}");
                 }),
                 Err(error) => tracing::warn!(%error, "it is not known whether the new files follow up all instances"),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::awaited_pairs::AwaitedPairs;
-use super::orphans::{self, FamiliesBefore, Followers};
 use super::scopes::Scopes;
 use super::types::{DeclaredFiles, FlipError, FlipSource, MoveRequest};
+use super::unfollowed_instances::{self, FamiliesBefore, Followers};
 use super::unlisted_ids::{self, EarlierIds, UnlistedIds};
 use crate::flag::{Cohort, EarlierScopes, Freeze, Instance, Percent, Route, Shares, State, StateInputs};
 use crate::names::{PlanSet, RouteId};
@@ -292,13 +292,13 @@ impl Positions {
             true => self.scopes.keys().chain(self.stored_declarations.keys()).filter(had_workflow).cloned().collect(),
             false => self.declared.routes.iter().filter(creates).flat_map(|route| route.ids()).cloned().collect(),
         };
-        let creating = self.routes.values().filter(|at| creates(&&at.route) && at.takes_instances());
-        let creating = creating.map(|position| position.route.first_id().clone()).collect();
+        let live_creators = self.routes.values().filter(|at| creates(&&at.route) && at.takes_instances());
+        let live_creators = live_creators.map(|position| position.route.first_id().clone()).collect();
         let oldest_id =
             |(id, scopes): (&RouteId, &RetryScopes)| Some((id.clone(), scopes.present.as_ref()?.route.clone()));
         let oldest_ids = self.scopes.iter().filter_map(oldest_id).collect();
-        let followers = orphans::of_engine(&self.followers);
-        FamiliesBefore { followers, creators, creating, oldest_ids, may_have_non_creators }
+        let followers = unfollowed_instances::present_with_workflow(&self.followers);
+        FamiliesBefore { followers, creators, live_creators, oldest_ids, may_have_non_creators }
     }
 
     /// If a follower of a route has no workflow, a sentence that says so.

@@ -1,14 +1,21 @@
-//! Ids of routes that their files do not list (`id`, `was`): the files renamed a route back, or no longer list an id
-//! that it had earlier. What is stored under them is still the route's: flips, what its guard did, declarations, scopes
-//! of retry keys, requests whose keys are not known, instances, evidence, and what its followers follow up.
+//! Adds to routes the ids that they had earlier and that their files do not list (`id`, `was`).
 //!
-//! Always true: the store has the earlier ids of each route that was in the files ([`EarlierIds`]). An id that no route
-//! of new files lists belongs to the same route as the stored row that has it: to the route that lists the row's own id
-//! or, if none does, to the one that lists the oldest of the row's other ids. No such id changes which id of a route is
-//! its oldest one, so that the callers in its shares and its retry keys stay the same. Of more than
-//! [`EARLIER_IDS_KEPT_MAX`] ids the oldest is kept with the newest, and the log names the others.
+//! Example: the route `orders` was renamed to `orders.create` (`was: [orders]`). Then the `was:` is removed again. What
+//! the store has under `orders` is still this route's: flips, what its guard did, declarations, scopes of retry keys,
+//! requests whose keys are not known, pins of instances, evidence, and what its followers follow up. `orders` is now an
+//! *unlisted* id of `orders.create`. The same happens when files rename a route back: the id in between is unlisted.
 //!
-//! The rest of `ladder` and `evidence` need not know these ids: they are added to those that the file lists (`was`).
+//! The unlisted ids are added to `was` of the route, so that the rest of `ladder` and `evidence` need not tell them
+//! from those that the files list.
+//!
+//! Always true:
+//!
+//! - The store has a row for each route that was in the files, with the route's earlier ids ([`EarlierIds`]). An id of
+//!   the row that new files do not list belongs to the route that lists the row's present id; if there is none, to the
+//!   route that lists one of the row's earlier ids, the oldest of them first.
+//! - A route's oldest id does not change because ids become unlisted, or because they are added here. A hash of the
+//!   oldest id selects the callers in a share, and retry keys are derived from it: both stay the same.
+//! - Of more than [`EARLIER_IDS_KEPT_MAX`] ids, the oldest and the newest ones are kept, and the log names the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,103 +26,106 @@ use crate::limits::EARLIER_IDS_KEPT_MAX;
 use crate::names::RouteId;
 use crate::store::DeclaredState;
 
-/// The earlier ids of each route, the newest first, by the id that it had when the files were put in force last.
+/// The earlier ids of each route, the newest first, by the id that the route had when files were last put in force.
 pub(super) type EarlierIds = BTreeMap<RouteId, Vec<RouteId>>;
 
-/// Each unlisted id, with its route.
+/// Each unlisted id, with the route to which it belongs.
 pub(super) type UnlistedIds = BTreeMap<RouteId, UnlistedId>;
 
-/// The route to which an unlisted id belongs.
+/// The route to which an unlisted id belongs, and the place of the id among the route's ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnlistedId {
     /// The id that the route has in the files.
     pub route: RouteId,
     /// Whether it is the route's oldest id.
     is_oldest: bool,
-    /// How many ids that are stored with it are newer.
-    newer: usize,
+    /// How many newer ids its row has.
+    newer_ids: usize,
 }
 
-/// A stored row with the ids that its route had before.
-struct StoredIds<'a> {
-    row: &'a RouteId,
+/// The ids in a stored row.
+struct RowIds<'a> {
+    /// The id that the route had when the row was written.
+    present: &'a RouteId,
     /// The newest first.
     earlier: Vec<&'a RouteId>,
-    /// An older binary wrote the row: it has only the oldest id.
+    /// An older binary wrote the row: of the earlier ids it has only the oldest.
     has_only_oldest: bool,
 }
 
-/// The unlisted ids of the routes in new files. `known` are those of the files before: this process may still know of
-/// requests that came under them.
+/// Finds the unlisted ids of the routes in new files. `known`: those of the files before. They stay even if the store
+/// has them no more, because this process may still have requests that came under them.
 pub(super) fn find(
     scopes: &Scopes,
     earlier_ids: &EarlierIds,
     known: &UnlistedIds,
     routes: &[Arc<Route>],
 ) -> UnlistedIds {
-    let present = |id: &RouteId| scopes.get(id).and_then(|scopes| scopes.present.clone());
-    let rows: BTreeSet<&RouteId> = scopes.keys().chain(earlier_ids.keys()).collect();
-    let scopes: Vec<(&RouteId, Option<RetryScope>)> = rows.into_iter().map(|id| (id, present(id))).collect();
-    let stored = scopes.iter().map(|(id, scope)| StoredIds::new(id, earlier_ids.get(*id), scope.as_ref()));
-    let mut unlisted_ids = unlisted_in_rows(&stored.collect::<Vec<_>>(), routes);
+    let present_scope = |id: &RouteId| scopes.get(id).and_then(|scopes| scopes.present.clone());
+    let row_ids: BTreeSet<&RouteId> = scopes.keys().chain(earlier_ids.keys()).collect();
+    let rows: Vec<(&RouteId, Option<RetryScope>)> = row_ids.into_iter().map(|id| (id, present_scope(id))).collect();
+    let rows = rows.iter().map(|(id, scope)| RowIds::new(id, earlier_ids.get(*id), scope.as_ref()));
+    let mut unlisted_ids = unlisted_in_rows(&rows.collect::<Vec<_>>(), routes);
     let listed = listed_ids(routes);
     let is_present = |id: &RouteId| routes.iter().any(|route| route.id == *id);
     let still_known = known.iter().filter(|(id, of)| !listed.contains_key(id) && is_present(&of.route));
     for (id, UnlistedId { route, .. }) in still_known {
-        let known = || UnlistedId { route: route.clone(), is_oldest: false, newer: usize::MAX };
+        let known = || UnlistedId { route: route.clone(), is_oldest: false, newer_ids: usize::MAX };
         unlisted_ids.entry(id.clone()).or_insert_with(known);
     }
     unlisted_ids
 }
 
-/// The routes of new files, each with the ids under which these stored rows are its own.
+/// The routes of new files, each with its unlisted ids according to these stored rows.
 pub fn with_unlisted_ids(rows: &[DeclaredState], routes: &[Arc<Route>]) -> Vec<Arc<Route>> {
     let stored = rows.iter().map(|row| {
         let scope = row.retry.as_ref().and_then(|scopes| scopes.present.as_ref());
-        StoredIds::new(&row.route, Some(&row.earlier_ids), scope)
+        RowIds::new(&row.route, Some(&row.earlier_ids), scope)
     });
     add(&unlisted_in_rows(&stored.collect::<Vec<_>>(), routes), routes)
 }
 
-impl<'a> StoredIds<'a> {
-    fn new(row: &'a RouteId, earlier: Option<&'a Vec<RouteId>>, scope: Option<&'a RetryScope>) -> Self {
+impl<'a> RowIds<'a> {
+    fn new(present: &'a RouteId, earlier: Option<&'a Vec<RouteId>>, scope: Option<&'a RetryScope>) -> Self {
         if let Some(earlier) = earlier.filter(|earlier| !earlier.is_empty()) {
-            return Self { row, earlier: earlier.iter().collect(), has_only_oldest: false };
+            return Self { present, earlier: earlier.iter().collect(), has_only_oldest: false };
         }
-        let oldest = scope.map(|scope| &scope.route).filter(|oldest| *oldest != row);
-        Self { row, earlier: oldest.into_iter().collect(), has_only_oldest: true }
+        // Retry keys are derived from the oldest id.
+        let oldest = scope.map(|scope| &scope.route).filter(|oldest| *oldest != present);
+        Self { present, earlier: oldest.into_iter().collect(), has_only_oldest: true }
     }
 
-    /// The route whose row this is, by its present id.
-    fn route<'r>(&self, listed: &BTreeMap<&'r RouteId, &'r RouteId>) -> Option<&'r RouteId> {
+    /// The route of the new files to which this row belongs; its present id.
+    fn owner<'r>(&self, listed: &BTreeMap<&'r RouteId, &'r RouteId>) -> Option<&'r RouteId> {
         let oldest_first = || self.earlier.iter().rev().find_map(|id| listed.get(*id));
-        listed.get(self.row).or_else(oldest_first).copied()
+        listed.get(self.present).or_else(oldest_first).copied()
     }
 
-    /// Whether the oldest id of this row is older than this one, which is the oldest that the files list.
-    fn is_older_than(&self, listed: &RouteId) -> bool {
-        self.row == listed || self.has_only_oldest || self.earlier.contains(&listed)
+    /// Whether this row's oldest id is at least as old as `listed`, the oldest id that the files list for the row's
+    /// route.
+    fn goes_back_beyond(&self, listed: &RouteId) -> bool {
+        self.present == listed || self.has_only_oldest || self.earlier.contains(&listed)
     }
 }
 
-/// The ids of these rows, present or earlier, that the files do not list.
-fn unlisted_in_rows(rows: &[StoredIds<'_>], routes: &[Arc<Route>]) -> UnlistedIds {
+/// The ids in these rows that the files do not list.
+fn unlisted_in_rows(rows: &[RowIds<'_>], routes: &[Arc<Route>]) -> UnlistedIds {
     let listed = listed_ids(routes);
     let mut unlisted = UnlistedIds::new();
     for row in rows {
-        let Some(route) = row.route(&listed) else { continue };
-        let ids = std::iter::once(row.row).chain(row.earlier.iter().copied()).enumerate();
-        for (newer, id) in ids.filter(|(_, id)| !listed.contains_key(id)) {
-            let of_route = || UnlistedId { route: route.clone(), is_oldest: false, newer };
+        let Some(route) = row.owner(&listed) else { continue };
+        let ids = std::iter::once(row.present).chain(row.earlier.iter().copied()).enumerate();
+        for (newer_ids, id) in ids.filter(|(_, id)| !listed.contains_key(id)) {
+            let of_route = || UnlistedId { route: route.clone(), is_oldest: false, newer_ids };
             unlisted.entry(id.clone()).or_insert_with(of_route);
         }
     }
     for route in routes {
-        let listed_as_oldest = route.first_id();
-        let own = rows.iter().filter(|row| row.route(&listed) == Some(&route.id));
-        let mut older: Vec<&StoredIds<'_>> = own.filter(|row| row.is_older_than(listed_as_oldest)).collect();
-        // Of several routes that became this one, the files name the oldest.
-        older.sort_by_key(|row| row.row != listed_as_oldest);
+        let oldest_listed = route.first_id();
+        let own = rows.iter().filter(|row| row.owner(&listed) == Some(&route.id));
+        let mut older: Vec<&RowIds<'_>> = own.filter(|row| row.goes_back_beyond(oldest_listed)).collect();
+        // If several routes became this one, the row of the id that the files list last decides.
+        older.sort_by_key(|row| row.present != oldest_listed);
         let oldest = older.iter().find_map(|row| row.earlier.last());
         if let Some(found) = oldest.and_then(|id| unlisted.get_mut(*id)).filter(|found| found.route == route.id) {
             found.is_oldest = true;
@@ -124,12 +134,12 @@ fn unlisted_in_rows(rows: &[StoredIds<'_>], routes: &[Arc<Route>]) -> UnlistedId
     unlisted
 }
 
-/// The ids that the files list, each with the present id of its route.
+/// Each id that the files list, with the present id of its route.
 fn listed_ids(routes: &[Arc<Route>]) -> BTreeMap<&RouteId, &RouteId> {
     routes.iter().flat_map(|route| route.ids().map(|id| (id, &route.id))).collect()
 }
 
-/// The same routes, with their unlisted ids among the earlier ones (`was`).
+/// The same routes, with their unlisted ids added to `was`.
 pub(super) fn add(unlisted_ids: &UnlistedIds, routes: &[Arc<Route>]) -> Vec<Arc<Route>> {
     let with_its_own = |route: &Arc<Route>| {
         let its_own = unlisted_ids.iter().filter(|(_, unlisted)| unlisted.route == route.id);
@@ -137,9 +147,9 @@ pub(super) fn add(unlisted_ids: &UnlistedIds, routes: &[Arc<Route>]) -> Vec<Arc<
         if its_own.is_empty() {
             return Arc::clone(route);
         }
-        // The oldest id stays the last: the one that the file lists last, the present one if it lists none, or an
-        // unlisted one.
-        its_own.sort_by_key(|(_, unlisted)| (unlisted.is_oldest, unlisted.newer));
+        // `was` ends with the oldest id. Which one that is does not change: an unlisted id if `is_oldest` says so, else
+        // the last one that the file lists in `was`, else the present id.
+        its_own.sort_by_key(|(_, unlisted)| (unlisted.is_oldest, unlisted.newer_ids));
         let mut was = route.was.clone();
         let oldest = match its_own.iter().any(|(_, unlisted)| unlisted.is_oldest) {
             true => None,
@@ -151,8 +161,8 @@ pub(super) fn add(unlisted_ids: &UnlistedIds, routes: &[Arc<Route>]) -> Vec<Arc<
     routes.iter().map(with_its_own).collect()
 }
 
-/// The earlier ids of each route, to be stored with new files that have these routes. Those of a route that is in no
-/// file now stay as they are, without the ids that another route has.
+/// The earlier ids of each route, to be stored when new files with these routes are put in force. A route that is in no
+/// file now keeps its own, except those that another route has now.
 pub(super) fn after_files(before: &EarlierIds, routes: &[Arc<Route>]) -> EarlierIds {
     let listed = listed_ids(routes);
     let absent = before.iter().filter(|(id, _)| !listed.contains_key(id)).map(|(id, earlier)| {
@@ -163,7 +173,7 @@ pub(super) fn after_files(before: &EarlierIds, routes: &[Arc<Route>]) -> Earlier
     absent.chain(present).filter(|(_, earlier)| !earlier.is_empty()).collect()
 }
 
-/// The earlier ids of a route, without those beyond the bound.
+/// The earlier ids of a route. Of too many, those before the oldest are dropped.
 fn earlier_ids_to_keep(route: &Route) -> Vec<RouteId> {
     let mut kept = route.was.clone();
     if kept.len() > EARLIER_IDS_KEPT_MAX {

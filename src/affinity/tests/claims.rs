@@ -95,7 +95,7 @@ async fn a_request_that_was_given_back_and_not_claimed_is_claimed_at_the_next_tr
     let body = KnownBody::Digest([1; 32]);
     store.is_gone.store(true, Ordering::Relaxed);
     for n in [1, 2] {
-        affinity.assign_to_legacy(keys(n));
+        affinity.give_to_legacy_without_waiting(keys(n));
         assert_eq!(affinity.give_to_legacy(keys(n), body).await, LegacyTake::Unknown);
     }
     store.is_gone.store(false, Ordering::Relaxed);

@@ -16,7 +16,7 @@ async fn a_request_is_given_back_or_taken_by_the_engine_under_another_credential
         let (is_given, took) = std::thread::scope(|scope| {
             let given = scope.spawn(|| {
                 together.wait();
-                affinity.assign_to_legacy_unless_held(keys, &range)
+                affinity.give_to_legacy_unless_held(keys, &range)
             });
             together.wait();
             let took = affinity.take_for_engine_under_any_credential(&any_caller, None, &[8; 32], 1);

@@ -141,7 +141,7 @@ impl Registration {
     pub fn give_to_legacy(&mut self, affinity: &StoreAffinity) {
         if let Some(keys) = self.retry_keys {
             // If this fails, the proxy notices it: it records all keys again before it calls legacy.
-            affinity.assign_to_legacy(keys);
+            affinity.give_to_legacy_without_waiting(keys);
         }
         self.release_other_keys();
     }
@@ -149,7 +149,7 @@ impl Registration {
     /// ranges for another run.
     #[must_use]
     pub fn give_to_legacy_unless_held(&mut self, affinity: &StoreAffinity, held: &[RangeInclusive<RetryKey>]) -> bool {
-        let is_given = self.retry_keys.is_none_or(|keys| affinity.assign_to_legacy_unless_held(keys, held));
+        let is_given = self.retry_keys.is_none_or(|keys| affinity.give_to_legacy_unless_held(keys, held));
         if is_given {
             self.release_other_keys();
         }

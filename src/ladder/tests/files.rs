@@ -323,29 +323,29 @@ async fn a_route_that_loses_its_workflow_is_off_until_it_has_one_again() {
 }
 
 #[tokio::test]
-async fn files_that_orphan_instances_of_the_engine_are_reported() {
+async fn files_that_leave_instances_of_the_engine_unfollowed_are_reported() {
     let fixture = Fixture::open(files(&[])).await;
-    assert_eq!(fixture.orphans(&files(&[])).await.unwrap(), Vec::<String>::new());
+    assert_eq!(fixture.unfollowed(&files(&[])).await.unwrap(), Vec::<String>::new());
     let without = |id: &str| {
         let mut files = files(&[]);
         files.routes.retain(|route| route.id.as_str() != id);
         files
     };
-    assert!(fixture.orphans(&without("plain")).await.unwrap().is_empty(), "`plain` has no instances");
+    assert!(fixture.unfollowed(&without("plain")).await.unwrap().is_empty(), "`plain` has no instances");
     for id in ["create", "follow"] {
-        let sentences = fixture.orphans(&without(id)).await.unwrap();
+        let sentences = fixture.unfollowed(&without(id)).await.unwrap();
         assert!(
             sentences.len() == 1 && sentences[0].contains("instances of `create` (2)") && sentences[0].contains(id),
             "{sentences:?}"
         );
         let idle = edited(files(&[]), id, |route| route.workflow = None);
-        assert_eq!(fixture.orphans(&idle).await.unwrap().len(), 1, "{id} without its workflow");
+        assert_eq!(fixture.unfollowed(&idle).await.unwrap().len(), 1, "{id} without its workflow");
     }
 }
 
 /// Pins stay under the id that the creator had when they were made.
 #[tokio::test]
-async fn a_rename_with_was_orphans_no_instance() {
+async fn a_rename_with_was_leaves_no_instance_unfollowed() {
     let fixture = Fixture::open(files(&[])).await;
     let named = |creator: (&str, &[&str]), follower: (&str, &[&str])| {
         let was = |ids: &[&str]| ids.iter().map(|id| RouteId::from(*id)).collect();
@@ -359,10 +359,10 @@ async fn a_rename_with_was_orphans_no_instance() {
             });
         })
     };
-    let orphans = async |fixture: &Fixture, files: &DeclaredFiles| fixture.orphans(files).await.unwrap();
-    let sentences_on_both = orphans(&fixture, &named(("make", &[]), ("read", &[]))).await;
+    let unfollowed = async |fixture: &Fixture, files: &DeclaredFiles| fixture.unfollowed(files).await.unwrap();
+    let sentences_on_both = unfollowed(&fixture, &named(("make", &[]), ("read", &[]))).await;
     assert!(sentences_on_both.len() == 2 && sentences_on_both[0].contains("`was: [create]`"), "{sentences_on_both:?}");
-    let sentences_on_one = orphans(&fixture, &named(("make", &["create"]), ("read", &[]))).await;
+    let sentences_on_one = unfollowed(&fixture, &named(("make", &["create"]), ("read", &[]))).await;
     assert!(sentences_on_one.len() == 1 && sentences_on_one[0].contains("`was: [follow]`"), "{sentences_on_one:?}");
     // A chain of renames; then the first id again; and an id under which nothing is stored.
     for (creator, follower) in [
@@ -372,12 +372,12 @@ async fn a_rename_with_was_orphans_no_instance() {
         (("create", &["new", "make", "older"]), ("follow", &["read"])),
     ] {
         let files = named(creator, follower);
-        assert_eq!(orphans(&fixture, &files).await, Vec::<String>::new(), "{creator:?}");
+        assert_eq!(unfollowed(&fixture, &files).await, Vec::<String>::new(), "{creator:?}");
         fixture.ladder.reload(files, || {}).await.unwrap();
         let horizon = fixture.ladder.horizon(&creator.0.into()).await.unwrap();
         assert!(horizon[0].contains("the engine owns 2 instances"), "{horizon:?}");
     }
-    let dropped = orphans(&fixture, &named(("other", &["create"]), ("other.read", &["read"]))).await;
+    let dropped = unfollowed(&fixture, &named(("other", &["create"]), ("other.read", &["read"]))).await;
     assert!(dropped.len() == 1 && dropped[0].contains("`follow` no longer follows them up"), "{dropped:?}");
 }
 

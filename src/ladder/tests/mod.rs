@@ -27,7 +27,6 @@ mod joined;
 mod joined_families;
 mod judged_gates;
 mod late_records;
-mod orphans;
 mod outcomes;
 mod outdated_moves;
 mod overtaken;
@@ -43,6 +42,7 @@ mod separated;
 mod shares;
 mod spellings;
 mod stopped_candidates;
+mod unfollowed_instances;
 mod unknown_keys;
 mod unknown_moves;
 mod unlisted_ids;
@@ -166,14 +166,14 @@ async fn open_with(
 }
 
 /// Sentences about instances of the engine that these files would leave without a route.
-async fn orphans_of(
+async fn unfollowed_in(
     ladder: &Ladder,
     store: &Arc<FailingStore>,
     files: &DeclaredFiles,
 ) -> Result<Vec<String>, StoreError> {
     let before = ladder.mover.in_force().inputs().positions;
     let store: StoreHandle = store.clone();
-    Ok(super::orphans::find(&store, &before.families(), &files.routes).await?.new)
+    Ok(super::unfollowed_instances::find(&store, &before.families(), &files.routes).await?.newly_unfollowed)
 }
 
 impl Ladder {
@@ -206,8 +206,8 @@ impl Fixture {
         let ladder = open_ladder(files, &store, &evidence).await.unwrap();
         Self { store, evidence, ladder }
     }
-    async fn orphans(&self, files: &DeclaredFiles) -> Result<Vec<String>, StoreError> {
-        orphans_of(&self.ladder, &self.store, files).await
+    async fn unfollowed(&self, files: &DeclaredFiles) -> Result<Vec<String>, StoreError> {
+        unfollowed_in(&self.ladder, &self.store, files).await
     }
     async fn flip(&self, route: &str, request: MoveRequest) -> Result<Flipped, FlipError> {
         self.ladder.flip(&route.into(), request).await

@@ -46,11 +46,11 @@ async fn followers_of_instances_of_the_engine_keep_their_spellings() {
     let [express, rails] = [Framework::Express, Framework::Rails].map(PathConventions::of);
     let fixture = Fixture::open(reading(express)).await;
     for narrower in [PathConventions::default(), rails] {
-        let sentences = fixture.orphans(&reading(narrower)).await.unwrap();
+        let sentences = fixture.unfollowed(&reading(narrower)).await.unwrap();
         assert!(sentences.iter().any(|sentence| sentence.contains("the `paths:` of its service")), "{sentences:?}");
     }
     let refusing = edited(reading(express), "follow", |route| route.strict_paths = true);
     for harmless in [reading(express), reading(PathConventions { suffix: rails.suffix, ..express }), refusing] {
-        assert_eq!(fixture.orphans(&harmless).await.unwrap(), Vec::<String>::new());
+        assert_eq!(fixture.unfollowed(&harmless).await.unwrap(), Vec::<String>::new());
     }
 }

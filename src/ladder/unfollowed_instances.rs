@@ -1,12 +1,23 @@
-//! Instances of the engine that no route of new files would follow up. The engine's instances stay with the engine, so
-//! the routes that follow them up have to stay too, and have to match the same requests; their ids may change.
+//! Finds instances of the engine whose follow-ups would go to legacy under new files. Legacy does not know these
+//! instances and would answer 404, so such files are refused.
 //!
-//! An open run of a creator, or a rerun of one, counts as an instance, because it may still create one. So does a
-//! creator that is in `live`, because it may create one at any moment.
+//! Example: `orders.create` (the *creator*) creates orders, and `orders.read` (`GET /orders/{id}`, its *follower*) gets
+//! the follow-ups: the requests about these orders. The engine owns order 17. Three edits send `GET /orders/17` to
+//! legacy, and leave order 17 *unfollowed*:
 //!
-//! The followers of the files in force are stored with the declarations, so that a start is checked as a reload is.
-//! Files are not refused for instances that the files before did not follow up either: that would stop every later
-//! reload and start.
+//! - `orders.read` is removed, or loses its workflow or its `instance:`;
+//! - `orders.read` gets another `match:` that no longer covers `GET /orders/{id}`;
+//! - a route without `instance:` is added that wins over `orders.read`, such as `GET /orders/17`.
+//!
+//! A rename (`was: [orders.read]`) is accepted, and so is any state, `off` included: the engine answers follow-ups of
+//! its own instances in every state.
+//!
+//! An open run of a creator, or a rerun of such a run, counts as an instance, because it may still create one. So does
+//! a creator in `live` or above, because the next request may create one.
+//!
+//! The store keeps the followers of the files in force, so that a start is checked as a reload is. Instances that were
+//! unfollowed under the files before are only logged: to refuse files because of them would stop every later reload and
+//! start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,16 +28,16 @@ use crate::flag::{Arm, Family, Instance, InstanceKeySource, PinKey, Route, Route
 use crate::names::{RouteId, RunId};
 use crate::store::{FollowerRequests, OpenCreators, StoreError, StoreHandle, families_of_open_runs};
 
-/// The requests by which each route follows up instances. A store that an older binary wrote has none of these.
+/// Each follower with the follow-ups that it gets. A store that an older binary wrote has none of these.
 pub(super) type Followers = BTreeMap<RouteId, FollowerRequests>;
 
-/// The followers of a set of files, with a workflow or without, as the store keeps them.
-pub(super) fn followers(routes: &[Arc<Route>]) -> Followers {
+/// The followers in a set of files, with a workflow or without, as the store keeps them.
+pub(super) fn followers_in(routes: &[Arc<Route>]) -> Followers {
     let follower = |route: &Arc<Route>| {
         let Some(Instance::Follows { key, .. }) = &route.instance else { return None };
         let family: Vec<RouteId> = family(route, routes)?.ids().cloned().collect();
         let is_in_family = |other: &Route| family.iter().any(|id| follows_up(other, id, routes));
-        let others = routes.iter().filter(|other| !is_in_family(other) && takes_requests(other, route));
+        let others = routes.iter().filter(|other| !is_in_family(other) && may_take_requests(other, route));
         let except = others.map(|other| ServiceMatch::of(other).normal_form()).collect();
         let (matches, paths) = (route.matches.to_string(), Some(conventions(route)));
         let param = key.path_parameter().map_or_else(|| key.to_string(), str::to_owned);
@@ -37,46 +48,48 @@ pub(super) fn followers(routes: &[Arc<Route>]) -> Followers {
     routes.iter().filter_map(follower).collect()
 }
 
-/// Those of these followers that follow up instances of the engine by the files in force.
-pub(super) fn of_engine(followers: &Followers) -> Followers {
-    let of_engine = followers.iter().filter(|(_, followed)| !followed.has_no_workflow && !followed.is_absent);
-    of_engine.map(|(id, followed)| (id.clone(), followed.clone())).collect()
+/// The followers that are in the files in force and have a workflow: only these send follow-ups to the engine.
+pub(super) fn present_with_workflow(followers: &Followers) -> Followers {
+    let present = followers.iter().filter(|(_, followed)| !followed.has_no_workflow && !followed.is_absent);
+    present.map(|(id, followed)| (id.clone(), followed.clone())).collect()
 }
 
 /// The families of the files before.
 pub(super) struct FamiliesBefore {
     /// The followers with a workflow.
     pub followers: Followers,
-    /// The ids of the routes that create instances.
+    /// All ids, present and earlier ones, of the routes that create instances.
     pub creators: BTreeSet<RouteId>,
-    /// The ids under which instances are pinned that the engine may create at any moment: the creator, or a cohort of
-    /// it, is in `live` or above.
-    pub creating: BTreeSet<RouteId>,
-    /// The oldest id of each route with a workflow, by its id: new instances are pinned under it.
+    /// The oldest id of each creator that is in `live` or above, or that has a cohort there: the engine may create an
+    /// instance at any moment, and pins it under this id.
+    pub live_creators: BTreeSet<RouteId>,
+    /// The oldest id of each route with a workflow, by its present id: new instances are pinned under the oldest one.
     pub oldest_ids: BTreeMap<RouteId, RouteId>,
-    /// Whether `creators` has every route with a workflow, because it is not known which of them create instances.
+    /// Whether `creators` has every route with a workflow: before the files are read at a start, it is not known which
+    /// of them create instances.
     pub may_have_non_creators: bool,
 }
 
 impl FamiliesBefore {
-    /// Whether a route created instances that are pinned under this id, or one followed them up.
-    fn have(&self, pinned_under: &RouteId) -> bool {
+    /// Whether the files before had a creator with this id, or a follower of one.
+    fn have_family(&self, pinned_under: &RouteId) -> bool {
         self.creators.contains(pinned_under)
             || self.followers.values().any(|followed| followed.family.contains(pinned_under))
     }
 }
 
-/// Why instances of the engine would be without a follower under new files: a sentence for each reason.
-pub(super) struct OrphanReasons {
-    /// For instances that the files before followed up.
-    pub new: Vec<String>,
-    /// For instances that the files before did not follow up either.
-    pub known: Vec<String>,
-    /// Whether `new` would have sentences if the engine owned instances of every family.
-    pub may_orphan: bool,
+/// The unfollowed instances under new files: a sentence for each reason why instances are unfollowed.
+pub(super) struct UnfollowedInstances {
+    /// The files before had a follower for these instances: the new files are refused.
+    pub newly_unfollowed: Vec<String>,
+    /// The files before had no follower for these instances either.
+    pub already_unfollowed: Vec<String>,
+    /// Whether the new files take a creator, a follower or some of its follow-ups from any family, whether the engine
+    /// has instances of it or not. If so, instances that are created while the files are checked may be unfollowed.
+    pub removes_followers: bool,
 }
 
-/// Looks for instances of the engine that the files `next` do not follow up.
+/// Finds the instances of the engine that are unfollowed under the files `next`.
 ///
 /// # Errors
 /// The store does not answer.
@@ -84,84 +97,91 @@ pub(super) async fn find(
     store: &StoreHandle,
     before: &FamiliesBefore,
     next: &[Arc<Route>],
-) -> Result<OrphanReasons, StoreError> {
+) -> Result<UnfollowedInstances, StoreError> {
     let pins = store.pin_counts().await?.into_iter().filter(|(_, arm, count)| *arm == Arm::Engine && *count > 0);
     let mut owned: OwnedByFamily =
         pins.map(|(family, _, instances)| (family, OwnedInFamily { instances, ..OwnedInFamily::default() })).collect();
-    // Open runs are looked up only where they matter. A run of a route that creates nothing must not count.
+    // Open runs are looked up only for families whose instances would be unfollowed, since there may be many runs. If
+    // it is not known which routes are creators, only families with followers count: a run of a route that creates
+    // nothing is no reason to refuse files.
     let creators = before.creators.iter().filter(|_| !before.may_have_non_creators);
     let families = before.followers.values().flat_map(|followed| &followed.family).chain(creators);
-    let of_all =
-        families.map(|id| (id.clone(), OwnedInFamily { in_open_run: true, ..OwnedInFamily::default() })).collect();
+    let all_owned = families
+        .map(|id| (id.clone(), OwnedInFamily { open_run_may_create: true, ..OwnedInFamily::default() }))
+        .collect();
     let affected: BTreeSet<RouteId> =
-        compare(&of_all, &before.followers, next).sentences.into_iter().map(|(id, _)| id).collect();
+        check_followers(&all_owned, &before.followers, next).sentences.into_iter().map(|(id, _)| id).collect();
     let OpenCreators { families, unreadable_reruns } =
         families_of_open_runs(&**store, &affected, &before.oldest_ids).await?;
-    for (id, unreadable) in families {
+    for (id, unreadable_run) in families {
         let owned = owned.entry(id).or_default();
-        (owned.in_open_run, owned.unreadable) = (true, unreadable);
+        (owned.open_run_may_create, owned.unreadable_run) = (true, unreadable_run);
     }
-    for id in before.creating.intersection(&affected) {
-        owned.entry(id.clone()).or_default().by_new_runs = true;
+    for id in before.live_creators.intersection(&affected) {
+        owned.entry(id.clone()).or_default().next_request_may_create = true;
     }
-    let OrphanCheck { sentences, to_look_up } = compare(&owned, &before.followers, next);
-    let (new, known): (Vec<_>, Vec<_>) = sentences.into_iter().partition(|(id, _)| before.have(id));
+    let UnfollowedSentences { sentences, if_owned } = check_followers(&owned, &before.followers, next);
+    let (newly, already): (Vec<_>, Vec<_>) = sentences.into_iter().partition(|(id, _)| before.have_family(id));
     let texts = |found: Vec<(RouteId, String)>| found.into_iter().map(|(_, sentence)| sentence).collect();
-    let mut orphans = OrphanReasons { new: texts(new), known: texts(known), may_orphan: !affected.is_empty() };
-    for TakenId { keys, sentence } in to_look_up {
-        for key in keys {
-            if store.pin(key).await?.is_some_and(|pin| pin.arm == Arm::Engine) {
-                orphans.new.push(sentence);
+    let mut unfollowed = UnfollowedInstances {
+        newly_unfollowed: texts(newly),
+        already_unfollowed: texts(already),
+        removes_followers: !affected.is_empty(),
+    };
+    for SentenceIfOwned { pins, sentence } in if_owned {
+        for pin in pins {
+            if store.pin(pin).await?.is_some_and(|pin| pin.arm == Arm::Engine) {
+                unfollowed.newly_unfollowed.push(sentence);
                 break;
             }
         }
     }
-    // A rerun that cannot be read is by itself no reason to refuse files.
-    if let Some(first) = unreadable_reruns.first().filter(|_| !orphans.new.is_empty()) {
+    // A rerun that cannot be read is by itself no reason to refuse files: it is named beside other reasons.
+    if let Some(first) = unreadable_reruns.first().filter(|_| !unfollowed.newly_unfollowed.is_empty()) {
         let others = match unreadable_reruns.len() {
             1 => String::new(),
             count => format!(" (and of {} more)", count - 1),
         };
-        orphans.new.push(format!(
+        unfollowed.newly_unfollowed.push(format!(
             "the events of the open rerun {first}{others} cannot be read: it may create an instance of any of these families"
         ));
     }
-    Ok(orphans)
+    Ok(unfollowed)
 }
 
-/// What the engine owns of each family, by the id under which the instances are pinned.
+/// What the engine owns of each family, by the id of the creator under which the instances are pinned.
 type OwnedByFamily = BTreeMap<RouteId, OwnedInFamily>;
 
-/// What the engine owns of a family.
+/// What the engine owns of a family, and may own soon.
 #[derive(Clone, Copy, Default)]
 struct OwnedInFamily {
     instances: u64,
-    /// An open run may create an instance.
-    in_open_run: bool,
-    /// The open run counts only because its events cannot be read.
-    unreadable: Option<RunId>,
-    /// The next request may create an instance.
-    by_new_runs: bool,
+    open_run_may_create: bool,
+    /// The run that counts for `open_run_may_create`, if it counts only because its events cannot be read.
+    unreadable_run: Option<RunId>,
+    next_request_may_create: bool,
 }
 
 impl OwnedInFamily {
     fn sentence(self, pinned_under: &RouteId) -> String {
-        let why = match self.unreadable {
+        let why = match self.unreadable_run {
             Some(run) => format!(" (the events of run {run} cannot be read, so that it counts for its route)"),
             None => String::new(),
         };
         match self {
-            Self { instances: 0, in_open_run: false, by_new_runs: true, unreadable: _ } => format!(
-                "the engine may create one of `{pinned_under}` at any moment, because the route that creates them, or a \
+            Self { instances: 0, open_run_may_create: false, next_request_may_create: true, unreadable_run: _ } => {
+                format!(
+                    "the engine may create one of `{pinned_under}` at any moment, because the route that creates them, or a \
                  cohort of it, is in `live` or above (lower it first)"
-            ),
+                )
+            }
             Self { instances: 0, .. } => {
                 format!("the engine has an open run that may create an instance of `{pinned_under}`{why}")
             }
-            Self { instances, in_open_run: false, .. } => {
+            Self { instances, open_run_may_create: false, .. } => {
                 format!("the engine owns instances of `{pinned_under}` ({instances})")
             }
-            Self { instances, in_open_run: true, .. } => {
+            Self { instances, open_run_may_create: true, .. } => {
                 format!(
                     "the engine owns instances of `{pinned_under}` ({instances}) and has an open run that may create \
                      another{why}"
@@ -171,24 +191,26 @@ impl OwnedInFamily {
     }
 }
 
-/// What the comparison of the followers with new files found.
-struct OrphanCheck {
+/// Why instances would be unfollowed.
+struct UnfollowedSentences {
     /// Each sentence with the id under which the instances are pinned.
     sentences: Vec<(RouteId, String)>,
-    /// Sentences that are true only if the engine owns one of these instances.
-    to_look_up: Vec<TakenId>,
+    /// Of routes that win the follow-ups of a single instance.
+    if_owned: Vec<SentenceIfOwned>,
 }
 
-/// A route takes the requests for one instance id. That matters only if the engine owns the instance.
-struct TakenId {
-    keys: Vec<PinKey>,
+/// A sentence about one instance. It holds only if the engine owns the instance: the store has one of these pins.
+struct SentenceIfOwned {
+    /// One for each id of the creator.
+    pins: Vec<PinKey>,
     sentence: String,
 }
 
-/// Compares the followers of the files in force with new files.
-fn compare(owned: &OwnedByFamily, before: &Followers, next: &[Arc<Route>]) -> OrphanCheck {
-    let mut found = OrphanCheck { sentences: Vec::new(), to_look_up: Vec::new() };
-    // Pins are stored under the first id of their creator, or under the id that it had when they were made.
+/// Checks that each creator of `owned` is still a creator in the new files, and that these send the follow-ups that
+/// each follower had to a follower of the same family.
+fn check_followers(owned: &OwnedByFamily, before: &Followers, next: &[Arc<Route>]) -> UnfollowedSentences {
+    let mut found = UnfollowedSentences { sentences: Vec::new(), if_owned: Vec::new() };
+    // A pin is stored under an id of its creator: the oldest one, or the one that the creator had when it was made.
     for creator in owned.keys().filter(|creator| !next.iter().any(|route| creates(route, creator))) {
         found.sentences.push(((*creator).clone(), no_longer_followed(owned[creator], creator, creator)));
     }
@@ -196,7 +218,7 @@ fn compare(owned: &OwnedByFamily, before: &Followers, next: &[Arc<Route>]) -> Or
         for pinned_under in followed.family.iter().filter(|id| owned.contains_key(*id)) {
             let is_same_route = |other: &&Arc<Route>| other.ids().any(|own| own == route);
             if next.iter().filter(is_same_route).any(|other| follows_up(other, pinned_under, next)) {
-                check_requests(&mut found, route, followed, (pinned_under, owned[pinned_under]), next);
+                check_follow_ups(&mut found, route, followed, (pinned_under, owned[pinned_under]), next);
             } else {
                 let sentence = no_longer_followed(owned[pinned_under], pinned_under, route);
                 found.sentences.push((pinned_under.clone(), sentence));
@@ -215,9 +237,10 @@ fn no_longer_followed(owned: OwnedInFamily, pinned_under: &RouteId, route: &Rout
     )
 }
 
-/// Adds a sentence for each route that would take requests by which a route followed up instances of a family.
-fn check_requests(
-    found: &mut OrphanCheck,
+/// Adds a sentence if no follower of the new files gets all follow-ups that `route` had, and one for each other route
+/// that would win some of them.
+fn check_follow_ups(
+    found: &mut UnfollowedSentences,
     route: &RouteId,
     followed: &FollowerRequests,
     (pinned_under, owned): (&RouteId, OwnedInFamily),
@@ -228,7 +251,7 @@ fn check_requests(
         tracing::warn!(%route, matches, "the stored `match` of a follower cannot be read; its requests are not checked");
         return;
     };
-    let followed_by = ServiceMatch { matches: &matches, paths: paths.unwrap_or_default() };
+    let match_before = ServiceMatch { matches: &matches, paths: paths.unwrap_or_default() };
     let followers: Vec<&Arc<Route>> = next
         .iter()
         .filter(|other| {
@@ -240,14 +263,15 @@ fn check_requests(
                     key.to_string() == *param
                 }
             };
-            // Requests in a spelling that is told apart now would go to legacy.
-            let reads_as_many = paths.is_none_or(|paths| conventions(other).match_all_of(&paths));
-            follows && follows_up(other, pinned_under, next) && other.matches.covers(&matches) && reads_as_many
+            // The service may have treated two spellings of a path as the same, and no longer do so: then requests in
+            // one of the spellings would go to legacy.
+            let reads_all_spellings = paths.is_none_or(|paths| conventions(other).match_all_of(&paths));
+            follows && follows_up(other, pinned_under, next) && other.matches.covers(&matches) && reads_all_spellings
         })
         .collect();
     let legacy = "their requests would go to legacy, which does not know them";
     if followers.is_empty() {
-        // If no route creates these any more, only the creator is reported.
+        // If the creator is gone too, `check_followers` has added a sentence about the creator: one is enough.
         if !next.iter().any(|route| creates(route, pinned_under)) {
             return;
         }
@@ -262,11 +286,11 @@ fn check_requests(
     }
     for other in next
         .iter()
-        .filter(|other| !follows_up(other, pinned_under, next) && ServiceMatch::of(other).overlaps(&followed_by))
+        .filter(|other| !follows_up(other, pinned_under, next) && ServiceMatch::of(other).overlaps(&match_before))
     {
-        let may_be_first =
+        let may_win =
             followers.iter().all(|follower| ServiceMatch::of(other).may_win_over(&ServiceMatch::of(follower)));
-        if !may_be_first || except.contains(&ServiceMatch::of(other).normal_form()) {
+        if !may_win || except.contains(&ServiceMatch::of(other).normal_form()) {
             continue;
         }
         let sentence = |what: &str| {
@@ -280,8 +304,8 @@ fn check_requests(
         match other.matches.segment_at(&matches, param) {
             Some(TemplateSegment::Text(id)) => {
                 let sentence = sentence(&format!("the engine owns the instance `{id}` of `{pinned_under}`"));
-                let keys = family.iter().map(|family| PinKey { family: family.clone(), id: id.as_ref().into() });
-                found.to_look_up.push(TakenId { keys: keys.collect(), sentence });
+                let pins = family.iter().map(|family| PinKey { family: family.clone(), id: id.as_ref().into() });
+                found.if_owned.push(SentenceIfOwned { pins: pins.collect(), sentence });
             }
             Some(TemplateSegment::Parameter(_)) | None => {
                 found.sentences.push((pinned_under.clone(), sentence(&owned.sentence(pinned_under))));
@@ -290,8 +314,8 @@ fn check_requests(
     }
 }
 
-/// Whether the first route may take requests from the second: both match them, and the first may win.
-fn takes_requests(first: &Route, second: &Route) -> bool {
+/// Whether there may be requests that both routes match and that go to the first one.
+fn may_take_requests(first: &Route, second: &Route) -> bool {
     let (first, second) = (ServiceMatch::of(first), ServiceMatch::of(second));
     first.overlaps(&second) && first.may_win_over(&second)
 }
@@ -303,8 +327,8 @@ fn creates(route: &Route, pinned_under: &RouteId) -> bool {
         && route.ids().any(|own| own == pinned_under)
 }
 
-/// Whether a route follows up the instances that are pinned under this id. If no route creates these any more, any
-/// follower counts, because then only the creator is reported.
+/// Whether a route follows up the instances that are pinned under this id. If their creator is gone, any follower
+/// counts as one of theirs: then only the missing creator is reported.
 fn follows_up(route: &Route, pinned_under: &RouteId, routes: &[Arc<Route>]) -> bool {
     if route.workflow.is_none() || !matches!(route.instance, Some(Instance::Follows { .. })) {
         return false;

@@ -1,12 +1,22 @@
 //! Takes a request for one of the arms, under all of its retry keys.
 //!
-//! Always true: of two tries of one request the second finds the first, also where they are taken for different arms,
-//! or by different versions of the files. Each try looks up the keys under which the other arm takes, and takes its own
-//! keys, while it holds the locks of `request_locks` and `newer_files`.
+//! A *try* is one request that a client sends; tries with the same retry key repeat each other: the *first try* and its
+//! *retries*. Whichever arm *takes* the first try has its keys from then on, and also gets the retries.
 //!
-//! Example: `POST /orders` with `Idempotency-Key: k1` and an `authorization` header that nobody verifies. It has the
-//! keys `scoped` (of route, k1 and credential), `any_caller` (of route and k1, the same for any credential), and
-//! `of_request` (`any_caller` combined with the digest of the request). By earlier files its scoped key is `earlier`.
+//! Always true: of two tries of one request the later one finds the earlier one, also if they are taken for different
+//! arms, or under different versions of the flag files. For this, each try looks up the keys under which the other arm
+//! would have taken it, and takes its own keys, while it holds the locks `request_locks` and `newer_files`.
+//!
+//! # An unverified credential
+//!
+//! Example: `POST /orders` with `Idempotency-Key: k1` and an `authorization` header that nobody verifies. The request
+//! has three keys:
+//!
+//! - `scoped`: of route, k1 and credential;
+//! - `any_caller`: of route and k1, the same for any credential;
+//! - `of_request`: `any_caller` combined with the digest of the request (with its body).
+//!
+//! By earlier files its scoped key is `earlier`.
 //!
 //! | | legacy takes it | the engine takes it |
 //! |---|---|---|
@@ -16,19 +26,27 @@
 //! | `sets` | nothing | `scoped` and `of_request` |
 //! | `newer_files` | `earlier`: legacy | `earlier`: engine, with the digest |
 //!
-//! A retry with a refreshed token has another `scoped`, but the same `any_caller` and `of_request`. So legacy finds the
-//! engine's `of_request`, and the engine finds legacy's `any_caller`. For `of_request` the body is needed: where `sets`
-//! says that the engine may have it, the request is not taken until its body was read ([`LegacyTake::NeedsBody`]).
+//! A retry with a refreshed token has another `scoped`, but the same `any_caller` and `of_request`. So a retry that is
+//! to be taken for legacy finds the engine's `of_request`, and one for the engine finds legacy's `any_caller`.
+//! `of_request` needs the body: if `sets` says that the engine may have it, the request is not taken until its body was
+//! read ([`LegacyTake::NeedsBody`]).
 //!
-//! If the token is verified, the request has another key `scoped`, of route, k1, issuer and subject, and only that is
-//! looked up. The token of its retry may be one that cannot be verified. So that such a retry finds it, each arm takes
-//! a second key beside `scoped`: legacy `verified_callers` (one key for all verified callers with the same key value),
-//! the engine `of_verified_request` (`of_request` with the last quarter of `scoped`). Such a retry looks up
-//! `verified_callers` beside `any_caller`; `of_verified_request` is in the range of keys that it looks up beside
-//! `of_request`. A verified caller looks up none of these four keys, so what others took under them does not affect it.
-//! Legacy may have `any_caller` or `verified_callers` because of another caller: a retry stays with legacy because of
-//! one of them only if the engine has neither `of_request` nor `of_verified_request`, nor the caller's own key by
-//! earlier files ([`EarlierKeys::engine_has_own`]).
+//! # A verified credential
+//!
+//! If the token is verified, `scoped` is of route, k1, issuer and subject, so that a refreshed token does not change
+//! it. It is the only key that is looked up. But the token of a retry may be one that cannot be verified (the issuer
+//! signs with a new key). So that such a retry finds the first try, each arm takes a second key beside `scoped`:
+//!
+//! - legacy takes `verified_callers`: one key for all verified callers with the same k1;
+//! - the engine takes `of_verified_request`: `of_request` with the last quarter of `scoped`.
+//!
+//! The retry looks up `verified_callers` beside `any_caller`, and, with `of_request`, a range of keys that has
+//! `of_verified_request` in it. A verified caller looks up none of these four keys, so nobody else can reserve keys
+//! against a verified caller.
+//!
+//! Legacy may have `any_caller` or `verified_callers` because of another caller with the same k1. So because of these
+//! keys a retry goes to legacy only if the engine has neither `of_request` nor `of_verified_request`, nor the caller's
+//! own key by earlier files ([`EarlierKeys::engine_has_own`]).
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -41,15 +59,15 @@ use crate::exchange::{Affinity, ArmUnknown, EarlierKeys, KnownBody, LegacyTake, 
 use crate::flag::{Arm, RetryKey, RetryKeys};
 
 impl StoreAffinity {
-    /// Takes a first try for the engine, before its run begins, unless legacy has it.
+    /// Takes a key for the engine, before the run begins, unless legacy has the key.
     pub fn take_for_engine(&self, key: RetryKey) -> KeyTakeResult {
         let now = Instant::now();
         let took = self.tries.take_for_engine(key, now);
         if took == KeyTakeResult::First {
             self.sets.insert_engine_key(&key, now, Duration::ZERO);
         }
-        // `tries` may have removed a key of legacy's that still waits in the file. The file is checked after the key is
-        // taken, so that legacy cannot take the key in between.
+        // `tries` is bounded: it may have evicted a key of legacy's that still waits in the file for the store. The
+        // file is checked after the key is taken, so that legacy cannot take the key in between.
         if took == KeyTakeResult::First && self.keys.is_unstored(&key) {
             self.tries.release(&key);
             return KeyTakeResult::OtherArmHasIt;
@@ -57,8 +75,8 @@ impl StoreAffinity {
         took
     }
 
-    /// Like [`StoreAffinity::take_for_engine`], for a request with this digest; fails also if an arm has the request
-    /// under a key that earlier or newer files give it.
+    /// Like [`StoreAffinity::take_for_engine`], for a request with this digest. Nothing is taken if an arm has the
+    /// request under a key that earlier or newer files give it.
     pub fn take_request_for_engine(&self, key: RetryKey, digest: &[u8; 32], earlier: &EarlierKeys) -> KeyTakeResult {
         let mut newer_files = self.newer_files.lock();
         if self.tries.arm(&key, Instant::now()).is_none() {
@@ -83,8 +101,8 @@ impl StoreAffinity {
         let took = self.take_for_engine(key);
         if took == KeyTakeResult::First {
             newer_files.mark_taken_by_engine(earlier, digest);
-            // The earlier key is in the set too, so that before legacy takes a request that older files decided, its
-            // body is read (`NeedsBody`) and compared with the body of this request.
+            // The key by earlier files is added to the set too. If those files decide another try for legacy, the set
+            // makes legacy's take wait for the body (`NeedsBody`), so that the digests can be compared.
             for any_caller in earlier.keys.iter().filter_map(|keys| keys.any_caller) {
                 self.sets.insert_engine_key(&any_caller.of_request(digest), Instant::now(), Duration::ZERO);
             }
@@ -92,9 +110,9 @@ impl StoreAffinity {
         took
     }
 
-    /// Takes a request for the engine under its key for any caller, unless another run has the same request, or legacy
-    /// has any request with that key or with the one of verified callers. `files_version` is that of the files that
-    /// decided the request.
+    /// Takes a request for the engine under `of_request`, so that retries under other credentials find it. Nothing is
+    /// taken if another run has the same request, or if legacy has `any_caller` or `verified_callers`. `files_version`:
+    /// of the files that decided the request.
     pub fn take_for_engine_under_any_credential(
         &self,
         any_caller: &RetryKey,
@@ -109,7 +127,7 @@ impl StoreAffinity {
         let find = |key: &RetryKey| newer_files.find(key, files_version, KnownBody::Digest(*digest));
         let legacy_took = |key: &&RetryKey| find(key) == FoundMark::Legacy || self.legacy_has(key);
         match (find(any_caller), find(&of_request)) {
-            // The engine's keys come first: what legacy has for any caller may be another caller's request.
+            // The engine's keys are checked first: what legacy has under `any_caller` may be another caller's request.
             (_, FoundMark::Engine) => KeyTakeResult::UnderOtherFiles,
             _ if self.tries.engine_has_any(of_all_callers, Instant::now()) => KeyTakeResult::Retry,
             (FoundMark::Legacy, _) => KeyTakeResult::OtherArmHasIt,
@@ -120,9 +138,9 @@ impl StoreAffinity {
         }
     }
 
-    /// Takes for the engine the key ([`RetryKey::of_verified_request`]) under which retries of a verified caller's
-    /// request are found if their tokens cannot be verified. Called after the caller's own key was taken. A request of
-    /// an unverified caller with the same key value does not keep a verified caller from taking this key.
+    /// Takes for the engine the second key of a verified caller's request ([`RetryKey::of_verified_request`]), under
+    /// which a retry is found if its token cannot be verified. Called after `scoped` was taken. Keys of unverified
+    /// callers with the same `retry_key` value do not prevent it. `unverified_retry` selects the lock.
     pub fn take_for_unverified_retries(
         &self,
         unverified_retry: &RetryKey,
@@ -132,27 +150,27 @@ impl StoreAffinity {
         self.take_for_engine(of_verified_request)
     }
 
-    /// See [`Affinity::engine_took_any`].
+    /// Implements [`Affinity::engine_took_any`].
     pub(super) async fn has_engine_taken_any(&self, range: RangeInclusive<RetryKey>) -> Result<bool, ArmUnknown> {
-        // The run that took a key may not be stored yet.
+        // Asked first: the run that took a key may not be stored yet.
         if self.tries.engine_has_any(range.clone(), Instant::now()) {
             return Ok(true);
         }
-        // All keys in the range share their first half, and the set in memory has only the beginning of a key.
+        // The set in memory has first halves of keys, and all keys in the range have the same first half.
         if self.remembered(range.start()) == Remembered::NotEngine {
             return Ok(false);
         }
         self.look_ups.engine_took_any(&self.store, range, LOOK_UP_MAX).await
     }
 
-    /// Whether legacy took this first try, as far as this process knows.
+    /// Whether legacy took this key, as far as this process knows: the store is not asked.
     pub(super) fn legacy_has(&self, key: &RetryKey) -> bool {
         self.tries.arm(key, Instant::now()) == Some(Arm::Legacy) || self.keys.is_unstored(key)
     }
 
-    /// Called if the engine does not have the request under the caller's own key: looks for it under the key for any
-    /// caller and the keys by newer and earlier files. Returns why legacy cannot take it; `None` if it can.
-    fn why_legacy_cannot_take(
+    /// Why legacy cannot take a request, of which no arm has the key `scoped`: because of marks of newer files, keys by
+    /// earlier files, or the engine's keys for other credentials. `None` if legacy can take it.
+    fn refusal_for_legacy(
         &self,
         newer_files: &TakenMarks,
         keys: RetryKeys,
@@ -178,25 +196,25 @@ impl StoreAffinity {
             return Some(LegacyTake::HeldByEngine);
         }
         let all = [keys].into_iter().chain(earlier.keys.iter().copied());
-        self.why_engine_may_have_it(all, keys.is_verified(), body)
+        self.refusal_by_other_credentials(all, keys.is_verified(), body)
     }
 
-    /// Why legacy cannot take a request that the engine has, or may have, under another credential, in the scope of any
-    /// of these keys; `None` if it can.
-    fn why_engine_may_have_it(
+    /// Why legacy cannot take a request: the engine has it, or may have it, under another credential, according to any
+    /// of these keys. `None` if legacy can take it.
+    fn refusal_by_other_credentials(
         &self,
-        scopes: impl Iterator<Item = RetryKeys>,
+        all_keys: impl Iterator<Item = RetryKeys>,
         is_verified: bool,
         body: KnownBody,
     ) -> Option<LegacyTake> {
         let now = Instant::now();
-        for any_caller in scopes.filter_map(|keys| keys.any_caller) {
-            // Any digest will do: the set in memory has only the beginning of a key, which does not depend on it.
+        for any_caller in all_keys.filter_map(|keys| keys.any_caller) {
+            // Any digest will do: the set in memory has first halves of keys, which do not depend on the digest.
             if self.engine_here_may_have_taken(&any_caller.of_request(&[0; 32])) {
                 match body {
                     KnownBody::Unread => return Some(LegacyTake::NeedsBody),
-                    // A digest is compared below. The engine of this process takes no body that is too large, and the
-                    // store was asked about those that earlier processes took (`engine_took_any`).
+                    // `Digest`: it is compared below. `TooLarge`: the engine of this process takes no such body, and
+                    // for earlier processes the caller has asked the store (`engine_took_any`).
                     KnownBody::TooLarge | KnownBody::Digest(_) => {}
                 }
             }
@@ -219,24 +237,26 @@ impl StoreAffinity {
         TakenKey { key, is_retry, note }
     }
 
-    /// Gives legacy a request that the engine had, without waiting until its keys are noted.
-    pub fn assign_to_legacy(&self, keys: RetryKeys) {
-        let _noted_meanwhile = self.give_request_to_legacy(keys);
+    /// Gives legacy a request that the engine had. Does not wait until its keys are noted.
+    pub fn give_to_legacy_without_waiting(&self, keys: RetryKeys) {
+        let _noted_in_the_background = self.give_request_to_legacy(keys);
     }
 
-    /// Like [`Self::assign_to_legacy`]. Returns `false`, and changes nothing, if the engine took one of the keys in
-    /// these ranges. For a request that goes to legacy because of a key that several callers share.
-    pub fn assign_to_legacy_unless_held(&self, keys: RetryKeys, ranges: &[RangeInclusive<RetryKey>]) -> bool {
+    /// Like [`Self::give_to_legacy_without_waiting`]. Returns `false`, and changes nothing, if the engine took one of
+    /// the keys in these ranges. For a request that is given to legacy because of `any_caller` or `verified_callers`,
+    /// which it may have in common with another caller.
+    pub fn give_to_legacy_unless_held(&self, keys: RetryKeys, ranges: &[RangeInclusive<RetryKey>]) -> bool {
         let _lock = keys.any_caller.or(keys.unverified_retry).as_ref().map(|key| self.request_locks.of(key));
         let now = Instant::now();
         let is_held = ranges.iter().any(|range| self.tries.engine_has_any(range.clone(), now));
         if !is_held {
-            self.assign_to_legacy(keys);
+            self.give_to_legacy_without_waiting(keys);
         }
         !is_held
     }
 
-    /// Takes a request for legacy, as [`Affinity::take_for_legacy`](crate::exchange::Affinity::take_for_legacy) says.
+    /// Takes a request for legacy in memory, and begins to note its keys; the first half of
+    /// [`Affinity::take_for_legacy`].
     pub(super) fn take_request_for_legacy(
         &self,
         keys: RetryKeys,
@@ -250,55 +270,57 @@ impl StoreAffinity {
         match arm {
             Some(Arm::Engine) => return Err(LegacyTake::HeldByEngine),
             None => {
-                // Asked even if legacy has the key for any caller, which may come from another caller's request.
-                if let Some(held) = self.why_legacy_cannot_take(&newer_files, keys, earlier, body) {
+                // Asked even if legacy has `any_caller`, which may come from another caller's request.
+                if let Some(held) = self.refusal_for_legacy(&newer_files, keys, earlier, body) {
                     return Err(held);
                 }
                 newer_files.mark_taken_by_legacy(earlier);
             }
-            // A try of the caller that legacy has says nothing about one in another scope, which the engine may have.
+            // Legacy has an earlier try with the key `scoped`. That does not rule out that the engine has one under the
+            // keys that earlier files gave it.
             Some(Arm::Legacy) => {
                 let others = earlier.keys.iter().copied().filter(|other| !self.legacy_has(&other.scoped));
-                if let Some(held) = self.why_engine_may_have_it(others, keys.is_verified(), body) {
+                if let Some(held) = self.refusal_by_other_credentials(others, keys.is_verified(), body) {
                     return Err(held);
                 }
             }
         }
         let own = self.take_key_for_legacy(scoped).ok_or(LegacyTake::HeldByEngine)?;
-        Ok(self.take_for_other_credentials(own, keys))
+        Ok(self.take_second_key(own, keys))
     }
 
-    /// Records that legacy has a request, which the engine gave back. In a shared store its key is to be claimed before
-    /// legacy gets it.
+    /// Gives legacy a request that the engine had, and begins to note its keys. In a store that several processes
+    /// share, the key has to be claimed before legacy is called.
     pub(super) fn give_request_to_legacy(&self, keys: RetryKeys) -> Result<TakenRequest, LegacyTake> {
         let own = self.give_key_to_legacy(keys.scoped);
         if self.store.is_shared() {
             self.tries.set_unclaimed(&keys.scoped, true);
         }
-        Ok(self.take_for_other_credentials(own, keys))
+        Ok(self.take_second_key(own, keys))
     }
 
-    /// Waits until the keys of a request that legacy has are noted, or cannot be noted.
+    /// Waits until the keys of a request that legacy took are noted, or it is known that they cannot be.
     pub(super) async fn wait_until_noted_all(&self, taken: Result<TakenRequest, LegacyTake>) -> LegacyTake {
-        let TakenRequest { own, other, other_is_enough } = match taken {
+        let TakenRequest { own, second, second_is_enough } = match taken {
             Ok(taken) => taken,
             Err(not_taken) => return not_taken,
         };
-        let (own_is_retry, other_is_retry) = (own.is_retry, other.as_ref().is_some_and(|other| other.is_retry));
-        let of_other = async {
-            match other {
-                Some(other) => Some(self.wait_until_noted(other).await),
+        let (own_is_retry, second_is_retry) = (own.is_retry, second.as_ref().is_some_and(|second| second.is_retry));
+        let of_second = async {
+            match second {
+                Some(second) => Some(self.wait_until_noted(second).await),
                 None => None,
             }
         };
-        match tokio::join!(self.wait_until_noted(own), of_other) {
+        match tokio::join!(self.wait_until_noted(own), of_second) {
             (noted, None) => LegacyTake::Taken { noted, is_retry: own_is_retry },
-            // It is enough if the key for any caller is noted: the engine looks for it before it takes a request.
-            (_, Some(noted)) if other_is_enough => {
-                LegacyTake::Taken { noted, is_retry: own_is_retry || other_is_retry }
+            // `any_caller` is enough: the engine looks it up before it takes any try of this request.
+            (_, Some(noted)) if second_is_enough => {
+                LegacyTake::Taken { noted, is_retry: own_is_retry || second_is_retry }
             }
-            // A retry of a verified caller looks for its own key if its token can be verified, else for the other one.
-            // A try of another caller does not make this request a retry.
+            // `verified_callers`: a retry looks up `scoped` if its token can be verified, else `verified_callers`, so
+            // both have to be noted. `verified_callers` may be another caller's, which does not make this request a
+            // retry.
             (own_noted, Some(noted)) => LegacyTake::Taken { noted: own_noted && noted, is_retry: own_is_retry },
         }
     }
@@ -311,30 +333,31 @@ impl StoreAffinity {
         is_noted
     }
 
-    /// As [`Affinity::noted_earlier`](crate::exchange::Affinity::noted_earlier) says.
+    /// Implements [`Affinity::noted_earlier`].
     pub(super) async fn has_noted_and_stored(&self, keys: &RetryKeys) -> bool {
-        // If there is a key for any caller, it is enough that this one is noted: the engine looks for it.
+        // `any_caller` is enough: the engine looks it up before it takes any try of this request.
         let key = keys.any_caller.unwrap_or(keys.scoped);
-        // The key's window may have ended in the store before it ends here: an earlier process may have noted it first.
+        // That this process noted the key is not enough: if an earlier process had noted it before, its retry window
+        // ends earlier in the store than here.
         self.tries.was_noted(&key, Instant::now())
             && self.look_ups.first_try(&self.store, key, LOOK_UP_MAX).await == Ok(Some(Arm::Legacy))
     }
 
-    /// Takes, after the caller's own key, also the key that a retry under another credential has.
-    fn take_for_other_credentials(&self, own: TakenKey, keys: RetryKeys) -> TakenRequest {
-        let other = keys.of_legacy().find(|key| *key != keys.scoped).map(|key| self.give_key_to_legacy(key));
-        TakenRequest { own, other, other_is_enough: keys.any_caller.is_some() }
+    /// Takes for legacy, after `scoped`, also the key by which a retry under another credential finds the request.
+    fn take_second_key(&self, own: TakenKey, keys: RetryKeys) -> TakenRequest {
+        let second = keys.of_legacy().find(|key| *key != keys.scoped).map(|key| self.give_key_to_legacy(key));
+        TakenRequest { own, second, second_is_enough: keys.any_caller.is_some() }
     }
 }
 
 impl TakenRequest {
-    /// Whether legacy had the caller's own key before.
+    /// Whether legacy had the key `scoped` before.
     pub(super) fn is_retry(&self) -> bool {
         self.own.is_retry
     }
 }
 
-/// A key that legacy has, and that is being noted.
+/// A key that legacy has taken, and that is being noted.
 struct TakenKey {
     key: RetryKey,
     /// Legacy had it before.
@@ -342,11 +365,12 @@ struct TakenKey {
     note: NoteStatus,
 }
 
-/// A request that legacy has, and whose keys are being noted.
+/// A request that legacy has taken, and whose keys are being noted.
 pub(super) struct TakenRequest {
+    /// The key `scoped`.
     own: TakenKey,
-    /// The key that a retry under another credential has.
-    other: Option<TakenKey>,
-    /// Whether the request counts as noted as soon as `other` is noted, even if `own` is not.
-    other_is_enough: bool,
+    /// The key by which a retry under another credential finds the request: `any_caller` or `verified_callers`.
+    second: Option<TakenKey>,
+    /// Whether the request counts as noted as soon as `second` is noted, even if `own` is not.
+    second_is_enough: bool,
 }

@@ -17,7 +17,7 @@ async fn a_start_is_refused_as_a_reload_is() {
     for id in ["create", "follow"] {
         let mut files_without = files(&[]);
         files_without.routes.retain(|route| route.id.as_str() != id);
-        let sentences = fixture.orphans(&files_without).await.unwrap();
+        let sentences = fixture.unfollowed(&files_without).await.unwrap();
         let refused = open_ladder(files_without, store, &fixture.evidence).await.err().unwrap().to_string();
         assert!(
             refused.contains(&format!("`{id}` no longer follows them up")) && sentences == [refused],
@@ -62,7 +62,7 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
         (with_plain_route("GET shop.test/orders/17"), "the engine owns the instance `17` of `create`"),
     ];
     for (files, part) in refused {
-        let sentences = fixture.orphans(&files).await.unwrap();
+        let sentences = fixture.unfollowed(&files).await.unwrap();
         assert!(sentences.len() == 1 && sentences[0].contains(part), "{part}: {sentences:?}");
         let refused = open_ladder(files, &fixture.store, &fixture.evidence).await.err().unwrap().to_string();
         assert_eq!(sentences, [refused]);
@@ -89,12 +89,15 @@ async fn requests_for_instances_of_the_engine_stay_with_their_followers() {
             }
         });
         let matches: Vec<_> = edited.routes.iter().map(|route| route.matches.to_string()).collect();
-        assert_eq!(fixture.orphans(&edited).await.unwrap(), Vec::<String>::new(), "{matches:?}");
+        assert_eq!(fixture.unfollowed(&edited).await.unwrap(), Vec::<String>::new(), "{matches:?}");
     }
     // A route that was in the files before goes on getting its requests: the instance `17` was made after it.
     let store = Arc::default();
     let ladder = open_ladder(with_plain_route("GET /orders/17"), &store, &fixture.evidence).await.unwrap();
-    assert_eq!(orphans_of(&ladder, &store, &with_plain_route("GET /orders/17")).await.unwrap(), Vec::<String>::new());
+    assert_eq!(
+        unfollowed_in(&ladder, &store, &with_plain_route("GET /orders/17")).await.unwrap(),
+        Vec::<String>::new()
+    );
     open_ladder(with_plain_route("GET /orders/17"), &store, &fixture.evidence).await.unwrap();
 }
 

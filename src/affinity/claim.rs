@@ -5,9 +5,9 @@
 //! legacy has it. So where two tries of one request reach two processes, only one arm performs the request, whatever
 //! states the two processes have in force. On other routes a key of legacy is in a file first, and in the store a
 //! moment later. A key whose claim did not succeed is claimed at the next try too, on whatever rung its route is then,
-//! and so is every request that the engine took and gives back. That a key is legacy's in the store, or in the file of
-//! an earlier process, proves nothing: whoever recorded it may have refused that try. Only the process that passed the
-//! try to legacy knows better.
+//! and so is every request that the engine took and gives back. A key that is legacy's in the store, or in the
+//! file of an earlier process, does not prove that legacy got the request: the process that recorded the key may have
+//! refused that try. Only a process that itself passed the try to legacy knows that.
 //!
 //! When the store is slow or gone, a claim waits for it for a bounded time, and the request gets 503.
 
@@ -17,7 +17,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::claims::{ClaimState, ClaimingRoutes};
-use super::take_request::TakenRequest;
+use super::take::TakenRequest;
 use super::{LOOK_UP_MAX, StoreAffinity};
 use crate::clock::Moment;
 use crate::exchange::{ArmUnknown, EarlierKeys, KeysOfOtherEngines, KnownBody, LegacyTake};
@@ -60,7 +60,7 @@ impl StoreAffinity {
         self.claims.read().claims(route)
     }
 
-    /// The lease of this process is over then, unless it is renewed. `term`: its term by the store.
+    /// Sets when the lease of this process ends unless it is renewed. `term`: its term in the store.
     pub fn set_lease_end(&self, ends: Moment, term: Option<i64>) {
         self.claims.set_lease_end(ends, term);
     }
@@ -132,12 +132,12 @@ impl StoreAffinity {
         body: KnownBody,
     ) -> LegacyTake {
         match earlier.legacy_has_own {
-            true => self.confirm_or_claim(route, keys, earlier, body).await,
-            false => self.take_or_claim(route, keys, earlier, body).await,
+            true => self.confirm_then_claim(route, keys, earlier, body).await,
+            false => self.take_then_claim(route, keys, earlier, body).await,
         }
     }
 
-    async fn take_or_claim(
+    async fn take_then_claim(
         &self,
         route: &RouteId,
         keys: RetryKeys,
@@ -159,7 +159,7 @@ impl StoreAffinity {
     /// Confirms that the engine does not have a request of which an earlier try is recorded as legacy's. Another
     /// process, or an earlier one, may have recorded it and refused that try, because the engine took the request, or
     /// is about to.
-    async fn confirm_or_claim(
+    async fn confirm_then_claim(
         &self,
         route: &RouteId,
         keys: RetryKeys,
@@ -178,12 +178,12 @@ impl StoreAffinity {
         let key = keys.any_caller.unwrap_or(keys.scoped);
         match self.look_ups.first_try(&self.store, key, LOOK_UP_MAX).await {
             Ok(Some(Arm::Legacy)) => self.claim_if(policy, LegacyTake::FIRST, keys, body).await,
-            Ok(_) | Err(_) => self.take_or_claim(route, keys, earlier, body).await,
+            Ok(_) | Err(_) => self.take_then_claim(route, keys, earlier, body).await,
         }
     }
 
     /// As [`Affinity::give_to_legacy`](crate::exchange::Affinity::give_to_legacy) says.
-    pub(super) async fn give_or_claim(&self, keys: RetryKeys, body: KnownBody) -> LegacyTake {
+    pub(super) async fn give_then_claim(&self, keys: RetryKeys, body: KnownBody) -> LegacyTake {
         let given = self.give_request_to_legacy(keys);
         // On any rung: the engine of another process may have taken the request while this one had it.
         let policy = if self.store.is_shared() { ClaimPolicy::Required } else { ClaimPolicy::No };

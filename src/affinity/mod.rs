@@ -58,7 +58,7 @@ mod requests_at_legacy;
 mod run_versions;
 mod sets;
 mod store_generation;
-mod take_request;
+mod take;
 #[cfg(test)]
 mod tests;
 mod tries;
@@ -287,7 +287,7 @@ impl Affinity for StoreAffinity {
     }
 
     fn give_to_legacy(&self, keys: RetryKeys, body: KnownBody) -> BoxFuture<'_, LegacyTake> {
-        self.give_or_claim(keys, body).boxed()
+        self.give_then_claim(keys, body).boxed()
     }
 
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool> {

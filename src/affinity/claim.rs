@@ -17,7 +17,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::claims::{ClaimState, ClaimingRoutes};
-use super::take::TakenRequest;
+use super::take_request::TakenRequest;
 use super::{LOOK_UP_MAX, StoreAffinity};
 use crate::clock::Moment;
 use crate::exchange::{ArmUnknown, EarlierKeys, KeysOfOtherEngines, KnownBody, LegacyTake};

@@ -58,7 +58,7 @@ mod requests_at_legacy;
 mod run_versions;
 mod sets;
 mod store_generation;
-mod take;
+mod take_request;
 #[cfg(test)]
 mod tests;
 mod tries;

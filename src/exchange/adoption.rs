@@ -12,20 +12,20 @@ use futures_util::future::BoxFuture;
 use super::InstanceAccess;
 use crate::flag::{AdoptRule, Family, InstanceKey};
 
-/// Asks whether legacy may get a request.
+/// The question whether legacy may get a request.
 #[derive(Clone, Copy, Debug)]
 pub struct LegacyAdmissionRequest<'a> {
     /// What the request does.
     pub access: InstanceAccess<&'a Family, &'a InstanceKey>,
     /// Whether its method is one that may change something.
     pub is_write: bool,
-    /// For how long legacy may go on with it if its end is not seen.
+    /// How long legacy may go on with the request if its end is not seen.
     pub settles: Duration,
 }
 
 /// Whether legacy may get a request.
 pub enum LegacyAdmission {
-    /// It may. It counts as at legacy until the value is dropped; `None`: nobody counts it.
+    /// Legacy may get it. The request counts as at legacy until the value is dropped; `None`: nobody counts it.
     AtLegacy(Option<RequestAtLegacy>),
     /// Its instance is being moved; the future resolves when the move has ended.
     Moving(BoxFuture<'static, ()>),
@@ -43,7 +43,7 @@ pub struct RequestAtLegacy {
 
 /// Counts the open requests that may change something and began while certain files were in force.
 pub trait OpenWriteCounter: Send + Sync {
-    /// One of them has ended.
+    /// Counts one of these requests as ended.
     fn end_one(&self);
 }
 
@@ -65,7 +65,7 @@ impl Drop for OpenWriteGuard {
 
 /// Counts the requests that are in flight at legacy.
 pub trait InFlightAtLegacyCounter: Send + Sync {
-    /// The request with this number has ended; with `may_go_on`, legacy may still perform it.
+    /// Removes the request with this number. With `may_go_on`, legacy may still be performing it.
     fn leave(&self, number: u64, may_go_on: bool);
 }
 
@@ -74,11 +74,11 @@ impl RequestAtLegacy {
     pub fn new(requests: Arc<dyn InFlightAtLegacyCounter>, number: u64) -> Self {
         Self { requests, number, may_go_on: false }
     }
-    /// Legacy is about to get it.
+    /// Records that legacy is about to get the request.
     pub fn sent(&mut self) {
         self.may_go_on = true;
     }
-    /// Legacy's reply is complete, and says that legacy has done with the request.
+    /// Records that legacy's reply is complete and shows that legacy has finished with the request.
     pub fn ended(&mut self) {
         self.may_go_on = false;
     }
@@ -96,7 +96,7 @@ impl fmt::Debug for RequestAtLegacy {
     }
 }
 
-/// A write asks for an instance to be moved.
+/// Asks, on behalf of a write, for an instance to be moved.
 #[derive(Clone, Debug)]
 pub struct AdoptionRequest {
     /// The instance.
@@ -105,14 +105,14 @@ pub struct AdoptionRequest {
     pub rule: Arc<AdoptRule>,
 }
 
-/// What became of the request to move an instance.
+/// What became of an [`AdoptionRequest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdoptionAnswer {
     /// The instance is legacy's, and may be moved later: legacy answers.
     AtLegacy,
-    /// The move has ended: its owner is to be looked up.
+    /// The move has ended: the caller has to look up the owner of the instance.
     Settled,
-    /// It is still being moved.
+    /// The instance is still being moved.
     Moving,
 }
 

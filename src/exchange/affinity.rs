@@ -69,8 +69,8 @@ pub enum KeysOfOtherEngines {
         /// Whether legacy answers also if the store does not take the claim.
         claim_may_fail: bool,
     },
-    /// Nothing. Either the store did not answer, or the engine of this process had the request and legacy answers all
-    /// the same.
+    /// Nothing: the store did not answer, or the engine of this process had the request and legacy answers all the
+    /// same.
     Unknown,
 }
 
@@ -143,11 +143,11 @@ pub struct CreatedByLegacy {
 pub struct NotedInstance {
     /// The instance.
     pub key: InstanceKey,
-    /// The arm that has it, and that replied.
+    /// The arm that replied: it has the instance.
     pub arm: Arm,
     /// The run that created the instance, if it is the engine's.
     pub run: Option<RunId>,
-    /// Whether the reply is that to the request which created it, and not to a retry of that.
+    /// Whether the reply answers the request that created the instance, and not a retry of that request.
     pub is_created: bool,
     /// Whether it has ended.
     pub has_ended: bool,

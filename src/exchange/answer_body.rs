@@ -1,7 +1,7 @@
 //! The body of an answer of the engine: known as a whole, or passed on while a service sends it.
 //!
-//! Always true: a streamed body is read by one holder only, whoever takes it first; what is not taken is dropped with
-//! the last handle, which closes its connection to the service (over HTTP/2, ends its stream). A streamed body is never
+//! Always true: only the holder that takes a streamed body first reads it. A body that nobody takes is dropped with the
+//! last handle, which closes its connection to the service (over HTTP/2, ends its stream). A streamed body is never
 //! recorded.
 
 use std::fmt;
@@ -46,11 +46,11 @@ impl<B: Into<Bytes>> From<B> for AnswerBody {
 pub struct StreamedBody(Arc<Mutex<Option<ServiceReply>>>);
 
 impl StreamedBody {
-    /// Makes a reply available, in place of an earlier one.
+    /// Makes a reply available, and drops an earlier one.
     pub fn set(&self, reply: ServiceReply) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
     }
-    /// Takes the reply; `None` if it was taken, or never came.
+    /// Takes the reply; `None` if it was taken before, or never came.
     pub fn take(&self) -> Option<ServiceReply> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

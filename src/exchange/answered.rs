@@ -35,7 +35,7 @@ pub struct RequestCopy {
 }
 
 impl RequestCopy {
-    /// The `traceparent` of whoever asks for the engine's work.
+    /// The `traceparent` under which the engine works.
     pub fn caller_trace(&self) -> Option<&HeaderValue> {
         self.traceparent.as_ref().or_else(|| self.headers.get("traceparent"))
     }
@@ -55,7 +55,8 @@ pub struct RequestDigests {
     /// The digest under which it is recorded. Spellings of a path that some service may take for the same have the same
     /// digest, so it does not change if the files change how paths are read while a retry is on its way.
     pub present: [u8; 32],
-    /// The digest under which earlier versions recorded it, if it is another one: that of the path as it is forwarded.
+    /// The digest under which earlier versions of Pointsman recorded it, if it differs: they hashed the path as it is
+    /// forwarded.
     pub of_earlier_versions: Option<[u8; 32]>,
 }
 
@@ -112,8 +113,8 @@ pub struct Answered {
     pub reads: Option<Arc<dyn Reads>>,
     /// If it was chosen to be sent to legacy a second time: the headers with which legacy got it.
     pub repeat: Option<Arc<HeaderMap>>,
-    /// Set if the engine answered it: then it is for the candidate of its route, and `legacy` is what the plan in force
-    /// did.
+    /// Set if the engine answered: the request is then compared with the candidate of its route, and `legacy` is what
+    /// the plan in force did.
     pub candidate: Option<ForCandidate>,
     /// When legacy had it, if it was announced as a request of an instance ([`super::Offer::announce`]).
     pub at_legacy: Option<TimeAtLegacy>,
@@ -126,7 +127,7 @@ pub struct ForCandidate {
     pub plans: Arc<PlanSet>,
     /// The id under which its evidence and its rules are kept.
     pub id: RouteId,
-    /// The run that answered, by the plans in force; `None` if it is not stored, which a run that only reads may be.
+    /// The run that answered with the plans in force; `None` if it is not stored (a run that only reads need not be).
     pub control: Option<RunId>,
 }
 
@@ -135,7 +136,7 @@ impl Answered {
     pub fn compared_as(&self) -> &RouteId {
         self.candidate.as_ref().map_or(&self.flag.route.id, |candidate| &candidate.id)
     }
-    /// The plans that are run, where the files do not decide.
+    /// The plans to run; `None` if the files decide.
     pub fn plans(&self) -> Option<Arc<PlanSet>> {
         match &self.candidate {
             Some(candidate) => Some(Arc::clone(&candidate.plans)),

@@ -27,8 +27,8 @@ pub struct ArmRequest {
     pub files_version: u64,
     /// What to run; `None` where the route has no workflow now and only the run of an earlier try is looked up.
     pub workflow: Option<WorkflowName>,
-    /// Which version of that workflow, where the files do not decide: the plans in force of its route, or those of the
-    /// route's candidate. Its children are of the same version.
+    /// The plans to run, if the files do not decide: those in force of the route, or those of the route's candidate.
+    /// Child runs use plans of the same set.
     pub plans: Option<Arc<PlanSet>>,
     /// What the run may send, for its whole life.
     pub mode: Mode,
@@ -40,7 +40,7 @@ pub struct ArmRequest {
     pub legacy_calls: Option<Arc<dyn LegacyCalls>>,
     /// Records the reads of the run, or answers them in place of the services.
     pub reads: Option<Arc<dyn Reads>>,
-    /// The instance that it follows up.
+    /// The instance that the request follows up.
     pub instance: Option<InstanceId>,
     /// Who answers if nothing is known of that instance, in [`Mode::Real`].
     pub unknown_instance: UnknownInstance,
@@ -54,13 +54,14 @@ pub struct ArmRequest {
     pub retry_keys: Option<RetryKeys>,
     /// Whether a run may begin if no run of an earlier try is found.
     pub may_begin: MayBegin,
-    /// Its keys under the scopes of earlier files: it is refused if the engine took it under one of these before.
+    /// The request's keys under the scopes of earlier files. If the engine took the request under one of them, it is
+    /// refused.
     pub earlier: EarlierKeys,
     /// In [`Mode::Dark`]: the keys under which legacy took the request. If one of them was taken before, this request
     /// is a retry, and its first try had the dark run.
     pub legacy_keys: Option<KeysOfLegacy>,
-    /// Whether the run is kept in the store; without effect for a rehearsal, which never is. A real or dark run that is
-    /// not kept may only read: nothing of it is written to the store, and it is dropped if it cannot answer in time.
+    /// Whether the run is stored; a rehearsal never is. A real or dark run that is not stored may only read, and is
+    /// dropped if it cannot answer in time.
     pub keep: bool,
     /// Legacy may still answer: where no private or shared step has begun, the engine may return the request as
     /// [`Abandoned`].
@@ -77,12 +78,12 @@ pub struct ArmRequest {
 /// Whether a request may begin a run, where no run of an earlier try is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MayBegin {
-    /// Also while new instances are frozen: in `only`, and if the engine owns the instance.
+    /// Yes, even while new instances are frozen: for a request in `only`, and for one whose instance the engine owns.
     Always,
-    /// Unless new instances are frozen.
+    /// Yes, unless new instances are frozen.
     UnlessFrozen,
-    /// Not at all: it was given to the engine only as the retry of a first try that the engine took. If no
-    /// run came of that first try, legacy takes the retry.
+    /// No: the engine gets the request only as the retry of a first try that the engine took. If no run came of that
+    /// first try, legacy takes the retry.
     Never,
 }
 
@@ -91,8 +92,8 @@ pub enum MayBegin {
 pub enum ArmReply {
     /// An answer for the caller (or, in a rehearsal, for the comparison).
     Answer(ArmAnswer),
-    /// Nothing private or shared has begun, nothing will, and that is on disk (or nothing was handed to the writer):
-    /// legacy may be called. Only where `may_fall_back`.
+    /// The engine returns the request, and legacy may be called: no private or shared step has begun or will begin, and
+    /// that is on disk (or nothing of the run was handed to the store's writer). Only if `may_fall_back`.
     Abandoned(Abandoned),
     /// No answer: a problem for the caller, which says whether a shared step had begun.
     Refused(ProblemDocument, RunReport),
@@ -117,9 +118,9 @@ pub struct ArmAnswer {
 /// What a run did, besides its answer.
 #[derive(Clone, Debug, Default)]
 pub struct RunReport {
-    /// Which run. `None` where none was made.
+    /// The run; `None` if none was made.
     pub run: Option<RunId>,
-    /// The plan that it runs.
+    /// The plan that the run executes.
     pub plan: Option<PlanId>,
     /// The run's status.
     pub status: Option<RunStatus>,
@@ -129,17 +130,17 @@ pub struct RunReport {
     pub intents: Vec<Intent>,
     /// In [`Mode::Rehearse`] and [`Mode::Dark`]: the steps with a call whose `for_each` had no items.
     pub steps_without_items: Vec<StepId>,
-    /// In [`Mode::Rehearse`] and [`Mode::Dark`], if the run has not ended: the steps with a call, and those that run a
-    /// workflow, that have not ended, of which intents may be missing. `None` where the run has ended.
+    /// In [`Mode::Rehearse`] and [`Mode::Dark`], if the run has not ended: its unfinished steps that have a call or run
+    /// a workflow. Their intents may be missing. `None` if the run has ended.
     pub open_steps: Option<Vec<StepId>>,
     /// Why a rehearsal could not continue, and a detail that names the step and expression. The comparison is skipped
     /// with this reason: `unresolved_effect`, `needs_person`, `needs_signal` or `would_pause`.
     pub unresolved: Option<(crate::flag::SkipReason, String)>,
-    /// The caller got `respond.pending` because the run outlived the deadline: how it serves the request is not known
-    /// yet.
+    /// The caller got `respond.pending` because the run outlived the deadline: it is not known yet how the run serves
+    /// the request.
     pub outlived_deadline: bool,
-    /// The caller got `respond.pending` because the run was paused with an open conflict: whether it serves the request
-    /// is not known.
+    /// The caller got `respond.pending` because the run was paused with an open conflict: it is not known whether the
+    /// run serves the request.
     pub pending_in_conflict: bool,
     /// The instance that was pinned.
     pub pinned: Option<PinKey>,
@@ -164,9 +165,9 @@ pub struct RunReport {
     pub events: RehearsedEvents,
     /// Replaces the run's sensitive values where people are shown what it did; `None` if it has none.
     pub redaction: Option<Arc<Redaction>>,
-    /// As `redaction`, of the runs below it whose intents are among `intents`.
+    /// The same for the runs below it whose intents are among `intents`.
     pub redactions_below: Vec<Arc<Redaction>>,
-    /// In [`Mode::Dark`]: intents of runs below it could not be read.
+    /// In [`Mode::Dark`]: the intents of some runs below this one could not be read.
     pub lacks_intents: bool,
 }
 
@@ -181,7 +182,7 @@ pub const ABANDONED_BEFORE: &str = "abandoned_before";
 /// The reason of [`Abandoned`] if legacy took the first try.
 pub const LEGACY_TOOK_FIRST_TRY: &str = "legacy_took_first_try";
 
-/// The engine returns the request without having begun a private or shared step; reads may have been sent.
+/// Why the engine returned a request without having begun a private or shared step; reads may have been sent.
 #[derive(Clone, Debug)]
 pub struct Abandoned {
     /// Why: one of a closed set, for metrics and logs.
@@ -212,10 +213,11 @@ pub struct ProblemDocument {
 }
 
 impl ProblemDocument {
-    const HELD: &str = "retry-key-held";
+    const RETRY_KEY_HELD: &str = "retry-key-held";
     const NO_SUCH_INSTANCE: &str = "no-such-instance";
 
-    /// Neither arm is known to have given out the id of the instance, and the route says that nobody answers then.
+    /// The problem if neither arm is known to have given out the id of the instance, and the route declares that such a
+    /// request gets 404.
     pub fn no_such_instance() -> Self {
         Self {
             status: 404,
@@ -232,12 +234,12 @@ impl ProblemDocument {
         }
     }
 
-    /// The engine has the same request under another credential. It may be a retry by the same caller or a request of
-    /// another caller; without a verified credential that is not known.
+    /// The problem if the engine has the same request under another credential. Without a verified credential it is not
+    /// known whether this is a retry by the same caller or a request of another caller.
     pub fn taken_under_another_credential() -> Self {
         Self {
             status: 409,
-            kind: Self::HELD.into(),
+            kind: Self::RETRY_KEY_HELD.into(),
             title: "The retry key was used before under another credential".into(),
             detail: "The same request with the same retry key was taken before under another credential, and that one \
                      or this one could not be verified. Nothing was done for this one: send it with the first \
@@ -250,8 +252,8 @@ impl ProblemDocument {
         }
     }
 
-    /// The engine has the same request under the keys that other files give it: the files changed while it was under
-    /// way.
+    /// The problem if the engine has the same request under the keys that other files give it: the files changed while
+    /// the request was under way.
     pub fn taken_under_other_files() -> Self {
         Self {
             title: "The retry key was used before, under other flag files".into(),
@@ -263,22 +265,22 @@ impl ProblemDocument {
         }
     }
 
-    /// Legacy took a request under one of this request's keys, and the engine took one under another. A request has
-    /// several keys because earlier files gave it other ones.
+    /// The problem if legacy took a request under one of this request's keys, and the engine took one under another. A
+    /// request has several keys because earlier files gave it other ones.
     pub fn taken_by_both_arms() -> Self {
         Self {
             title: "The retry key was used before, for requests of both arms".into(),
-            detail: "Under earlier flag files, legacy took a request with this retry key and the engine another one, and \
-                     it is not known which of them this one repeats. Nothing was done for this one: ask for the outcome of \
-                     the first, or send it under another key if it is new."
+            detail: "Under earlier flag files, legacy took a request with this retry key and the engine another one, \
+                     and it is not known which of them this one repeats. Nothing was done for this one: ask for the \
+                     outcome of the first, or send it under another key if it is new."
                 .into(),
             ..Self::taken_under_another_credential()
         }
     }
 
-    /// Whether this is one of the problems above: an arm has the same request.
+    /// Whether this is one of the problems `taken_…`: an arm has the same request.
     pub fn is_retry_key_taken(&self) -> bool {
-        self.kind == Self::HELD
+        self.kind == Self::RETRY_KEY_HELD
     }
 }
 

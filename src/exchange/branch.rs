@@ -2,7 +2,7 @@
 
 use crate::names::{StepId, step_below};
 
-/// The most branches of the runs below a run that are known; the rest is not kept apart.
+/// At most this many branches of the runs below a run are recorded; further ones are dropped.
 const BRANCHES_BELOW_MAX: usize = 32;
 
 /// Which of the steps that not every run performs (those with `if:`, fallbacks, and `fail:` steps) a run performed.
@@ -10,14 +10,14 @@ const BRANCHES_BELOW_MAX: usize = 32;
 pub struct Branch {
     /// The steps that began, in the order of the plan.
     pub taken: Vec<StepId>,
-    /// The steps that did not.
+    /// The steps that did not begin.
     pub not_taken: Vec<StepId>,
-    /// The same of the runs that its steps began, and of those below these, as far as there are such steps: each
-    /// branch once, however many items of a step took it.
+    /// The branches of the runs below this one (its child runs and all their descendants) whose workflows have such
+    /// steps. A branch that several items of a step took is listed once.
     pub below: Vec<BranchBelow>,
 }
 
-/// Which branch a run below a run took. The steps have names from the top on: `ship/label`.
+/// Which branch a run below another one took. The names of the steps begin with those of the steps above: `ship/label`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BranchBelow {
     /// The step that began the run.
@@ -30,16 +30,16 @@ pub struct BranchBelow {
 
 impl Branch {
     /// Adds the branches of a run that this step began, and of the runs below it.
-    pub fn add_below(&mut self, step: &StepId, of: Self) {
+    pub fn add_below(&mut self, step: &StepId, branch: Self) {
         let named = |steps: Vec<StepId>| steps.iter().map(|below| step_below(step, below.as_str())).collect();
-        let Self { taken, not_taken, below } = of;
-        let own = BranchBelow { run_by: step.clone(), taken: named(taken), not_taken: named(not_taken) };
+        let Self { taken, not_taken, below } = branch;
+        let child = BranchBelow { run_by: step.clone(), taken: named(taken), not_taken: named(not_taken) };
         let deeper = below.into_iter().map(|BranchBelow { run_by, taken, not_taken }| BranchBelow {
             run_by: step_below(step, run_by.as_str()),
             taken: named(taken),
             not_taken: named(not_taken),
         });
-        for branch_below in std::iter::once(own).chain(deeper) {
+        for branch_below in std::iter::once(child).chain(deeper) {
             let has_steps = !branch_below.taken.is_empty() || !branch_below.not_taken.is_empty();
             if has_steps && self.below.len() < BRANCHES_BELOW_MAX && !self.below.contains(&branch_below) {
                 self.below.push(branch_below);

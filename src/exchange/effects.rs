@@ -14,27 +14,27 @@ use crate::names::RouteId;
 pub trait EffectObserver: Send + Sync {
     /// Whether calls are captured now. If not, nothing of a call is copied.
     fn is_watching(&self) -> bool;
-    /// A call begins: this is its head, and its body is still to come. It counts as open until exactly one of
-    /// [`Self::observe`] and [`Self::lose`] is called with its number. Takes constant time.
+    /// Records that a call begins. `head` is the call without its body, which is still to come. The call counts as open
+    /// until exactly one of [`Self::observe`] and [`Self::lose`] is called with its number. Takes constant time.
     fn begin(&self, head: &Effect, body: Option<Arc<dyn SentBody>>);
-    /// A tunnel is open until the returned value is dropped: what legacy calls through it is not seen.
+    /// Counts a tunnel as open until the returned value is dropped. What legacy calls through a tunnel is not seen.
     fn tunnel(&self, _to: CallTarget) -> Box<dyn Send> {
         Box::new(())
     }
-    /// A call has ended. Not called by a thread that serves clients or legacy.
+    /// Takes a call that has ended. Not called by a thread that serves clients or legacy.
     fn observe(&self, effect: Effect);
-    /// A call will not be observed, because there was no room for it. Takes constant time.
+    /// Records that a call will not be observed because there was no room for it. Takes constant time.
     fn lose(&self, number: u64);
 }
 
 /// Knows the requests for which legacy may make calls. No method is async or waits.
 pub trait EffectRegistry: Send + Sync {
-    /// A request is about to be sent to legacy. From now on calls can be attributed to it, until some time after the
-    /// returned watch was dropped. If there is no room, only its existence is known for as long: calls that it could
-    /// have caused too are not attributed to another request.
+    /// Watches a request that is about to be sent to legacy: calls can be attributed to it until some time after the
+    /// returned watch was dropped. If there is no room, only the existence of the request is remembered for that time,
+    /// and a call that it may have caused is attributed to no other request either.
     fn watch(&self, request: RequestToWatch<'_>) -> Box<dyn EffectWatch>;
-    /// Up to which size the body of a request has to be copied to find out which calls are for the request; `None` if
-    /// attribution does not read bodies.
+    /// The size up to which the body of a request has to be copied so that calls can be attributed to the request;
+    /// `None` if attribution does not read bodies.
     fn body_bytes_max(&self) -> Option<usize>;
 }
 
@@ -61,7 +61,7 @@ pub trait SentBody: Send + Sync {
 pub trait EffectWatch: Send + Sync {
     /// The calls that are attributed to it. `None`: there was no room, and nothing is said about its calls.
     fn effects(&self) -> Option<RequestEffects>;
-    /// Its reply was passed on. Called by a thread for which no client waits: the work that [`EffectRegistry::watch`]
-    /// put off, which is to index the watched requests, may be done now.
+    /// Reports that the reply was passed on. Called by a thread for which no client waits, so that it may do the work
+    /// that [`EffectRegistry::watch`] put off: indexing the watched requests.
     fn reply_passed_on(&self);
 }

@@ -19,16 +19,16 @@ pub struct EngineAnswered {
     pub flags: Arc<FlagSet>,
     /// Its route.
     pub flag: Arc<RouteFlag>,
-    /// The id under which it counts: that of the route, or of its candidate, if that answered.
+    /// The id under which it counts: that of the route's candidate if the candidate answered, else that of the route.
     pub counted_as: RouteId,
     /// The rung of its caller; that of the route where the engine owns the instance.
     pub rung: State,
     /// The name of its caller's cohort.
     pub cohort: Option<Arc<str>>,
-    /// The value that it has of the route's `promote.strata_by`.
+    /// Its value of the route's `promote.strata_by`.
     pub declared: Option<StratumValue>,
-    /// Whether an invariant that this answer keeps counts for the gate to `only`. A broken one always counts against
-    /// it.
+    /// Whether an invariant that holds for this answer counts for the gate to `only`. A broken invariant always counts
+    /// against the gate.
     pub supports_only: bool,
     /// The request.
     pub request: Arc<RequestCopy>,
@@ -64,7 +64,7 @@ pub struct ReverseRequest {
 pub enum AnswerUnknown {
     /// The caller got `respond.pending`: how the run serves the request is not known yet.
     Pending,
-    /// A service sends its body while it is passed on.
+    /// The answer's body is passed on while a service sends it.
     Streaming,
     /// The request or the answer is larger than `body_capture_bytes_max`.
     TooLarge,
@@ -93,7 +93,7 @@ impl EngineAnswered {
     }
 }
 
-/// About as many bytes as a map of header fields takes.
+/// About how many bytes a map of header fields takes.
 fn bytes_of(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum()
 }

@@ -27,20 +27,20 @@ pub type RequestNumber = u64;
 pub struct TimeAtLegacy {
     /// The number under which the request was announced.
     pub number: RequestNumber,
-    /// Legacy had it at this time at the earliest.
+    /// The earliest time at which legacy may have had the request.
     pub began: u64,
-    /// The reply was complete; its last byte had not been sent to the client before.
+    /// When the reply was complete. Before that, its last byte was not sent to the client.
     pub ended: u64,
 }
 
 /// Is told what becomes of an announced request. No method waits for the shadow executor.
 pub trait AnnouncedRequestObserver: Send + Sync {
-    /// Legacy's reply is complete at this time.
+    /// Records when legacy's reply was complete.
     fn answered(&self, number: RequestNumber, at: u64);
-    /// Legacy created this instance.
+    /// Records that legacy created this instance.
     fn created(&self, number: RequestNumber, key: InstanceKey);
-    /// Nothing more comes of the request. If it was not offered and `may_have_changed`, legacy may have changed the
-    /// instance and its twin was not changed.
+    /// Closes the request: nothing more comes of it. If the request was not offered and `may_have_changed`, legacy may
+    /// have changed the instance, and its twin lacks that change.
     fn close(&self, number: RequestNumber, may_have_changed: bool);
 }
 
@@ -58,20 +58,20 @@ impl OpenRequest {
     pub fn new(requests: Arc<dyn AnnouncedRequestObserver>, number: RequestNumber, began: u64) -> Self {
         Self { requests, number, began, ended: None, may_have_changed: true }
     }
-    /// Legacy's reply is complete. To be called before the client can have all of it.
+    /// Records that legacy's reply is complete. To be called before the client can have all of it.
     pub fn answered(&mut self, at: u64) {
         self.ended = Some(at);
         self.requests.answered(self.number, at);
     }
-    /// Legacy created this instance.
+    /// Records that legacy created this instance.
     pub fn created(&self, key: InstanceKey) {
         self.requests.created(self.number, key);
     }
-    /// Legacy certainly did nothing for it.
+    /// Records that legacy certainly did nothing for the request.
     pub fn nothing_was_done(&mut self) {
         self.may_have_changed = false;
     }
-    /// When legacy had it; `None` while the reply is not complete.
+    /// When legacy had the request; `None` while the reply is not complete.
     pub fn time(&self) -> Option<TimeAtLegacy> {
         Some(TimeAtLegacy { number: self.number, began: self.began, ended: self.ended? })
     }

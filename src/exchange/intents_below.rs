@@ -13,9 +13,9 @@ use crate::workflow::Redaction;
 #[derive(Clone, Debug, Default)]
 pub struct IntentsBelow {
     runs: Vec<RunBelow>,
-    /// The redactions of those of these runs that have sensitive values.
+    /// What replaces the sensitive values of these runs, for each run that has some.
     redactions: Vec<Arc<Redaction>>,
-    /// The branches of these runs. The part for the run itself stays empty.
+    /// The branches of these runs, in `below`; the other fields stay empty.
     branch: Branch,
 }
 

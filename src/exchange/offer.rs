@@ -21,14 +21,14 @@ pub trait Offer: Send + Sync {
     fn check(&self, answered: EngineAnswered);
     /// Whether the shadow executor can take a request of this route now; asked before bodies are copied.
     fn has_room(&self, route: &RouteId) -> bool;
-    /// Announces a request of an instance, before legacy gets it, at this time of the proxy's clock (in microseconds).
-    /// `is_write`: its method is not a safe one. `None`: nobody needs to know of it.
+    /// Announces a request of an instance before legacy gets it. `is_write`: its method is not a safe one. `now`: the
+    /// proxy's clock, in microseconds. Returns `None` if nobody has to know of the request.
     fn announce(&self, access: InstanceAccess, is_write: bool, now: u64) -> Option<OpenRequest> {
         let _ = (access, is_write, now);
         None
     }
-    /// Whether legacy may have created instances whose twins are on their way. Asked before the owner of an instance is
-    /// looked up: if not, an instance without a pin has no twin.
+    /// Whether legacy may have created instances whose twins are still being made. Asked before the owner of an
+    /// instance is looked up: if this returns `false`, an instance without a pin has no twin.
     fn may_add_twins(&self) -> bool {
         false
     }
@@ -65,29 +65,33 @@ impl ComparisonOutcome {
 
 /// Counts tickets: `offered` and the outcome together, so that their sums agree at every scrape.
 pub trait TicketCounter: Send + Sync {
-    /// A request has ended as `outcome`. Called exactly once for each ticket.
+    /// Counts a request that has ended with this outcome. Called exactly once for each ticket.
     fn settle(&self, request: &OfferedRequest, outcome: ComparisonOutcome);
-    /// The shadow executor works on a request from now on. Called at most once for each ticket.
+    /// Records that the shadow executor begins to work on a request. Called at most once for each ticket.
     fn begin(&self, request: &OfferedRequest) {
         let _ = request;
     }
-    /// A request that had begun is about to be settled.
+    /// Records that a request which had begun is about to be settled.
     fn end(&self, request: &OfferedRequest) {
         let _ = request;
     }
-    /// The value under which a request is counted that has this declared value (`promote.strata_by`): its own, or the
-    /// shared value for all values beyond the bound; `None` if the files have another key by now. Called at most once
-    /// for each ticket, after legacy's reply.
+    /// Returns the value under which a request with this value of `promote.strata_by` is counted:
+    /// - its own value;
+    /// - if there are too many values already, the one that all further values share;
+    /// - `None`, if the files declare another `strata_by` by now.
+    ///
+    /// Called at most once for each ticket, after legacy's reply.
     fn counted_value(&self, request: &OfferedRequest, value: StratumValue) -> Option<StratumValue> {
         let _ = request;
         Some(value)
     }
-    /// A request in `dark` has ended without a durable run. Called at most once for each ticket, before it is settled.
+    /// Counts a request in `dark` that has ended without a durable run. Called at most once for each ticket, before it
+    /// is settled.
     fn count_without_twin(&self, request: &OfferedRequest) {
         let _ = request;
     }
-    /// Settles a request that the shadow executor has not begun, in place of the other calls. A thread that serves
-    /// clients may call it, so it does not wait for other threads.
+    /// Settles a request that the shadow executor has not begun. A ticket calls this instead of the methods above. A
+    /// thread that serves clients may call it, so it does not wait for other threads.
     fn settle_unbegun(&self, mut unbegun: UnbegunTicket, outcome: ComparisonOutcome) {
         let UnbegunTicket { request, uncounted_value, is_without_twin } = &mut unbegun;
         if let Some(value) = uncounted_value.take() {
@@ -105,9 +109,9 @@ pub trait TicketCounter: Send + Sync {
 pub struct UnbegunTicket {
     /// The request.
     pub request: OfferedRequest,
-    /// The value that it has of `promote.strata_by`, if it is not known yet under which value it counts.
+    /// The request's value of `promote.strata_by`, if the counter has not said yet under which value it counts.
     pub uncounted_value: Option<StratumValue>,
-    /// Whether it counts as a request in `dark` without a durable run.
+    /// Whether the request counts as one in `dark` without a durable run.
     pub is_without_twin: bool,
 }
 
@@ -144,23 +148,24 @@ impl ComparisonTicket {
     pub fn route(&self) -> &RouteId {
         &self.request.route
     }
-    /// Its kind of request, as far as legacy's status is known. To be called after legacy's reply.
+    /// The stratum of the request ([`OfferedRequest::stratum`]). To be called after legacy's reply.
     pub fn stratum(&mut self) -> Option<String> {
         self.find_counted_value();
         self.request.stratum()
     }
-    /// Not done when the ticket is opened: the counter may be locked, and the caller waits for legacy's reply by then.
+    /// Asks the counter under which value the request counts. Not done when the ticket is opened: the counter may be
+    /// locked, and the caller is still waiting for legacy's reply then.
     fn find_counted_value(&mut self) {
         if let (Some(value), Some(counter)) = (self.uncounted_value.take(), &self.counter) {
             self.request.declared = counter.counted_value(&self.request, value);
         }
     }
-    /// Legacy has replied with this status.
+    /// Sets the status of legacy's reply.
     pub fn set_legacy_status(&mut self, status: StatusCode) {
         self.request.legacy_status = Some(status);
     }
-    /// The shadow executor works on it from now on: if the process is killed before it is settled, it counts as not
-    /// compared.
+    /// Records that the shadow executor begins to work on the request. If the process is killed before the ticket is
+    /// settled, the request counts as not compared.
     pub fn begin(&mut self) {
         self.find_counted_value();
         if !std::mem::replace(&mut self.has_begun, true)
@@ -169,7 +174,7 @@ impl ComparisonTicket {
             counter.begin(&self.request);
         }
     }
-    /// Sets the outcome with which a drop settles it from now on.
+    /// Sets the outcome with which dropping the ticket settles it.
     pub fn set_outcome_on_drop(&mut self, outcome: ComparisonOutcome) {
         self.on_drop = outcome;
     }
@@ -177,21 +182,21 @@ impl ComparisonTicket {
     pub fn observe(&mut self, observer: impl FnOnce(ComparisonOutcome) + Send + Sync + 'static) {
         self.observer = Some(Box::new(observer));
     }
-    /// A request in `dark` should have a twin: it counts as without twin unless [`ComparisonTicket::record_twin_made`]
-    /// is called before the ticket is settled.
+    /// Records that the request, which is in `dark`, should get a twin. It counts as without twin unless
+    /// [`ComparisonTicket::record_twin_made`] is called before the ticket is settled.
     pub fn expect_twin(&mut self) {
         self.twin_missing = true;
     }
-    /// The engine has created a durable run for it.
+    /// Records that the engine has created a durable run for the request.
     pub fn record_twin_made(&mut self) {
         self.twin_missing = false;
     }
-    /// Legacy and the engine both refused the request and the engine created no run: no instance exists, so no twin is
-    /// missing.
+    /// Records that no twin is missing, because no instance exists: legacy and the engine both refused the request, and
+    /// the engine created no run.
     pub fn expect_no_twin(&mut self) {
         self.twin_missing = false;
     }
-    /// Settles it with an outcome.
+    /// Settles the ticket with an outcome.
     pub fn settle(mut self, outcome: ComparisonOutcome) {
         self.end(outcome);
     }
@@ -213,7 +218,7 @@ impl ComparisonTicket {
             }
         }
     }
-    /// Settles it as skipped.
+    /// Settles the ticket as skipped.
     pub fn skip(self, reason: SkipReason) {
         self.settle(ComparisonOutcome::Skipped(reason));
     }
@@ -242,17 +247,18 @@ pub enum Served {
     FellBack,
     /// It answered with a 5xx status, or the caller got a problem with one.
     Error,
-    /// The caller got a problem, an answer while its run is paused because of a conflict, or none because it left after
-    /// a long time; it is unknown what was done.
+    /// It is unknown what was done. The caller got a problem that does not tell, or an answer while the run was paused
+    /// because of a conflict, or left after a long wait without an answer.
     Unknown,
 }
 
-/// Is told how the engine served callers; not of retries, of pending answers, or of runs that ended on purpose.
+/// Is told how the engine served callers. Retries, pending answers and runs that ended on purpose are not reported.
 pub trait ServedObserver: Send + Sync {
-    /// The engine served one request of a route, which this version of the files decided.
+    /// Records how the engine served one request of a route. `files_version`: the version of the files that decided the
+    /// request.
     fn served(&self, route: &RouteId, files_version: u64, served: Served);
-    /// The same, for the guard of the route. Also told of requests that do not count for the gate to `only` because
-    /// only the `force:` of a cohort put their caller in `live`.
+    /// Records the same for the guard of the route. Unlike [`Self::served`], this is also called for requests that do
+    /// not count for the gate to `only` because only the `force:` of a cohort put their caller in `live`.
     fn answered(&self, route: &RouteId, answer: EngineAnswer) {
         let _ = (route, answer);
     }

@@ -14,29 +14,30 @@ pub struct OfferedRequest {
     pub route: RouteId,
     /// The version of the files that decided it.
     pub files_version: u64,
-    /// Its rung.
+    /// The rung on which it was decided.
     pub rung: State,
     /// Its method.
     pub method: Method,
     /// The name of its caller's cohort.
     pub cohort: Option<Arc<str>>,
-    /// The value that it has of the route's `promote.strata_by`.
+    /// Its value of the route's `promote.strata_by`.
     pub declared: Option<StratumValue>,
     /// The status of legacy's reply; `None` if there was no reply, or if it is not known.
     pub legacy_status: Option<StatusCode>,
 }
 
 impl OfferedRequest {
-    /// A request of a route that this version of the files decided: a GET in `shadow`, outside cohorts, without reply.
+    /// A request of a route, decided by this version of the files: a GET in `shadow`, outside cohorts, without a reply.
     pub fn new(route: impl Into<RouteId>, files_version: u64) -> Self {
         let (rung, method) = (State::Shadow, Method::GET);
         Self { route: route.into(), files_version, rung, method, cohort: None, declared: None, legacy_status: None }
     }
 
-    /// Whether evidence has less coverage because this request was skipped for this reason. Not if it was left out by
-    /// the route's share, repeats another request, had no whole reply by legacy, or concerns an instance that the
-    /// engine would not answer for; nor if it is a read with a condition, of which the engine's answer without the
-    /// condition is compared elsewhere.
+    /// Whether evidence has less coverage because this request was skipped for this reason. Not counted:
+    /// - a request that the route's share left out, or that repeats another one;
+    /// - a request without a whole reply of legacy;
+    /// - a request of an instance for which the engine would not answer;
+    /// - a read with a condition (`If-None-Match`): reads without one are compared in its place.
     pub fn counts_against_coverage(&self, reason: SkipReason) -> bool {
         reason.may_count_against_coverage() && (reason != SkipReason::Conditional || !self.method.is_safe())
     }
@@ -51,9 +52,9 @@ impl OfferedRequest {
         self.legacy_status.is_some_and(|status| status.is_server_error())
     }
 
-    /// The kind of request for which evidence is kept apart: method, class of legacy's status, cohort, declared value,
-    /// as in `POST 2xx staff "web"`. `None` for a request that is compared in no case: without a reply, HEAD, and
-    /// replies to conditions, ranges and upgrades, or that say that legacy refuses more requests.
+    /// The kind of request for which evidence is kept apart: method, class of legacy's status, cohort and declared
+    /// value, as in `POST 2xx staff "web"`. `None` for a request that is never compared: one without a reply, a HEAD,
+    /// and one whose reply answers a condition, a range or an upgrade, or says that legacy is overloaded (429, 503).
     pub fn stratum(&self) -> Option<String> {
         let status = self.legacy_status?;
         let is_compared = match status {

@@ -1,4 +1,4 @@
-//! The reads of a run, and what it knows of its instance, as they are recorded for a capture, or answered from one.
+//! The reads of a run, and what the run knows of its instance: recorded for a capture, or answered from one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,8 +20,8 @@ pub struct KnownInstance {
 
 /// Sees the reads of one run and of its children, and may answer them.
 pub trait Reads: Send + Sync {
-    /// Answers a read in place of its service, for a step that records these headers of the reply; an error says why it
-    /// has no answer. `None`: it is sent.
+    /// Answers a read in place of its service. `headers`: the headers of the reply that the step records. An error says
+    /// why there is no answer. `None`: the read is sent.
     fn answer(&self, read: &Intent, headers: &RecordedHeaders) -> Option<Result<EffectReply, String>>;
     /// Records a read that was sent, with its reply.
     fn record(&self, read: AnsweredRead);
@@ -31,8 +31,7 @@ pub trait Reads: Send + Sync {
     fn unsafe_reads(&self) -> Option<Vec<Intent>> {
         None
     }
-    /// What is known of the instance that the request follows up, in place of what the store says; `None`: the store is
-    /// asked.
+    /// What is known of the instance that the request follows up, if the store is not to be asked; `None`: it is asked.
     fn instance(&self) -> Option<&Value> {
         None
     }
@@ -174,7 +173,7 @@ impl Reads for RecordedReads {
 /// About how many bytes a read needs in addition to its bodies and its URL.
 const READ_BYTES: usize = 512;
 
-/// Answers the reads of one run from a capture, or from those of an earlier run, and sends none.
+/// Answers the reads of one run from a capture, or from the reads of an earlier run, and sends none.
 pub struct ReplayedReads {
     reads: CapturedReads,
     instance: Option<Value>,
@@ -188,8 +187,8 @@ impl ReplayedReads {
     pub fn new(reads: CapturedReads) -> Self {
         Self { reads, instance: None, started: None, unanswered: Mutex::default(), unsafe_reads: Mutex::default() }
     }
-    /// For a run that began at a time in the past. With `instance`, this is known of the instance that its request
-    /// follows up, and the store is not asked.
+    /// Starts the run's clock at this time. `instance`: what is known of the instance that the request follows up, so
+    /// that the store is not asked.
     #[must_use]
     pub fn begun_at(self, started: Timestamp, instance: Option<Value>) -> Self {
         Self { started: Some(started), instance, ..self }

@@ -40,8 +40,8 @@ pub struct ChildEvents {
 pub struct RehearsedEvents {
     /// Those of the run itself.
     pub own: RunEvents,
-    /// Those of the runs below it that have ended, in the order in which these ended; a run stands before those below
-    /// it.
+    /// Those of the runs below it that have ended: its child runs in the order in which they ended, each followed by
+    /// the runs below that child.
     pub children: Vec<ChildEvents>,
     /// How many more runs below it have ended.
     pub children_not_kept: u64,
@@ -65,8 +65,8 @@ impl RehearsedEvents {
         self.truncate_to_bounds();
     }
 
-    /// Drops and counts what the bounds leave no room for: the events of the run itself come first, then those of the
-    /// runs that ended first.
+    /// Drops and counts what the bounds leave no room for. The events of the run itself are kept first, then those of
+    /// the runs below it in the order of `children`.
     pub fn truncate_to_bounds(&mut self) {
         let over = self.children.len().saturating_sub(REHEARSED_CHILDREN_MAX);
         self.children.truncate(REHEARSED_CHILDREN_MAX);

@@ -15,7 +15,7 @@ use crate::compare::Observation;
 use crate::flag::{Percent, Route, SentHost};
 use crate::names::{RouteId, ServiceName};
 
-/// Marks such a request, with its purpose: `pointsman-repeat: noise`.
+/// Marks a repeated request, with its purpose: `pointsman-repeat: noise`.
 pub const REPEAT_HEADER: HeaderName = HeaderName::from_static("pointsman-repeat");
 
 /// The header fields that the repeated request lacks: those of the message itself, and those of its trace, because the
@@ -28,12 +28,12 @@ const FIELDS_LEFT_OUT: [HeaderName; 5] = [
     HeaderName::from_static("tracestate"),
 ];
 
-/// What legacy is asked for.
+/// Why legacy gets the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
-    /// It answered the request before: how does it differ from itself?
+    /// Legacy answered the request before: how does legacy differ from itself?
     Noise,
-    /// The engine answered it: what would legacy have answered?
+    /// The engine answered the request: what would legacy have answered?
     Reverse,
 }
 
@@ -146,7 +146,7 @@ impl RepeatRequest {
     pub fn within(&self) -> Duration {
         self.within
     }
-    /// Whether a route as it is in the files in force still allows this.
+    /// Whether the route, as the files in force declare it, still allows this request.
     pub fn is_allowed_by(&self, route: &Route) -> bool {
         let share = match self.purpose {
             Purpose::Noise => route.noise,

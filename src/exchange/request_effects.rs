@@ -143,7 +143,7 @@ impl RequestEffects {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// How many more calls may be its own.
+    /// How many further calls may be this request's.
     pub fn gaps(&self) -> u64 {
         self.calls.gaps.load(Relaxed)
     }

@@ -13,7 +13,7 @@ use super::forms::decoded_component;
 use super::names::is_weakly_secret;
 use super::value_lines::{QUOTES, before_remarks, folded_end, indent_of_named_line, is_name_char, line_end};
 
-/// A name is not longer, with its escapes.
+/// The most characters of a name, with its escapes.
 const NAME_CHARS_MAX: usize = 128;
 /// After a colon, the value of a name with other meanings is a secret if it has a digit or this many characters.
 const SECRET_CHARS_MIN: usize = 16;
@@ -25,7 +25,7 @@ const REMARK_FIRST_WORDS: [&str; 14] =
 /// Remarks of one word: `token: expired`.
 const ONE_WORD_REMARKS: [&str; 8] =
     ["required", "invalid", "missing", "expired", "empty", "optional", "unknown", "none"];
-/// Words that follow the name of a secret and name its value.
+/// Words that may stand between the name of a secret and its value: `card number: V`.
 const LABELS: [&str; 9] = ["number", "no", "id", "key", "code", "value", "is", "was", "hash"];
 /// The most bytes that the quote before a value has, with the backslashes that escape it.
 const QUOTE_BYTES_MAX: usize = 8;
@@ -54,7 +54,7 @@ impl Assignment<'_> {
     pub(super) fn is_line(&self) -> bool {
         self.form == ValueForm::Line
     }
-    /// The value without its encoding: equal values are equal then.
+    /// The value without its encoding, so that equal values compare equal.
     pub(super) fn plain(&self, text: &str) -> String {
         let value = &text[self.value.clone()];
         match self.form {
@@ -161,7 +161,7 @@ pub(super) fn trailing_name(text: &str, is_secret: &dyn Fn(&str) -> bool) -> Opt
     }
     let line = text.rsplit(['\n', '\r']).next().unwrap_or_default();
     let name = &line[line.ceil_char_boundary(line.len().saturating_sub(2 * NAME_CHARS_MAX))..];
-    value_behind(name, "1", is_secret).is_some().then(|| name.to_owned())
+    value_after_name(name, "1", is_secret).is_some().then(|| name.to_owned())
 }
 
 /// A value at the beginning of a text for which the end of the text before it has the name.
@@ -175,7 +175,7 @@ pub(super) struct ValueAfterName {
 }
 
 /// The value with which a text begins if it follows this name and delimiter.
-pub(super) fn value_behind(
+pub(super) fn value_after_name(
     trailing_name: &str,
     text: &str,
     is_secret: &dyn Fn(&str) -> bool,
@@ -193,7 +193,7 @@ pub(super) fn value_behind(
     })
 }
 
-/// The secret name at the end of a text, and whether it stands in quotes.
+/// The secret name at the end of a text, before any remarks in brackets, and whether it stands in quotes.
 fn name_at_end<'t>(text: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Option<(Cow<'t, str>, bool)> {
     before_remarks(text).find_map(|text| name_at_very_end(text, is_secret))
 }

@@ -12,7 +12,8 @@ use super::private_keys::private_keys;
 
 /// How many digits the number of a card has.
 const CARD_DIGITS: Range<usize> = 13..20;
-/// A word after `Bearer` is taken for a token if it has a digit or so many characters: not "bearer of news".
+/// A word after `Bearer` is taken for a token if it has a digit or at least so many characters: "bearer of news" has
+/// none.
 const TOKEN_CHARS_MIN: usize = 16;
 const BEARER: &str = "bearer";
 /// Which detectors search, beside those for cards, bearer tokens and private keys, which always do.
@@ -85,12 +86,12 @@ fn cards(text: &str) -> Vec<Range<usize>> {
                 && bytes.get(at + digits + 1).is_some_and(u8::is_ascii_digit);
             at += digits + usize::from(has_more);
         }
-        // A group that belongs to a word or to a fraction is none of a card. Those beside it may be.
+        // A group that is part of a word or of a fraction belongs to no card. The groups beside it may.
         let is_word_before = text[..start].chars().next_back().is_some_and(char::is_alphanumeric);
         let is_fraction = start >= 2 && bytes[start - 1] == b'.' && bytes[start - 2].is_ascii_digit();
-        let is_word_behind = text[at..].chars().next().is_some_and(char::is_alphanumeric);
+        let is_word_after = text[at..].chars().next().is_some_and(char::is_alphanumeric);
         let first = usize::from(is_word_before || is_fraction);
-        let last = groups.len() - usize::from(is_word_behind);
+        let last = groups.len() - usize::from(is_word_after);
         if let Some(groups) = groups.get(first..last) {
             cards_of_groups(bytes, groups, &mut found);
         }
@@ -98,8 +99,8 @@ fn cards(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// The numbers of cards in a run of groups of digits, which may belong to more than one number: `17 4111 1111 1111
-/// 1111`. It is the whole run, or else the shortest number that begins with a group.
+/// The numbers of cards in a run of groups of digits, such as `17 4111 1111 1111 1111`. If the whole run is the number
+/// of a card, it is the only one. Otherwise each group may begin a number, of which the shortest is taken.
 fn cards_of_groups(bytes: &[u8], groups: &[Range<usize>], found: &mut Vec<Range<usize>>) {
     let card_of = |groups: &[Range<usize>]| {
         let digits: Vec<u8> = groups.iter().flat_map(|group| &bytes[group.clone()]).map(|digit| digit - b'0').collect();
@@ -113,7 +114,7 @@ fn cards_of_groups(bytes: &[u8], groups: &[Range<usize>], found: &mut Vec<Range<
         rest = &[];
     }
     while !rest.is_empty() {
-        // A card ends with one of these groups.
+        // The number of a card may end with any of these groups.
         let ends = (1..=rest.len()).take_while(|end| digits_of(&rest[..*end]) < CARD_DIGITS.end);
         let mut cards = ends.filter_map(|end| Some((end, card_of(&rest[..end])?)));
         match cards.next() {
@@ -126,7 +127,7 @@ fn cards_of_groups(bytes: &[u8], groups: &[Range<usize>], found: &mut Vec<Range<
     }
 }
 
-/// How many digits these groups have, counted up to more than a card has.
+/// How many digits these groups have. Stops counting once there are more than a card has.
 fn digits_of(groups: &[Range<usize>]) -> usize {
     groups.iter().take(CARD_DIGITS.end).map(ExactSizeIterator::len).sum()
 }
@@ -156,7 +157,7 @@ fn is_token_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~' | '+' | '/' | '=')
 }
 
-/// Where the run of characters of tokens ends that begins here.
+/// Where the run of token characters that begins at `start` ends.
 fn token_end(text: &str, start: usize) -> usize {
     text[start..].find(|c| !is_token_char(c)).map_or(text.len(), |end| start + end)
 }
@@ -179,8 +180,9 @@ fn tokens(text: &str) -> Vec<Range<usize>> {
             found.push(token);
         }
     }
-    // The end of the run in which the last `eyJ` was found, and the dots from there to that end: another one in this
-    // run has the same end, and reading on to it each time would take quadratic time.
+    // The position of the last `eyJ`, where its run of token characters ends, and how many dots are between the two.
+    // They are remembered because the next `eyJ` may be in the same run: to read to its end for each would take
+    // quadratic time.
     let (mut last, mut end, mut dots) = (0, 0, 0);
     let dots_in = |part: Range<usize>| text.as_bytes()[part].iter().filter(|byte| **byte == b'.').count();
     for (at, _) in text.match_indices("eyJ") {

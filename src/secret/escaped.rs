@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
-/// Characters that JSON writers escape needlessly, by kind of writer: none; those beyond ASCII; in addition those with
-/// a meaning in HTML; in addition quotes and further punctuation.
+/// Characters that JSON writers escape although JSON does not require it. There are four kinds of writer, and each
+/// escapes more than the one before: nothing; what is not ASCII; what has a meaning in HTML; quotes and further
+/// punctuation.
 const ALSO_ESCAPED: [fn(char) -> bool; 4] = [
     |_| false,
     |c| !c.is_ascii(),

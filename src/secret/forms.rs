@@ -9,21 +9,21 @@ use serde_json::{Map, Value};
 use super::names::{is_weakly_secret, singular};
 use super::private_keys::{private_key_items, private_key_members};
 
-/// Members, attributes and elements that hold a name, in a pair of name and value. Members with `@` before them are the
-/// attributes of XML.
+/// Members, attributes and elements that hold the name in a pair of name and value:
+/// `{"name": "password", "value": "…"}`. The attributes of XML are members whose keys begin with `@`.
 const NAMES: [&str; 10] =
     ["name", "key", "field", "header", "parameter", "label", "property", "attribute", "type", "k"];
-/// The same, of members and attributes only.
+/// Like `NAMES`, but only members and attributes.
 const ID: &str = "id";
-/// The same, of elements only: in a map that Java wrote (`<entry><string>password</string><string>…</string></entry>`),
-/// and in the tables and lists of HTML.
+/// Like `NAMES`, but only elements: in a map that Java wrote
+/// (`<entry><string>password</string><string>…</string></entry>`), and in the tables and lists of HTML.
 const ELEMENTS: [&str; 4] = ["string", "td", "th", "dt"];
 /// Members and attributes that hold the value of such a pair.
 const VALUES: [&str; 5] = ["value", "values", "content", "v", "#text"];
-/// The order of an element's children, where they have different names.
+/// The member that lists the order of an element's children, if these have different names.
 const ORDER: &str = "#order";
 
-/// Members of an object that hold the values of secrets which other members name.
+/// Members of an object that hold secrets, although their own keys need not be secret.
 #[derive(Debug, Default, PartialEq)]
 pub struct NamedValues<'m>(HashMap<&'m str, SecretPart>);
 
@@ -55,9 +55,11 @@ impl NamedValues<'_> {
     }
 }
 
-/// The values of pairs such as `{"name": "password", "value": "…"}`, if the name is secret: all members that may hold
-/// the value. In an element of XML of which an attribute has the name, all children too; otherwise the element that
-/// follows one with the name. Also the parts of private keys whose lines are members, or the elements of a list.
+/// The secret values among the members of an object:
+/// - If the object is a pair such as `{"name": "password", "value": "…"}` with a secret name: all members that may hold
+///   the value. If an attribute of an XML element has the name: all its children too.
+/// - Otherwise: each child element that follows one with a secret name in it (`<key>PIN</key><string>1234</string>`).
+/// - In both cases: the lines of private keys that are members, or elements of a list.
 pub fn values_of_secrets<'m>(members: &'m Map<String, Value>, is_secret: impl Fn(&str) -> bool) -> NamedValues<'m> {
     let is_naming = |(key, name): &(&String, &Value)| holds_a_name(key) && text_of(name).is_some_and(&is_secret);
     let mut naming = members.iter().filter(is_naming).map(|(key, _)| key).peekable();
@@ -73,19 +75,19 @@ pub fn values_of_secrets<'m>(members: &'m Map<String, Value>, is_secret: impl Fn
     NamedValues(with_private_keys(following_siblings(members, &is_secret), members, &is_secret))
 }
 
-/// Adds the members, and the elements of lists, that are lines of private keys. A list of which nothing was found yet
-/// is left out if its name or form decides more about it: all of it may be secret, or names and values alternate in it.
+/// Adds the members, and the elements of lists, that are lines of private keys. A list in which nothing was found yet
+/// is left out if another rule decides about it: its name may make all of it secret, or it may list names and values.
 fn with_private_keys<'m>(
     mut found: HashMap<&'m str, SecretPart>,
     members: &'m Map<String, Value>,
     is_secret: impl Fn(&str) -> bool,
 ) -> HashMap<&'m str, SecretPart> {
     for (key, items) in members {
-        let decides_more = |items: &Vec<Value>| {
+        let has_other_rule = |items: &Vec<Value>| {
             has_alternating_names(items) || are_name_value_pairs(items) || singular(key).is_some_and(&is_secret)
         };
         let is_listed = found.contains_key(key.as_str());
-        let items = items.as_array().filter(|items| is_listed || !decides_more(items));
+        let items = items.as_array().filter(|items| is_listed || !has_other_rule(items));
         let Some(parts) = items.and_then(|items| private_key_items(items)) else { continue };
         let lines = parts.iter().enumerate().filter(|(_, is_part)| **is_part).map(|(index, _)| index);
         if let SecretPart::Items(items) = found.entry(key).or_insert_with(|| SecretPart::Items(BTreeSet::new())) {
@@ -96,7 +98,7 @@ fn with_private_keys<'m>(
     found
 }
 
-/// The elements that follow one with a secret name.
+/// The child elements that follow one with a secret name in it.
 fn following_siblings(members: &Map<String, Value>, is_secret: impl Fn(&str) -> bool) -> HashMap<&str, SecretPart> {
     let mut found = HashMap::new();
     if !members.keys().any(|key| may_name_next_element(key)) {
@@ -144,7 +146,7 @@ pub fn are_name_value_pairs(items: &[Value]) -> bool {
     !items.is_empty() && items.iter().all(is_pair)
 }
 
-/// The value of a pair in such a list, if its name is secret.
+/// The name and the value of a pair in such a list, if the name is secret.
 pub fn value_of_pair(pair: &Value, is_secret: impl Fn(&str) -> bool) -> Option<(&str, &Value)> {
     match pair.as_array().map(Vec::as_slice) {
         Some([Value::String(name), value]) if is_secret(name.trim_start_matches('-')) => Some((name, value)),
@@ -207,7 +209,8 @@ pub fn parse_json_container(text: &str) -> Option<Value> {
     (is_outline('{', '}') || is_outline('[', ']')).then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-/// The JSON object or array with which a text begins, and its length; how many bytes were read if there is none.
+/// The JSON object or array with which a text begins, and its length. If there is none, the error is the number of
+/// bytes that were read to find that out.
 pub(super) fn json_at_start(text: &str) -> Result<(Value, usize), usize> {
     let mut skipped = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
     match skipped.next() {
@@ -223,7 +226,7 @@ pub(super) fn json_at_start(text: &str) -> Result<(Value, usize), usize> {
     }
 }
 
-/// The name or the value of a parameter in a query or a form.
+/// Decodes the name or the value of a parameter in a query or a form.
 pub fn decoded_component(text: &str) -> String {
     percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-/// How a text begins that stands in place of a redacted value.
+/// The beginning of the placeholder of a redacted value.
 pub const REDACTED: &str = "[redacted ";
 /// How many hexadecimal digits of the hash are shown.
 const DIGITS: usize = 16;
@@ -23,7 +23,7 @@ impl RedactionKey {
         Self(blake3::derive_key(CONTEXT, secret))
     }
 
-    /// What stands in place of a text. A text that stands in place of a value already stays as it is.
+    /// The placeholder of a text. A text that is itself a placeholder stays as it is.
     pub fn redacted(&self, text: &str) -> String {
         if is_redacted(text) {
             return text.to_owned();
@@ -32,7 +32,7 @@ impl RedactionKey {
         format!("{REDACTED}{}]", &hash[..DIGITS])
     }
 
-    /// What stands in place of a value.
+    /// The placeholder of a value.
     pub fn redacted_value(&self, value: &Value) -> String {
         match value {
             Value::String(text) => self.redacted(text),
@@ -47,7 +47,7 @@ impl std::fmt::Debug for RedactionKey {
     }
 }
 
-/// Whether a text is nothing but what stands in place of one value.
+/// Whether a text is nothing but the placeholder of one value.
 pub fn is_redacted(text: &str) -> bool {
     let hash = text.strip_prefix(REDACTED).and_then(|rest| rest.strip_suffix(']'));
     hash.is_some_and(|hash| hash.len() == DIGITS && hash.bytes().all(|b| b.is_ascii_hexdigit()))

@@ -249,6 +249,7 @@ pub(super) fn reference(text: &str) -> Option<(char, usize)> {
     character.map(|character| (character, name.len() + 2))
 }
 
+/// The length of the name with which a text begins; 0 if it begins with none.
 fn name_length(text: &str) -> usize {
     let is_name_char = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
     if !text.starts_with(|c: char| c.is_alphabetic() || c == '_') {
@@ -257,12 +258,13 @@ fn name_length(text: &str) -> usize {
     text.find(|c| !is_name_char(c)).unwrap_or(text.len())
 }
 
+/// The name without its namespace prefix.
 fn local(name: &str) -> &str {
     name.rsplit(':').next().unwrap_or(name)
 }
 
-/// Where the `>` is that ends a tag, in the text after the element's name: a quoted one does not count. Without a
-/// closing quote, the first `>` ends the tag. `None` if another tag begins before; so three searches at most read the
+/// Finds the `>` that ends a tag, in the text after the element's name. A quoted `>` counts only if there is no other:
+/// a closing quote may be missing. The search stops where another tag begins, so that at most three searches read the
 /// same part of a text.
 fn end_of_tag(text: &str) -> Option<usize> {
     let (mut quote, mut first_quoted) = (None, None);
@@ -303,7 +305,7 @@ fn attributes(text: &str) -> Vec<(&str, Range<usize>)> {
     found
 }
 
-/// Where the end tag of this element begins: one in CDATA is text.
+/// Where the end tag of this element begins. An end tag in CDATA delimiters is text and does not count.
 fn end_tag(text: &str, name: &str) -> Option<usize> {
     let mut at = 0;
     loop {

@@ -101,7 +101,7 @@ pub fn set_secret_names(names: &[String]) {
     NAMES_OF_PROCESS.store(Arc::new(names.iter().map(|name| plain_name(name)).collect()));
 }
 
-/// Whether a name is secret by what was set last.
+/// Whether a name is one of those that [`set_secret_names`] set last, or has such a part.
 fn is_secret_in_process(name: &str) -> bool {
     has_declared(&NAMES_OF_PROCESS.load(), name)
 }

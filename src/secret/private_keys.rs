@@ -1,9 +1,9 @@
 //! Finds private keys: in PEM (RFC 7468), in blocks of PGP (RFC 9580), and as SSH2 writes them (`---- BEGIN SSH2
 //! ENCRYPTED PRIVATE KEY ----`).
 //!
-//! Always true: what stands between the delimiters is the key; up to the end of the text if it was cut. The first
-//! delimiter may be cut in two by a line break. The work is linear in the text: all searches run over the runs of
-//! dashes once.
+//! Always true: a key is what stands between its two delimiters; if the last one is missing, the key reaches to the end
+//! of the text. A line break may split the first delimiter. The work is linear in the text: all searches run over the
+//! runs of dashes once.
 
 use std::ops::Range;
 
@@ -15,9 +15,10 @@ const DASHES_MIN: usize = 4;
 const LABEL_ENDS: [&str; 2] = ["PRIVATEKEY", "PRIVATEKEYBLOCK"];
 const BEGIN: &str = "BEGIN";
 const END: &str = "END";
-/// The first delimiter of a key is not longer, without its dashes.
+/// The most bytes of a key's first delimiter, without its dashes.
 const LABEL_BYTES_MAX: usize = 96;
-/// A line of an encoded key of which the last delimiter is not there has so many characters, unless it is the last one.
+/// If the last delimiter of a key is missing, a text looks like a line of the key if it has at least so many
+/// characters, or ends with the padding of base64.
 const ENCODED_CHARS_MIN: usize = 16;
 
 /// The runs of dashes in a text that may be the end of a delimiter.
@@ -34,7 +35,8 @@ fn dash_runs(text: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// Whether these dashes begin a last delimiter. Not across a line break: a line of a key may begin with these letters.
+/// Whether the dashes before this text begin a last delimiter (`-----END …`). `END` on the next line does not count: a
+/// line of a key may begin with these letters.
 fn is_end(behind_dashes: &str) -> bool {
     behind_dashes.trim_start_matches([' ', '\t']).starts_with(END)
 }
@@ -49,7 +51,7 @@ fn is_label_of_key(label: &str) -> bool {
     label.len() <= LABEL_BYTES_MAX && LABEL_ENDS.iter().any(|end| compact(label).ends_with(end))
 }
 
-/// A part of a text between two delimiters.
+/// A delimiter of a private key.
 enum Delimiter {
     /// A key begins after this offset.
     Begin(usize),
@@ -102,7 +104,7 @@ pub(super) fn private_keys(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Tells of lines, one after the other, which belong to a private key.
+/// Reads lines one after the other and tells which of them belong to a private key.
 #[derive(Default)]
 pub struct PrivateKeyLines {
     is_within: bool,
@@ -140,7 +142,7 @@ impl PrivateKeyLines {
     }
 }
 
-/// The end of a text that may be the beginning of a first delimiter, which goes on on the next line.
+/// The end of a text that may be the beginning of a first delimiter, which continues on the next line.
 fn begun_delimiter(text: &str) -> &str {
     let Some(run) = dash_runs(text).last() else { return "" };
     let behind = compact(&text[run.end..]);
@@ -156,8 +158,8 @@ pub fn private_key_items(items: &[Value]) -> Option<Vec<bool>> {
     parts.contains(&true).then_some(parts)
 }
 
-/// For an object whose members may be lines of a private key: the members that have a part of one. If the key does not
-/// end in the object, only those that look encoded: the others may be anything.
+/// For an object whose members may be lines of a private key: the members that have a part of one. If the last
+/// delimiter is missing, only those members that look encoded: the others may be anything.
 pub(super) fn private_key_members(members: &Map<String, Value>) -> Vec<&str> {
     let mut lines = PrivateKeyLines::default();
     let is_alone = |text: &str| text.trim().ends_with("----") || !text.contains('\n');

@@ -1,9 +1,9 @@
 //! A bounded set of secrets that are looked for wherever a text quotes them.
 //!
-//! Always true: a secret is found as it is, escaped for JSON or XML, percent-encoded or encoded as in a form, and in
-//! the form that [`redact_line`] leaves of it; where some overlap, what stands for the longest is shown. If there are
-//! secrets that the set does not hold, or more forms of them than it holds, no text is shown at all: nobody knows which
-//! texts quote those.
+//! Always true: a secret is found in each of these forms: as it is; escaped for JSON or XML; percent-encoded, or
+//! encoded as in an HTML form; and what [`redact_line`] leaves of it. Where secrets overlap, the replacement of the
+//! longest is shown. If there are more secrets, or more forms of them, than the set holds, no text is shown at all:
+//! nobody knows which texts quote the others.
 //!
 //! The caller decides which values are secrets, and which of them are too short to be looked for.
 
@@ -28,7 +28,7 @@ const MASKED_CHARS_MIN: usize = 6;
 /// Secrets that are looked for in texts.
 #[derive(Default)]
 pub struct QuotedSecrets {
-    /// Each with the forms in which texts have it; the longest secret first.
+    /// Each secret with the forms in which texts quote it; the longest secret first.
     secrets: Vec<(String, BTreeSet<String>)>,
     /// How many forms they have together.
     forms: usize,
@@ -36,7 +36,7 @@ pub struct QuotedSecrets {
 }
 
 impl QuotedSecrets {
-    /// The set for texts of which nobody knows all secrets: none of them is shown.
+    /// The set for texts whose secrets are not all known: none of the texts is shown.
     pub fn of_unknown() -> Self {
         Self { is_full: true, ..Self::default() }
     }
@@ -69,8 +69,8 @@ impl QuotedSecrets {
         self.is_full || self.secrets.iter().any(|(known, _)| known == text)
     }
 
-    /// The text with each secret in it replaced by what `replace` makes of the secret; if there were more secrets than
-    /// the set holds, what it makes of the whole text.
+    /// The text with each secret in it replaced by what `replace` makes of the secret. If there were more secrets than
+    /// the set holds: what `replace` makes of the whole text.
     pub fn hide(&self, text: &str, replace: &dyn Fn(&str) -> String) -> String {
         if self.is_full {
             return replace(text);
@@ -94,8 +94,8 @@ fn in_json(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-/// The forms in which shown texts have a value: also what is left of it once the credentials in it are masked by their
-/// names, if that has this number of characters.
+/// The forms in which shown texts quote a value. One of them is what is left of the value once the credentials in it
+/// are masked by their names, if that has at least `masked_chars_min` characters.
 pub fn forms_in_shown_texts(value: &str, masked_chars_min: usize) -> BTreeSet<String> {
     let mut forms = forms_in_texts(value);
     let masked = redact_line(value);

@@ -14,11 +14,11 @@ use super::walk::{FoundSecret, replace_secrets};
 pub struct RedactRules {
     /// Names of headers, parameters and keys, plain ([`plain_name`]).
     names: Vec<String>,
-    /// Where the values are in a body: of a request, of a reply, of a call and of its reply.
+    /// Which values in bodies are secret: in those of requests and replies, of calls and their replies.
     paths: Vec<JsonPath>,
     /// Which detectors search.
     detectors: Detectors,
-    /// Whether the path of a request has a secret in it: a parameter of its template has such a name.
+    /// Whether a parameter in the path of a request has a secret name.
     is_path_secret: bool,
     /// Tells apart the texts of rules in which something is masked.
     text_hash: TextHash,
@@ -72,8 +72,8 @@ impl RedactRules {
     pub fn is_secret(&self, name: &str) -> bool {
         is_secret(name) || self.has_name(name)
     }
-    /// Whether a text has a secret in it: a credential, one that a detector finds, or the value of a secret name that
-    /// the text has too.
+    /// Whether a text has a secret in it: a credential, something that a detector finds, or the value after a secret
+    /// name.
     pub fn finds_secret_in(&self, text: &str) -> bool {
         let mut is_found = false;
         let mut note = |found: FoundSecret<'_>| {
@@ -97,7 +97,7 @@ impl RedactRules {
     pub fn detectors(&self) -> Detectors {
         self.detectors
     }
-    /// The values in a body that its JSONPaths name, as JSON pointers.
+    /// The values in a body that the declared JSONPaths select, as JSON pointers.
     pub fn located_in(&self, body: &Value) -> Vec<String> {
         let located = self.paths.iter().flat_map(|path| path.query_located(body));
         located.map(|node| node.location().to_json_pointer()).collect()

@@ -3,7 +3,7 @@
 //!
 //! Writers of URLs differ in which characters they escape. Therefore the escapes of the searched text are decoded, and
 //! the value is searched for in the result: this finds every mixture of escaped and plain characters, even if a URL is
-//! part of another one. So are the references and the CDATA delimiters of XML, and the escapes of JSON.
+//! part of another one. The references and CDATA delimiters of XML and the escapes of JSON are decoded in the same way.
 //!
 //! Always true: the places are positions in the text before decoding; they are sorted and do not overlap.
 //!
@@ -111,6 +111,7 @@ impl View {
             Self::Decoded(decoded) => &decoded.text,
         }
     }
+    /// Where a range of the searched text is in the original text.
     fn place(&self, range: Range<usize>) -> Range<usize> {
         match self {
             Self::Plain => range,
@@ -233,7 +234,7 @@ impl Escape {
         }
         reference(text).map_or(Self::None, |(character, bytes)| Self::Char(character, bytes))
     }
-    /// One in a string of JSON.
+    /// The escape in a JSON string with which a text begins.
     fn of_json(text: &str) -> Self {
         let unit = |at: usize| {
             let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
@@ -257,7 +258,7 @@ impl Escape {
         };
         Self::Char(character, 2)
     }
-    /// The result if no whole escape begins at `at`.
+    /// The result if no whole escape begins at `at`: [`Self::CutOff`] if a cut follows.
     fn cut_off(bytes: &[u8], at: usize) -> Self {
         let rest = &bytes[at..];
         let begun = match rest {

@@ -13,10 +13,10 @@ const CONTEXT: &str = "pointsman 2026-11-29 masked texts of rules";
 /// Tells apart texts that are equal once something is masked in them.
 #[derive(Clone, Default, PartialEq)]
 pub enum TextHash {
-    /// Nothing: there is no store, and so no key.
+    /// No hash: there is no store, and so no key.
     #[default]
     None,
-    /// The hash of earlier versions, which has no key. Never shown: what they stored is recognised by it.
+    /// The hash of earlier versions, which has no key. Never shown; it serves to recognise what those versions stored.
     Unkeyed,
     /// A hash under a key of the store.
     Keyed {

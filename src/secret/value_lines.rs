@@ -17,9 +17,9 @@ pub(super) fn is_name_char(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '%' | '[' | ']' | '$')
 }
 
-/// For a text before a delimiter: the text itself, and each beginning of it that is followed by what may be remarks in
-/// brackets. The name is the end of one of them: for `Password (case sensitive) [root]`, of `Password `. Brackets in a
-/// remark need not be closed.
+/// The texts that may end with the name, for a text before a delimiter: the text itself, and each beginning of it that
+/// only remarks in brackets may follow. For `Password (case sensitive) [root]`, the last of them is `Password `.
+/// Brackets in a remark need not be closed.
 pub(super) fn before_remarks(text: &str) -> impl Iterator<Item = &str> {
     let trimmed = text.trim_end_matches([' ', '\t']);
     let begin = text.ceil_char_boundary(trimmed.len().saturating_sub(REMARKS_BYTES_MAX));

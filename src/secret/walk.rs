@@ -156,7 +156,7 @@ impl SecretWalk<'_, '_> {
         }
     }
 
-    /// A pair in a list of pairs of name and value.
+    /// Replaces the secrets in a pair of name and value, which is an element of a list of such pairs.
     fn replace_in_pair(&mut self, pair: &mut Value) -> bool {
         let name = value_of_pair(pair, self.is_secret).map(|(name, _)| name.to_owned());
         match (name, pair.get_mut(1)) {
@@ -165,7 +165,7 @@ impl SecretWalk<'_, '_> {
         }
     }
 
-    /// A list in which names and values alternate.
+    /// Replaces the secrets in a list in which names and values alternate.
     fn replace_in_alternating(&mut self, items: &mut [Value]) -> bool {
         items.chunks_exact_mut(2).fold(false, |is_changed, pair| {
             let name = secret_name_before_value(&pair[0], self.is_secret).map(str::to_owned);
@@ -177,7 +177,8 @@ impl SecretWalk<'_, '_> {
         })
     }
 
-    /// A map whose keys are secrets, such as `{"sessions": {"…": {"user": 7}}}`.
+    /// Replaces the keys of a map that are secrets, such as those of `{"sessions": {"…": {"user": 7}}}`, and its secret
+    /// values.
     fn replace_secret_keys(&mut self, name: &str, members: &mut Map<String, Value>) -> bool {
         let mut is_changed = false;
         let shown: Vec<(String, Value)> = std::mem::take(members)
@@ -321,7 +322,7 @@ fn credentials(text: &str) -> Option<usize> {
         let looks_encoded = |c: char| c.is_ascii_digit() || c.is_ascii_uppercase() || c == '=';
         !rest.contains(char::is_whitespace) && (rest.chars().skip(1).any(looks_encoded) || rest.len() >= 16)
     };
-    let scheme = if behind("bearer ").is_some_and(|rest| !rest.is_empty()) {
+    let scheme_bytes = if behind("bearer ").is_some_and(|rest| !rest.is_empty()) {
         "bearer ".len()
     } else if behind("basic ").is_some_and(is_basic) {
         "basic ".len()
@@ -330,7 +331,7 @@ fn credentials(text: &str) -> Option<usize> {
     } else {
         return (text.starts_with("eyJ") && text.split('.').count() == 3).then_some(0);
     };
-    Some(text.len() - trimmed.len() + scheme)
+    Some(text.len() - trimmed.len() + scheme_bytes)
 }
 
 fn is_scalar(value: &Value) -> bool {

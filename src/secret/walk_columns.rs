@@ -23,7 +23,7 @@ struct Columns<'t> {
 }
 
 impl SecretWalk<'_, '_> {
-    /// The cells below secret names.
+    /// Replaces the cells below secret names.
     pub(super) fn replace_in_columns(&mut self, text: &str) -> Option<String> {
         if !may_have_columns(text) {
             return None;
@@ -33,8 +33,8 @@ impl SecretWalk<'_, '_> {
             let content = line.trim_end_matches(['\n', '\r']);
             match &columns {
                 Some(_) if content.trim().is_empty() => columns = None,
-                Some(of) => {
-                    for (name, place, is_line) in secrets(of, content) {
+                Some(names) => {
+                    for (name, place, is_line) in secrets(names, content) {
                         if let Some(shown) = self.replacement(name, &content[place.clone()], is_line) {
                             edited.replace(start + place.start..start + place.end, &shown);
                         }
@@ -49,7 +49,7 @@ impl SecretWalk<'_, '_> {
 }
 
 impl<'t> Columns<'t> {
-    /// `None` if a line is no list of names, or none of them is secret.
+    /// The columns that a line names. `None` if the line is no list of names, or none of them is secret.
     fn named_in(line: &'t str, is_secret: &dyn Fn(&str) -> bool) -> Option<Self> {
         CELL_DELIMITERS.iter().find_map(|&delimiter| {
             let (cells, is_whole) = cells(line, delimiter);

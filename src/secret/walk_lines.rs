@@ -15,7 +15,7 @@ use super::walk::{Edited, SecretWalk, USER_INFO};
 /// What stays as it is when a nested text is encoded again.
 const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b':').remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'*');
-/// A longer part of a text is not read as one document of JSON; the documents in it are.
+/// A longer part of a text is not read as one JSON document; the documents nested in it are read.
 const JSON_BYTES_MAX: usize = 64 << 10;
 /// This many bytes that turn out to be no JSON count as one byte that is read, because no value is made of them.
 const SKIPPED_PER_READ: usize = 2;
@@ -27,9 +27,9 @@ struct JsonPart {
     value: Value,
 }
 
-/// Each returns the text with its secrets replaced, or `None` if it stays.
+/// Each method that returns a text returns it with its secrets replaced, or `None` if it stays.
 impl SecretWalk<'_, '_> {
-    /// A text without markup.
+    /// Replaces the secrets in a text without markup.
     pub(super) fn replace_in_lines(&mut self, text: &str) -> Option<String> {
         let mut last = None;
         for step in
@@ -41,7 +41,7 @@ impl SecretWalk<'_, '_> {
         last
     }
 
-    /// The `user:password@` of each URL.
+    /// Replaces the `user:password@` of each URL.
     fn replace_user_info(&mut self, text: &str) -> Option<String> {
         let mut edited = Edited::of(text);
         let starts: Vec<usize> = text.match_indices("://").map(|(at, delimiter)| at + delimiter.len()).collect();
@@ -56,7 +56,7 @@ impl SecretWalk<'_, '_> {
         edited.changed()
     }
 
-    /// The values of secret names, and those in parts that are JSON.
+    /// Replaces the values after secret names, and the secrets in parts that are JSON.
     fn replace_assigned(&mut self, text: &str) -> Option<String> {
         let (mut edited, mut at) = (Edited::of(text), 0);
         let is_secret = self.is_secret;
@@ -107,7 +107,7 @@ impl SecretWalk<'_, '_> {
         None
     }
 
-    /// The parts of a text that are percent-encoded texts themselves.
+    /// Replaces the secrets in percent-encoded parts of a text, such as a URL within a query.
     fn replace_in_encoded(&mut self, text: &str) -> Option<String> {
         if !has_encoded_delimiters(text) {
             return None;
@@ -130,7 +130,7 @@ impl SecretWalk<'_, '_> {
     }
 }
 
-/// Whether a text begins with an object that is not empty, or with a list of such or of lists.
+/// Whether a text may begin with an object that is not empty, or with a list of objects or lists.
 fn may_be_json(text: &str) -> bool {
     let inner = text[1..].trim_start_matches([' ', '\t', '\n', '\r']);
     match text.starts_with('{') {
@@ -146,7 +146,7 @@ fn user_info_end(url: &str) -> Option<usize> {
     if let Some(at) = url[..end].rfind('@') {
         return Some(at);
     }
-    // A password with a delimiter that is not encoded: what follows the colon is no port.
+    // The password may have a delimiter that is not encoded: then what follows the colon is no port.
     let (host, port) = url[..end].split_once(':')?;
     let behind_port = port.trim_start_matches(|c: char| c.is_ascii_digit());
     let is_port = behind_port.len() < port.len() && !behind_port.starts_with(char::is_alphanumeric);
@@ -162,7 +162,8 @@ fn user_info_end(url: &str) -> Option<usize> {
         .map(|last| at + last)
 }
 
-/// Whether a text has an encoded delimiter without which no nested text has names: one of `"%&:<=[{`.
+/// Whether a text has one of the delimiters `"%&:<=[{` percent-encoded. Without them, no percent-encoded text has
+/// names.
 fn has_encoded_delimiters(text: &str) -> bool {
     let is_delimiter = |rest: &[u8]| {
         matches!(

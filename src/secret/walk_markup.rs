@@ -2,11 +2,11 @@
 //!
 //! Always true: if a part ends with a secret name, its value is the next text (`<b>PIN:</b> 1234`); a value that
 //! reaches the end of its part continues after the tags there, because they may be characters of the value
-//! (`password: hun<t>er2`). It ends at the end of the line or of the enclosing element.
+//! (`password: hun<t>er2`). Such a value ends with the line or with the enclosing element.
 
 use std::ops::Range;
 
-use super::assignments::{Assignments, trailing_name, value_behind};
+use super::assignments::{Assignments, trailing_name, value_after_name};
 use super::markup::{Piece, PieceKind, content, escaped, unescaped};
 use super::walk::{Edited, SecretWalk};
 
@@ -48,7 +48,7 @@ impl SecretWalk<'_, '_> {
         let text = edited.text();
         while !text[place.clone()].trim().is_empty() {
             let part = &text[place.clone()];
-            let after_name = last_name.take().and_then(|name| value_behind(&name, part, self.is_secret));
+            let after_name = last_name.take().and_then(|name| value_after_name(&name, part, self.is_secret));
             let (name, plain, value, is_line) = if let Some(found) = after_name {
                 (found.name, Some(found.plain), found.place, found.is_line)
             } else if let Some(last) = Assignments::of(part, self.is_secret)

@@ -1,4 +1,4 @@
-//! What becomes known of instances that are moved from legacy to the engine.
+//! Brings what is in memory up to date when instances are moved from legacy to the engine.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ impl StoreAffinity {
         &self.requests_at_legacy
     }
 
-    /// Records that the pins of an instance that legacy made are the engine's: the instance is being moved, or, if a
-    /// run is given, this run has adopted it.
+    /// Records that the engine owns the pins of an instance which legacy created: the instance is being moved, or, if
+    /// `adopted_by` is given, that run has adopted it.
     pub fn record_adoption(&self, pins: &[PinKey], adopted_by: Option<RunId>) {
         for key in pins {
             self.sets.add_pin(key, Arm::Engine);
@@ -30,7 +30,7 @@ impl StoreAffinity {
         self.instances.count_soon();
     }
 
-    /// Records that pins have gone, or that the adoption of their instance is unknown: the store is asked again.
+    /// Forgets pins that have gone, or the adoption of whose instance is unknown, so that the store is asked again.
     pub fn forget_pins(&self, pins: &[PinKey]) {
         pins.iter().for_each(|key| self.cache.forget(key));
         self.instances.count_soon();

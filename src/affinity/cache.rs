@@ -26,8 +26,8 @@ struct Halves {
     version: PinsVersion,
 }
 
-/// How many pins were made and changed so far. Taken before a look-up or a write and compared afterwards: the result is
-/// cached only if no later pin can contradict it.
+/// How many pins were made and changed so far. A version is taken before a look-up or a write, and compared afterwards:
+/// the result is cached only if no later pin can contradict it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PinsVersion {
     /// How many were made or changed.
@@ -52,7 +52,7 @@ impl Cache {
         Some(owner)
     }
 
-    /// The present version: it is taken before a look-up, or an append, begins.
+    /// The present version, to be taken before a look-up or an append begins.
     pub(super) fn version(&self) -> PinsVersion {
         self.halves().version
     }
@@ -77,8 +77,8 @@ impl Cache {
         }
     }
 
-    /// The pin of an instance has changed, or has gone: its owner is looked up again. A look-up that has begun already
-    /// and finds nobody, or a twin, is not cached.
+    /// Forgets the pin of an instance because it has changed or has gone, so that the owner is looked up again. If a
+    /// look-up has begun already and finds nobody, or a twin, its result is not cached.
     pub(super) fn forget(&self, key: &PinKey) {
         let mut halves = self.halves();
         halves.changed();

@@ -1,13 +1,17 @@
 //! Claims of retry keys in a store that several processes share.
 //!
-//! Always true: on a route on which the engine of this process or of another one may answer, legacy gets a request only
-//! once the store has its key as legacy's. The engine's first append takes the key in the same table and fails where
-//! legacy has it. So where two tries of one request reach two processes, only one arm performs the request, whatever
-//! states the two processes have in force. On other routes a key of legacy is in a file first, and in the store a
-//! moment later. A key whose claim did not succeed is claimed at the next try too, on whatever rung its route is then,
-//! and so is every request that the engine took and gives back. A key that is legacy's in the store, or in the
-//! file of an earlier process, does not prove that legacy got the request: the process that recorded the key may have
-//! refused that try. Only a process that itself passed the try to legacy knows that.
+//! Always true:
+//!
+//! - On a route on which the engine of this process or of another one may answer, legacy gets a request only once the
+//!   store has its key as legacy's. The engine's first append takes the key in the same table and fails if legacy has
+//!   it. So if two tries of one request reach two processes, only one arm performs the request, whatever states the two
+//!   processes have in force.
+//! - On other routes a key of legacy is in a file first, and in the store a moment later.
+//! - On every route, the next try of a key whose claim did not succeed claims it again, and a request that the engine
+//!   took and gives back is claimed.
+//! - A key that is recorded as legacy's, in the store or in the file of an earlier process, does not prove that legacy
+//!   got the request: the process that recorded the key may have refused that try. Only a process that itself passed
+//!   the try to legacy knows that.
 //!
 //! When the store is slow or gone, a claim waits for it for a bounded time, and the request gets 503.
 
@@ -35,9 +39,13 @@ enum ClaimPolicy {
     Required,
 }
 
-/// Whether a key has to be claimed: because keys of its route are; because keys of other engines may have become
-/// unknown since the look-up; or because the look-up had to ask the store. In the latter two cases the engine of
-/// another process may have taken the key meanwhile, or may be about to commit it.
+/// Whether a key has to be claimed. There are three reasons:
+///
+/// - The keys of its route are claimed.
+/// - Keys of other engines may have become unknown since the look-up.
+/// - The look-up had to ask the store.
+///
+/// In the last two cases the engine of another process may have taken the key meanwhile, or may be about to commit it.
 fn claim_policy(state: &ClaimState, route: &RouteId, keys_of_other_engines: KeysOfOtherEngines) -> ClaimPolicy {
     match keys_of_other_engines {
         _ if state.claims(route) => ClaimPolicy::Required,
@@ -65,12 +73,13 @@ impl StoreAffinity {
         self.claims.set_lease_end(ends, term);
     }
 
-    /// Whether the engine of each other process takes keys only while it has its lease.
+    /// Sets whether the engine of each other process takes keys only while that process has its lease.
     pub fn set_other_engines_need_lease(&self, need_lease: bool) {
         self.claims.set_other_engines_need_lease(need_lease);
     }
 
-    /// Whether all keys that the engines of other processes took are known, but for those of routes that are claimed.
+    /// Whether all keys that the engines of other processes took are known, except those of routes whose keys are
+    /// claimed.
     pub fn knows_keys_of_other_engines(&self) -> bool {
         self.claims.read().knows_keys_of_other_engines()
     }
@@ -86,13 +95,13 @@ impl StoreAffinity {
         self.keys.list.own_id()
     }
 
-    /// From now on the engine may own instances of this creator, because other processes may pin some.
+    /// Records that from now on the engine may own instances of this creator, because other processes may pin some.
     pub fn expect_engine_pins_of(&self, creator: &RouteId) {
         self.families.expect_engine_pins(creator);
     }
 
-    /// Finds those of these creators that have a real run which has not ended, and has the store asked for the owners
-    /// of their instances from now on: such a run pins its instance when it answers, also after its route went down.
+    /// Does this for each id of these creators under which a real run is open: such a run pins its instance when it
+    /// answers, even if its route has been lowered since.
     pub async fn expect_engine_pins_of_open_runs(&self, creators: &[Arc<Route>]) {
         for id in creators.iter().flat_map(|route| route.ids()) {
             if self.families.get(id).is_some_and(|family| family.engine_owns()) {
@@ -107,14 +116,14 @@ impl StoreAffinity {
         }
     }
 
-    /// Which arm took a first try, in a store that several processes share.
+    /// Returns which arm took a first try, in a store that several processes share.
     pub(super) async fn first_try_in_shared_store(&self, key: &RetryKey) -> Result<Option<Arm>, ArmUnknown> {
         if let Some(arm) = self.tries.arm_of_this_process(key, Instant::now()) {
             return Ok(Some(arm));
         }
-        // A key in the file may be of a try that was refused, by an earlier process or by this one a long time ago:
-        // then an engine may have the request. Read before the store, because a key may be on its way from the file to
-        // it.
+        // A key in the file may be that of a try which an earlier process refused, or this one a long time ago: then an
+        // engine may have the request. The file is read before the store, because the key may be on its way from the
+        // one to the other.
         let is_in_file = self.legacy_has(key);
         let stored = self.look_ups.first_try(&self.store, *key, LOOK_UP_MAX).await?;
         if stored == Some(Arm::Engine) {
@@ -145,7 +154,8 @@ impl StoreAffinity {
         body: KnownBody,
     ) -> LegacyTake {
         let (taken, policy) = {
-            // Held while the key is taken: whoever sets the routes and then flushes the keys finds it.
+            // The lock is held while the key is taken, so that whoever sets the routes and then flushes the keys also
+            // flushes this one.
             let state = self.store.is_shared().then(|| self.claims.read());
             let taken = self.take_request_for_legacy(keys, earlier, body);
             let policy = state.map_or(ClaimPolicy::No, |state| {

@@ -1,11 +1,13 @@
 //! On which routes retry keys are claimed (`claim`), and whether all keys are known that the engines of other processes
 //! took.
 //!
-//! Always true: the engine of another process takes a key only while its route is claimed here, or while this process
-//! has no lease. So when a route is claimed no more, or a lease begins again, the keys are read from the store once
-//! (`sets`), and from then on those of routes that are not claimed are known. An engine takes no key while its own
-//! process has no lease, except in a process of a version before leases had terms: while such a process runs, or may
-//! return, the keys of others are never known.
+//! Always true: the engine of another process takes a key only while the keys of its route are claimed here, or while
+//! this process has no lease. So the keys that others took become unknown when a route is no longer claimed, and when
+//! this process gets a lease again. Each time they are read from the store once (`sets`); from then on all are known
+//! except those of routes that are claimed.
+//!
+//! An engine takes no key while its own process has no lease. This did not hold in versions before leases had terms:
+//! while such a process runs, or may return, the keys of others never count as known.
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -19,9 +21,9 @@ use crate::names::RouteId;
 /// The routes whose keys are claimed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClaimingRoutes {
-    /// The engine may answer there.
+    /// Routes on which the engine may answer.
     pub always: HashSet<RouteId>,
-    /// Other processes may raise them without waiting for this one, once its lease is over.
+    /// Routes that other processes may raise without waiting for this one, once its lease is over.
     pub without_lease: HashSet<RouteId>,
 }
 
@@ -42,13 +44,14 @@ pub(super) struct ClaimState {
     term: Option<i64>,
     /// Whether an engine of another process may take keys without its lease.
     other_engines_need_no_lease: bool,
-    /// How often keys that other engines took may have become unknown.
+    /// Grows whenever keys that other engines took may have become unknown.
     version: u64,
     /// The version for which all keys that other engines took are in the set in memory.
     known: Option<u64>,
 }
 
 impl ClaimState {
+    /// Whether the keys of this route are claimed now.
     pub(super) fn claims(&self, route: &RouteId) -> bool {
         let is_without_lease = || self.lease_ends.is_some_and(|ends| ends <= Moment::now());
         self.routes.always.contains(route) || (self.routes.without_lease.contains(route) && is_without_lease())
@@ -60,7 +63,7 @@ impl ClaimState {
         is_known.then_some(KeysOfOtherEnginesVersion(self.version))
     }
 
-    /// Whether all keys that other engines took are known, but for those of routes that are claimed.
+    /// Whether all keys that other engines took are known, except those of routes that are claimed.
     pub(super) fn knows_keys_of_other_engines(&self) -> bool {
         self.known == Some(self.version)
             && !self.other_engines_need_no_lease
@@ -84,7 +87,7 @@ impl Claims {
         self.outdated.notify_one();
     }
 
-    /// Sets the routes whose keys are claimed. If a route is claimed no more, the keys that other engines took on it
+    /// Sets the routes whose keys are claimed. If a route is no longer claimed, the keys that other engines took on it
     /// are unknown until they are read.
     pub(super) fn set_routes(&self, routes: ClaimingRoutes) {
         self.change(|state| {
@@ -103,8 +106,8 @@ impl Claims {
         });
     }
 
-    /// Whether the engine of each other process takes keys only while its process has its lease (`lease_term` of the
-    /// store).
+    /// Sets whether the engine of each other process takes keys only while that process has its lease (`lease_term` of
+    /// the store).
     pub(super) fn set_other_engines_need_lease(&self, need_lease: bool) {
         if self.read().other_engines_need_no_lease == need_lease {
             self.change(|state| {
@@ -128,7 +131,7 @@ impl Claims {
         }
     }
 
-    /// All keys that other engines had taken when this version began are in the set in memory.
+    /// Records that all keys that other engines had taken when this version began are in the set in memory.
     pub(super) fn set_known(&self, version: u64) {
         self.state.write().unwrap_or_else(PoisonError::into_inner).known = Some(version);
     }

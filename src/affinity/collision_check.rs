@@ -1,8 +1,8 @@
 //! Checks in the background whether both arms gave out the same id (a pin collision), whichever was first.
 //!
-//! The id of an adopted instance came from legacy, so a reply of legacy may have it without a collision: one that was
-//! given before the instance was claimed, or one to a client's retry. In any other reply legacy has given the id to a
-//! second instance, and requests about that one would reach the adopted one.
+//! The id of an adopted instance came from legacy, so a reply of legacy that has it shows no collision if the reply was
+//! given before the instance was claimed, or to a client's retry. Any other such reply shows that legacy has given the
+//! id to a second instance, and requests about the second instance would reach the adopted one.
 //!
 //! Always true: no request waits for a check; the queue is bounded. An id for which the queue has no room is not
 //! checked, and the log says so. While the store does not answer, the ids wait.
@@ -44,9 +44,9 @@ pub(super) enum CheckMessage {
     /// Legacy created an instance in a family of which the engine owns some: the pin's key, when legacy's reply ended,
     /// and whether that was the reply to a client's retry.
     Instance { key: PinKey, replied_at: Timestamp, is_retry: bool },
-    /// This run of the engine has pinned an instance.
+    /// A run of the engine has pinned an instance.
     Pinned(PinKey, RunId),
-    /// The process has started: the newest pins that the last one made.
+    /// The process has started: the newest pins that the last process made are to be checked.
     NewestPins,
     /// Replies when all messages before this one are processed.
     Flush(oneshot::Sender<()>),
@@ -129,8 +129,8 @@ impl Checker {
         }
     }
 
-    /// Checks the newest pins of each family without an open collision. Pins from before a person last accepted the
-    /// collisions of the family are left out: that covered them.
+    /// Checks the newest pins of each family without an open collision. Pins that are older than the last acceptance of
+    /// the family's collisions are left out: the acceptance covers them.
     async fn check_newest(&self) {
         let families = self.families.without_open_collision();
         let Some((first, _)) = families.first() else { return };
@@ -138,7 +138,8 @@ impl Checker {
         for (stored_under, accepted) in families {
             let pins = || self.store.pins(stored_under.clone(), Arm::Engine, CHECKED_AT_START_MAX);
             let Some(pins) = self.ask((&stored_under, "the newest pins"), pins).await else { continue };
-            // The files are not read yet. The store has the ids by the files that were in force.
+            // The files are not read yet. The store has the ids that the files gave the routes when they were last in
+            // force.
             let row = rows.iter().find(|row| row.route == stored_under || row.earlier_ids.contains(&stored_under));
             let family = row.map_or_else(
                 || Family::from(stored_under.clone()),
@@ -189,7 +190,7 @@ impl Checker {
         }
     }
 
-    /// The run that pinned the id for the engine, if both arms gave it out.
+    /// If both arms gave out the id: the run that pinned it for the engine, as far as the store names it.
     async fn collision(&self, key: &PinKey, by: GivenBy<'_>) -> Result<Option<Option<RunId>>, StoreError> {
         if let GivenBy::Run(run, family) = by
             && !self.legacy_had(&InstanceKey { family: family.clone(), id: key.id.clone() }, run).await?

@@ -1,8 +1,8 @@
 //! Writes pin collisions and their acceptances to the store.
 //!
-//! Always true: whoever finds or accepts one does not wait for the store. While the store does not take the write, it
-//! is tried again. If the process is killed before that, the next one finds the collision again if the engine's pin was
-//! the later of the two (`collision_check`). One that a later reply of legacy showed is not found again.
+//! Always true: whoever finds or accepts a collision does not wait for the store. A write that the store does not take
+//! is tried again. If the process is killed before the store has a collision, the next process finds it again if the
+//! engine's pin was the later of the two (`collision_check`), and does not if it was legacy's reply.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(super) struct CollisionRecords {
     store: StoreHandle,
     families: Arc<PinCountsById>,
-    /// Held during a write, so that [`CollisionRecords::flush`] waits for the one that is under way.
+    /// Held during a write, so that [`CollisionRecords::flush`] waits for a write that is under way.
     writing: tokio::sync::Mutex<()>,
 }
 

@@ -19,14 +19,13 @@ impl StoreAffinity {
         self.collided_since(family).is_some()
     }
 
-    /// When both arms had given out one id for the first time, as far as this process and the store know, and not
-    /// counting what a person has accepted.
+    /// When the first collision that nobody has accepted was found, as far as this process and the store know.
     pub fn collided_since(&self, family: &Family) -> Option<Timestamp> {
         family.ids().filter_map(|id| self.families.get(id)?.collisions().since()).min()
     }
 
-    /// How many changes of collisions by this process the store has: another process that sees the number change reads
-    /// them ([`Self::follow_collisions`]).
+    /// How many of this process's changes of collisions the store has. Another process that sees this number change
+    /// reads the changes ([`Self::follow_collisions`]).
     pub fn stored_collision_changes(&self) -> u64 {
         self.families.stored_collision_changes()
     }
@@ -40,14 +39,14 @@ impl StoreAffinity {
         Ok(())
     }
 
-    /// A person accepts what was found up to this time: the engine creates instances of the family again, until one
-    /// more id is found that both arms have given out. Stored in the background.
+    /// Records that a person accepts the collisions found up to this time: the engine creates instances of the family
+    /// again, until one more id is found that both arms have given out. Stored in the background.
     pub fn accept_collisions(&self, family: &Family, at: Timestamp) {
         self.families.accept_collisions(family, at);
     }
 
-    /// Waits until it is checked whether the engine owns the ids that legacy gave out before, and until the store has
-    /// the collisions that were found.
+    /// Waits until the ids that were given out before this call are checked, and the store has the collisions that were
+    /// found.
     pub async fn finish_collision_checks(&self) {
         self.collision_checks.flush().await;
         self.collision_records.flush().await;

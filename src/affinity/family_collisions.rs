@@ -12,8 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::clock;
 
-/// How many ids are remembered that both arms have given out, so that each counts once: legacy's reply may show one,
-/// and the dark run that cannot pin it.
+/// The most colliding ids that are remembered. Each id counts once, although its collision may be found twice: by
+/// legacy's reply, and by the dark run that cannot pin the id.
 const COLLIDED_IDS_MAX: usize = 4_096;
 
 /// The collisions of one family.
@@ -54,7 +54,7 @@ impl FamilyCollisions {
         Self { times: ArcSwapOption::from_pointee(times), ..Self::default() }
     }
 
-    /// Records that both arms have given out this id. Returns whether that was not known.
+    /// Records that both arms have given out this id. Returns `false` if that was known already.
     pub(super) fn record(&self, id: &Arc<str>) -> bool {
         let mut ids = self.ids();
         if ids.contains(id) {
@@ -67,7 +67,8 @@ impl FamilyCollisions {
         let now = clock::now();
         match self.times.load().as_deref() {
             None => self.change(&ids, now, None),
-            // After the acceptance: else the store would take it for a collision that was accepted.
+            // The time must be after the acceptance: otherwise the store would take this for a collision that was
+            // accepted.
             Some(CollisionTimes { accepted: Some(accepted), .. }) => {
                 let next = accepted.checked_add(SignedDuration::from_nanos(1)).unwrap_or(Timestamp::MAX);
                 self.change(&ids, now.max(next), None);
@@ -77,7 +78,7 @@ impl FamilyCollisions {
         true
     }
 
-    /// A person accepts what was found up to this time. Returns whether that changes anything.
+    /// Records that a person accepts what was found up to this time. Returns whether that changes anything.
     pub(super) fn accept(&self, at: Timestamp) -> bool {
         let ids = self.ids();
         match self.times.load().as_deref() {
@@ -90,7 +91,7 @@ impl FamilyCollisions {
         }
     }
 
-    /// The store has these times, which another process may have written. The newer ones count.
+    /// Takes over the times in the store, which another process may have written, if they are newer than those here.
     pub(super) fn follow(&self, since: Timestamp, accepted: Option<Timestamp>) {
         let _lock = self.ids();
         let newest = |times: &CollisionTimes| times.accepted.max(Some(times.since));
@@ -120,7 +121,7 @@ impl FamilyCollisions {
         self.count.load(Ordering::Acquire)
     }
 
-    /// What the store does not have yet.
+    /// The times that the store does not have yet.
     pub(super) fn unstored(&self) -> Option<UnstoredTimes> {
         // Read before the times: what changes meanwhile stays unstored.
         let changes = self.changes.load(Ordering::Acquire);
@@ -128,7 +129,7 @@ impl FamilyCollisions {
         (changes > self.stored_changes.load(Ordering::Acquire)).then_some(UnstoredTimes { times, changes })
     }
 
-    /// The store has these times.
+    /// Records that the store has these times.
     pub(super) fn mark_stored(&self, stored: UnstoredTimes) {
         self.stored_changes.fetch_max(stored.changes, Ordering::AcqRel);
     }

@@ -1,12 +1,15 @@
 //! Which instances of a family are alive, for each arm: what requests have shown, and when instances end.
 //!
-//! Always true: whoever reports something does not wait for the store; what waits for the store is bounded
-//! ([`CHANGES_WAITING_MAX`]); the count of legacy's instances is never too low: one that cannot be recorded sets
-//! `has_unknown`. Of legacy's instances that have not ended, at most [`LEGACY_INSTANCES_MAX`] of a family are recorded,
-//! and of those that have ended the newest [`ENDED_KEPT_MAX`].
+//! Always true:
 //!
-//! The counts are those of the store at the last look. [`Instances::refresh`] brings them up to date, for a gate. Which
-//! arm owns an instance does not depend on any of this.
+//! - Whoever reports something does not wait for the store; what waits for the store is bounded
+//!   ([`CHANGES_WAITING_MAX`]).
+//! - The count of legacy's instances is never too low: an instance that cannot be recorded sets `has_unknown`.
+//! - Of legacy's instances that have not ended, at most [`LEGACY_INSTANCES_MAX`] of a family are recorded; of those
+//!   that have ended, the newest [`ENDED_KEPT_MAX`].
+//!
+//! The counts are those that the store had when it was last asked. [`Instances::refresh`] brings them up to date, for a
+//! gate. Which arm owns an instance does not depend on any of this.
 //!
 //! While the store accepts no writes, reports wait, and are written once it does. A process that is killed loses those
 //! of the last moments ([`FLUSH_PAUSE`]): an instance that has ended counts as alive until a request shows its end
@@ -57,7 +60,7 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 /// The pause after a count is at least this many times as long as the count took: it reads the pins of all instances
 /// that have not ended, which takes seconds with millions of them.
 const COUNT_PAUSE_FACTOR: u32 = 20;
-/// How often instances of legacy that have ended are forgotten beyond their bound.
+/// The interval at which ended instances of legacy beyond [`ENDED_KEPT_MAX`] are forgotten.
 const FORGET_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The instances of all families.
@@ -70,9 +73,9 @@ pub struct Instances {
     writing: tokio::sync::Mutex<()>,
     /// Notified when a change waits for the store.
     changed: Notify,
-    /// Whether the counts of the store may have changed since the last look.
+    /// Whether the counts in the store may have changed since they were last read.
     is_outdated: AtomicBool,
-    /// Routes whose metrics were set.
+    /// Routes whose metrics were set, so that the metrics of a route that is gone can be set to 0.
     published: Mutex<BTreeSet<RouteId>>,
 }
 
@@ -86,8 +89,8 @@ struct State {
     recorded: Recorded,
 }
 
-/// Changes that are being written. Dropped without [`TakenChanges::mark_stored`], they are queued again: the store
-/// refused them, or whoever waited for the store does not wait any longer. To write a change twice changes nothing.
+/// Changes that are being written. If they are dropped without [`TakenChanges::mark_stored`], they are queued again:
+/// the store refused them, or the task that waited for the store was dropped. Writing a change twice does no harm.
 struct TakenChanges<'a> {
     instances: &'a Instances,
     batch: Vec<InstanceChange>,
@@ -131,21 +134,21 @@ impl Instances {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The families of the files in force.
+    /// Sets the families of the files in force.
     pub fn set_families(&self, families: Vec<TrackedFamily>) {
         self.families.store(Arc::new(families));
         self.count_soon();
     }
 
-    /// The family whose creator has this id in the files in force, or had it; else the one of a creator with this id
-    /// alone.
+    /// The family whose creator has, or had, this id according to the files in force. If there is none: a family whose
+    /// creator has only this id.
     pub fn family_of(&self, creator: &RouteId) -> Family {
         let families = self.families.load();
         let found = families.iter().map(|tracked| &tracked.family).find(|family| family.ids().any(|id| id == creator));
         found.cloned().unwrap_or_else(|| Family::from(creator.clone()))
     }
 
-    /// The counts are out of date: the engine has pinned an instance.
+    /// Has the instances counted soon, because the pins in the store have changed.
     pub(super) fn count_soon(&self) {
         if !self.is_outdated.swap(true, Ordering::AcqRel) {
             self.changed.notify_one();
@@ -188,8 +191,8 @@ impl Instances {
         *published = present().map(|family| family.id().clone()).collect();
     }
 
-    /// Writes everything that was reported before, ends the instances that are too old, and counts, those of `also`
-    /// too. When this has returned, [`Instances::of`] has what the store has.
+    /// Writes everything that was reported before, ends the instances that are too old, and counts the instances,
+    /// including those of the family `also`. When this has returned, [`Instances::of`] returns what the store has.
     ///
     /// # Errors
     /// The store does not answer, or accepts no writes.
@@ -200,8 +203,8 @@ impl Instances {
         self.count(also).await
     }
 
-    /// Records changes of a family that somebody else has found, and counts. An instance that legacy lists although the
-    /// engine has adopted it is not recorded, under whichever id of the family it was adopted.
+    /// Stores changes of a family that the caller has found, and counts the instances. An instance that legacy lists
+    /// although the engine has adopted it is not recorded, under whichever id of the family it was adopted.
     ///
     /// # Errors
     /// The store does not take them, or does not say what was adopted.

@@ -10,8 +10,8 @@
 //!
 //! - slot 0, the header: the format, the id of this file, and the store that uses it;
 //! - slot 1, the progress: up to which number all records are in the store, how many slots the file has, which number
-//!   was noted last, and a generation of the store (`store_generation`). In a file of an earlier version all of these
-//!   but the first may be 0, and the file is taken to have its full length;
+//!   was noted last, and a generation of the store (`store_generation`). In a file of an earlier version, all but the
+//!   first of these may be 0; such a file counts as having its full length;
 //! - slots 2 to 62: the hash of a route, and the time at which legacy last served a request of that route although the
 //!   key could not be noted. A slot whose time is older than the retry window is free for another route;
 //! - slot 63: the same kind of time, but for all routes;
@@ -67,7 +67,7 @@ pub(super) struct Opened {
     pub unnoted: Vec<(SlotRoute, Timestamp)>,
     /// Slots that could not be read.
     pub skipped: u64,
-    /// The signs that records are missing which the store may not have; `None` if there is no such sign.
+    /// The signs that records are missing, which the store may lack too; `None` if there is no such sign.
     pub damage: Option<String>,
 }
 

@@ -106,6 +106,7 @@ pub fn read_key_files(listed: &[KeyFileRecord], unlisted: &Path) -> (Vec<(RetryK
     (keys, failures)
 }
 
+/// What is needed to open the files of a store at the start of a process.
 struct Opening<'a> {
     owner: StoreTag,
     identity: StoreIdentity,
@@ -166,7 +167,7 @@ impl Opening<'_> {
             unread: None,
         };
         let mut changes = ListChanges::default();
-        // Not put if the store has this very record already: a store whose disk is full could not take it.
+        // The record is not put if the store has it already: a store whose disk is full could not take it.
         changes.put.extend((!self.listed.contains(&own_record)).then(|| own_record.clone()));
         let mut later_file = self.later_file([&own].into_iter());
         let log = KeyLog::new(own, limits)?;

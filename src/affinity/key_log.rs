@@ -322,8 +322,8 @@ impl KeyLog {
         self.writer.key_added.notify_one();
     }
 
-    /// Moves waiting keys to the store until [`KeyLog::end_move_to_store`] is called. `taken_by_runs` gets those that
-    /// runs of other processes have there.
+    /// Moves waiting keys to the store until [`KeyLog::end_move_to_store`] is called. `taken_by_runs` gets the keys
+    /// that runs of other processes have taken in the store.
     pub(super) async fn move_to_store(self: Arc<Self>, store: StoreHandle, taken_by_runs: impl Fn(Vec<RetryKey>)) {
         let failures = RepeatedFailures::default();
         loop {

@@ -1,4 +1,4 @@
-//! What others ask of the file of retry keys that legacy took.
+//! What other rooms ask of the log of retry keys that legacy took.
 
 use super::{RequestsWithUnknownKeys, StoreAffinity};
 use crate::names::RouteId;
@@ -23,7 +23,8 @@ impl StoreAffinity {
         self.keys.finish(&self.store).await
     }
 
-    /// Unlocks the file of retry keys for another process: nothing can be noted then. Returns whether that was in time.
+    /// Unlocks the file of retry keys for another process; nothing can be noted afterwards. Returns whether the file
+    /// was unlocked `within` this time.
     pub async fn release_key_file(&self, within: std::time::Duration) -> bool {
         self.keys.release(within).await
     }

@@ -31,7 +31,7 @@ enum KeyQuery {
     FirstTry(RetryKey),
     /// Whether a run claimed any key in this range.
     EngineTookAny(RangeInclusive<RetryKey>),
-    /// The same, once the appends under way have ended that may not have found this key of legacy.
+    /// The same, asked after those appends have ended that are under way and may not have seen this key of legacy.
     EngineTookAnyAfter(RetryKey, RangeInclusive<RetryKey>),
 }
 
@@ -74,8 +74,8 @@ impl KeyLookups {
         Ok(look_up.await? == Some(Arm::Engine))
     }
 
-    /// Like [`KeyLookups::engine_took_any`], but waits for appends under way that may not have found `legacy_key`, a
-    /// key that the store has as legacy's.
+    /// Like [`KeyLookups::engine_took_any`], but waits for appends under way that may not have seen `legacy_key`, a key
+    /// that the store has as legacy's.
     pub(super) async fn engine_took_any_after(
         &self,
         store: &StoreHandle,

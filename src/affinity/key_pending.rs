@@ -126,8 +126,9 @@ impl PendingKeys {
             self.remove_served(&served);
             self.stored += 1;
         }
-        let behind: Vec<u64> = self.queue.keys().copied().skip(self.being_written).take(keys.len()).collect();
-        for number in behind {
+        // Keys that are being written stay until their write has ended.
+        let later: Vec<u64> = self.queue.keys().copied().skip(self.being_written).take(keys.len()).collect();
+        for number in later {
             if let Some(pending) = self.queue.get(&number).filter(|pending| pending.is_stored) {
                 self.numbers.remove(&pending.key);
                 self.queue.remove(&number);

@@ -83,10 +83,10 @@ impl UnnotedTimes {
         }
     }
 
-    /// The file has times that lie in the future ([`UNNOTED_WRITE_INTERVAL`]). Has them replaced by the exact times of
-    /// the last such requests: for each route whose time in the file has passed, or for all routes. A later process
-    /// needs the exact ones: a flip by force accepts the requests before it, and with a time that is too late a request
-    /// would count as later than the flip.
+    /// Has those times in the file that were set to the future ([`UNNOTED_WRITE_INTERVAL`]) replaced by the exact times
+    /// of the last such requests: for each route whose time in the file has passed, or for `all` routes. A later
+    /// process needs the exact ones: a flip by force accepts the requests before it, and with a time that is too late a
+    /// request would count as later than the flip.
     pub fn write_exact_times(&mut self, all: bool) {
         let now = clock::now();
         let mut to_write = std::mem::take(&mut self.failed);
@@ -111,7 +111,7 @@ impl UnnotedTimes {
         !self.to_write.is_empty()
     }
 
-    /// The times that are to be written. [`UnnotedTimes::end_write`] must follow.
+    /// Takes the times that are to be written. [`UnnotedTimes::end_write`] must follow.
     pub fn take_to_write(&mut self) -> Vec<(SlotRoute, Timestamp)> {
         self.being_written = std::mem::take(&mut self.to_write);
         let in_file = |route: &SlotRoute| self.times.get(route).map(|served| (*route, served.in_file));

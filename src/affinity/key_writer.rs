@@ -58,7 +58,7 @@ pub(super) struct KeyWriter {
     pub pending_changed: Notify,
     write_thread: OnceLock<Thread>,
     sync_thread: OnceLock<Thread>,
-    /// In a simulation there are no threads: whoever would wake one writes.
+    /// In a simulation there are no threads: whoever would wake the thread writes itself.
     #[cfg(test)]
     writes_at_once: bool,
 }
@@ -159,7 +159,7 @@ impl KeyWriter {
         }
     }
 
-    /// After [`KeyWriter::end`]: waits until the file is unlocked. Returns whether that was in time.
+    /// After [`KeyWriter::end`]: waits until the file is unlocked. Returns whether that was `within` this time.
     pub(super) async fn wait_until_released(&self, within: Duration) -> bool {
         let until = Instant::now() + within;
         // A write that hangs keeps this locked.

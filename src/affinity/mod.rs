@@ -112,7 +112,8 @@ use crate::store::{StoreError, StoreHandle};
 /// How long a look-up in the store may take; the caller's request waits for it.
 const LOOK_UP_MAX: Duration = Duration::from_secs(1);
 
-/// Pins and retry keys over the store.
+/// Answers which arm owns an instance and which took a first try: from memory, and from the store where memory does not
+/// suffice.
 pub struct StoreAffinity {
     store: StoreHandle,
     families: Arc<PinCountsById>,
@@ -142,8 +143,9 @@ impl StoreAffinity {
         Self::open(store, limits, KeyLog::in_memory(limits)).await
     }
 
-    /// Reads the counts of pins and their collisions, and starts on the current runtime the tasks that build the sets,
-    /// that move retry keys to the store, and that store what else comes up.
+    /// Reads the counts of pins and their collisions. Starts, on the current runtime, the tasks that build the sets,
+    /// move retry keys to the store, check ids for collisions, and store what becomes known of instances and
+    /// collisions.
     ///
     /// # Errors
     /// The store does not answer.
@@ -332,7 +334,7 @@ impl Affinity for StoreAffinity {
             }
             match self.cache.get(&key) {
                 Some(Some((Owner::Engine, run))) => self.families.record_collision(&key, run),
-                // Of an adopted instance the store knows when it was adopted.
+                // Whether this is a collision depends on when the instance was adopted, which only the store knows.
                 Some(Some((Owner::Adopted | Owner::Moving | Owner::AdoptionUnknown | Owner::Unknown, _))) => {
                     self.collision_checks.send(CheckMessage::Instance { key, replied_at, is_retry });
                 }

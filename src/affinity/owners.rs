@@ -35,7 +35,7 @@ impl StoreAffinity {
         .boxed()
     }
 
-    /// Which pins were made and changed so far: to be taken before an append with pins begins.
+    /// The present version of the pins, to be taken before an append with pins begins.
     pub fn pins_version(&self) -> PinsVersion {
         self.cache.version()
     }

@@ -35,7 +35,8 @@ pub(super) struct PinCountsById {
 pub(super) struct PinCounts {
     engine: AtomicU64,
     legacy: AtomicU64,
-    /// Whether the engine owns some that are not counted here: instances that move, or pins of other processes.
+    /// Whether the engine owns, or may own, instances that are not counted here: instances that move, or pins of other
+    /// processes.
     has_others: AtomicBool,
     collisions: FamilyCollisions,
 }
@@ -69,8 +70,8 @@ impl PinCountsById {
     /// accepted one.
     pub(super) fn without_open_collision(&self) -> Vec<(RouteId, Option<Timestamp>)> {
         let by_id = self.by_id.load();
-        let of_engine = by_id.iter().filter(|(_, of)| of.engine_owns() && of.collisions.since().is_none());
-        of_engine.map(|(id, of)| (id.clone(), of.collisions.accepted())).collect()
+        let of_engine = by_id.iter().filter(|(_, counts)| counts.engine_owns() && counts.collisions.since().is_none());
+        of_engine.map(|(id, counts)| (id.clone(), counts.collisions.accepted())).collect()
     }
 
     /// Sets the metrics to the present counts. A family is shown under the present id of its creator; pins whose
@@ -96,7 +97,7 @@ impl PinCountsById {
         *published = counts.into_keys().collect();
     }
 
-    /// From now on the engine owns, or may own, instances of this family that are not counted here.
+    /// Records that the engine owns, or may own, instances of this family that are not counted here.
     pub(super) fn expect_engine_pins(&self, route: &RouteId) {
         self.with(route, |family| family.has_others.store(true, Ordering::Release));
     }
@@ -120,7 +121,7 @@ impl PinCountsById {
         });
     }
 
-    /// A person accepts the collisions of a family that were found up to this time.
+    /// Records that a person accepts the collisions of a family that were found up to this time.
     pub(super) fn accept_collisions(&self, family: &flag::Family, at: Timestamp) {
         for id in family.ids() {
             if self.get(id).is_some_and(|family| family.collisions.accept(at)) {
@@ -180,7 +181,7 @@ struct Counts {
     engine: u64,
     legacy: u64,
     collisions: u64,
-    /// Whether there is one that nobody has accepted.
+    /// Whether there is a collision that nobody has accepted.
     has_open_collision: bool,
 }
 

@@ -51,7 +51,8 @@ struct Table {
     next: u64,
     requests: BTreeMap<u64, CountedRequest>,
     instances: HashMap<PinKey, InstanceEntry>,
-    /// By each id of a family: until when legacy may go on with creates, or with requests of unknown ids.
+    /// By each id of a family: until when legacy may go on with creates, and with follow-ups whose instances had no
+    /// room in the table.
     unsettled: HashMap<RouteId, Instant>,
 }
 
@@ -130,7 +131,7 @@ impl RequestsAtLegacyByInstance {
         self.writes.load_full().begin()
     }
 
-    /// Other files are in force. Returns the requests that began under those before.
+    /// Records that other files are in force. Returns the requests that began under the earlier ones.
     pub fn files_replaced(&self) -> Arc<WritesUnderFiles> {
         let earlier = self.writes.swap(Arc::default());
         earlier.replaced();
@@ -183,7 +184,7 @@ impl RequestsAtLegacyByInstance {
 }
 
 impl Table {
-    /// What tells that the move of an instance has ended; `None` if it does not move.
+    /// A receiver that closes when the move of an instance has ended; `None` if the instance does not move.
     fn moving(&self, keys: &[PinKey]) -> Option<watch::Receiver<()>> {
         keys.iter().find_map(|key| self.instances.get(key)?.moving.clone())
     }
@@ -195,8 +196,8 @@ fn moved(mut moving: watch::Receiver<()>) -> BoxFuture<'static, ()> {
 }
 
 impl InstanceMoveMark {
-    /// Waits until the requests that legacy had of the instance when it was marked have ended, and those that might
-    /// have created it, at the latest until `until`.
+    /// Waits until two kinds of requests have ended, but no longer than `until`: those that legacy had of the instance
+    /// when it was marked, and those that may have created the instance.
     pub async fn requests_ended(&self, until: Instant) -> RequestsEnded {
         loop {
             let notified = self.requests.ended.notified();

@@ -1,4 +1,4 @@
-//! With which version of its route's workflow a run began, of the runs that created instances.
+//! With which version of its route's workflow each run that created an instance began.
 //!
 //! Always true: a run keeps its version for its whole life, so an answer stays true. It comes from the store, where the
 //! run is before its instance can be followed up: a restart, also after a kill, changes no answer.

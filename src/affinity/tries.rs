@@ -257,8 +257,8 @@ impl Tries {
         self.shard(key).taken.get(key).is_some_and(|taken| taken.is_of_legacy() && taken.is_unclaimed)
     }
 
-    /// Forgets that legacy took a key, if an earlier process did or `always`: the store has it as the engine's. Returns
-    /// whether it did.
+    /// Forgets that legacy took a key, because the store has the key as the engine's; without `always`, only if an
+    /// earlier process took it. Returns whether it was forgotten.
     pub(super) fn forget(&self, key: &RetryKey, always: bool) -> bool {
         let mut shard = self.shard(key);
         let is_forgotten = |taken: &TriedKey| taken.is_of_legacy() && (always || taken.by_earlier_process);

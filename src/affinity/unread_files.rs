@@ -11,12 +11,12 @@ use super::unknown_keys::RequestsWithUnknownKeys;
 use crate::clock;
 use crate::store::{KeyFileRecord, UnreadKeyFile};
 
-/// Another file has the path of the listed one.
+/// The reason if another file has the path of the listed one.
 pub(super) const OTHER_FILE: &str = "is not there: another file has its name";
 
 /// Why the keys of a listed file are unknown.
 pub(super) struct Unreadable {
-    /// The end of a sentence about the file.
+    /// The rest of a sentence whose subject is the file: `is not there`.
     pub why: String,
     /// Whether the file belongs to the store of which this one is a copy ([`UnreadKeyFile::belongs_to_original`]).
     pub belongs_to_original: bool,
@@ -28,7 +28,7 @@ impl<T: Into<String>> From<T> for Unreadable {
     }
 }
 
-/// The file belongs to the store of which this one is a copy.
+/// The reason if the file belongs to the store of which this one is a copy.
 pub(super) fn original_store_reason(record: &KeyFileRecord) -> Unreadable {
     let why = format!("belongs to the store {}, of which this one is a copy", record.location);
     Unreadable { why, belongs_to_original: true }

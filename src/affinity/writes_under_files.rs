@@ -1,8 +1,8 @@
 //! Counts the requests that may change something, from before the files are looked at until their replies are complete.
 //!
 //! New files may say for the first time that instances of a family move to the engine, or find the instances of
-//! requests in another way. Requests that were decided by the files before are not counted by instance then, and legacy
-//! may have them for long: a slow upload, a request that waits for its turn.
+//! requests in another way. Requests that were decided by the earlier files are not counted by instance then, and
+//! legacy may have them for long: a slow upload, a request that waits for its turn.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ pub struct WritesUnderFiles {
     /// Whether other files are in force by now, so that no more requests are added. (One that was just being counted
     /// may still be added; the newer files decide it.)
     are_replaced: AtomicBool,
-    /// When the last one ended after that.
+    /// When the last request ended after the files were replaced.
     ended: Mutex<Option<Instant>>,
 }
 

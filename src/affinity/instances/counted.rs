@@ -32,7 +32,7 @@ pub struct ArmInstances {
 }
 
 impl ArmInstances {
-    /// Since when all instances that the arm had have ended.
+    /// When the last instance of the arm ended; `None` while one is, or may be, alive.
     pub fn drained(&self) -> Option<Timestamp> {
         self.last_ended.filter(|_| self.alive == 0 && !self.has_unknown)
     }
@@ -56,6 +56,6 @@ pub struct FamilyInstances {
     pub legacy: ArmInstances,
     /// Whether they were counted: if not, all numbers are 0.
     pub is_counted: bool,
-    /// How many reports on instances of legacy wait for the store; those that legacy has are not in the number.
+    /// How many reports of instances that legacy has wait for the store. The numbers above do not include them.
     pub legacy_waiting: u64,
 }

@@ -8,15 +8,15 @@ use crate::flag::{InstanceKey, PinKey};
 use crate::store::{LegacyInstance, StoreError};
 
 impl Instances {
-    /// Whether legacy gave out this id before the engine did, with a run that began at this time. A reply of legacy
-    /// to a create counts whenever it came: the run itself calls services, not this proxy.
+    /// Whether legacy gave out this id before a run of the engine did, which began at `began`. A reply of legacy to a
+    /// create counts whenever it came: it cannot be an effect of the run, which calls services and not this proxy.
     pub(in crate::affinity) async fn legacy_had(
         &self,
         instance: &InstanceKey,
         began: Timestamp,
     ) -> Result<bool, StoreError> {
         let keys: Vec<PinKey> = instance.stored_keys().collect();
-        // What a follow-up shows since then may be what the run itself has created at legacy.
+        // A follow-up after `began` may show an instance that the run itself has created at legacy.
         let is_before = |at: Timestamp| at < began;
         // The store may not have the newest reports yet.
         let is_reported = {

@@ -28,7 +28,7 @@ pub(super) enum Report {
 }
 
 impl Recorded {
-    /// Returns `false` if it was recorded already.
+    /// Remembers that a report was recorded. Returns `false` if that was remembered already.
     pub(super) fn insert(&mut self, report: Report, at: Timestamp) -> bool {
         if self.young.contains_key(&report) {
             return false;
@@ -41,12 +41,12 @@ impl Recorded {
         before.is_none()
     }
 
-    /// When it was recorded, if that was recently.
+    /// When a report was recorded, if that was recently.
     pub(super) fn recorded_at(&self, report: &Report) -> Option<Timestamp> {
         self.young.get(report).or_else(|| self.old.get(report)).copied()
     }
 
-    /// A report will be recorded again.
+    /// Forgets a report, so that it is recorded again.
     pub(super) fn forget(&mut self, report: &Report) {
         self.young.remove(report);
         self.old.remove(report);

@@ -28,7 +28,7 @@ impl Instances {
         }
         match (arm, run, has_ended) {
             (Arm::Legacy, _, true) => {
-                // It may be known under an id that was the oldest before.
+                // The instance may be known under another id of the family, which was the oldest one before.
                 let others = key.stored_keys().skip(1).filter(|key| self.may_be_alive(key));
                 for key in std::iter::once(key.stored_key()).chain(others) {
                     self.state().recorded.forget(&Report::LegacyCreated(key.clone()));
@@ -51,7 +51,7 @@ impl Instances {
 
     fn note_created(&self, key: PinKey) {
         let mut state = self.state();
-        // If one with this id has ended, legacy has given the id out again.
+        // If an instance with this id has ended, legacy has given out the id again.
         state.recorded.forget(&Report::LegacyEnded(key.clone()));
         state.recorded.insert(Report::LegacySeen(key.clone()), clock::now());
         drop(state);
@@ -68,7 +68,7 @@ impl Instances {
         let mut state = self.state();
         let of_legacy = match &report {
             Report::LegacySeen(key) | Report::LegacyCreated(key) | Report::TwinIncomplete(key) => Some(key),
-            // Without it an instance counts as alive for longer.
+            // If such a report is lost, an instance only counts as alive for longer.
             Report::LegacyEnded(_) | Report::EngineEnded(_) => None,
         };
         let has_bad_id = match &report {
@@ -113,8 +113,8 @@ impl Instances {
         of_family.is_some_and(|count| count.alive >= LEGACY_INSTANCES_MAX)
     }
 
-    /// These changes, without the instances of legacy that the engine has adopted under another id of the family. What
-    /// was adopted under the id of the change, the store finds itself.
+    /// These changes, without the instances of legacy that the engine has adopted under another id of the family. The
+    /// store itself leaves out those that were adopted under the same id.
     pub(super) async fn without_adopted(
         &self,
         family: &Family,

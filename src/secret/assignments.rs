@@ -103,11 +103,11 @@ impl<'t, 'n> Assignments<'t, 'n> {
             let is_parameter = rest.starts_with('=');
             let before = text[from..delimiter].trim_end_matches(|c: char| is_arrow && matches!(c, '-' | '='));
             let Some((name, is_quoted)) = name_at_end(before, self.is_secret) else { continue };
-            let behind = &text[self.at..];
-            let behind = behind.strip_prefix('=').unwrap_or(behind).trim_start_matches([' ', '\t']);
-            let start = text.len() - behind.len();
-            let found = self.value(behind, is_parameter, is_quoted, is_weakly_secret(&name));
-            if let Some((place, form)) = found.filter(|(place, _)| !behind[place.clone()].trim().is_empty()) {
+            let after = &text[self.at..];
+            let after = after.strip_prefix('=').unwrap_or(after).trim_start_matches([' ', '\t']);
+            let start = text.len() - after.len();
+            let found = self.value(after, is_parameter, is_quoted, is_weakly_secret(&name));
+            if let Some((place, form)) = found.filter(|(place, _)| !after[place.clone()].trim().is_empty()) {
                 let mut value = start + place.start..start + place.end;
                 if form == ValueForm::Line
                     && !is_quoted
@@ -125,20 +125,20 @@ impl<'t, 'n> Assignments<'t, 'n> {
     /// Where the value is in what follows a name and its delimiter.
     fn value(
         &mut self,
-        behind: &str,
+        after: &str,
         is_parameter: bool,
         is_quoted: bool,
         is_weak: bool,
     ) -> Option<(Range<usize>, ValueForm)> {
-        let escapes = behind.len() - behind.trim_start_matches('\\').len();
-        let Some(last @ ('"' | '\'')) = behind[escapes..].chars().next() else {
-            return unquoted_value(behind, is_parameter, is_quoted, is_weak);
+        let escapes = after.len() - after.trim_start_matches('\\').len();
+        let Some(last @ ('"' | '\'')) = after[escapes..].chars().next() else {
+            return unquoted_value(after, is_parameter, is_quoted, is_weak);
         };
-        let quote = &behind[..escapes + last.len_utf8()];
+        let quote = &after[..escapes + last.len_utf8()];
         let may_be_closed = !self.unclosed.contains(&(escapes, last));
-        let end = may_be_closed.then(|| closing_quote(behind, quote)).flatten().unwrap_or_else(|| {
+        let end = may_be_closed.then(|| closing_quote(after, quote)).flatten().unwrap_or_else(|| {
             self.unclosed.insert((escapes, last));
-            line_end(behind)
+            line_end(after)
         });
         Some((quote.len().min(end)..end, ValueForm::Quoted))
     }
@@ -253,20 +253,20 @@ fn last_word(text: &str) -> (&str, &str) {
 
 /// Where a value without quotes is in what follows its name and delimiter.
 fn unquoted_value(
-    behind: &str,
+    after: &str,
     is_parameter: bool,
     is_quoted: bool,
     is_weak: bool,
 ) -> Option<(Range<usize>, ValueForm)> {
     if is_parameter {
-        return Some((0..parameter_end(behind), ValueForm::Parameter));
+        return Some((0..parameter_end(after), ValueForm::Parameter));
     }
-    let first = behind.split_whitespace().next().unwrap_or_default();
+    let first = after.split_whitespace().next().unwrap_or_default();
     let has_digit = |text: &str| text.bytes().any(|byte| byte.is_ascii_digit());
     if is_weak && !has_digit(first) && first.chars().count() < SECRET_CHARS_MIN && !is_quoted {
         return None;
     }
-    let beginning = &behind[..behind.floor_char_boundary(SENTENCE_BYTES_MAX)];
+    let beginning = &after[..after.floor_char_boundary(SENTENCE_BYTES_MAX)];
     let sentence = beginning.lines().next().unwrap_or_default();
     let word = first.trim_end_matches(['.', ',', ';', '!']);
     let is_one_of = |words: &[&str]| words.iter().any(|other| word.eq_ignore_ascii_case(other));
@@ -276,8 +276,7 @@ fn unquoted_value(
     }
     // A value of JSON that is not a string.
     let is_literal = is_quoted && !first.starts_with(['{', '[']);
-    let end =
-        if is_literal { behind.find([',', '}', ']', '\n', '\r']).unwrap_or(behind.len()) } else { line_end(behind) };
+    let end = if is_literal { after.find([',', '}', ']', '\n', '\r']).unwrap_or(after.len()) } else { line_end(after) };
     Some((0..end, ValueForm::Line))
 }
 
@@ -286,8 +285,8 @@ fn closing_quote(text: &str, quote: &str) -> Option<usize> {
     let mut at = quote.len();
     loop {
         let found = at + text[at..].find(quote)?;
-        let behind = text[found + quote.len()..].chars().next();
-        let is_end = behind.is_none_or(|c| c.is_whitespace() || ",;:}])&<>\"'\\.".contains(c));
+        let after = text[found + quote.len()..].chars().next();
+        let is_end = after.is_none_or(|c| c.is_whitespace() || ",;:}])&<>\"'\\.".contains(c));
         if is_end && !text[..found].ends_with('\\') {
             return Some(found);
         }
@@ -300,8 +299,8 @@ fn closing_quote(text: &str, quote: &str) -> Option<usize> {
 fn parameter_end(text: &str) -> usize {
     let mut at = 0;
     while let Some(separator) = text[at..].find(['&', ';', '#', '\n', '\r']).map(|separator| at + separator) {
-        let behind = &text[separator + 1..];
-        let next = &behind[..behind.find(['&', ';', '#', '\n', '\r']).unwrap_or(behind.len())];
+        let after = &text[separator + 1..];
+        let next = &after[..after.find(['&', ';', '#', '\n', '\r']).unwrap_or(after.len())];
         let name = next.split('=').next().unwrap_or_default().trim_start();
         if !text[separator..].starts_with(['&', ';']) || name.chars().all(is_name_char) {
             return separator;

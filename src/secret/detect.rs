@@ -169,8 +169,8 @@ fn tokens(text: &str) -> Vec<Range<usize>> {
         if !window.eq_ignore_ascii_case(BEARER.as_bytes()) {
             continue;
         }
-        let behind = &text[at + BEARER.len()..];
-        let start = text.len() - behind.trim_start().len();
+        let after = &text[at + BEARER.len()..];
+        let start = text.len() - after.trim_start().len();
         if start == at + BEARER.len() {
             continue;
         }
@@ -210,8 +210,8 @@ fn emails(text: &str) -> Vec<Range<usize>> {
         let start = before
             .rfind(|c| !is_local(c))
             .map_or(0, |end| end + before[end..].chars().next().map_or(1, char::len_utf8));
-        let behind = &text[at + 1..];
-        let domain = &behind[..behind.find(|c| !is_domain(c)).unwrap_or(behind.len())];
+        let after = &text[at + 1..];
+        let domain = &after[..after.find(|c| !is_domain(c)).unwrap_or(after.len())];
         let domain = domain.trim_end_matches(['.', '-']);
         if start < at && domain.contains('.') {
             found.push(start..at + 1 + domain.len());

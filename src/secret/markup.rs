@@ -185,8 +185,8 @@ pub(super) fn content(text: &str) -> String {
         let mut rest = text;
         while let Some(open) = rest.find('<') {
             let inner = rest[open..].strip_prefix(CDATA[0]);
-            let Some((_, behind)) = inner.and_then(|inner| inner.split_once(CDATA[1])) else { return true };
-            rest = behind;
+            let Some((_, after)) = inner.and_then(|inner| inner.split_once(CDATA[1])) else { return true };
+            rest = after;
         }
         false
     };
@@ -203,9 +203,9 @@ pub(super) fn unescaped(text: &str) -> String {
         // No end is searched for after the last one, so that many beginnings without an end take linear time.
         let may_end = text.len() - rest.len() < last_end;
         let inner = rest.strip_prefix(CDATA[0]).filter(|_| may_end);
-        if let Some((inner, behind)) = inner.and_then(|inner| inner.split_once(CDATA[1])) {
+        if let Some((inner, after)) = inner.and_then(|inner| inner.split_once(CDATA[1])) {
             plain.push_str(inner);
-            rest = behind;
+            rest = after;
         } else if let Some((character, bytes)) = reference(rest) {
             plain.push(character);
             rest = &rest[bytes..];
@@ -287,18 +287,18 @@ fn attributes(text: &str) -> Vec<(&str, Range<usize>)> {
     while let Some(equals) = text[at..].find('=').map(|equals| at + equals) {
         let before = text[at..equals].trim_end();
         let name = before.rsplit(char::is_whitespace).next().unwrap_or(before);
-        let behind = text[equals + 1..].trim_start();
-        let open = text.len() - behind.len();
+        let after = text[equals + 1..].trim_start();
+        let open = text.len() - after.len();
         // In a string of JSON, escapes stand before the quotes.
-        let escapes = behind.len() - behind.trim_start_matches('\\').len();
-        if behind[escapes..].starts_with(['"', '\'']) {
-            let (quote, value) = behind.split_at(escapes + 1);
+        let escapes = after.len() - after.trim_start_matches('\\').len();
+        if after[escapes..].starts_with(['"', '\'']) {
+            let (quote, value) = after.split_at(escapes + 1);
             let end = value.find(quote).map_or(text.len(), |length| open + quote.len() + length);
             found.push((name, open + quote.len()..end));
             at = (end + quote.len()).min(text.len());
         } else {
             // HTML needs no quotes.
-            at = behind.find(char::is_whitespace).map_or(text.len(), |length| open + length);
+            at = after.find(char::is_whitespace).map_or(text.len(), |length| open + length);
             found.push((name, open..at));
         }
     }
@@ -315,8 +315,8 @@ fn end_tag(text: &str, name: &str) -> Option<usize> {
             at = open + rest.find(CDATA[1])?;
             continue;
         }
-        let behind = rest.strip_prefix("</").and_then(|rest| rest.strip_prefix(name));
-        if behind.is_some_and(|behind| behind.trim_start().starts_with('>')) {
+        let after = rest.strip_prefix("</").and_then(|rest| rest.strip_prefix(name));
+        if after.is_some_and(|after| after.trim_start().starts_with('>')) {
             return Some(open);
         }
         at = open + 1;

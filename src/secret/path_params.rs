@@ -1,7 +1,8 @@
 //! Finds the parameters of a path whose names in the route's template are secret: `/reset/{token}`.
 //!
-//! Always true: where only the template is known and the path is written in another way than the template (dot
-//! segments, double slashes, a part that a proxy adds), every segment that is not a segment of the template is hidden.
+//! Always true: if the segments of the path do not correspond to those of the template one by one (there are dot
+//! segments, double slashes, or a part that a proxy adds), every segment that is not a segment of the template is
+//! hidden.
 
 use std::borrow::Cow;
 

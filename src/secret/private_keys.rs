@@ -37,8 +37,8 @@ fn dash_runs(text: &str) -> impl Iterator<Item = Range<usize>> {
 
 /// Whether the dashes before this text begin a last delimiter (`-----END …`). `END` on the next line does not count: a
 /// line of a key may begin with these letters.
-fn is_end(behind_dashes: &str) -> bool {
-    behind_dashes.trim_start_matches([' ', '\t']).starts_with(END)
+fn is_end(after_dashes: &str) -> bool {
+    after_dashes.trim_start_matches([' ', '\t']).starts_with(END)
 }
 
 /// A text without its whitespace, as far as a label may reach.
@@ -65,11 +65,11 @@ fn delimiters(text: &str) -> impl Iterator<Item = Delimiter> {
     std::iter::from_fn(move || {
         loop {
             let run = runs.next()?;
-            let behind = &text[run.end..];
-            if is_end(behind) {
+            let after = &text[run.end..];
+            if is_end(after) {
                 return Some(Delimiter::End(run.start));
             }
-            let Some(closing) = runs.peek().filter(|_| compact(behind).starts_with(BEGIN)) else { continue };
+            let Some(closing) = runs.peek().filter(|_| compact(after).starts_with(BEGIN)) else { continue };
             if is_label_of_key(&text[run.end..closing.start]) {
                 let begin = closing.end;
                 // `-----BEGIN PRIVATE KEY----------END` has no key between its delimiters.
@@ -145,8 +145,8 @@ impl PrivateKeyLines {
 /// The end of a text that may be the beginning of a first delimiter, which continues on the next line.
 fn begun_delimiter(text: &str) -> &str {
     let Some(run) = dash_runs(text).last() else { return "" };
-    let behind = compact(&text[run.end..]);
-    let may_begin = behind.starts_with(BEGIN) || BEGIN.starts_with(&*behind);
+    let after = compact(&text[run.end..]);
+    let may_begin = after.starts_with(BEGIN) || BEGIN.starts_with(&*after);
     if may_begin && text.len() - run.end <= LABEL_BYTES_MAX { &text[run.start..] } else { "" }
 }
 

@@ -1,8 +1,11 @@
 //! Redacts texts that are shown to people.
 //!
-//! Always true: a value under a secret name (`names`) is replaced by stars, in every format that the text has or quotes
-//! (`walk`); so are a text that begins with a scheme such as `Bearer` or that is a JWT, the `user:password@` of a URL
-//! within a text, and what a detector finds in it (`detect`).
+//! Always true: stars replace
+//!
+//! - each value under a secret name (`names`), in every format that the text has or quotes (`walk`);
+//! - a text that is a JWT, or what follows a scheme such as `Bearer` at the beginning of a text;
+//! - the `user:password@` of a URL within a text;
+//! - what a detector finds (`detect`).
 
 use super::detect::Detectors;
 use super::keyed::is_redacted;

@@ -54,9 +54,9 @@ pub(super) fn folded_end(text: &str, indent: usize, line_end_of_value: usize) ->
         let Some(next) = text.get(start..).map(|rest| &rest[..line_end(rest)]) else { break };
         let content = next.trim();
         let word = content.split(|c: char| !is_name_char(c)).next().unwrap_or_default();
-        let behind = content[word.len()..].trim_start();
+        let after = content[word.len()..].trim_start();
         // `=` at the end of the line is the padding of base64.
-        let has_name = behind.starts_with(':') || behind.starts_with('=') && !behind.trim_matches('=').is_empty();
+        let has_name = after.starts_with(':') || after.starts_with('=') && !after.trim_matches('=').is_empty();
         if indent_of(next) <= indent || content.is_empty() || has_name || content.starts_with('-') {
             break;
         }

@@ -6,8 +6,8 @@
 //! a scheme such as `Bearer`, and what a detector finds (`detect`).
 //!
 //! Always true: one walk reads all formats, so a secret is found in whichever order they are nested. It goes at most
-//! [`NESTING_MAX`] formats deep and reads at most [`BYTES_MAX`], all levels together; what is beyond may hold anything,
-//! so the whole text counts as a secret then. What has no secret stays as it was written.
+//! [`NESTING_MAX`] formats deep and reads at most [`BYTES_MAX`], all levels together. If a text exceeds that, the rest
+//! of it may hold anything, so the whole text counts as a secret. What has no secret stays as it was written.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -317,16 +317,16 @@ fn credentials(text: &str) -> Option<usize> {
     let trimmed = text.trim_start();
     let begins_with =
         |scheme: &str| trimmed.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
-    let behind = |scheme: &str| begins_with(scheme).then(|| trimmed[scheme.len()..].trim());
+    let after = |scheme: &str| begins_with(scheme).then(|| trimmed[scheme.len()..].trim());
     let is_basic = |rest: &str| {
         let looks_encoded = |c: char| c.is_ascii_digit() || c.is_ascii_uppercase() || c == '=';
         !rest.contains(char::is_whitespace) && (rest.chars().skip(1).any(looks_encoded) || rest.len() >= 16)
     };
-    let scheme_bytes = if behind("bearer ").is_some_and(|rest| !rest.is_empty()) {
+    let scheme_bytes = if after("bearer ").is_some_and(|rest| !rest.is_empty()) {
         "bearer ".len()
-    } else if behind("basic ").is_some_and(is_basic) {
+    } else if after("basic ").is_some_and(is_basic) {
         "basic ".len()
-    } else if behind("digest ").is_some_and(|rest| rest.contains('=')) {
+    } else if after("digest ").is_some_and(|rest| rest.contains('=')) {
         "digest ".len()
     } else {
         return (text.starts_with("eyJ") && text.split('.').count() == 3).then_some(0);

@@ -1,7 +1,7 @@
 //! Finds the secrets in the columns of a table that a text is, or quotes: lines of cells below a line of names.
 //!
-//! Always true: where a row has another number of cells than there are names, or a quote that does not end in its line,
-//! it is not known which cell belongs to which name, so everything from the first secret column to the end of the line
+//! Always true: if a row has more or fewer cells than there are names, or a quote that does not end in its line, it is
+//! not known which cell belongs to which name. Then everything from the first secret column to the end of the line
 //! counts as secret. The table ends at an empty line.
 
 use std::ops::Range;

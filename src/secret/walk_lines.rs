@@ -148,14 +148,14 @@ fn user_info_end(url: &str) -> Option<usize> {
     }
     // The password may have a delimiter that is not encoded: then what follows the colon is no port.
     let (host, port) = url[..end].split_once(':')?;
-    let behind_port = port.trim_start_matches(|c: char| c.is_ascii_digit());
-    let is_port = behind_port.len() < port.len() && !behind_port.starts_with(char::is_alphanumeric);
-    let behind = &url[end..];
-    let at = behind.find(|c: char| c == '@' || c.is_whitespace() || "\"'<>".contains(c))?;
+    let after_port = port.trim_start_matches(|c: char| c.is_ascii_digit());
+    let is_port = after_port.len() < port.len() && !after_port.starts_with(char::is_alphanumeric);
+    let after = &url[end..];
+    let at = after.find(|c: char| c == '@' || c.is_whitespace() || "\"'<>".contains(c))?;
     if is_port || port.is_empty() || host.starts_with('[') || url[..end].contains(char::is_whitespace) {
         return None;
     }
-    let at = end + behind[at..].starts_with('@').then_some(at)?;
+    let at = end + after[at..].starts_with('@').then_some(at)?;
     let rest = &url[at..];
     rest[..rest.find(|c: char| "/?#\"'<>".contains(c) || c.is_whitespace()).unwrap_or(rest.len())]
         .rfind('@')

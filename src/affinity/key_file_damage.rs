@@ -1,10 +1,15 @@
 //! Whether records are missing in a file of retry keys.
 //!
-//! The question it answers: "had legacy taken first tries that this file should name and does not?" Always true:
-//! records are numbered from 1 without gaps and written in this order, one at a time, by one thread; after each batch
-//! of one or several records, the number of the last one is written to the progress slot; a record is overwritten only
-//! once the store has it, and the progress slot says so. So the file must have a record for every number above that of
-//! the last stored record, up to the highest one in the progress slot or in a record.
+//! The question it answers: "had legacy taken first tries that this file should name and does not?"
+//!
+//! Always true:
+//!
+//! - Records are numbered from 1 without gaps and written in this order, one at a time, by one thread.
+//! - After one or several records, the number of the last one is written to the progress slot.
+//! - A record is overwritten only once the store has it and the progress slot says so.
+//!
+//! So the file must have a record for every number above that of the last stored record, up to the highest number in
+//! the progress slot or in a record.
 //!
 //! Not damage: a single unreadable slot just after the record with the highest number. It was being written when the
 //! process was killed or the power failed; legacy is called only after the write (unless the disk hung for longer than

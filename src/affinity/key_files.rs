@@ -1,9 +1,12 @@
 //! Finds the files of retry keys that belong to a store, and takes over those that its earlier processes left.
 //!
-//! The question it answers: "which files may have keys that the store does not have?" Always true: a file is used by
-//! one process at a time (its lock) and by one store (its tag); the store lists the files that may have such keys,
-//! wherever they are; a process that starts takes over the keys of all listed files that it can read, and reports the
-//! others.
+//! The question it answers: "which files may have keys that the store does not have?"
+//!
+//! Always true:
+//!
+//! - A file is used by one process at a time (its lock) and by one store (its tag).
+//! - The store lists the files that may have such keys, wherever they are.
+//! - A process that starts takes over the keys of all listed files that it can read, and reports the others.
 //!
 //! Example: two processes share a PostgreSQL store and a directory. The first one uses `pointsman-ID-0.keys`, the
 //! second one `pointsman-ID-1.keys`, and the store lists both. Both are killed; the second file has the key K, which
@@ -13,9 +16,9 @@
 //!
 //! A copy of a store lists the files of the original. It takes over nothing from them: their keys are unknown to it. A
 //! store that was moved takes over its files: it differs from a copy in that no store is at its earlier path any more.
-//! A store of one process goes on listing its file after a normal end, although the store then has all of its keys: so
-//! a copy that is made afterwards also lists the original's file, and is thereby recognised as a copy. If such a file
-//! is gone later, no key is lost.
+//! A store of one process goes on listing its file after a normal end, although the store then has all of the file's
+//! keys. Thus a copy that is made afterwards also lists the original's file, by which it is recognised as a copy. If
+//! such a file is gone later, no key is lost.
 //!
 //! An older copy that was put in the place of the store is recognised by a file with a higher generation than its own
 //! (`store_generation`).

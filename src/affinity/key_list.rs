@@ -6,8 +6,8 @@
 //! still names F1 alone, and F1 stays locked ([`ListChanges::locked`]): a third process can neither use F1 nor take
 //! over its keys. Once the store answers, the list names F2 alone, no changes are left, and F1 is unlocked.
 //!
-//! Always true: a change of the list that the store did not take is tried again until it does; a file whose keys were
-//! taken over stays locked until it is off the list, so that no other process uses and lists it again in between.
+//! Always true: a change of the list that the store did not take is tried again until the store takes it. A file whose
+//! keys were taken over stays locked until it is off the list, so that no other process uses and lists it in between.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

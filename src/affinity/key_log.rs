@@ -2,8 +2,8 @@
 //!
 //! The question it answers: "would the next process know that legacy took this try?" Always true: a key counts as noted
 //! ([`KeyLog::wait_until_noted`]) only after its record is written to the file (kill -9 and a full disk do not lose
-//! it), or the store has it; a record that the store does not have yet is not overwritten before its retry window is
-//! over, so that a full ring buffer refuses further records; the records that wait for the store are also in memory.
+//! it), or the store has it. A record that the store does not have yet is not overwritten before its retry window is
+//! over; so a full ring buffer refuses further records. The records that wait for the store are also in memory.
 //!
 //! Example: legacy is to take a first try with the key K. [`KeyLog::note`] has the thread of `key_writer` write record
 //! 1 (K, and the time) to the ring buffer in the file, then "stored: 0, last: 1" to slot 1 of the file; in memory K

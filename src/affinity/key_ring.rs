@@ -1,9 +1,8 @@
 //! The ring buffer, in memory, of the records that wait for the store, and what of it is still to be written to the
 //! file.
 //!
-//! Always true: records are numbered and in order; a record is overwritten only when the store has it or its retry
-//! window is over; a key is among the records only after its record was written to the file. Until then it is
-//! *pending*.
+//! Always true: records are numbered and in order. A record is overwritten only when the store has it or its retry
+//! window is over. A key is *pending* until its record was written to the file, and only then among the records.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};

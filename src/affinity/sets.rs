@@ -40,8 +40,9 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const RENEWALS_PER_WINDOW: u32 = 24;
 const RENEWAL_MIN: Duration = Duration::from_millis(100);
 const RENEWAL_MAX: Duration = Duration::from_secs(3_600);
-/// Keys of other engines are read again from this long before the newest that is known: a transaction may have ended
-/// later than one with a newer time, and the clock of a standby that became primary may be behind.
+/// When the keys of other engines are read again, reading begins this long before the newest key that is known: a
+/// transaction may have ended later than one with a newer time, and the clock of a standby that became primary may be
+/// slow.
 const READ_OVERLAP: SignedDuration = SignedDuration::from_mins(10);
 
 /// The retry keys that the engine took, and the instances that were pinned.
@@ -60,9 +61,9 @@ pub(super) struct Sets {
 
 struct EngineKeys {
     set: WindowSet,
-    /// Until then the set is complete although keys expire in it: it has every key whose retries go to the engine.
-    /// After that the key of an open run might expire, so none expires until those keys are inserted again. `None`
-    /// before the set is built.
+    /// Until this time, keys may expire and the set is still complete: it has every key whose retries go to the engine.
+    /// After this time the key of an open run might expire, so no key expires until the keys of open runs are inserted
+    /// again. `None` before the set is built.
     complete_until: Option<Instant>,
 }
 

@@ -205,10 +205,13 @@ pub trait Affinity: Send + Sync {
     fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, ArmUnknown>>;
     /// Takes a first try for legacy under all of its keys, unless the engine has it under one of them by now. If the
     /// result says `noted`, the keys are in a file (or in the store) when this returns; they are written to the store
-    /// in the background. If the disk hangs, this waits for a bounded time. In a store that several processes share, it
-    /// waits for the store on a route on which the engine may answer. A retry of what is recorded as legacy's
-    /// ([`EarlierKeys::legacy_has_own`]) is not recorded once more; in such a store it is confirmed first that the
-    /// engine does not have the request.
+    /// in the background.
+    ///
+    /// If the disk hangs, this waits for a bounded time. If several processes share the store, this waits for the store
+    /// on a route on which the engine may answer.
+    ///
+    /// A retry of what is recorded as legacy's ([`EarlierKeys::legacy_has_own`]) is not recorded once more; if several
+    /// processes share the store, this first confirms that the engine does not have the request.
     fn take_for_legacy<'a>(
         &'a self,
         route: &'a RouteId,
@@ -222,10 +225,11 @@ pub trait Affinity: Send + Sync {
     /// Whether these keys were noted for an earlier try, and the store has them. Asked when legacy took the first try
     /// and the keys of the retry cannot be noted now. Waits for the store only if this process noted them.
     fn noted_earlier<'a>(&'a self, keys: &'a RetryKeys) -> BoxFuture<'a, bool>;
-    /// Reports that legacy serves a request whose keys could not be noted. It is counted for the route, and the gate to
-    /// `live` stays shut as long as a retry may come, or until the keys are noted after all. It is recorded under the
-    /// oldest id of the route too: after the files rename the route back, the next process does not know the present
-    /// id. The call itself records it in memory; the future waits, for a bounded time, until it is in a file.
+    /// Reports that legacy serves a request whose keys could not be noted. The request is counted for the route, and
+    /// the gate to `live` stays shut as long as a retry of it may come, or until the keys are noted after all. It is
+    /// recorded under the oldest id of the route too: if the files rename the route back, the next process does not
+    /// know the present id. The call itself records it in memory; the future waits, for a bounded time, until it is in
+    /// a file.
     fn record_served_unnoted<'a>(
         &'a self,
         keys: &'a RetryKeys,

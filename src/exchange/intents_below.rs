@@ -28,8 +28,9 @@ struct RunBelow {
 }
 
 impl IntentsBelow {
-    /// Adds a run that a step began, with `item` for one item of a `for_each`: its intents, in the order of its plan
-    /// and under the step names of its plan, and what replaces the sensitive values in them.
+    /// Adds the intents of a run that a step began. `item`: the item of a `for_each` for which it was begun. `intents`:
+    /// in the order of the run's plan, and under the step names of that plan. `redactions`: what replaces the sensitive
+    /// values in the intents.
     pub fn add(&mut self, step: &StepId, item: Option<u32>, intents: Vec<Intent>, redactions: Vec<Arc<Redaction>>) {
         self.redactions.extend(redactions);
         if !intents.is_empty() {
@@ -47,10 +48,10 @@ impl IntentsBelow {
         std::mem::take(&mut self.branch.below)
     }
 
-    /// Merges the intents into a run's own, in the order of that run's plan. Under one name (`ship/label`) there may be
-    /// intents of several items: these are numbered anew from 0. `position`: where a step of the run stands in its
-    /// plan. Returns what replaces the sensitive values in the intents.
-    pub fn merge_into(self, own: &mut Vec<Intent>, position: impl Fn(&StepId) -> usize) -> Vec<Arc<Redaction>> {
+    /// Merges the intents into those of the run above (`merged`), in the order of that run's plan. Under one name
+    /// (`ship/label`) there may be intents of several items: these are numbered anew from 0. `position`: where a step
+    /// of the run stands in its plan. Returns what replaces the sensitive values in the intents.
+    pub fn merge_into(self, merged: &mut Vec<Intent>, position: impl Fn(&StepId) -> usize) -> Vec<Arc<Redaction>> {
         let Self { mut runs, redactions, branch: _ } = self;
         if runs.is_empty() {
             return redactions;
@@ -60,7 +61,7 @@ impl IntentsBelow {
             None => (false, position(&intent.step)),
             Some(step) => (true, position(&step.into())),
         };
-        let mut placed: Vec<((bool, usize), Intent)> = own.drain(..).map(|intent| (key(&intent), intent)).collect();
+        let mut placed: Vec<((bool, usize), Intent)> = merged.drain(..).map(|intent| (key(&intent), intent)).collect();
         let mut items: HashMap<StepId, u32> = HashMap::new();
         for RunBelow { step, item, intents } in runs {
             let at = (false, position(&step));
@@ -74,7 +75,7 @@ impl IntentsBelow {
             }));
         }
         placed.sort_by_key(|(key, _)| *key);
-        own.extend(placed.into_iter().map(|(_, intent)| intent));
+        merged.extend(placed.into_iter().map(|(_, intent)| intent));
         redactions
     }
 }

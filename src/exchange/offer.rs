@@ -118,6 +118,7 @@ pub struct UnbegunTicket {
 /// Stands for one request that should be compared. It must be settled exactly once, with the outcome of that request.
 pub struct ComparisonTicket {
     request: OfferedRequest,
+    /// `None` once the ticket is settled.
     counter: Option<Arc<dyn TicketCounter>>,
     on_drop: ComparisonOutcome,
     twin_missing: bool,

@@ -14,7 +14,7 @@ use crate::names::ServiceName;
 /// The calls that legacy made for one request. Calls may be added after the request was answered. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct RequestEffects {
-    calls: Arc<Inner>,
+    calls: Arc<AttributedCalls>,
     open: Option<Arc<dyn OpenCallsView>>,
 }
 
@@ -87,7 +87,7 @@ impl CallTarget {
 }
 
 #[derive(Default)]
-struct Inner {
+struct AttributedCalls {
     calls: Mutex<Vec<Attributed>>,
     /// How many calls `calls` may lack: it is not known whether they are this request's, or they were not kept.
     gaps: AtomicU64,
@@ -117,7 +117,7 @@ pub struct EffectsSoFar {
 impl RequestEffects {
     /// No calls so far; calls may be added until `window` after the exchange has ended.
     pub fn new(window: Duration) -> Self {
-        Self { calls: Arc::new(Inner { window, ..Inner::default() }), open: None }
+        Self { calls: Arc::new(AttributedCalls { window, ..AttributedCalls::default() }), open: None }
     }
     /// The same calls, with a view of those that are still open.
     pub fn with_open_calls(&self, open: Arc<dyn OpenCallsView>) -> Self {

@@ -100,8 +100,8 @@ impl StoreAffinity {
         self.families.expect_engine_pins(creator);
     }
 
-    /// Does this for each id of these creators under which a real run is open: such a run pins its instance when it
-    /// answers, even if its route has been lowered since.
+    /// Like [`Self::expect_engine_pins_of`], for each id of these creators under which a real run is, or may be, open:
+    /// such a run pins its instance when it answers, even if its route has been lowered since.
     pub async fn expect_engine_pins_of_open_runs(&self, creators: &[Arc<Route>]) {
         for id in creators.iter().flat_map(|route| route.ids()) {
             if self.families.get(id).is_some_and(|family| family.engine_owns()) {

@@ -248,8 +248,8 @@ pub enum Served {
     FellBack,
     /// It answered with a 5xx status, or the caller got a problem with one.
     Error,
-    /// It is unknown what was done. The caller got a problem that does not tell, or an answer while the run was paused
-    /// because of a conflict, or left after a long wait without an answer.
+    /// It is unknown what was done. The caller got a problem such as `outcome-unknown`, or an answer while the run was
+    /// paused because of a conflict, or left after a long wait without an answer.
     Unknown,
 }
 

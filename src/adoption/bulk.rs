@@ -42,10 +42,10 @@ pub enum BulkRefusal {
     /// The route creates no instances.
     #[error("`{0}` creates no instances: name the route that does")]
     NotCreator(RouteId),
-    /// Nothing may be moved now.
+    /// No instance of the family may be moved now.
     #[error("nothing was moved: {0}")]
     NotNow(String),
-    /// One is under way.
+    /// A bulk of the family is under way.
     #[error("instances of `{0}` are being moved already (since {1:.0}): `pointsman adopt {0}` shows how far it is")]
     UnderWay(RouteId, Timestamp),
 }
@@ -66,6 +66,7 @@ impl Adoptions {
         let flag = flag.ok_or_else(|| BulkRefusal::NotCreator(route.clone()))?;
         let rule = flag.route.lifetime.adopt.clone().ok_or_else(|| BulkRefusal::NotDeclared(route.clone()))?;
         let family = flag.family.clone();
+        // `why_no_move` reads only the family of the key.
         let any = InstanceKey { family: family.clone(), id: "".into() };
         if let Some(why) = self.why_no_move(&any) {
             return Err(BulkRefusal::NotNow(why));
@@ -143,7 +144,7 @@ impl Adoptions {
             let key = InstanceKey { family: family.clone(), id: id.as_str().into() };
             let (this, rule, by, bulk) = (self.clone(), rule.clone(), bulk.by.clone(), bulk.clone());
             async move {
-                // The files may say something else by now.
+                // The files may have changed since the bulk began: the newest rule counts.
                 let flags = this.flags.load_full();
                 let of_family = flags.routes.iter().filter(|flag| flag.family == key.family);
                 let rule = of_family.filter_map(|flag| flag.adopt.clone()).next().unwrap_or(rule);

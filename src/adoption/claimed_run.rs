@@ -1,4 +1,4 @@
-//! The run that moves an instance, and what follows from what it did.
+//! Begins the run that moves a claimed instance, waits for it, and records the outcome of the move.
 
 use std::time::Duration;
 
@@ -14,12 +14,13 @@ use crate::names::RouteId;
 use crate::store::{Adoption, AdoptionOutcome, AdoptionState, InstanceChange};
 use crate::workflow::{AdoptionProgress, AnswerRecord, ControlCommand};
 
-/// How long a run is waited for before it is looked at again.
+/// How long the end of a run is waited for before its state is read again.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// The pause before looking again where the engine cannot begin the run yet or does not say how it ended, for example
-/// while an earlier start may still go through.
+/// The pause before the next attempt if the engine cannot begin the run yet or does not say how it ended: for example
+/// while an earlier start of the run may still be stored.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The name under which a run is cancelled that would ask a person while neither arm answers for its instance.
+/// Who is recorded as having cancelled a run that waits for a person's input: nobody is asked for input while neither
+/// arm answers for the instance.
 const CANCELLED_BY: &str = "adoption";
 
 impl Adoptions {
@@ -51,7 +52,7 @@ impl Adoptions {
                         continue;
                     }
                     Begun::Later => return MoveOutcome::Moving,
-                    // An earlier start goes on, and may be stored yet.
+                    // An earlier start of the run has not ended, and may still be stored.
                     Begun::No(_) if self.engine.has_task(adoption.run) => {
                         sleep(PAUSE).await;
                         continue;
@@ -61,7 +62,7 @@ impl Adoptions {
                         (AdoptionState::Unknown, Some(why))
                     }
                     Begun::No(why) => {
-                        // Another process may be about to begin it.
+                        // In a shared store, another process may be about to begin the run.
                         if self.is_used_by_another(&adoption).await {
                             return MoveOutcome::Moving;
                         }
@@ -168,7 +169,7 @@ impl Adoptions {
         by: Option<String>,
     ) -> MoveOutcome {
         let key = self.instance_key(adoption);
-        // The gate to `only` counts it, also if no request has shown it before.
+        // So that the gate to `only` counts the instance even if no request has shown it before.
         if state == AdoptionState::Unknown || state == AdoptionState::GivenBack && by.is_some() {
             let shown = InstanceChange::LegacyListed(adoption.key.clone(), clock::now());
             self.apply(&key, vec![shown]).await;
@@ -206,7 +207,7 @@ impl Adoptions {
                 self.affinity.record_adoption(&pins(adoption), Some(adoption.run));
                 self.end_under_other_ids(adoption).await;
             }
-            // Also if another outcome was recorded meanwhile: the store is asked whose the instance is.
+            // The next request asks the store for the owner; also if another outcome was recorded meanwhile (`!holds`).
             AdoptionState::Adopted | AdoptionState::GivenBack | AdoptionState::Unknown | AdoptionState::Moving => {
                 self.affinity.forget_pins(&pins(adoption));
             }
@@ -228,7 +229,7 @@ impl Adoptions {
         }
     }
 
-    /// Records what is known of an instance at legacy. Waits until the store has it, unless this process ends.
+    /// Records changes of an instance at legacy. Waits until the store has them, unless this process is ending.
     async fn apply(&self, key: &InstanceKey, changes: Vec<InstanceChange>) {
         loop {
             let Err(error) = self.affinity.instances().apply(&key.family, changes.clone()).await else { return };
@@ -243,11 +244,11 @@ impl Adoptions {
 
 /// Whether the run of a claim has begun.
 enum Begun {
-    /// It has.
+    /// It has begun.
     Yes,
-    /// It may have: its events show that once the store answers, and a start that is late may still be stored.
+    /// It may have begun: once the store answers, the run's events show it, and a late start may still be stored.
     Perhaps,
-    /// The next process begins it.
+    /// It has not, because this process is ending: the next process begins it.
     Later,
     /// It will not begin, for this reason.
     No(String),

@@ -21,7 +21,7 @@ pub enum DecideRefusal {
     NothingToDecide {
         /// The instance.
         id: String,
-        /// What it is.
+        /// Why not.
         why: String,
     },
     /// Its run has not ended, and could not be cancelled.
@@ -72,9 +72,9 @@ impl Adoptions {
             Arm::Legacy => AdoptionState::GivenBack,
             Arm::Engine => AdoptionState::Adopted,
         };
-        // The next write does not move it at once again.
+        // So that the instance's next write does not try to move it again at once.
         self.mark_tried(key.stored_key());
-        // Its run may have ended by itself since it became unknown, and what it did counts.
+        // If the run has ended by itself meanwhile, what it did counts, and not the decision.
         if let Some((ended, why)) = self.late_outcome(&adoption).await?.filter(|(ended, _)| *ended != state) {
             self.record_outcome(&adoption, ended, why, None).await;
             return Err(nothing_to_decide(ENDED_MEANWHILE));

@@ -7,14 +7,15 @@ use crate::names::RouteId;
 use crate::store::AdoptionState;
 
 impl Adoptions {
-    /// Sets the gauges to what the store counts. Returns whether a move is open or unknown, or may be.
+    /// Sets the gauges to the store's counts. Returns whether an adoption is moving or unknown; also true if the store
+    /// does not answer.
     pub(super) async fn publish(&self) -> bool {
         let Ok(counts) = self.store.adoption_counts().await else { return true };
         let flags = self.flags.load_full();
         let mut unknown = BTreeMap::new();
         for flag in flags.routes.iter().filter(|flag| flag.route.id == *flag.family.id()) {
             let is_its_own = |stored: &RouteId| flag.family.ids().any(|id| id == stored);
-            // Also of a family whose `adopt:` was removed.
+            // A family whose `adopt:` was removed has gauges as long as the store has adoptions of it.
             if flag.route.lifetime.adopt.is_none() && !counts.iter().any(|(family, ..)| is_its_own(family)) {
                 continue;
             }

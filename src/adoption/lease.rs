@@ -1,4 +1,4 @@
-//! In a store that processes share: what this process has to read again when it has got a lease.
+//! In a store that processes share: reads again, each time this process gets a lease, which families have pins.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,8 +12,8 @@ use super::Adoptions;
 const LEASE_EVERY: Duration = Duration::from_millis(250);
 
 impl Adoptions {
-    /// In a store that processes share: after this process has got its lease, or has got it again, reads which families
-    /// have pins. Until then it does not know what others have moved.
+    /// In a store that processes share: each time this process gets a lease, reads which families have pins. Until they
+    /// are read, this process does not know what the others have moved.
     pub async fn follow_lease(self: Arc<Self>) {
         if !self.store.is_shared() {
             return;

@@ -55,9 +55,10 @@ use crate::store::StoreHandle;
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long the move of an instance at its first write waits until legacy has answered the instance's other requests.
 const REQUESTS_END_WITHIN: Duration = Duration::from_secs(5);
-/// How long an instance that stayed legacy's is not tried again at its next write.
+/// The pause after an instance was tried and stayed legacy's: its writes meanwhile go to legacy without another try.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// How many instances that were tried recently are remembered at most.
+/// The most instances whose last try is remembered. If so many were tried within [`TRY_AGAIN_AFTER`], further ones are
+/// not remembered, and each of their writes tries to move them.
 const TRIED_MAX: usize = 16_384;
 
 /// Moves instances of legacy to the engine.
@@ -69,7 +70,8 @@ pub struct Adoptions {
     runtime: Handle,
     /// When this value was created. From then on this process counts the requests that legacy has.
     created_at: Instant,
-    /// The same time; `None` if the store is new, because then no earlier process has sent anything to legacy.
+    /// It is not known which requests were sent to legacy before this time, because an earlier process may have sent
+    /// them. Equals `created_at`; `None` if the store is new, because then there was no earlier process.
     legacy_requests_unknown_before: Option<Instant>,
     state: Mutex<State>,
     /// One more than the tenure of the lease in which the pins of other processes were last read; 0 if they were not.
@@ -94,16 +96,17 @@ struct State {
     bulks: HashMap<RouteId, Arc<Bulk>>,
 }
 
-/// Since when this process counts the requests that legacy has of a route.
+/// From when on this process counts the requests of a route that legacy has not answered yet.
 struct CountedSince {
     at: Instant,
-    /// By which part of the files it finds the instance of a request.
+    /// The settings of the files by which the instance of a request is found.
     found_by: RouteMatching,
     /// The requests that were decided by earlier files.
     earlier: Vec<Arc<WritesUnderFiles>>,
 }
 
-/// By which part of the files a request's instance is found. If it changes, earlier counts do not apply.
+/// The settings of the files by which the instance of a request is found. If they change, earlier counts do not apply:
+/// a request may have been counted for another instance.
 fn found_by(flag: &RouteFlag) -> RouteMatching {
     let key = match &flag.route.instance {
         Some(Instance::Follows { key, .. }) => Some(key.clone()),
@@ -158,7 +161,7 @@ impl Adoptions {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a person has to do, as text; `None` if nothing.
+    /// The instances about which a person has to decide, as a sentence; `None` if there are none.
     pub fn trouble(&self) -> Option<String> {
         let state = self.state();
         let of_route = |(route, count): (&RouteId, &u64)| {
@@ -181,11 +184,13 @@ impl Adoptions {
         self.count_since(Instant::now());
     }
 
+    /// Sets `counted_since` for the flags in force: a route whose settings are unchanged keeps its time, all others get
+    /// `now`.
     fn count_since(&self, now: Instant) {
         let flags = self.flags.load();
         let mut state = self.state();
         let mut before = std::mem::take(&mut state.counted_since);
-        // Nothing was sent before the first files.
+        // Before its first files this process has sent nothing.
         let is_first = now <= self.created_at;
         let is_changed =
             |flag: &RouteFlag| before.get(&flag.route.id).is_none_or(|before| before.found_by != found_by(flag));

@@ -14,7 +14,7 @@ pub(super) enum MoveOutcome {
     NotTried(String),
     /// Whether legacy released it is not known.
     Unknown(String),
-    /// Somebody else moves it, or this process ends: the next one goes on.
+    /// The move is not over: another task makes it, or this process is ending and the next one resumes it.
     Moving,
     /// The engine made it: there is nothing to adopt.
     EngineOwns,
@@ -24,7 +24,7 @@ impl MoveOutcome {
     pub(super) fn answer(&self) -> AdoptionAnswer {
         match self {
             MoveOutcome::NotTried(_) => AdoptionAnswer::AtLegacy,
-            // Legacy answers for what was given back, once its owner was looked up.
+            // The proxy looks the owner up again: of an instance that was given back, it is legacy.
             MoveOutcome::Adopted | MoveOutcome::GivenBack(_) | MoveOutcome::Unknown(_) | MoveOutcome::EngineOwns => {
                 AdoptionAnswer::Settled
             }

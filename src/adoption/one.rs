@@ -1,4 +1,5 @@
-//! The move of one instance, up to its run.
+//! Moves one instance: waits until legacy has answered the instance's requests, then claims it in the store. The run
+//! that follows is in `claimed_run`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +15,14 @@ use crate::flag::{AdoptRule, Freeze, InstanceKey, PinKey, RouteFlag, lower_case_
 use crate::names::RunId;
 use crate::store::{Adoption, AdoptionClaim, AdoptionState, NewAdoption};
 
-/// The pause after the store did not answer.
+/// The pause before the store is asked again after an error.
 pub(super) const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// A request that may change something and was decided by earlier files has not ended.
 struct EarlierWriteOpen;
 
 impl Adoptions {
-    /// Why no instance of this family may be moved now; `None`: it may.
+    /// Why no instance of this family may be moved now, as text; `None` if they may be moved.
     pub(super) fn why_no_move(&self, key: &InstanceKey) -> Option<String> {
         let flags = self.flags.load();
         if !flags.routes.iter().any(|flag| flag.family == key.family && flag.adopt.is_some()) {
@@ -55,7 +56,8 @@ impl Adoptions {
         let state = self.state();
         let flags = self.flags.load();
         let of_family = flags.routes.iter().filter(|flag| flag.family == key.family && flag.adopt.is_some());
-        // Files may be in force of which `count_since` has not been told yet: their requests are counted from now on.
+        // New files come into force a moment before `count_since` is called for them: their requests are counted from
+        // now on.
         let counted_since = |flag: &RouteFlag| match state.counted_since.get(&flag.route.id) {
             Some(CountedSince { at, found_by: by, earlier }) if *by == found_by(flag) => {
                 earlier.iter().try_fold(*at, |at, writes| {
@@ -69,13 +71,14 @@ impl Adoptions {
         for flag in of_family {
             counted = counted.max(Some(counted_since(flag)?));
         }
-        // In a new store the first files are counted from the start.
+        // If all routes are counted since this process started, only an earlier process has sent uncounted requests.
         let is_first = counted.is_none_or(|at| at <= self.created_at);
         let since = counted.filter(|_| !is_first).max(self.legacy_requests_unknown_before);
         Ok(since.map(|since| since + settles))
     }
 
-    /// Moves an instance. Waits at most `within` for what legacy has of it; then the move takes as long as its run.
+    /// Moves an instance: waits at most `within` until legacy has answered the earlier requests of the instance, then
+    /// for the run, however long it takes. An instance that stays legacy's is not tried again for a while.
     pub(super) async fn move_one(
         self: Arc<Self>,
         key: InstanceKey,
@@ -134,7 +137,7 @@ impl Adoptions {
         }
     }
 
-    /// What the store says of an instance that somebody else has moved.
+    /// The outcome, as the store has it, of a move that another task of this process has made.
     async fn look_up(&self, key: &InstanceKey) -> MoveOutcome {
         match self.adoption_of(key).await {
             Ok(Some(adoption)) => MoveOutcome::of(&adoption),
@@ -173,7 +176,7 @@ impl Adoptions {
                          requests get 503"
                     );
                     if self.engine.is_draining() {
-                        // So that its requests ask the store, and do not go to legacy by what was known before.
+                        // From now on the instance's requests ask the store for the owner, instead of going to legacy.
                         self.affinity.record_adoption(&new.pins, None);
                         return MoveOutcome::Moving;
                     }
@@ -196,15 +199,16 @@ impl Adoptions {
                     claimed: new.at,
                     at: new.at,
                 };
-                // New files may have removed `adopt:` before the claim was stored: from then on the requests that
-                // legacy gets are not counted.
+                // Asked once more after the claim is stored: if new files have removed `adopt:` meanwhile, this process
+                // no longer counts the instance's requests, and legacy may be working on one.
                 match forbidden {
                     Some(why) => self.record_outcome(&adoption, AdoptionState::GivenBack, Some(why), None).await,
                     None => self.finish(adoption).await,
                 }
             }
             AdoptionClaim::Held(adoption) if adoption.state == AdoptionState::Moving => {
-                // Its process has ended, or it is this one's, which has resumed nothing yet.
+                // Nobody works on this claim: the process that made it has ended, or this process left it open (because
+                // another process used the store) and has not resumed it yet.
                 self.affinity.record_adoption(&new.pins, None);
                 self.finish(adoption).await
             }

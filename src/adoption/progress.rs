@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::move_outcome::MoveOutcome;
 
-/// How many reasons of instances that were not adopted are kept.
+/// The most instances whose reason for not being adopted is kept.
 const REASONS_MAX: usize = 100;
 
 /// A bulk move of instances, and how far it is.
@@ -32,11 +32,11 @@ pub struct BulkProgress {
     pub engine_owned: u64,
     /// How many stayed legacy's.
     pub at_legacy: u64,
-    /// How many are unknown.
+    /// How many have an unknown outcome: a person decides which arm owns them.
     pub unknown: u64,
     /// How many are still being moved.
     pub moving: u64,
-    /// Of some that were not adopted: the reason.
+    /// Why instances were not adopted, by the instance's id; not of all, if there are many.
     pub reasons: BTreeMap<String, String>,
     /// Why the bulk ended before it had read all instances.
     pub ended_early: Option<String>,
@@ -55,7 +55,8 @@ impl Bulk {
     pub fn progress(&self) -> BulkProgress {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-    /// Whether it goes on.
+
+    /// Whether the bulk has not ended yet.
     pub fn is_running(&self) -> bool {
         self.is_running.load(Ordering::Acquire)
     }

@@ -13,7 +13,7 @@ use crate::flag::ADOPT_SETTLES;
 use crate::store::{Adoption, AdoptionState, StoreError};
 use crate::workflow::AdoptionProgress;
 
-/// How often unknown adoptions are looked at again.
+/// The pause between two rounds of [`Adoptions::resume`].
 const RECHECK_EVERY: Duration = Duration::from_secs(2);
 /// How long a resumed move waits for the requests that legacy has of its instance before it looks whether this process
 /// is draining.
@@ -22,9 +22,9 @@ const REQUESTS_WAIT: Duration = Duration::from_secs(5);
 const PAGE: usize = 500;
 
 impl Adoptions {
-    /// Resumes the moves that the last process left, then looks at unknown ones from time to time, for ever, and sets
-    /// the metrics. Without `adopt:` in the files and without moves that are open or unknown, the store is left alone,
-    /// and the metrics stay as they are.
+    /// In rounds, for ever: sets the gauges, resumes the moves that a process left when it ended, and records the
+    /// outcome of each unknown adoption whose outcome is known by now. A round is left out, and the store is not asked,
+    /// if no route has `adopt:` and the round before found no move that was open or unknown.
     pub async fn resume(self: Arc<Self>) {
         let mut has_open = true;
         loop {
@@ -33,7 +33,7 @@ impl Adoptions {
                 continue;
             }
             has_open = self.publish().await;
-            // Again and again: another process may end in the middle of a move.
+            // In each round, not only in the first: another process may end in the middle of a move.
             if let Err(error) = self.resume_moving().await {
                 tracing::debug!(%error, "the store does not say which instances are being moved");
             }
@@ -60,7 +60,7 @@ impl Adoptions {
             for adoption in page {
                 let key = self.instance_key(&adoption);
                 let Ok(mark) = self.affinity.requests_at_legacy().begin(&key) else { continue };
-                // It may have ended since it was read, and its process may live.
+                // Since the page was read, the move may have ended; or the process that makes it lives.
                 if !self.may_resume(&adoption).await? {
                     continue;
                 }
@@ -91,8 +91,8 @@ impl Adoptions {
         }
     }
 
-    /// Whether a move is this process's to resume: its claim holds, and no other process uses the store. Another one
-    /// may be about to begin its run.
+    /// Whether this process may resume a move: the claim still holds, and no other process uses the store. If another
+    /// one did, it might be about to begin the run of the claim.
     async fn may_resume(&self, adoption: &Adoption) -> Result<bool, StoreError> {
         if self.other_process(adoption).await?.is_some() {
             return Ok(false);
@@ -121,7 +121,7 @@ impl Adoptions {
         self.store.restored().is_some_and(|restored| adoption.claimed < restored.started)
     }
 
-    /// What the run of an unknown adoption did, if that is known by now: the state, and why.
+    /// The outcome of an unknown adoption, if the run has decided it by now: the state, and the reason for it.
     pub(super) async fn late_outcome(
         &self,
         adoption: &Adoption,

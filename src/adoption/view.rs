@@ -1,4 +1,4 @@
-//! What people are shown of adoptions.
+//! Reads adoptions from the store: that of an instance, and those of a family as people are shown them.
 
 use super::Adoptions;
 use crate::flag::{Family, InstanceKey};
@@ -9,11 +9,11 @@ use crate::store::{Adoption, AdoptionState, StoreError};
 pub struct AdoptionCounts {
     /// Being moved.
     pub moving: u64,
-    /// Unknown.
+    /// With an unknown outcome: a person decides which arm owns the instance.
     pub unknown: u64,
     /// The engine's.
     pub adopted: u64,
-    /// Tried, and legacy's.
+    /// Given back: a move was tried, and the instance is legacy's.
     pub given_back: u64,
 }
 
@@ -27,9 +27,9 @@ pub struct AdoptionList {
 }
 
 impl Adoptions {
-    /// The adoption of an instance; `None` if nobody has claimed it. It stays under the key under which it was claimed
-    /// first, which is that of the id that was the oldest of the creator then. If there are several, because creators
-    /// were joined, the one about which most is to be done.
+    /// The adoption of an instance; `None` if the instance was never claimed. An adoption keeps the key under which it
+    /// was claimed first: that of the id which was the creator's oldest one at that time. If several are found, because
+    /// creators were joined (`was:`), the one with the highest `rank`.
     ///
     /// # Errors
     /// The store does not answer.
@@ -72,7 +72,8 @@ impl Adoptions {
     }
 }
 
-/// Which of several adoptions of one instance counts: the one with the highest rank.
+/// If one instance has several adoptions, the one with the highest rank counts: the state about which most is to be
+/// done, `Unknown` first.
 fn rank(state: AdoptionState) -> u8 {
     match state {
         AdoptionState::Unknown => 3,

@@ -17,7 +17,7 @@ use crate::store::Adoption;
 /// How many instances are listed in each state.
 const LISTED_MAX: usize = 100;
 
-/// The part of the API.
+/// Serves the part of the API that lists adoptions, starts bulk moves and takes decisions.
 pub(super) struct AdoptionsForApi {
     adoptions: Arc<Adoptions>,
     family_gate: Arc<FamilyGate>,
@@ -34,7 +34,7 @@ impl AdoptionsForApi {
         self.flags.load().route(route).map_or_else(|| route.clone().into(), |flag| flag.family.clone())
     }
 
-    async fn shown(&self, route: &RouteId) -> Result<AdoptionsView, AdoptionRefused> {
+    async fn read_view(&self, route: &RouteId) -> Result<AdoptionsView, AdoptionRefused> {
         let flags = self.flags.load_full();
         let family = self.family(route);
         let AdoptionList { counts, open } =
@@ -51,7 +51,7 @@ impl AdoptionsForApi {
         })
     }
 
-    async fn started(&self, route: &RouteId, ids: Option<Vec<String>>, by: String) -> Result<(), AdoptionRefused> {
+    async fn start_bulk(&self, route: &RouteId, ids: Option<Vec<String>>, by: String) -> Result<(), AdoptionRefused> {
         let flags = self.flags.load_full();
         let creator = flags.route(route).filter(|flag| flag.adopt.is_some() && flag.route.lifetime.alive.is_some());
         if let Some(flag) = creator.filter(|_| ids.is_none()) {
@@ -66,7 +66,7 @@ impl AdoptionsForApi {
 
 impl AdoptionControl for AdoptionsForApi {
     fn view<'a>(&'a self, route: &'a RouteId) -> BoxFuture<'a, Result<AdoptionsView, AdoptionRefused>> {
-        self.shown(route).boxed()
+        self.read_view(route).boxed()
     }
 
     fn start<'a>(
@@ -75,7 +75,7 @@ impl AdoptionControl for AdoptionsForApi {
         ids: Option<Vec<String>>,
         by: String,
     ) -> BoxFuture<'a, Result<(), AdoptionRefused>> {
-        self.started(route, ids, by).boxed()
+        self.start_bulk(route, ids, by).boxed()
     }
 
     fn decide<'a>(
@@ -99,7 +99,7 @@ impl AdoptionControl for AdoptionsForApi {
 }
 
 fn bulk_row(bulk: &Bulk) -> BulkRow {
-    // First, so that a bulk which is shown as ended is shown with its last counts.
+    // Read before the counts, so that a bulk that is shown as ended is shown with its last counts.
     let is_running = bulk.is_running();
     let progress = bulk.progress();
     BulkRow {

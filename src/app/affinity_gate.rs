@@ -1,4 +1,4 @@
-//! What pins and retry keys say about the gates.
+//! Shuts gates because of pin collisions, and of retries whose first try is not known.
 
 use jiff::Timestamp;
 
@@ -55,7 +55,7 @@ impl GateCondition for StoreAffinity {
     }
 }
 
-/// The family of whose instances this route is the creator.
+/// The family whose instances this route creates.
 fn created_family(route: &Route) -> Option<Family> {
     matches!(route.instance, Some(Instance::Creates { .. })).then(|| Family::of(route))
 }

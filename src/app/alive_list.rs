@@ -1,8 +1,9 @@
 //! The list of the instances that legacy still has (`alive:`): all of its pages.
 //!
-//! Always true: the list is either whole or an error. A page that fails, does not have the declared form, names a next
-//! one that is not the service's, or was read before, and more pages than [`ALIVE_PAGES_MAX`], make the list unknown,
-//! and never shorter.
+//! Always true: the list is whole, or an error, and never shorter than legacy's. Errors are:
+//! - a page that fails or does not have the declared form;
+//! - a page that names as the next one a page of another service, or one that was read before;
+//! - more pages than [`ALIVE_PAGES_MAX`].
 
 use std::collections::HashSet;
 
@@ -25,11 +26,12 @@ const ALIVE_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug, PartialEq)]
 struct Page {
     ids: HashSet<String>,
-    /// The reference to the next one.
+    /// The reference to the next page.
     next: Option<String>,
 }
 
-/// The ids on all pages. `get` sends a `GET` with this path and query and reads at most so many bytes of the reply.
+/// The ids on all pages. `get` sends a `GET` to a path with its query, and reads at most the given number of bytes of
+/// the reply.
 ///
 /// # Errors
 /// The list is not whole; the text says why.
@@ -98,7 +100,8 @@ fn page(call: &AliveCall, path: &str, WholeReply { status, headers, body }: &Who
     Ok(Page { ids, next })
 }
 
-/// The query of a call, as a reference, with this cursor in place of an earlier one.
+/// The reference to the next page: the query of the page at `path`, with this cursor in place of an earlier one. For
+/// example `?open=1&after=7`, if the parameter is `after`.
 fn with_cursor(path: &str, parameter: &str, cursor: &str) -> String {
     let query = path.split_once('?').map_or("", |(_, query)| query);
     let of_cursor = |pair: &&str| {
@@ -114,10 +117,10 @@ fn with_cursor(path: &str, parameter: &str, cursor: &str) -> String {
 /// The target of the link to the next page.
 ///
 /// # Errors
-/// There is one that cannot be read.
+/// A link to a next page cannot be read.
 fn next_link(headers: &HeaderMap, path: &str) -> Result<Option<String>, String> {
     let values = || headers.get_all(LINK).iter().map(|link| String::from_utf8_lossy(link.as_bytes()));
-    // One that is not well-formed may name a next page too.
+    // A link that is not well-formed counts too: it may be one to a next page.
     let may_name_one = |value: &str| value.split(',').any(has_relation_next);
     if !values().any(|value| may_name_one(&value)) {
         return Ok(None);
@@ -126,8 +129,8 @@ fn next_link(headers: &HeaderMap, path: &str) -> Result<Option<String>, String> 
     target.map(Some).ok_or_else(|| format!("the reply to `GET {path}` has a `link` to a next page that cannot be read"))
 }
 
-/// Whether one of the relation types is `next`, of parameters that begin with `;`. RFC 8288, section 3.3: `rel` has one
-/// or more types, with spaces between them.
+/// Whether the parameters of a link, such as `; rel="next last"`, have the relation type `next`. RFC 8288, section 3.3:
+/// `rel` has one or more types, with spaces between them.
 fn has_relation_next(parameters: &str) -> bool {
     split_outside_quotes(parameters, ';').any(|part| {
         let (name, types) = part.split_once('=').unwrap_or_default();
@@ -157,10 +160,10 @@ fn next_target(mut rest: &str) -> Option<&str> {
     }
 }
 
-/// The path and query of the next page, after the service's base, from a reference on the page with this path.
+/// The path and query of the next page, below the service's base URL, by a reference on the page at `path`.
 ///
 /// # Errors
-/// It is no page of the service.
+/// The reference leads to no page of the service.
 fn next_path(service: &Service, path: &str, reference: &str) -> Result<String, String> {
     let refused = || format!("the next page is said to be `{reference}`, which is no address of `{}`", service.name);
     let reference = reference.split('#').next().unwrap_or_default().trim();

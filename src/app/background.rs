@@ -47,11 +47,11 @@ const LOCK_WAIT_MAX: Duration = Duration::from_secs(3);
 const LOCK_IS_HELD: &str = "flag files or a candidate are being put in force (perhaps the store does not answer), or \
                             another process takes over from this one (`serve --succeed`)";
 
-/// How often candidates are looked for whose guards have found too many errors, slow answers or differences.
+/// How often it is checked whether a guard has found too many errors, slow answers or differences of a candidate.
 const GUARD_CANDIDATES_EVERY: Duration = Duration::from_millis(200);
 
-/// How often `apply_files_again` looks for routes that went below `live` and still have the plan that was in force
-/// there, for which a flip up waits, and for moves by files that have waited for pairs.
+/// How often [`apply_files_again`] checks whether there is something to apply. A flip up of a route waits until the
+/// plan that was in force in `live` is replaced.
 const APPLY_AGAIN_EVERY: Duration = Duration::from_millis(100);
 
 /// What tasks that reload files share.
@@ -86,7 +86,7 @@ pub(super) async fn reload(
             FilesChange::Loaded(loaded) => FilesChange::Loaded(Box::new(loaded.with_text_hash(&parts.text_hash))),
             refused @ FilesChange::Refused(_) => refused,
         };
-        // Held by a move of a candidate until the store has recorded it, and by a hand-over for good.
+        // A move of a candidate holds the lock until the store has recorded it; a hand-over, unless it fails, for good.
         let lock = tokio::time::timeout(LOCK_WAIT_MAX, reload_lock.lock()).await;
         let outcome = match change {
             FilesChange::Loaded(loaded) if lock.is_err() => {
@@ -158,7 +158,8 @@ pub(super) async fn move_candidate(
     candidate_move: CandidateMove,
 ) -> Result<(), CandidateMoveError> {
     parts.ladder.wait_for_pairs_of_candidate(&candidate_move).await;
-    // Held by files that are put in force until the store has recorded them, and by a hand-over for good.
+    // Files that are put in force hold the lock until the store has recorded them; a hand-over, unless it fails, for
+    // good.
     let Ok(_guard) = tokio::time::timeout(LOCK_WAIT_MAX, reload_lock.lock()).await else {
         return Err(CandidateMoveError::Waits(format!("{LOCK_IS_HELD}: nothing was changed, try again")));
     };
@@ -179,7 +180,7 @@ pub(super) async fn guard_candidates(parts: Parts, reload_lock: Arc<tokio::sync:
         crossed.extend(found.into_iter().map(|crossing| (crossing.route, crossing.detail)));
         // A candidate that is only rehearsed has no share to lose.
         crossed.retain(|route, _| candidate_with_share(&parts, route).is_some());
-        // Each of them: one that cannot be recorded does not keep the others from it.
+        // All are tried, even if one cannot be recorded.
         for (route, detail) in &crossed {
             let Some(candidate) = candidate_with_share(&parts, route) else { continue };
             let Ok(_no_hand_over) = reload_lock.try_lock() else { break };
@@ -214,19 +215,22 @@ fn candidate_with_share(parts: &Parts, route: &RouteId) -> Option<Arc<PlanSet>> 
     (candidate.share > Percent::NONE).then(|| Arc::clone(&candidate.plans))
 }
 
-/// Replaces the plans in force of routes that went below `live` by those of the files, and judges moves by files again
-/// that waited for pairs under way, or until the processes that share the store have the same files.
+/// Puts the files in force once more, when one of these is the case:
+/// - a route that went below `live` still has the plan that was in force there: that of the files replaces it;
+/// - a move by a file has waited for pairs that were under way: it is judged again;
+/// - another process has come to have the same files, or has written what it compared: moves by files may pass the
+///   gates that were shut because of that process.
 pub(super) async fn apply_files_again(parts: Parts, reload_lock: Arc<tokio::sync::Mutex<()>>) {
-    let (failures, mut agreed) = (RepeatedFailures::default(), false);
+    let (failures, mut gates_may_open) = (RepeatedFailures::default(), false);
     loop {
         tokio::time::sleep(APPLY_AGAIN_EVERY).await;
-        agreed |= parts.membership.take_may_open_gates();
-        if !agreed && !parts.ladder.has_plans_to_drop() && !parts.ladder.has_moves_to_judge_again() {
+        gates_may_open |= parts.membership.take_may_open_gates();
+        if !gates_may_open && !parts.ladder.has_plans_to_drop() && !parts.ladder.has_moves_to_judge_again() {
             continue;
         }
         let Ok(_no_hand_over) = reload_lock.try_lock() else { continue };
         let applied = parts.apply_again(None).await;
-        agreed &= applied.is_err();
+        gates_may_open &= applied.is_err();
         if let Err(error) = applied
             && let Some(unlogged) = failures.count(&format!("{error:#}"))
         {
@@ -266,7 +270,8 @@ pub(super) async fn health(parts: Parts) {
     }
 }
 
-/// Moves routes that are held below `live` back to `live` when their time is over, and cohorts by their own evidence.
+/// Moves routes that are held below `live` back to `live` when their time is over, and judges those
+/// cohorts again that go by their own evidence.
 pub(super) async fn release_held_routes(parts: Parts) {
     let mut ticks = tokio::time::interval(RELEASE_EVERY);
     loop {

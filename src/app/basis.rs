@@ -99,7 +99,7 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
     let rules_of_route = setup.rules.get(&route.id);
     let rules_hash = rules_of_route.map_or("", |rules| rules.hash());
     let text_of_rules = |rules: &Arc<Rules>| rules.shown_draft();
-    // Rules that compare something are kept as a whole.
+    // The text of rules that compare something is `EvidenceBasis::rules`, as a whole: here it would be cut.
     let rules_without_effect = rules_of_route.filter(|rules| rules.compares_no_reply()).map(text_of_rules);
     part(LANGUAGE_VERSION, DIALECT.to_string(), add_value);
     part(RULES, rules_without_effect.unwrap_or_default(), &|hasher, _| hasher.add(rules_hash));
@@ -107,7 +107,8 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
         hasher.add_addresses(Some(&route.legacy));
     });
     part(MATCH, route.matches.normal_form(), add_value);
-    // What is larger is never compared. Defaults are left out: the evidence of earlier versions goes on.
+    // Bodies beyond these sizes are never compared. The default sizes are not hashed, so that the evidence of earlier
+    // versions stays valid.
     if let Some(sizes) = compared_sizes(&setup.limits) {
         part(COMPARED_SIZES, sizes.clone(), add_value);
         basis.add(&sizes);
@@ -125,7 +126,8 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
         Some(Instance::Follows { creator, key }) => {
             // The oldest id: a renamed creator (`was:`) creates the same instances.
             let creator = creator_of(setup, route).map_or(creator, |creator| creator.first_id());
-            // A key in the path is spelled as by versions that knew no other, so that its evidence goes on.
+            // A key in the path is written without its kind, as by earlier versions, which knew no other kind: so their
+            // evidence stays valid.
             let key = key.path_parameter().map_or_else(|| key.to_string(), str::to_owned);
             format!("follows {creator} {key}")
         }
@@ -193,7 +195,7 @@ fn basis(setup: &Setup, in_force: &PlansInForce, route: &Route, is_candidate: bo
         basis.add(&text);
         part(PLAN_IN_FORCE, text, add_value);
     }
-    // A candidate is compared with the plan in force, which is never asked twice.
+    // A candidate has no noise: it is compared with the plan in force, which is never asked twice.
     let (noise, noise_apart_from_rules) = match is_candidate {
         true => (String::new(), String::new()),
         false => (noise(setup, route, true), noise(setup, route, false)),
@@ -212,7 +214,8 @@ struct PlansOfRoute<'a> {
     plans: Plans<'a>,
     /// The route's workflow, and those that it runs.
     own: BTreeSet<&'a WorkflowName>,
-    /// The ids of those of which the route has another version.
+    /// The ids of further versions of workflows in `plans`. For example, the route runs a newer version of a child
+    /// workflow than its creator does: then that of the creator is here.
     other_versions: BTreeSet<&'a str>,
 }
 

@@ -10,8 +10,8 @@ use crate::expression::DIALECT;
 use crate::flag::{Instance, Route, RouteMatch};
 use crate::workflow::Plan;
 
-/// What legacy's replies and their comparison depend on, or all of it but the rules; empty if no request of the route
-/// may be sent to legacy twice.
+/// The hash of what legacy's replies and their comparison depend on, with or without the rules; empty if no request of
+/// the route may be sent to legacy twice.
 pub(super) fn noise(setup: &Setup, route: &Route, with_rules: bool) -> String {
     if !route.replay_safe || route.workflow.is_none() {
         return String::new();
@@ -76,7 +76,7 @@ pub(super) fn read_parameters(setup: &Setup, route: &Route, plans: &[&Plan]) -> 
             (Some(_), _) => {}
         }
     }
-    // A mention counts as a read of all.
+    // A text that mentions `params` counts as one that reads all of them.
     let is_mentioned = |text: String| text.contains("params");
     are_all_read |= setup.rules.get(&route.id).is_some_and(|rules| is_mentioned(rules.shown_draft()));
     are_all_read |= attribution_of(setup).is_some_and(|attribution| is_mentioned(attribution.source));

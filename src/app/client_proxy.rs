@@ -60,9 +60,9 @@ pub(super) struct ClientProxy {
 }
 
 impl ClientProxy {
-    /// Opens the sockets; accepts nothing yet. `predecessor` has the requests that may concern a workflow in the
-    /// process that this one takes over from, if any: these, and requests of this process's own routes with a workflow,
-    /// wait until [`ClientProxy::connect`].
+    /// Opens the sockets; accepts nothing yet. `predecessor`: if this process takes over from another one, the requests
+    /// that may concern a workflow there. They, and the requests of this process's own routes with a workflow, wait
+    /// until [`ClientProxy::connect`].
     ///
     /// # Errors
     /// An address or the access log cannot be opened.

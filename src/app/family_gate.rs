@@ -65,7 +65,8 @@ impl FamilyGate {
         Arc::new(Self { affinity, store, addresses, limits, secrets, asked })
     }
 
-    /// Takes what new files say. `routes` have the ids that the store knows of them.
+    /// Takes the families and the secrets of new files. `routes` are the files' routes, with all ids under which the
+    /// store has records of them.
     pub(super) fn set_files(&self, setup: &Setup, routes: &[Arc<Route>]) {
         self.secrets.store(Arc::new(revealed(&setup.settings.secrets)));
         let creators = routes
@@ -80,7 +81,8 @@ impl FamilyGate {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| is_present(id));
     }
 
-    /// Asks legacy for its instances of a family, if the files say how, and records what it lists.
+    /// Asks legacy for its instances of a family, if the files say how, and records what it lists. Otherwise only reads
+    /// the recorded instances from the store again.
     ///
     /// # Errors
     /// Legacy or the store did not answer, or the list is not whole.

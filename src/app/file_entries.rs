@@ -1,12 +1,12 @@
-//! Enters into the record what the files put in force without a flip (states, and what gates require), and what they
-//! request and the gate refuses.
+//! Enters into the record what the files put in force without a flip (states, and what gates require), and the moves
+//! that they ask for and the gate refuses.
 
 use serde_json::{Value, json};
 
 use crate::ladder::{ChangedPromote, ForcedFileState, Ladder, RouteStatus};
 use crate::record::{BY_FILE, RecordWriter, RefusedMove};
 
-/// Adds an entry for each forced state, each change of what gates require and each refused request that has none.
+/// Adds an entry for each forced state, each change of what gates require and each refused move that has no entry yet.
 /// Called at a start and after each change of the files.
 pub(super) fn record(ladder: &Ladder, recorder: &RecordWriter) {
     for ForcedFileState { route, forced, rung, shares, evidence } in ladder.forced_files() {

@@ -89,8 +89,9 @@ impl Parts {
         finished == Ok(true) && lost == 0
     }
 
-    /// Ends the lease of this process on a shared store, unless retries may come whose keys the store does not have:
-    /// then the other processes name this one, and no route goes up to `live`, until a process has its file.
+    /// Deregisters this process from a shared store, which ends its lease. Does not deregister if retries may come
+    /// whose keys the store does not have: then the other processes name this one, and no route goes up to `live`,
+    /// until a process takes over its file of retry keys.
     pub(super) async fn deregister(&self, has_all_keys: bool) {
         if !self.store.is_shared() {
             return;

@@ -10,7 +10,7 @@ use crate::names::{PlanId, PlanSet, RouteId, ServiceName, WorkflowName};
 use crate::store::{StoreError, StoreHandle, child_plans_of, plans_of_open_runs};
 use crate::workflow::{Plan, StepKind};
 
-/// Of at most this many runs that start child runs, the plans of these child runs are looked up.
+/// The most runs of which the plans of their child runs are looked up.
 const CHILD_PLANS_MAX: usize = 1_000;
 
 /// What may call a service by plans that are kept in the store, as sentences.
@@ -36,7 +36,7 @@ pub(super) async fn may_call(
     let (mut looked_up, mut are_unknown) = (0, open.is_cut);
     for ((workflow, id), runs) in open.runs {
         if kept.runs_others(&workflow, &id).await? {
-            // A workflow that such a run has not begun yet has the plan of when the run began.
+            // Child runs that have not begun yet count too: their plans are those of the time when the parent began.
             for run in &runs {
                 looked_up += 1;
                 if looked_up > CHILD_PLANS_MAX {
@@ -87,7 +87,8 @@ impl KeptPlans<'_> {
         self.setup.workflows.get(workflow).filter(|plan| plan.id == *id)
     }
 
-    /// What of a plan calls the service; nothing if the files have the plan, since they say it then.
+    /// The steps and messages of a plan that call the service. Empty if the files have the plan:
+    /// [`service_callers`](super::service_callers) lists these.
     async fn calls(&mut self, workflow: &WorkflowName, id: &PlanId) -> Result<Vec<String>, StoreError> {
         if self.of_files(workflow, id).is_some() {
             return Ok(Vec::new());

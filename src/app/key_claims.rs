@@ -1,10 +1,12 @@
 //! For which routes this process claims retry keys in the shared store ([`crate::affinity::ClaimingRoutes`]).
 //!
 //! Always true: a route is claimed from before the engine of any process may answer its requests until no process has
-//! it in a state in which the engine answers. It is added by an announcement, of this process or another, or because
-//! the record of a process says that its engine answers it; it leaves once no record says so, every other process has
-//! the flip in force that lowered it here, and no request is left here that was decided before. Processes may have
-//! other files, and other ids of a route: all of its ids count.
+//! it in a state in which the engine answers. Processes may have other files, and other ids of a route: all of its ids
+//! count. A claim of a route
+//! - begins with an announcement, of this process or another, or when the record of a process says that its engine
+//!   answers the route;
+//! - ends once no record says so any more, every other process has the flip in force that lowered the route here, and
+//!   no request is left here that was decided before that flip.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -21,6 +23,7 @@ use crate::store::{Announcement, ProcessRecord, StoreError, ToldUnknownRetries};
 /// How many causes of unknown retries a process tells the others.
 const UNKNOWN_RETRIES_TOLD_MAX: usize = 32;
 
+/// Keeps the list of claimed routes that `affinity` uses up to date.
 pub(super) struct KeyClaims {
     affinity: Arc<StoreAffinity>,
     /// Weak, because the ladder holds the membership, which holds these claims.
@@ -45,9 +48,9 @@ struct State {
 
 /// By which flag set and by which flip a route was lowered.
 struct Lowered {
-    /// The number of the first flag set in which it was.
+    /// The number of the first flag set in which the route was lowered.
     set: u64,
-    /// A recorded flip at least as new as the lowering; `None` until it is recorded.
+    /// A recorded flip at least as new as the lowering; `None` until the lowering is recorded.
     by: Option<u64>,
 }
 
@@ -120,7 +123,8 @@ impl KeyClaims {
     /// Ends the announcements of processes for which `keeps` returns false. What they announced is in force here, or
     /// was not done.
     pub fn end_announcements(&self, keeps: impl Fn(WorkerId, &Announcement) -> bool) {
-        // A route that was raised is among those where the engine answers before its announcement ends.
+        // Updated before the announcement ends, so that a route that it raised is claimed without a gap: the engine
+        // answers it here.
         self.update();
         self.state().announced.retain(|by, announcement| keeps(*by, announcement));
         self.update();
@@ -155,7 +159,7 @@ impl KeyClaims {
         let all_recorded = ladder.unrecorded_flips() == 0;
         let newest = *ladder.newest_flip().borrow();
         let State { announced, lowered, answered_elsewhere, newest_files } = &mut *state;
-        // One that was raised and lowered again was lowered by another flip.
+        // A route that was raised and lowered again meanwhile gets a new entry.
         lowered.retain(|id, known| routes.earlier.get(id) == Some(&known.set));
         for (id, set) in routes.earlier {
             lowered.entry(id).or_insert(Lowered { set, by: None });

@@ -26,11 +26,11 @@ use crate::store::{MemoryStore, PostgresStore, SqliteStore, StoreError, StoreHan
 pub(super) struct OpenedStore {
     pub store: StoreHandle,
     pub evidence: Arc<Evidence>,
-    /// The routes whose evidence rests on something else than at the end of the last process.
+    /// The routes whose basis of evidence has changed since the last process ended, each with the change.
     pub basis_changes: Vec<(RouteId, BasisChange)>,
     pub affinity: Arc<StoreAffinity>,
     pub secret: [u8; 32],
-    /// The hash for the texts of rules. The evidence is counted by texts with this hash.
+    /// The hash for the texts of rules. The evidence is counted by texts that have such hashes in place of literals.
     pub text_hash: TextHash,
     /// The plans in force of the routes that the last process left in `live` or above.
     pub plans: PlansInForce,

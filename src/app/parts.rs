@@ -73,20 +73,20 @@ pub(super) struct Parts {
 }
 
 /// Why files are put in force.
-enum Reading {
-    /// They are new, and were read then.
+enum ApplyCause {
+    /// The files are new; they were read at this time.
     New(Instant),
-    /// They are in force already; with this candidate moved.
+    /// The files are in force already, and are applied once more; this candidate is moved, if there is one.
     Again(Option<CandidateMove>),
-    /// They are in force already; other processes have recorded moves.
+    /// The files are in force already, and are applied once more, because other processes have recorded these moves.
     Followed(FollowedMoves),
 }
 
-impl Reading {
+impl ApplyCause {
     fn candidate_move(&self) -> Option<&CandidateMove> {
         match self {
-            Reading::Again(candidate_move) => candidate_move.as_ref(),
-            Reading::New(_) | Reading::Followed(_) => None,
+            ApplyCause::Again(candidate_move) => candidate_move.as_ref(),
+            ApplyCause::New(_) | ApplyCause::Followed(_) => None,
         }
     }
 }
@@ -123,7 +123,8 @@ impl Parts {
             store: store.clone(),
             evidence: evidence.clone(),
             conditions,
-            // A rolling deployment must not lower what is in `dark` or `live` already.
+            // For moves only, and not for states in force: otherwise a rolling deployment would lower what is in `dark`
+            // or `live`.
             conditions_of_moves: vec![membership.clone()],
             retry_window: Duration::from_secs(limits.retry_window_s),
             copy_started: affinity.copy_started(),
@@ -216,19 +217,19 @@ impl Parts {
     /// is [`FilesError::TaskEnded`].
     pub async fn apply(&self, read: Instant, setup: &Setup) -> anyhow::Result<Vec<FlipRecord>> {
         let mut in_force = self.in_force.lock().await;
-        let flips = self.apply_with(&Reading::New(read), setup, &in_force).await?;
+        let flips = self.apply_with(&ApplyCause::New(read), setup, &in_force).await?;
         *in_force = setup.clone();
         Ok(flips)
     }
 
-    /// Puts the files in force once more, with this candidate moved; or because a route below `live` is to be run
-    /// with the plans of its files.
+    /// Puts the files in force once more, with this candidate moved. `None`: because a route below `live` is to be run
+    /// with the plans of its files, or because a move by a file may pass its gate now.
     ///
     /// # Errors
     /// As [`Parts::apply`].
     pub async fn apply_again(&self, candidate_move: Option<CandidateMove>) -> anyhow::Result<()> {
         let in_force = self.in_force.lock().await;
-        self.apply_with(&Reading::Again(candidate_move), &in_force, &in_force).await.map(drop)
+        self.apply_with(&ApplyCause::Again(candidate_move), &in_force, &in_force).await.map(drop)
     }
 
     /// The parts that follow the moves of other processes.
@@ -254,7 +255,7 @@ impl Parts {
         let mut tries = 0;
         while let Some(moves) = self.ladder.newer_moves().await? {
             tries += 1;
-            match self.try_apply(&Reading::Followed(moves), in_force).await? {
+            match self.try_apply(&ApplyCause::Followed(moves), in_force).await? {
                 Err(flipped) if tries >= APPLY_TRIES_MAX => return Err(flipped.into()),
                 Ok(_) | Err(_) => {}
             }
@@ -262,14 +263,14 @@ impl Parts {
         Ok(())
     }
 
-    /// Puts files in force, judged by what other processes have recorded.
-    async fn apply_with(&self, reading: &Reading, setup: &Setup, in_force: &Setup) -> anyhow::Result<Vec<FlipRecord>> {
+    /// Puts files in force, judged by what other processes have recorded. Tries again if a route is flipped meanwhile.
+    async fn apply_with(&self, cause: &ApplyCause, setup: &Setup, in_force: &Setup) -> anyhow::Result<Vec<FlipRecord>> {
         let mut tries = 0;
         self.evidence.refresh().await;
         loop {
             tries += 1;
             self.follow_with(in_force).await?;
-            match self.try_apply(reading, setup).await? {
+            match self.try_apply(cause, setup).await? {
                 Ok(flips) => return Ok(flips),
                 Err(flipped) if tries >= APPLY_TRIES_MAX => return Err(flipped.into()),
                 Err(_) => {}
@@ -278,18 +279,23 @@ impl Parts {
     }
 
     /// The inner error says that a route was flipped meanwhile: nothing changed, and the caller tries again.
-    async fn try_apply(&self, reading: &Reading, setup: &Setup) -> anyhow::Result<Result<Vec<FlipRecord>, FilesError>> {
+    async fn try_apply(
+        &self,
+        cause: &ApplyCause,
+        setup: &Setup,
+    ) -> anyhow::Result<Result<Vec<FlipRecord>, FilesError>> {
         let files_version = self.ladder.flags().load().files_version + 1;
-        let candidate_move = reading.candidate_move();
-        let kept = match reading {
-            Reading::Followed(moves) => self.ladder.plans_after(moves, &setup.routes),
-            Reading::New(_) | Reading::Again(_) => self.ladder.plans_in_force(&setup.routes, candidate_move),
+        let candidate_move = cause.candidate_move();
+        let kept = match cause {
+            ApplyCause::Followed(moves) => self.ladder.plans_after(moves, &setup.routes),
+            ApplyCause::New(_) | ApplyCause::Again(_) => self.ladder.plans_in_force(&setup.routes, candidate_move),
         };
         let plans = PlansInForce::load(&self.store, setup, kept).await?;
-        let plans = match reading {
-            // What another process has put in force is not refused: the other routes are served.
-            Reading::Followed(_) => plans,
-            Reading::New(_) | Reading::Again(_) => {
+        let plans = match cause {
+            // A plan that cannot be run here is not refused, because another process has put it in force. The other
+            // routes are served.
+            ApplyCause::Followed(_) => plans,
+            ApplyCause::New(_) | ApplyCause::Again(_) => {
                 plans.refusing_new(&self.ladder.unrunnable_plans(), &setup.routes)?
             }
         };
@@ -317,16 +323,16 @@ impl Parts {
                 zero_counters::publish(&setup.routes);
             }
         };
-        let reloaded = match reading {
-            Reading::New(read) => self.ladder.reload_files(*read, declared, recorded).await,
-            Reading::Again(_) => self.ladder.apply_files_again(declared, recorded).await,
-            Reading::Followed(moves) => {
+        let reloaded = match cause {
+            ApplyCause::New(read) => self.ladder.reload_files(*read, declared, recorded).await,
+            ApplyCause::Again(_) => self.ladder.apply_files_again(declared, recorded).await,
+            ApplyCause::Followed(moves) => {
                 self.ladder.follow(moves.clone(), declared, recorded).await.map(|()| Vec::new())
             }
         };
         self.adoptions.flags_changed();
         // The process that recorded a move makes the entries about it.
-        if reloaded.is_ok() && !matches!(reading, Reading::Followed(_)) {
+        if reloaded.is_ok() && !matches!(cause, ApplyCause::Followed(_)) {
             file_entries::record(&self.ladder, &self.recorder);
         }
         match reloaded {

@@ -3,7 +3,7 @@
 //! Always true: a plan in force that the files in force cannot run, because they lack a service or a secret that it
 //! names or because its definition cannot be read, is not run: the engine begins nothing for its route
 //! ([`PlansInForce::plans_not_in_files`]), so that in `live` legacy answers and in `only` nobody does. Files that would
-//! make it so are refused while the process runs. At its start they are not: all other routes are served.
+//! cause this are refused while the process runs. At a start they are accepted, so that all other routes are served.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::workflow::{Plan, PlanVersion, StepPart};
 #[derive(Clone, Default)]
 pub(super) struct PlansInForce {
     versions: BTreeMap<RouteId, PlanVersion>,
-    /// The plans with which the evidence of the other routes of a family goes on, where those in force came through the
-    /// gate of a candidate.
+    /// By route: earlier plans that the plans in force have replaced through the gate of a candidate. The evidence of
+    /// the other routes of the family still depends on the earlier ones: see [`PlansInForce::for_evidence_of_others`].
     evidence_from: BTreeMap<RouteId, PlanVersion>,
-    /// Why those of a route cannot be run, as a sentence.
+    /// By route: why its plans in force cannot be run, as a sentence.
     unrunnable: BTreeMap<RouteId, String>,
 }
 
@@ -76,7 +76,7 @@ impl PlansInForce {
         Ok(loaded)
     }
 
-    /// These plans, unless one of a route cannot be run that could be run up to now.
+    /// Returns these plans, unless those of a route cannot be run although its plans could be run up to now.
     ///
     /// # Errors
     /// [`RefusedFiles`] names these routes.
@@ -182,7 +182,7 @@ impl PlansInForce {
     }
 }
 
-/// The shared steps of the workflows below the one at the top of a version, whose calls nothing compares.
+/// The shared steps of the child workflows of a version whose calls nothing compares.
 fn uncompared_below(setup: &Setup, id: &RouteId, version: &PlanVersion) -> Vec<String> {
     let is_unseen = |step: &StepId| setup.rules.get(id).is_some_and(|rules| rules.is_unseen(step));
     let plan_of = |name: &WorkflowName| version.plans.get(name).map(Arc::as_ref);
@@ -220,7 +220,7 @@ async fn build(store: &StoreHandle, setup: &Setup, set: &Arc<PlanSet>) -> anyhow
     Ok(Ok(PlanVersion { set: set.clone(), plans }))
 }
 
-/// What these files lack of what a version of a route needs.
+/// What a version of a route's plans needs and these files lack, as texts.
 fn missing_in_files(setup: &Setup, route: &Route, version: &PlanVersion) -> Vec<String> {
     let mut missing = BTreeSet::new();
     for (name, plan) in &version.plans {

@@ -211,7 +211,7 @@ async fn open_store(setup: &Setup, engine: &Handle) -> anyhow::Result<OpenedStor
     engine.spawn(async move { OpenedStore::open(&setup).await }).await?
 }
 
-/// The files as they are now, if they have changed since `loaded` was read.
+/// Reads the files again. Returns `loaded` if they have not changed since it was read.
 fn read_again(loaded: Arc<Loaded>, flags: &Path, overrides: &Overrides) -> anyhow::Result<Arc<Loaded>> {
     let now = config::read(flags, overrides)?;
     if now.hash == loaded.hash {

@@ -38,9 +38,9 @@ use crate::workflow::{Mode, RunStatus};
 
 /// How many captures are rehearsed between two writes of their samples to the store in memory.
 const SAMPLES_EVERY: u64 = 100;
-/// The pause between two looks at what is under way.
+/// The pause between two checks of how many requests wait, or are settled.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The memory that requests may hold which wait for a thread; few wait, so that this bounds only large ones.
+/// The most memory of the requests that wait for a thread. Few wait, so that only large requests reach this bound.
 const QUEUE_BYTES_MAX: u64 = 1 << 30;
 
 /// The parameters of a path, by name.
@@ -85,11 +85,11 @@ impl RehearsalFiles {
     pub fn pairs_of_har(&self, text: &str) -> Result<Vec<Capture>, HarError> {
         pairs_of_har(text, &|method, host, path| {
             let method: Method = method.parse().ok()?;
-            self.found(&method, host, path).map(|(flag, _)| flag.route.id.clone())
+            self.find_route(&method, host, path).map(|(flag, _)| flag.route.id.clone())
         })
     }
 
-    fn found(&self, method: &Method, host: Option<&str>, path: &str) -> Option<(Arc<RouteFlag>, PathParams)> {
+    fn find_route(&self, method: &Method, host: Option<&str>, path: &str) -> Option<(Arc<RouteFlag>, PathParams)> {
         let host = host.map(|host| host.rsplit_once(':').map_or(host, |(name, _)| name).to_ascii_lowercase());
         let found = self.flags.find(method, host.as_deref(), path)?;
         Some((Arc::clone(found.flag), found.params))
@@ -183,7 +183,7 @@ impl<'a> Rehearsing<'a> {
         for capture in captures {
             let capture = capture?;
             report.captures += 1;
-            let route = match self.answered(&capture, route_filter) {
+            let route = match self.answered_request(&capture, route_filter) {
                 Ok(Some(answered)) => self.offer(answered).await,
                 Ok(None) => {
                     *report.left_out.entry("other_route").or_default() += 1;
@@ -206,7 +206,7 @@ impl<'a> Rehearsing<'a> {
         }
         self.write_samples().await?;
         for route in offered.into_keys() {
-            let found = self.found(&route).await.map_err(|error| std::io::Error::other(error.to_string()))?;
+            let found = self.result_of(&route).await.map_err(|error| std::io::Error::other(error.to_string()))?;
             report.routes.insert(route, found);
         }
         // A route may have only left-out captures: it is listed, so that its absence is not read as equality.
@@ -227,7 +227,11 @@ impl<'a> Rehearsing<'a> {
     ///
     /// # Errors
     /// Why it cannot be rehearsed.
-    fn answered(&self, capture: &Capture, route_filter: Option<&RouteId>) -> Result<Option<Answered>, &'static str> {
+    fn answered_request(
+        &self,
+        capture: &Capture,
+        route_filter: Option<&RouteId>,
+    ) -> Result<Option<Answered>, &'static str> {
         let flags = &self.files.flags;
         let is_of = |flag: &&Arc<RouteFlag>| flag.route.ids().any(|id| *id == capture.route);
         let found = flags.routes.iter().find(is_of);
@@ -244,7 +248,7 @@ impl<'a> Rehearsing<'a> {
         let unreadable = |_: UnreadableCapture| "unreadable";
         let (method, headers) = capture.request.head().map_err(unreadable)?;
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let found = self.files.found(&method, host, &capture.request.path);
+        let found = self.files.find_route(&method, host, &capture.request.path);
         let (_, params) = found.filter(|(found, _)| found.route.id == flag.route.id).ok_or("other_match")?;
         let Body::Whole(body) = capture.request.body.body() else { return Err("body_too_large") };
         let effects = capture.effects().map_err(unreadable)?.map(|calls| {
@@ -308,7 +312,7 @@ impl<'a> Rehearsing<'a> {
         self.evidence.flush().await.map_err(|error| std::io::Error::other(error.to_string()))
     }
 
-    async fn found(&self, route: &RouteId) -> Result<RehearsedRoute, crate::store::StoreError> {
+    async fn result_of(&self, route: &RouteId) -> Result<RehearsedRoute, crate::store::StoreError> {
         let evidence = self.evidence.of(route);
         let samples = self.store.samples(route.clone(), self.limits.samples_per_route_max()).await?;
         let mut groups: BTreeMap<String, RehearsedGroup> = BTreeMap::new();

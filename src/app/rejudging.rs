@@ -21,8 +21,8 @@ use crate::store::{StoreError, route_of_candidate};
 
 /// How long the samples of one route may be judged, all together. What is not judged by then counts as not known.
 const JUDGE_TIME_MAX: Duration = Duration::from_secs(10);
-/// The pause before the next attempt after the store did not answer, and before it is looked whether another process
-/// has judged them.
+/// The pause before the next attempt after the store did not answer, and, in a process that leaves the judging to
+/// another one, before it checks again whether pairs still wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Judges pairs again whenever some wait for it, until the task is aborted.
@@ -30,7 +30,7 @@ pub(super) async fn run(parts: Parts, rules_of: RulesOfRoute, limits: Arc<Limits
     loop {
         let mut has_failed = false;
         let waiting = parts.evidence.to_rejudge();
-        // One process judges; the others get what it found with the evidence, and take its place if it ends.
+        // Only the first process judges. The others read its results with the evidence; if it ends, the next one does.
         if !waiting.is_empty() && !parts.membership.is_first() {
             tokio::time::sleep(RETRY_AFTER).await;
             continue;
@@ -97,7 +97,7 @@ struct Work {
     samples: Vec<Sample>,
     before: Rules,
     after: Arc<Rules>,
-    /// What the rules allow more than before.
+    /// What the new rules allow and the earlier ones did not.
     added: Option<Allowances>,
     limits: Arc<Limits>,
 }
@@ -122,7 +122,8 @@ impl Work {
         (found, kept)
     }
 
-    /// `None` if a sample cannot be judged, or nothing of it is compared under the new rules.
+    /// Judges the pairs of one fingerprint by their samples. `None` if that is not possible: a sample cannot be judged,
+    /// nothing of it is compared under the new rules, or the samples do not decide about the pairs without one.
     fn judge_group(
         &self,
         fingerprint: &str,
@@ -145,7 +146,8 @@ impl Work {
         }
         let judged: Option<Vec<Rejudged>> = samples.iter().map(|sample| self.judge_sample(sample, end)).collect();
         let judged = judged?;
-        // Pairs with a cut list have fingerprints of their own; an earlier version gave them those of other pairs.
+        // Pairs with a cut list have fingerprints of their own. An earlier version did not do that: then the group has
+        // pairs that differ in other places.
         if !are_all_kept && judged.iter().any(|judged| judged.was_cut) {
             return None;
         }
@@ -155,7 +157,7 @@ impl Work {
         let rules = rules.into_iter().cloned().collect();
         // If the list was cut, something else may differ too.
         let is_equal = |judged: &Rejudged| judged.comparison.differences.is_empty() && !judged.comparison.truncated;
-        // Had it been compared under these rules, it would have counted as skipped.
+        // A pair of which nothing is compared would have counted as skipped under these rules.
         let says_nothing = |judged: &Rejudged| is_equal(judged) && !judged.comparison.compares_anything();
         if judged.iter().any(says_nothing) {
             return None;

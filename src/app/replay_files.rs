@@ -139,7 +139,7 @@ impl ReplayFiles {
         let missing = missing::all(&plan.0, Some(&run), &self.decision_inputs).into_iter();
         Ok(missing.map(|(step, missing)| format!("`{step}` needs {missing}")).collect())
     }
-    /// Calls of a run whose outcome is unknown, to services that have other URLs in the files.
+    /// The calls of a run that have an unknown outcome and went to services with other URLs in the files.
     ///
     /// # Errors
     /// The run's events cannot be read.

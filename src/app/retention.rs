@@ -54,7 +54,7 @@ pub(super) async fn purge_periodically(store: StoreHandle, retention: Arc<ArcSwa
 
 /// How long samples of pairs that differ are kept.
 const SAMPLE_AGE_MAX: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// How often those that are older are removed.
+/// How often older samples are removed.
 const SAMPLES_ROUND: Duration = Duration::from_secs(3_600);
 
 /// Removes old samples at intervals; never returns.

@@ -108,13 +108,14 @@ impl CallerNotes {
         self.flush_if(true, false).await.map(drop)
     }
 
-    /// Stores what is noted, and that this process notes nothing any more: unless its clock disagrees with the
-    /// machine's, so that the next process does not know how long ago its times are.
+    /// Stores what is noted, and that this process notes nothing any more. The latter is not stored if the process's
+    /// time disagrees with the machine's clock: the next process could not tell how long ago the stored times are.
     pub(super) async fn finish(&self) -> Result<(), StoreError> {
         self.flush_if(true, clock::process().disagreement().is_none()).await.map(drop)
     }
 
-    /// Returns whether something was stored.
+    /// Stores the notes and the time up to which they are complete; if there are none, only if `even_without_notes`.
+    /// `has_ended`: this process notes nothing any more. Returns whether something was stored.
     async fn flush_if(&self, even_without_notes: bool, has_ended: bool) -> Result<bool, StoreError> {
         let mut watched = self.watched.lock().await;
         self.note_exchanges_under_way();
@@ -137,8 +138,8 @@ impl CallerNotes {
     }
 }
 
-/// Notes that are being stored. Unless they were, they are kept for the next time when this is dropped: the store
-/// refused them, or whoever waited for it does so no longer. To store a note twice changes nothing.
+/// Notes that are being stored. When this is dropped before they are stored, they are put back into the log: the store
+/// refused them, or the task that stored them was aborted. Storing a note twice changes nothing.
 struct TakenNotes<'a> {
     log: &'a CallerLog,
     noted: Vec<NotedCalls>,

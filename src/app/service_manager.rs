@@ -19,8 +19,8 @@ use tokio::task::JoinHandle;
 use super::reload_requests::ReloadRequests;
 use crate::admin::Reloaded;
 
-/// How long a reading that SIGHUP asked for may take before the manager is told that it is over. The reading goes on: a
-/// store that does not answer keeps new files waiting, and the process serves meanwhile.
+/// How long a reading that SIGHUP asked for may take before the manager is told that the process is ready although the
+/// reading goes on: new files wait for a store that does not answer, and the process serves meanwhile.
 const READING_TOLD_WITHIN: Duration = Duration::from_secs(10);
 
 /// Tells the manager that the process serves.
@@ -30,8 +30,8 @@ pub(super) fn notify_ready(listen: &[SocketAddr], admin: SocketAddr) {
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
-/// Tells the manager that the process stops. From here on the manager's limit for that (`TimeoutStopSec=`) counts, so
-/// it is not said at a hand-over, after which long replies may go on for `succession_drain_ms`.
+/// Tells the manager that the process stops. The manager's time limit for stopping (`TimeoutStopSec=`) begins with this
+/// notification. So it is not sent at a hand-over, after which long replies may go on for `succession_drain_ms`.
 pub(super) fn notify_stopping() {
     notify(&[
         NotifyState::Stopping,

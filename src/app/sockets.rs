@@ -20,7 +20,7 @@ pub struct GivenSocket {
     pub(super) socket: TcpListener,
     /// The address to which it is bound.
     pub(super) address: SocketAddr,
-    /// The name that the giver has for the socket; may be empty.
+    /// The name that the service manager or the predecessor gave to the socket; may be empty.
     pub(super) name: String,
     /// The socket's address in the files of the process that hands it over.
     pub(super) declared: Option<SocketAddr>,

@@ -116,7 +116,7 @@ impl StartingParts<'_> {
         }
         background::report_health(&parts);
         {
-            // Before requests are served: those of an instance that is being moved wait then.
+            // Before requests are served, so that the requests of an instance that is being moved wait.
             let adoptions = parts.adoptions.clone();
             engine.spawn(async move { adoptions.begin_to_resume(MOVING_INSTANCES_WAIT).await }).await?;
         }
@@ -308,8 +308,8 @@ impl StartingParts<'_> {
         )));
         tasks.push(engine.spawn(retention::prune_periodically(parts.store.clone())));
         tasks.push(engine.spawn(retention::remove_old_samples(parts.store.clone())));
-        let single_threads = client_proxy.worker_runtimes.iter().chain([engine, admin]);
-        tasks.extend(single_threads.map(|runtime| runtime.spawn(memory::return_freed_pages())));
+        let runtimes = client_proxy.worker_runtimes.iter().chain([engine, admin]);
+        tasks.extend(runtimes.map(|runtime| runtime.spawn(memory::return_freed_pages())));
         tasks.push(engine.spawn(memory::ask_threads_of(Handle::current())));
         Ok(StartedParts { parts, watch, tasks, admin_stop, admin_listeners, admin: admin_listen, api })
     }

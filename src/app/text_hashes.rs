@@ -15,8 +15,8 @@ pub(super) fn of_store(setup: &Setup, secret: &[u8; 32]) -> TextHash {
     TextHash::derived_from(store_key.map(|key| key.reveal().as_bytes()), secret)
 }
 
-/// By route, the texts that the store may have with an earlier hash, each with the text in these files, which has this
-/// hash.
+/// By route: each text that the store may have with an earlier hash, and the same text with this hash, as the evidence
+/// is counted from now on.
 pub(super) fn renamed(setup: &Setup, text_hash: &TextHash) -> BTreeMap<RouteId, RenamedTexts> {
     let mut renamed = BTreeMap::<RouteId, RenamedTexts>::new();
     for before in text_hash.earlier().iter().map(|earlier| setup.with_text_hash(earlier)) {

@@ -49,8 +49,8 @@ pub(super) async fn note_running(store: StoreHandle, affinity: Arc<StoreAffinity
             (running.clone(), generation)
         };
         match store.put_running_times(times).await {
-            // Written only after the store has recorded it: a start takes a store whose file has a higher generation
-            // for a copy.
+            // Written only after the store has recorded it: a store whose generation is lower than that in the file
+            // counts as a copy at the next start.
             Ok(()) => affinity.write_generation(generation),
             Err(error) => {
                 tracing::warn!(

@@ -1,6 +1,6 @@
 //! The calls by legacy that are part of no compared pair: puts them into the evidence of their routes, and holds the
-//! gate to `live` of a route while there are some that the workflow does not make and `ignore_calls` does not name. A
-//! workflow that lacks such calls seems right otherwise.
+//! gate to `live` of a route while there are some that the workflow does not make and `ignore_calls` does not name.
+//! Without this, a workflow that lacks such calls would seem right.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,11 +22,12 @@ pub(super) struct UncomparedCallsGate {
     pub(super) rules: RulesInForce,
     pub(super) evidence: Arc<Evidence>,
     pub(super) attribution: Attribution,
-    /// Locked while calls are put into the evidence, so that a gate finds those that were taken out meanwhile.
+    /// Locked while calls are taken out of `attribution` and put into the evidence: a gate that is judged meanwhile
+    /// waits, and so finds them.
     pub(super) taking: Mutex<()>,
 }
 
-/// Those of these calls that hold the gate shut.
+/// The calls that hold the gate of a route shut.
 struct GateHoldingCalls {
     calls: u64,
     /// Where they went, as lines of `ignore_calls`.
@@ -63,7 +64,7 @@ impl UncomparedCallsGate {
             0 => {}
             more => to.push(format!("{more} more targets (`evidence.uncompared_calls` in the API)")),
         }
-        // What the unlisted ones were is not known.
+        // Calls to targets that are not listed count as unexpected: what they were is not known.
         if targets.others > 0 {
             to.push(format!("{} calls to targets that are not listed", targets.others));
         }

@@ -1,5 +1,5 @@
-//! Circuit breakers that are open: each process tells the others, for whose breakers of the same services that is a
-//! hint.
+//! Open circuit breakers: each process tells the others which of its breakers are open. The breakers of the same
+//! services in the other processes take this as a hint.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ impl Membership {
     }
 
     /// The services whose breakers are open in other processes, each with their names. Empty while this process does
-    /// not have its lease: what it knows of the others is old then.
+    /// not have its lease, because what it knows of the others may be outdated.
     pub(in crate::app) fn open_breakers_elsewhere(&self) -> BTreeMap<ServiceName, Vec<String>> {
         let seen = self.seen();
         let mut open: BTreeMap<ServiceName, Vec<String>> = BTreeMap::new();

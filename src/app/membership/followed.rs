@@ -12,8 +12,11 @@ const UNSEEN: &str = "those that started meanwhile (the store does not tell this
 
 impl Membership {
     /// Waits, for at most [`FOLLOWED_WITHIN`], until every other process has this flip in force. Returns the names of
-    /// those that do not: at once of all others, if the flip has no number because it is not recorded. Only what was
-    /// seen since the flip was recorded counts: before that, this process may not have known all others.
+    /// those that do not have it. A flip that is not recorded has no number, and no other process has it: then returns
+    /// all names at once.
+    ///
+    /// What was seen of the others before the flip was recorded does not count, because a process may have started
+    /// since.
     pub(in crate::app) async fn wait_followed(&self, number: Option<u64>) -> Vec<String> {
         let behind = || {
             let seen = self.seen();

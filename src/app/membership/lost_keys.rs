@@ -15,8 +15,8 @@ use crate::clock;
 use crate::store::{GoneProcess, KeyFileRecord, ProcessRecord, StoreError};
 
 impl Membership {
-    /// Looks for lost keys if a process has gone since that was last done, or some were lost then. As long as some are,
-    /// the gate to `live` is shut.
+    /// Looks for lost keys if a process has gone since the last look, or if keys were lost at the last look. As long as
+    /// keys are lost, the gate to `live` is shut.
     pub(super) async fn look_for_lost_keys(&self) {
         let exchanges = {
             let seen = self.seen();
@@ -39,10 +39,11 @@ impl Membership {
         seen.knows_lost_keys = exchanges == *self.exchanges.borrow();
     }
 
-    /// Whether the engine of each other process takes keys only while it has its lease, also of those that hang.
+    /// Whether the engine of every other process, also of one that hangs, takes keys only while the process has its
+    /// lease.
     pub(super) fn other_engines_need_lease(&self) -> bool {
         let seen = self.seen();
-        // One that has told nothing yet has begun no run.
+        // A process without a record has told nothing yet, and has begun no run.
         let obeys = |record: Option<&ProcessRecord>| record.is_none_or(|record| record.obeys_terms);
         seen.others.iter().all(|other| obeys(other.record.as_ref())) && !seen.has_lost_process_that_needs_no_lease
     }
@@ -77,12 +78,12 @@ impl Membership {
     }
 }
 
-/// Why keys may be lost of a process that has not deregistered, as a sentence; `None` if a process has taken over its
-/// file.
+/// Why keys of a process that has not deregistered may be lost, as a sentence; `None` if another process has taken over
+/// its file, or all keys of the file are stored.
 ///
 /// A process without a record has ended before it told the others anything, or its last heartbeat reached the store
-/// after it had deregistered. Any file that nobody has may be its own; a file is listed before the first heartbeat, and
-/// is off the list once its keys are stored.
+/// after it had deregistered. Its file may then be any listed file that no process uses. A file is listed before the
+/// first heartbeat of its process, and is taken off the list once its keys are stored.
 fn lost_keys_of(
     process: &GoneProcess,
     listed: &[KeyFileRecord],

@@ -44,7 +44,7 @@ use crate::store::{LivingProcess, LivingProcesses, ProcessRecord, StoreError, St
 const EXCHANGE_EVERY: Duration = Duration::from_secs(1);
 /// How long a start waits for the store to say which other processes live.
 const FIRST_EXCHANGE_WAIT: Duration = Duration::from_secs(2);
-/// A change of the clock's offset that is told to the others, in milliseconds.
+/// The smallest change of the clock's offset that is told to the others, in milliseconds.
 const CLOCK_CHANGE_TOLD_MS: u64 = 100;
 /// How many processes a sentence names; the number of the others is given.
 const NAMED_MAX: usize = 5;
@@ -92,7 +92,7 @@ struct Seen {
     lease_ends: Option<Moment>,
     /// The term of that lease.
     term: Option<i64>,
-    /// How often it may have been over before it was renewed.
+    /// How many times the lease may have been over before it was renewed.
     leases_ended: u64,
     /// How many changes of pin collisions by each of the others this process has read.
     collision_changes: BTreeMap<WorkerId, u64>,
@@ -100,7 +100,7 @@ struct Seen {
     knows_collisions: bool,
     /// Which processes may have ended without leaving the store all retry keys, when that was last looked up.
     lost_keys: Option<String>,
-    /// Whether that was looked up, and no process has gone since.
+    /// Whether `lost_keys` was looked up, and no process has gone since.
     knows_lost_keys: bool,
     /// Whether a process has ended, or hangs, without deregistering, that may begin runs without a lease.
     has_lost_process_that_needs_no_lease: bool,
@@ -155,7 +155,7 @@ impl Membership {
         Arc::new(membership)
     }
 
-    /// What this process claims because of other processes.
+    /// Sets what claims retry keys because of other processes.
     pub(super) fn set_claims(&self, claims: Arc<KeyClaims>) {
         let _ = self.claims.set(claims);
     }
@@ -223,7 +223,8 @@ impl Membership {
         let worker = self.worker.get().copied().unwrap_or(WorkerId(Uuid::nil()));
         let (sent, sent_at) = (Moment::now(), clock::machine_now());
         let mut record = (**self.own.load()).clone();
-        // After what is announced: a move that is announced no more is in force.
+        // Filled in after `announced` was copied: a move that has just left it is in force, and its routes are among
+        // those that the engine answers.
         if let Some(claims) = self.claims.get() {
             claims.fill_in(&mut record);
         }
@@ -235,8 +236,8 @@ impl Membership {
         else {
             return Ok(());
         };
-        // The machine's clock, not the process's, which follows the store. The store read its own between the question
-        // and the answer.
+        // The store read its clock between the question and the answer. The machine's clock is compared with it, and
+        // not the process's, which follows the store.
         let middle = sent_at + sent.elapsed() / 2;
         self.note_clock(i64::try_from(middle.duration_since(at).as_millis()).unwrap_or(i64::MAX));
         let mut seen = self.seen();

@@ -63,11 +63,13 @@ impl Membership {
             self.has_joined.store(true, Ordering::Release);
             return;
         }
-        // Runs that begin later are of routes that a process says its engine answers.
+        // The open runs are enough: a run that begins later belongs to a route that its process lists in `answers`.
         claims.expect_engine_pins_of_open_runs().await;
-        // A run may have, in the store, what the file of an earlier process has as legacy's.
+        // The keys of legacy that the file of an earlier process has are written to the store first: a run may have one
+        // of them there.
         let _in_time = tokio::time::timeout(FLUSH_WAIT, claims.flush()).await;
-        // Those that have the same files claim the same routes. A process that was killed counts until its lease ends.
+        // Nothing has to be announced to processes that have the same files, because they claim the same routes. A
+        // process that was killed counts as one with other files, if it had them, until its lease ends.
         let answering = if self.seen().differing.is_empty() { Vec::new() } else { claims.answering() };
         if !answering.is_empty()
             && let Err(why) = self.announce_and_exchange(answering, &shared.ladder).await
@@ -84,7 +86,7 @@ impl Membership {
         if !self.store.is_shared() {
             return;
         }
-        // Concurrently: a move that is announced waits for exchanges, and what is to be followed waits for that move.
+        // Concurrently, because following may wait for a move of this process, which waits for exchanges.
         tokio::join!(self.exchange_repeatedly(&shared.ladder), self.follow_repeatedly(&shared));
     }
 
@@ -99,7 +101,7 @@ impl Membership {
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
             self.publish();
-            // Without a lease this process begins no run.
+            // Without a lease this process begins no run, so it asks for one more often.
             let pause = if self.seen().lease_ends.is_some() { EXCHANGE_EVERY } else { RETRY_PAUSE };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -153,8 +155,8 @@ impl Membership {
         *ladder.newest_in_force().borrow() < self.seen().newest_flip
     }
 
-    /// Exchanges what the processes say about themselves, as often as it has changed here, and acts on what the others
-    /// say.
+    /// Exchanges records with the other processes and acts on theirs, and repeats both as long as that changes this
+    /// process's own record.
     async fn exchange_and_act(&self, ladder: &Ladder) -> Result<(), StoreError> {
         let Some(claims) = self.claims.get() else { return Ok(()) };
         loop {
@@ -169,7 +171,7 @@ impl Membership {
             self.follow_collisions(claims).await?;
             let is_current = !self.is_behind(ladder);
             self.acknowledge(claims, is_current).await;
-            // Only now this process obeys what the others did while its lease may have been over.
+            // Only if it is in force here what the others recorded while the lease of this process may have been over.
             let (lease_ends, term) = {
                 let seen = self.seen();
                 (seen.lease_ends, seen.term)
@@ -184,8 +186,8 @@ impl Membership {
         }
     }
 
-    /// Reads the pin collisions, if others have found or accepted one, or one of them has gone: it may have stored one
-    /// that it did not live to tell.
+    /// Reads the pin collisions from the store, if another process has found or accepted one, or if another process has
+    /// gone, which may have stored one without telling.
     async fn follow_collisions(&self, claims: &KeyClaims) -> Result<(), StoreError> {
         let (told, knows_all) = {
             let seen = self.seen();
@@ -210,7 +212,7 @@ impl Membership {
             let seen = self.seen();
             (seen.others.clone(), seen.differing.is_empty())
         };
-        let of = |worker: WorkerId| others.iter().find(|other| other.worker == worker)?.record.as_ref();
+        let record_of = |worker: WorkerId| others.iter().find(|other| other.worker == worker)?.record.as_ref();
         let acknowledged = &self.own.load().acknowledged;
         let is_new = |worker: WorkerId, number: u64| acknowledged.get(&worker).is_none_or(|known| *known < number);
         let new: BTreeMap<WorkerId, Announcement> = others
@@ -239,19 +241,19 @@ impl Membership {
         if is_current {
             // What was announced before is recorded, and in force here, or it was not done.
             let still = |worker, of_claim: &Announcement| {
-                let announced = of(worker).and_then(|record| record.announced.as_ref());
+                let announced = record_of(worker).and_then(|record| record.announced.as_ref());
                 Some(worker) == own || announced.is_some_and(|announced| announced.number >= of_claim.number)
             };
             claims.end_announcements(still);
         }
-        if self.own.load().acknowledged.keys().any(|worker| of(*worker).is_none()) {
+        if self.own.load().acknowledged.keys().any(|worker| record_of(*worker).is_none()) {
             self.own.rcu(|own| {
                 let mut own = (**own).clone();
-                own.acknowledged.retain(|worker, _| of(*worker).is_some());
+                own.acknowledged.retain(|worker, _| record_of(*worker).is_some());
                 own
             });
         }
-        // While files differ, a route or a cohort may answer by those of another process.
+        // Not while files differ: by the files of another process the engine may still answer for a route or a cohort.
         if agreed {
             let flips = others.iter().map(|other| other.record.as_ref().and_then(|record| record.flips).unwrap_or(0));
             claims.release_lowered_up_to(flips.min().unwrap_or(u64::MAX));

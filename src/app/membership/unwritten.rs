@@ -1,8 +1,8 @@
 //! Requests that a process has compared and that are not in the evidence in the store yet: the other processes do not
 //! know whether they differ.
 //!
-//! Always true: each process tells the others, by a connection that writes no evidence, once that is so for longer than
-//! [`TOLD_AFTER`]. What was compared within the last moments may not be known.
+//! Always true: a process that has had such requests for longer than [`TOLD_AFTER`] tells the others, by a connection
+//! that writes no evidence. Until then the others may not know of them.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -13,16 +13,16 @@ use crate::ladder::Unmet;
 /// For how long a process may be unable to write before it tells the others: until then a write may be about to
 /// succeed.
 const TOLD_AFTER: SignedDuration = SignedDuration::from_millis(1_500);
-/// What is known of the evidence of the others counts as unknown when it is older than this.
+/// The evidence of the others counts as unknown if it was last read longer ago than this.
 const KNOWN_WITHIN: SignedDuration = SignedDuration::from_secs(2);
 
 impl Membership {
-    /// What this process tells the others.
+    /// Since when this process has compared requests that it cannot write, if it tells the others.
     pub(super) fn unwritten_to_tell(&self) -> Option<Timestamp> {
         self.evidence.unwritten_since().filter(|since| clock::now().duration_since(*since) >= TOLD_AFTER)
     }
 
-    /// Why the evidence of all processes is not known.
+    /// Why some of the evidence of the processes is not known.
     pub(super) fn unmet_of_evidence(&self) -> Vec<Unmet> {
         let seen = self.seen();
         if seen.others.is_empty() {

@@ -2,21 +2,21 @@
 //!
 //! Each process counts on top of what the store last had. Always true: `store.add_change(before, after)` adds to what
 //! the store has now what one process has counted between `before` and `after`, so that it does not matter in which
-//! order processes add what they counted. What is no sum is combined so that it never says more for the engine than
-//! one process could know: the older of two beginnings, the shorter of two streaks without an error.
+//! order processes add what they counted. A value that is not a sum is combined by one of the functions of this module,
+//! such as [`newest`] or [`union`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-/// What several processes change at the same time.
+/// A value that several processes change at the same time.
 pub(super) trait AddChange {
     /// Adds what changed from `before` to `after`.
     fn add_change(&mut self, before: &Self, after: &Self);
 }
 
-/// Implements [`AddChange`] for a struct: each field is named, after the function of this module by which it is
-/// combined.
+/// Implements [`AddChange`] for a struct. Before each field stands the function of this module that combines it:
+/// `add_change!(StrataBy { kept key, union values })`.
 macro_rules! add_change {
     ($name:ident { $($how:ident $field:ident),+ $(,)? }) => {
         impl $crate::evidence::add_change::AddChange for $name {
@@ -29,36 +29,37 @@ macro_rules! add_change {
 }
 pub(super) use add_change;
 
-/// The field is a sum, or consists of sums.
+/// For a sum, or a value that consists of sums: adds what changed.
 pub(super) fn sum<T: AddChange>(own: &mut T, before: &T, after: &T) {
     own.add_change(before, after);
 }
 
-/// The field changes only together with what the files say; see [`super::shared_counters`].
+/// For a value that changes only together with the files (see [`super::shared_counters`]): does nothing.
 pub(super) fn kept<T>(_own: &mut T, _before: &T, _after: &T) {}
 
-/// The last change counts.
+/// Keeps the last change.
 pub(super) fn replaced<T: Clone + PartialEq>(own: &mut T, before: &T, after: &T) {
     if before != after {
         own.clone_from(after);
     }
 }
 
-/// The newest of all.
+/// Keeps the newest value of all processes.
 pub(super) fn newest<T: Clone + Ord>(own: &mut T, before: &T, after: &T) {
     if before != after {
         *own = after.clone().max(own.clone());
     }
 }
 
-/// The oldest of all. A time that did not change says nothing: another process may have started from zero since.
+/// Keeps the oldest time of all processes. A time that this process did not change is not looked at: another process
+/// may have started from zero since.
 pub(super) fn oldest(own: &mut Option<Timestamp>, before: &Option<Timestamp>, after: &Option<Timestamp>) {
     if before != after {
         *own = own.iter().chain(after).min().copied();
     }
 }
 
-/// The newest of all, of each key.
+/// As [`newest`], for each key.
 pub(super) fn newest_by_key<K: Clone + Ord, V: Clone + Ord>(
     own: &mut BTreeMap<K, V>,
     before: &BTreeMap<K, V>,
@@ -70,12 +71,12 @@ pub(super) fn newest_by_key<K: Clone + Ord, V: Clone + Ord>(
     }
 }
 
-/// Whatever any process has.
+/// Keeps each element that any process has.
 pub(super) fn union<T: Clone + Ord>(own: &mut BTreeSet<T>, _before: &BTreeSet<T>, after: &BTreeSet<T>) {
     own.extend(after.iter().cloned());
 }
 
-/// The first one that a process has found.
+/// Keeps the first value that a process has found.
 pub(super) fn first<T: Clone>(own: &mut Option<T>, _before: &Option<T>, after: &Option<T>) {
     if own.is_none() {
         own.clone_from(after);
@@ -100,10 +101,10 @@ impl AddChange for Vec<u64> {
         let len = self.len().max(before.len()).max(after.len());
         self.resize(len, 0);
         for (n, own) in self.iter_mut().enumerate() {
-            let of = |counts: &Self| counts.get(n).copied().unwrap_or(0);
-            own.add_change(&of(before), &of(after));
+            let bucket_of = |counts: &Self| counts.get(n).copied().unwrap_or(0);
+            own.add_change(&bucket_of(before), &bucket_of(after));
         }
-        // What was stored has no buckets behind the last one that was needed.
+        // A stored histogram ends with its last bucket that is not empty.
         let used = self.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
         self.truncate(used);
     }

@@ -75,7 +75,8 @@ impl AnswersByHour {
         }
     }
 
-    /// The sums since this long ago; at least those of the hour before.
+    /// The sums over the last `window`, but at least over the last hour. The hour in which the window begins counts
+    /// whole.
     pub(super) fn over(&self, window: Duration, now: Timestamp) -> AnswerSums {
         let seconds = i64::try_from(window.as_secs()).unwrap_or(i64::MAX).max(HOUR_S);
         let first = now.as_second().saturating_sub(seconds).div_euclid(HOUR_S);
@@ -86,7 +87,7 @@ impl AnswersByHour {
         })
     }
 
-    /// Only the errors stay counted.
+    /// Keeps the errors, and sets the answers without an error to zero.
     pub(super) fn only_errors(self) -> Self {
         let only_errors = |of_hour| HourOfAnswers { answers: 0, client_errors: 0, ..of_hour };
         Self(self.0.into_iter().map(only_errors).collect())

@@ -15,11 +15,11 @@ use crate::clock;
 use crate::names::RouteId;
 use crate::store::route_of_candidate;
 
-/// The last matches of a route that are kept beside its present one.
+/// How many earlier `match:` of a route are kept; the oldest is dropped first.
 const EARLIER_MATCHES_MAX: usize = 16;
 
 impl Counters {
-    /// Keeps which requests the route matched, if it matches others from now on.
+    /// Records which requests the route has matched until now, if it matches other ones from now on.
     pub(super) fn keep_match(&mut self, before: &BasisParts) {
         if std::mem::take(&mut self.is_match_handed_over) {
             return;
@@ -47,15 +47,15 @@ impl Evidence {
         changes
     }
 
-    /// As [`Evidence::set_basis`]; tells of each change before anything that follows from it can happen, such as the
-    /// end of judging pairs again. `tell` is called while the evidence of the route is locked.
+    /// As [`Evidence::set_basis`], but calls `tell` with each change. The evidence of the route is still locked then,
+    /// so nothing that follows from the change can happen before that, such as the end of judging pairs again.
     pub fn set_basis_and_tell(
         &self,
         files_version: u64,
         bases: &[(RouteId, EvidenceBasis)],
         tell: &mut dyn FnMut(&RouteId, &BasisChange),
     ) {
-        let taken_over = self.taken_over(bases);
+        let taken_over = self.differences_taken_over(bases);
         for (route, basis) in bases {
             let shared = self.counters(route);
             let mut counters = shared.lock();
@@ -85,10 +85,11 @@ impl Evidence {
         }
     }
 
-    /// The routes that take over requests of a route that is gone, leaves them, or has left them before, without
-    /// `was:`: what the evidence of that route says of differences, which another id does not undo. It is handed over
-    /// to each route that gets some of the requests, until one gets all of them.
-    fn taken_over(&self, bases: &[(RouteId, EvidenceBasis)]) -> BTreeMap<RouteId, DroppedEvidence> {
+    /// Finds the routes that take over requests of another route without `was:`, and returns for each of them what the
+    /// evidence of the other route says of differences: a request that gets another route's id differs as before. The
+    /// other route may be gone, may give up these requests now, or may have given them up earlier. Its differences are
+    /// handed over to each route that gets some of the requests, until one route gets exactly these requests.
+    fn differences_taken_over(&self, bases: &[(RouteId, EvidenceBasis)]) -> BTreeMap<RouteId, DroppedEvidence> {
         let of_routes = || bases.iter().filter(|(route, _)| route_of_candidate(route).is_none());
         let next: BTreeMap<&RouteId, &EvidenceBasis> = of_routes().map(|(id, basis)| (id, basis)).collect();
         let successors = of_routes().filter_map(|(route, basis)| {

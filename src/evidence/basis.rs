@@ -15,8 +15,9 @@ pub struct EvidenceBasis {
     pub hash: String,
     /// Its parts.
     pub parts: BasisParts,
-    /// Those of its parts that are workflows which the route runs, directly or through another one, or addresses of the
-    /// services that these call. The others are of its creator and of other followers, or of how it is compared.
+    /// The names of the parts that belong to the route itself: the workflows that it runs, directly or through another
+    /// workflow, and the addresses of the services that these call. The other parts belong to its creator or to other
+    /// followers, or say how the route is compared.
     pub own_parts: BTreeSet<String>,
     /// The plan of the route's own workflow.
     pub plan: Option<PlanId>,
@@ -47,14 +48,15 @@ pub struct BasisParts {
     /// A hash of each part.
     #[serde(rename = "parts", default)]
     pub hashes: BTreeMap<String, String>,
-    /// What a part says, as text; the rules are in [`EvidenceBasis::rules`] unless they compare nothing of the replies.
+    /// The text of each part. That of the rules is in [`EvidenceBasis::rules`], unless they compare nothing of the
+    /// replies.
     #[serde(rename = "part_values", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, String>,
 }
 
 impl BasisParts {
-    /// Stored parts, which an earlier version may have written: its text of `egress.correlate` had the texts and
-    /// numbers of the expression, which may be secret.
+    /// Removes from stored parts what may be secret: an earlier version stored `egress.correlate` with the texts and
+    /// numbers of its expression.
     pub(super) fn restored(mut self) -> Self {
         if let Some(value) = self.values.get_mut(ATTRIBUTION)
             && let Some((window, correlate)) = value.split_once("${")
@@ -64,7 +66,7 @@ impl BasisParts {
         self
     }
 
-    /// Whether these parts are the same in both.
+    /// Whether `other` has the same hashes of the parts with these names.
     pub(super) fn are_same(&self, other: &BTreeMap<String, String>, parts: &[&str]) -> bool {
         parts.iter().all(|part| self.hashes.get(*part) == other.get(*part))
     }

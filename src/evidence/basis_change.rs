@@ -1,9 +1,11 @@
 //! What happens to the evidence of a route when its basis changes.
 //!
-//! Always true: evidence of different bases is never added up, but for rules that only allow more than those before: a
-//! pair that was equal is equal under them too, and those that differed are judged again (`rejudged`). Evidence of an
-//! earlier basis goes on if that basis returns, with its differences. Beside that, two things go on that no pair says:
-//! how legacy answers (`legacy_replies`), and that the guard has stopped a candidate (`guard_stop`).
+//! Always true: evidence of different bases is never added up, with one exception: the rules only allow more than
+//! before. A pair that was equal is equal under such rules too, and the pairs that differed are judged again
+//! (`rejudged`). If an earlier basis returns, its evidence goes on, with its differences.
+//!
+//! Two parts of the evidence do not come from pairs, and may outlive any change: how legacy answers (`legacy_replies`),
+//! and that the guard has stopped a candidate (`guard_stop`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +24,7 @@ use super::uncompared_headers::UncomparedHeaders;
 use crate::compare::{Allowances, RulesDraft};
 use crate::flag::SkipReason;
 
-/// Of how many earlier bases the evidence is kept.
+/// For how many earlier bases the evidence is kept.
 pub(super) const KEPT_MAX: usize = 4;
 /// How many changed parts of a basis are named.
 const CHANGED_PARTS_MAX: usize = 8;
@@ -32,7 +34,7 @@ const CHANGED_PARTS_MAX: usize = 8;
 pub struct BasisChange {
     /// The parts that changed, as text.
     pub changed: String,
-    /// What these said before, and what they say now.
+    /// What each of these parts said before, and what it says now.
     pub parts: Vec<PartChange>,
     /// Which evidence there is from now on.
     pub next: NextEvidence,
@@ -78,8 +80,8 @@ impl NextEvidence {
 }
 
 impl Counters {
-    /// Sets the basis that the files have from this version on. If the basis was another one before, the evidence
-    /// starts from zero; or goes on, where the rules only allow more; or continues that of an earlier equal basis.
+    /// Sets the basis that the files have from this version on. Returns what became of the evidence
+    /// ([`NextEvidence`] lists the cases); `None` if there was no basis, or the same one.
     pub(super) fn set_basis(
         &mut self,
         files_version: u64,
@@ -105,15 +107,16 @@ impl Counters {
             return None;
         }
         let before = std::mem::replace(&mut self.parts, basis.parts.clone());
-        // The hash has names of path parameters too, which are a part only if something reads them.
+        // The hash also covers the names of path parameters, which are a part only if something reads them: the hash
+        // may change although no part does.
         if self.basis.is_some() && !before.hashes.is_empty() && before.hashes == basis.parts.hashes {
             self.basis = Some(basis.hash.clone());
             self.dirty = true;
             return None;
         }
-        let left = self.basis.replace(basis.hash.clone());
+        let old_basis = self.basis.replace(basis.hash.clone());
         self.dirty = true;
-        let Some(left) = left else {
+        let Some(old_basis) = old_basis else {
             self.basis_since = files_version;
             return None;
         };
@@ -136,9 +139,9 @@ impl Counters {
         let has_open_difference = self.evidence.rule_changes().has_open_difference && !is_outweighed;
         let is_only_of_rules = changed == [RULES];
         let taken_back = self.kept.iter().position(|kept| kept.basis == basis.hash);
-        let again = taken_back.map(|index| self.kept.remove(index).evidence);
+        let returning = taken_back.map(|index| self.kept.remove(index).evidence);
         let was_judged = self.rejudging.take().is_none();
-        let next = match again {
+        let next = match returning {
             Some(_) => NextEvidence::Earlier,
             None if is_only_of_rules && added.is_some() && was_judged => NextEvidence::GoesOn,
             None => NextEvidence::FromZero,
@@ -156,7 +159,7 @@ impl Counters {
         let mut earlier = std::mem::take(&mut old.earlier);
         let mut dropped = std::mem::take(&mut old.dropped);
         let mut restarted = old.restarted.clone();
-        // Nothing was compared since the last change: both outweigh what was found before.
+        // Nothing was compared since the last change, so what changed now is added to the entry of that change.
         let joins_last = pairs == 0 && next != NextEvidence::Earlier && restarted.is_some();
         if joins_last {
             let lists = restarted.iter_mut().map(|last| &mut last.changed);
@@ -166,26 +169,26 @@ impl Counters {
             }
         }
         if old.rank() > 0 {
-            // Where the evidence goes on, a change of the rules counts only after a difference.
+            // If the evidence goes on, a change of the rules is recorded only if there was a difference before it.
             if !joins_last && (next != NextEvidence::GoesOn || mismatched > 0 || has_open_difference) {
-                let (basis, changed, outweighed) = (left.clone(), changed.clone(), is_outweighed);
+                let (basis, changed, outweighed) = (old_basis.clone(), changed.clone(), is_outweighed);
                 let entry = EarlierEvidence { until: now, changed, pairs, mismatched, basis, outweighed, clean_pairs };
                 rule_changes::add_earlier(&mut earlier, &mut dropped, entry);
             }
-            // Samples are cleared at a change of the basis, so the groups of differences are not kept either: all of
-            // this is written again with each change of the present evidence.
+            // The groups of differences (`seen`) are not kept: their samples are cleared at a change of the basis, and
+            // kept evidence should be small, because it is written again with each change of the present evidence.
             let mut evidence = RouteEvidence { seen: BTreeMap::new(), ..old.clone() };
             // The outcomes of requests under way will not be counted in this evidence: it counts them as not compared
             // now, in case its basis returns.
             evidence.count_lost(&self.in_flight, SkipReason::FilesChanged);
-            self.kept.push(KeptEvidence { basis: left, parts: before.hashes.clone(), evidence });
+            self.kept.push(KeptEvidence { basis: old_basis, parts: before.hashes.clone(), evidence });
             self.kept.drain(..self.kept.len().saturating_sub(KEPT_MAX));
             if next != NextEvidence::GoesOn && !joins_last {
                 restarted = Some(EvidenceRestart { at: now, changed, pairs_before: pairs });
             }
         }
-        self.evidence = match (again, next) {
-            // It is not earlier evidence any more.
+        self.evidence = match (returning, next) {
+            // This evidence is the present one again, so the list of earlier evidence must not have it.
             (Some(evidence), _) => {
                 earlier.retain(|earlier| earlier.basis != basis.hash);
                 RouteEvidence { earlier, dropped, ..evidence }
@@ -198,23 +201,24 @@ impl Counters {
                 }
                 let (seen, differing) = (std::mem::take(&mut old.seen), mismatched + old.noise.ignored);
                 self.rejudging = (differing > 0).then_some(Rejudging { rules, since: now, differing, pairs, seen });
-                // The new rules may ignore some of these by name.
+                // The new rules may ignore some of these headers.
                 let uncompared_headers = UncomparedHeaders::default();
                 RouteEvidence { restarted, earlier, dropped, uncompared_headers, ..old }
             }
             (None, _) => KeptOnRestart { restarted, earlier, dropped, ..KeptOnRestart::default() }.into_evidence(),
         };
-        // How legacy answers, and that the guard has stopped a candidate, outlive what does not concern them.
+        // These two outlive a change of parts that do not concern them; see the module.
         self.evidence.legacy = legacy.unwrap_or_else(|| std::mem::take(&mut self.evidence.legacy));
         self.evidence.stopped_by_guard = self.evidence.stopped_by_guard.take().or(stopped);
-        // Since this evidence was last in force, more may have been learned, or forgotten, of legacy's noise.
+        // More may be known about legacy's noise, or less, than when this evidence was last in force.
         self.evidence.judge_groups(&self.noise);
         let (pairs_before, mismatched_before) = (pairs, mismatched);
         Some(BasisChange { changed: text, parts, next, pairs_before, mismatched_before, evidence_before })
     }
 }
 
-/// What the rules allow beyond those before, both as JSON, if nothing else changed in them.
+/// What the rules `after` (as JSON) allow beyond the rules `before`; `None` if they are equal, or differ in anything
+/// else.
 fn allowances(before: &str, after: &str) -> Option<Allowances> {
     if before == after {
         return None;
@@ -231,7 +235,7 @@ fn differing_parts<'a>(before: &'a BTreeMap<String, String>, after: &'a BTreeMap
     names.into_iter().filter(|name| before.get(*name) != after.get(*name)).take(CHANGED_PARTS_MAX).collect()
 }
 
-/// How a part that differs is named.
+/// The name of a part that differs, with a note if it was added or removed.
 fn text_of(name: &str, before: &BasisParts, after: &BasisParts) -> String {
     match (before.hashes.contains_key(name), after.hashes.contains_key(name)) {
         (false, _) => format!("{name}{ADDED}"),
@@ -240,7 +244,7 @@ fn text_of(name: &str, before: &BasisParts, after: &BasisParts) -> String {
     }
 }
 
-/// What a part says; `rules` are those of its basis.
+/// The text of a part of a basis whose rules are `rules`.
 fn value_of(name: &str, parts: &BasisParts, rules: &str) -> Option<String> {
     let of_rules = (name == RULES && !rules.is_empty()).then(|| rules.to_owned());
     of_rules.or_else(|| parts.values.get(name).cloned())

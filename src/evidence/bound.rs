@@ -17,20 +17,20 @@ pub(super) fn lower(all: u64, bad: u64) -> f64 {
     1.0 - upper(all, all.saturating_sub(bad))
 }
 
-/// Whether the bound is below this rate; as [`upper`], without its search.
+/// Whether [`upper`] is below this rate, without a search for the bound.
 pub(super) fn is_below(all: u64, bad: u64, rate: f64) -> bool {
     (bad as f64) < rate * all as f64 && ln_evidence_below(rate, all as f64, bad as f64) > ln_limit(0)
 }
 
-/// How strongly pairs have to speak against a rate, as a natural logarithm, where counting was started over so many
-/// times after a mismatch; see [`upper_after`].
+/// How strong the evidence of pairs against a rate must be to reject it, as a natural logarithm, if counting was
+/// started over `restarts` times after a mismatch; see [`upper_after`].
 pub(super) fn ln_limit(restarts: u32) -> f64 {
     -ALPHA.ln() + f64::from(restarts) * 4_f64.ln()
 }
 
-/// The bound where counting was started over so many times after a mismatch: each time a rate is rejected only for four
-/// times the evidence. So the bound is ever too low with a probability of at most 5 % · (1 + 1/4 + 1/16 + …) = 6.7 %,
-/// however often somebody starts over.
+/// As [`upper`], if counting was started over `restarts` times after a mismatch. After each restart, rejecting a rate
+/// takes four times the evidence. So the bound is ever too low with a probability of at most
+/// 5 % · (1 + 1/4 + 1/16 + …) = 6.7 %, however often somebody starts over.
 pub(super) fn upper_after(restarts: u32, pairs: u64, mismatches: u64) -> f64 {
     let ln_limit = ln_limit(restarts);
     if pairs == 0 || mismatches >= pairs {
@@ -44,8 +44,7 @@ pub(super) fn upper_after(restarts: u32, pairs: u64, mismatches: u64) -> f64 {
     high
 }
 
-/// The smallest number of pairs without a mismatch whose bound is below a rate, where counting was started over so many
-/// times after a mismatch.
+/// The smallest number of pairs, all without a mismatch, whose bound [`upper_after`] is below a rate.
 pub(super) fn clean_pairs_after(restarts: u32, rate: f64) -> u64 {
     let (mut low, mut high) = (0u64, 1u64);
     while upper_after(restarts, high, 0) >= rate {

@@ -26,10 +26,10 @@ pub struct BranchCounts {
     /// By the steps that ran, for the first 64 branches.
     #[serde(rename = "ways")] // as stored, and in the API
     pub branches: BTreeMap<String, BranchRunCounts>,
-    /// For each of these steps, how many compared runs reached it.
+    /// For each optional step, how many compared runs reached it.
     pub steps: BTreeMap<String, u64>,
-    /// For each of these steps: how many runs that began it were skipped, because they could not be run to their end.
-    /// Which branch they would have taken is not known.
+    /// For each optional step, how many runs began it and were then skipped because they could not be run to their end:
+    /// which branch they would have taken is not known.
     pub unfinished: BTreeMap<String, u64>,
 }
 
@@ -45,7 +45,7 @@ pub struct BranchRunCounts {
     pub compared: u64,
     /// Of these, those that differ.
     pub mismatched: u64,
-    /// Of the compared ones, those whose calls by legacy are not known although legacy's calls are watched.
+    /// Of the compared ones, those for which legacy's calls are watched, but not known.
     #[serde(default)]
     pub calls_unknown: u64,
 }
@@ -140,7 +140,7 @@ impl BranchCounts {
         self.steps.iter().filter(|(_, count)| **count == 0).map(|(step, _)| step.as_str())
     }
 
-    /// Only the pairs that differ count as compared.
+    /// Forgets the pairs without a difference: only those that differ still count as compared.
     pub(super) fn without_equal_pairs(self) -> Self {
         let branches = self.branches.into_iter().map(|(name, branch)| (name, branch.without_equal_pairs()));
         let steps = self.steps.into_keys().map(|step| (step, 0)).collect();

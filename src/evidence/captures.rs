@@ -4,7 +4,7 @@
 //!
 //! Always true: whoever hands over a capture never waits; what waits to be written is bounded in number and bytes, and
 //! what does not fit is dropped and counted. Captures are in the store, not in files beside it: so they are in its
-//! backups, several processes of one PostgreSQL have one set of them, and whoever takes over has them.
+//! backups, several processes of one PostgreSQL have one set of them, and a successor process has them.
 //!
 //! When the store is slow or gone, captures wait in memory up to the bound; a kill loses those of the last second. They
 //! are written in batches of bounded size, so that appends of runs wait for no longer than one such batch.
@@ -35,7 +35,7 @@ const PENDING_CAPTURES_MAX: usize = 1_000;
 const PENDING_BYTES_MAX: usize = 16 << 20;
 /// The most bytes that are written in one transaction, unless one capture has more.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-/// How often captures that are too old are removed where none is written.
+/// How often captures that are too old are removed while no new one is written.
 const REMOVE_EVERY: Duration = Duration::from_secs(600);
 
 /// Why a pair was not kept as a capture: the values of a metric's label.
@@ -43,7 +43,8 @@ const REMOVE_EVERY: Duration = Duration::from_secs(600);
 pub enum CaptureDropped {
     /// Too many captures wait to be written.
     QueueFull,
-    /// It is larger than [`CAPTURE_BYTES_MAX`], or its reads are, or it has more secrets than are looked for in texts.
+    /// The capture is larger than [`CAPTURE_BYTES_MAX`], or its reads are, or it has more secrets than texts are
+    /// searched for.
     TooLarge,
     /// A body could not be read, so nobody knows what is secret in it.
     Unreadable,
@@ -80,7 +81,7 @@ struct Pending {
     bytes: usize,
 }
 
-/// Whether a request is one of the share that is sampled at random: drawn anew at each call.
+/// Draws whether a request is sampled: true with a probability of `share`.
 pub fn is_sampled(share: Percent) -> bool {
     share > Percent::NONE && fastrand::u16(..Percent::ALL.hundredths()) < share.hundredths()
 }
@@ -142,8 +143,8 @@ impl Captures {
                 return Ok(());
             }
             self.store.put_captures(batch, bounds(clock::now())).await?;
-            // Removed only now, so that nothing is lost if this task is dropped meanwhile: a repeated write has the
-            // same ids.
+            // Removed only after the write, so that nothing is lost if this task is dropped during it. A repeated write
+            // stores nothing twice, because the captures have the same ids.
             let mut pending = self.pending();
             pending.captures.drain(..number);
             pending.bytes -= bytes;
@@ -185,8 +186,8 @@ impl Captures {
         }
     }
 
-    /// Up to `limit` captures of a route, by its present id and its other ids, after the position `after`, in the
-    /// order in which they were stored, each with its position.
+    /// The next captures, at most `limit`, that are stored under these ids of a route behind the position `after`. They
+    /// are in the order in which they were stored, each with its position.
     ///
     /// # Errors
     /// The store does not answer.

@@ -1,8 +1,8 @@
 //! The upper bound of the rate of requests that would differ, over all kinds of requests as legacy served them.
 //!
-//! The pooled bound says what share of the *compared* pairs differs. Where a kind of request is compared less often
-//! than it is served, that is another share. Here each kind has its own unknown rate, and the rate of all is their
-//! mean, weighted by how many requests of each kind legacy served.
+//! The pooled bound says what share of the *compared* pairs differs. If a kind of request is compared less often than
+//! it is served, the share of the *served* requests is another one. Here each kind has its own unknown rate, and the
+//! rate of all is the mean of these rates, weighted by how many requests of each kind legacy served.
 //!
 //! For each kind, the likelihood ratio of `bound` against a rate p is a martingale that starts at 1 if p is the true
 //! rate. Their product over the kinds is one too, in whatever order the pairs come, so the vectors of rates whose
@@ -36,7 +36,7 @@ pub(super) struct Stratum {
 }
 
 impl Stratum {
-    fn seen(self) -> f64 {
+    fn observed_rate(self) -> f64 {
         self.mismatched as f64 / self.compared.max(1) as f64
     }
 
@@ -56,19 +56,19 @@ impl Stratum {
         }
     }
 
-    /// The highest value of `weight · p - price · evidence(p)` over all rates p, or more.
+    /// The highest value of `weight · p - price · evidence(p)` over all rates p, or an upper bound of it.
     fn highest(self, weight: f64, price: f64) -> f64 {
         if self.compared == 0 {
             return weight;
         }
         let value = |p: f64| weight * p - price * self.ln_evidence_below(p);
         // Below the observed rate the evidence is negative, and at least -ln(k + 1).
-        let below = weight * self.seen() + price * (self.mismatched as f64).ln_1p();
+        let below = weight * self.observed_rate() + price * (self.mismatched as f64).ln_1p();
         // Above it the evidence is convex, so there is one maximum. It is searched for in the logarithm of the
         // distance: with many pairs it is close to the observed rate.
-        let (seen, nearest) = (self.seen(), (NEAREST / (self.compared as f64 + 1.0)).ln());
-        let top = golden_max(nearest, -1e-9, |ln| value(seen + (1.0 - seen) * ln.exp()));
-        top.max(value(seen)).max(below)
+        let (observed, nearest) = (self.observed_rate(), (NEAREST / (self.compared as f64 + 1.0)).ln());
+        let top = golden_max(nearest, -1e-9, |ln| value(observed + (1.0 - observed) * ln.exp()));
+        top.max(value(observed)).max(below)
     }
 }
 

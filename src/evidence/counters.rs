@@ -37,15 +37,16 @@ pub(super) struct Counters {
     pub(super) basis: Option<String>,
     /// The parts of the basis; empty if an earlier version stored the evidence.
     pub(super) parts: BasisParts,
-    /// What `match:` was before; what it is now is a part of the basis.
+    /// The `match:` of the route in earlier files; the present one is a part of the basis.
     pub(super) earlier_matches: Vec<String>,
-    /// Another route has taken over what this evidence says, because the route is about to leave requests to it.
+    /// Set if another route has just taken over exactly the requests that the route is about to give up, with what this
+    /// evidence says of their differences: `keep_match` then records nothing.
     pub(super) is_match_handed_over: bool,
     /// The plan of the route's own workflow, of this basis.
     pub(super) plan: Option<PlanId>,
     /// The rules of this basis as JSON; empty if they compare nothing, or if an earlier version stored the evidence.
     pub(super) rules: String,
-    /// Pairs that wait to be judged again, since the rules were changed so that they only allow more.
+    /// The pairs that wait to be judged again under new rules, which only allow more than the rules before.
     pub(super) rejudging: Option<Rejudging>,
     /// The requests that the shadow executor works on.
     pub(super) in_flight: PairsByKind,
@@ -68,15 +69,15 @@ pub(super) struct Counters {
     pub(super) invariants: Option<BTreeMap<String, String>>,
     /// `promote.strata_by` of the files.
     pub(super) strata_key: String,
-    /// Answers of the engine that are going to be judged.
+    /// How many answers of the engine still have to be judged against invariants.
     pub(super) checks_in_flight: u64,
-    /// Those that an earlier process did not come to judge.
+    /// How many answers an earlier process had not judged when it ended.
     pub(super) checks_lost: u64,
     /// Whether the evidence changed since it was last written.
     pub(super) dirty: bool,
     /// Earlier ids under which the store may still have this evidence, because the rename is not written yet.
     pub(super) stored_under: BTreeSet<RouteId>,
-    /// What the processes that share the store have under way, this one as of its last write.
+    /// What each process that shares the store has under way; for this process, as of its last write.
     pub(super) processes: BTreeMap<WorkerId, ProcessShare>,
     /// The last writes of processes whose shares have ended, by process.
     pub(super) ended_shares: BTreeMap<WorkerId, EndedShare>,
@@ -96,7 +97,7 @@ pub(super) struct Totals {
     pub(super) skipped: BTreeMap<SkipReason, u64>,
     pub(super) failed: BTreeMap<&'static str, u64>,
     pub(super) differences: BTreeMap<DifferenceKind, u64>,
-    /// Pairs that were counted as equal by noise when they were compared.
+    /// Pairs that counted as equal by noise at the moment when they were compared.
     pub(super) noise_ignored: u64,
 }
 
@@ -128,8 +129,8 @@ fn counted_since<K: Copy + Ord>(counts: &BTreeMap<K, u64>, before: &BTreeMap<K, 
 }
 
 impl Counters {
-    /// What the metrics are to be increased by since the last call. The metrics outlive these counters: a process whose
-    /// successor was lost opens its store again.
+    /// Returns what was counted since the last call: the metrics are increased by it. They are not set to `totals`,
+    /// because they outlive these counters: a process whose successor was lost opens its store again.
     pub(super) fn take_unpublished(&mut self) -> Totals {
         let unpublished = self.totals.since(&self.published);
         self.published.clone_from(&self.totals);
@@ -157,8 +158,9 @@ impl Counters {
         self.dirty = true;
     }
 
-    /// Moves the evidence of the earlier id `old` from its counters (`other`) to these, of `route`; with the row, if
-    /// processes share it. The totals since the process started are not moved.
+    /// Moves the evidence of a renamed route from the counters of its earlier id (`old`, `other`) to these counters, of
+    /// `route`. If processes share the store (`is_shared`), the evidence also keeps its row, under the earlier id. The
+    /// totals since the process started are not moved.
     pub(super) fn take_evidence(&mut self, (old, route): (&RouteId, &RouteId), other: &mut Self, is_shared: bool) {
         if is_shared {
             let mut shared = other.shared.take().unwrap_or_default();
@@ -248,10 +250,10 @@ impl Counters {
     pub(super) fn record_repeat(
         &mut self,
         engine: &DifferingPlaces,
-        again: &DifferingPlaces,
+        second_reply: &DifferingPlaces,
         same_class: bool,
     ) -> bool {
-        let counts = self.evidence.count_repeat(&mut self.noise, engine, again, same_class);
+        let counts = self.evidence.count_repeat(&mut self.noise, engine, second_reply, same_class);
         self.dirty |= counts;
         counts
     }

@@ -1,4 +1,5 @@
-//! Which invariants, cohorts and key of strata the files have, so that what was counted of others does not count.
+//! Which invariants, cohorts and `promote.strata_by` the files declare: what was counted under earlier declarations
+//! does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +11,7 @@ use crate::flag::{Invariant, StratumValue};
 use crate::names::RouteId;
 
 impl Counters {
-    /// Whether the files have this invariant, as far as that is known.
+    /// Whether the files declare this invariant; true while it is not known yet what they declare.
     pub(super) fn has_invariant(&self, invariant: &Invariant) -> bool {
         self.invariants.as_ref().is_none_or(|known| known.get(&invariant.name) == Some(&invariant.text))
     }
@@ -28,7 +29,8 @@ impl Counters {
         counted.retain(|name, counts| known.get(name) == Some(&counts.text));
         self.dirty |= counted.len() != before || self.checks_lost > 0;
         let lost = std::mem::take(&mut self.checks_lost);
-        // The others are judged as soon as the caller has the answer.
+        // Only invariants that read the run can have lost checks: the others are judged as soon as the caller has the
+        // answer.
         for (name, text) in self.invariants_of_runs.iter().filter(|_| lost > 0) {
             counted.entry(name.clone()).or_default().count_lost(text, lost);
         }

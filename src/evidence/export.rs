@@ -29,8 +29,8 @@ impl Evidence {
         render()
     }
 
-    /// Sets the metrics from one copy of every route. Rendering at the same time would mix two copies:
-    /// [`Evidence::scrape`] prevents that.
+    /// Sets the metrics from one copy of every route. If the metrics were rendered at the same time, the result would
+    /// mix two copies: [`Evidence::scrape`] prevents that.
     pub fn publish(&self) {
         let copy = |shared: &RouteCounters| {
             let mut counters = shared.lock();
@@ -47,7 +47,7 @@ impl Evidence {
 /// Sets all gauges of one route from one copy of its counters, and increases its counters by `totals`.
 fn publish(route: &RouteId, evidence: &RouteEvidence, totals: &Totals) {
     if let Some(route) = route_of_candidate(route) {
-        return of_candidate(&route, evidence, totals);
+        return publish_candidate(&route, evidence, totals);
     }
     let name = || route.as_str().to_owned();
     let Totals { offered, matched, ignored, mismatched, skipped, failed, differences, noise_ignored } = totals;
@@ -69,11 +69,11 @@ fn publish(route: &RouteId, evidence: &RouteEvidence, totals: &Totals) {
         counter!("pointsman_differences_total", "route" => name(), "kind" => kind.as_str()).increment(*count);
     }
     counter!("pointsman_noise_ignored_total", "route" => name()).increment(*noise_ignored);
-    figures(route, evidence);
+    publish_statistics(route, evidence);
 }
 
-/// The metrics of the candidate of a route: with names of their own, so that sums over routes leave them out.
-fn of_candidate(route: &RouteId, evidence: &RouteEvidence, totals: &Totals) {
+/// Sets the metrics of the candidate of a route. They have names of their own, so that sums over routes leave them out.
+fn publish_candidate(route: &RouteId, evidence: &RouteEvidence, totals: &Totals) {
     let name = || route.as_str().to_owned();
     // A candidate is compared with the plan in force, which is never asked twice: it has no noise.
     let Totals { offered: _, matched, ignored, mismatched, skipped, failed, differences: _, noise_ignored: _ } = totals;
@@ -91,7 +91,7 @@ fn of_candidate(route: &RouteId, evidence: &RouteEvidence, totals: &Totals) {
     gauge!("pointsman_candidate_coverage", "route" => name()).set(evidence.coverage());
 }
 
-fn figures(route: &RouteId, evidence: &RouteEvidence) {
+fn publish_statistics(route: &RouteId, evidence: &RouteEvidence) {
     let name = || route.as_str().to_owned();
     gauge!("pointsman_evidence_pairs", "route" => name()).set(evidence.pairs() as f64);
     gauge!("pointsman_evidence_mismatch_upper_bound", "route" => name()).set(evidence.mismatch_upper_bound());
@@ -121,13 +121,13 @@ fn publish_noise(route: &RouteId, noise: &NoiseOfLegacy, outcomes: &NoisePairs) 
     }
     let verdict = |place: &String| match outcomes.places.get(place) {
         _ if !may_be_noise_at(place) => "several_values",
-        Some(of) if of.engine_differs_more => "engine_differs_more",
-        Some(of) if of.legacy_differs_more => "legacy_differs_more",
+        Some(counts) if counts.engine_differs_more => "engine_differs_more",
+        Some(counts) if counts.legacy_differs_more => "legacy_differs_more",
         Some(_) | None => "noise",
     };
     let verdicts: Vec<_> = noise.places.keys().map(verdict).collect();
     for verdict in ["noise", "engine_differs_more", "legacy_differs_more", "several_values"] {
-        let places = verdicts.iter().filter(|of| **of == verdict).count();
+        let places = verdicts.iter().filter(|at_place| **at_place == verdict).count();
         gauge!("pointsman_noise_places", "route" => route.as_str().to_owned(), "verdict" => verdict).set(places as f64);
     }
 }

@@ -10,8 +10,7 @@ use crate::clock;
 use crate::names::RouteId;
 use crate::store::{EvidenceRecord, RepeatedFailures, StoreError};
 
-/// How long after a difference was found the other processes know of it, at most; many differences are written
-/// together.
+/// How long a difference that other processes should know of waits to be written, so that many are written together.
 const SOON: Duration = Duration::from_millis(100);
 
 impl Evidence {
@@ -38,7 +37,8 @@ impl Evidence {
         self.marks.release().await;
     }
 
-    /// Writes the samples, without removing those of the routes of which that is `cleared` already.
+    /// Writes the pending samples. The stored samples of the routes in `cleared` are not removed first: they are
+    /// removed already.
     pub(super) async fn write_samples(&self, cleared: &BTreeSet<RouteId>) -> Result<(), StoreError> {
         let mut pending = self.pending().take();
         pending.are_cleared(cleared);
@@ -82,7 +82,8 @@ impl Evidence {
         outcome
     }
 
-    /// Flushes at an interval until the task is aborted, each time after `before`. The caller then flushes once more.
+    /// Flushes at an interval, and soon after a difference, until the task is aborted. Calls `before` before each
+    /// flush. Whoever aborts the task flushes once more.
     pub async fn write_behind(self: Arc<Self>, every: Duration, before: impl Fn()) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

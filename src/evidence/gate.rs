@@ -69,7 +69,8 @@ pub fn conditions(route: &JudgedRoute<'_>, from: State, to: State) -> Vec<Condit
 }
 
 impl JudgedRoute<'_> {
-    /// The conditions on pairs: for `shadow` all of them count, for `dark` those made there.
+    /// The conditions on pairs, for leaving `rung`. To leave `shadow`, the pairs of both rungs count; to leave `dark`,
+    /// only those made in `dark`.
     pub(super) fn of_pairs(&self, rung: State) -> Vec<Condition> {
         let mut conditions = vec![
             self.pairs(rung),
@@ -220,15 +221,16 @@ impl JudgedRoute<'_> {
             compared < wanted || (wanted > 0 && are_several && compared < all)
         };
         let share = self.promote.coverage_at_least;
-        let kinds = strata.iter().filter_map(|(name, of)| match lacks_pairs(name, of.compared, of.served) {
-            true => Some(format!("`{name}` ({} of {} served)", of.compared, of.served)),
-            false => too_rarely_compared(name, of, share).filter(|_| wanted > 0),
-        });
+        let kinds =
+            strata.iter().filter_map(|(name, counts)| match lacks_pairs(name, counts.compared, counts.served) {
+                true => Some(format!("`{name}` ({} of {} served)", counts.compared, counts.served)),
+                false => too_rarely_compared(name, counts, share).filter(|_| wanted > 0),
+            });
         let of_branches = branches
             .branches
             .iter()
-            .filter(|(name, of)| lacks_pairs(name, of.compared, of.runs))
-            .map(|(name, of)| format!("runs with {name} ({} of {} runs)", of.compared, of.runs));
+            .filter(|(name, counts)| lacks_pairs(name, counts.compared, counts.runs))
+            .map(|(name, counts)| format!("runs with {name} ({} of {} runs)", counts.compared, counts.runs));
         // Steps that were reached only by runs that could not be compared.
         let steps = branches
             .only_unfinished()
@@ -238,13 +240,17 @@ impl JudgedRoute<'_> {
         let kinds_of_shadow = of_both_rungs
             .into_iter()
             .flat_map(|all| &all.strata)
-            .filter(|(name, of)| !strata.contains_key(*name) && lacks_pairs(name, of.compared, of.served))
-            .map(|(name, of)| format!("`{name}` ({} of {} served in `shadow`)", of.compared, of.served));
+            .filter(|(name, counts)| !strata.contains_key(*name) && lacks_pairs(name, counts.compared, counts.served))
+            .map(|(name, counts)| format!("`{name}` ({} of {} served in `shadow`)", counts.compared, counts.served));
         let branches_of_shadow = of_both_rungs
             .into_iter()
             .flat_map(|all| &all.branches.branches)
-            .filter(|(name, of)| !branches.branches.contains_key(*name) && lacks_pairs(name, of.compared, of.runs))
-            .map(|(name, of)| format!("runs with {name} ({} of {} runs in `shadow`)", of.compared, of.runs));
+            .filter(|(name, counts)| {
+                !branches.branches.contains_key(*name) && lacks_pairs(name, counts.compared, counts.runs)
+            })
+            .map(|(name, counts)| {
+                format!("runs with {name} ({} of {} runs in `shadow`)", counts.compared, counts.runs)
+            });
         let lacking: Vec<String> =
             kinds.chain(of_branches).chain(steps).chain(kinds_of_shadow).chain(branches_of_shadow).collect();
         if strata.is_empty() && wanted > 0 {
@@ -304,7 +310,7 @@ impl JudgedRoute<'_> {
         self.age("compared pair", last, last.is_none() && pairs > 0)
     }
 
-    /// `None` if there is nothing yet whose age counts: then other conditions do not hold.
+    /// The condition on the age of the last `what`. `None` if there is none yet: then other conditions fail to hold.
     pub(super) fn age(&self, what: &str, last: Option<Timestamp>, is_of_earlier_version: bool) -> Option<Condition> {
         let (name, wanted) = (Name::AgeAtMost, self.promote.age_at_most);
         let (verdict, detail) = match last {
@@ -348,7 +354,7 @@ impl JudgedRoute<'_> {
         lost.unwrap_or_default()
     }
 
-    /// The most frequent reasons for which requests that count were skipped, or failed.
+    /// Names the most frequent reasons why requests that count against coverage were skipped, or failed.
     fn most_skipped(&self) -> String {
         let counts =
             |reason: &str| SkipReason::ALL.iter().all(|r| r.as_str() != reason || r.may_count_against_coverage());

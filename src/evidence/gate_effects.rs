@@ -1,5 +1,5 @@
-//! What the calls of a workflow's steps say for a gate: whether those of shared steps were compared, and whether legacy
-//! makes private ones too.
+//! Conditions on the calls of a workflow's steps: whether the calls of shared steps were compared, and whether legacy
+//! makes calls of private steps too, or of steps that read.
 
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, pass};
 use super::gate::JudgedRoute;
@@ -9,7 +9,8 @@ use crate::flag::State;
 use crate::names::StepId;
 
 impl JudgedRoute<'_> {
-    /// `None` if it is known that legacy makes no call of a private step, as far as its calls are watched.
+    /// The condition that legacy does not make the calls of private steps too. `None` if no such call was seen, and
+    /// enough of legacy's calls are known (or need not be).
     pub(super) fn private_calls_of_both(&self) -> Option<Condition> {
         let of_step = |step: &StepId| self.evidence.all.effects.get(step.as_str()).copied().unwrap_or_default();
         let made_by_both: Vec<String> = self
@@ -35,7 +36,8 @@ impl JudgedRoute<'_> {
         Some(Condition { name: Name::PrivateSteps, verdict: Verdict::Fail, detail })
     }
 
-    /// `None` if legacy was not seen to make a call that the workflow declares a read and that is sent beside it.
+    /// The condition that legacy does not make a call that the workflow declares `effect: read` and that the engine
+    /// sends too, with an unsafe method. `None` if no such call was seen.
     pub(super) fn reads_of_both(&self) -> Option<Condition> {
         let calls = |step: &StepId| self.evidence.all.effects.get(step.as_str()).map_or(0, |calls| calls.compared);
         let of_both = self.sent_reads.iter().filter(|step| calls(step) > 0);
@@ -52,9 +54,9 @@ impl JudgedRoute<'_> {
         })
     }
 
-    /// The kinds of requests and the branches taken through the workflow of which no compared pair shows which calls
-    /// were made: the share of all pairs says nothing of a rare one. Of a candidate (`compared_with` the plan in force)
-    /// only the branches count, and only if it makes shared calls.
+    /// Names the kinds of requests and the branches of the workflow for which the calls are known in no compared pair.
+    /// They are judged one by one, because the share over all pairs would hide a rare kind. For a candidate
+    /// (`compared_with` the plan in force), only branches are judged, and only if the candidate makes shared calls.
     fn kinds_with_unknown_calls(&self, rung: State, compared_with: ComparedWith) -> Option<String> {
         let RungCounts { strata, branches, .. } = self.evidence.counts_at(rung);
         let is_candidate = compared_with == ComparedWith::PlanInForce;
@@ -62,10 +64,11 @@ impl JudgedRoute<'_> {
             return None;
         }
         let is_unknown = |compared: u64, unknown: u64| compared > 0 && unknown >= compared;
-        let kinds = strata.iter().filter(|(_, of)| !is_candidate && is_unknown(of.compared, of.calls_unknown));
-        let kinds = kinds.map(|(name, of)| format!("`{name}` ({} compared)", of.compared));
-        let branches = branches.branches.iter().filter(|(_, of)| is_unknown(of.compared, of.calls_unknown));
-        let branches = branches.map(|(name, of)| format!("runs with {name} ({} compared)", of.compared));
+        let kinds =
+            strata.iter().filter(|(_, counts)| !is_candidate && is_unknown(counts.compared, counts.calls_unknown));
+        let kinds = kinds.map(|(name, counts)| format!("`{name}` ({} compared)", counts.compared));
+        let branches = branches.branches.iter().filter(|(_, counts)| is_unknown(counts.compared, counts.calls_unknown));
+        let branches = branches.map(|(name, counts)| format!("runs with {name} ({} compared)", counts.compared));
         let found: Vec<String> = kinds.chain(branches).collect();
         (!found.is_empty()).then(|| {
             let calls = if is_candidate { "the calls of the plan in force" } else { "legacy's calls" };
@@ -78,7 +81,7 @@ impl JudgedRoute<'_> {
         if !self.promote.effects_compared {
             return pass(name, "not required (`effects_compared: false`)".to_owned());
         }
-        // For `dark` only those made there: what was compared in `shadow` may have been another kind of request.
+        // For `dark`, only calls in `dark` count: those compared in `shadow` may be of other kinds of requests.
         let counts = self.evidence.counts_at(rung);
         let in_dark = if rung == State::Dark { " in dark" } else { "" };
         let wanted = self.promote.coverage_at_least;

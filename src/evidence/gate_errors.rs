@@ -1,8 +1,8 @@
 //! The condition `errors_not_worse_by` on the pairs of a rung, without those in which both arms failed.
 //!
-//! Always true: it holds only if the engine's share of failures, as it was counted, exceeds legacy's by no more than is
-//! allowed. Where it exceeds it by more, it fails if that cannot be chance, by the test of `paired`, which may be
-//! looked at after each request; until then more requests are asked for.
+//! Always true: the condition holds only if the engine's counted share of failures exceeds legacy's by no more than is
+//! allowed. If the excess is larger, the condition fails once the test of `paired` says that this cannot be chance (the
+//! test may be read after each request). Until then it is inconclusive, and asks for more requests.
 
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, nothing_yet, pass};
 use super::gate::JudgedRoute;

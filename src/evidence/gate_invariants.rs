@@ -74,8 +74,8 @@ impl JudgedRoute<'_> {
         }
         let run = last.run.as_ref().map(|run| format!(", run {run}")).unwrap_or_default();
         let error = last.error.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-        let of = counts.judged();
-        Some(format!("`{name}` {} of {of} times (the last {} ago{run}{error})", counts.broken, duration_text(ago)))
+        let judged = counts.judged();
+        Some(format!("`{name}` {} of {judged} times (the last {} ago{run}{error})", counts.broken, duration_text(ago)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The condition `p99_ratio_below` on the pairs of a rung.
 //!
-//! Always true: it holds only if the upper end of the interval is below the limit, and fails only if the lower end is
-//! not. Between the two, more pairs are asked for.
+//! Always true: the condition holds only if the upper end of the ratio's interval is below the limit, and fails only if
+//! the lower end is not below it. Otherwise it is inconclusive, and asks for more pairs.
 
 use super::bound::ALPHA;
 use super::conditions::{Condition, ConditionName as Name, GateVerdict as Verdict, nothing_yet, pass};

@@ -6,15 +6,16 @@ use super::gate::JudgedRoute;
 use super::noise_places::order_at;
 
 impl JudgedRoute<'_> {
-    /// By how much more often than legacy from itself the engine may differ where pairs count as equal by noise; `None`
-    /// where none does.
+    /// The condition on the places at which pairs count as equal by noise: there the engine may differ from legacy more
+    /// often than legacy from itself, but at most by so much. `None` if there is no such place.
     pub(super) fn noise(&self) -> Option<Condition> {
         let (noise, wanted) = (&self.evidence.noise, self.promote.noise_not_worse_by);
         let ignored = noise.groups.values().filter(|group| group.is_ignored);
         let excess = |place: &String| noise.excess(place, ALPHA).1;
         let (at_most, place) = ignored
             .flat_map(|group| &group.places)
-            // That legacy does not keep an order was seen; how often it does not is no matter.
+            // An order counts as noise once legacy was seen not to keep it; how often it does not keep it does not
+            // matter.
             .filter(|place| order_at(place).is_none())
             .map(|place| (excess(place), place))
             .max_by(|(a, _), (b, _)| a.total_cmp(b))?;

@@ -62,12 +62,12 @@ impl JudgedRoute<'_> {
     ) -> Option<Condition> {
         let (name, what) = match whose {
             AnswersOf::Route => (Name::ErrorsNotWorseBy, "requests"),
-            // The pairs of a candidate, which are rehearsals, have a condition with the other name.
+            // For a candidate, `ErrorsNotWorseBy` is the condition on its pairs, which are rehearsals.
             AnswersOf::Candidate => (Name::CandidateErrors, "requests that the candidate answered"),
         };
         let e = self.evidence;
         let all = answers + errors;
-        // No traffic is no `pass`: then `answers` holds the gate.
+        // Without traffic there is nothing to judge: the condition `answers` then keeps the gate shut.
         if all == 0 {
             return None;
         }
@@ -90,7 +90,7 @@ impl JudgedRoute<'_> {
             let window = duration_text(self.promote.window);
             format!(": needs {more} more {noun} without an error, or none with one for {window}")
         });
-        // As the guard does, it takes a legacy of which too little is known for one without errors.
+        // If too few of legacy's replies are known, legacy counts as one without errors, as for the guard.
         let unknown = match legacy.at_least() {
             Some(_) => "",
             None => "; legacy's replies are too few to tell how often it fails itself",
@@ -100,8 +100,9 @@ impl JudgedRoute<'_> {
         Some(Condition { name, verdict: Verdict::Fail, detail })
     }
 
-    /// A 4xx is the caller's error only as far as legacy answers as many. While too few of its replies are known to
-    /// tell how many these are, what would be too many for a legacy without any is not judged.
+    /// The condition on the engine's answers with 4xx. They count as the callers' errors only up to the share of 4xx
+    /// among legacy's replies. While too few of these are known to tell that share, the condition is inconclusive if
+    /// the engine's 4xx would be too many for a legacy without any.
     pub(super) fn client_errors(
         &self,
         AnswerSums { answers, client_errors, .. }: AnswerSums,
@@ -114,7 +115,8 @@ impl JudgedRoute<'_> {
         };
         if answers == 0 {
             let (all, refused) = (self.evidence.engine_answers, self.evidence.engine_answers_4xx);
-            // Of a route, `answers` holds the gate. A candidate needs none, but to wait does not undo those it gave.
+            // For a route, the condition `answers` then keeps the gate shut. A candidate needs no answers; but one that
+            // has given only 4xx does not pass by waiting until these are too old to count.
             let has_only_refused = matches!(whose, AnswersOf::Candidate) && all > 0 && refused == all;
             let detail = format!("needs an answer of {who} below 400: the last {all}, before this time, were 4xx");
             return has_only_refused.then_some(Condition { name, verdict: Verdict::Inconclusive, detail });
@@ -138,14 +140,14 @@ impl JudgedRoute<'_> {
                 legacy.bad
             ),
         };
-        // With 95 % confidence, so that chance does not hold a route.
+        // The lower bound with 95 % confidence, so that chance alone does not keep the gate shut.
         let at_least = bound::lower(answers, client_errors);
         let is_within =
             |of_legacy: Option<f64>| at_least <= of_legacy.unwrap_or(0.0) + self.promote.errors_not_worse_by;
         if is_within(legacy.at_least()) {
             return Some(pass(name, found));
         }
-        // With fewer replies of legacy, its share may be far above what is known for sure.
+        // While few replies of legacy are known, its share may be far above the lower bound.
         let is_known = legacy.at_most.is_some_and(|at_most| !is_within(Some(at_most)));
         let (verdict, detail) = match (is_known, whose) {
             (true, _) => (Verdict::Fail, format!("{who} refuses requests that legacy does not: {found}")),
@@ -164,7 +166,7 @@ impl JudgedRoute<'_> {
     }
 }
 
-/// A part of a whole, from 0 to 1; 0 of nothing.
+/// `part` as a share of `all`, from 0 to 1; 0 if `all` is 0.
 fn share(part: u64, all: u64) -> f64 {
     part as f64 / all.max(1) as f64
 }

@@ -8,10 +8,11 @@ use super::guard_stop::GuardStop;
 use crate::flag::State;
 
 /// The conditions for a larger share of the candidate of a route, and for putting it in force. Its pairs are rehearsals
-/// that were compared with what the plan in force answered and sent; what it has answered itself must neither have
-/// failed nor have refused more requests than the plan in force did.
+/// that were compared with what the plan in force answered and sent. Its own answers to callers must not have more
+/// errors, and not more refusals (4xx), than those of the plan in force.
 ///
-/// `stopped`: the guard has stopped it; with the pairs in a row without a difference since then, where they release it.
+/// `stopped`: set if the guard has stopped the candidate; with the pairs in a row without a difference since then, if
+/// enough of them release it.
 pub fn candidate_conditions(
     route: &JudgedRoute<'_>,
     stopped: Option<(&GuardStop, Option<CleanPairs>)>,
@@ -27,7 +28,8 @@ pub fn candidate_conditions(
 }
 
 impl JudgedRoute<'_> {
-    /// `clean`: the pairs in a row without a difference since the guard acted, where they may release the candidate.
+    /// The condition on a candidate that the guard has stopped. `clean`: the pairs in a row without a difference since
+    /// then, if enough of them release it.
     pub(super) fn not_stopped(&self, GuardStop { at, why }: &GuardStop, clean: Option<CleanPairs>) -> Condition {
         let found = format!("the guard has taken its share of new requests away ({at:.0}): {why}");
         let wanted = self.promote.pairs;

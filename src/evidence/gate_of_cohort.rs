@@ -11,9 +11,9 @@ use super::strata::{StratumCounts, too_rarely_compared};
 use super::stratum_names::{OTHER_STRATA, is_of_cohort, is_of_errors};
 use crate::flag::State;
 
-/// The conditions of the route that a cohort meets by its own pairs in place of them. Its kinds of requests are asked
-/// for beside those of the route: which branches of the workflow were compared, only the route knows.
-const OWN: [Name; 3] = [Name::Pairs, Name::OpenDifferences, Name::MismatchBelow];
+/// The conditions that are judged by the cohort's own pairs instead of the route's. `StrataAtLeast` is judged by both,
+/// because only the evidence of the whole route knows which branches of the workflow were compared.
+const JUDGED_BY_OWN_PAIRS: [Name; 3] = [Name::Pairs, Name::OpenDifferences, Name::MismatchBelow];
 
 /// The conditions under which the callers of a cohort may go up from one rung to the next, up to `live`.
 pub fn cohort_conditions(
@@ -26,7 +26,8 @@ pub fn cohort_conditions(
         let detail = format!("the rule of `{cohort}` is new or was changed: no request of its callers was counted yet");
         return vec![Condition { name: Name::Pairs, verdict: Verdict::Inconclusive, detail }];
     }
-    let of_route = conditions(route, from, to).into_iter().filter(|condition| !OWN.contains(&condition.name));
+    let of_route =
+        conditions(route, from, to).into_iter().filter(|condition| !JUDGED_BY_OWN_PAIRS.contains(&condition.name));
     route.of_cohort(cohort, from).into_iter().chain(of_route).collect()
 }
 
@@ -40,7 +41,7 @@ impl JudgedRoute<'_> {
         // Differences count on whatever rung they were found.
         let all = self.evidence.all.strata.iter().filter(|(name, _)| is_of_cohort(name, cohort));
         let differ: u64 = all.map(|(_, counts)| counts.mismatched).sum();
-        // Whose requests those are that are counted together is not known.
+        // Requests of kinds that are counted together may be of this cohort too.
         let of_unknown = self.evidence.all.strata.get(OTHER_STRATA).map_or(0, |counts| counts.mismatched);
         let differ = differ + of_unknown;
         vec![

@@ -16,8 +16,8 @@ pub(super) fn first_of(names: &[String], separator: &str) -> String {
     }
 }
 
-/// How many more cases, all of them good, bring the share of good ones up to this one (0 to 1): `None` if none do, or
-/// if it is as large already.
+/// How many more cases, all of them good, bring the share of good ones up to `share` (0 to 1). `None` if no number
+/// does, or if none is needed.
 pub(super) fn more_needed((good, all): (u64, u64), share: f64) -> Option<u64> {
     let bad = all.saturating_sub(good) as f64;
     let allowed = 1.0 - share;
@@ -34,7 +34,7 @@ pub(super) fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(since)).unwrap_or(Duration::ZERO)
 }
 
-/// A time in its largest unit of which there is at least one.
+/// A duration in the largest unit of which it has at least two; in seconds if it is shorter than two minutes.
 pub(super) fn duration_text(time: Duration) -> String {
     let seconds = time.as_secs();
     let (count, unit) = match seconds {
@@ -74,7 +74,7 @@ impl ComparedWith {
         }
     }
 
-    /// What to do where too few calls were held against one.
+    /// What to do if too few calls of shared steps were compared.
     pub(super) fn advice(self) -> &'static str {
         match self {
             Self::Legacy => {

@@ -90,7 +90,7 @@ impl NarrowLatencyCounts {
     pub(super) fn count(&mut self, latency: Duration) {
         let steps = (latency.as_secs_f64() / FIRST_S).max(1.0).log2() * PER_DOUBLING;
         let bucket = (steps.ceil() as usize).min(BUCKETS - 1);
-        // What was stored has no buckets behind the last one that was needed.
+        // A stored histogram ends with its last bucket that is not empty.
         if self.0.len() <= bucket {
             self.0.resize(bucket + 1, 0);
         }

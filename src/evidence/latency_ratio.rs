@@ -50,7 +50,7 @@ impl LatencyRatios {
         let seconds = |latency: Duration| latency.as_secs_f64().max(LATENCY_MIN_S);
         let eighths = (seconds(engine) / seconds(legacy)).log2() * EDGES_PER_DOUBLING;
         let bucket = (eighths.ceil() + MIDDLE as f64).clamp(0.0, (BUCKETS - 1) as f64) as usize;
-        // What was stored has no buckets behind the last one that was needed.
+        // A stored histogram ends with its last bucket that is not empty.
         if self.0.len() <= bucket {
             self.0.resize(bucket + 1, 0);
         }

@@ -3,10 +3,14 @@
 //! The question it answers: "how sure are we that the engine does what legacy does?"
 //!
 //! Always true: for every route `offered = matched + ignored + mismatched + Σ skipped + Σ failed` whenever the counters
-//! are read, because they all change under one lock, and a scrape reads one copy of them. Evidence has a basis (the
-//! workflows, the rules, the addresses of services): when the basis changes, the evidence starts again from zero; it
-//! goes on where it was if that basis was in force before, and as it is if the rules only allow more (`rejudged`).
-//! Requests that were decided before do not count.
+//! are read, because they all change under one lock, and a scrape reads one copy of them.
+//!
+//! Evidence has a basis (the workflows, the rules, the addresses of services). When the basis changes:
+//! - if only the rules changed, and they only allow more than before, the evidence goes on (`rejudged`);
+//! - if the new basis was in force before, the evidence of that time goes on;
+//! - otherwise the evidence starts from zero.
+//!
+//! In the last two cases, requests that were decided before the change do not count.
 //!
 //! `shadow` compares; `ladder` moves routes.
 //!
@@ -207,7 +211,7 @@ pub struct Evidence {
     routes: RwLock<BTreeMap<RouteId, Arc<RouteCounters>>>,
     /// The current id for each earlier id of a route.
     renames: RwLock<BTreeMap<RouteId, RouteId>>,
-    /// No row gets another owner while this is locked.
+    /// While this is locked, no row of the store is assigned to another route (by a rename).
     renaming: Mutex<()>,
     pending: Mutex<PendingSamples>,
     /// One flush at a time, so that older counts never overwrite newer ones.
@@ -216,13 +220,13 @@ pub struct Evidence {
     scraping: Mutex<()>,
     /// Notified when a guard has counted more than it accepts.
     guard_signal: Arc<Notify>,
-    /// Notified when pairs begin to wait to be judged again.
+    /// Notified when there are pairs to be judged again.
     rejudging_signal: Notify,
-    /// Notified when a difference or a failure is counted that other processes are to know of soon.
+    /// Notified when a difference or a failure is counted: other processes should know of it soon.
     difference_signal: Notify,
     /// Which processes share the evidence.
     sharing: Mutex<SharingProcesses>,
-    /// The process ends, and takes back its share.
+    /// Set when the process is about to end: its next write removes its share (`process_share`) from the rows.
     is_leaving: AtomicBool,
 }
 
@@ -282,7 +286,7 @@ impl Evidence {
                         );
                         counters.edit(|counters| counters.restart_after_loss(clock::now()));
                     }
-                    // Of two rows, that of the id itself counts.
+                    // If two rows have evidence of one route, the row of the route's present id counts.
                     if route == row || !routes.contains_key(&route) {
                         routes.insert(route, Arc::new(RouteCounters::of(counters)));
                     }
@@ -337,8 +341,7 @@ impl Evidence {
         self.counters(route).lock().evidence.clone()
     }
 
-    /// The evidence of the route that has or had one of these ids, if its basis is this one; otherwise
-    /// empty evidence.
+    /// The evidence of the route that has or had one of these ids, if it has this basis; otherwise empty evidence.
     pub fn of_basis<'a>(&self, ids: impl Iterator<Item = &'a RouteId>, basis: &str) -> RouteEvidence {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let counters = ids.filter_map(|id| routes.get(id)).map(|shared| shared.lock());

@@ -1,7 +1,7 @@
 //! Counts repeated requests, and moves pairs between those that count as equal and those that differ.
 //!
-//! Always true: whatever is moved, `pairs = matched + ignored + mismatched`, of the evidence and of each kind of
-//! request.
+//! Always true, also after a move: `pairs = matched + ignored + mismatched`, in the whole evidence and in the counts of
+//! each kind of request.
 
 use std::collections::BTreeSet;
 
@@ -13,41 +13,44 @@ use super::noise_places::{DifferingPlaces, is_status};
 use super::route::RouteEvidence;
 use crate::clock;
 
-/// The rule as which noise is counted among the rules that made pairs equal.
+/// The name under which noise is counted among the rules that made pairs equal.
 pub(super) const NOISE_RULE: &str = "noise";
 
 impl RouteEvidence {
-    /// Counts a request that legacy answered twice: where the engine's reply and legacy's second one differ from
-    /// legacy's first one. `same_class`: the statuses of all three are of one class, so that their bodies were
-    /// compared. Returns whether it was counted.
+    /// Counts a request that legacy answered twice. Returns whether it was counted.
+    ///
+    /// `engine` and `second_reply`: the places at which the engine's reply, and legacy's second reply, differ from
+    /// legacy's first reply. `same_class`: whether the statuses of all three replies are of one class, so that their
+    /// bodies were compared.
     pub(super) fn count_repeat(
         &mut self,
         legacy: &mut NoiseOfLegacy,
         engine: &DifferingPlaces,
-        again: &DifferingPlaces,
+        second_reply: &DifferingPlaces,
         same_class: bool,
     ) -> bool {
-        if legacy.basis.is_empty() || !engine.lists_all_of_replies || !again.lists_all_of_replies {
+        if legacy.basis.is_empty() || !engine.lists_all_of_replies || !second_reply.lists_all_of_replies {
             return false;
         }
         legacy.repeats += 1;
         self.noise.repeats += 1;
         legacy.bodies += u64::from(same_class);
         self.noise.bodies += u64::from(same_class);
-        let all: BTreeSet<&String> = engine.places.union(&again.places).collect();
-        // Where a body was not compared, it is not known whether it differs.
+        let all: BTreeSet<&String> = engine.places.union(&second_reply.places).collect();
+        // If the bodies were not compared, it is not known whether they differ.
         for place in all.into_iter().filter(|place| same_class || is_status(place)) {
-            if again.places.contains(place) {
+            if second_reply.places.contains(place) {
                 legacy.count(place);
             }
-            let (engine_alone, legacy_within) = (!engine.are_among(again, place), again.are_among(engine, place));
+            let engine_alone = !engine.are_among(second_reply, place);
+            let legacy_within = second_reply.are_among(engine, place);
             self.noise.count_outcome(legacy, place, engine_alone || legacy_within, !engine_alone);
         }
         self.judge_groups(legacy);
         true
     }
 
-    /// Judges anew which groups count as equal, and counts their pairs accordingly.
+    /// Judges anew which groups of pairs count as equal, and counts their pairs accordingly.
     pub(super) fn judge_groups(&mut self, legacy: &NoiseOfLegacy) {
         let noise = &self.noise;
         let is_ignored = |group: &NoiseGroup| group.places.iter().all(|place| noise.is_noise(legacy, place));
@@ -77,7 +80,7 @@ impl RouteEvidence {
         }
     }
 
-    /// Counts pairs that differ as equal by a rule; or the other way round.
+    /// Counts pairs as equal by a rule that were counted as differing (`to_equal`), or the other way round.
     pub(super) fn move_pairs(&mut self, kinds: &PairsByKind, to_equal: bool) {
         let pairs = kinds.pairs();
         let (from, to) = match to_equal {

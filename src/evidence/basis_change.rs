@@ -195,9 +195,9 @@ impl Counters {
             }
             (None, NextEvidence::GoesOn) => {
                 if added.is_some_and(|added| added.ignores_calls) {
-                    let uncompared = old.uncompared_calls.ignore_more();
+                    let uncompared = old.uncompared_calls.forget_unlisted();
                     let counts = [&mut old.all, &mut old.dark].into_iter();
-                    counts.for_each(|counts| counts.legacy_calls.ignore_more(uncompared));
+                    counts.for_each(|counts| counts.legacy_calls.forget_unexpected(uncompared));
                 }
                 let (seen, differing) = (std::mem::take(&mut old.seen), mismatched + old.noise.ignored);
                 self.rejudging = (differing > 0).then_some(Rejudging { rules, since: now, differing, pairs, seen });

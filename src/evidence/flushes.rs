@@ -41,7 +41,7 @@ impl Evidence {
     /// removed already.
     pub(super) async fn write_samples(&self, cleared: &BTreeSet<RouteId>) -> Result<(), StoreError> {
         let mut pending = self.pending().take();
-        pending.are_cleared(cleared);
+        pending.skip_clearing(cleared);
         let written = pending.write(&*self.store, &self.limits).await;
         if written.is_err() {
             self.pending().put_back(pending);

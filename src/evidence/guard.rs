@@ -2,11 +2,11 @@
 //!
 //! The question it answers: "did more go wrong than the settings accept, so that the route has to be lowered?"
 //!
-//! Always true: each window begins from zero with the process, when the settings or the basis of the evidence change,
-//! when a person moves the route, and when the guard has acted. Counting waits for nothing but the route's own lock;
-//! the task that lowers routes is notified at once ([`super::Evidence::guard_crossing`]).
+//! Always true: each window starts empty when the process starts, when the settings of the guard or the basis of the
+//! evidence change, when a person moves the route, and when the guard has acted. Counting waits for nothing but the
+//! route's own lock; the task that lowers routes is notified at once ([`super::Evidence::guard_crossing`]).
 //!
-//! Which state a route is lowered to, and whether it is at all, is left to `ladder`.
+//! `ladder` decides whether the route is lowered, and to which state.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,7 +25,7 @@ use crate::store::route_of_candidate;
 
 /// How many runs of bad requests a message names.
 const RUNS_NAMED: usize = 3;
-/// The windows, as the shares of processes name them.
+/// The names of the windows in the shares of processes (`process_share`).
 const WINDOWS: [&str; 6] = ["mismatched", "errors", "refused", "slow", "failed_in_dark", "broken"];
 /// What the window of broken invariants counts.
 const BROKEN_ANSWERS: &str = "answers that broke an invariant";
@@ -42,7 +42,7 @@ pub struct GuardCrossing {
     pub rung: State,
     /// How many requests or pairs in the window were bad.
     pub bad: u64,
-    /// How many the window held, good and bad: the last ones.
+    /// Among how many requests or pairs, good and bad: the last ones.
     pub of: u64,
     /// The accepted rate, from 0 to 1.
     pub accepted: f64,
@@ -59,8 +59,8 @@ pub struct GuardWindowView {
     pub condition: GuardCondition,
     /// What is counted.
     pub counted: String,
-    /// The accepted rate of bad ones, from 0 to 1, with legacy's own rate; `null` while that is not known and nothing
-    /// is counted.
+    /// The accepted rate of bad ones, from 0 to 1. For some windows, legacy's own rate is part of it: while that is not
+    /// known, this is `null`, and nothing is counted.
     pub accepted: Option<f64>,
     /// How many of the last requests, or pairs, count now.
     pub of: u64,
@@ -77,8 +77,8 @@ pub struct GuardWindowView {
 pub struct CleanPairs {
     /// The pairs, without those that legacy answered with an error.
     pub pairs: u64,
-    /// Requests among them that were not compared and count against coverage, without those that legacy answered with
-    /// an error.
+    /// The requests of the same time that were not compared and count against coverage, without those that legacy
+    /// answered with an error.
     pub not_compared: u64,
 }
 
@@ -102,16 +102,19 @@ pub(super) struct RouteGuard {
     broken: Option<GuardWindow>,
     /// The runs of the last requests in `live` that were bad.
     runs: VecDeque<RunId>,
-    /// Since when it counts. Answers that were given before are judged later.
+    /// When the windows were last emptied. The invariants of an answer may be judged long after it was given; if it was
+    /// given before this time, it does not count.
     counts_since: Timestamp,
-    /// Since the last difference or failed run: in `dark`, and on any rung.
+    /// The clean pairs in `dark` since the last difference or failed run.
     clean_in_dark: CleanPairs,
+    /// The same for all rungs together.
     clean: CleanPairs,
     /// Clean pairs, and how often they were counted from zero, since the process started.
     counted: GuardCounts,
     /// What each of the other processes that share the store had counted when it was last added.
     others: BTreeMap<WorkerId, CountsOfOther>,
-    /// What the others have counted until they are next read does not count, because it was before a restart.
+    /// Set by a restart: at the next [`Self::count_others`], what the others have counted does not count, because it
+    /// may be from before the restart.
     skips_others: bool,
 }
 
@@ -187,7 +190,7 @@ impl RouteGuard {
         }
         let crosses = |window: &mut Option<GuardWindow>, is_bad| window.as_mut().is_some_and(|w| w.count(is_bad));
         let too_many_errors = crosses(&mut self.errors, is_error);
-        // How many requests are the callers' own errors is not known unless legacy's share is.
+        // Without legacy's share of 4xx, it is not known how many 4xx are the callers' own errors.
         let too_many_refused = self.legacy.client_errors.is_some() && crosses(&mut self.refused, is_refused);
         let too_slow = is_slow.is_some_and(|is_slow| crosses(&mut self.slow, is_slow));
         too_many_errors || too_many_refused || too_slow
@@ -199,7 +202,7 @@ impl RouteGuard {
         self.runs.truncate(RUNS_NAMED);
     }
 
-    /// Counts an answer of which invariants were judged. Returns whether more went wrong than is accepted.
+    /// Counts an answer whose invariants were judged. Returns whether more went wrong than is accepted.
     pub(super) fn count_invariants(&mut self, answer: &JudgedAnswer, is_broken: bool) -> bool {
         if answer.rung < State::Live || answer.answered_at < self.counts_since {
             return false;
@@ -212,7 +215,7 @@ impl RouteGuard {
 
     /// Counts a pair. Returns whether more went wrong than is accepted.
     pub(super) fn count_pair(&mut self, rung: State, differs: bool, legacy_failed: bool) -> bool {
-        // An equal error of both says little of what the engine does for a request that succeeds.
+        // A request that legacy answered with an error says little about what the engine does for one that succeeds.
         let counts = u64::from(!legacy_failed);
         self.clean.pairs += counts;
         self.clean_in_dark.pairs += if rung == State::Dark { counts } else { 0 };
@@ -271,9 +274,9 @@ impl RouteGuard {
             return false;
         }
         let mut crosses = false;
-        for (of, other) in &others {
+        for (process, other) in &others {
             // What a process had counted before it was first seen may be from before a restart.
-            let Some(before) = before.get(of) else { continue };
+            let Some(before) = before.get(process) else { continue };
             let GuardCounts { windows, clean: [all, all_not_compared, in_dark, dark_not_compared], restarts } =
                 other.counts.since(&before.counts);
             // Clean pairs of another workflow or other rules say nothing of the present ones.
@@ -296,12 +299,12 @@ impl RouteGuard {
         crosses
     }
 
-    /// The pairs in a row without a difference: those made in `dark`, or all.
+    /// The pairs in a row without a difference or a failed run: in `dark`, or, for a rung below, on all rungs.
     pub(super) fn clean_pairs(&self, rung: State) -> CleanPairs {
         if rung >= State::Dark { self.clean_in_dark } else { self.clean }
     }
 
-    /// What was more than is accepted since this was last asked.
+    /// Takes the crossings of accepted rates since the last call.
     pub(super) fn take_crossings(&mut self, route: &RouteId) -> Vec<GuardCrossing> {
         let runs: Vec<RunId> = self.runs.iter().copied().collect();
         let legacy = self.legacy;

@@ -9,6 +9,7 @@ use crate::flag::GuardRule;
 pub(super) struct GuardWindow {
     /// The accepted rate of bad ones.
     accepted: f64,
+    /// The `at_least` of the guard's settings.
     at_least: u64,
     rule: GuardRule,
     /// How many there were since the start of the process, or the last change of the settings.
@@ -26,7 +27,7 @@ pub(super) struct GuardWindow {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Crossing {
     pub bad: u64,
-    /// Among so many requests, the last ones.
+    /// Among how many requests: the last ones.
     pub of: u64,
     /// The accepted rate.
     pub accepted: f64,
@@ -80,10 +81,10 @@ impl GuardWindow {
         self.counted
     }
 
-    /// Counts what another process has counted: so many, and how many of them were bad. In which order is not known, so
-    /// the bad ones are spread evenly. Returns whether this is more than is accepted.
+    /// Counts the requests that another process has counted, `bad` of them bad ones. Their order is not known, so the
+    /// bad ones are spread evenly. Returns whether this is more than is accepted.
     pub fn count_others(&mut self, [counted, bad]: [u64; 2]) -> bool {
-        // More say nothing of the window.
+        // The window holds no more than these.
         let added = counted.min(self.rule.over());
         let bad = if counted > added { (bad * added).div_ceil(counted) } else { bad.min(added) };
         let mut crosses = false;
@@ -106,8 +107,8 @@ impl GuardWindow {
         true
     }
 
-    /// The crossing since this was last asked. The window is restarted then, so that the same requests do not count
-    /// twice.
+    /// Takes the crossing since the last call, if there is one, and restarts the window, so that the same requests do
+    /// not count twice.
     pub fn take_crossing(&mut self) -> Option<Crossing> {
         let crossed = self.crossed.take();
         if crossed.is_some() {

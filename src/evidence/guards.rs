@@ -13,8 +13,8 @@ use super::route_counters::RouteCounters;
 use crate::flag::{Guard, State};
 use crate::names::RouteId;
 
-/// A client that leaves without an answer has waited long after this many times legacy's 99th percentile, unless the
-/// guard has a `p99_ratio`.
+/// A client that leaves without an answer has waited long if it has waited for more than this many times legacy's 99th
+/// percentile. If the guard has a `p99_ratio`, that takes the place of this number.
 const LONG_RATIO: f64 = 2.0;
 
 impl Evidence {
@@ -33,7 +33,7 @@ impl Evidence {
         }
     }
 
-    /// Brings what the guards know of legacy up to date, and after which time a client has waited long. To be called
+    /// Updates legacy's own rates in the guards, and the time after which a client has waited long. Call it
     /// periodically.
     pub fn refresh_guards(&self) {
         for (_, shared) in self.all() {
@@ -59,7 +59,7 @@ impl Evidence {
         self.guard_signal.notified().await;
     }
 
-    /// What the guards found since this was last asked, route by route.
+    /// Takes what the guards of all routes have found since the last call.
     pub fn take_guard_crossings(&self) -> Vec<GuardCrossing> {
         let of_route = |(route, shared): (RouteId, Arc<RouteCounters>)| {
             shared.lock_guard().as_mut().map(|guard| guard.take_crossings(&route)).unwrap_or_default()
@@ -78,7 +78,7 @@ impl Evidence {
         self.counters(route).lock_guard().as_ref().map(|guard| guard.view()).unwrap_or_default()
     }
 
-    /// Sets that the guard has stopped this candidate, or that a person has passed its gate by force since.
+    /// Records that the guard has stopped this candidate; `None`: a person has passed its gate by force since.
     pub fn set_guard_stop(&self, candidate: &RouteId, stop: Option<GuardStop>) {
         let shared = self.counters(candidate);
         let mut counters = shared.lock();

@@ -1,5 +1,5 @@
-//! What is under way of a route that is renamed: requests that the shadow executor works on, and answers of the engine
-//! that are going to be judged.
+//! What is under way when a route is renamed: requests that the shadow executor works on, and answers of the engine
+//! that still have to be judged.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::route_counters::RouteCounters;
 use crate::names::RouteId;
 
-/// Counts under `route` what is under way under its earlier ids, because it ends under the present id. Also where the
-/// route keeps evidence of its own.
+/// Moves the counts of what is under way from the earlier ids of a route (`was`) to the route, because it will end
+/// under the present id. These counts move even if the route does not take over the evidence of its earlier ids.
 pub(super) fn move_to(routes: &mut BTreeMap<RouteId, Arc<RouteCounters>>, route: &RouteId, was: &[RouteId]) {
     for from in was.iter().filter(|old| *old != route).filter_map(|old| routes.get(old).cloned()).collect::<Vec<_>>() {
         let (pairs, checks) = {

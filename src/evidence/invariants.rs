@@ -1,7 +1,7 @@
 //! How often the engine's answers met the invariants of their route.
 //!
-//! Always true: an invariant that could not be evaluated counts as broken, and what was not judged counts for nothing.
-//! What was counted of an invariant counts only as long as its text is the same.
+//! Always true: an invariant that could not be evaluated counts as broken. One that was not judged counts neither as
+//! held nor as broken. When the text of an invariant changes, it is counted from zero.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ pub struct InvariantCounts {
 impl AddChange for InvariantCounts {
     fn add_change(&mut self, before: &Self, after: &Self) {
         if self.text != after.text {
-            // What others counted is of another text.
+            // What the others counted is about another text of the invariant.
             if before.text != after.text {
                 self.clone_from(after);
             }
@@ -106,23 +106,23 @@ pub struct JudgedAnswer {
     pub answered_at: Timestamp,
     /// How the guard counts the answer; `None`: not at all, or not now.
     pub for_guard: Option<GuardedAnswer>,
-    /// Whether an invariant that held supports `only`.
+    /// Whether the answer counts for the gate to `only` if it met the invariant.
     pub supports_only: bool,
     /// The run.
     pub run: Option<RunId>,
 }
 
 impl InvariantCounts {
-    /// Counts what was found out of one answer. Returns how many answers so far broke the invariant.
+    /// Counts the verdict on one answer. Returns how many answers so far broke the invariant.
     pub(super) fn count(
         &mut self,
-        of: &Invariant,
+        invariant: &Invariant,
         verdict: &InvariantVerdict,
         answer: &JudgedAnswer,
         now: Timestamp,
     ) -> u64 {
-        if self.text != of.text {
-            *self = Self { text: of.text.clone(), ..Self::default() };
+        if self.text != invariant.text {
+            *self = Self { text: invariant.text.clone(), ..Self::default() };
         }
         let error = match verdict {
             InvariantVerdict::Held => {
@@ -130,7 +130,8 @@ impl InvariantCounts {
                 return self.broken;
             }
             InvariantVerdict::NotJudged(why) => {
-                // As little as one that held would it say of the other callers.
+                // As above: an answer that does not count for `only` if it met the invariant does not count here
+                // either.
                 if answer.supports_only {
                     *self.not_judged.entry((*why).to_owned()).or_default() += 1;
                 }
@@ -155,7 +156,7 @@ impl InvariantCounts {
     pub(super) fn not_judged(&self) -> u64 {
         self.not_judged.values().sum()
     }
-    /// Only what may be broken stays counted.
+    /// Sets the answers for which it held to zero, and keeps the others.
     pub(super) fn without_held(self) -> Self {
         Self { held: 0, ..self }
     }

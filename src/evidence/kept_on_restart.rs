@@ -1,7 +1,7 @@
-//! The parts of a route's evidence that are kept where its pairs are counted from zero.
+//! The parts of a route's evidence that are kept when it is started from zero.
 //!
-//! Always true: each start from zero goes through this, whatever its cause, so that none of them forgets what the guard
-//! needs in `live`, or what it has found. Evidence that was lost (`lost`) keeps more than this.
+//! Always true: whatever the cause of a start from zero, the new evidence is made by this type, so no start forgets
+//! what the guard needs in `live`, or what the guard has found. After a loss (`lost`), more than this is kept.
 
 use super::guard_stop::GuardStop;
 use super::legacy_replies::RepliesOfLegacy;
@@ -15,7 +15,7 @@ pub(super) struct KeptOnRestart {
     pub(super) dropped: DroppedEvidence,
     /// How legacy answers; nothing if another legacy may answer now.
     pub(super) legacy: RepliesOfLegacy,
-    /// `None` also if the candidate may answer otherwise now.
+    /// That the guard has stopped the candidate; `None` also if the candidate may answer otherwise now.
     pub(super) stopped_by_guard: Option<GuardStop>,
 }
 

@@ -1,5 +1,5 @@
-//! Latencies in wide buckets of fixed bounds, for people and for pairs that an earlier version compared. What is judged
-//! by percentiles has narrow ones (`latency_quantile`).
+//! Latencies in wide buckets of fixed bounds, for people and for pairs that an earlier version compared. Percentiles
+//! are judged by narrow buckets (`latency_quantile`).
 
 use std::time::Duration;
 

@@ -3,16 +3,16 @@
 //! A percentile is above a time `t` exactly if more than 1 % of the requests take longer than `t`. So each edge of a
 //! bucket is tested by how many of the latencies are above it, with the likelihood ratio of `flag::likelihood` against
 //! a rate of 1 %: the order-statistics interval of a quantile with a test that may be looked at after each pair in
-//! place of the binomial distribution. Only the test at the true percentile has to be valid for that, since an edge on
-//! its far side has no more evidence, so the interval holds the percentile at all times simultaneously (S. Howard,
-//! A. Ramdas: Sequential estimation of quantiles, Bernoulli 28, 2022). Nothing is assumed of the distributions.
+//! place of the binomial distribution. It is enough that the test at the true percentile is valid, because an edge that
+//! lies farther out has no more evidence: so the interval holds the percentile at all times simultaneously (S. Howard,
+//! A. Ramdas: Sequential estimation of quantiles, Bernoulli 28, 2022). Nothing is assumed about the distributions.
 //!
 //! The interval of the ratio goes from the lower end for the engine, divided by the upper end for legacy, to the upper
 //! end for the engine, divided by the lower end for legacy. It is wrong only if one of the four ends is, each of which
 //! has a quarter of the error rate; that the two latencies of a pair depend on each other does no harm.
 //!
-//! Always true: what lies within a bucket counts at the edge that makes the interval wider. Beside the interval there
-//! is an estimate of a percentile, for the guard, which cannot wait until an interval is narrow.
+//! Always true: where a latency lies within its bucket is not known, so it counts at the edge that makes the interval
+//! wider. For the guard, which cannot wait until an interval is narrow, there is also an estimate of a percentile.
 
 use std::time::Duration;
 
@@ -57,17 +57,18 @@ pub struct NarrowPairedLatencies {
 
 add_change!(NarrowPairedLatencies { sum legacy, sum engine });
 
-/// How many latencies above an edge it takes to say on which side of it the percentile is.
+/// How many latencies have to be above an edge to say on which side of the edge the percentile is.
 #[derive(Clone, Copy)]
 struct Thresholds {
-    /// At most so many: the percentile is at most the edge. `None` if there are too few latencies to say so.
+    /// If at most so many latencies are above an edge, the percentile is at most that edge. `None` if there are too few
+    /// latencies to say so.
     below: Option<u64>,
-    /// At least so many: the percentile is above the edge.
+    /// If at least so many latencies are above an edge, the percentile is above that edge.
     above: u64,
 }
 
 impl Thresholds {
-    /// For so many latencies, with an error rate of `alpha` on either side.
+    /// The thresholds for `total` latencies, with an error rate of `alpha` on either side.
     fn new(total: u64, alpha: f64) -> Self {
         let limit = -alpha.ln();
         let is_below = |above: u64| ln_evidence_below(SLOWER, total as f64, above as f64) >= limit;
@@ -110,7 +111,7 @@ impl NarrowLatencyCounts {
         let mut below = 0.0;
         for (bucket, count) in self.0.iter().map(|count| *count as f64).enumerate() {
             if count > 0.0 && below + count >= wanted {
-                // The rank stands for the middle of the part of the bucket that one latency has.
+                // Each latency has an equal part of the bucket, and lies in the middle of this part.
                 let part = ((wanted - below - 0.5) / count).clamp(0.0, 1.0);
                 let part = if bucket == BUCKETS - 1 { 0.0 } else { part };
                 let steps = bucket as f64 - 1.0 + part;

@@ -1,11 +1,12 @@
 //! How much longer the engine takes than legacy for the same request, with an interval of the median.
 //!
-//! The ratio of the two latencies of each pair is counted in buckets. Whether the median is above the edge of a bucket
-//! is the question whether more than half of the pairs are above it: the test of `paired`, with no pair that is
-//! neither. The interval goes from the highest edge below which the median is rejected at α/2 to the lowest edge above
-//! which it is. Only the test at the true median has to be valid for that, since an edge on its far side has no more
-//! evidence, so the interval holds the median at all times simultaneously. (S. Howard, A. Ramdas: Sequential estimation
-//! of quantiles, Bernoulli 28, 2022, with the stakes of `paired` in place of their boundary.)
+//! The ratio of the two latencies of each pair is counted in buckets. The median is above an edge of a bucket exactly
+//! if more than half of the pairs are above it. This is tested by `paired`: each pair is on one side of the edge or on
+//! the other. The interval goes from the highest edge below which the median is rejected at α/2 to the lowest edge
+//! above which the median is rejected at α/2. It is enough that the test at the true median is valid, because an edge
+//! that lies farther out has no more evidence: so the interval holds the median at all times simultaneously.
+//! (S. Howard, A. Ramdas: Sequential estimation of quantiles, Bernoulli 28, 2022, with the stakes of `paired` in place
+//! of their boundary.)
 
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ impl LatencyRatios {
         for (bucket, count) in self.0.iter().enumerate().filter(|(_, count)| **count > 0) {
             let at = |below| PairedCounts { pairs: total, only_first: total - below, only_second: below };
             // The first and the last bucket also hold what lies beyond their outer edges.
-            // Without more pairs on that side there is no evidence for it.
+            // Unless most pairs are on one side of the edge, there is no evidence, and the test is left out.
             if bucket > 0 && total > 2 * below && at(below).ln_evidence_above(0.0) >= limit {
                 at_least = edge(bucket - 1);
             }

@@ -1,8 +1,9 @@
-//! The requests that a route had and does not have any more, and which routes take them over.
+//! The requests that a route has given up, and the routes that take them over.
 //!
-//! Always true: a route has given up a request when by the files it does not match it any more, or has no workflow:
-//! without one nothing is compared. What its evidence says of differences goes to each route that gets some of
-//! them, until one route gets exactly these requests: from then on that route's evidence tells of them.
+//! Always true: a route has given up a request if, by the files, the route no longer matches the request, or no longer
+//! has a workflow (without one, nothing is compared). What its evidence says of differences is handed over to each
+//! route that gets some of the requests. This ends when one route gets exactly the same requests: that route's evidence
+//! tells of the differences from then on.
 
 use super::basis::{EvidenceBasis, WantedPairs};
 use super::counters::Counters;
@@ -14,15 +15,16 @@ use crate::names::RouteId;
 pub(super) enum LeavingRoute {
     /// It is not in the files any more.
     IsAbsent,
-    /// It is, and has other requests, or no workflow.
+    /// It is in the files, with other requests, or without a workflow.
     HasOthers,
 }
 
-/// The requests of a route that another one takes over unchanged: it matches exactly these.
+/// Requests that a route has given up and another route takes over unchanged: the other route matches exactly these.
 pub(super) struct TakenRequests {
-    /// Set if the requests that the route had until now are taken over: what has become of that route.
+    /// Set if the requests that the first route had until now are taken over: says whether that route is still in
+    /// the files.
     present: Option<LeavingRoute>,
-    /// The texts of requests that the route had in earlier files and that are taken over.
+    /// The texts of the requests that the first route had in earlier files and that are taken over.
     earlier: Vec<String>,
 }
 
@@ -32,17 +34,17 @@ impl TakenRequests {
     }
 }
 
-/// The requests that a route had and does not have any more.
+/// The requests that a route has given up.
 pub(super) struct LeftRequests {
-    /// Those that it had until now; `None` if it still has them.
+    /// The requests that it had until now; `None` if it still has them.
     present: Option<MatchedRequests>,
-    /// Those that it had before, with their texts.
+    /// The requests that it had in earlier files, each with its text in the store.
     earlier: Vec<(String, MatchedRequests)>,
     leaving: LeavingRoute,
 }
 
 impl LeftRequests {
-    /// `next`: the route's basis in the files.
+    /// `next`: the basis that the files give the route; `None` if it is not in the files.
     pub(super) fn of(counters: &Counters, next: Option<&EvidenceBasis>) -> Self {
         let kept = next.filter(|next| next.plan.is_some()).and_then(|next| MatchedRequests::of(&next.parts));
         let is_left = |requests: &MatchedRequests| !kept.as_ref().is_some_and(|kept| kept.cover(requests));
@@ -59,15 +61,15 @@ impl LeftRequests {
         }
     }
 
-    /// Whether a route takes over some of them now. Those that were left before, it has taken over already, unless it
-    /// matches other requests than before.
+    /// Whether `successor` takes over some of these requests now. What was given up in earlier files counts only if
+    /// `successor` matches other requests than before: otherwise it has taken those over already.
     pub(super) fn are_taken_by(&self, successor: &SuccessorRoute<'_>) -> bool {
         let mut earlier = self.earlier.iter().filter(|_| successor.has_others_than_before);
         self.present.as_ref().is_some_and(|present| present.overlap(&successor.requests))
             || earlier.any(|(_, earlier)| earlier.overlap(&successor.requests))
     }
 
-    /// Those that one of these routes, other than `route` itself, takes over unchanged.
+    /// The requests that one of `successors` takes over unchanged. `route`: the route that has given them up.
     pub(super) fn taken_unchanged(&self, route: &RouteId, successors: &[SuccessorRoute<'_>]) -> TakenRequests {
         let is_taken = |requests: &MatchedRequests| {
             successors.iter().any(|successor| successor.route != route && successor.requests.are_same_as(requests))
@@ -80,7 +82,7 @@ impl LeftRequests {
     }
 }
 
-/// A route of the files that may take requests over.
+/// A route in the files that may take over requests.
 pub(super) struct SuccessorRoute<'a> {
     pub(super) route: &'a RouteId,
     pub(super) requests: MatchedRequests,

@@ -1,7 +1,7 @@
 //! What is known of the calls that legacy made for the requests that were compared.
 //!
-//! A workflow that makes no call at all differs from a legacy that makes some only if these are known to be for the
-//! request: where they are attributed to nobody, the pair looks equal.
+//! If legacy makes calls for a request and the workflow makes none, the pair differs only if legacy's calls are known
+//! to belong to the request. If they are attributed to no request, the pair looks equal.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,11 +18,12 @@ pub enum LegacyCallsStatus {
     /// Nothing: they do not come through the egress listener.
     #[default]
     NotWatched,
-    /// All of them, at least one.
+    /// All its calls, and it made at least one.
     Known,
-    /// It made none, as far as is known.
+    /// As far as is known, it made none.
     None,
-    /// Some may be this request's or another's, were not kept, or had not ended when the pair was compared.
+    /// Not all: some calls may belong to this request or to another one, were not kept, or had not ended when the pair
+    /// was compared.
     Incomplete,
     /// None was attributed to the request, and legacy made calls that may have changed something and belong to no known
     /// request.
@@ -33,11 +34,11 @@ pub enum LegacyCallsStatus {
 }
 
 impl LegacyCallsStatus {
-    /// Whether they are watched, and it is not known which of them are this request's.
+    /// Whether legacy's calls are watched, but it is not known which of them belong to this request.
     pub fn are_unknown(self) -> bool {
         match self {
-            // Unattributed calls that the workflow also makes are taken for those of other requests while some calls
-            // are attributed. If none is, `why_not_known` judges it over all pairs.
+            // Unattributed calls that the workflow also makes count as calls for other requests. That is wrong if no
+            // call is ever attributed; `why_not_known` judges this over all pairs.
             Self::NotWatched | Self::Known | Self::None | Self::OnlyUnattributed => false,
             Self::Incomplete | Self::Unexpected => true,
         }
@@ -57,7 +58,7 @@ impl LegacyCallsStatus {
         }
         let mut unattributed = effects.unattributed_writes();
         unattributed.calls.retain(|to| !is_ignored(to));
-        // One that the workflow does not make may be the request's, whatever is known beside it.
+        // A call that the workflow does not make may belong to the request, even if other calls are known to.
         let has_unexpected = unattributed.may_have_others || unattributed.calls.iter().any(|to| !is_expected(to));
         match (has_unexpected, effects.is_empty(), unattributed.is_empty()) {
             (true, _, _) => Self::Unexpected,
@@ -119,7 +120,7 @@ impl LegacyCallCounts {
     /// not known which of these the rules ignore now. The pairs with such calls no longer count as watched, and further
     /// pairs have to show that no unexpected calls are left. `uncompared`: how many calls to unlisted targets in no
     /// compared pair were forgotten for the same reason.
-    pub(super) fn ignore_more(&mut self, uncompared: u64) {
+    pub(super) fn forget_unexpected(&mut self, uncompared: u64) {
         let wanted = self.unexpected.max(uncompared).min(PAIRS_AFTER_IGNORING_CALLS);
         self.more_needed = self.more_needed.max(wanted);
         self.watched = self.watched.saturating_sub(std::mem::take(&mut self.unexpected));
@@ -159,8 +160,8 @@ impl LegacyCallCounts {
                 if more_needed == 1 { "pair is" } else { "pairs are" }
             ));
         }
-        // One that is known shows that attribution works for the calls that the workflow makes too: those that belong
-        // to no known request are then somebody else's.
+        // A known call shows that attribution works, also for the calls that the workflow makes. So the calls of no
+        // known request are somebody else's.
         (known == 0 && is_too_many(only_unattributed)).then(|| {
             format!(
                 "no call by legacy is known to be for a request of this route, and during {only_unattributed} of {watched} \
@@ -221,7 +222,7 @@ mod tests {
     #[test]
     fn after_calls_are_ignored_more_pairs_are_needed() {
         let mut pairs = LegacyCallCounts { watched: 500, known: 20, unexpected: 480, ..Default::default() };
-        pairs.ignore_more(0);
+        pairs.forget_unexpected(0);
         assert!(pairs.why_not_known(0.95).unwrap().contains("100 more pairs are needed"), "{pairs:?}");
         (0..99).for_each(|_| pairs.count(LegacyCallsStatus::Known));
         pairs.count(LegacyCallsStatus::Incomplete);
@@ -229,7 +230,7 @@ mod tests {
         pairs.count(LegacyCallsStatus::None);
         assert_eq!((pairs.watched, pairs.why_not_known(0.95)), (121, None));
         // Not all of them were named.
-        pairs.ignore_more(0);
+        pairs.forget_unexpected(0);
         (0..7).for_each(|_| pairs.count(LegacyCallsStatus::Unexpected));
         assert!(pairs.why_not_known(0.95).unwrap().starts_with("during 7 of 128 pairs"));
     }

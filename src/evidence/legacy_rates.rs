@@ -1,4 +1,5 @@
-//! Legacy's own rates, as the guard of a route accepts them of the engine.
+//! Legacy's own rates of errors and its latency, in the form in which the guard of a route accepts them from the
+//! engine.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::flag::file::SLOW_RATE;
 /// Legacy's own rates are rounded up to a multiple of 1/1000, so that the accepted rate changes seldom.
 const RATE_STEPS: f64 = 1_000.0;
 
-/// Legacy's own error rates and latency, which the guard accepts of the engine too.
+/// Legacy's own error rates and latency, which the guard accepts from the engine too.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct LegacyRates {
     /// Its share of 5xx; `None` if it has replied too rarely to tell.
@@ -26,7 +27,7 @@ impl LegacyRates {
         let client_errors = legacy.share(BadReplies::ClientErrors).at_most.map(rounded_up).filter(|rate| *rate < 1.0);
         let errors = legacy.share(BadReplies::ServerErrors).at_most.filter(|_| legacy.replies >= LEGACY_REPLIES_MIN);
         let wide = &evidence.all.latencies.legacy;
-        // Of pairs that an earlier version compared, only the wide buckets are known.
+        // For pairs that an earlier version compared, only the wide buckets are known.
         let p99 = match (legacy.latencies.total() >= LEGACY_REPLIES_MIN, wide.total() >= LEGACY_REPLIES_MIN) {
             (true, _) => legacy.latencies.percentile(1.0 - SLOW_RATE),
             (false, true) => wide.percentile(1.0 - SLOW_RATE),

@@ -1,11 +1,11 @@
 //! How legacy answers by itself: its shares of 4xx and 5xx, and its latency.
 //!
-//! The guard and the gates hold the engine's answers in `live` against these figures, and at a share of 100 % no reply
-//! of legacy comes any more from which they could be learned again.
+//! The guard and the gates compare the engine's answers in `live` with these figures. At a share of 100 % in `live`,
+//! legacy sends no reply any more, so figures that are forgotten then cannot be learned again.
 //!
-//! Always true: they have a basis of their own, which is legacy's address and the requests that it gets
-//! ([`LEGACY_PARTS`]). They outlive every other change of the evidence's basis, and are forgotten with that one. What
-//! is not known is never taken for a share that would suffice.
+//! Always true: the figures have a basis of their own, legacy's address and the requests that it gets
+//! ([`LEGACY_PARTS`]). They are forgotten when this changes, and outlive every other change of the evidence's basis. No
+//! gate passes by a share of legacy's errors that is only assumed.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ const RECENT_REPLIES_EACH: u64 = 50;
 const RECENT_MAX: usize = 20;
 
 /// What is known of how legacy answers, since its address or the requests that the route gets last changed. For the
-/// candidate of a route it is the plan in force that answers, and these are counted since its evidence began.
+/// candidate of a route, the replies are those of the plan in force, since the evidence of the candidate began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RepliesOfLegacy {
@@ -46,7 +46,7 @@ pub struct RepliesOfLegacy {
     /// When the last of these replies was counted; `null` in evidence of an earlier version.
     #[serde(rename = "legacy_last_reply", skip_serializing_if = "Option::is_none")]
     pub last_reply: Option<Timestamp>,
-    /// The latencies of legacy in the pairs of that time, without those that both arms answered with 4xx or 5xx.
+    /// The latencies of legacy in the pairs since then, without those that both arms answered with 4xx or 5xx.
     #[serde(rename = "legacy_latencies")]
     pub latencies: NarrowLatencyCounts,
 }
@@ -60,7 +60,8 @@ impl AddChange for RepliesOfLegacy {
         newest(last_reply, &before.last_reply, &after.last_reply);
         latencies.add_change(&before.latencies, &after.latencies);
         let by_time = |recent: &[RecentReplies]| -> BTreeMap<Timestamp, RepliesSince> {
-            let counts = |of: &RecentReplies| (of.since, [of.replies, of.client_errors, of.server_errors]);
+            let counts =
+                |group: &RecentReplies| (group.since, [group.replies, group.client_errors, group.server_errors]);
             recent.iter().map(counts).map(|(since, counts)| (since, RepliesSince(counts))).collect()
         };
         let mut all = by_time(recent);
@@ -78,7 +79,7 @@ impl AddChange for RepliesOfLegacy {
     }
 }
 
-/// All replies, those with 4xx and those with 5xx.
+/// Numbers of replies: all of them, those with 4xx, those with 5xx.
 #[derive(Clone, Copy, Default, PartialEq)]
 struct RepliesSince([u64; 3]);
 
@@ -122,7 +123,8 @@ impl RepliesOfLegacy {
         }
     }
 
-    /// Evidence of an earlier version has legacy's latencies among those of the pairs only.
+    /// Fills in legacy's latencies if an earlier version stored the evidence: it kept them only among those of the
+    /// pairs.
     pub(super) fn complete_latencies(&mut self, of_pairs: &NarrowLatencyCounts) {
         if self.latencies.total() == 0 {
             self.latencies.clone_from(of_pairs);
@@ -130,9 +132,9 @@ impl RepliesOfLegacy {
     }
 }
 
-/// Whether these figures go on where the evidence had the first of these bases and has the second one now. Those of a
-/// candidate do if only something about the comparison changed: another candidate may begin with any other change, and
-/// whatever the plan in force depends on may be among it.
+/// Whether these figures go on after a change of the evidence's basis from `before` to `now`. The figures of a
+/// candidate go on only if nothing but the comparison changed: with any other change, another candidate may begin, or
+/// the plan in force may answer otherwise.
 pub(super) fn are_kept(before: &BasisParts, now: &BasisParts) -> bool {
     // An earlier version stored no parts.
     if before.hashes.is_empty() {

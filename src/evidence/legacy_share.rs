@@ -1,11 +1,11 @@
-//! Legacy's own share of errors, which the guard and the gates accept of the engine too.
+//! Legacy's own share of errors, which the guard and the gates accept from the engine too.
 //!
-//! Always true: an outage of legacy that is over raises it only until there are enough replies that speak against it.
-//! It is the share of all replies that are known; but if the replies since some time show, with 95 % confidence, that
-//! fewer fail now, those replies stand for it. So it is never above the share of all, and chance alone seldom lowers
-//! it. For the gate to `only`, an outage that had not ended when the last reply came does not raise it either: at a
-//! share of 100 % in `live`, nobody learns any more that it is over. What is not known is never taken for a share that
-//! would suffice.
+//! Always true: an outage of legacy that is over raises the share only until enough later replies speak against it. The
+//! share is that of all known replies; but if the replies since some moment show, with 95 % confidence, that fewer fail
+//! now, it is the share of those replies. So it is never above the share of all replies, and chance alone seldom lowers
+//! it. For the gate to `only`, an outage that had not ended when legacy's last reply came does not raise the share
+//! either: at a share of 100 % in `live`, nobody learns any more that the outage is over. No gate passes by a share
+//! that is only assumed.
 
 use jiff::Timestamp;
 
@@ -13,9 +13,9 @@ use super::bound;
 use super::gate_text::{duration_text, elapsed};
 use super::legacy_replies::{RecentReplies, RepliesOfLegacy};
 
-/// Legacy's share is taken as it is once it has sent this many replies.
+/// From this many replies on, the observed share of bad ones counts as legacy's share.
 pub(super) const LEGACY_REPLIES_MIN: u64 = 100;
-/// From this many replies on, a bound of legacy's share stands for it.
+/// From this many replies on, a bound of the share with 95 % confidence counts as legacy's share.
 const LEGACY_REPLIES_FOR_BOUND: u64 = 20;
 
 /// Which replies of legacy count as bad.
@@ -29,11 +29,11 @@ pub(super) enum BadReplies {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct LegacyShare {
     pub(super) bad: u64,
-    /// Among so many replies.
+    /// Among how many replies.
     pub(super) of: u64,
-    /// Whether these are the last ones, and not all.
+    /// Whether these are only the last replies, and not all.
     pub(super) are_last: bool,
-    /// How many replies after these are left out, because more of them are bad.
+    /// How many later replies are left out because a larger share of them is bad.
     pub(super) left_out: u64,
     /// The share, or an upper bound of it with 95 % confidence; `None` if there are too few replies to tell.
     pub(super) at_most: Option<f64>,
@@ -62,8 +62,8 @@ impl RepliesOfLegacy {
         share
     }
 
-    /// As [`Self::share`], but without the last replies where it is significant that more of them are bad than of those
-    /// before: an outage that went on when legacy's last reply came, as far as anybody knows.
+    /// As [`Self::share`], but without the last replies if significantly more of them are bad than of the replies
+    /// before them: as far as anybody knows, that outage was not over when legacy's last reply came.
     pub(super) fn share_without_outage(&self, which: BadReplies) -> LegacyShare {
         let share = self.share(which);
         let mut without = share;
@@ -113,7 +113,7 @@ impl LegacyShare {
         }
     }
 
-    /// The share as it is, from 0 to 1; 0 of nothing.
+    /// The observed share, from 0 to 1; 0 without replies.
     pub(super) fn share(&self) -> f64 {
         self.bad as f64 / self.of.max(1) as f64
     }

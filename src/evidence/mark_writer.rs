@@ -80,23 +80,23 @@ impl MarkWriter {
 
     /// Requests a mark.
     pub fn mark(&self, state: &mut MarksState, route: SlotRoute) -> Receiver<Option<SlotRoute>> {
-        let (tell, told) = sync_channel(1);
-        self.send(state, MarkCommand::Mark(route, tell));
-        told
+        let (reply, reply_receiver) = sync_channel(1);
+        self.send(state, MarkCommand::Mark(route, reply));
+        reply_receiver
     }
 
     /// Requests that slots are cleared.
     pub fn clear(&self, state: &mut MarksState, slots: Vec<(SlotRoute, MarkSlots)>) -> oneshot::Receiver<()> {
-        let (tell, told) = oneshot::channel();
-        self.send(state, MarkCommand::Clear(slots, tell));
-        told
+        let (reply, reply_receiver) = oneshot::channel();
+        self.send(state, MarkCommand::Clear(slots, reply));
+        reply_receiver
     }
 
     /// Requests that the files are unlocked.
     pub fn release(&self, state: &mut MarksState) -> oneshot::Receiver<()> {
-        let (tell, told) = oneshot::channel();
-        self.send(state, MarkCommand::Release(tell));
-        told
+        let (reply, reply_receiver) = oneshot::channel();
+        self.send(state, MarkCommand::Release(reply));
+        reply_receiver
     }
 
     fn send(&self, state: &mut MarksState, command: MarkCommand) {
@@ -125,22 +125,22 @@ impl MarkFiles {
 
     fn perform(&mut self, command: MarkCommand) {
         match command {
-            MarkCommand::Mark(route, tell) => {
+            MarkCommand::Mark(route, reply) => {
                 let marked = self.mark(route);
                 self.state().record_write_end();
-                let _nobody_waits = tell.send(marked);
+                let _nobody_waits = reply.send(marked);
             }
-            MarkCommand::Clear(slots, tell) => {
+            MarkCommand::Clear(slots, reply) => {
                 for (route, slots) in slots {
                     self.clear(route, slots);
                 }
                 self.state().record_write_end();
-                let _nobody_waits = tell.send(());
+                let _nobody_waits = reply.send(());
             }
-            MarkCommand::Release(tell) => {
+            MarkCommand::Release(reply) => {
                 self.files.clear();
                 self.state().record_write_end();
-                let _nobody_waits = tell.send(());
+                let _nobody_waits = reply.send(());
             }
             #[cfg(test)]
             MarkCommand::Hang(until) => drop(until.recv()),

@@ -120,7 +120,7 @@ impl IncompleteEvidenceMarks {
         let writer = self.writer.as_ref()?;
         let mut marked = route;
         loop {
-            let told = {
+            let reply = {
                 let mut state = self.state();
                 if state.begin_difference(marked) {
                     return Some(marked);
@@ -134,7 +134,7 @@ impl IncompleteEvidenceMarks {
                 }
                 writer.mark(&mut state, route)
             };
-            match told.recv_timeout(MARK_WAIT_MAX) {
+            match reply.recv_timeout(MARK_WAIT_MAX) {
                 // The next pass counts the difference, or requests a mark again if this mark was cleared meanwhile.
                 Ok(written) => marked = written?,
                 Err(RecvTimeoutError::Timeout) => {

@@ -17,7 +17,7 @@ pub(super) struct MarksState {
     /// Whether a write takes longer than [`MARK_WAIT_MAX`](super::mark_writer::MARK_WAIT_MAX).
     pub is_stalled: bool,
     /// The routes whose marks were requested while writes hang.
-    asked: BTreeSet<SlotRoute>,
+    requested: BTreeSet<SlotRoute>,
     /// Whether the last mark could not be written.
     failing: bool,
 }
@@ -89,7 +89,7 @@ impl MarksState {
 
     /// Returns whether to request a mark of this route while writes hang, which is done only once.
     pub fn ask_once(&mut self, route: SlotRoute) -> bool {
-        self.asked.insert(route)
+        self.requested.insert(route)
     }
 
     /// Logs that a mark cannot be written, unless this was logged since the last success.
@@ -107,7 +107,7 @@ impl MarksState {
         self.outstanding -= 1;
         self.is_stalled &= self.outstanding > 0;
         if !self.is_stalled {
-            self.asked.clear();
+            self.requested.clear();
         }
     }
 

@@ -1,13 +1,13 @@
-//! Which requests the evidence of a route is of: its match, and how its service reads paths.
+//! Which requests a route matches: this is decided by its `match:`, and by how its service reads paths.
 
 use super::basis::BasisParts;
 use super::part_names::MATCH;
 use crate::flag::{PathConventions, RouteMatch, ServiceMatch};
 
-/// The name of the value that says how the service reads paths. It has no hash: the routes that it makes take requests
-/// of others are a part of the basis themselves.
+/// The name of the value that says how the service reads paths. It has no hash among the parts of the basis: if it
+/// makes other routes take requests of this route, that is a part of the basis already (`OTHER_ROUTES`).
 const PATHS: &str = "how paths are read";
-/// What is between both in a text.
+/// Separates the match from the reading of paths in a text.
 const SEPARATOR: char = '\n';
 
 /// Which requests a route matches or matched.
@@ -38,7 +38,7 @@ impl MatchedRequests {
         of_text.or_else(|| parts.hashes.get(MATCH).cloned().map(Self::Hash))
     }
 
-    /// As a text that can be stored.
+    /// The match and the reading of paths, as a text that can be stored.
     pub(super) fn text_of(parts: &BasisParts) -> Option<String> {
         let matches = parts.values.get(MATCH)?;
         Some(match parts.values.get(PATHS) {
@@ -54,18 +54,18 @@ impl MatchedRequests {
         Some(Self::Of { matches: matches.parse().ok()?, paths })
     }
 
-    /// Removes from the parts which requests these are.
+    /// Removes from the parts which requests the route matches.
     pub(super) fn remove_from(parts: &mut BasisParts) {
         parts.hashes.remove(MATCH);
         parts.values.remove(MATCH);
     }
 
-    /// Whether any request may be of both.
+    /// Whether a request may be among both.
     pub(super) fn overlap(&self, other: &Self) -> bool {
         self.compare(other, |own, others| own.overlaps(&others))
     }
 
-    /// Whether all of the others are of these.
+    /// Whether all requests of `other` are among these.
     pub(super) fn cover(&self, other: &Self) -> bool {
         self.compare(other, |own, others| own.matches.covers(others.matches) && own.paths.match_all_of(&others.paths))
     }

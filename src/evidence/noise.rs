@@ -181,16 +181,16 @@ impl PlaceOutcomes {
         self.test();
     }
     fn test(&mut self) {
-        // Once the test has said so, that stays: its error rate is for all times together, not for one reading.
+        // Once set, a flag stays set: the error rate of the test is for all readings together, not for one.
         let counts = self.counts(0);
         self.engine_differs_more |= counts.ln_evidence_above(0.0) >= -ALPHA.ln();
         self.legacy_differs_more |= counts.exchanged().ln_evidence_above(0.0) >= -ALPHA.ln();
     }
-    /// Whether the two differ equally often, as far as is known.
+    /// Whether, as far as is known, the engine differs as often as legacy does from itself.
     fn differ_equally(self) -> bool {
         !self.engine_differs_more && !self.legacy_differs_more
     }
-    /// The outcomes of so many repeated requests, the engine's first.
+    /// The outcomes of so many repeated requests; the engine is the first arm, legacy the second.
     fn counts(self, repeats: u64) -> PairedCounts {
         let pairs = repeats.max(self.both + self.only_engine + self.only_legacy);
         PairedCounts { pairs, only_first: self.only_engine, only_second: self.only_legacy }
@@ -288,7 +288,7 @@ impl NoisePairs {
         if !self.groups.contains_key(key) {
             let is_ignored = places.iter().all(|place| self.is_noise(legacy, place));
             // The pairs of a group that is dropped stay counted as they are: as pairs that differ.
-            let smallest = || self.groups.iter().filter(|(_, of)| !of.is_ignored).min_by_key(|(_, of)| of.pairs());
+            let smallest = || self.groups.iter().filter(|(_, group)| !group.is_ignored).min_by_key(|(_, g)| g.pairs());
             if self.groups.len() >= GROUPS_MAX {
                 match smallest().map(|(dropped, _)| dropped.clone()) {
                     Some(dropped) => drop(self.groups.remove(&dropped)),
@@ -342,7 +342,9 @@ impl NoisePairs {
         is_whole
             && match self.groups.get(&group_key(&places)) {
                 Some(group) => group.is_ignored,
-                None => self.groups.get(OTHER_GROUPS).is_some_and(|of| of.is_ignored && places.is_subset(&of.places)),
+                None => {
+                    self.groups.get(OTHER_GROUPS).is_some_and(|all| all.is_ignored && places.is_subset(&all.places))
+                }
             }
     }
 

@@ -1,9 +1,9 @@
 //! The places at which two replies to one request differ, as far as noise is concerned.
 //!
-//! Always true: a place is a path and a kind of difference, so that a value of another type, or one that is missing, is
-//! no noise where only the values differ by themselves; a difference in status is a place of its own for each pair of
-//! statuses. A pair that differs in anything but the reply and the order of calls, or of which not all differences are
-//! known, is never noise.
+//! Always true: a place is a path and a kind of difference. So if only the values at a path are noise, a value of
+//! another type there, or a missing one, still counts. A difference in status is a place of its own for each pair of
+//! statuses (`status 200 404`). A pair that differs in anything but the reply and the order of calls, or of which not
+//! all differences are known, is never noise.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ pub struct DifferingPlaces {
     pub(super) orders: BTreeSet<String>,
     /// At which elements of lists they differ at a place.
     pub(super) elements: BTreeMap<String, DifferingElements>,
-    /// Whether one is a call by legacy whose path has placeholders.
+    /// Whether one of the differences is a call by legacy whose path has placeholders (`{}`).
     pub(super) has_values: bool,
     /// Whether these are all differences of the pair.
     pub(super) lists_all_differences: bool,
@@ -61,7 +61,7 @@ impl DifferingPlaces {
                 found.lists_all_differences = false;
                 continue;
             }
-            let place = name(difference);
+            let place = place_name(difference);
             let is_known =
                 place.len() <= PLACE_BYTES_MAX && found.places.len() + found.orders.len() < PLACES_OF_PAIR_MAX;
             match (is_known, is_order) {
@@ -76,12 +76,13 @@ impl DifferingPlaces {
 }
 
 impl DifferingPlaces {
-    /// All places, orders of calls too: they identify a group of pairs.
+    /// All places, with the orders of calls as places too (`effect_order effects.charge, effects.mail`): they identify
+    /// a group of pairs.
     pub(super) fn of_group(&self) -> BTreeSet<String> {
         let orders = self.orders.iter().map(|path| format!("{ORDER} {path}"));
         self.places.iter().cloned().chain(orders).collect()
     }
-    /// Whether one of them is a call whose path is shown without its values.
+    /// Whether one of the differences is a call whose path is shown without its values.
     pub fn hides_path_values(&self) -> bool {
         self.has_values
     }
@@ -103,8 +104,8 @@ impl DifferingPlaces {
     }
 }
 
-/// Whether legacy's reply to a repeated request may differ in this way. Its calls and the route's conditions are not
-/// judged there.
+/// Whether a difference of this kind is one of the replies. Only these are found when legacy's reply to a repeated
+/// request is compared: calls and the route's `assert` are not judged there.
 fn is_of_reply(kind: DifferenceKind) -> bool {
     match kind {
         DifferenceKind::Status
@@ -126,7 +127,8 @@ fn is_of_reply(kind: DifferenceKind) -> bool {
     }
 }
 
-pub(super) fn name(Difference { path, kind, legacy, engine, .. }: &Difference) -> String {
+/// The name of the place of a difference: `value $.generated_at`.
+pub(super) fn place_name(Difference { path, kind, legacy, engine, .. }: &Difference) -> String {
     let value = |value: &Option<String>| value.clone().unwrap_or_default();
     match kind {
         DifferenceKind::Status => format!("status {} {}", value(legacy), value(engine)),

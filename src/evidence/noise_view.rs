@@ -30,7 +30,7 @@ pub struct NoiseView {
     pub ignored: u64,
     /// The places, those with the most noise first. Places at which only the engine differed are not listed.
     pub places: Vec<NoisyPlace>,
-    /// How often a place was not counted because too many are known: it is no noise.
+    /// How often a place was not counted because too many are known; such a place is no noise.
     pub unlisted: u64,
     /// A call by legacy that may have changed something, because of which no request is repeated any more; `null` if
     /// none was seen.
@@ -90,7 +90,7 @@ fn rate(differs: u64, compared: u64) -> Interval {
     (low.max(0.0), high).into()
 }
 
-/// What is known of a route; `None` if nothing was ever repeated.
+/// The noise of a route as it is shown; `None` if no request was repeated and legacy was not seen to write.
 pub(super) fn view(legacy: &NoiseOfLegacy, evidence: &RouteEvidence) -> Option<NoiseView> {
     if legacy.repeats == 0 && legacy.write.is_none() {
         return None;

@@ -1,5 +1,5 @@
-//! What others tell evidence: how comparisons ended, how the engine served callers, whether its answers met the
-//! invariants of their routes, and which calls by legacy are in no compared pair.
+//! What other modules report to the evidence: how comparisons ended, how the engine served callers, whether its answers
+//! met the invariants of their routes, and which calls by legacy are in no compared pair.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -112,7 +112,7 @@ impl ServedObserver for Evidence {
 
 impl LateFailureObserver for Evidence {
     fn failed_after_answer(&self, route: &RouteId, plan: &PlanId, rung: State) {
-        // A run of the candidate counts for the candidate, and one of an earlier plan says nothing of the present ones.
+        // A run of the candidate counts for the candidate; a run of an earlier plan counts for neither.
         let candidate = candidate_key(route);
         let is_of_plan = |id: &&RouteId| self.counters(id).lock().plan.as_ref() == Some(plan);
         let Some(route) = [route, &candidate].into_iter().find(is_of_plan) else { return };
@@ -176,8 +176,8 @@ impl Evidence {
         }
     }
 
-    /// Counts calls that no pair of a route shows. `is_expected`: whether the workflow makes such a call, or the rules
-    /// ignore it.
+    /// Counts calls by legacy that are in no compared pair of a route. `is_expected`: whether the workflow makes such a
+    /// call, or the rules ignore it.
     pub fn count_uncompared(&self, calls: &UncomparedCalls, is_expected: &dyn Fn(&CallTarget) -> bool) {
         let is_expected_now = calls.to.as_deref().is_some_and(is_expected);
         let to = calls.to.as_ref().map(|to| to.without_values());
@@ -206,7 +206,7 @@ impl Evidence {
         counters.dirty |= is_changed;
     }
 
-    /// The calls that no pair of a route shows.
+    /// The calls by legacy that are in no compared pair of a route.
     pub fn uncompared_calls(&self, route: &RouteId) -> UncomparedCallCounts {
         self.counters(route).lock().evidence.uncompared_calls.clone()
     }
@@ -228,15 +228,15 @@ impl Evidence {
         counters.dirty = true;
     }
 
-    /// Sets the rules of the cohorts that the files have, each as a hash by the cohort's name. Call it after
+    /// Sets the rules of the cohorts that the files declare, each as a hash by the cohort's name. Call it after
     /// [`Evidence::set_basis`].
     pub fn set_cohorts(&self, route: &RouteId, rules: &BTreeMap<String, String>) {
         let rules = rules.clone();
         self.counters(route).lock().edit(move |counters| counters.set_cohorts(&rules));
     }
 
-    /// Sets the invariants that the files have: what was counted of others is dropped, and answers that an earlier
-    /// process did not come to judge count as not judged. Call it after [`Evidence::set_basis`].
+    /// Sets the invariants that the files declare. The counts of other invariants are dropped, and answers that an
+    /// earlier process had not judged when it ended count as not judged. Call it after [`Evidence::set_basis`].
     pub fn set_invariants<'a>(&self, routes: impl Iterator<Item = (&'a RouteId, &'a [Invariant])>) {
         for (route, invariants) in routes {
             let invariants = invariants.to_vec();

@@ -8,17 +8,17 @@
 //! a probability of at most α. The interval has each d that neither this test nor its mirror image rejects at α/2.
 //! (Ville 1939; I. Waudby-Smith, A. Ramdas: Estimating means of bounded random variables by betting, JRSS B 86, 2024.)
 //!
-//! Always true: nothing is assumed of the pairs but that Z is not above d on average given the past; requests may be of
-//! different kinds, and rates may change. Only counts are needed.
+//! Always true: the only assumption about the pairs is the hypothesis itself. So requests may be of different kinds,
+//! and rates may change. Only counts are needed.
 
 /// How many pairs there are, and in how many only one of the two arms had the outcome under test (for example a 5xx).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PairedCounts {
     /// All pairs.
     pub pairs: u64,
-    /// Those in which only the first arm had it.
+    /// Those in which only the first arm had the outcome.
     pub only_first: u64,
-    /// Those in which only the second arm had it.
+    /// Those in which only the second arm had the outcome.
     pub only_second: u64,
 }
 

@@ -42,7 +42,7 @@ impl Evidence {
             if counters.is_of(generation) {
                 verdict = counters.record_pair(class, comparison, legacy, engine);
             }
-            // What differs by noise is counted as such.
+            // The differences of a pair that counts as equal by noise are not counted.
             if verdict == Verdict::Mismatch {
                 counters.count_differences(comparison);
             }
@@ -181,7 +181,7 @@ impl Evidence {
         let Some(shared) = self.known_counters(route) else { return 0 };
         let own = self.own_process();
         let counters = shared.lock();
-        let others = counters.processes.iter().filter(|(of, _)| **of != own).map(|(_, share)| share.in_flight.pairs());
+        let others = counters.processes.iter().filter(|(id, _)| **id != own).map(|(_, share)| share.in_flight.pairs());
         counters.in_flight.pairs() + others.sum::<u64>()
     }
 
@@ -203,15 +203,15 @@ impl Evidence {
         generation: EvidenceGeneration,
         rung: State,
         branch: &Branch,
-        of: impl Into<BranchOutcome>,
+        outcome: impl Into<BranchOutcome>,
     ) {
-        let of = of.into();
+        let outcome = outcome.into();
         let shared = self.counters(route);
         let mut counters = shared.lock();
         if counters.is_of(generation) {
-            counters.evidence.all.count_branch(branch, of);
+            counters.evidence.all.count_branch(branch, outcome);
             if rung == State::Dark {
-                counters.evidence.dark.count_branch(branch, of);
+                counters.evidence.dark.count_branch(branch, outcome);
             }
             counters.dirty = true;
         }

@@ -1,4 +1,5 @@
-//! The names of the parts of a basis of evidence, each as the subject of a sentence, and what their changes say.
+//! The names of the parts of a basis of evidence, each worded as the subject of a sentence, and which changes of parts
+//! are more than a change of plans.
 
 /// The rules.
 pub const RULES: &str = "`compare:`";
@@ -22,17 +23,17 @@ pub const ATTRIBUTION: &str = "`egress.window` or `egress.correlate`";
 pub const COMPARED_SIZES: &str = "`body_capture_bytes_max` or `compare_bytes_max`";
 /// Whether the engine's reads are answered with legacy's.
 pub const REPLAY_READS: &str = "`replay_reads:`";
-/// What concerns only how replies are compared, and not what the plan in force answers.
+/// The parts that decide only how replies are compared, and not what the plan in force answers.
 pub(super) const COMPARISON_PARTS: [&str; 5] = [RULES, READ_PARAMETERS, ATTRIBUTION, COMPARED_SIZES, REPLAY_READS];
-/// What decides which requests legacy gets and who answers them.
+/// The parts that decide which requests legacy gets, and at which address.
 pub(super) const LEGACY_PARTS: [&str; 3] = [LEGACY_ADDRESS, MATCH, OTHER_ROUTES];
-/// How the names of the workflows begin.
+/// How the name of a part that is a workflow begins.
 const WORKFLOW: &str = "the workflow `";
-/// How the names of the addresses of services begin.
+/// How the name of a part that is the address of a service begins.
 const SERVICE: &str = "the address of the service `";
-/// How the change of a part is named that was not there before.
+/// Follows the name of a part in a list of changes if the part was not there before.
 pub(super) const ADDED: &str = " (not used before)";
-/// How the change of a part is named that is not there any more.
+/// Follows the name of a part in a list of changes if the part is not there any more.
 pub(super) const REMOVED: &str = " (not used any more)";
 
 /// The name of a workflow as a part.
@@ -45,13 +46,13 @@ pub fn service_part(name: &str) -> String {
     format!("{SERVICE}{name}`")
 }
 
-/// Whether these parts changed by something else than a change of plans or a new version of Pointsman: what is
-/// compared, or by which rules.
+/// Whether a list of changed parts shows more than a change of plans or a new version of Pointsman: another thing that
+/// is compared, or other rules.
 pub(super) fn change_more_than_plans(changed: &[String]) -> bool {
     let of_plans =
         |part: &str| part.starts_with(WORKFLOW) || part.starts_with(OTHER_VERSIONS) || part.starts_with(PLAN_IN_FORCE);
     let is_any_of_plans = changed.iter().any(|part| of_plans(part));
-    // A changed plan calls other services, and reads other parameters.
+    // These parts may change because a plan did: it may call other services, and read other parameters.
     let may_follow = |part: &str| {
         let comes_or_goes = part.ends_with(ADDED) || part.ends_with(REMOVED);
         part.starts_with(READ_PARAMETERS) || part.starts_with(SERVICE) && comes_or_goes

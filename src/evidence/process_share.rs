@@ -1,7 +1,8 @@
-//! What one process adds to the evidence of a route in a store that several processes share, beside its counts: what
-//! is under way in it, and what its guard has counted.
+//! The share of one process in the evidence of a route, in a store that several processes share: the requests that the
+//! process has under way, and what its guard has counted. The pairs that it has counted are not in the share.
 //!
-//! If the process ends without taking it back, the others count what was under way as not compared, and note the gap.
+//! If the process ends without removing its share, the others count the requests in the share as not compared, and note
+//! a gap.
 
 use std::collections::BTreeMap;
 
@@ -30,17 +31,17 @@ pub(super) struct ProcessShare {
     pub(super) basis: Option<String>,
     /// The requests that the shadow executor works on.
     pub(super) in_flight: PairsByKind,
-    /// Answers of the engine that are going to be judged.
+    /// How many answers of the engine still have to be judged against invariants.
     pub(super) checks_in_flight: u64,
     /// What the guard has counted since the process started.
     pub(super) guard: GuardCounts,
 }
 
-/// A process has taken back its share, or another one has found that it is gone.
+/// The share of a process that has ended: the process has removed the share, or another one has found that it is gone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct EndedShare {
-    /// The last write of the process that is in the row.
+    /// The number of the last write of the process that the row has.
     pub(super) write: u64,
     /// When the share ended.
     pub(super) at: Timestamp,
@@ -55,7 +56,7 @@ pub(super) struct EndedShare {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct CountsOfOther {
     pub(super) counts: GuardCounts,
-    /// Whether that process's files give the route the basis that it has here.
+    /// Whether the files of that process give the route the same basis as the files of this process.
     pub(super) is_of_basis: bool,
 }
 
@@ -63,9 +64,10 @@ pub(super) struct CountsOfOther {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct GuardCounts {
-    /// By window: how many requests, or pairs, and how many of them were bad.
+    /// For each window: the number of requests or pairs, and of bad ones among them.
     pub(super) windows: BTreeMap<String, [u64; 2]>,
-    /// Clean pairs, and requests that were not compared: on any rung, then in `dark`.
+    /// Four numbers: on all rungs, the clean pairs and the requests that were not compared; then the same two in
+    /// `dark`.
     pub(super) clean: [u64; 4],
     /// How often the clean pairs were counted from zero because of a difference or a failed run.
     pub(super) restarts: u64,
@@ -90,7 +92,7 @@ impl GuardCounts {
         let zero = [0; 2];
         let windows = self.windows.iter().map(|(name, [seen, bad])| {
             let [seen_before, bad_before] = before.windows.get(name).unwrap_or(&zero);
-            // The settings were changed.
+            // `None` if the window was counted from zero, because the settings were changed.
             let more = seen.checked_sub(*seen_before).zip(bad.checked_sub(*bad_before));
             (name.clone(), more.map_or(zero, |(seen, bad)| [seen, bad]))
         });

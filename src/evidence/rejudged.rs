@@ -1,8 +1,8 @@
 //! Pairs that differ are judged again after a change of the rules that only allows more.
 //!
-//! Always true: what was equal stays equal, because the rules compared more then; what differed stays counted as such
-//! until the samples of all differences were judged under the new rules, and a difference of which no sample could be
-//! judged is never counted as equal: the evidence then starts from zero.
+//! Always true: pairs that were equal stay equal, because the earlier rules compared more. Pairs that differed stay
+//! counted as differing until the samples of all differences were judged under the new rules. A difference of which no
+//! sample could be judged is never counted as equal: the evidence then starts from zero.
 //!
 //! The samples are judged by `app`, in the background. Until then, and as long as the store does not answer, the gates
 //! see the differences.
@@ -36,22 +36,22 @@ impl Evidence {
         routes.iter().filter_map(of_route).collect()
     }
 
-    /// Waits until pairs begin to wait to be judged again.
+    /// Waits until there are pairs to be judged again.
     pub async fn rejudging_wanted(&self) {
         self.rejudging_signal.notified().await;
     }
 
-    /// Samples kept while the returned value exists are written after it is dropped: otherwise they would be deleted
-    /// together with those that are judged again.
+    /// Defers the writing of new samples of a route until the returned value is dropped: otherwise they would be
+    /// deleted together with the samples that are judged again.
     pub fn defer_sample_writes(&self, route: &RouteId) -> DeferredSampleWrites<'_> {
         let route = self.current_id(route);
-        self.pending().set_waiting(&route, true);
+        self.pending().set_held(&route, true);
         DeferredSampleWrites { evidence: self, route }
     }
 
-    /// Counts pairs as what they were judged to be, by their fingerprint; those that are missing could not be judged.
-    /// `read` are the samples by which they were judged, and `kept` those that are kept of them from now on. `None`:
-    /// the pairs that began to wait `since` no longer wait.
+    /// Counts pairs as what they were judged to be. `judged`: the results, by fingerprint; pairs with a fingerprint
+    /// that is missing could not be judged. `read`: the samples that were judged. `kept`: the samples that take their
+    /// place. Returns `None` if the pairs that wait since the change of the rules at `since` are not waiting any more.
     pub fn set_rejudged(
         &self,
         route: &RouteId,
@@ -81,7 +81,7 @@ impl Evidence {
     }
 }
 
-/// Samples kept while this exists are written after it is dropped.
+/// While this exists, new samples of the route are not written; see [`Evidence::defer_sample_writes`].
 pub struct DeferredSampleWrites<'a> {
     evidence: &'a Evidence,
     route: RouteId,
@@ -90,7 +90,7 @@ pub struct DeferredSampleWrites<'a> {
 impl Drop for DeferredSampleWrites<'_> {
     fn drop(&mut self) {
         let route = self.evidence.current_id(&self.route);
-        self.evidence.pending().set_waiting(&route, false);
+        self.evidence.pending().set_held(&route, false);
     }
 }
 
@@ -110,7 +110,7 @@ impl Counters {
         if counted != *differing || !seen.iter().all(is_known) {
             let RouteEvidence { mut earlier, mut dropped, legacy, stopped_by_guard, .. } = self.evidence.clone();
             let changed = vec![RULES.to_owned()];
-            // What differed since under the new rules; what had differed before them is listed already.
+            // The pairs that differed under the new rules; those that differed before are in the list already.
             let differ = (self.evidence.mismatched + self.evidence.noise.ignored).saturating_sub(*differing);
             if differ > 0 {
                 let pairs = self.evidence.pairs().saturating_sub(*pairs);
@@ -120,7 +120,7 @@ impl Counters {
                 rule_changes::add_earlier(&mut earlier, &mut dropped, entry);
             }
             let restarted = Some(EvidenceRestart { at: now, changed, pairs_before: *pairs });
-            // Only the rules were changed.
+            // Only the rules were changed, so how legacy answers, and that the guard has stopped a candidate, stay.
             let kept = KeptOnRestart { restarted, earlier, dropped, legacy, stopped_by_guard };
             self.evidence = kept.into_evidence();
             return RejudgedOutcome::FromZero;

@@ -1,4 +1,4 @@
-//! What waits to be judged again after a change of the rules that only allows more, and what became of it.
+//! Pairs that wait to be judged again after a change of the rules that only allows more, and the outcome.
 
 use std::collections::BTreeMap;
 
@@ -20,13 +20,13 @@ pub(super) struct Rejudging {
     pub(super) differing: u64,
     /// The pairs that had been compared then.
     pub(super) pairs: u64,
-    /// These pairs, by the fingerprint of their differences.
+    /// The pairs that differed, by the fingerprint of their differences.
     pub(super) seen: BTreeMap<String, FingerprintCount>,
 }
 
 impl Rejudging {
-    /// Adds the pairs that one process had counted by the earlier rules. If those in the store were judged meanwhile,
-    /// these wait by themselves.
+    /// Adds to the pairs that wait in the store (`own`) those that one process had counted by the earlier rules. If no
+    /// pairs wait in the store any more, because they were judged meanwhile, the pairs of the process wait alone.
     pub(super) fn add_change(own: &mut Option<Self>, (before, after): (Option<&Self>, Option<&Self>), now: Timestamp) {
         let Some(after) = after else { return };
         let before = before.filter(|before| before.rules == after.rules);
@@ -66,7 +66,7 @@ pub struct RejudgedPairs {
     pub before: DifferingPlaces,
     /// Where they still differ, with the new fingerprint; `None`: they are equal.
     pub after: Option<(String, DifferingPlaces)>,
-    /// The new rules that make parts of them equal.
+    /// The new rules that made two different values of these pairs equal.
     pub rules: Vec<String>,
 }
 

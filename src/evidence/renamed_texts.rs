@@ -1,8 +1,8 @@
-//! Texts of rules by which evidence is counted, and which are written otherwise from now on: another hash stands beside
-//! what is masked in them.
+//! Renames the texts under which evidence is counted, such as those of rules. What is secret in a text is masked, and a
+//! hash of it stands beside the mask; if the key of this hash changes, the same rule has another text.
 //!
-//! Always true: what is counted stays as it is. Only texts of the rules in the files can be renamed; evidence of
-//! earlier rules keeps what it was counted by.
+//! Always true: the counts do not change. Only texts of the rules in the files can be renamed; evidence of earlier
+//! rules keeps the texts under which it was counted.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use super::counters::Counters;
 use super::route::RouteEvidence;
 use crate::names::RouteId;
 
-/// Texts as the store may have them, with what they are now.
+/// By each text that the store may have: the same text as it is written now.
 pub type RenamedTexts = BTreeMap<String, String>;
 
 impl Evidence {
-    /// Renames the texts by which the evidence of a route is counted: rules, invariants, the key of strata, the rules
-    /// of cohorts. Call it before [`Evidence::set_basis`].
+    /// Renames the texts under which the evidence of a route is counted: rules, invariants, the key of strata, the
+    /// rules of cohorts. Call it before [`Evidence::set_basis`].
     pub fn rename_texts(&self, route: &RouteId, renamed: &RenamedTexts) {
         if !renamed.is_empty() {
             let renamed = renamed.clone();
@@ -34,7 +34,7 @@ impl Counters {
     }
 }
 
-/// Returns whether the evidence has one of the texts.
+/// Renames the texts in one evidence. Returns whether it had one of them.
 fn rename(evidence: &mut RouteEvidence, renamed: &RenamedTexts) -> bool {
     let mut is_changed = false;
     let mut rename = |text: &mut String| {

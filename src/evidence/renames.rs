@@ -1,11 +1,11 @@
 //! Routes that get another id.
 //!
-//! Where several processes share the store, their files may say so at different times. So the row of a renamed route
-//! stays where it is, whichever id a process has for the route: the counters know the id of their row. The row says
-//! under which id it was written last.
+//! If several processes share the store, their files may rename a route at different times. So the evidence of a
+//! renamed route stays in its row, whichever id a process has for the route. The counters know the id of their row, and
+//! the row says under which id of the route it was written last.
 //!
-//! Always true: a row belongs to at most one route of a process. A row leaves its id only if the files give that id to
-//! another route while they still have the first one.
+//! Always true: a row belongs to at most one route of a process. A renamed route leaves its row only if the files give
+//! the row's id to another route, and still have the renamed route.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -61,7 +61,8 @@ impl Evidence {
         tracing::info!(%route, was = %old, "a renamed route keeps its evidence");
     }
 
-    /// Gives the row of each id in the files to the route that has it, if another one has it here.
+    /// Each row whose id is that of a route in the files (`listed`) becomes the row of this route, if another route
+    /// owns it here.
     fn set_owners(&self, routes: &mut BTreeMap<RouteId, Arc<RouteCounters>>, listed: &BTreeSet<&RouteId>) {
         let of_other_ids: Vec<(RouteId, RouteId)> =
             routes.iter().filter_map(|(id, shared)| Some((shared.lock().row_id()?.clone(), id.clone()))).collect();
@@ -70,21 +71,21 @@ impl Evidence {
                 self.move_evidence(routes, &id, &row, true);
                 continue;
             }
-            // Another route has that id now.
+            // Both ids are in the files: the row now belongs to the route with its id.
             let Some(from) = routes.get(&id).cloned() else { continue };
             let version = from.lock().leave_row();
             routes.entry(row).or_default().lock().replace_left_row(version);
         }
     }
 
-    /// While this is held, no row gets another owner.
+    /// While the returned guard is held, no row is assigned to another route.
     pub(super) fn renaming(&self) -> MutexGuard<'_, ()> {
         // A poisoned lock is safe to use: it protects nothing by itself.
         self.renaming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whose row each id is, where it is not that of the route with this id. An id without a route is that of a row
-    /// that nobody has here.
+    /// The owners of rows, by the id of the row, as far as the owner is not the route with the same id. `None`: no
+    /// route owns the row here.
     pub(super) fn owners(&self) -> BTreeMap<RouteId, Option<RouteId>> {
         let mut owners = BTreeMap::new();
         for (id, shared) in self.all() {

@@ -69,7 +69,7 @@ pub struct RouteEvidence {
     pub cohort_rules: BTreeMap<String, String>,
     /// By what kinds of requests are told apart beyond method, status and cohort.
     pub strata_by: StrataBy,
-    /// How often its answers to callers met the invariants of the route, by the name of the invariant.
+    /// How often the engine's answers to callers met the invariants of the route, by the name of the invariant.
     pub invariants: BTreeMap<String, InvariantCounts>,
     /// Errors, unknown outcomes and fallbacks of the engine as the answering arm, since the workflow or the rules last
     /// changed.
@@ -96,11 +96,11 @@ pub struct RouteEvidence {
     pub stopped_by_guard: Option<GuardStop>,
     /// What the evidence was each time it was started from zero, the oldest first; the last 16 times.
     pub earlier: Vec<EarlierEvidence>,
-    /// What those before these said of differences and of changes of the rules.
+    /// What still older times, which are not listed, said of differences and of changes of the rules.
     pub dropped: DroppedEvidence,
     /// For each rule, how often it made two different values equal.
     pub rule_hits: BTreeMap<String, u64>,
-    /// When that was the last time.
+    /// For each rule, when it last did so.
     pub rule_last_hits: BTreeMap<String, Timestamp>,
     /// How many bodies of the replies are not what their content types say, by arm and format: `legacy JSON`.
     pub unparsable_bodies: BTreeMap<String, u64>,
@@ -115,14 +115,14 @@ pub struct RouteEvidence {
     pub noise: NoisePairs,
     /// Where the engine differed from itself.
     pub second_runs: SecondRuns,
-    /// Calls by legacy that may have changed something and that are in no compared pair. They hold the gate to `live`
-    /// as long as these pairs count.
+    /// Calls by legacy that may have changed something and that are in no compared pair. They keep the gate to `live`
+    /// shut for as long as this evidence counts.
     pub uncompared_calls: UncomparedCallCounts,
     /// Processes that ended without writing what they had counted last, while several share the store: what they
     /// compared then is not among these counts. The last 16.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<EvidenceGap>,
-    /// What is known of places at which captured values are redacted; nothing but in a rehearsal.
+    /// What is known of places at which captured values are redacted; only a rehearsal of captures has such places.
     #[serde(skip)]
     pub undecided_places: UndecidedPlaces,
 }
@@ -208,7 +208,7 @@ pub struct DroppedEvidence {
     pub mismatched: u64,
     /// How often the rules were changed after a difference.
     pub rule_changes: u32,
-    /// Changes of the rules that count no more because something else was changed later.
+    /// How many changes of the rules do not count, because only plans were changed after a later difference.
     #[serde(alias = "forgiven")]
     pub set_aside: u32,
     /// Whether a difference has not been outweighed.
@@ -281,7 +281,7 @@ impl RouteEvidence {
     pub(super) fn counts_at(&self, rung: State) -> &RungCounts {
         if rung >= State::Dark { &self.dark } else { &self.all }
     }
-    /// Which of these steps no pair held against a call by legacy or an `assert`.
+    /// The steps, of these, of which no call was compared with a call by legacy or judged by an `assert`.
     pub fn uncompared<'a>(&self, steps: &'a [StepId]) -> impl Iterator<Item = &'a StepId> {
         self.all.uncompared(steps, 0.0)
     }
@@ -291,7 +291,7 @@ impl RouteEvidence {
     pub fn coverage(&self) -> f64 {
         let compared = self.pairs_without_error();
         match compared + self.not_compared_at(State::Shadow) + self.not_compared_at(State::Dark) {
-            // Of requests that were all answered with errors, none that counts was left out.
+            // If legacy answered all requests with errors, none of them counts, so none that counts was left out.
             0 => f64::from(u8::from(self.pairs() > 0)),
             all => compared as f64 / all as f64,
         }
@@ -311,7 +311,7 @@ impl RouteEvidence {
         }
     }
     /// Counts a request against coverage if it was not compared. One that legacy answered with an error counts for its
-    /// kind only, as its pair would. To be called before it is counted as skipped or failed.
+    /// kind only, as its pair would. Call this before the request is counted as skipped or failed.
     pub(super) fn count_coverage(&mut self, request: &OfferedRequest, outcome: ComparisonOutcome) {
         let counts = match outcome {
             ComparisonOutcome::Matched | ComparisonOutcome::Ignored | ComparisonOutcome::Mismatched => false,

@@ -1,7 +1,7 @@
 //! The counters of one route, and those of its guard, each behind a lock of its own.
 //!
-//! Always true: the lock of the counters is not taken while that of the guard is held. What the threads that serve
-//! clients count waits for neither, except for errors, which are marked first (`marks`).
+//! Always true: the lock of the counters is not taken while that of the guard is held. Threads that serve clients wait
+//! for neither lock when they count, except for errors, which are marked first (`marks`).
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,7 +16,7 @@ use super::guard::RouteGuard;
 pub(super) struct RouteCounters {
     counters: CombiningMutex<Counters>,
     guard: CombiningMutex<Option<Box<RouteGuard>>>,
-    /// In nanoseconds; 0: not known.
+    /// The time after which a client has waited long for an answer, in nanoseconds; 0 if it is not known.
     long_wait: AtomicU64,
 }
 
@@ -25,7 +25,7 @@ impl RouteCounters {
         Self { counters: CombiningMutex::new(counters), guard: CombiningMutex::default(), long_wait: AtomicU64::new(0) }
     }
 
-    /// The time after which a client has waited long for an answer, as [`Self::set_long_wait`] last set it.
+    /// The time after which a client has waited long for an answer; `None` if it is not known.
     pub(super) fn long_wait(&self) -> Option<Duration> {
         Some(self.long_wait.load(Relaxed)).filter(|nanoseconds| *nanoseconds > 0).map(Duration::from_nanos)
     }

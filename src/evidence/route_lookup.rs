@@ -14,7 +14,7 @@ impl Evidence {
         renames.get(route).unwrap_or(route).clone()
     }
 
-    /// The counters of a route. Routes come from files, so there are few.
+    /// The counters of a route; creates them if there are none. Ids come from files, so there are few.
     pub(super) fn counters(&self, route: &RouteId) -> Arc<RouteCounters> {
         let route = &self.current_id(route);
         if let Some(counters) = self.known_counters(route) {
@@ -24,7 +24,7 @@ impl Evidence {
         Arc::clone(routes.entry(route.clone()).or_default())
     }
 
-    /// The counters of a route; `None` if nothing was counted of it.
+    /// The counters of a route; `None` if it has none yet.
     pub(super) fn known_counters(&self, route: &RouteId) -> Option<Arc<RouteCounters>> {
         let route = &self.current_id(route);
         self.routes.read().unwrap_or_else(PoisonError::into_inner).get(route).cloned()

@@ -8,7 +8,8 @@ use super::{fingerprints, rule_changes};
 use crate::flag::State;
 
 impl AddChange for RouteEvidence {
-    /// Groups of noise are expected to count as differences in all three ([`RouteEvidence::without_noise`]).
+    /// In all three, the pairs that are equal by noise must be counted as differences
+    /// ([`RouteEvidence::without_noise`]).
     fn add_change(&mut self, before: &Self, after: &Self) {
         self.add_streak(before, after);
         self.add_not_compared(before, after);
@@ -29,7 +30,7 @@ impl AddChange for RouteEvidence {
             answers,
             answers_since,
             last_answer,
-            // As the next two: it changes with the files only.
+            // This, `lost_differences` and `restarted` are no counts: only an edit (`shared_counters`) changes them.
             cohort_rules: _,
             strata_by,
             invariants,
@@ -92,10 +93,10 @@ impl AddChange for RouteEvidence {
 }
 
 impl RouteEvidence {
-    /// Adds consecutive answers without an error. Where a process had an error, it is not known what others answered
-    /// after it, so that their answers do not count.
+    /// Adds up consecutive answers without an error. If one process had an error, it is not known which answers of the
+    /// others came after it, so these do not count.
     fn add_streak(&mut self, before: &Self, after: &Self) {
-        let has_errors = |of: &Self| of.engine_errors > before.engine_errors;
+        let has_errors = |counts: &Self| counts.engine_errors > before.engine_errors;
         match (has_errors(self), has_errors(after)) {
             (false, false) => {
                 self.engine_answers.add_change(&before.engine_answers, &after.engine_answers);
@@ -111,9 +112,9 @@ impl RouteEvidence {
     }
 
     fn add_not_compared(&mut self, before: &Self, after: &Self) {
-        let of = |of: &Self| NotCompared {
-            shadow: of.not_compared_at(State::Shadow),
-            dark: of.not_compared_at(State::Dark),
+        let of = |evidence: &Self| NotCompared {
+            shadow: evidence.not_compared_at(State::Shadow),
+            dark: evidence.not_compared_at(State::Dark),
         };
         if self.not_compared.is_some() || after.not_compared.is_some() {
             let mut own = of(self);
@@ -122,9 +123,9 @@ impl RouteEvidence {
         }
     }
 
-    /// This evidence with the pairs that are equal by noise counted as differences. Which groups of pairs are noise is
-    /// judged again ([`RouteEvidence::judge_groups`]) when evidence was added up: else two processes that judge the
-    /// same would move the same pairs twice.
+    /// Counts the pairs that are equal by noise as differences. After evidence was added up, it is judged again which
+    /// groups of pairs are noise ([`RouteEvidence::judge_groups`]). Otherwise, if two processes judged the same group
+    /// to be noise, its pairs would be moved from differing to equal twice.
     pub(super) fn without_noise(mut self) -> Self {
         let orders = std::mem::take(&mut self.noise.orders_not_kept);
         self.judge_groups(&NoiseOfLegacy::default());

@@ -197,8 +197,8 @@ fn pairs_to_outweigh(rule_changes: u32, wanted: WantedPairs) -> u64 {
     bound::clean_pairs_after(rule_changes, wanted.mismatch_below).max(wanted.pairs).max(1)
 }
 
-/// Adds an entry. Beyond [`EARLIER_MAX`] it removes the oldest ones, and before these such as say nothing of
-/// differences and rule changes. What the others say is added to `dropped`.
+/// Adds an entry. If there are more than [`EARLIER_MAX`], removes the oldest one that says nothing of differences and
+/// rule changes. If all say something, removes the oldest one, and adds what it says to `dropped`.
 pub(super) fn add_earlier(earlier: &mut Vec<EarlierEvidence>, dropped: &mut DroppedEvidence, entry: EarlierEvidence) {
     earlier.push(entry);
     while earlier.len() > EARLIER_MAX {

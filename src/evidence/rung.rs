@@ -106,8 +106,8 @@ impl RungCounts {
         now: Timestamp,
     ) {
         let failed = |arm: &Observation| arm.status().as_u16() >= 400;
-        // That both arms refuse says nothing of the requests that succeed: how old their evidence is, and how long they
-        // take.
+        // A pair that both arms refused says nothing about requests that succeed: neither how recent their evidence is,
+        // nor how long they take.
         if !(failed(legacy) && failed(engine)) {
             self.last_pair = Some(now);
             self.latency_ratios.count(legacy.latency(), engine.latency());
@@ -136,7 +136,7 @@ impl RungCounts {
         // instance without a twin, would keep the gate shut for ever.
         let is_gated = match outcome {
             ComparisonOutcome::Skipped(SkipReason::NotSampled) => true,
-            // What a run does after legacy's own failure is not known where it is rehearsed from legacy's calls.
+            // If legacy failed, its calls do not show how a run that is rehearsed from them would go on.
             ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect) if request.is_failure_of_legacy() => false,
             ComparisonOutcome::Skipped(reason) => request.counts_against_coverage(reason),
             ComparisonOutcome::Matched
@@ -145,7 +145,7 @@ impl RungCounts {
             | ComparisonOutcome::Failed(_) => true,
         };
         let Some(mut name) = request.stratum().filter(|_| is_gated) else { return };
-        // A 413 of legacy is right whatever the engine would have done with so much.
+        // If legacy itself refused the body with 413, the engine's answer to a body of this size does not matter.
         let is_refused = request.legacy_status == Some(StatusCode::PAYLOAD_TOO_LARGE);
         if outcome == ComparisonOutcome::Skipped(SkipReason::BodyTooLarge) && !is_refused {
             name.push_str(TOO_LARGE);
@@ -183,7 +183,8 @@ impl RungCounts {
         }
     }
 
-    /// Counts pairs of this kind of request, which were counted as pairs that differ, as equal; or the other way round.
+    /// Counts pairs of this kind of request as equal that were counted as differing (`to_equal`), or the other way
+    /// round.
     pub(super) fn move_mismatches(&mut self, stratum: &str, pairs: u64, to_equal: bool) {
         let plain = without_value(stratum);
         let names = std::iter::once(stratum).chain(plain.as_deref());
@@ -195,18 +196,19 @@ impl RungCounts {
         };
     }
 
-    pub(super) fn count_branch(&mut self, branch: &Branch, of: BranchOutcome) {
-        self.branches.count(branch, of);
+    pub(super) fn count_branch(&mut self, branch: &Branch, outcome: BranchOutcome) {
+        self.branches.count(branch, outcome);
     }
 
-    /// Counts a pair of this kind of request of which legacy's calls are not known.
+    /// Counts a pair of this kind of request for which legacy's calls are watched, but not known.
     pub(super) fn count_unknown_calls(&mut self, stratum: &str) {
         let is_separate = self.strata.len() < STRATA_MAX || self.strata.contains_key(stratum);
         let name = if is_separate { stratum } else { OTHER_STRATA };
         self.strata.entry(name.to_owned()).or_default().calls_unknown += 1;
     }
 
-    /// Which of these steps have a smaller share than this of calls that were held against something.
+    /// The steps, of these, of which no call was compared with a call by legacy or judged by an `assert`, or a smaller
+    /// share than `share`.
     pub(super) fn uncompared<'a>(&self, steps: &'a [StepId], share: f64) -> impl Iterator<Item = &'a StepId> {
         let is_compared = move |step: &StepId| {
             let of_step = self.effects.get(step.as_str()).copied().unwrap_or_default();
@@ -215,8 +217,8 @@ impl RungCounts {
         steps.iter().filter(move |step| !is_compared(step))
     }
 
-    /// Without the pairs that are equal, because differences among them were lost. What legacy served stays counted: it
-    /// has to be compared again.
+    /// Forgets the equal pairs, because differences among them were lost. The requests that legacy served stay counted,
+    /// so that enough of them have to be compared again.
     pub(super) fn without_equal_pairs(self) -> Self {
         let strata = self.strata.into_iter().map(|(name, counts)| (name, counts.without_equal_pairs())).collect();
         Self {

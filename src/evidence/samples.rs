@@ -1,8 +1,8 @@
 //! Samples that are not written to the store yet.
 //!
-//! Always true: their number is bounded: for one route and fingerprint at most as many are accepted as the store keeps,
-//! then one a minute, because building a sample takes much longer than comparing. After a
-//! failed write, the samples that are put back may exceed the second bound.
+//! Always true: their number is bounded ([`PENDING_SAMPLES_MAX`]). For one route and fingerprint, as many are accepted
+//! as the store keeps, and then one a minute, because building a sample takes much longer than comparing. Only the
+//! samples that are put back after a failed write may exceed this second bound.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::store::{SampleRecord, Store, StoreError};
 const PENDING_SAMPLES_MAX: usize = 512;
 /// Once a fingerprint has enough samples: how long after its last one another one is accepted.
 const RENEWED_AFTER: Duration = Duration::from_secs(60);
-/// Fingerprints of which it is remembered that there are enough samples. Beyond that all are forgotten, so that more
-/// samples are made than needed.
+/// For how many fingerprints it is remembered how many samples were accepted. Beyond that, all are forgotten, and more
+/// samples are built than needed.
 const REMEMBERED_MAX: usize = 4_096;
 
 /// A change of stored samples, to be written before the pending samples.
@@ -49,7 +49,8 @@ pub(super) struct PendingSamples {
     pub(super) changes: Vec<SampleChange>,
     pub(super) samples: Vec<SampleRecord>,
     accepted: AcceptedSamples,
-    /// Routes whose stored samples are being judged again, and then replaced: new ones are written only after that.
+    /// Routes whose stored samples are being judged again and will then be replaced. New samples of these routes are
+    /// written only after that.
     held: HashSet<RouteId>,
 }
 
@@ -82,8 +83,8 @@ impl PendingSamples {
         self.samples.retain(|s| s.route != *route);
         self.add_change(SampleChange::Clear(route.clone()), route);
     }
-    /// Puts these samples in the place of the stored ones that were `read`, as far as there is room for them. Those
-    /// that wait to be written still do.
+    /// Replaces the stored samples that were `read` by these samples, as far as there is room. Pending samples of the
+    /// route stay.
     pub(super) fn replace(&mut self, route: &RouteId, read: Vec<SampleRecord>, samples: Vec<SampleRecord>) {
         self.add_change(SampleChange::Remove(route.clone(), read), route);
         let room = PENDING_SAMPLES_MAX.saturating_sub(self.samples.len());
@@ -107,8 +108,8 @@ impl PendingSamples {
             self.changes.push(change);
         }
     }
-    /// Sets whether new samples of a route wait.
-    pub(super) fn set_waiting(&mut self, route: &RouteId, is_held: bool) {
+    /// Sets whether new samples of a route are held back from the store.
+    pub(super) fn set_held(&mut self, route: &RouteId, is_held: bool) {
         match is_held {
             true => self.held.insert(route.clone()),
             false => self.held.remove(route),
@@ -120,8 +121,8 @@ impl PendingSamples {
         self.samples = held;
         Self { changes: std::mem::take(&mut self.changes), samples: written, ..Self::default() }
     }
-    /// The stored samples of these routes are removed already.
-    pub(super) fn are_cleared(&mut self, routes: &BTreeSet<RouteId>) {
+    /// Drops the pending `Clear` changes of these routes: their stored samples are removed already.
+    pub(super) fn skip_clearing(&mut self, routes: &BTreeSet<RouteId>) {
         self.changes.retain(|change| !matches!(change, SampleChange::Clear(route) if routes.contains(route)));
     }
     /// Puts back what could not be written: its changes in front of those that were added meanwhile, and as many of its

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::add_change::add_change;
-use super::noise_places::name;
+use super::noise_places::place_name;
 use crate::compare::{Comparison, Difference, DifferenceKind};
 
 /// The most places that are known of a route.
@@ -15,7 +15,7 @@ const PLACES_MAX: usize = 64;
 const PLACES_OF_PAIR_MAX: usize = 64;
 /// The longest name of a place.
 const PLACE_BYTES_MAX: usize = 256;
-/// The place at which runs differ that ask for something else.
+/// The place that is counted if the second run read something that the first one did not.
 const OTHER_READ: &str = "read";
 
 /// The runs of a route, since its workflow or rules last changed.
@@ -36,9 +36,15 @@ pub struct SecondRuns {
 add_change!(SecondRuns { sum runs, sum differed, sum places, sum unlisted });
 
 impl SecondRuns {
-    /// In how many requests the engine differed from itself at one of these places: the most for one of them.
+    /// In how many requests the engine differed from itself at the place of one of these differences: the highest
+    /// number of all these places.
     pub fn at<'d>(&self, differences: impl IntoIterator<Item = &'d Difference>) -> u64 {
-        differences.into_iter().filter_map(|difference| self.places.get(&name(difference))).copied().max().unwrap_or(0)
+        differences
+            .into_iter()
+            .filter_map(|difference| self.places.get(&place_name(difference)))
+            .copied()
+            .max()
+            .unwrap_or(0)
     }
     pub(super) fn count(&mut self, at: &EnginePlaces) {
         self.runs += 1;
@@ -66,11 +72,11 @@ impl EnginePlaces {
     pub fn of(comparison: &Comparison) -> Self {
         let mut found = Self { unlisted: u64::from(comparison.truncated), ..Self::default() };
         for difference in &comparison.differences {
-            // An intent that differs is a call that differs, too.
+            // An intent that differs is listed as a call that differs, too.
             if matches!(difference.kind, DifferenceKind::Assert | DifferenceKind::Intent) {
                 continue;
             }
-            let place = name(difference);
+            let place = place_name(difference);
             if place.len() > PLACE_BYTES_MAX || found.places.len() >= PLACES_OF_PAIR_MAX {
                 found.unlisted += 1;
             } else {

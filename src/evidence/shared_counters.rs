@@ -60,7 +60,7 @@ impl Counters {
     }
 
     /// The row that is to be written, and the version of the row that it replaces; `None` if nothing is to be written.
-    /// `is_leaving`: this process ends, and takes back its share.
+    /// `is_leaving`: this process is about to end, and removes its share.
     pub(super) fn prepare_write(
         &mut self,
         own_id: WorkerId,
@@ -189,10 +189,11 @@ impl Counters {
         sum
     }
 
-    /// Makes the evidence that a row of another basis keeps of the basis of `base` its present evidence.
+    /// Changes a row of another basis to the basis of `base`: the evidence that the row keeps of this basis becomes its
+    /// present evidence.
     fn switch_to_basis_of(&mut self, base: &Self) {
         let kept = self.kept.iter().position(|kept| Some(&kept.basis) == base.basis.as_ref());
-        // The row has none if nothing had been counted, or if it was dropped because of the bound (`KEPT_MAX`).
+        // The row keeps none if nothing had been counted, or if it was dropped because of the bound (`KEPT_MAX`).
         self.evidence = kept.map_or_else(|| base.evidence.clone(), |at| self.kept.remove(at).evidence);
         (self.basis, self.parts, self.plan) = (base.basis.clone(), base.parts.clone(), base.plan.clone());
         (self.rules, self.rejudging) = (base.rules.clone(), base.rejudging.clone());
@@ -203,7 +204,8 @@ impl Counters {
 
     /// Takes over the row as it is, as at a start: this process has counted nothing of the route.
     fn load_row(&mut self, row: Self, version: EvidenceVersion) {
-        let SharedState { last_attempt, row_id, .. } = self.shared.take().map_or_else(SharedState::default, |of| *of);
+        let SharedState { last_attempt, row_id, .. } =
+            self.shared.take().map_or_else(SharedState::default, |shared| *shared);
         self.shared = Some(Box::new(SharedState { last_attempt, row_id, ..SharedState::of_row(row.clone(), version) }));
         self.basis.clone_from(&row.basis);
         self.parts.clone_from(&row.parts);
@@ -211,7 +213,7 @@ impl Counters {
         self.set_sums(row);
     }
 
-    /// Replaces what is summed over the processes.
+    /// Replaces the fields that are summed over the processes.
     fn set_sums(&mut self, sum: Self) {
         let Self { evidence, kept, noise, rejudging, earlier_matches, processes, ended_shares, checks_lost, .. } = sum;
         (self.evidence, self.kept, self.noise, self.rejudging) = (evidence, kept, noise, rejudging);

@@ -17,58 +17,58 @@ use crate::clock;
 use crate::names::{RouteId, WorkerId};
 use crate::store::{EvidenceRecord, EvidenceReplacement, EvidenceVersion, SharedEvidence, StoreError};
 
-/// How often rows are read again and written, in one flush, because other processes have replaced them meanwhile.
+/// How often one flush reads and writes rows at most; it does so again if other processes have replaced them meanwhile.
 const ROUNDS_MAX: u32 = 8;
-/// For how long a process must not have been seen among the living until its share is settled. A process that has just
-/// started may not have been seen yet.
+/// For how long a process has to be missing among the living ones until its share is settled: a process that has just
+/// started may not be listed yet.
 const GONE_FOR: Duration = Duration::from_secs(3);
-/// How long a move up waits for what the other processes have counted.
+/// How long a move up waits, at most, for what the other processes have counted.
 const REFRESH_WAIT: Duration = Duration::from_secs(2);
 
 impl Evidence {
-    /// Sets under which id, and which name, this process has its share of the evidence. To be called before the first
-    /// flush.
+    /// Sets the id and the name under which this process has its share of the evidence. Call it before the first flush.
     pub fn set_process(&self, own: WorkerId, name: String) {
         *self.sharing() = SharingProcesses::of(own, name);
     }
 
-    /// Notes which processes live. What one that is gone had under way counts as not compared, and that it did not
-    /// write what it counted last is noted as a gap.
+    /// Sets which processes are alive. For each process that is gone, the requests that it had under way count as not
+    /// compared, and a gap is noted, because the process did not write what it had counted last.
     pub fn set_living(&self, living: &BTreeSet<WorkerId>) {
         let gone: Vec<WorkerId> = {
             let mut sharing = self.sharing();
             let own = sharing.own;
-            sharing.is_alone = living.iter().all(|of| *of == own);
+            sharing.is_alone = living.iter().all(|process| *process == own);
             let of_routes = self.all();
             let shares =
                 of_routes.iter().flat_map(|(_, shared)| shared.lock().processes.keys().copied().collect::<Vec<_>>());
-            let missing: BTreeSet<WorkerId> = shares.filter(|of| *of != own && !living.contains(of)).collect();
-            sharing.missing.retain(|of, _| missing.contains(of));
-            for of in missing {
-                sharing.missing.entry(of).or_insert_with(Instant::now);
+            let missing: BTreeSet<WorkerId> = shares.filter(|id| *id != own && !living.contains(id)).collect();
+            sharing.missing.retain(|process, _| missing.contains(process));
+            for process in missing {
+                sharing.missing.entry(process).or_insert_with(Instant::now);
             }
-            sharing.missing.iter().filter(|(_, since)| since.elapsed() >= GONE_FOR).map(|(of, _)| *of).collect()
+            sharing.missing.iter().filter(|(_, since)| since.elapsed() >= GONE_FOR).map(|(id, _)| *id).collect()
         };
-        for of in gone {
-            self.settle_shares(of);
+        for process in gone {
+            self.settle_shares(process);
         }
     }
 
-    fn settle_shares(&self, of: WorkerId) {
+    fn settle_shares(&self, process: WorkerId) {
         for (route, shared) in self.all() {
             let mut counters = shared.lock();
-            let Some(share) = counters.processes.get(&of) else { continue };
+            let Some(share) = counters.processes.get(&process) else { continue };
             tracing::warn!(
                 %route, process = share.name, last_written = %share.at,
                 "a process that shares the store ended without writing what it had counted last: that is missing in \
                  the evidence, and what it was comparing counts as not compared"
             );
             let (checked, write, now) = (counters.invariants_of_runs.clone(), share.write, clock::now());
-            counters.edit(move |counters| counters.settle_share((of, write), &checked, now));
+            counters.edit(move |counters| counters.settle_share((process, write), &checked, now));
         }
     }
 
-    /// This process ends: with the next flush it takes back its share. What is still under way counts as not compared.
+    /// Called when this process is about to end: the next flush removes its share. What is still under way counts as
+    /// not compared.
     pub fn leave(&self) {
         self.is_leaving.store(true, Ordering::Release);
         for (_, shared) in self.all() {
@@ -84,13 +84,14 @@ impl Evidence {
     /// [`Self::exchanged_until`] says how old what is known is.
     pub async fn refresh(self: &Arc<Self>) {
         if self.store.shared_evidence().is_some() {
-            // One that has just joined, or was taken for gone, may not be known.
+            // Another process may have just joined, or may have been taken for gone by mistake.
             self.sharing().is_alone = false;
             let _in_time = tokio::time::timeout(REFRESH_WAIT, self.flush()).await;
         }
     }
 
-    /// Until when the store has what this process has counted, and this process knows what the store had.
+    /// The time of the last exchange: the store has what this process had counted by then, and this process has what
+    /// the store had by then.
     pub fn exchanged_until(&self) -> Timestamp {
         self.sharing().exchanged_until
     }
@@ -106,7 +107,7 @@ impl Evidence {
         self.sharing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds to the rows what was counted here, and to what was counted here the rows of the others.
+    /// Adds what was counted here to the rows, and what the other processes have written to the counters here.
     pub(super) async fn write_shared(&self, store: &dyn SharedEvidence) -> Result<(), StoreError> {
         let (clearable, started) = (self.marks.clearable(), clock::now());
         for round in 0..ROUNDS_MAX {
@@ -117,7 +118,7 @@ impl Evidence {
             }
             let (rows, is_any_elsewhere) = self.rows_to_write()?;
             if rows.is_empty() {
-                // What is not in the store, because its row is elsewhere, must stay marked.
+                // Evidence that is not in the store, because its row was moved to another id, must stay marked.
                 if !is_any_elsewhere {
                     self.marks.clear(clearable).await;
                 }
@@ -207,7 +208,7 @@ impl Evidence {
         routes.entry(route.clone()).or_default().clone()
     }
 
-    /// The rows to write, and whether there are counters whose row is elsewhere.
+    /// The rows to write, and whether a process of an earlier version has moved the row of any counters to another id.
     fn rows_to_write(&self) -> Result<(Vec<EvidenceReplacement>, bool), StoreError> {
         let (own, name) = {
             let sharing = self.sharing();
@@ -237,20 +238,20 @@ impl Evidence {
         Ok((rows, is_any_elsewhere))
     }
 
-    /// Counts in the guard of a route what those of other processes have counted.
+    /// Counts for the guard of a route what the guards of other processes have counted.
     fn count_guards_of_others(&self, route: &RouteId) {
         let own = self.own_process();
         let shared = self.counters_of(route);
         let others = {
             let counters = shared.lock();
             let living =
-                counters.processes.iter().map(|(of, share)| (*of, &share.guard, share.basis == counters.basis));
-            // What a process counted last is in what it wrote at its end.
+                counters.processes.iter().map(|(id, share)| (*id, &share.guard, share.basis == counters.basis));
+            // The last counts of a process that has ended are in its ended share.
             let ended =
-                counters.ended_shares.iter().map(|(of, share)| (*of, &share.guard, share.basis == counters.basis));
-            let others = living.chain(ended).filter(|(of, ..)| *of != own);
+                counters.ended_shares.iter().map(|(id, share)| (*id, &share.guard, share.basis == counters.basis));
+            let others = living.chain(ended).filter(|(id, ..)| *id != own);
             others
-                .map(|(of, counts, is_of_basis)| (of, CountsOfOther { counts: counts.clone(), is_of_basis }))
+                .map(|(id, counts, is_of_basis)| (id, CountsOfOther { counts: counts.clone(), is_of_basis }))
                 .collect()
         };
         let crosses = shared.lock_guard().as_mut().is_some_and(|guard| guard.count_others(others));

@@ -18,14 +18,15 @@ type Edit<C> = Arc<dyn Fn(&mut C) + Send + Sync>;
 /// What the store has of the counters of a route.
 #[derive(Clone, Default)]
 pub(super) struct SharedState<C> {
-    /// Which row `base` is of; `None`: there is none, as far as is known.
+    /// The version of the row that `base` is a copy of. `None` if there is no row, as far as is known, or if the row
+    /// has to be read again before it is written.
     pub(super) version: Option<EvidenceVersion>,
-    /// The row, with `edits`.
+    /// The row as it was last read or written, with `edits` made to it.
     pub(super) base: Box<C>,
     /// The id of the row, if it is not that of the route, because the route was renamed.
     pub(super) row_id: Option<RouteId>,
-    /// The row does not have the content of `base`, because a rename brought it here: if the row is empty, all of the
-    /// counters are written.
+    /// Set if a rename has given these counters another row, which does not have the content of `base`: if the row is
+    /// empty, all of the counters are written.
     pub(super) is_moved_here: bool,
     /// A process of an earlier version has moved the content of the row to another id.
     pub(super) is_moved_away: bool,
@@ -34,11 +35,11 @@ pub(super) struct SharedState<C> {
     pub(super) row_of_other_basis: Option<Box<C>>,
     /// The edits that may not be in the row yet.
     pub(super) edits: Vec<Edit<C>>,
-    /// How many edits there were before these.
+    /// How many edits there were before those in `edits`.
     pub(super) edits_before: u64,
-    /// One of the edits is of the basis, and the samples of the route are going to be removed because of it.
+    /// Whether one of the edits changes the basis so that the samples of the route have to be removed.
     pub(super) clears_samples: bool,
-    /// What may have been written since the row was last read.
+    /// The attempts to write since the row was last read: any of them may have been done.
     pub(super) attempts: Vec<Attempt<C>>,
     /// The number of the last attempt to write.
     pub(super) last_attempt: u64,
@@ -49,9 +50,9 @@ pub(super) struct SharedState<C> {
 pub(super) struct Attempt<C> {
     pub(super) number: u64,
     pub(super) written: Box<C>,
-    /// What the row was to be, if it has another basis.
+    /// The row that was to be written, if the row has another basis.
     pub(super) row_of_other_basis: Option<Box<C>>,
-    /// How many edits are in it, with those that had been written before.
+    /// How many edits are in the attempt, counted from the first edit of all.
     pub(super) edits: u64,
 }
 
@@ -77,14 +78,14 @@ impl<C: Default> SharedState<C> {
         self.attempts.clear();
     }
 
-    /// Makes an edit to the row, here and when it is read again.
+    /// Makes an edit to the copy of the row, and keeps it: it is made again to each row that is read.
     pub(super) fn edit(&mut self, edit: impl Fn(&mut C) + Send + Sync + 'static) {
         edit(&mut self.base);
         self.edits.push(Arc::new(edit));
         self.drop_edits(self.edits.len().saturating_sub(EDITS_MAX));
     }
 
-    /// How many edits there were.
+    /// How many edits there were so far.
     pub(super) fn edits_so_far(&self) -> u64 {
         self.edits_before + self.edits.len() as u64
     }
@@ -94,7 +95,7 @@ impl<C: Default> SharedState<C> {
         self.edits_before += oldest as u64;
     }
 
-    /// Records that these counters are going to be written.
+    /// Records an attempt to write that is about to be made.
     pub(super) fn add_attempt(&mut self, attempt: Attempt<C>) {
         self.attempts.drain(..(self.attempts.len() + 1).saturating_sub(ATTEMPTS_MAX));
         self.attempts.push(attempt);

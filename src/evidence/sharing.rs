@@ -10,22 +10,22 @@ use crate::clock;
 use crate::names::{RouteId, WorkerId};
 use crate::store::EvidenceVersion;
 
-/// This process, and which others live.
+/// This process, and which other processes are alive.
 pub(super) struct SharingProcesses {
     pub(super) own: WorkerId,
     pub(super) name: String,
-    /// By process with a share that is not alive: since when this was seen.
+    /// The processes that have a share and are not alive, each with the time since when it has been missing.
     pub(super) missing: BTreeMap<WorkerId, Instant>,
-    /// No other process lives, as far as is known.
+    /// Whether, as far as is known, no other process is alive.
     pub(super) is_alone: bool,
-    /// The rows have what this process had counted by then, and this process what they had.
+    /// The time of the last exchange; see [`Evidence::exchanged_until`](super::Evidence::exchanged_until).
     pub(super) exchanged_until: Timestamp,
-    /// Rows that no route has here, as they were read.
+    /// The rows that belong to no route here, each with the version that was read.
     pub(super) unowned: BTreeMap<RouteId, EvidenceVersion>,
 }
 
 impl Default for SharingProcesses {
-    /// A process that writes before it has joined the others.
+    /// For a process that has not joined the others yet: a random id, and no name.
     fn default() -> Self {
         Self::of(WorkerId(Uuid::from_u128(fastrand::u128(..))), String::new())
     }

@@ -52,7 +52,7 @@ pub struct ErrorTable {
     pub only_engine: u64,
     /// Only legacy failed.
     pub only_legacy: u64,
-    /// By how much the engine's share of failures exceeds legacy's; from -1 to 1 without requests.
+    /// By how much the engine's share of failures exceeds legacy's; `null` without requests.
     pub excess: Option<Interval>,
     /// Whether the engine fails more often than legacy, at an error rate of 5 % for all looks together.
     pub engine_fails_more: bool,
@@ -83,7 +83,7 @@ impl ErrorTable {
     }
 
     fn counts(self) -> PairedCounts {
-        // A run that fails after its answer is a pair already, whose outcome was another one.
+        // A run that failed after its answer is also counted as a pair, perhaps one in which only legacy failed.
         let pairs = self.requests.max(self.only_engine + self.only_legacy);
         PairedCounts { pairs, only_first: self.only_engine, only_second: self.only_legacy }
     }
@@ -100,18 +100,22 @@ impl RouteEvidence {
     pub fn statistics(&self) -> RouteStatistics {
         let restarts = self.rule_changes_after_differences();
         let counts = &self.all;
-        let served: u64 = counts.strata.values().map(|of| of.served).sum();
-        let bound_of = |of: &super::strata::StratumCounts| StratumBound {
-            share: of.served as f64 / served.max(1) as f64,
-            upper_bound: bound::upper_after(restarts, of.compared, of.mismatched),
+        let served: u64 = counts.strata.values().map(|counts| counts.served).sum();
+        let bound_of = |of_kind: &super::strata::StratumCounts| StratumBound {
+            share: of_kind.served as f64 / served.max(1) as f64,
+            upper_bound: bound::upper_after(restarts, of_kind.compared, of_kind.mismatched),
         };
         let strata: Vec<Stratum> = counts
             .strata
             .values()
-            .map(|of| Stratum { served: of.served, compared: of.compared, mismatched: of.mismatched })
+            .map(|of_kind| Stratum {
+                served: of_kind.served,
+                compared: of_kind.compared,
+                mismatched: of_kind.mismatched,
+            })
             .collect();
         RouteStatistics {
-            strata: counts.strata.iter().map(|(name, of)| (name.clone(), bound_of(of))).collect(),
+            strata: counts.strata.iter().map(|(name, of_kind)| (name.clone(), bound_of(of_kind))).collect(),
             combined_upper_bound: combined_bound::upper(restarts, &strata),
             errors: ErrorTable::of(counts, self.pairs(), counts.failed_runs),
             latency_ratio: counts.latency_ratios.median(ALPHA),

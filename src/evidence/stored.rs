@@ -51,7 +51,7 @@ pub(super) struct StoredEvidence {
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Counters {
-    /// The counters that the store has.
+    /// Restores the counters from the store.
     pub(super) fn restored(stored: StoredEvidence) -> Self {
         let (mut evidence, mut kept) = (stored.evidence.restored(), stored.kept);
         // The gate to `only` asks what the present binary answers.
@@ -59,7 +59,7 @@ impl Counters {
             evidence.restart_answers();
             kept.iter_mut().for_each(|kept| kept.evidence.restart_answers());
         }
-        // Nobody settles them any more.
+        // The process that worked on these requests has ended, so nobody settles them any more.
         evidence.count_lost(&stored.in_flight, SkipReason::ShuttingDown);
         let (basis, parts, noise, rules) = (stored.basis, stored.parts.restored(), stored.noise, stored.rules);
         let (rejudging, checks_lost, earlier_matches) =

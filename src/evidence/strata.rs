@@ -17,7 +17,7 @@ pub struct StratumCounts {
     pub compared: u64,
     /// Of these, those that differ.
     pub mismatched: u64,
-    /// Compared ones of which it is not known which calls legacy made, where its calls are watched.
+    /// Of the compared ones, those for which legacy's calls are watched, but not known.
     #[serde(default)]
     pub calls_unknown: u64,
     /// Of the served ones, those that were sampled and not compared, as far as that counts against coverage.
@@ -53,18 +53,19 @@ impl StratumCounts {
         self.calls_unknown += other.calls_unknown;
         self.skipped += other.skipped;
     }
-    /// Only the pairs that differ count as compared.
+    /// Forgets the pairs without a difference: only those that differ still count as compared.
     pub(super) fn without_equal_pairs(self) -> Self {
         Self { compared: self.mismatched, calls_unknown: self.calls_unknown.min(self.mismatched), ..self }
     }
 }
 
 /// The part of a gate's message about a kind of request of which too small a share was compared; `None` if enough was.
-pub(super) fn too_rarely_compared(name: &str, of: &StratumCounts, share: f64) -> Option<String> {
-    let sampled = of.compared + of.skipped;
+pub(super) fn too_rarely_compared(name: &str, counts: &StratumCounts, share: f64) -> Option<String> {
+    let (compared, sampled) = (counts.compared, counts.compared + counts.skipped);
     let needed = share * 100.0;
-    of.is_compared_less_than(share)
-        .then(|| format!("`{name}` ({} of {sampled} that were sampled; at least {needed} % have to be)", of.compared))
+    counts
+        .is_compared_less_than(share)
+        .then(|| format!("`{name}` ({compared} of {sampled} that were sampled; at least {needed} % have to be)"))
 }
 
 /// Under what a pair is counted: rung, stratum, what is known of legacy's calls.

@@ -21,14 +21,14 @@ const TARGETS_MAX: usize = 64;
 /// The longest path that is listed.
 const PATH_BYTES_MAX: usize = 512;
 
-/// The calls that are in no compared pair and that the workflow did not make when they were counted, nor `ignore_calls`
-/// name.
+/// The calls by legacy that are in no compared pair. When they were counted, the workflow made no such call, and
+/// `ignore_calls` did not name it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct UncomparedCallCounts {
-    /// Those that name a request of the route whose `egress.window` was over.
+    /// Calls for a request of the route that came after the end of its `egress.window`.
     pub late: UncomparedTargets,
-    /// Those that belong to no known request, and tunnels, while requests of the route may have caused them.
+    /// Calls that belong to no known request, and tunnels, if requests of the route may have caused them.
     pub of_no_request: UncomparedTargets,
 }
 
@@ -40,9 +40,9 @@ add_change!(UncomparedCallCounts { sum late, sum of_no_request });
 pub struct UncomparedTargets {
     /// The first 64 targets.
     pub listed: Vec<UncomparedTarget>,
-    /// How many calls went elsewhere.
+    /// How many calls went to other targets.
     pub others: u64,
-    /// When the first of these ended.
+    /// When the first call to another target ended.
     pub others_since: Option<Timestamp>,
 }
 
@@ -86,7 +86,7 @@ pub struct UncomparedTarget {
 }
 
 impl UncomparedTarget {
-    /// The target; `None` if its method is none of HTTP.
+    /// The target; `None` if the method is not a valid one.
     pub fn target(&self) -> Option<CallTarget> {
         let Self { service, authority, method, path, calls: _, first: _ } = self;
         let method = Method::from_bytes(method.as_bytes()).ok()?;
@@ -128,8 +128,8 @@ impl UncomparedTargets {
         to.is_some_and(|to| self.listed.len() < TARGETS_MAX || self.listed.iter().any(|target| target.is(to)))
     }
 
-    /// Counts calls to this target, whose path has no values. If there is no room, those that are expected by now are
-    /// removed.
+    /// Counts calls to a target; the values in its path are already replaced by `{}`. If the list is full, targets that
+    /// are expected by now are removed first.
     pub(super) fn count(
         &mut self,
         to: Option<CallTarget>,
@@ -166,7 +166,7 @@ impl UncomparedCallCounts {
 
     /// Forgets the calls to targets that are not listed, because the rules ignore more calls than before: it is not
     /// known whether they are ignored now, and further pairs have to show it. Returns how many these were.
-    pub(super) fn ignore_more(&mut self) -> u64 {
+    pub(super) fn forget_unlisted(&mut self) -> u64 {
         [&mut self.late, &mut self.of_no_request].into_iter().fold(0, |all, targets| {
             targets.others_since = None;
             all + std::mem::take(&mut targets.others)

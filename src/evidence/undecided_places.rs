@@ -1,6 +1,6 @@
-//! Places at which a captured value is redacted and the workflow's value does not come from the capture. From one pair
-//! it is not known whether the two values differ. From several pairs it is, if one side has the same value where the
-//! other side has different ones.
+//! Places at which a captured value is redacted and the workflow's value does not come from the capture. One pair does
+//! not show whether the two values differ. Several pairs may: if one side has the same value in two pairs in which the
+//! other side has two different values, the sides differ in at least one of these pairs.
 //!
 //! Only rehearsals of captures have such places.
 
@@ -22,7 +22,7 @@ pub struct UndecidedPlaces {
     contradicted: BTreeMap<String, u64>,
 }
 
-/// Hashes of the values at one place, with the hash of the value that the other side had in the first pair.
+/// For each value of one side at a place, the value that the other side had in the first pair with it; as hashes.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct FirstValues {
     /// Legacy's values by the workflow's.
@@ -39,7 +39,7 @@ impl UndecidedPlaces {
         }
         let FirstValues { legacy_by_workflow, workflow_by_legacy } = self.first.entry(path.clone()).or_default();
         let (by_workflow, by_legacy) =
-            (is_another(legacy_by_workflow, *engine, *legacy), is_another(workflow_by_legacy, *legacy, *engine));
+            (contradicts(legacy_by_workflow, *engine, *legacy), contradicts(workflow_by_legacy, *legacy, *engine));
         if by_workflow || by_legacy {
             *self.contradicted.entry(path.clone()).or_default() += 1;
         }
@@ -52,8 +52,9 @@ impl UndecidedPlaces {
     }
 }
 
-/// Whether the other side's value is not the first one with this value, which is remembered if it is the first.
-fn is_another(first: &mut BTreeMap<u64, u64>, value: u64, other: u64) -> bool {
+/// Whether the first pair with `value` had another value of the other side than `other`. Remembers `other` if this is
+/// the first pair with `value`.
+fn contradicts(first: &mut BTreeMap<u64, u64>, value: u64, other: u64) -> bool {
     if first.len() >= VALUES_MAX && !first.contains_key(&value) {
         return false;
     }

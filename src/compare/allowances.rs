@@ -49,7 +49,9 @@ impl Allowances {
 /// afterwards is some other change.
 #[derive(Default)]
 struct Added {
+    /// Whether the rules allow something more than before.
     is_any: bool,
+    /// Whether a rule is gone, or an id is no longer bound: then a pair that was equal may differ.
     takes_away: bool,
     /// Whether a part is still compared, with more allowed than before, at least for some requests.
     compares_less: bool,
@@ -59,8 +61,8 @@ struct Added {
 }
 
 impl Added {
-    /// `ids` are the ids of the same document. An id that is ignored is not bound any more, so that other places that
-    /// have it are not equal any more.
+    /// Compares the `ignore` rules. `ids` are the ids of the same document: if an id is ignored, it is no longer bound,
+    /// and then other places that have it are no longer equal.
     fn ignores(&mut self, before: &mut Vec<IgnoreDraft>, after: &mut Vec<IgnoreDraft>, ids: &[IdDraft]) {
         self.takes_away |= before.iter().any(|rule| !after.contains(rule));
         let new = after.iter().filter(|rule| !before.contains(rule));

@@ -81,7 +81,7 @@ impl BodyRules {
     }
 }
 
-/// A name in `ignore` that is not a part of the body, and how its rule is registered.
+/// An entry of `ignore`: a part of the body, or the name of something else.
 pub(super) struct IgnoredName<'a> {
     pub(super) text: &'a str,
     pub(super) site: &'a Site,
@@ -89,9 +89,9 @@ pub(super) struct IgnoredName<'a> {
     pub(super) is_conditional: bool,
 }
 
-/// Checks the rules of one body. Each rule is registered under its text, preceded by `prefix`. `is_name` handles the
-/// entries of `ignore` that name something other than a part of the body; it registers the rule by the function that it
-/// is given.
+/// Checks the rules of one body. Each rule is registered under its text, preceded by `prefix`. `is_name` is called for
+/// each entry of `ignore`. If the entry names something other than a part of the body, `is_name` registers the rule, by
+/// the function that it is given, and returns true.
 pub(super) fn check(
     draft: &BodyRulesDraft<'_>,
     prefix: &str,

@@ -11,9 +11,9 @@ use serde_json::{Map, Value};
 use super::pair::Pair;
 use super::parsed_body::ParsedBody;
 
-/// The members that tell one refusal from another, the first that a body has.
+/// The members that tell one refusal from another. Of those that a body has, the first one counts.
 const CODES: [&str; 8] = ["type", "code", "error_code", "errorCode", "error", "reason", "title", "message"];
-/// The longest text that counts.
+/// The most characters of a text that count.
 const TEXT_CHARS_MAX: usize = 200;
 /// How deep the members are looked for: `{"error": {"code": …}}`, `{"errors": [{"code": …}]}`.
 const DEPTH_MAX: usize = 3;

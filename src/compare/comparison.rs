@@ -265,9 +265,11 @@ fn bind_headers(pair: &Pair<'_>, rules: &Rules, ids: &mut IdMap, findings: &Comp
     }
 }
 
-/// The body of both replies if it is the same, byte for byte, and nothing depends on what is in it: no rule binds ids
-/// in it, no assert reads it, and it need not be known whether a value of it is compared: something else of the replies
-/// is, or no rule ignores a part of it. Parsing it twice would take most of the comparison's time.
+/// The body of both replies, if it is the same, byte for byte, and need not be parsed: parsing it twice would take most
+/// of the comparison's time. It need not be parsed if all of this is true:
+/// - no rule binds ids in it, and no assert reads it;
+/// - it does not matter whether a value of it is compared, because something else of the replies is, or because no rule
+///   ignores a part of it.
 fn equal_body<'p>(pair: &Pair<'p>, rules: &Rules, bounds: &CompareBounds, compares_beside: bool) -> Option<&'p Bytes> {
     if !compares_beside && rules.may_ignore_parts_of_bodies() {
         return None;
@@ -299,11 +301,12 @@ fn compare_calls_so_far(
     calls.report(RunExtent::StoppedRun, ids, findings)
 }
 
-/// The most times that sets are walked to bind ids. Each time, ids are bound by those that were bound before.
+/// The most times that sets are walked to bind ids. Each walk may bind further ids by means of those bound before.
 const WALKS_OF_SETS_MAX: usize = 16;
 
 /// Binds the ids in all sets, first in those elements whose partner is certain: ids that are bound there may make the
-/// partners of further elements certain. `bind` binds one of the two groups, and returns whether others may be left.
+/// partners of further elements certain. `bind` binds the ids of the elements that it is asked for, and returns whether
+/// ids of other elements may be left.
 fn bind_ids_in_sets(
     ids: &mut IdMap,
     mut bind: impl FnMut(SetIdBinding, &mut IdMap) -> Result<bool, BoundExceeded>,

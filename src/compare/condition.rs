@@ -58,7 +58,7 @@ pub(super) fn when(written: Option<&(&str, Site)>, problems: &mut Problems) -> O
         };
     }
     if expression.reads().is_empty() {
-        // It has one value for all pairs.
+        // The condition has the same value for all pairs.
         match expression.holds(&Scope::new()) {
             Ok(holds) => {
                 let always = if holds { "always" } else { "never" };

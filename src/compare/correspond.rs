@@ -86,7 +86,7 @@ fn augment(near: &[Vec<usize>], row: usize, is_tried: &mut [bool], row_of: &mut 
     false
 }
 
-/// Whether two values are equal by the rules, if each pair of ids that are not bound may be.
+/// Whether two values are equal by the rules. Two ids of which neither is bound yet count as equal.
 fn correspond(cx: &mut WalkContext<'_, '_>, legacy: Node<'_>, engine: Node<'_>) -> Result<bool, BoundExceeded> {
     cx.findings.count_work()?;
     let covered = cx.rules_by_node.on_either(legacy, engine);

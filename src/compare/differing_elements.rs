@@ -1,7 +1,8 @@
 //! Which elements of lists differ at each path: a difference is listed once for all elements that have it.
 //!
-//! An element is known by its index in legacy's list, or by its key, and by those of the lists around it, so that the
-//! elements in which two replies differ from the same reply of legacy can be held against each other.
+//! An element is identified by its index in legacy's list, or by its key, together with the indexes and keys of the
+//! elements that contain it: line 2 of order 5. So the elements in which two replies differ from the same reply of
+//! legacy can be compared with each other.
 //!
 //! Always true: where no list element differs nothing is kept, so that equal replies cost nothing. If there are too
 //! many to keep, unknown further elements are assumed at each path.
@@ -30,11 +31,11 @@ impl ElementOfLegacy {
 /// Tells apart the values whose paths have the same text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ElementKey {
-    /// There is only one: the path leads through no list.
+    /// There is only one such value: the path leads through no list.
     Only,
-    /// A hash of which elements of legacy's it is in.
+    /// A hash of the elements of legacy's lists that contain the value.
     Hash(u64),
-    /// It is in an element that legacy's list does not have.
+    /// The value is in an element that legacy's list does not have.
     NotOfLegacy,
 }
 
@@ -47,12 +48,12 @@ pub struct DifferingElements {
 }
 
 impl DifferingElements {
-    /// Those with these hashes; `has_others`: there are more, of which nothing is known.
+    /// The elements with these hashes; `has_others`: there are more, of which nothing is known.
     pub fn new(known: impl IntoIterator<Item = u64>, has_others: bool) -> Self {
         Self { known: known.into_iter().collect(), has_others }
     }
 
-    /// Whether each of them is known to be one of these.
+    /// Whether each of these elements is known to be one of `others`.
     pub fn are_among(&self, others: &Self) -> bool {
         !self.has_others && self.known.is_subset(&others.known)
     }
@@ -96,7 +97,8 @@ impl ElementsByDifference {
         self.dropped = savepoint.dropped;
     }
 
-    /// Those of the differences in lists. `names` has the name of each listed difference, in their order.
+    /// The elements by the name of their difference, without differences outside lists. `names` has the name of each
+    /// listed difference, in their order.
     pub(super) fn by_name<N: Ord + Clone>(self, names: impl Iterator<Item = N>) -> BTreeMap<N, DifferingElements> {
         let names: Vec<N> = names.collect();
         let mut all: BTreeMap<N, DifferingElements> = BTreeMap::new();

@@ -95,8 +95,8 @@ impl<'p> BoundIds<'p> {
         Self { pair, rules, ids }
     }
 
-    /// The ids to compare with those of later pairs of the instance: at most `IDS_OF_PAIR_MAX`, of each kind or name
-    /// the first ones. Many ids of the lines of an order must not displace the one of its payment.
+    /// The ids to compare with those of later pairs of the instance, at most `IDS_OF_PAIR_MAX`: the first one of each
+    /// kind or name, then the second ones. So many ids of the lines of an order do not displace that of its payment.
     pub fn to_remember(&self) -> Vec<EarlierIds> {
         let mut all: Vec<_> = self.found().map(|found| (self.of_found(found), found)).collect();
         all.retain(|(of, _)| of.are_remembered());
@@ -112,9 +112,9 @@ impl<'p> BoundIds<'p> {
         ranked.into_iter().map(|(_, found)| self.earlier(found)).collect()
     }
 
-    /// Asks `instance_of` for each legacy id and engine id that the pair bound, with their declared kind: it returns
-    /// the ids of the instance that they contradict, if they do. Returns one entry for each that does, with the ids of
-    /// that instance in place of the bound ones, at most `IDS_OF_PAIR_MAX`: one is enough for the pair to differ.
+    /// Calls `instance_of` with each two ids that the pair bound (declared kind, legacy's, the engine's). It returns
+    /// the ids of the instance that they contradict, if they do. Returns an entry for each contradiction, with the ids
+    /// of the instance in place of the bound ones, at most `IDS_OF_PAIR_MAX`: one is enough for the pair to differ.
     pub fn contradicting(
         &self,
         instance_of: impl Fn(Option<&str>, &str, &str) -> Option<InstanceIds>,
@@ -143,7 +143,7 @@ impl<'p> BoundIds<'p> {
         found.find_map(|(kind, ..)| self.kind(kind))
     }
 
-    /// All that can be told from other values.
+    /// The bound ids that can be told from other values.
     fn found(&self) -> impl Iterator<Item = Found<'_>> {
         let ids = self.ids.found_by_rules();
         ids.filter(|(_, legacy, found)| is_kept(legacy) && id_text(&found.engine).is_some_and(is_kept))
@@ -179,7 +179,7 @@ fn is_kept(id: &str) -> bool {
 /// A kind, legacy's id, and where it was found.
 type Found<'m> = (IdKind, &'m str, &'m FoundIds);
 
-/// By what ids that were found are ordered.
+/// The order of found ids: by where they were found, then by legacy's id.
 fn place<'m>((_, legacy, found): Found<'m>) -> (&'m str, &'m str) {
     (found.path.as_str(), legacy)
 }

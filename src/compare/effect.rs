@@ -41,7 +41,7 @@ pub struct EffectReply {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
-    /// Set where the reply is read from the events of a run: what of it they have.
+    /// Which parts of the reply are known, if it was read from the events of a run.
     pub recorded: Option<RecordedParts>,
     /// Whether the caller had closed its side of the connection before the reply came: it may have given up the call
     /// and never read the reply.
@@ -64,8 +64,8 @@ impl EffectReply {
         Self { status, headers, body, recorded: None, may_be_unread: false }
     }
 
-    /// What it lacks for a step that records these headers (`None`: all); `None` if that step would record the same of
-    /// the service's own reply.
+    /// What this reply lacks for a step that records these headers (`None`: all), as text. Returns `None` if the step
+    /// would record the same of this reply as of the service's own.
     pub fn lacks(&self, headers: Option<&BTreeSet<Arc<str>>>) -> Option<String> {
         let recorded = self.recorded.as_ref()?;
         if !recorded.has_body {

@@ -22,7 +22,7 @@ use crate::names::StepId;
 
 mod shown;
 
-/// The most bytes of what is known of the causes of a pair's differences.
+/// The most bytes of the text of all causes of a pair's differences.
 const CAUSES_BYTES_MAX: usize = 1_024;
 /// The time is checked once in this many units of work.
 const WORK_BETWEEN_CHECKS: u32 = 256;
@@ -70,7 +70,7 @@ pub(super) struct Savepoint {
     truncated: bool,
     uses: UsesSavepoint,
     not_known: usize,
-    /// The length of what was known of causes.
+    /// The length of the text of causes.
     cause: Option<usize>,
     distances: DistancesSavepoint,
 }
@@ -142,7 +142,7 @@ impl<'a> ComparisonFindings<'a> {
     pub(super) fn count_use(&mut self, rule: RuleId) {
         self.uses.add(rule);
     }
-    /// Counts what happened to a rule, and made no two values equal.
+    /// Counts something about a rule that made no two values equal.
     pub(super) fn count_note(&mut self, note: RuleId) {
         self.notes.add(note);
     }
@@ -199,7 +199,7 @@ impl<'a> ComparisonFindings<'a> {
         self.unparsable.push(UnparsableBody { arm, format });
     }
 
-    /// Says whether legacy's reply and calls are those of a capture.
+    /// Sets whether legacy's reply and calls are those of a capture.
     pub(super) fn set_captured(&mut self, is_captured: bool) {
         self.not_known = NotKnown::of_capture(is_captured);
     }

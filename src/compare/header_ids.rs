@@ -17,7 +17,7 @@ use crate::secret::is_secret;
 pub(super) struct HeaderIds {
     name: HeaderName,
     pattern: HeaderPattern,
-    /// The declared kinds of these names.
+    /// The kinds of the names in the pattern, in their order.
     kinds: Vec<IdKind>,
     rule: IdRule,
 }
@@ -41,7 +41,7 @@ impl HeaderIds {
         }
     }
 
-    /// Gives the names in braces that are those of declared kinds these kinds.
+    /// Sets the kind of each name in braces that is the name of a declared kind.
     pub(super) fn with_kinds(self, texts: &RuleTexts) -> Self {
         Self { kinds: self.pattern.names().iter().map(|name| texts.kind(name)).collect(), ..self }
     }
@@ -53,7 +53,7 @@ impl HeaderIds {
         let (Some(a), Some(b)) = (self.pattern.ids_in(&legacy), self.pattern.ids_in(&engine)) else { return };
         let is_secret = is_secret(self.name.as_str());
         for ((name, kind), (a, b)) in self.pattern.names().iter().zip(&self.kinds).zip(a.into_iter().zip(b)) {
-            // In a body the same id is not encoded.
+            // Decoded, because in a body the same id is not encoded.
             let [a, b] = [a, b].map(|id| percent_decode_str(id).decode_utf8_lossy());
             ids.bind_as(*kind, Some(name), &a, &b, || FoundIds {
                 path: format!("headers.{}", self.name),

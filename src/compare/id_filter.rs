@@ -4,7 +4,7 @@
 /// has no id in it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IdFilter {
-    /// One bit for each of so many groups of pairs.
+    /// One bit for each group of pairs.
     beginnings: [u64; GROUPS / 64],
     /// The length of the shortest id in bytes.
     shortest: Option<usize>,

@@ -1,8 +1,8 @@
 //! The one-to-one mapping between legacy's ids and the engine's.
 //!
 //! Always true: within a kind of ids (`kind:`), no id of one arm is bound to two ids of the other. The first binding
-//! stays; a value that contradicts it is a wrong reference. Ids without a declared kind correspond as those of any kind
-//! do.
+//! stays; a value that contradicts it is a wrong reference. An id whose kind is not declared counts as bound if it is
+//! bound in any kind.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -30,8 +30,8 @@ pub(super) struct IdMap {
     /// Where each id of legacy was bound.
     found: HashMap<(IdKind, String), FoundIds>,
     names: IdNames,
-    /// By id of legacy: how often it was found to correspond when the pair was compared, the place where it was bound
-    /// included.
+    /// By id of legacy: how many times it was found to correspond when the pair was compared, the place where it was
+    /// bound included.
     confirmed: RefCell<HashMap<(IdKind, String), u32>>,
     /// Whether two ids could not be bound because one of them was bound to another.
     are_contradicted: bool,
@@ -163,7 +163,7 @@ impl IdMap {
         let bound = self.to_engine.all(legacy).iter();
         let mut bound = bound.filter(|bound| bound.id == engine && (kind == IdKind::ANY || bound.kind == kind));
         match bound.next() {
-            // An id that it names may have been bound later.
+            // An id that is a word of this one may have been bound later.
             Some(_) if self.bindings_not_followed(kind, legacy, engine).next().is_some() => false,
             Some(bound) => {
                 self.confirm(bound.kind, legacy);
@@ -179,7 +179,7 @@ impl IdMap {
         *times = times.saturating_add(1);
     }
     /// What is counted for the ids that differ and stand only where they were bound: nothing else tells whether they
-    /// refer to the same thing. To be called when the pair was compared.
+    /// refer to the same thing. To be called after the pair was compared.
     pub(super) fn unproven(&self) -> Vec<RuleId> {
         let confirmed = self.confirmed.borrow();
         let ids = self.to_engine.iter().filter(|(legacy, bound)| **legacy != bound.id);

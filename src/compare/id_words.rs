@@ -45,7 +45,7 @@ pub(super) struct IdNames {
 pub(super) enum WordMatching {
     /// `-` and `.` belong to a word (`2026-11-17` is one word); only a word that cannot be a quantity may be an id.
     Strict,
-    /// Also the parts of a word between such characters, and also words that are rarely a quantity.
+    /// The parts of a word between such characters may be ids too, and so may words that are rarely a quantity.
     Lax,
 }
 
@@ -160,7 +160,7 @@ pub(super) struct Substitution<'m> {
     pub(super) ids: &'m IdsOfArm,
     pub(super) names: &'m IdNames,
     pub(super) matching: WordMatching,
-    /// The kind of ids that are bound in several kinds, where the text does not name one.
+    /// The kind that is assumed of an id that is bound in several kinds, where the text does not name one.
     pub(super) preferred: IdKind,
 }
 
@@ -202,7 +202,7 @@ impl Substitution<'_> {
         self.refers(before, id, after).then(|| self.find_beside(id, before, after, note)).flatten()
     }
 
-    /// As [`Self::find`]; `None` if what stands for the id would be a quantity in its place: then the two must be
+    /// As [`Self::find`]; `None` if the id of the other arm would be a quantity in this place: then the two must be
     /// equal.
     fn find_beside(&self, id: &str, before: &str, after: &str, note: &mut dyn FnMut(&str, &BoundId)) -> Option<String> {
         let mut found = None;
@@ -272,7 +272,7 @@ impl Substitution<'_> {
         while let Some(start) = text[at..gap.end].find(is_word_char).map(|start| at + start) {
             out.push_str(&text[at..start]);
             let end = text[start..gap.end].find(|c| !is_word_char(c)).map_or(gap.end, |end| start + end);
-            // The part of a word beside an id is no word.
+            // What is left of a word beside an id is no word.
             let is_whole = !text[..start].ends_with(is_word_char) && !text[end..].starts_with(is_word_char);
             match is_whole.then(|| self.whole(text, start..end, note)).flatten() {
                 Some(other) => out.push_str(&other),
@@ -283,7 +283,7 @@ impl Substitution<'_> {
         out.push_str(&text[at..gap.end]);
     }
 
-    /// What stands for an id; a UUID also if it is written in other letters.
+    /// The id of the other arm to which an id is bound; of a UUID also if it is written in the other case.
     fn find(&self, id: &str, before: &str, note: &mut dyn FnMut(&str, &BoundId)) -> Option<String> {
         let exact = self.ids.all(id);
         if !exact.is_empty() {

@@ -162,7 +162,7 @@ impl Reader<'_> {
         if is_plain_number(&self.bytes[start..self.at]) {
             return Some(TreeBuilder::part(start, self.at));
         }
-        // One with an exponent, whose form the parser changes, or none.
+        // A number with an exponent, whose form the general parser changes; or no number at all.
         let number: Number = self.text[start..self.at].parse().ok()?;
         self.tree.other_text(number.as_str())
     }

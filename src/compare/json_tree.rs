@@ -14,7 +14,7 @@ const SEARCHED_IN_ORDER_MAX: usize = 16;
 /// A JSON document.
 #[derive(Debug)]
 pub(super) struct JsonTree {
-    /// The document's text, and behind it texts that are written otherwise in it.
+    /// The document's text, and behind it the texts that have another form in the document: those with escapes.
     text: String,
     entries: Vec<Entry>,
     /// The members of each large object, sorted by their keys.
@@ -91,7 +91,7 @@ pub(super) struct ChildrenIter<'v> {
 }
 
 impl JsonTree {
-    /// The value around all others.
+    /// The value that contains all others.
     pub(super) fn root(&self) -> TreeNode<'_> {
         TreeNode { tree: self, at: 0 }
     }
@@ -215,10 +215,10 @@ pub(super) struct OpenContainer {
     members_before: usize,
 }
 
-/// About so many bytes of text have one value.
+/// How many bytes of text one value takes on average, about.
 const BYTES_OF_VALUE: usize = 12;
-/// Of a larger text the places may not fit into 32 bits: what is written otherwise is appended, and is at most a third
-/// longer (`1E5` becomes `1e+5`).
+/// The largest text of which all positions are sure to fit into 32 bits. Texts that have another form in the document
+/// are appended, and are at most a third longer than there (`1E5` becomes `1e+5`).
 const TEXT_BYTES_MAX: usize = u32::MAX as usize / 4;
 
 impl TreeBuilder {
@@ -241,7 +241,7 @@ impl TreeBuilder {
         Span { start: start as u32, end: end as u32 }
     }
 
-    /// A text that stands otherwise in the document.
+    /// Appends a text that has another form in the document.
     pub(super) fn other_text(&mut self, text: &str) -> Option<Span> {
         let start = self.tree.text.len();
         self.tree.text.push_str(text);
@@ -291,7 +291,7 @@ impl TreeBuilder {
         let extent = Extent { count: of_object.len() as u32, end: tree.entries.len() as u32 };
         let key_of = |at: u32| tree.text(tree.entry(at).key);
         let (is_repeated, sorted) = if of_object.len() <= SEARCHED_IN_ORDER_MAX {
-            // Texts of equal length are compared alone: few keys of an object are equally long.
+            // Only texts of equal length are compared: few keys of an object are equally long.
             let spans = of_object.iter().map(|at| tree.entry(*at).key);
             let is_same = |a: Span, b: Span| a.end - a.start == b.end - b.start && tree.text(a) == tree.text(b);
             (spans.clone().enumerate().any(|(n, key)| spans.clone().take(n).any(|other| is_same(key, other))), None)

@@ -8,9 +8,9 @@ use crate::secret::CDATA;
 /// A value behind a name and a blank alone is taken for a secret if it has a digit or so many characters: `password
 /// hunter2`, but not `password has expired`.
 const SECRET_CHARS_MIN: usize = 16;
-/// A line that is nothing but a name is not longer.
+/// The longest line that may be nothing but a name.
 const NAME_BYTES_MAX: usize = 40;
-/// A line of signs that underlines a heading is not shorter.
+/// The shortest line of signs that may underline a heading.
 const UNDERLINE_BYTES_MIN: usize = 3;
 const UNDERLINES: [char; 4] = ['-', '=', '~', '_'];
 /// Quotes in which a text may go on for several lines. An apostrophe is none.
@@ -60,7 +60,7 @@ fn secret_behind(line: &str, (start, end): (usize, usize), is_secret: &dyn Fn(&s
     (blank > 0 && (is_option || may_be_secret(next) || is_name_of_scheme(next))).then_some(end)
 }
 
-/// Whether a line that was named as a secret only begins one, so that the next line is the secret.
+/// Whether a line that is named as a secret is blank or only opens CDATA, so that the next line is the secret.
 pub(super) fn only_begins_a_secret(line: &str) -> bool {
     ["", CDATA[0]].contains(&line.trim())
 }
@@ -109,8 +109,8 @@ fn sign_of(text: &str) -> Option<&'static str> {
     ["->", "=>", "→", ":=", ":", "="].into_iter().find(|sign| text.starts_with(sign))
 }
 
-/// What follows remarks in brackets behind a name, which tell of the value and are none, if it begins with a sign:
-/// `(case sensitive) [root]: x`. Brackets in them need not be closed.
+/// The rest of a text behind remarks in brackets, which describe a value and are none, if it begins with a sign: `: x`
+/// of `(case sensitive) [root]: x`. Brackets within the remarks need not be closed.
 fn behind_remarks(text: &str) -> &str {
     if !text.starts_with(['(', '[']) {
         return text;
@@ -120,7 +120,8 @@ fn behind_remarks(text: &str) -> &str {
     ends.find(|behind| sign_of(behind).is_some()).unwrap_or(text)
 }
 
-/// A line that a sign ends without remarks before it; the line itself if there are none behind the name of a secret.
+/// The part of a line before remarks that stand between the name of a secret and the sign at the end: `password ` of
+/// `password (8 characters):`. The line itself if there are none.
 fn before_remarks<'l>(line: &'l str, is_secret: &dyn Fn(&str) -> bool) -> &'l str {
     let named = line.trim_end_matches([':', '=', ' ']);
     let is_name = |before: &&str| {

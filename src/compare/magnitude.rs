@@ -77,7 +77,8 @@ fn distance_of(a: &str, b: &str) -> Option<f64> {
 }
 
 impl Difference {
-    /// How far the two numbers that it shows are apart, as a share of the larger one; `None` if it shows none.
+    /// How far the two numbers that this difference shows are apart, as a share of the larger one; `None` if it shows
+    /// none.
     pub fn distance(&self) -> Option<f64> {
         match self.kind {
             DifferenceKind::Value
@@ -121,7 +122,7 @@ pub(super) struct NumberDistances {
     largest: Option<Magnitude>,
     /// The distance of the numbers that a listed difference shows, with its index.
     shown: Vec<(usize, f64)>,
-    /// The values that were shown before, the last one last: some findings are taken back.
+    /// The shown values that were replaced, the latest last: they are put back if findings are rolled back.
     replaced: Vec<(usize, f64, [Option<String>; 2])>,
 }
 

@@ -68,8 +68,8 @@ pub(super) fn document(
     Ok(Some(if is_form { Value::Object(fields) } else { Value::Array(others) }))
 }
 
-/// The bodies of the parts of a document, without what else the parts say: of a form by their names, else as a list. So
-/// a name tells of a body whether it is secret, and not of its type.
+/// The bodies of the parts of a document, without the other members of the parts: of a form by the parts' names, else
+/// as a list. So the name of a part tells whether its body is secret, and nothing about its type.
 pub(super) fn bodies(document: &Value) -> Value {
     let body = |part: &Value| part.get("body").unwrap_or(part).clone();
     let bodies = |parts: &Value| match parts {
@@ -155,8 +155,9 @@ fn without_boundary(preamble: &[u8], boundary: &[u8]) -> Vec<u8> {
     shown
 }
 
-/// What stands before the first boundary, and the parts between the boundaries; `None` if the last one is missing, a
-/// head is no head, there are too many, or something stands behind the last boundary: it would not be compared.
+/// What stands before the first boundary, and the parts between the boundaries. `None` if the last boundary is missing,
+/// a part's head cannot be read, there are too many parts, or something stands behind the last boundary, which would
+/// not be compared.
 fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> Option<(&'a [u8], Vec<MultipartPart<'a>>)> {
     let delimiter = [b"\r\n--", boundary].concat();
     // The line break before the first boundary may be missing.

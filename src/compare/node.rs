@@ -74,7 +74,8 @@ impl<'v> Node<'v> {
         }
     }
 
-    /// How many values of a tree it has in it, with itself; 1 of any other, which is not copied by [`Node::value`].
+    /// How many values this value of a tree has in it, itself included: [`Node::value`] copies them. 1 for any other
+    /// value, which is not copied.
     pub(super) fn len(self) -> usize {
         match self {
             Self::Value(_) => 1,
@@ -134,7 +135,7 @@ impl<'v> Elements<'v> {
         }
     }
 
-    /// All of them, for pairing.
+    /// The elements as a list, for pairing.
     pub(super) fn list(self) -> Vec<Node<'v>> {
         let mut list = Vec::with_capacity(self.len());
         list.extend(self.iter());
@@ -161,7 +162,7 @@ impl<'v> Members<'v> {
         self.get_with_key(key).map(|(_, value)| value)
     }
 
-    /// The member with this key, with the key as it lives in the document.
+    /// The member with this key, together with the key as the document has it.
     pub(super) fn get_with_key(self, key: &str) -> Option<(&'v str, Node<'v>)> {
         match self {
             Self::Values(map) => map.get_key_value(key).map(|(key, value)| (key.as_str(), Node::Value(value))),

@@ -76,7 +76,7 @@ impl NotKnown {
         self.add(path, &legacy.value().to_string(), &engine.value().to_string());
     }
 
-    /// How many were added.
+    /// How many places were added.
     pub(super) fn len(&self) -> usize {
         self.values.len()
     }

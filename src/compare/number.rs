@@ -52,8 +52,8 @@ impl Decimal {
         self.exponent >= 0
     }
 
-    /// Whether two numbers are at most `by` apart. Those whose distance has more digits than can be computed with are
-    /// not, unless they are equal.
+    /// Whether two numbers are at most `by` apart. If their distance has more digits than can be computed with, they
+    /// are not, unless they are equal.
     pub(super) fn within(&self, other: &Decimal, by: &Decimal) -> bool {
         if self == other {
             return true;
@@ -64,7 +64,7 @@ impl Decimal {
         let Some(distance) = a.checked_sub(b).and_then(i128::checked_abs) else { return false };
         match by {
             Some(by) => distance <= by,
-            // At this scale it has more digits than can be computed with: more than a distance that has fewer.
+            // At this scale `by` has more digits than can be computed with, so it exceeds a distance with fewer digits.
             None => distance < 10i128.pow(38),
         }
     }
@@ -119,8 +119,8 @@ pub(super) fn hash_number(text: &str, hasher: &mut impl Hasher) {
     }
 }
 
-/// A number of few digits, as most are: `digits × 10^exponent`, with no zero at the end of the digits. It takes no
-/// memory beside itself.
+/// A number of few digits, as most are: `digits × 10^exponent`, with no zero at the end of the digits. Allocates no
+/// memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Short {
     digits: i64,
@@ -128,10 +128,10 @@ struct Short {
 }
 
 impl Short {
-    /// So many digits fit.
+    /// The most digits.
     const DIGITS_MAX: usize = 18;
 
-    /// Parses a number without an exponent; `None` if it is another one, or no number.
+    /// Parses a number; `None` if it has an exponent or too many digits, or the text is no number.
     fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix('-').unwrap_or(text);
         if digits.is_empty() || digits.len() > Self::DIGITS_MAX {

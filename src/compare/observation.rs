@@ -85,7 +85,8 @@ impl Observation {
     pub fn with_steps_without_items(self, steps: Vec<StepId>) -> Self {
         Self { steps_without_items: steps, ..self }
     }
-    /// Adds the reads that the run sent, or had answered in place of their services, with a method that is not safe.
+    /// Adds the reads with a method that is not safe: those that the run sent, and those that were answered in place of
+    /// their services.
     pub fn with_sent_reads(self, reads: Option<Vec<Intent>>) -> Self {
         Self { sent_reads: reads, ..self }
     }
@@ -94,12 +95,12 @@ impl Observation {
     pub fn with_unattributed_steps(self, steps: Vec<StepId>) -> Self {
         Self { unattributed_steps: steps, ..self }
     }
-    /// Marks what a run did that could not go on, because the output of a rehearsed step is not known: of it, only the
-    /// calls are compared that it made until then.
+    /// Marks the observation as that of a run that could not go on, because the output of a rehearsed step is not
+    /// known: only the calls that the run made until then are compared.
     pub fn of_stopped_run(self) -> Self {
         Self { has_stopped: true, ..self }
     }
-    /// Marks what was read from a capture: hashes stand in place of what is secret in it.
+    /// Marks the observation as read from a capture: hashes stand in place of what is secret in it.
     pub(super) fn of_capture(self) -> Self {
         Self { is_captured: true, ..self }
     }
@@ -127,7 +128,7 @@ impl Observation {
     pub fn sent_reads(&self) -> Option<&[Intent]> {
         self.sent_reads.as_deref()
     }
-    /// The steps whose calls legacy may have made without one being known to be for the request.
+    /// The steps whose calls legacy may have made for the request although none is attributed to it.
     pub fn unattributed_steps(&self) -> &[StepId] {
         &self.unattributed_steps
     }

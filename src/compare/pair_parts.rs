@@ -100,7 +100,7 @@ impl<'a> PairParts<'a> {
     }
 }
 
-/// Headers by name and value; those that are none in HTTP are left out.
+/// Headers by name and value; fields that are not valid in HTTP are left out.
 pub fn headers_of<N: AsRef<str>, V: AsRef<str>>(fields: &[(N, V)]) -> HeaderMap {
     let field = |(name, value): &(N, V)| {
         let name = HeaderName::from_bytes(name.as_ref().as_bytes()).ok()?;

@@ -213,10 +213,10 @@ pub(super) fn pair_certain_members<'v>(
     Ok(pairs.map(|(a, b)| (left.get(a).copied(), right.get(b).copied())).collect())
 }
 
-/// The pairs of elements with the same key, where each side has one with that key.
+/// The pairs of elements with the same key, if each side has exactly one element with that key.
 fn certain<K: Hash + Eq>(legacy: &[K], engine: &[K]) -> Vec<(usize, usize)> {
     let mut of_legacy: HashMap<&K, usize> = HashMap::with_capacity(legacy.len());
-    // Its index, and how many there are.
+    // By key: the index of the first element, and how many elements have the key.
     let mut of_engine: HashMap<&K, (usize, usize)> = HashMap::with_capacity(engine.len());
     for (n, key) in engine.iter().enumerate() {
         of_engine.entry(key).or_insert((n, 0)).1 += 1;

@@ -19,13 +19,13 @@ type States = u128;
 /// The paths of all rules for one body.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PathMatcher {
-    /// By state: the step that leads to the next one; `None` of a last one.
+    /// By state: the step that leads to the next state; `None` for a last state.
     steps: Vec<Option<PathStep>>,
     /// The last states.
     ends: States,
     rules: Vec<MatchedRule>,
-    /// Whether there are rules that it cannot match: their paths have other parts than names and wildcards, or there
-    /// are more states than a set holds.
+    /// Whether there are rules that this matcher cannot match: their paths have other parts than names and wildcards,
+    /// or there are more states than a set holds.
     is_partial: bool,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct CoveredTree {
 /// By the last states at a value: the index of its class.
 type KnownClasses = HashMap<States, usize, FixedState>;
 
-/// Set for values that are ids, or objects whose keys are ids, and for all values around them.
+/// Set for values that are ids, or objects whose keys are ids, and for all values that contain them.
 const HAS_IDS: u32 = 1 << 31;
 
 impl PathMatcher {
@@ -72,7 +72,7 @@ impl PathMatcher {
         matcher
     }
 
-    /// Whether there are rules that it cannot match.
+    /// Whether there are rules that this matcher cannot match.
     pub(super) fn is_partial(&self) -> bool {
         self.is_partial
     }
@@ -148,8 +148,8 @@ impl CoveredTree {
         Self { marks: vec![0; tree.len()], classes: Vec::new() }
     }
 
-    /// Notes what covers a value, and whether there are ids in it. Each value is a class of its own: to search for an
-    /// equal one costs more than it saves.
+    /// Notes what covers a value, and whether there are ids in it. Each value gets a class of its own: searching for an
+    /// equal class would cost more than it saves.
     pub(super) fn note(&mut self, node: TreeNode<'_>, rules: Option<&CoveringRules>, has_ids: bool) {
         let class = rules.map(|rules| self.add_class(*rules));
         self.set(node, class, has_ids);

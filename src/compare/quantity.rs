@@ -71,7 +71,7 @@ pub(super) fn has_fraction(after: &str) -> bool {
     ends && digits > 0 && (after.starts_with('.') || digits <= 2)
 }
 
-/// Whether the number is the decimal part of one.
+/// Whether the number is the decimal part of another one.
 fn is_fraction(before: &str) -> bool {
     before.strip_suffix('.').is_some_and(|before| before.ends_with(|c: char| c.is_ascii_digit()))
 }

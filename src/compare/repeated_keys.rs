@@ -42,7 +42,7 @@ enum DocumentPathPart {
 }
 
 impl RepeatedKey {
-    /// As a key of the same object within the element of an array of documents.
+    /// The same key, if the document is the element with this index of an array of documents.
     pub(super) fn in_element(mut self, index: usize) -> Self {
         self.object.insert(0, DocumentPathPart::Element(index));
         self
@@ -54,7 +54,7 @@ impl RepeatedKey {
 #[derive(Default)]
 pub(super) struct RepeatedByNode {
     by_object: ByAddress<Value, BTreeMap<String, Vec<EarlierValue>>>,
-    /// Documents with an earlier value in the place of a last one, so that rules find their way into it.
+    /// Copies of documents with an earlier value in place of the last one: there the paths of rules lead into it.
     variants: Vec<Variant>,
     /// The values in all of these.
     variant_values: usize,
@@ -69,9 +69,9 @@ struct Variant {
 
 /// An earlier value of a repeated key.
 enum EarlierValue {
-    /// The one that this variant has.
+    /// The value is in the variant with this index.
     InVariant(usize),
-    /// Rules find no way into it.
+    /// The value is in no variant, so that no rule covers what is in it.
     Alone(Value),
 }
 

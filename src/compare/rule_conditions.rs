@@ -17,8 +17,8 @@ fn scope(pair: &Pair<'_>) -> Scope {
     scope
 }
 
-/// Turns off the rules whose condition does not hold, or cannot be evaluated, which is counted: a rule makes values
-/// equal, so one that may not apply does not.
+/// Turns off the rules whose condition does not hold or cannot be evaluated. The latter is counted; such a rule does
+/// not apply, because a rule makes values equal, and in doubt they count as different.
 pub(super) fn turn_off(pair: &Pair<'_>, rules: &RuleTexts, findings: &mut ComparisonFindings<'_>) {
     let mut conditions = rules.conditions().peekable();
     if conditions.peek().is_none() {

@@ -29,7 +29,8 @@ impl RulePath {
         Ok(Self { search: parse_json_path(text)?, steps: steps(text) })
     }
 
-    /// Whether all that another path names are parts of what this one names, as far as the steps of both say so.
+    /// Whether the steps of both paths show that all values that another path names are, or are parts of, values that
+    /// this one names.
     pub(super) fn holds(&self, other: &Self) -> bool {
         let (Some(own), Some(others)) = (self.steps(), other.steps()) else { return false };
         let leads_to = |own: &PathStep, other: &PathStep| {

@@ -35,10 +35,11 @@ pub(super) struct IdRule {
     pub(super) any_type: bool,
 }
 
-/// How the texts go on that are no rules, but what happened to one: what they count made nothing equal.
+/// How the texts of notes go on after the text of a rule. A note says what happened to the rule; what it counts made no
+/// values equal.
 const NOTES: [&str; 4] = [" (unproven: ", " (not evaluated: ", " (unapplied: ", " (condition failed: "];
 
-/// Whether a text that is counted for pairs is no rule that made two values equal, but a note on one.
+/// Whether a text that is counted for pairs is a note on a rule, and no rule that made two values equal.
 pub fn is_rule_note(text: &str) -> bool {
     text.ends_with(')') && NOTES.iter().any(|note| text.contains(note))
 }
@@ -61,7 +62,7 @@ struct Entry {
     when: Option<Expression>,
     /// Counted for a pair for which the condition cannot be evaluated.
     failed: Option<RuleId>,
-    /// Not a rule, but what happened to one: counted as a rule is.
+    /// Whether this is a note on a rule, which is counted as a rule is.
     is_note: bool,
 }
 
@@ -112,7 +113,7 @@ impl RuleTexts {
         let shown = self.masked(pattern, shown_call);
         self.register(format!("ignore_calls {shown}"))
     }
-    /// Adds what is counted beside the uses of a rule.
+    /// Adds a note on a rule, which is counted beside the uses of the rule.
     pub(super) fn register_note(&mut self, text: String) -> RuleId {
         self.add(text, None, true)
     }
@@ -150,11 +151,11 @@ impl RuleTexts {
     pub(super) fn iter(&self) -> impl Iterator<Item = &String> {
         self.entries.iter().map(|entry| &entry.text)
     }
-    /// The rules alone, without what is counted beside them.
+    /// The rules alone, without notes.
     pub(super) fn rules(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().filter(|entry| !entry.is_note).map(|entry| &*entry.text)
     }
-    /// What is counted for a pair for which the condition of a rule cannot be evaluated.
+    /// The note that is counted for a pair for which the condition of a rule cannot be evaluated.
     pub(super) fn note_of_failed_condition(&self, rule: RuleId) -> Option<RuleId> {
         self.entries.get(rule)?.failed
     }

@@ -1,4 +1,4 @@
-//! How often each rule made two different values equal, in a form of which the latest uses can be taken back.
+//! How many times each rule made two different values equal. The latest uses can be taken back.
 
 use super::rule_texts::{RuleId, RuleTexts};
 
@@ -12,7 +12,7 @@ pub(super) struct RuleUses {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UsesSavepoint {
     length: usize,
-    /// How often the last rule was used.
+    /// How many times the last rule was used.
     last: Option<u32>,
 }
 
@@ -36,7 +36,7 @@ impl RuleUses {
         }
     }
 
-    /// The rules that were used, each with how often it was, in the order of all rules, of which these are the texts.
+    /// The texts of the rules that were used, with the number of uses, in the order of `texts`.
     pub(super) fn counted(&self, texts: &RuleTexts) -> Vec<(String, u32)> {
         if self.uses.is_empty() {
             return Vec::new();

@@ -242,7 +242,7 @@ impl Rules {
     }
 
     /// The steps of the workflow that only read, with a method that is not safe, and are sent, without those that the
-    /// rules declare `made_by_both`. Should such a call change something, the engine does that beside legacy.
+    /// rules declare `made_by_both`. If such a call changes something after all, both arms change it.
     pub fn sent_reads_of_one_arm(&self) -> Vec<StepId> {
         self.effects.sent_reads().cloned().collect()
     }
@@ -252,8 +252,8 @@ impl Rules {
     pub fn may_change_something(&self, effect: &Effect) -> bool {
         !effect.method.is_safe() && !self.effects.is_declared_read(effect)
     }
-    /// Whether this step makes such a call, and it is a difference if legacy does not: not of a private step, nor of
-    /// one that is declared `unseen`. In a tunnel (CONNECT) to the step's service any call of it may have been made.
+    /// Whether this step makes such a call, and it is a difference if legacy does not. It is none for a private step
+    /// and a step that is declared `unseen`. In a tunnel (CONNECT) to the step's service, any call may have been made.
     pub fn is_judged_call_of(&self, step: &StepId, service: Option<&ServiceName>, method: &Method, path: &str) -> bool {
         let template = self.effects.template_of(step).filter(|template| template.role != CallRole::Private);
         let makes = template.is_some_and(|template| {

@@ -17,7 +17,7 @@ use super::repeated_keys::{Document, RepeatedByNode};
 #[derive(Default)]
 pub(super) struct RulesByNode {
     covering: Covering,
-    /// The nodes that are ids, or objects whose keys are ids, and all nodes around them.
+    /// The nodes that are ids, or objects whose keys are ids, and all nodes that contain them.
     with_ids: ByAddress<Value, ()>,
     /// The same for documents that are trees.
     trees: Vec<(*const JsonTree, CoveredTree)>,
@@ -37,7 +37,8 @@ fn cover(covering: &mut Covering, rules: &BodyRules, document: &Value, findings:
     }
 }
 
-/// Notes the nodes with ids in them. Recursion is bounded by the depth of the document.
+/// Notes the nodes with ids in them. Returns whether there are ids in this node. Recursion is bounded by the depth of
+/// the document.
 fn note_ids(node: &Value, covering: &Covering, with_ids: &mut ByAddress<Value, ()>) -> bool {
     let rules = covering.get(&std::ptr::from_ref(node));
     let mut has_ids = rules.is_some_and(CoveringRules::has_ids);
@@ -62,8 +63,8 @@ fn cover_by_search(rules: &BodyRules, tree: &JsonTree, findings: &ComparisonFind
     covered
 }
 
-/// Notes what covers a node of a tree, and the nodes in it, which are those of a value. Recursion is bounded by the
-/// depth of the document.
+/// Notes what covers a node of a tree, and the nodes in it. `value` is the same node as a value, by whose address
+/// `covering` has the rules. Returns whether there are ids in it. Recursion is bounded by the depth of the document.
 fn note_covered(node: TreeNode<'_>, value: &Value, covering: &Covering, covered: &mut CoveredTree) -> bool {
     let rules = covering.get(&std::ptr::from_ref(value));
     let mut has_ids = rules.is_some_and(CoveringRules::has_ids);

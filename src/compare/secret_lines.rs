@@ -38,12 +38,12 @@ enum Following {
     Token,
     /// It belongs to a section of secrets, unless it begins another section.
     Section(SectionOfSecrets),
-    /// It belongs to a value in these quotes, of which so many were there before.
+    /// It belongs to a value in these quotes; `quotes`: how many of them the value has had so far.
     Quoted {
         quote: &'static str,
         quotes: usize,
     },
-    /// All others belong to a value.
+    /// It belongs to a value, and so do all lines after it.
     Rest,
 }
 

@@ -8,10 +8,10 @@ use crate::secret::{REDACTED, RedactRules, STARS, is_secret};
 const DECLARED_BYTES_MIN: usize = 4;
 /// The same for a value of which only a built-in name says that it is secret.
 const NAMED_BYTES_MIN: usize = 6;
-/// A value of nothing but letters, of which only a built-in name says that it is secret, is a word if it has fewer:
-/// `{"auth": "required"}`.
+/// A value of nothing but letters, of which only a built-in name says that it is secret, is taken for a word, and not
+/// searched for, if it has fewer letters: `{"auth": "required"}`.
 const NAMED_LETTERS_MIN: usize = 12;
-/// How the names of values end, as letters in lower case, that say of which kind a secret is: `token_type`,
+/// The end, as letters in lower case, of the names of values that say of which kind a token is: `token_type`,
 /// `issued_token_type`.
 const KIND_OF_TOKEN: &str = "tokentype";
 /// What the names of passwords contain, as letters in lower case.
@@ -29,7 +29,7 @@ pub(super) enum SecretSource {
 }
 
 impl SecretSource {
-    /// Who says that the value under this name is secret; `None`: nobody.
+    /// What declares the value under this name secret; `None` if nothing does.
     pub(super) fn of_name(name: &str, rules: &RedactRules) -> Option<Self> {
         match rules.has_name(name) {
             true => Some(Self::Rules),

@@ -11,7 +11,7 @@ use crate::secret::{is_weakly_secret, singular};
 /// Quotes of TOML in which a text may have a line that looks like a header.
 const LONG_QUOTES: [&str; 2] = ["\"\"\"", "'''"];
 
-/// The name of the secrets in a section that a line begins, if all values in it are secret.
+/// If a line begins a section in which all values are secret: the name of these secrets.
 pub(super) fn section_of_secrets<'l>(line: &'l str, is_secret: &dyn Fn(&str) -> bool) -> Option<&'l str> {
     let part = |part: &'l str| {
         let name = part.trim().trim_matches(['"', '\'']);

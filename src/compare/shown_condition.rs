@@ -6,7 +6,7 @@ use std::borrow::Cow;
 pub(super) use crate::expression::shown_condition;
 use crate::secret::{FoundSecret, RedactRules, STARS, replace_secrets};
 
-/// Behind a secret name in a pattern, this many letters and digits may be a secret, also without a digit among them.
+/// The fewest letters and digits of a pattern that may be a secret.
 const LITERAL_CHARS_MIN: usize = 4;
 
 /// What a kind of text of rules is shown as: [`shown_condition`], [`shown_path`], [`shown_pattern`] or [`shown_call`].
@@ -44,7 +44,7 @@ fn secret_name_in(text: &str, redact: &RedactRules) -> Option<usize> {
 /// The text of a JSONPath with stars in place of each text and number in its filters that is no name.
 fn without_literals_in_filters(path: &str) -> String {
     let mut shown = String::with_capacity(path.len());
-    // Of each bracket that is open, whether literals are in it and no names.
+    // For each open bracket: whether texts and numbers in it are literals, as in a filter, and no names.
     let mut open: Vec<bool> = Vec::new();
     let (mut rest, mut last) = (path, ' ');
     while let Some(c) = rest.chars().next() {

@@ -16,8 +16,8 @@ impl Rules {
         draft.to_string()
     }
 
-    /// The texts of the rules, and of what is counted beside them, in a fixed order: the same one in rules that were
-    /// checked with another hash for texts that have something masked.
+    /// The texts of the rules and of the notes on them, in a fixed order. The same rules, checked with another hash for
+    /// masked texts, have their texts in the same order.
     pub fn counted_texts(&self) -> impl Iterator<Item = &str> {
         self.texts.iter().map(String::as_str)
     }

@@ -196,12 +196,12 @@ fn json_lines(text: &str, bounds: &CompareBounds) -> Result<Option<(Value, Vec<R
 }
 
 /// The delimiter of `text/csv` in countries where the comma separates the fraction of a number. No parameter of the
-/// content type declares it: it is the one if the first line has more of these than commas.
+/// content type declares it: it is assumed if the first line has more semicolons than commas.
 const SEMICOLON: u8 = b';';
 /// The member of a table's document that holds this delimiter; a table with commas has none, so the two differ.
 const DELIMITER: &str = "delimiter";
 
-/// The delimiter of a table, of which the content type says this one.
+/// The delimiter of a table whose content type stands for the delimiter `declared`: see [`SEMICOLON`].
 pub(super) fn delimiter_of(text: &str, declared: u8) -> u8 {
     if declared == b',' && has_more_semicolons(text) { SEMICOLON } else { declared }
 }

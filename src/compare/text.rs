@@ -34,7 +34,7 @@ pub(super) struct TextContext<'a> {
     pub(super) ids: &'a IdMap,
     /// The rule that is counted if two lines are equal only because their ids correspond.
     pub(super) renaming: Option<RuleId>,
-    /// Whether it has to be known of equal texts if a line of them is compared: nothing else of the replies is.
+    /// Whether it matters for equal texts if a line of them is compared, because nothing else of the replies is.
     pub(super) needs_compared_line: bool,
 }
 
@@ -92,7 +92,7 @@ pub(super) fn compare(
             findings.count_use(rule);
         }
     }
-    // Equal texts are equal without the patterns.
+    // Not counted for equal texts, which are equal without the patterns.
     if let Some(rule) = left.too_long.or(right.too_long).filter(|_| legacy != engine) {
         findings.count_use(rule);
     }
@@ -117,7 +117,8 @@ pub(super) fn compare(
     places.sort_by_key(|(old, new)| (old.start, new.start));
     for (old, new) in places {
         let (Some(old), Some(new)) = (a.get(old), b.get(new)) else { continue };
-        // Lines that are equal only by ids that texts seldom have are not aligned.
+        // The alignment replaces only ids that cannot be mistaken for something else; these lines may be equal by
+        // others.
         let mut pairs = old.iter().zip(new);
         if old.len() == new.len() && pairs.all(|(line, other)| are_equal(line, other, ids, renaming, findings)) {
             continue;
@@ -143,7 +144,8 @@ pub(super) fn compare(
     Ok(())
 }
 
-/// What a line is about: its first word, `Total` of `Total: 12.00 EUR`. A word with digits names a thing.
+/// What a line is about: its first word, `Total` of `Total: 12.00 EUR`. Empty if the word is long, or has digits, as
+/// the name of a single thing does.
 fn first_word(line: &str) -> &str {
     let word = line.split_whitespace().next().unwrap_or_default();
     let word = word.trim_matches(|c: char| !c.is_alphanumeric());

@@ -19,7 +19,7 @@ pub(super) struct Lines<'t> {
     pub(super) counted: Vec<Line<'t>>,
     /// By rule: the lines that do not count.
     pub(super) ignored: BTreeMap<RuleId, Vec<&'t str>>,
-    /// What is counted because a line is too long for the patterns.
+    /// The note that is counted because a line is too long for the patterns.
     pub(super) too_long: Option<RuleId>,
 }
 

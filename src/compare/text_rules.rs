@@ -75,7 +75,7 @@ pub(super) struct TextRules {
     too_long: Option<RuleId>,
 }
 
-/// What a part of a line is.
+/// What a captured part of a line is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum CaptureGroup {
     /// A time, and by how many nanoseconds it may differ.
@@ -151,7 +151,7 @@ impl TextRules {
         })
     }
 
-    /// What is counted if a line is too long for the patterns; `None` if the line is not.
+    /// The note that is counted if a line is too long for the patterns; `None` if the line is not.
     pub(super) fn too_long(&self, line: &str) -> Option<RuleId> {
         self.too_long.filter(|_| line.len() > PATTERN_LINE_BYTES_MAX)
     }

@@ -1,5 +1,5 @@
-//! Times within a text of a body, such as `paid at 2026-11-28T10:00:01Z`: each may differ by so much, and what is
-//! around them may not.
+//! Times within a text of a body, such as `paid at 2026-11-28T10:00:01Z`: each may differ by a tolerance, and what is
+//! around them may not differ.
 
 use regex::Regex;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use super::text_rules::{PATTERN_LINE_BYTES_MAX, PATTERNS_MAX, TimePatterns, part
 use super::times::texts_are_within;
 use crate::problem::{Problems, Site};
 
-/// The times in a text.
+/// The patterns that find times in a text, each with a tolerance.
 #[derive(Clone, Debug)]
 pub(super) struct TimesInText(Vec<(Regex, TimeFound)>);
 
@@ -18,7 +18,8 @@ pub(super) struct TimesInText(Vec<(Regex, TimeFound)>);
 struct TimeFound {
     /// By how many nanoseconds it may differ.
     by: i128,
-    /// The position of the pattern among all: what one pattern finds is no time that another one finds.
+    /// The position of the pattern among all: a time that one pattern finds does not correspond to one that another
+    /// pattern finds.
     pattern: usize,
 }
 
@@ -46,9 +47,9 @@ impl TimesInText {
         (!all.is_empty()).then_some(Self(all))
     }
 
-    /// The engine's text with legacy's times in place of its own; `None` if one of them differs by more, if the texts
-    /// have no times or other ones, or if a text is longer than patterns are applied to. `count_work` is called with
-    /// the bytes that a search may have read, and may end it.
+    /// The engine's text with legacy's times in place of its own. `None` if a time differs by more than its tolerance,
+    /// if the texts have no times or not times of the same patterns, or if a text is longer than patterns are applied
+    /// to. `count_work` is called with the bytes that a search may have read, and may end it.
     pub(super) fn with_times_of_legacy(
         &self,
         legacy: &str,

@@ -38,7 +38,7 @@ const NEVER_NAMED: [HeaderName; 17] = [
 pub struct UncomparedHeader<'p> {
     /// Its name.
     pub name: &'p HeaderName,
-    /// Whether its values are not the same, byte for byte and in their order; so too if only one reply has it.
+    /// Whether the replies have different values of it, byte for byte and in their order, or only one reply has it.
     pub differs: bool,
 }
 

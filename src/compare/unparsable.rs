@@ -20,7 +20,7 @@ pub(super) struct Unparsable {
 }
 
 impl Unparsable {
-    /// Of a body that has no document; `None` if it is what its type says.
+    /// Why a body that has no document is not what its type says; `None` if it is.
     pub(super) fn of(headers: &HeaderMap, parsed: &ParsedBody) -> Option<Self> {
         let of = |format, why| Some(Self { format, why });
         match (parsed, Format::declared(headers)) {
@@ -41,7 +41,7 @@ impl Unparsable {
     }
 }
 
-/// What of a text is not of its format.
+/// The name of the format of a text, and where the text is not of it; `None` if it is.
 fn fault(format: Format, text: &str) -> Option<(&'static str, String)> {
     match format {
         Format::JsonLines => {

@@ -30,7 +30,7 @@ pub(super) struct ValuePath<'a> {
 /// A longer key is treated as an id, not as a name.
 const KEY_CHARS_MAX: usize = 48;
 const PATH_CHARS_MAX: usize = 256;
-/// In an object with more values, only texts directly in it name a secret.
+/// In an object with more values, only texts directly in it are taken for names of secrets.
 const NAMING_VALUES_MAX: usize = 10_000;
 
 impl<'a> ValuePath<'a> {
@@ -103,7 +103,7 @@ impl<'a> ValuePath<'a> {
         };
         above().next_back().is_some_and(is_plural_of_secret) || !is_field_name(key) && above().any(is_secret)
     }
-    /// Which of the values it is that have this path as text.
+    /// Which one it is of the values whose paths have the same text.
     pub(super) fn element(&self) -> ElementKey {
         let mut hasher = DefaultHasher::new();
         let mut is_one = true;
@@ -174,8 +174,8 @@ fn is_named_in(object: Node<'_>, key: &str) -> bool {
     value.as_object().is_some_and(|members| values_of_secrets(members, is_secret).of(key).is_some())
 }
 
-/// Whether a value may be, or hold, the name of a secret: most objects have an `id` or a `type`, and are not copied to
-/// find that it is none.
+/// Whether a value may be, or hold, the name of a secret. Checked first, because most objects have an `id` or a `type`:
+/// they need not be copied to find that this names no secret.
 fn may_name_a_secret(name: Node<'_>) -> bool {
     match name.kind() {
         Kind::Array(_) | Kind::Object(_) => true,

@@ -188,8 +188,8 @@ pub struct Comparison {
     /// Whether there may be more differences than are listed: there were more than the limit, the time was used up, or
     /// two texts were too long to align.
     pub truncated: bool,
-    /// How often each rule made two values equal, by the rule's text, and how often its condition could not be
-    /// evaluated.
+    /// How many times each rule made two values equal, by the rule's text, and how many times its condition could not
+    /// be evaluated.
     pub ignored_by: Vec<(String, u32)>,
     /// Whether anything of the replies was compared: the exact status, a header that one of them has, a value or line
     /// of their bodies, or an `assert` on both. If not, it says nothing that they are equal.
@@ -211,8 +211,8 @@ pub struct Comparison {
     /// the same time; or the other way round, where the engine makes them in no order.
     #[serde(skip)]
     pub orders_not_kept: Vec<String>,
-    /// The bodies of the replies that are not what their content types say. Of replies whose bodies were not read,
-    /// because they are equal byte for byte, it is not known.
+    /// The bodies of the replies that are not what their content types say. Empty also if the bodies were not read,
+    /// because they are equal byte for byte.
     #[serde(skip)]
     pub unparsable: Vec<UnparsableBody>,
     /// The values of which it is not known whether they differ, because legacy's are those of a capture and redacted.

@@ -50,8 +50,8 @@ enum PassPurpose {
     BindByKey,
     /// Binds the ids in those elements of unordered arrays of which it is clear which belong together.
     BindUnambiguous,
-    /// Binds the ids in all unordered arrays: elements without a key are paired by the ids that are bound already, and
-    /// those that are equal but for other ids in their order.
+    /// Binds the ids in all unordered arrays: elements without a key are paired by the ids that are bound already;
+    /// elements that are equal except for other ids are paired in their order.
     BindInUnordered,
     /// Reports differences and binds nothing.
     Report,
@@ -304,7 +304,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         }
     }
 
-    /// `legacy`: with its index in legacy's list.
+    /// Compares two elements, or reports one that has no partner. `legacy` comes with its index in legacy's list.
     fn compare_element<'v>(
         &mut self,
         path: &mut ValuePath<'v>,
@@ -330,7 +330,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         engine: Elements<'v>,
     ) -> Result<(), BoundExceeded> {
         if !self.is_report() && legacy.len() == engine.len() && legacy.len() > 1 {
-            // Ids of elements that were moved are bound as these elements correspond.
+            // The ids of elements that were moved are bound to those of the elements to which they correspond.
             let (legacy, engine) = (legacy.list(), engine.list());
             if let Some(pairs) = pairing::pair_reordered(&mut self.context, &legacy, &engine, 0..legacy.len())? {
                 for (a, b) in pairs {

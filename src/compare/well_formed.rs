@@ -54,8 +54,8 @@ pub(super) enum XmlSize {
 }
 
 /// How large the parts of this XML are, without parsing it. It counts each `=` in a tag that is outside quotes, so that
-/// a malformed tag may have more of them than attributes. The inside of a document type declaration is not read
-/// rightly: a document with one is refused by the parser before its first element.
+/// a malformed tag may have more of them than attributes. The inside of a document type declaration is read wrongly,
+/// which does no harm: the parser refuses a document with one before its first element.
 pub(super) fn xml_size(text: &str, depth_max: usize) -> XmlSize {
     let (mut rest, mut depth, mut namespaces) = (text, 0usize, 0usize);
     while let Some(begin) = rest.find('<') {
@@ -86,7 +86,7 @@ pub(super) fn xml_size(text: &str, depth_max: usize) -> XmlSize {
             () if tag.ends_with('/') || tag.starts_with("<!") => {}
             () => depth += 1,
         }
-        // Also counts the word in a value.
+        // Also counts `xmlns` in the value of an attribute.
         namespaces += tag.matches("xmlns").count();
         if attributes > XML_ATTRIBUTES_MAX || namespaces > XML_NAMESPACES_MAX {
             return XmlSize::TooManyAttributes;

@@ -13,7 +13,7 @@ pub(super) struct WholeBodyIgnored {
 }
 
 impl WholeBodyIgnored {
-    /// Of these rules, whose problems are reported elsewhere.
+    /// Looks at these rules. What is wrong with them is reported elsewhere.
     pub fn of(ignore: &[IgnoreDraft]) -> Self {
         let mut found = Self::default();
         for rule in ignore {

@@ -91,7 +91,7 @@ struct HarHeader {
     value: String,
 }
 
-/// Headers that describe a transfer which the archive shows decoded, and HTTP/2's pseudo headers.
+/// Headers that are left out, because they describe the transfer of a body, and the archive has the decoded body.
 const LEFT_OUT: [&str; 4] = ["content-encoding", "content-length", "transfer-encoding", "connection"];
 
 /// Names the route of a request, by its method, host and path.

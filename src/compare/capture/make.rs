@@ -146,7 +146,7 @@ pub fn capture(pair: &CapturedPair<'_>, context: &CaptureContext<'_>) -> Result<
         intents: pair.intents.iter().map(|intent| making.intent(intent)).collect::<Result<_, _>>()?,
         calls: pair.effects.map(calls).transpose()?,
     };
-    // Texts that were redacted after the time was over are hidden whole.
+    // If the time was over before the end, the capture is of no use: the remaining texts are hidden whole.
     context.check_time()?;
     Ok(made)
 }

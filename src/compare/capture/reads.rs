@@ -26,7 +26,7 @@ pub struct AnsweredRead {
 /// The reads of a capture.
 pub struct CapturedReads {
     reads: Vec<CapturedRead>,
-    /// Reads whose body is not known, each with the key of a read without one.
+    /// Reads whose body is not known, by the key that they would have without a body.
     without_body: Vec<ReadKey>,
     /// How many reads with each key were answered.
     asked: Mutex<BTreeMap<ReadKey, usize>>,

@@ -46,7 +46,7 @@ impl Redactor<'_> {
         is_secret(name) || self.rules.has_name(name)
     }
 
-    /// A text under a name that is no secret.
+    /// Redacts a text whose name is not that of a secret.
     pub fn text(&self, text: &str) -> String {
         if (self.expired)() {
             return STARS.to_owned();
@@ -67,7 +67,7 @@ impl Redactor<'_> {
         }
     }
 
-    /// A body by its structure.
+    /// Redacts a body by its structure.
     pub fn body(&self, of: BodyOf, body: &Value) -> Value {
         let mut hidden = body.clone();
         if let Some(parts) = self.sensitive {
@@ -173,7 +173,7 @@ impl Redactor<'_> {
                 same if same == number.as_str() => value.clone(),
                 redacted => redacted.into(),
             },
-            // Without any name it may be anything.
+            // A value without any name may be anything, and counts as secret.
             Value::String(_) | Value::Number(_) => self.key.redacted_value(value).into(),
         }
     }
@@ -212,7 +212,7 @@ impl Redactor<'_> {
         }
     }
 
-    /// Headers, without those that describe the transfer.
+    /// Redacts headers, and leaves out those that describe the transfer.
     pub fn headers<'h>(&self, headers: impl Iterator<Item = (&'h str, &'h [u8])>) -> Vec<(String, String)> {
         let kept = headers.filter(|(name, _)| !TRANSFER_HEADERS.iter().any(|other| name.eq_ignore_ascii_case(other)));
         kept.map(|(name, value)| (name.to_owned(), self.header(name, value))).collect()
@@ -223,7 +223,7 @@ impl Redactor<'_> {
             return self.key.redacted(&String::from_utf8_lossy(value));
         };
         let hides = |parts: &dyn SensitiveParts| parts.hides_at(&format!("headers.{}", name.to_ascii_lowercase()));
-        // What is filled in only when a call is sent is recorded as stars, and nothing else of it is secret.
+        // Stars stand in place of what is filled in only when a call is sent; nothing else of such a value is secret.
         if value.contains(STARS) {
             return self.text(value);
         }
@@ -233,7 +233,7 @@ impl Redactor<'_> {
         }
     }
 
-    /// A query or a form.
+    /// Redacts a query or a form.
     pub fn query(&self, query: &str) -> String {
         let parameter = |parameter: &str| {
             let (name, value) = match parameter.split_once('=') {
@@ -258,7 +258,7 @@ impl Redactor<'_> {
         parts.collect()
     }
 
-    /// A path: its segments, and the parameters of the route's template by name.
+    /// Redacts a path: its segments, and the parameters of the route's template by name.
     pub fn path(&self, path: &str, params: &[(&str, &str)]) -> String {
         let segment = |segment: &str| {
             let plain = percent_decode_str(segment).decode_utf8_lossy().into_owned();
@@ -267,7 +267,7 @@ impl Redactor<'_> {
         path.split('/').map(segment).collect::<Vec<_>>().join("/")
     }
 
-    /// A component of a URL: as it was sent if nothing of it is secret.
+    /// Redacts a component of a URL. Returns it as it was sent if nothing of it is secret.
     fn component(&self, sent: &str, plain: &str, is_secret: bool) -> String {
         let shown = match is_secret && !plain.is_empty() && !plain.contains(STARS) {
             true => self.key.redacted(plain),
@@ -276,7 +276,7 @@ impl Redactor<'_> {
         if shown == plain { sent.to_owned() } else { utf8_percent_encode(&shown, NON_ALPHANUMERIC).to_string() }
     }
 
-    /// A whole URL.
+    /// Redacts a whole URL.
     pub fn url(&self, url: &str) -> String {
         let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
         let (scheme, rest) = base.split_once("://").unwrap_or(("", base));

@@ -14,7 +14,7 @@ pub(super) struct CallPattern {
     method: Option<Method>,
     /// The name of a service, or the host (and port) of an address that belongs to no service.
     target: String,
-    /// Whether the address was given with a default port, so that those with another one are not meant.
+    /// Whether the address was given with a default port, so that addresses with another port are not meant.
     has_default_port: bool,
     path: Option<String>,
 }
@@ -48,14 +48,14 @@ impl CallPattern {
         }
         let value = |segment| if segment == "*" { VALUE } else { segment };
         let path = path.map(|path| path.split('/').map(value).collect::<Vec<_>>().join("/"));
-        // An address has no port where that is the default one.
+        // The address of a call leaves out a default port.
         let host = DEFAULT_PORTS.into_iter().find_map(|port| target.strip_suffix(port));
         let has_default_port = host.is_some();
         Some(Self { method, target: host.unwrap_or(target).to_ascii_lowercase(), has_default_port, path })
     }
 
-    /// Whether the pattern matches a call to this service or address. None matches a path with dot segments: the server
-    /// may take `/mail/../b/refunds` for `/b/refunds`.
+    /// Whether the pattern matches a call to this service or address. A path with dot segments never matches: the
+    /// server may take `/mail/../b/refunds` for `/b/refunds`.
     pub(super) fn names(&self, service: Option<&str>, authority: &str, method: &Method, path: &str) -> bool {
         let host = || authority.rsplit_once(':').map_or(authority, |(host, _)| host);
         let is_target = match service {

@@ -45,7 +45,8 @@ pub enum CallRole {
         /// Whether an intent is recorded.
         is_recorded: bool,
     },
-    /// A child workflow makes the call, and no intent of it is compared: it runs itself, or begins no run in `shadow`.
+    /// A child workflow makes the call, and no intent of the call is compared: the child workflow runs itself
+    /// recursively, or the step that runs it begins no run in `shadow`.
     NotCompared {
         /// Whether it does more than read.
         is_effect: bool,

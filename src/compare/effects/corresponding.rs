@@ -8,9 +8,10 @@
 //! A call that equals what another item of the step would send is that item's, whichever of them asks first. Equal
 //! items have equal calls in turn, if legacy made these one after the other: the first item the first call.
 //!
-//! Always true: one call is chosen only if no other fits as well, except where equal calls have equal replies, where
-//! they are those of equal items in turn, or where the step makes one call only: then legacy made it more than once,
-//! which the comparison reports.
+//! Always true: one call is chosen only if no other fits as well, with three exceptions:
+//! - equal calls have equal replies;
+//! - equal calls belong to equal items, in turn;
+//! - the step makes one call only: then legacy made it more than once, which the comparison reports.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -50,7 +51,7 @@ pub enum CorrespondingCall {
 }
 
 /// Finds the call that corresponds to an intent, among those whose numbers are not in `assigned`. `siblings` returns
-/// what the other items of the step would send that have no call yet, and is only called where that matters. `expired`
+/// the intents of those other items of the step that have no call yet, and is only called where they matter. `expired`
 /// is called now and then and says whether the time is used up.
 ///
 /// # Errors
@@ -127,6 +128,7 @@ struct FreeCalls<'s, 'a> {
     legacy: &'s [Call<'a>],
     /// Whether another step of the workflow may make one of the calls that fit.
     is_contested: bool,
+    /// Whether the step makes only one call.
     makes_one_call: bool,
 }
 

@@ -7,7 +7,7 @@
 //! steps they undo.
 //!
 //! Calls that legacy had under way at the same time have no order. In another request they may happen to follow each
-//! other: so it is noted which orders legacy did not keep, for those who see many requests.
+//! other. So the orders that legacy did not keep are noted, for whoever looks at many requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ use crate::compare::findings::ComparisonFindings;
 use crate::compare::verdict::DifferenceKind;
 use crate::names::{OF_UNDO, StepId};
 
-/// The most steps with calls of which each two are judged.
+/// The most steps of which each two are judged.
 const STEPS_MAX: usize = 64;
 
 /// Reports the shared calls that legacy made in another order than the engine would, and notes which orders it did not
@@ -80,13 +80,14 @@ fn swapped(order: &[usize]) -> impl Iterator<Item = (usize, usize)> {
 /// When legacy made the calls of one step, as numbers of calls.
 #[derive(Clone, Copy)]
 struct Span {
-    /// Its first call.
+    /// The step's first call.
     begin: u64,
-    /// Its last call.
+    /// The step's last call.
     last_begin: u64,
-    /// The number of the first call that began after the first reply to it; `None`: not all replies' times are known.
+    /// The first call of any step that began after the first reply to this step; `None` if the time of a reply is not
+    /// known.
     first_end: Option<u64>,
-    /// The number of the first call that began after its last reply.
+    /// The same after the last reply to this step.
     end: Option<u64>,
 }
 

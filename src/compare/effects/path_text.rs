@@ -10,7 +10,7 @@ use super::call_template::VALUE;
 const WORD_CHARS_MAX: usize = 24;
 /// The most segments that are shown.
 const SEGMENTS_MAX: usize = 12;
-/// How often a path is percent-decoded to look for dot segments: each server on the way may decode it once more.
+/// How many times a path is percent-decoded to look for dot segments: each server on the way may decode it once more.
 const DECODED_MAX: usize = 4;
 
 /// Derives the template of a path that belongs to no step of the workflow. A segment that is not plainly a word counts

@@ -94,12 +94,12 @@ fn is_equal(
 pub(super) struct ReadsByLegacy(Vec<bool>);
 
 impl ReadsByLegacy {
-    /// None is known to be one.
+    /// No call is known to be a read.
     pub(super) fn none() -> Self {
         Self(Vec::new())
     }
 
-    /// Found before calls and intents are paired, so that no intent gets a read for its partner.
+    /// Finds the reads before calls and intents are paired, so that no intent gets a read for its partner.
     pub(super) fn before_pairing(
         reads: &SentReads<'_>,
         legacy: &[Call<'_>],

@@ -30,7 +30,7 @@ pub(super) struct StepCalls<'a> {
     /// Whether the path of an intent holds asterisks in place of a secret. The path then does not tell which calls are
     /// equal.
     pub(super) masked_path: bool,
-    /// The query parameters whose values hold asterisks in an intent: neither do they tell which calls are equal.
+    /// The query parameters whose values hold asterisks in an intent. They do not tell either which calls are equal.
     pub(super) masked_query: BTreeSet<String>,
 }
 
@@ -45,7 +45,9 @@ pub(super) struct Equality {
 impl Equality {
     /// Equal except for ignored parts.
     pub(super) const EXACT: Self = Self { precision: Precision::Exact, address: true };
+    /// Equal except for ignored parts, tolerated values and ids that are not bound.
     pub(super) const COARSE: Self = Self { precision: Precision::Coarse, address: true };
+    /// The same for the bodies alone.
     pub(super) const COARSE_BODY: Self = Self { precision: Precision::Coarse, address: false };
 }
 
@@ -75,7 +77,7 @@ impl StepCalls<'_> {
         format!("effects.{}.body", self.step)
     }
 
-    /// Whether the rules leave nothing to compare of such a shared call but its address.
+    /// Whether a call is shared and has a body, and the rules leave nothing of it to compare but its address.
     pub(super) fn ignores_all_of(&self, EngineCall { call, template, .. }: &EngineCall<'_>) -> bool {
         let is_shared = template.is_some_and(|template| template.role == CallRole::Shared);
         let has_body = is_shared && !call.method.is_safe() && *call.method != Method::DELETE;

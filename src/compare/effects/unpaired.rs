@@ -17,7 +17,7 @@ use crate::compare::value_hash::Side;
 use crate::compare::verdict::DifferenceKind;
 use crate::names::{OF_UNDO, StepId};
 
-/// How far the run went that the intents are of.
+/// How far the run went whose intents are compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::compare) enum RunExtent {
     /// All that the engine would do for the request.
@@ -35,7 +35,7 @@ pub(super) struct Unpaired<'p, 'a> {
     pub(super) rules: &'p EffectRules,
     pub(super) sent_reads: &'p SentReads<'a>,
     pub(super) reads: &'p ReadsByLegacy,
-    /// The steps whose calls legacy may have made without one being known to be for the request.
+    /// The steps whose calls legacy may have made for the request although none is attributed to it.
     pub(super) unattributed: &'p [StepId],
     pub(super) run_extent: RunExtent,
 }

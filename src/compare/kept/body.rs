@@ -38,7 +38,7 @@ pub(super) enum Lines {
     Digested,
 }
 
-/// What a body is made with.
+/// What a [`KeptBody`] is made with.
 pub(super) struct BodyMaking<'a> {
     /// The bounds within which it is read.
     pub bounds: &'a CompareBounds,
@@ -52,7 +52,7 @@ pub(super) struct BodyMaking<'a> {
 
 impl KeptBody {
     /// A body with a placeholder for everything that `hide` hides in it or that redaction replaces. Once the time is
-    /// over, the result is of no use: the caller looks at the time afterwards.
+    /// over, the result is of no use: the caller checks the time afterwards.
     pub(super) fn of(
         headers: &HeaderMap,
         body: &Body,

@@ -80,7 +80,7 @@ impl Keeping<'_> {
         if has_calls && hides_calls {
             return Err(NotKept::SensitiveCalls);
         }
-        // A pair whose both arms have intents is compared by them too; that of legacy never has any today.
+        // If both arms had intents, these would be compared too. Legacy's observation never has any today.
         if !pair.legacy.intents().is_empty() {
             return Err(NotKept::Unreadable);
         }
@@ -214,7 +214,8 @@ impl Keeping<'_> {
         Ok(Intent { url: self.url(&intent.url)?, headers, body, bytes, ..intent.clone() })
     }
 
-    /// Whether the lines of calls are kept: which step's rules a call is compared by is found out each time anew.
+    /// Whether the lines of calls are kept. Each comparison finds out anew by which step's rules a call is compared, so
+    /// the rules of all steps count.
     fn keeps_lines_of_calls(&self) -> bool {
         let rules = self.context.rules;
         rules.text.is_some() || rules.effects.compares_text()

@@ -10,7 +10,7 @@ use crate::secret::{STARS, is_secret, redact_line, with_distinct_keys};
 /// How each placeholder begins.
 const PLACEHOLDER: &str = "[redacted ";
 
-/// Whether a text is a placeholder or has one in it, or stars in place of something secret.
+/// Whether a text contains a placeholder, or stars in place of something secret.
 pub(in crate::compare) fn is_masked(text: &str) -> bool {
     text.contains(PLACEHOLDER) || text.contains(STARS)
 }
@@ -67,8 +67,9 @@ impl Placeholders {
         }
     }
 
-    /// Returns a text as it is, if `redacted` is the same text, and else with its placeholder in place of the stars in
-    /// `redacted`: what is visible of it is compared as any text. A text that looks like a placeholder becomes one.
+    /// Returns a text as it is, if `redacted` is the same text. Otherwise returns `redacted` with the text's
+    /// placeholder in place of the stars, so that what is visible of the text is compared as any text. A text that
+    /// looks like a placeholder is replaced by one.
     pub(super) fn text(&mut self, original: &str, redacted: &str) -> String {
         let pretends = original.contains(PLACEHOLDER);
         if original == redacted && !pretends {

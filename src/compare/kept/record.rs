@@ -61,7 +61,7 @@ pub struct KeptPair {
     /// The steps whose `for_each` had no items.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) steps_without_items: Vec<StepId>,
-    /// The steps whose calls legacy may have made without one being known to be for the request.
+    /// The steps whose calls legacy may have made for the request although none is attributed to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) unattributed_steps: Vec<StepId>,
     /// The calls that legacy made; absent if they were not watched.
@@ -124,7 +124,8 @@ impl KeptReply {
     pub(super) fn without_body(&self) -> Self {
         Self { body: KeptBody::Empty, ..self.clone() }
     }
-    /// The reply as it was observed, with placeholders in place of what is secret; `None` if only its digest is kept.
+    /// The reply as it was observed, with placeholders in place of what is secret; `None` if only the digest of its
+    /// body is kept.
     pub(super) fn observation(&self) -> Option<Observation> {
         let status = StatusCode::from_u16(self.status).ok()?;
         let body = Body::Whole(self.body.bytes()?);

@@ -217,7 +217,7 @@ struct MaskedRead {
     path: String,
 }
 
-/// What the asserts and conditions read that was masked, of those that the rules in force do not have.
+/// The masked values that asserts and conditions read, except asserts and conditions that the rules in force have too.
 fn masked_reads(read: &ReadPair, in_force: &Rules, rules: &Rules, bounds: &CompareBounds) -> Vec<MaskedRead> {
     let known: BTreeSet<&str> = expressions(in_force).map(|(_, expression)| expression.source()).collect();
     let mut scope = None;

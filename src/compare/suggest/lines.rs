@@ -13,7 +13,7 @@ use crate::compare::text_rules::TimesDraft;
 
 /// The path of a difference between texts.
 pub(super) const PATH: &str = "text";
-/// The fewest characters by which a line is known.
+/// The fewest characters of a label, which tells lines of one kind from others.
 const LABEL_CHARS_MIN: usize = 3;
 /// The most lines of a text that are looked at.
 const LINES_MAX: usize = 500;
@@ -105,7 +105,7 @@ fn of_line(Line { label, values }: &Line<'_>) -> Option<Proposed> {
     legacy_differs_from_itself(values).then(|| Proposed::IgnoredLines { pattern: format!("^{escaped}.*") })
 }
 
-/// What differs of two texts: their first words, if the rest of both is equal.
+/// What differs of two texts: their first words, if the rest of both is equal; otherwise the whole texts.
 fn differing_part<'t>(a: &'t str, b: &'t str) -> (&'t str, &'t str) {
     let split = |text: &'t str| text.split_at(text.find(' ').unwrap_or(text.len()));
     let ((first_a, rest_a), (first_b, rest_b)) = (split(a), split(b));
@@ -116,8 +116,8 @@ fn is_number(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// The beginning that two lines have in common, up to the first digit, to the end of a word; `None` if it is too short
-/// to know the line by.
+/// The beginning that two lines have in common, at most up to the first digit, and ending with a word; `None` if it is
+/// too short for a label.
 fn label<'a>(a: &'a str, b: &str) -> Option<&'a str> {
     let is_common = |((_, a), b): &((usize, char), char)| a == b && !a.is_ascii_digit();
     let common = a.char_indices().zip(b.chars()).take_while(is_common).last();

@@ -1,7 +1,7 @@
 //! Proposes rules that explain the differences of a route.
 //!
 //! The question it answers: "which of these differences are noise, and which rules make exactly the noise equal?" The
-//! samples are judged again and again (`judged`): for each place that differs, `propose` names the rule that
+//! samples are judged repeatedly (`judged`): for each place that differs, `propose` names the rule that
 //! hides least (`rule`) or says why there is none; `search` keeps a rule only if with it fewer differences are left and
 //! no new ones are found, and drops each that the others make superfluous.
 //!

@@ -132,7 +132,7 @@ fn times_in_force<'a>(of: &RuleTarget, path: &str, judged: &JudgedSamples<'a>) -
     tolerance.get(path)?.0.get("times")
 }
 
-/// The values of both sides; `None` if a side has none somewhere.
+/// The values of both sides in all samples; `None` if a side lacks the value in one of them.
 fn values<'a>(
     place: &Place,
     judged: &'a JudgedSamples<'a>,

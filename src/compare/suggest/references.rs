@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::noise::Values;
 
-/// Shorter texts stand in others by chance.
+/// The fewest characters of an id that is looked for: shorter texts stand in others by chance.
 const ID_CHARS_MIN: usize = 3;
 
 /// Where legacy's reply has an id that legacy's value contains in all samples, while the engine's value contains the
@@ -28,7 +28,8 @@ pub(super) fn lost_reference(values: &[Values<'_>]) -> Option<String> {
     candidates?.into_iter().next()
 }
 
-/// Collects the paths of ids that differ, where legacy's value contains legacy's and the engine's not the engine's.
+/// Collects the paths at which two replies have different ids, if legacy's value contains legacy's id there and the
+/// engine's value does not contain the engine's. `values`: the two values.
 fn collect(path: &mut String, legacy: &Value, engine: &Value, values: (&str, &str), found: &mut Vec<String>) {
     match (legacy, engine) {
         (Value::Object(a), Value::Object(b)) => {

@@ -126,7 +126,7 @@ impl Search<'_> {
                 break;
             }
             let mut draft = self.draft(None);
-            // Not those that are in force or accepted already.
+            // Leaves out rules that are in force or accepted already.
             let rules: Vec<Proposed> = rules.into_iter().filter(|rule| rule.add_to(&mut draft)).collect();
             if !rules.is_empty()
                 && let Some(with) = self.judged.evaluate(&draft)

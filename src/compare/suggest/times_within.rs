@@ -73,7 +73,7 @@ impl<'a> TimeFinder<'a> {
         Self { patterns, forms, in_force }
     }
 
-    /// The times in two texts; `None` if one has others than the other one, or more.
+    /// The times in two texts; `None` if the texts have different numbers of times, or times of different forms.
     pub(super) fn find(&self, legacy: &str, engine: &str) -> Option<Vec<FoundTime<'a>>> {
         if legacy.len().max(engine.len()) > PATTERN_LINE_BYTES_MAX {
             return None;

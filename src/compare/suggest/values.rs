@@ -16,8 +16,8 @@ const CLOCK_DIFFERENCE_MAX_NS: i128 = 5 * 60 * 1_000_000_000;
 const COMPUTED_DIFFERENCE_MAX_NS: i128 = 30 * 1_000_000_000;
 /// How far a computed time may be from the comparison: other numbers than times are mostly further away.
 const COMPUTED_WINDOW_NS: i128 = 10 * 365 * 86_400 * 1_000_000_000;
-/// The distances of computed times from their comparisons differ at most by this part of the time in which the samples
-/// were compared.
+/// The distances of computed times from the times of their comparisons may vary by at most the time in which all
+/// samples were compared, divided by this.
 const COMPUTED_SPREAD_PART: i128 = 4;
 /// The tolerances for times that are proposed, with their nanoseconds.
 const TIME_TOLERANCES: [(&str, i128); 9] = [

@@ -9,7 +9,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Of two empty objects or lists, of these lengths, it is compared that they are empty.
+    /// Notes a compared value if two objects or lists, of these lengths, are empty: that they are is what is compared.
     pub(super) fn note_if_empty(&mut self, legacy: usize, engine: usize) {
         if legacy == 0 && engine == 0 {
             self.note_compared_value();

@@ -20,7 +20,7 @@ use super::in_force::{FollowedLimits, InForce, Inputs};
 use super::kill_switch::{FreezeRecords, is_of_kill_switch};
 use super::other_processes::OtherProcesses;
 use super::pending_shares::PendingShares;
-use super::positions::{Positions, RoutePosition};
+use super::positions::{JudgedFiles, Positions, RoutePosition};
 use super::record::{FlipRecorder, RecordBatch, flip_record, is_outdated_judgement, outdated_judgement};
 use super::types::{DeclaredFiles, FilesError, FlipSource, KillSwitchListener, Move, ReadKind};
 use super::unrecorded_flips::{OutstandingWrite, UnrecordedFlip};
@@ -170,7 +170,7 @@ impl Mover {
             check_and_apply((&self.gate, &guards), &judged, prepared, reading)?;
         taken_ids::check(&before, &after, &guards, &self.gate)?;
         let routes = after.declared.routes.clone();
-        let origin = (ChangeOrigin::Own, Some(read), recorded);
+        let origin = (ChangeOrigin::Own, Some(JudgedFiles { read, judged: &judged }), recorded);
         let applied = self.record_and_apply(&before, after, moves, all_recorded, origin).await;
         let flips = applied.map_err(|error| match is_outdated_judgement(&error) {
             true => FilesError::FlippedMeanwhile,
@@ -205,15 +205,15 @@ impl Mover {
 
     /// Records the moves and declarations of new files, calls `recorded`, then puts them in force. `all_recorded` is an
     /// error while there are flips down that the store did not record. Then nothing is recorded, because it would come
-    /// before them: the error is returned if there is something to record. `read`: when the new files were read; a flip
-    /// to the present state that was asked for since holds. Returns the flips.
+    /// before them: the error is returned if there is something to record. `files`: if new files are the reason; flips
+    /// of persons that were made since they were judged hold. Returns the flips.
     pub(super) async fn record_and_apply(
         &self,
         before: &Positions,
         mut after: Positions,
         moves: Vec<Move>,
         all_recorded: Result<(), StoreError>,
-        (origin, read, recorded): (ChangeOrigin<'_>, Option<Instant>, impl FnOnce() + Send),
+        (origin, files, recorded): (ChangeOrigin<'_>, Option<JudgedFiles<'_>>, impl FnOnce() + Send),
     ) -> Result<Vec<FlipRecord>, StoreError> {
         plans::add_missing(&mut after);
         // What other processes recorded is in `before`: of that nothing is announced again.
@@ -251,7 +251,7 @@ impl Mover {
             let standing = announced.as_ref().map_or(Ok(None), |announced| announced.standing())?;
             // Counts as under way before it is asked: a flip to the present state that comes later than this finds it.
             self.in_force.set_outstanding(OutstandingWrite::new(&flips, &after));
-            if read.is_some_and(|read| self.raises_one_lowered_since(read, &flips, &after)) {
+            if files.is_some_and(|files| self.are_judged_otherwise(&files, before, &after)) {
                 self.in_force.set_outstanding(OutstandingWrite::default());
                 return Err(outdated_judgement());
             }

@@ -13,10 +13,10 @@ use std::time::Instant;
 use super::lowered_routes::Lowering;
 use super::mover::Mover;
 use super::passing_commands;
-use super::positions::{Positions, RoutePosition, state_of};
+use super::positions::{JudgedFiles, Positions, RoutePosition, state_of};
 use super::types::{FlipError, MoveRequest};
 use crate::flag::{Route, State};
-use crate::store::{FileState, FlipRecord};
+use crate::store::FileState;
 
 impl Mover {
     /// Refuses a flip up, or to a larger share, if its route was lowered after it was asked for. The caller holds the
@@ -48,13 +48,11 @@ impl Mover {
         Err(FlipError::Refused { why, commands })
     }
 
-    /// Whether one of these flips, by files that were read at this time, takes a route above the state to which a
-    /// person has lowered it since, or at which a person has left it.
-    pub(super) fn raises_one_lowered_since(&self, read: Instant, flips: &[FlipRecord], after: &Positions) -> bool {
-        let lowered = self.in_force().inputs().lowered;
-        let routes = flips.iter().filter_map(|flip| Some((flip, after.routes.get(flip.route.as_ref()?)?)));
-        let raises = |flip: &FlipRecord, to: State| flip.candidate.is_none() && state_of(flip) > to;
-        routes.into_iter().any(|(flip, at)| lowered.since(read, &at.route).is_some_and(|by| raises(flip, by.to)))
+    /// Whether the files would be judged otherwise than they were, because a person has flipped a route meanwhile. Then
+    /// they have to be judged again, by the positions that [`Self::positions_for_outdated_files`] returns now.
+    pub(super) fn are_judged_otherwise(&self, files: &JudgedFiles<'_>, before: &Positions, after: &Positions) -> bool {
+        let (now, _) = self.judged_positions(files.read, before, &after.declared.routes);
+        now.stored_declarations != files.judged.stored_declarations
     }
 
     /// For files that were read before a person lowered some of their routes: the positions by which the files are
@@ -66,9 +64,27 @@ impl Mover {
         before: &Positions,
         routes: &[Arc<Route>],
     ) -> Positions {
-        let (lowered, mut judged) = (self.in_force().inputs().lowered, before.clone());
+        let (judged, held) = self.judged_positions(asked_at, before, routes);
+        for (route, Lowering { to, by, at: _ }) in held {
+            tracing::warn!(
+                route = %route.id, declared = %route.declared, lowered_to = %to, %by,
+                "this route was flipped after the changed files were read: it does not go up as its file says. Flip it if \
+                 it is to go up"
+            );
+        }
+        judged
+    }
+
+    /// The positions, with the routes that do not go up as their files say, and who flipped them to which state.
+    fn judged_positions<'a>(
+        &self,
+        asked_at: Instant,
+        before: &Positions,
+        routes: &'a [Arc<Route>],
+    ) -> (Positions, Vec<(&'a Route, Lowering)>) {
+        let (lowered, mut judged, mut held) = (self.in_force().inputs().lowered, before.clone(), Vec::new());
         for route in routes {
-            let Some(Lowering { to, by, at: _ }) = lowered.since(asked_at, route) else { continue };
+            let Some(lowering) = lowered.since(asked_at, route) else { continue };
             let known = route.ids().find_map(|id| Some((id, *before.stored_declarations.get(id)?)));
             let (Some((id, known)), Some(last)) = (known, before.last_flip(route)) else { continue };
             let now = FileState { state: route.declared, shares: route.shares };
@@ -79,12 +95,8 @@ impl Mover {
             let smaller = State::ALL.into_iter().filter(|rung| now.shares.of(*rung) < present.of(*rung));
             let shares = smaller.fold(now.shares, |shares, rung| shares.with(rung, known.shares.of(rung)));
             judged.stored_declarations.insert(id.clone(), FileState { state: now.state, shares });
-            tracing::warn!(
-                route = %route.id, declared = %now.state, lowered_to = %to, %by,
-                "this route was flipped after the changed files were read: it does not go up as its file says. Flip it if \
-                 it is to go up"
-            );
+            held.push((&**route, lowering.clone()));
         }
-        judged
+        (judged, held)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 
@@ -39,6 +40,13 @@ pub(super) struct RoutePosition {
     pub cohorts_held_until: Option<Timestamp>,
     /// Set while the move by its file waits for pairs that are under way.
     pub awaits_pairs: Option<AwaitedPairs>,
+}
+
+/// New files that were judged by other positions than those in force, because persons flipped routes since the files
+/// were read.
+pub(super) struct JudgedFiles<'a> {
+    pub read: Instant,
+    pub judged: &'a Positions,
 }
 
 /// All routes, with the flips and declarations that the store has.

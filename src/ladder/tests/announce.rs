@@ -235,3 +235,33 @@ async fn a_flip_to_the_present_state_stops_files_that_are_being_announced() {
     ladder.ladder.reload(lower, || {}).await.unwrap();
     assert_eq!(ladder.state("bare").state, State::Shadow, "files that were read later");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_flip_to_the_present_share_stops_files_that_enlarge_it_and_are_being_announced() {
+    let others = Arc::new(Others { holds: Some(Semaphore::new(100)), ..Others::default() });
+    let key = crate::expression::Template::parse_str("${request.headers[\"x-tenant\"]}").unwrap();
+    let keyed = edited(files(&[]), "bare", |route| route.key = Some(key));
+    let ladder = open(keyed.clone(), &others).await;
+    let tenth = || MoveRequest { percent: Percent::new(10.0), ..forced(State::Live) };
+    ladder.flip("bare", tenth()).await.unwrap();
+    others.holds.as_ref().unwrap().forget_permits(100);
+    let half = edited(keyed, "bare", |route| {
+        (route.declared, route.force) = (State::Live, Some("we know".into()));
+        route.shares = route.shares.with(State::Live, Percent::new(50.0).unwrap());
+    });
+    let both = edited(half, "plain", |route| (route.declared, route.force) = (State::Live, Some("we know".into())));
+    let share = || ladder.ladder.flags().load().route(&"bare".into()).unwrap().shares.of(State::Live);
+    let (read, announced) = (std::time::Instant::now(), others.announced.lock().unwrap().len());
+    let reload = ladder.ladder.reload_files(read, both.clone(), || {});
+    let stay = async {
+        while others.announced.lock().unwrap().len() == announced {
+            tokio::task::yield_now().await;
+        }
+        assert!(!ladder.flip("bare", tenth()).await.unwrap().changed);
+        others.holds.as_ref().unwrap().add_permits(100);
+    };
+    let (reloaded, ()) = tokio::join!(reload, stay);
+    assert!(matches!(reloaded, Err(FilesError::FlippedMeanwhile)), "{reloaded:?}");
+    ladder.ladder.reload_files(read, both, || {}).await.unwrap();
+    assert_eq!((share(), ladder.state("plain").state), (Percent::new(10.0).unwrap(), State::Live));
+}

@@ -190,3 +190,27 @@ async fn a_pending_larger_share_does_not_undo_a_later_flip() {
         assert_eq!(share(&fixture, "plain", State::Dark), expected);
     }
 }
+
+/// No flip of the route is recorded, so that the flip does not stop the files: they are not refused for ever either.
+#[tokio::test(start_paused = true)]
+async fn files_raise_a_route_that_was_never_flipped_but_to_its_present_state() {
+    let fixture = Fixture::open(files(&[])).await;
+    let live =
+        edited(files(&[]), "bare", |route| (route.declared, route.force) = (State::Live, Some("we know".into())));
+    let read = std::time::Instant::now();
+    assert!(!fixture.flip("bare", to(State::Off)).await.unwrap().changed);
+    fixture.ladder.reload_files(read, live, || {}).await.unwrap();
+    assert_eq!(fixture.state("bare").state, State::Live);
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_lower_a_route_that_was_lowered_further_and_raised_again_since_they_were_read() {
+    let fixture = Fixture::open(files(&[("bare", State::Shadow)])).await;
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    let read = std::time::Instant::now();
+    fixture.flip("bare", to(State::Off)).await.unwrap();
+    fixture.flip("bare", forced(State::Live)).await.unwrap();
+    let dark = edited(files(&[]), "bare", |route| route.declared = State::Dark);
+    fixture.ladder.reload_files(read, dark, || {}).await.unwrap();
+    assert_eq!(fixture.state("bare").state, State::Dark);
+}

@@ -194,6 +194,11 @@ impl Pool {
         AbortOnDropHandle::new(opening).await.unwrap_or(Err(sqlx::Error::PoolClosed))
     }
 
+    /// For a task that works for threads of lower priority: one of their connections. `None` once the pool is closed.
+    pub(super) async fn low_priority_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.connections.low_priority_permits.clone().acquire_owned().await.ok()
+    }
+
     async fn query_on(&self, connection: &mut PgConnection, query: BoundQuery<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
         let Some(begin) = &self.begin else { return self.address.within(query.fetch_all(connection)).await };
         let executed = async {

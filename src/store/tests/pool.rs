@@ -38,6 +38,67 @@ async fn statements_that_nobody_waits_for_do_not_accumulate() {
     store.close().await;
 }
 
+/// While their statements wait in the server, a connection is left for callers.
+#[tokio::test(flavor = "multi_thread")]
+async fn key_reads_of_threads_of_lower_priority_do_not_use_all_connections() {
+    if !StoreKind::Postgres.is_installed() {
+        return;
+    }
+    let database = Arc::new(shared().unwrap().database());
+    let limits = Limits { store_connections_max: 2, store_lock_ms: 60_000, ..Limits::default() };
+    let store: StoreHandle = Arc::new(PostgresStore::open(&Secret::new(database.url()), None, &limits).await.unwrap());
+    let count = |what: &str| {
+        let text = format!("SELECT count(*) FROM {what}");
+        tokio::task::block_in_place(|| database.query(&text)).trim().parse::<u64>().unwrap()
+    };
+    tokio::task::block_in_place(|| database.query("CREATE SEQUENCE go_on"));
+    let of_lock = database.clone();
+    let locked = tokio::task::spawn_blocking(move || {
+        of_lock.query(
+            "BEGIN; LOCK TABLE pointsman.retry_keys IN ACCESS EXCLUSIVE MODE; \
+             DO $$ BEGIN WHILE (SELECT NOT is_called FROM go_on) LOOP PERFORM pg_sleep(0.02); END LOOP; END $$; ROLLBACK",
+        )
+    });
+    let granted =
+        "pg_locks WHERE relation = 'pointsman.retry_keys'::regclass AND mode = 'AccessExclusiveLock' AND granted";
+    while count(granted) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let (has_asked, asked) = tokio::sync::oneshot::channel();
+    let of_thread = store.clone();
+    let thread = std::thread::spawn(move || {
+        crate::priority::lower();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let reads = (0..20).map(|n| {
+                let store = of_thread.clone();
+                tokio::spawn(async move { store.first_try(RetryKey([n; 32])).await })
+            });
+            let reads: Vec<_> = reads.collect();
+            tokio::task::yield_now().await;
+            has_asked.send(()).unwrap();
+            for read in reads {
+                assert_eq!(read.await.unwrap().unwrap().map(|first| first.arm), None);
+            }
+        });
+    });
+    asked.await.unwrap();
+    let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while count(waiting) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // More often than there are connections.
+    for _ in 0..10 {
+        let pin = tokio::time::timeout(Duration::from_secs(30), store.pin(pin("1", Arm::Engine).key));
+        assert_eq!(pin.await.expect("a connection is free").unwrap().map(|pin| pin.arm), None);
+    }
+    assert_eq!(count(waiting), 1, "the statements of all reads");
+    tokio::task::block_in_place(|| database.query("SELECT nextval('go_on')"));
+    locked.await.unwrap();
+    thread.join().unwrap();
+    store.close().await;
+}
+
 /// A thread of lower priority asks the database first, which opens a connection, and then does not run any more, as on
 /// a busy machine. Neither the connection that it has opened nor, with `still_asks`, what it has asked for meanwhile
 /// makes another thread wait.

@@ -9,7 +9,7 @@ use super::endpoint::{Access, Endpoint};
 use super::orchestrate as runs;
 use super::types::{
     AdjustRequest, AnswerRequest, CancelRequest, EventRow, ExplanationView, Orchestration, PauseRequest, RerunRequest,
-    ResolveRequest, RetryRequest, RunList, SignalRequest, SkipRequest, StartRequest,
+    ResolveRequest, RetryRequest, RunGraph, RunList, SignalRequest, SkipRequest, StartRequest,
 };
 use crate::config::TokenScope;
 
@@ -88,6 +88,14 @@ pub(super) fn run_endpoints() -> Vec<Endpoint> {
         read("/api/v2/orchestrate/run/{id}/plan", get(runs::plan), "runPlan", "The plan that a run was started with")
             .returns::<Value>()
             .errors(&[404, 500]),
+        read(
+            "/api/v2/orchestrate/run/{id}/graph",
+            get(runs::graph),
+            "runGraph",
+            "The plan of a run as a graph, with states",
+        )
+        .returns::<RunGraph>()
+        .errors(&[404, 410, 500]),
         read("/api/v2/orchestrate/run/{id}/explain", get(runs::explain), "explainRun", "What a run waits for")
             .returns::<ExplanationView>()
             .errors(&[404, 409, 500]),

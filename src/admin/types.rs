@@ -19,6 +19,7 @@ mod file_problem;
 mod flips;
 mod free_text;
 mod gate;
+mod graph;
 mod guard;
 mod instances;
 mod orchestration;
@@ -57,6 +58,7 @@ pub use egress::{AttributedCalls, EgressCalls, EgressView, TunnelRow, Unattribut
 pub use file_problem::FileProblem;
 pub use flips::{FlipRequest, FlipResponse, FlipRow};
 pub use gate::GateRow;
+pub use graph::{EdgeKindRow, GraphEdgeRow, GraphStepRow, RunGraph, StepActionRow};
 pub use guard::{GuardReleaseRequest, GuardReleaseResponse, GuardRow};
 pub use instances::InstancesRow;
 pub use orchestration::{

@@ -204,7 +204,8 @@ fn run_record_command(command: RecordCommand, out: Formatter) -> Result<Output, 
 fn run_command(command: Runs, out: Formatter, err: Formatter) -> Result<Output, CallError> {
     let command = match command {
         Runs::List(list) => return with_client(&list.server.clone(), |client| runs::list(client, list, out)),
-        Runs::Show { run, server } => return with_client(&server, |client| runs::show(client, &run, out)),
+        Runs::Show { run, svg: true, server } => return with_client(&server, |client| runs::chart(client, &run)),
+        Runs::Show { run, svg: false, server } => return with_client(&server, |client| runs::show(client, &run, out)),
         Runs::Events(args) => return with_client(&args.server.clone(), |client| runs::events(client, &args, out)),
         Runs::Start(start) => return with_client(&start.server.clone(), |client| runs::start(client, start, out, err)),
         Runs::Follow { run, server } => return with_client(&server, |client| runs::follow(client, &run, out, err)),

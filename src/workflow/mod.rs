@@ -37,6 +37,7 @@ mod evolve;
 mod facts;
 mod failure;
 mod fallback;
+mod graph;
 mod inject;
 mod interactions;
 mod least_approval;
@@ -124,6 +125,7 @@ pub use facts::{
     AnswerRecord, Creates, Outcome, Parent, Pinned, RetryScheduled, RunStarted, StepFinished, StepStarted, Superseded,
 };
 pub use failure::{Conflict, ConflictKind, Failure, FailureKind, Missing, MissingForRehearsal};
+pub use graph::{EdgeKind, GraphEdge, GraphStep, PlanGraph, StepAction};
 pub use inject::{Inject, Injected};
 pub use least_approval::approval_above_child;
 pub use legacy_replies::{LegacyReplies, LegacyReply, LegacyResult, RehearsedCall};

@@ -80,7 +80,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "egress", "record", "clock",
         ],
     ),
-    ("cli", &["app", "admin", "config", "demo", "docs", "flag", "record", "telemetry"]),
+    ("page", &["admin"]),
+    ("cli", &["page", "app", "admin", "config", "demo", "docs", "flag", "record", "telemetry"]),
     ("demo", &["admin", "flag", "workflow"]),
     ("main", &["cli"]),
     ("build", &[]), // the build script

@@ -53,6 +53,11 @@ impl RunForDisplay {
         self.run.started()
     }
 
+    /// The definition that the run was started with and keeps, if the store still has it.
+    pub fn plan(&self) -> Option<&Value> {
+        self.plan.as_deref()
+    }
+
     /// The names of the plan's steps.
     pub fn planned_steps(&self) -> impl Iterator<Item = &str> {
         let steps = self.plan.as_ref().and_then(|plan| plan.get("steps")).and_then(Value::as_object);

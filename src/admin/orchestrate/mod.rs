@@ -12,6 +12,7 @@ mod deprecated_start;
 mod envelope;
 mod errors;
 mod event_data;
+mod graph;
 mod idempotency_key;
 mod inspect;
 mod list;
@@ -22,6 +23,7 @@ mod stream;
 mod unreadable;
 
 pub(super) use deprecated_start::{add_deprecation_headers, produce};
+pub(super) use graph::graph;
 pub(super) use inspect::{EventsQuery, events, explain, output, plan, show};
 pub(super) use list::{ListQuery, list};
 pub(super) use run_commands::{adjust, answer, cancel, pause, rerun, resolve, resume, retry, signal, skip};

@@ -15,6 +15,9 @@ pub(crate) enum Runs {
     Show {
         /// The run's id, or its job's.
         run: String,
+        /// Print a flowchart of the run instead, as an SVG image.
+        #[arg(long)]
+        svg: bool,
         #[command(flatten)]
         server: Server,
     },

@@ -1,5 +1,6 @@
 //! `runs …` and `explain`: start runs, show them, follow them, give them commands.
 
+mod chart;
 mod common;
 mod event_stream;
 mod events;
@@ -8,6 +9,7 @@ mod run_commands;
 mod show;
 mod start;
 
+pub(crate) use chart::chart;
 pub(crate) use events::events;
 pub(crate) use list::list;
 #[cfg(test)]

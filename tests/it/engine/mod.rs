@@ -12,6 +12,7 @@ mod dark_retries;
 mod dark_runs;
 mod decisions;
 mod envelope;
+mod flowcharts;
 mod https;
 mod items;
 mod keep_none;

@@ -3,6 +3,7 @@
 
   load         1, 2 and 4 processes: requests/s in `off` without and with a new retry key each, and runs/s of ten POSTs with
                new keys in `live`; CPU time of Pointsman and of PostgreSQL per request and per step
+  paced        the same below saturation: one process at a certain rate, N processes at N times that rate
   round-trips  one process: round trips to the database per keyed request in `off` and per step in `live`, with 1 and 32
                clients, counted on the wire
   flips        1, 2 and 4 processes: from a flip between `dark` and `live` until it is in force in all of them
@@ -49,6 +50,8 @@ respond: { status: 200, body: { id: "${run.id}" } }
 BODY = '{"n":1}'
 # What a flip's answer says of other processes if it went on by force without them: then it did not wait as it should.
 WITHOUT_OTHERS = re.compile(r"processes share the store|shares the store|the others that share the store|the store does not (answer|take)")
+# Requests/s of each process in `paced`: four times this is well below what two cores can do.
+PACED_PER_S = {"off": 2_500, "off, new keys": 1_000, "live, new keys": 30}
 WORKS = (("off", "/off", False), ("off, new keys", "/off", True), ("live, new keys", "/live", True))
 
 
@@ -70,12 +73,15 @@ class Bench:
     def process(self, name, store, routes, **more):
         return Process(self.folder, name, store.port, self.steps.url, routes, **more)
 
-    def keyed_load(self, processes, path, connections, seconds, keyed=True):
-        """A wrk for each process, at the same time; returns the sums, and the latencies of the slowest process."""
+    def keyed_load(self, processes, path, connections, seconds, keyed=True, pause_ms=None):
+        """A wrk for each process, at the same time; returns the sums, and the latencies of the slowest process. With
+        `pause_ms` each connection waits about so long before a request."""
         self.load += 1
 
         def one(at):
             keys = new_keys(f"load-{self.load}-{at}") if keyed else ""
+            if pause_ms:
+                keys += f"math.randomseed({self.load * 10 + at}) function delay() return math.random() * {2 * pause_ms} end\n"
             return rig.wrk(self.folder, f"http://127.0.0.1:{processes[at].port}{path}", BODY, connections // len(processes), seconds, keys, f"load-{at}")
 
         with concurrent.futures.ThreadPoolExecutor(len(processes)) as pool:
@@ -84,44 +90,70 @@ class Bench:
 
 
 # --- load ----------------------------------------------------------------------------------------------------------
-def load(bench):
-    server, processes = Server(bench.folder, "load"), []
+def spent(server, processes):
+    """CPU seconds of Pointsman and of PostgreSQL so far."""
+    return sum(rig.cpu_seconds(one.process.pid) for one in processes), server.cpu_seconds()
+
+
+def measured(bench, server, processes, path, clients, seconds, keyed, pause_ms=None):
+    """The row of one load: its rate, latencies, and CPU time per request and step."""
+    if path == "/live":
+        bench.steps.effects()  # those of the load before
+    cpu, database = spent(server, processes)
+    done = bench.keyed_load(processes, path, clients, seconds, keyed, pause_ms)
+    for process in processes:
+        process.wait_until_idle()
+    cpu_after, database_after = spent(server, processes)
+    cpu, database = cpu_after - cpu, database_after - database
+    row, requests = dict(requests=done["runs"], bad=done["bad"], requests_per_s=done["runs_per_s"], p50_ms=done["p50_ms"], p99_ms=done["p99_ms"]), done["runs"]
+    if path == "/live":
+        effects, twice = bench.steps.effects()
+        requests = effects / STEPS  # wrk does not count those that are under way when it ends, and they do end
+        row.update(steps_per_s=round(done["runs_per_s"] * STEPS), effects=effects, effects_twice=twice,
+                   cpu_us_per_step=round(cpu / max(1, effects) * 1e6, 1), database_cpu_us_per_step=round(database / max(1, effects) * 1e6, 1))
+    row.update(cpu_us_per_request=round(cpu / max(1, requests) * 1e6, 1), database_cpu_us_per_request=round(database / max(1, requests) * 1e6, 1))
+    return row
+
+
+def numbers_of_processes(bench, name):
+    """For each round and number of processes: the round (-1 warms up), the server, and that many running processes."""
+    server, processes = Server(bench.folder, name), []
     routes = [(OFF, "", "off"), (LIVE, "", "live")]
-    for n in range(-1, bench.args.rounds):  # round -1 warms up
+    for n in range(-1, bench.args.rounds):
         for count in COUNTS[-1:] if n < 0 else COUNTS if n % 2 else reversed(COUNTS):
             while len(processes) > count:
                 processes.pop().stop()
             while len(processes) < count:
-                processes.append(bench.process(f"load-{n}-{count}-{len(processes)}", server, routes))
+                processes.append(bench.process(f"{name}-{n}-{count}-{len(processes)}", server, routes))
             if any(process.requested("live") != "live" for process in processes):
                 sys.exit("the route is not in `live`")
             time.sleep(2)  # what a start leaves to be done afterwards
-            spent = lambda: (sum(rig.cpu_seconds(one.process.pid) for one in processes), server.cpu_seconds())
-            (cpu, database), _, (cpu_after, database_after) = spent(), time.sleep(1), spent()
-            if n >= 0:
-                bench.emit(part="load", work="idle", round=n, processes=count, cpu_ms_per_s=round((cpu_after - cpu) * 1e3), database_cpu_ms_per_s=round((database_after - database) * 1e3))
-            for (work, path, keyed), clients in itertools.product(WORKS, dict.fromkeys((CONNECTIONS, CONNECTIONS * count))):
-                if path == "/live" and clients == CONNECTIONS:
-                    bench.steps.effects()  # those of legacy
-                cpu, database = spent()
-                done = bench.keyed_load(processes, path, clients, 1 if n < 0 else bench.args.seconds, keyed)
-                for process in processes:
-                    process.wait_until_idle()
-                cpu_after, database_after = spent()
-                cpu, database = cpu_after - cpu, database_after - database
-                row, requests = dict(part="load", work=work, round=n, processes=count, clients=clients, requests=done["runs"], bad=done["bad"], requests_per_s=done["runs_per_s"],
-                                     p50_ms=done["p50_ms"], p99_ms=done["p99_ms"]), done["runs"]
-                if path == "/live":
-                    effects, twice = bench.steps.effects()
-                    requests = effects / STEPS  # wrk does not count those that are under way when it ends, and they do end
-                    row.update(steps_per_s=round(done["runs_per_s"] * STEPS), effects=effects, effects_twice=twice,
-                               cpu_us_per_step=round(cpu / max(1, effects) * 1e6, 1), database_cpu_us_per_step=round(database / max(1, effects) * 1e6, 1))
-                row.update(cpu_us_per_request=round(cpu / max(1, requests) * 1e6, 1), database_cpu_us_per_request=round(database / max(1, requests) * 1e6, 1))
-                if n >= 0:
-                    bench.emit(**row)
+            yield n, server, processes
     for process in processes:
         process.stop()
     server.stop()
+
+
+def load(bench):
+    for n, server, processes in numbers_of_processes(bench, "load"):
+        count = len(processes)
+        (cpu, database), _, (cpu_after, database_after) = spent(server, processes), time.sleep(1), spent(server, processes)
+        if n >= 0:
+            bench.emit(part="load", work="idle", round=n, processes=count, cpu_ms_per_s=round((cpu_after - cpu) * 1e3), database_cpu_ms_per_s=round((database_after - database) * 1e3))
+        for (work, path, keyed), clients in itertools.product(WORKS, dict.fromkeys((CONNECTIONS, CONNECTIONS * count))):
+            row = measured(bench, server, processes, path, clients, 1 if n < 0 else bench.args.seconds, keyed)
+            if n >= 0:
+                bench.emit(part="load", work=work, round=n, processes=count, clients=clients, **row)
+
+
+def paced(bench):
+    for n, server, processes in numbers_of_processes(bench, "paced"):
+        count = len(processes)
+        for work, path, keyed in WORKS:
+            pause_ms = CONNECTIONS * 1e3 / PACED_PER_S[work]
+            row = measured(bench, server, processes, path, CONNECTIONS * count, 1 if n < 0 else 2 * bench.args.seconds, keyed, pause_ms)
+            if n >= 0:
+                bench.emit(part="paced", work=work, round=n, processes=count, clients=CONNECTIONS * count, **row)
 
 
 # --- round trips ---------------------------------------------------------------------------------------------------
@@ -396,7 +428,7 @@ def keys(bench):
         server.stop()
 
 
-PARTS = {"load": load, "round-trips": round_trips, "flips": flips, "failover": failover, "takeover": takeover, "keys": keys}
+PARTS = {"load": load, "paced": paced, "round-trips": round_trips, "flips": flips, "failover": failover, "takeover": takeover, "keys": keys}
 
 
 def summary(rows):
@@ -410,6 +442,14 @@ def summary(rows):
             ratios = sorted(one / other for one, other in zip(cost(1, CONNECTIONS), several))
             clients = f"{CONNECTIONS} clients {'each' if each else 'in all'}"
             yield f"requests per CPU second, {work}: {count} processes against one, {clients}: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}); to reach: 0.95"
+    yield from rig.medians(of("paced"), ["work", "processes"], [
+        "requests_per_s", "cpu_us_per_request", "database_cpu_us_per_request", "steps_per_s", "cpu_us_per_step", "database_cpu_us_per_step", "p50_ms", "p99_ms"])
+    for work, count in itertools.product((work for work, _, _ in WORKS), COUNTS[1:]):
+        for column, of_what in (("cpu_us_per_request", ""), ("database_cpu_us_per_request", " of PostgreSQL")):
+            cost = lambda count: [row[column] for row in of("paced") if (row["work"], row["processes"]) == (work, count)]
+            if (several := cost(count)) and all(several):
+                ratios = sorted(one / other for one, other in zip(cost(1), several))
+                yield f"requests per CPU second{of_what}, {work}, paced: {count} processes against one: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}); to reach: 0.95"
     yield from rig.medians(of("round trips"), ["work", "clients"], ["trips_per_s", "trips_per_request", "trips_per_step", "steps_per_trip"])
     for count in COUNTS:
         for work in ("up", "down"):

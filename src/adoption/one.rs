@@ -56,8 +56,8 @@ impl Adoptions {
         let state = self.state();
         let flags = self.flags.load();
         let of_family = flags.routes.iter().filter(|flag| flag.family == key.family && flag.adopt.is_some());
-        // New files come into force a moment before `count_since` is called for them: their requests are counted from
-        // now on.
+        // No entry for these settings: their files came into force a moment ago, and `count_since` has not been called
+        // for them. Then the requests are counted from now on.
         let counted_since = |flag: &RouteFlag| match state.counted_since.get(&flag.route.id) {
             Some(CountedSince { at, found_by: by, earlier }) if *by == found_by(flag) => {
                 earlier.iter().try_fold(*at, |at, writes| {
@@ -67,14 +67,14 @@ impl Adoptions {
             }
             Some(_) | None => Ok(Instant::now()),
         };
-        let mut counted = None;
+        let mut all_counted_since = None;
         for flag in of_family {
-            counted = counted.max(Some(counted_since(flag)?));
+            all_counted_since = all_counted_since.max(Some(counted_since(flag)?));
         }
         // If all routes are counted since this process started, only an earlier process has sent uncounted requests.
-        let is_first = counted.is_none_or(|at| at <= self.created_at);
-        let since = counted.filter(|_| !is_first).max(self.legacy_requests_unknown_before);
-        Ok(since.map(|since| since + settles))
+        let is_since_start = all_counted_since.is_none_or(|at| at <= self.created_at);
+        let last_uncounted = all_counted_since.filter(|_| !is_since_start).max(self.legacy_requests_unknown_before);
+        Ok(last_uncounted.map(|at| at + settles))
     }
 
     /// Moves an instance: waits at most `within` until legacy has answered the earlier requests of the instance, then

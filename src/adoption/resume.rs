@@ -73,8 +73,8 @@ impl Adoptions {
                 let this = self.clone();
                 tracing::info!(route = %adoption.key.family, run = %adoption.run, "the move of an instance is resumed");
                 self.runtime.spawn(async move {
-                    // A process that has just started has no requests at legacy. This one may have some, if its own
-                    // claim was stored and the store's reply was lost.
+                    // A process that has just started has no requests at legacy. This one may have some if the claim is
+                    // its own: the claim was stored, but the store's reply was lost.
                     while mark.requests_ended(Instant::now() + REQUESTS_WAIT).await != RequestsEnded::Yes {
                         if this.engine.is_draining() {
                             return;

@@ -27,9 +27,9 @@ pub struct AdoptionList {
 }
 
 impl Adoptions {
-    /// The adoption of an instance; `None` if the instance was never claimed. An adoption keeps the key under which it
-    /// was claimed first: that of the id which was the creator's oldest one at that time. If several are found, because
-    /// creators were joined (`was:`), the one with the highest `rank`.
+    /// The adoption of an instance; `None` if the instance was never claimed. An adoption keeps the key of its first
+    /// claim, which has the oldest id that the creator had then. If several are found, because creators were joined
+    /// (`was:`), the one with the highest `rank`.
     ///
     /// # Errors
     /// The store does not answer.

@@ -30,7 +30,8 @@ impl StoreAffinity {
         self.instances.count_soon();
     }
 
-    /// Forgets pins that have gone, or the adoption of whose instance is unknown, so that the store is asked again.
+    /// Forgets these pins, so that the store is asked again: they no longer exist, or it is unknown whether their
+    /// instance was adopted.
     pub fn forget_pins(&self, pins: &[PinKey]) {
         pins.iter().for_each(|key| self.cache.forget(key));
         self.instances.count_soon();

@@ -206,23 +206,23 @@ impl WindowSet {
         u64::try_from(age_of_slice_0.saturating_sub(ago).as_nanos() / self.slice.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// The number of the oldest slice that may have an entry whose window is not over.
-    fn oldest(&self, now: Instant) -> u64 {
-        self.number(now, Duration::ZERO).saturating_sub(u64::from(SLICES) + 1)
+    /// The number of the oldest slice that may have an entry whose window was not over at `kept_from`.
+    fn oldest(&self, kept_from: Instant) -> u64 {
+        self.number(kept_from, Duration::ZERO).saturating_sub(u64::from(SLICES) + 1)
     }
 
-    /// Whether an entry may be in the set whose window was not over at `kept_from`.
+    /// Whether an entry may be in the set. An entry whose window was over at `kept_from` counts as removed.
     pub(super) fn may_contain(&self, hash: u64, kept_from: Instant) -> bool {
         let oldest = self.oldest(kept_from);
-        if self.saturated.is_some_and(|until| until >= oldest) {
+        if self.saturated.is_some_and(|slice| slice >= oldest) {
             return true;
         }
         // The newest first, because most retries come soon.
         self.slices.iter().rev().take_while(|(number, _)| *number >= oldest).any(|(_, filter)| filter.contains(hash))
     }
 
-    /// Inserts an entry whose window began `ago`. Removes slices whose last window was over at `kept_from`. Returns
-    /// `false` if the entry had no room: the set is saturated then until the entry's slice has expired.
+    /// Inserts an entry whose window began `ago`. Removes slices of which every window was over at `kept_from`.
+    /// Returns `false` if the entry had no room: the set is saturated then until the entry's slice has expired.
     pub(super) fn insert(&mut self, hash: u64, now: Instant, ago: Duration, kept_from: Instant) -> bool {
         let oldest = self.oldest(kept_from);
         while self.slices.front().is_some_and(|(number, _)| *number < oldest) {

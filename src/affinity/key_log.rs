@@ -328,7 +328,7 @@ impl KeyLog {
         let failures = RepeatedFailures::default();
         loop {
             let listed = self.list.write(&store).await;
-            let (mut batch, last, pending, closed) = {
+            let (mut batch, last, pending, may_end) = {
                 let mut ring = self.ring();
                 ring.remove_expired(self.window);
                 let batch: Vec<_> = ring.waiting.iter().take(BATCH_MAX).map(|r| (r.key, r.at)).collect();
@@ -344,7 +344,7 @@ impl KeyLog {
             };
             if batch.is_empty() && pending.is_empty() {
                 self.advance(None);
-                if closed {
+                if may_end {
                     return;
                 }
                 match listed {
@@ -370,7 +370,7 @@ impl KeyLog {
                     }
                     self.ring().set_store_refuses();
                     self.progress.send_modify(|progress| progress.refused += 1);
-                    if closed {
+                    if may_end {
                         return;
                     }
                     tokio::time::sleep(RETRY_PAUSE).await;

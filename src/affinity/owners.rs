@@ -134,9 +134,9 @@ impl StoreAffinity {
     }
 }
 
-/// The owner of an instance that has pins under several ids of its family: unknown if one of the look-ups failed. A pin
-/// of the engine takes precedence over one of legacy, because legacy does not know the engine's instances; a twin whose
-/// run is known takes precedence over one whose run is not.
+/// The owner of an instance that has pins under several ids of its family. A pin of the engine takes precedence over
+/// one of legacy, because legacy does not know the engine's instances; a twin whose run is known takes precedence over
+/// one whose run is not.
 fn higher_precedence(one: (Owner, Option<RunId>), other: (Owner, Option<RunId>)) -> (Owner, Option<RunId>) {
     let rank = |(owner, run): &(Owner, Option<RunId>)| match owner {
         Owner::Unknown => 7,

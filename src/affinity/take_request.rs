@@ -41,12 +41,12 @@
 //! - the engine takes `of_verified_request`: `of_request` with the last quarter of `scoped`.
 //!
 //! The retry looks up `verified_callers` beside `any_caller`, and, with `of_request`, a range of keys that has
-//! `of_verified_request` in it. A verified caller looks up none of these four keys, so nobody else can reserve keys
-//! against a verified caller.
+//! `of_verified_request` in it. A verified caller's requests look up only `scoped`, so keys that others take cannot
+//! block a verified caller.
 //!
-//! Legacy may have `any_caller` or `verified_callers` because of another caller with the same k1. So because of these
-//! keys a retry goes to legacy only if the engine has neither `of_request` nor `of_verified_request`, nor the caller's
-//! own key by earlier files ([`EarlierKeys::engine_has_own`]).
+//! Legacy may have `any_caller` or `verified_callers` because of another caller with the same k1. So these keys send a
+//! retry to legacy only if the engine has neither `of_request` nor `of_verified_request`, nor the caller's own key by
+//! earlier files ([`EarlierKeys::engine_has_own`]).
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};

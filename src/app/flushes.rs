@@ -10,8 +10,8 @@ use crate::limits::Limits;
 const DEREGISTER_WITHIN: Duration = Duration::from_secs(2);
 
 impl Parts {
-    /// Drains the shadow queue and the engine's runs, then writes the retry keys, the evidence, the flips down and the
-    /// freeze that are still only in memory. Returns until when
+    /// Drains the shadow queue and the engine's runs, then writes what is still only in memory: retry keys, evidence,
+    /// flips that lowered a route, the freeze. Returns until when
     /// [`Ladder::end_freezes`](crate::ladder::Ladder::end_freezes) may wait for the store.
     pub async fn drain(&self, limits: &Limits) -> tokio::time::Instant {
         self.ladder.log_unrecorded();

@@ -135,8 +135,8 @@ impl KeyClaims {
     pub fn release_lowered_up_to(&self, number: u64) {
         let mut released: BTreeMap<RouteId, u64> = {
             let state = self.state();
-            let has = |lowered: &Lowered| lowered.by.is_some_and(|by| by <= number);
-            let all = state.lowered.iter().filter(|(_, lowered)| has(lowered));
+            let is_up_to = |lowered: &Lowered| lowered.by.is_some_and(|by| by <= number);
+            let all = state.lowered.iter().filter(|(_, lowered)| is_up_to(lowered));
             all.map(|(id, lowered)| (id.clone(), lowered.set)).collect()
         };
         if !released.is_empty() {
@@ -153,8 +153,8 @@ impl KeyClaims {
     pub fn update(&self) {
         let Some(ladder) = self.ladder.upgrade() else { return };
         let mut state = self.state();
-        // The routes are read first: if every flip is recorded after that, so are the flips that lowered them, and the
-        // newest flip that is read last is at least as new.
+        // In this order: if no flip is unrecorded after the routes were read, the flips that lowered these routes are
+        // recorded, and the newest recorded flip, which is read last, is at least as new as each of them.
         let routes = ladder.answering_routes();
         let all_recorded = ladder.unrecorded_flips() == 0;
         let newest = *ladder.newest_flip().borrow();
@@ -297,7 +297,7 @@ mod tests {
         let claims_new = || affinity.claims_keys_of(&"new".into());
         assert!(!claims_new());
         let other = WorkerId(uuid::Uuid::from_u128(7));
-        // The other process has the files before.
+        // The other process still has earlier files, in which the route's id is `plain`.
         claims.announce(other, Announcement::new(1, vec![ids(&["plain"])]));
         assert!(claims_new());
         claims.set_answered_elsewhere(ids(&["plain"]).into_iter().collect());

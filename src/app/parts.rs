@@ -303,7 +303,7 @@ impl Parts {
             routes_in_store(&self.store, setup).await.context("reading what the files declared, nothing changed")?;
         let bases = bases_in_store(setup, &routes, &plans);
         let declared = declared(setup, files_version, (&plans, &bases), candidate_move.cloned());
-        let recorded = {
+        let put_in_force = {
             let (parts, setup) = (self.clone(), setup.clone());
             move || {
                 let workflows = (&setup.workflows, &*plans.plans_not_in_files(&setup));
@@ -324,10 +324,10 @@ impl Parts {
             }
         };
         let reloaded = match cause {
-            ApplyCause::New(read) => self.ladder.reload_files(*read, declared, recorded).await,
-            ApplyCause::Again(_) => self.ladder.apply_files_again(declared, recorded).await,
+            ApplyCause::New(read) => self.ladder.reload_files(*read, declared, put_in_force).await,
+            ApplyCause::Again(_) => self.ladder.apply_files_again(declared, put_in_force).await,
             ApplyCause::Followed(moves) => {
-                self.ladder.follow(moves.clone(), declared, recorded).await.map(|()| Vec::new())
+                self.ladder.follow(moves.clone(), declared, put_in_force).await.map(|()| Vec::new())
             }
         };
         self.adoptions.flags_changed();

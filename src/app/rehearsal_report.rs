@@ -14,7 +14,7 @@ use crate::secret::{REDACTED, STARS};
 pub struct RehearsalReport {
     /// How many captures were read.
     pub captures: u64,
-    /// What was found of each route that has captures, those that were left out included.
+    /// What was found of each route that has captures, even if all of them were left out.
     pub routes: BTreeMap<RouteId, RehearsedRoute>,
     /// How many captures were left out, by reason.
     pub left_out: BTreeMap<&'static str, u64>,
@@ -42,8 +42,8 @@ pub struct RehearsedRoute {
     /// By place, the number of pairs of which it is not known whether they differ there: the captured value is
     /// redacted, and the one of the workflow does not come from the capture.
     pub not_known: BTreeMap<String, u64>,
-    /// By place, how many of these pairs differ at least: one side has the same value in all of them, and the other
-    /// side has different ones. They are not among the mismatched pairs.
+    /// By place, how many of these pairs must differ, as a lower bound: one side has the same value in all of them, and
+    /// the other side has different ones. They are not among the mismatched pairs.
     pub contradicted: BTreeMap<String, u64>,
     /// The pairs that differ, by the places where they differ; the most frequent first.
     pub groups: Vec<RehearsedGroup>,
@@ -77,7 +77,8 @@ impl RehearsalReport {
     pub fn mismatched(&self) -> u64 {
         self.routes.values().map(|route| route.mismatched).sum()
     }
-    /// How many pairs differ at least although the captured values are redacted: see [`RehearsedRoute::contradicted`].
+    /// How many pairs with redacted captured values must differ, as a lower bound: see
+    /// [`RehearsedRoute::contradicted`].
     pub fn contradicted(&self) -> u64 {
         let of_route = |route: &RehearsedRoute| route.contradicted.values().max().copied().unwrap_or_default();
         self.routes.values().map(of_route).sum()

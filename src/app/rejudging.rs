@@ -167,7 +167,8 @@ impl Work {
         }
         let first = &judged.first()?.comparison;
         if !judged.iter().all(|judged| judged.comparison.fingerprint == first.fingerprint && !is_equal(judged)) {
-            // Some are equal, and some differ: which of the other pairs are, is not known. All still count.
+            // Some samples are equal, and some differ. Which of the pairs without a sample are equal is not known, so
+            // all pairs still count as differing.
             let after = Some((fingerprint.to_owned(), before.clone()));
             return Some((RejudgedPairs { before, after, rules }, samples));
         }

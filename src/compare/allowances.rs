@@ -38,8 +38,8 @@ impl Allowances {
         added.tolerances(&mut before.tolerance, &mut after.tolerance);
         added.texts(&mut before.ignore_calls, &mut after.ignore_calls);
         added.of_steps(&mut before.effects, &mut after.effects);
-        let Added { is_any, takes_away, compares_less, reads_elements, ignores_calls } = added;
-        let (leave_out_only, decide_by_place) = (!compares_less, !compares_less && !reads_elements);
+        let Added { is_any, takes_away, loosens_comparison, reads_elements, ignores_calls } = added;
+        let (leave_out_only, decide_by_place) = (!loosens_comparison, !loosens_comparison && !reads_elements);
         let added = Self { leave_out_only, decide_by_place, ignores_calls };
         (is_any && !takes_away && before == after).then_some(added)
     }
@@ -54,7 +54,7 @@ struct Added {
     /// Whether a rule is gone, or an id is no longer bound: then a pair that was equal may differ.
     takes_away: bool,
     /// Whether a part is still compared, with more allowed than before, at least for some requests.
-    compares_less: bool,
+    loosens_comparison: bool,
     /// Whether a part is left out of some elements of a list, or below some ids: places do not tell them apart.
     reads_elements: bool,
     ignores_calls: bool,
@@ -71,7 +71,7 @@ impl Added {
             self.takes_away |= ids.iter().any(|id| may_ignore(rule, id));
             // Only a path without a condition leaves a part out for all requests. A filter may read values of the
             // reply.
-            self.compares_less |= rule.0.as_str().is_none_or(|path| path.contains('?'));
+            self.loosens_comparison |= rule.0.as_str().is_none_or(|path| path.contains('?'));
             self.reads_elements |= rule.0.as_str().is_some_and(selects_elements);
         }
         before.clear();
@@ -85,7 +85,7 @@ impl Added {
         self.takes_away |= before.iter().any(|(path, by)| after.get(path) != Some(by));
         let is_new = after.len() > before.len();
         self.is_any |= is_new;
-        self.compares_less |= is_new;
+        self.loosens_comparison |= is_new;
         before.clear();
         after.clear();
     }

@@ -38,13 +38,13 @@ pub fn redact(value: &Value) -> Value {
 fn redact_under_key(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
-            let named = values_of_secrets(map, is_secret);
+            let secrets = values_of_secrets(map, is_secret);
             let shown = map.iter().map(|(key, value)| {
-                let is_hidden = (is_secret(key) || named.is_whole(key)) && !value.is_null();
+                let is_hidden = (is_secret(key) || secrets.is_whole(key)) && !value.is_null();
                 let value = match value {
                     _ if is_hidden => STARS.into(),
-                    Value::Array(items) if named.has_items(key) => {
-                        let shown = items.iter().enumerate().map(|(index, item)| match named.is_item(key, index) {
+                    Value::Array(items) if secrets.has_items(key) => {
+                        let shown = items.iter().enumerate().map(|(index, item)| match secrets.is_item(key, index) {
                             true => STARS.into(),
                             false => redact_under_key(item),
                         });

@@ -23,7 +23,7 @@ pub(super) fn report<'v>(
     (engine, engine_members): (Node<'v>, Members<'v>),
     is_same: IsSame,
 ) -> Result<(), BoundExceeded> {
-    for key in keys_of_both(cx, legacy, engine) {
+    for key in keys_repeated_by_either(cx, legacy, engine) {
         let (Some((key, of_legacy)), Some(of_engine)) = (legacy_members.get_with_key(key), engine_members.get(key))
         else {
             continue;
@@ -37,7 +37,11 @@ pub(super) fn report<'v>(
 }
 
 /// The keys that one of two objects repeats, each once.
-pub(super) fn keys_of_both<'a>(cx: &WalkContext<'a, '_>, legacy: Node<'_>, engine: Node<'_>) -> Vec<&'a String> {
+pub(super) fn keys_repeated_by_either<'a>(
+    cx: &WalkContext<'a, '_>,
+    legacy: Node<'_>,
+    engine: Node<'_>,
+) -> Vec<&'a String> {
     let repeated = cx.rules_by_node.repeated();
     let mut keys: Vec<&String> = repeated.keys_of(legacy).chain(repeated.keys_of(engine)).collect();
     keys.sort_unstable();

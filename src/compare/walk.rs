@@ -281,7 +281,7 @@ impl<'a, 'f> Walk<'a, 'f> {
         engine: Node<'_>,
     ) -> Result<(), BoundExceeded> {
         let repeated = self.context.rules_by_node.repeated();
-        for key in repeated_report::keys_of_both(&self.context, legacy, engine) {
+        for key in repeated_report::keys_repeated_by_either(&self.context, legacy, engine) {
             let (a, b) = (repeated.earlier(legacy, key), repeated.earlier(engine, key));
             for (a, b) in a.iter().zip(&b).filter(|_| a.len() == b.len()) {
                 let mut path = path.clone();

@@ -145,7 +145,7 @@ fn order(a: &Value, b: &Value) -> Option<Ordering> {
     }
 }
 
-/// Whether the caller named the elements in legacy's order in every sample, and the engine has another one.
+/// Whether the caller named the elements in legacy's order in every sample.
 fn follows_the_request(by: &str, arrays: &[Arrays<'_>]) -> bool {
     let mut is_known = false;
     let follows = arrays.iter().filter(|of| of.legacy.len() >= 2).all(|of| {

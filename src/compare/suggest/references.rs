@@ -1,4 +1,5 @@
-//! Finds values that name an id of their own reply, so that they are no ids that each arm draws.
+//! Finds values in which legacy names an id of its own reply, and the engine does not: such a value is no id that each
+//! arm draws by itself.
 
 use serde_json::Value;
 
@@ -7,8 +8,8 @@ use super::noise::Values;
 /// The fewest characters of an id that is looked for: shorter texts stand in others by chance.
 const ID_CHARS_MIN: usize = 3;
 
-/// Where legacy's reply has an id that legacy's value contains in all samples, while the engine's value contains the
-/// id that the engine's reply has there in none of them: then the engine's value names something else.
+/// The path of an id that legacy's value names and the engine's does not: in every sample, legacy's value contains what
+/// legacy's reply has at the path, and the engine's value does not contain what the engine's reply has there.
 pub(super) fn lost_reference(values: &[Values<'_>]) -> Option<String> {
     let mut candidates: Option<Vec<String>> = None;
     for value in values {
@@ -98,6 +99,6 @@ mod tests {
         assert!(found(&legacy, &engine, ("ORD-14081", "ORD-x9")).is_empty(), "no word");
         assert!(found(&legacy, &engine, ("4081", "a-77")).is_empty(), "the value itself");
         assert!(found(&json!({ "n": 12 }), &json!({ "n": 13 }), ("T-12", "T-9")).is_empty(), "too short");
-        assert!(found(&json!({ "n": 1200 }), &json!({ "n": 1200 }), ("T-1200", "T-9")).is_empty(), "no id of each arm");
+        assert!(found(&json!({ "n": 1200 }), &json!({ "n": 1200 }), ("T-1200", "T-9")).is_empty(), "the same id");
     }
 }

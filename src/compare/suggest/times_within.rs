@@ -136,19 +136,20 @@ impl<'a> TimeFinder<'a> {
             }
         }
         let mut patterns: Vec<(String, &'static str)> = Vec::new();
-        let mut are_all_alike = true;
+        // Whether one duration for all times is enough: all of them differ, and all have a known form.
+        let mut one_duration_fits = true;
         for (mark, times) in groups {
             let differing: Vec<_> = times.into_iter().filter(|(time, _)| time.differs()).collect();
             if differing.is_empty() {
-                are_all_alike = false;
+                one_duration_fits = false;
                 continue;
             }
-            are_all_alike &= matches!(mark.form, Form::Known(_));
+            one_duration_fits &= matches!(mark.form, Form::Known(_));
             let by = clock_tolerance(differing.iter().map(|(time, at)| (&time.legacy, &time.engine, *at)))?;
             patterns.push((mark.pattern()?, by));
         }
         let widest = patterns.iter().map(|(_, by)| *by).reduce(wider_tolerance)?;
-        if are_all_alike && !self.in_force.is_some_and(Value::is_object) || self.all_have_one_tolerance() {
+        if one_duration_fits && !self.in_force.is_some_and(Value::is_object) || self.all_have_one_tolerance() {
             return Some(json!(widest));
         }
         let mut times = Map::new();

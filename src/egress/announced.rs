@@ -17,10 +17,10 @@ use crate::names::RouteId;
 /// The number of shards. A thread that serves a client adds its request to one of them, so that such threads seldom
 /// wait for each other.
 const SHARDS: usize = 16;
-/// The least time between two searches of a full list for requests that are not current any more.
+/// The least time between two searches of a full list for requests whose windows are over.
 const SWEEP_PAUSE_US: u64 = 250_000;
 
-/// Numbers of requests, or bounds of these numbers, by whether the requests are compared.
+/// How many requests there are, or may be at most, by whether they are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RequestCounts {
     pub compared: usize,

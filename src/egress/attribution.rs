@@ -99,7 +99,7 @@ impl Attribution {
     }
 
     /// Puts other settings in force. A request that was announced under the earlier settings gets calls by its trace
-    /// only; while such a request is current, a call that is looked up by the new rule is ambiguous.
+    /// only; until its window is over, a call that is looked up by the new rule is ambiguous.
     pub fn set(&self, settings: AttributionSettings) {
         if **self.0.settings.load() != settings {
             self.0.settings.store(Arc::new(settings));
@@ -168,7 +168,7 @@ impl Inner {
         index.add(&settings, requests);
         let refused = self.announced.take_refused();
         let removed = index.sweep(now_us, self.bounds, &self.unwatched);
-        let mut compared = 0;
+        let mut compared_over = 0;
         let open: Vec<_> = if removed.over.is_empty() { Vec::new() } else { self.open_calls.open_at(now_us).collect() };
         // A call that began in time and ends later is attributed to no request.
         for watched in removed.over.iter().filter(|watched| watched.is_compared()) {
@@ -185,7 +185,7 @@ impl Inner {
             let calls = counts.route(route);
             calls.closed += 1;
             calls.without_call += u64::from(watched.effects.is_empty() && watched.effects.gaps() == 0);
-            compared += 1;
+            compared_over += 1;
         }
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         for (of, evicted) in [(&self.compared, evicted.compared), (&self.uncompared_requests, evicted.uncompared)] {
@@ -195,7 +195,7 @@ impl Inner {
         }
         counts.total.requests_left_out += count(refused.compared + evicted.compared);
         counts.total.uncompared_requests_left_out += count(refused.uncompared + evicted.uncompared);
-        self.announced.subtract_compared(compared + evicted.compared);
+        self.announced.subtract_compared(compared_over + evicted.compared);
         guard
     }
 
@@ -236,7 +236,7 @@ impl EffectObserver for Attribution {
         let now_us = (self.0.now_us)();
         match self.0.open_calls.get(number) {
             Some(open) => {
-                // Only a lost write needs an entry (reads are no effects): no request gets it, so no pair may show it.
+                // Only writes are noted, since reads are no effects. No request gets a lost call, so it is in no pair.
                 open.write_to.iter().for_each(|to| self.0.unattributed_writes.note(to, now_us));
                 open.write_to.iter().for_each(|to| self.0.untaken.note_of_no_known_request(to, open.before));
             }

@@ -34,8 +34,10 @@ impl Index {
         // A call with different `traceparent` fields may be for the request that any of them names.
         let mut sent: Vec<Option<TraceContext>> = traces.all().map(Some).collect();
         if sent.is_empty() {
+            // A call without a trace is looked up by its key alone.
             sent.push(None);
         }
+        // An unwatched request whose window is not over may have caused it: then it is not late.
         if sent.iter().any(|sent| earlier.may_be_in_time(*sent, key, now_us)) {
             return EarlierCause::NoComparedRequest;
         }
@@ -50,8 +52,9 @@ impl Index {
         }
     }
 
-    /// The routes of compared requests in this trace, or with this key, whose window is over. An empty list: only
-    /// requests that were not compared have this trace or key. `None`: no known request has.
+    /// The routes of compared requests in this trace, or with this key, whose window is over; of those that are still
+    /// in the index, only the newest one's. An empty list: only requests that were not compared have this trace or key.
+    /// `None`: no known request has.
     fn routes_of_late(
         &self,
         sent: Option<TraceContext>,

@@ -44,7 +44,7 @@ pub(super) async fn load_instance(
         let ids = async {
             let of_twin = instance.run.filter(|_| request.mode != Mode::Real && request.instance_ids.is_some())?;
             let creator = timeout_at(deadline, creator_run(core, of_twin)).await.ok()?.ok()??;
-            twin_ids(instance, own_id(request, &creator.bodies))
+            twin_ids(instance, id_of_twin(request, &creator.bodies))
         };
         return Ok(InstanceFacts { ids: ids.await, ..InstanceFacts::default() });
     }
@@ -62,7 +62,7 @@ pub(super) async fn load_instance(
     let known_as = Value::from(&*instance.key.id);
     let (id, legacy_id) = match mode {
         Mode::Real => (known_as, Value::Null),
-        Mode::Dark | Mode::Rehearse => (own_id(request, &bodies), known_as),
+        Mode::Dark | Mode::Rehearse => (id_of_twin(request, &bodies), known_as),
     };
     let reads_id = |path: &ReadPath| path.root() == "instance" && path.part(0).is_none_or(|part| part == "id");
     if id.is_null() && plan.reads.iter().any(reads_id) {
@@ -107,6 +107,7 @@ pub(super) fn recorded_instance(plan: &Plan, known: &Value) -> Result<InstanceFa
     let reads_any = reads.peek().is_some();
     let has = |path: &ReadPath| match path.part(0) {
         Some(part) => known.get(part).is_some(),
+        // Reads all of it. A capture that kept only the two ids has no `status`.
         None => known.get("status").is_some(),
     };
     if !reads.all(has) {
@@ -134,7 +135,7 @@ pub(super) fn unknown_instance(plan: &Plan, request: &ArmRequest) -> InstanceFac
 }
 
 /// The id that the engine gave to an instance's twin, as text like one from a path; null where its answer has none.
-fn own_id(request: &ArmRequest, bodies: &RunBodies) -> Value {
+fn id_of_twin(request: &ArmRequest, bodies: &RunBodies) -> Value {
     let found = request.instance_ids.as_ref().zip(bodies.output.as_ref());
     let found = found.and_then(|(source, output)| source.find(&bodies.headers, output));
     found.as_ref().and_then(id_text).map_or(Value::Null, Value::String)

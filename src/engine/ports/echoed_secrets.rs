@@ -126,7 +126,7 @@ impl EchoedSecrets {
     }
 
     /// Whether a number is a secret, in whatever notation, or its digits contain one.
-    fn is_number(&self, number: &Number) -> bool {
+    fn is_secret_number(&self, number: &Number) -> bool {
         let written = number.to_string();
         self.forms().any(|secret| written.contains(secret))
             || (!self.numbers.is_empty()
@@ -139,7 +139,7 @@ impl EchoedSecrets {
             Value::String(text) => quotes(text),
             Value::Array(items) => items.iter().any(|item| self.is_in(item)),
             Value::Object(members) => members.iter().any(|(name, member)| quotes(name) || self.is_in(member)),
-            Value::Number(number) => self.is_number(number),
+            Value::Number(number) => self.is_secret_number(number),
             Value::Null | Value::Bool(_) => false,
         }
     }
@@ -156,7 +156,7 @@ impl EchoedSecrets {
                 });
                 *members = masked.collect();
             }
-            Value::Number(number) if self.is_number(number) => *value = Value::from(STARS),
+            Value::Number(number) if self.is_secret_number(number) => *value = Value::from(STARS),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }

@@ -42,9 +42,13 @@ impl RouteEvidence {
             if second_reply.places.contains(place) {
                 legacy.count(place);
             }
+            // In a list, engine and legacy may differ in different elements: if there is one in which only the engine
+            // differs, the place counts as a difference of the engine alone; else, if there is one in which only legacy
+            // differs, as one of legacy alone.
             let engine_alone = !engine.are_among(second_reply, place);
             let legacy_within = second_reply.are_among(engine, place);
-            self.noise.count_outcome(legacy, place, engine_alone || legacy_within, !engine_alone);
+            let (engine_differs, legacy_differs) = (engine_alone || legacy_within, !engine_alone);
+            self.noise.count_outcome(legacy, place, engine_differs, legacy_differs);
         }
         self.judge_groups(legacy);
         true

@@ -32,7 +32,7 @@ pub struct DifferingPlaces {
     /// At which elements of lists they differ at a place.
     pub(super) elements: BTreeMap<String, DifferingElements>,
     /// Whether one of the differences is a call by legacy whose path has placeholders (`{}`).
-    pub(super) has_values: bool,
+    pub(super) has_path_placeholders: bool,
     /// Whether these are all differences of the pair.
     pub(super) lists_all_differences: bool,
     /// Whether the comparison listed all differences in the replies.
@@ -55,7 +55,8 @@ impl DifferingPlaces {
     pub fn of_differences(differences: &[Difference]) -> Self {
         let mut found = Self { lists_all_differences: true, lists_all_of_replies: true, ..Self::default() };
         for difference in differences {
-            found.has_values |= difference.kind == DifferenceKind::EffectMissing && difference.path.contains("{}");
+            found.has_path_placeholders |=
+                difference.kind == DifferenceKind::EffectMissing && difference.path.contains("{}");
             let is_order = difference.kind == DifferenceKind::EffectOrder;
             if !is_order && !is_of_reply(difference.kind) {
                 found.lists_all_differences = false;
@@ -84,7 +85,7 @@ impl DifferingPlaces {
     }
     /// Whether one of the differences is a call whose path is shown without its values.
     pub fn hides_path_values(&self) -> bool {
-        self.has_values
+        self.has_path_placeholders
     }
     /// Whether these differ at a place only where `others` differ too; in a list, only in the same elements.
     pub(super) fn are_among(&self, others: &Self, place: &str) -> bool {

@@ -27,7 +27,7 @@ pub(super) fn of(places: &[&str]) -> DifferingPlaces {
         lists_all_differences: true,
         lists_all_of_replies: true,
         elements: Default::default(),
-        has_values: false,
+        has_path_placeholders: false,
         orders: Default::default(),
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct ProcessShare {
     pub(super) guard: GuardCounts,
 }
 
-/// The share of a process that has ended: the process has removed the share, or another one has found that it is gone.
+/// The share of a process that has ended: removed by the process itself, or by another one that found the process gone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct EndedShare {

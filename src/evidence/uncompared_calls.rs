@@ -128,8 +128,8 @@ impl UncomparedTargets {
         to.is_some_and(|to| self.listed.len() < TARGETS_MAX || self.listed.iter().any(|target| target.is(to)))
     }
 
-    /// Counts calls to a target; the values in its path are already replaced by `{}`. If the list is full, targets that
-    /// are expected by now are removed first.
+    /// Counts calls to a target; the values in its path are already replaced by `{}`. If the list is full, first
+    /// removes the targets that are expected by now: the workflow calls them, or `ignore_calls` names them.
     pub(super) fn count(
         &mut self,
         to: Option<CallTarget>,

@@ -1,9 +1,9 @@
 //! PURE. How the framework of a service reads paths, as `paths:` of the service declares it.
 //!
 //! The question it answers: "which spellings of a path are the same to this service?" Spellings that are declared the
-//! same are matched and decided like the template itself. Without a declaration, a spelling with parameters is refused
-//! where it may concern a route with a workflow (`resolve`), and other spellings are other paths; `check` warns of
-//! these.
+//! same are matched and decided like the template itself. Without a declaration, a spelling with path parameters
+//! (`;v=1`) is refused where it may concern a route with a workflow (`resolve`), and other spellings are other paths;
+//! `check` warns of these.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,7 @@ pub enum DoubleEncoding {
 pub struct PathConventions {
     /// Whether `/orders/` is the same as `/orders`.
     pub trailing_slash: Option<SpellingRule>,
-    /// Whether `/ORDERS` is the same as `/orders`. Does not concern values of parameters.
+    /// Whether `/ORDERS` is the same as `/orders`. Does not concern the values of `{id}` and the like in the template.
     pub case: Option<SpellingRule>,
     /// What is done with `;v=1` at the end of a segment.
     pub parameters: Option<ExtraPart>,

@@ -3,8 +3,9 @@
 //!
 //! The question it answers: "what does `request` mean in a key, a cohort or a retry key?" Only what the expression
 //! reads is built. A repeated query parameter is a list of its values; the values of a repeated header are joined by
-//! commas, unless they are all equal: then the header has this value once. Always true: different bytes give different
-//! texts, even if they are not UTF-8, so that different retry keys never become equal (`exact_text`).
+//! commas, unless they are all equal: then the header has this value once. Always true, except in the form of older
+//! versions ([`ByteForm::Replaced`]): different bytes give different texts, even if they are not UTF-8, so that
+//! different retry keys never become equal (`exact_text`).
 
 use std::sync::Arc;
 

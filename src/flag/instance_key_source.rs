@@ -10,7 +10,7 @@ use serde_json_path::JsonPath;
 use super::exact_text::exact_text;
 use crate::expression::{id_text, parse_form_with};
 
-/// The longest id in the body of a request; a head is bounded as a whole.
+/// The longest id in the body of a request. An id in the head needs no such bound: the head is bounded as a whole.
 const BODY_ID_BYTES_MAX: usize = 4 << 10;
 
 /// Where a follow-up has the id of its instance (`key:` of an `instance`).
@@ -28,7 +28,7 @@ pub enum InstanceKeySource {
 
 impl InstanceKeySource {
     /// The id in a request; `None` if it has none, or more than one: nobody could tell which of them legacy reads.
-    /// `body` gives the value of its body, if that is known; it is asked only if the id is there.
+    /// `body` gives the value of its body, if that is known; it is called only if the id is in the body.
     pub(super) fn id_in(
         &self,
         params: &[(Arc<str>, String)],

@@ -63,8 +63,8 @@ impl InstanceKey {
     pub fn stored_key(&self) -> PinKey {
         self.stored_under(self.family.first_id())
     }
-    /// All keys under which facts about an instance of legacy may be stored: the present one, then those under the
-    /// creator's other ids. Earlier files may have had another oldest id, or separate creators.
+    /// All keys under which facts about an instance of legacy may be stored: [`InstanceKey::stored_key`], then those
+    /// under the creator's other ids, because earlier files may have had another oldest id, or separate creators.
     pub fn stored_keys(&self) -> impl Iterator<Item = PinKey> {
         let first_id = self.family.first_id();
         let others = self.family.ids().filter(move |id| *id != first_id);

@@ -1,10 +1,10 @@
 //! Raises the shares of routes with `auto:` step by step, within their state.
 //!
-//! Always true: a share grows by an ordinary flip, through its gate, never by force, and only to the next step; only
-//! while the requested state is in force, after its time, after so many requests with it, and after the pairs that were
-//! under way then (`pairs_in_flight`); and never over a share that a person has made smaller. Under the lock of moves
-//! it is checked again that nobody has moved the route in between. What this process saw of a share is not stored:
-//! after a start the time and the requests of each share count anew.
+//! Always true: a share grows by an ordinary flip, through its gate, never by force, and only to the next step. It
+//! grows only while the requested state is in force, once the present share has been in force for `each` and has had
+//! `at_least` requests, and after the pairs that were under way then (`pairs_in_flight`); and never over a share that a
+//! person has made smaller. Under the lock of moves it is checked again that nobody has moved the route in between.
+//! What this process saw of a share is not stored: after a start the time and the requests of each share count anew.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,8 +45,8 @@ fn is_set_by_hand(position: &RoutePosition) -> bool {
     from.is_none_or(|from| from >= state_of(flip))
 }
 
-/// Why the share of a route may not be touched, whatever its time and requests: something else than what is on its rung
-/// was requested or is in force. A flip would end that.
+/// Why the share of a route may not grow, whatever its time and requests: a state other than its rung was requested or
+/// is in force, or what its file asks for is refused. Raising the share is a flip to the rung, and would end that.
 fn unsettled(inputs: &Inputs, position: &RoutePosition) -> Option<String> {
     let (state, requested, effective) = (position.rung(), position.inputs.requested, inputs.effective(position));
     if effective.state != state {
@@ -99,7 +99,7 @@ impl Mover {
         let (id, state) = (&position.route.id, position.rung());
         let share = position.inputs.shares.of(state);
         let evidence = self.gate().evidence_of(&inputs.positions, position);
-        // Callers outside the share of a rung are one rung lower.
+        // The requests within the share: callers outside the share of a rung are one rung lower.
         let counted = match state {
             State::Live => evidence.engine_answers,
             State::Dark => evidence.dark_pairs,

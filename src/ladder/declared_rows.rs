@@ -29,21 +29,21 @@ fn by_route(rows: &[DeclaredState]) -> BTreeMap<&RouteId, &DeclaredState> {
 }
 
 fn row_of(base: Option<&DeclaredState>, ours: &DeclaredState, theirs: &DeclaredState) -> DeclaredState {
-    fn newer<T: Clone + PartialEq>(base: Option<&T>, ours: &T, theirs: &T) -> T {
+    fn merge<T: Clone + PartialEq>(base: Option<&T>, ours: &T, theirs: &T) -> T {
         if base == Some(ours) { theirs.clone() } else { ours.clone() }
     }
     DeclaredState {
         route: ours.route.clone(),
-        file: newer(base.map(|row| &row.file), &ours.file, &theirs.file),
-        retry: newer(base.map(|row| &row.retry), &ours.retry, &theirs.retry),
-        follows: newer(base.map(|row| &row.follows), &ours.follows, &theirs.follows),
-        live: newer(base.map(|row| &row.live), &ours.live, &theirs.live),
-        in_force: newer(base.map(|row| &row.in_force), &ours.in_force, &theirs.in_force),
-        evidence_from: newer(base.map(|row| &row.evidence_from), &ours.evidence_from, &theirs.evidence_from),
-        forced: newer(base.map(|row| &row.forced), &ours.forced, &theirs.forced),
-        promote: newer(base.map(|row| &row.promote), &ours.promote, &theirs.promote),
-        is_absent: newer(base.map(|row| &row.is_absent), &ours.is_absent, &theirs.is_absent),
-        earlier_ids: newer(base.map(|row| &row.earlier_ids), &ours.earlier_ids, &theirs.earlier_ids),
+        file: merge(base.map(|row| &row.file), &ours.file, &theirs.file),
+        retry: merge(base.map(|row| &row.retry), &ours.retry, &theirs.retry),
+        follows: merge(base.map(|row| &row.follows), &ours.follows, &theirs.follows),
+        live: merge(base.map(|row| &row.live), &ours.live, &theirs.live),
+        in_force: merge(base.map(|row| &row.in_force), &ours.in_force, &theirs.in_force),
+        evidence_from: merge(base.map(|row| &row.evidence_from), &ours.evidence_from, &theirs.evidence_from),
+        forced: merge(base.map(|row| &row.forced), &ours.forced, &theirs.forced),
+        promote: merge(base.map(|row| &row.promote), &ours.promote, &theirs.promote),
+        is_absent: merge(base.map(|row| &row.is_absent), &ours.is_absent, &theirs.is_absent),
+        earlier_ids: merge(base.map(|row| &row.earlier_ids), &ours.earlier_ids, &theirs.earlier_ids),
     }
 }
 

@@ -19,7 +19,7 @@ pub struct GuardRelease {
     pub by: String,
 }
 
-/// What the guard of a route did is released.
+/// The result of a release of what the guard of a route did.
 #[derive(Clone, Debug)]
 pub struct GuardReleased {
     /// The record.
@@ -33,25 +33,25 @@ pub struct GuardReleased {
 /// What the guard of a route did and nobody has released.
 #[derive(Clone, Debug)]
 pub struct GuardStatus {
-    /// What.
+    /// What the guard did.
     pub action: GuardAction,
     /// The highest state that it allows; `None` for an alarm in `only`.
     pub limit: Option<State>,
-    /// What was more than is accepted.
+    /// The condition of the guard that was exceeded.
     pub condition: Option<GuardCondition>,
     /// How many requests or pairs were bad.
     pub bad: u64,
-    /// Among so many, the last ones.
+    /// Out of how many, the last ones.
     pub of: u64,
     /// The runs of some of them.
     pub runs: Vec<RunId>,
-    /// When.
+    /// When it did this.
     pub at: Timestamp,
     /// What was found, as a sentence.
     pub reason: String,
     /// Whether the store has it. If not, a restart would lose it.
     pub is_recorded: bool,
-    /// How it returns.
+    /// How the route returns to its requested state.
     pub release: flag::GuardRelease,
     /// The pairs in a row without a difference or a failed run since then.
     pub clean_pairs: u64,

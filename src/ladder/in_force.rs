@@ -208,7 +208,7 @@ impl InForce {
     /// Sets the states to which the write that is under way moves routes.
     pub fn set_outstanding(&self, outstanding: OutstandingWrite) {
         self.change(|inputs| {
-            // Whoever has found meanwhile that a flip changes nothing looks again.
+            // A flip that was found to change nothing, without this write, is judged again (`note_unchanged`).
             inputs.positions_version += u64::from(!outstanding.is_empty());
             inputs.outstanding = outstanding;
             !inputs.unrecorded.is_empty()

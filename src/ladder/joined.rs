@@ -1,17 +1,17 @@
 //! A route that several routes of the files before have become (`was`): it gets the requests of each of them.
 //!
 //! Always true: without `force` in its file it is in the lowest of their states, with the smallest of their shares, so
-//! that no request goes up without a gate. What a guard has lowered stays lowered: of the last actions of their guards
-//! only the newest is that of the new route, and where another one limits more, that limit is among the states. A
-//! route that was absent from the files that were read last does not count, except for its guard: its requests went to
-//! legacy, and `scopes` holds the route that gets them now.
+//! that no request goes up without a gate. What a guard has lowered stays lowered: the new route inherits only the
+//! newest action of their guards, and if another of these guards limits more, it does not go above that limit either.
+//! Of a route that was absent from the files that were read last, only the guard counts: its requests went to legacy,
+//! and `scopes` holds the route that gets them now.
 
 use super::guard_latches::GuardLatches;
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use crate::flag::{Route, Shares, State};
 use crate::names::RouteId;
 
-/// What the routes had that become one.
+/// What the routes that become one had before.
 pub(super) struct JoinedRoutes {
     /// The lowest of their states.
     state: State,
@@ -19,7 +19,7 @@ pub(super) struct JoinedRoutes {
     limit: Option<State>,
     /// The smallest of their shares.
     shares: Shares,
-    /// Each route with its state.
+    /// Each route with its state and its guard's limit, as a text.
     names: String,
 }
 
@@ -91,7 +91,7 @@ pub(super) fn state_before(before: &Positions, id: &RouteId) -> (State, Shares) 
 }
 
 impl JoinedRoutes {
-    /// Lowers a route with a flip to what these routes had. Returns why, if its last flip went higher.
+    /// Lowers a route that has a flip to what these routes had. Returns why, if that changes its state or its shares.
     pub fn lower(&self, position: &mut RoutePosition) -> Option<String> {
         let Self { state, limit, shares, names } = self;
         position.last.as_ref()?;

@@ -202,11 +202,11 @@ impl FreezeRecords {
         }
     }
 
-    /// Prepares the records for the end of the freeze, by the number of its request, and of the newest flip that was in
-    /// force when it was judged. Changes nothing.
+    /// Prepares the records for the end of the freeze. Changes nothing. `requested`: what [`Self::request_end`]
+    /// returned for it; `followed`: the number of the newest flip that was in force here at that moment.
     ///
     /// # Errors
-    /// A freeze was set after the end was requested.
+    /// After the end was requested, a freeze was set here, or one that another process has recorded came into force.
     pub fn prepare_end(
         &self,
         in_force: &InForce,

@@ -1,13 +1,13 @@
 //! Routes that several routes had become (`was`) and that new files separate again, such as by deploying the earlier
 //! files once more.
 //!
-//! Always true: whichever id the joined route had, the files are not refused because retry keys from the time of the
-//! joining are looked up for the separate routes too, nor because of legacy's instances from that time: a rollback must
-//! be possible. The log names the routes. Instances of legacy that requests have shown while the routes were one are
-//! stored under the oldest id, and it is not known to which route they belong: for each other route that creates
-//! instances, the store notes that legacy may have some whose ids are not known, so that its gate to `only` stays shut.
-//! By its last flip from before the joining a route returns at most to the state of the joined route, and at most to
-//! `dark`.
+//! Always true: whichever id the joined route had, its separation is no reason to refuse the files, because a rollback
+//! must be possible: neither that retry keys from the time of the joining are looked up for each of the separate
+//! routes, nor that legacy has instances from that time. The log names the routes. Instances of legacy that requests
+//! have shown while the routes were one are stored under the oldest id, and it is not known to which route they belong:
+//! for each other route that creates instances, the store notes that legacy may have some whose ids are not known, so
+//! that its gate to `only` stays shut. By its last flip from before the joining a route returns at most to the state of
+//! the joined route, and at most to `dark`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,7 +67,8 @@ pub(super) fn log(before: &Positions, after: &Positions) {
     }
 }
 
-/// Notes of routes that are separate again that legacy may have instances of them whose ids are not known.
+/// Notes, for each route that is separate again and creates instances, that legacy may have instances of it whose ids
+/// are not known.
 ///
 /// # Errors
 /// The store does not take it: the files must not come into force.

@@ -1,7 +1,7 @@
 //! Places the steps of a graph in layers (Sugiyama, Tagawa and Toda, 1981): every edge leads downwards.
 //!
-//! Always true: no two boxes overlap. An edge over several layers has a point in each layer between, where no box is;
-//! only where there are more than [`BENDS_MAX`] such points, the other edges are straight.
+//! Always true: no two boxes overlap. An edge over several layers has a point in each layer between, where no box is.
+//! Only an edge that would bring the points of all edges above [`BENDS_MAX`] is straight, and may pass through boxes.
 
 use rust_sugiyama::configure::Config;
 use rust_sugiyama::from_vertices_and_edges;
@@ -12,7 +12,7 @@ pub(super) const BOX: Size = Size { width: 232.0, height: 68.0 };
 const GAP: f64 = 36.0;
 /// The width of the gap that an edge gets between the boxes of a layer that it passes.
 const PASSAGE: f64 = 12.0;
-/// How many points all edges together have between their ends: the time for the layout grows with them.
+/// The most points that all edges together have between their ends: the time for the layout grows with them.
 const BENDS_MAX: usize = 1_500;
 /// Parts of the graph without an edge between them stand beside each other up to this width.
 const ROW_WIDTH: f64 = 1_600.0;

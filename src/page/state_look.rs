@@ -9,7 +9,7 @@ pub(super) enum Shape {
     Square,
     /// Somebody has to look.
     Triangle,
-    /// Nothing was sent.
+    /// It has no effect: nothing was sent, or what was done was undone.
     Diamond,
     /// Nothing happened.
     Dash,

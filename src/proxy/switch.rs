@@ -320,7 +320,7 @@ async fn decide_flagged<'a>(
             Ok(DecisionOutcome::Forward(proxied, (copied, copy), rung))
         }
         Decision::Engine { rung, may_fall_back, reason } => {
-            // Legacy gets it if the engine gives it back.
+            // Kept only if the engine may fall back: then legacy may still get the request.
             proxied.admission.at_legacy = at_legacy.filter(|_| may_fall_back);
             let proxied = ProxiedRequest { params: flagged.params.clone(), ..proxied };
             let answered = super::engine::answer(proxied, flagged, head, upload, rung, may_fall_back, reason);

@@ -1,5 +1,5 @@
-//! The answer to a head that HTTP's own reader (hyper) cannot read. It answers by itself, with a status alone; what
-//! goes out instead has the same status, and a text that says what is wrong.
+//! The answer to a head that the HTTP library (hyper) cannot read. By itself, hyper answers with a status alone; what
+//! is sent instead has the same status, and a text that says what is wrong.
 //!
 //! Always true: only bytes that hyper writes while no exchange is under way are replaced. At such a time it writes
 //! nothing else; it closes the connection afterwards.

@@ -10,13 +10,14 @@ use crate::store::{ChainHead, RecordEntry, StoreError, StoreHandle};
 
 /// What the next entry follows.
 pub(super) struct ChainEnd {
-    /// The number of the newest entry.
+    /// The number of the newest entry, or of the lost head, if that is higher.
     pub(super) number: u64,
-    /// Its hash.
+    /// The hash that the next entry continues from: that of the newest entry, or of the noted head if the chain does
+    /// not have that any more.
     pub(super) hash: String,
     /// [`RecordEntry::flips`] of the newest entry that is there.
     pub(super) flips: u64,
-    /// Its source.
+    /// The source of the newest entry that is there.
     pub(super) source: String,
     /// Set if entries, or the store's note of the head, were lost: the noted head, if the chain does not have it any
     /// more; if the note itself is gone, the number after the newest entry, with an empty hash.
@@ -26,7 +27,7 @@ pub(super) struct ChainEnd {
 impl ChainEnd {
     /// Reads the end of the store's chain; `None` if there is no entry, and none was noted.
     pub(super) async fn read(store: &StoreHandle) -> Result<Option<Self>, StoreError> {
-        // Before the newest entry, because another process may add one meanwhile.
+        // The head is read before the newest entry, because another process may add one in between.
         let head = store.chain_head().await?;
         let newest = store.newest_record_entry().await?;
         let head = match head {

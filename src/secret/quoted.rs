@@ -21,8 +21,7 @@ const FORMS_MAX: usize = 4_096;
 /// For a longer secret, only two forms are looked for: unchanged, and escaped for JSON as this program writes it. All
 /// forms would take some hundred times its length.
 const ALL_FORMS_BYTES_MAX: usize = 4 << 10;
-/// The least number of characters for which a secret is also looked for in the form that is left after the credentials
-/// in it are masked by their names.
+/// A secret is also looked for as what [`redact_line`] leaves of it, if that has at least this many characters.
 const MASKED_CHARS_MIN: usize = 6;
 
 /// Secrets that are looked for in texts.

@@ -20,7 +20,7 @@ pub struct RedactRules {
     detectors: Detectors,
     /// Whether a parameter in the path of a request has a secret name.
     is_path_secret: bool,
-    /// Tells apart the texts of rules in which something is masked.
+    /// Tells apart shown texts in which something is masked, such as those of invariants and rules of comparisons.
     text_hash: TextHash,
 }
 
@@ -47,12 +47,12 @@ impl RedactRules {
     pub fn is_path_secret(&self) -> bool {
         self.is_path_secret
     }
-    /// These rules, with this hash for texts of rules that have something masked.
+    /// These rules, with this hash for shown texts in which something is masked.
     #[must_use]
     pub fn with_text_hash(&self, text_hash: &TextHash) -> Self {
         Self { text_hash: text_hash.clone(), ..self.clone() }
     }
-    /// Tells apart the texts of rules in which something is masked.
+    /// Tells apart shown texts in which something is masked, such as those of invariants and rules of comparisons.
     pub fn text_hash(&self) -> &TextHash {
         &self.text_hash
     }

@@ -1,5 +1,5 @@
-//! The hash that is shown after the text of a rule in which something is masked: it tells apart texts that differ only
-//! in what is masked.
+//! The hash that is shown after the text of a rule (of a comparison, an invariant, a cohort, a key) in which something
+//! is masked: it tells apart texts that differ only in what is masked.
 //!
 //! Always true: equal texts have equal hashes, so that another literal in a rule shows as another text, also after a
 //! restart with the same store. Nobody without the key can find a literal by trying all of them; without a key there is

@@ -184,7 +184,7 @@ impl SecretWalk<'_, '_> {
         let shown: Vec<(String, Value)> = std::mem::take(members)
             .into_iter()
             .map(|(key, mut value)| {
-                is_changed |= match is_scalar(&value) {
+                is_changed |= match is_text_or_number(&value) {
                     true => self.replace_whole(name, &mut value),
                     false => self.replace_in_json(&mut value),
                 };
@@ -215,7 +215,11 @@ impl SecretWalk<'_, '_> {
                 (Value::Array(items), _) if singular(&key).is_some_and(self.is_secret) => {
                     items.iter_mut().fold(false, |is_changed, item| {
                         is_changed
-                            | if is_scalar(item) { self.replace_whole(&key, item) } else { self.replace_in_json(item) }
+                            | if is_text_or_number(item) {
+                                self.replace_whole(&key, item)
+                            } else {
+                                self.replace_in_json(item)
+                            }
                     })
                 }
                 (Value::Object(inner), _) if singular(&key).is_some_and(self.is_secret) => {
@@ -334,6 +338,6 @@ fn credentials(text: &str) -> Option<usize> {
     Some(text.len() - trimmed.len() + scheme_bytes)
 }
 
-fn is_scalar(value: &Value) -> bool {
+fn is_text_or_number(value: &Value) -> bool {
     matches!(value, Value::String(_) | Value::Number(_))
 }

@@ -140,7 +140,7 @@ fn may_be_json(text: &str) -> bool {
 }
 
 /// Where the `user:password` ends in what follows the `://` of a URL, before the next URL. Everything up to the last
-/// `@` before the path counts as one, so that more may be replaced if a URL is a value in a query.
+/// `@` before the path counts as user and password, so that too much may be replaced if a URL is a value in a query.
 fn user_info_end(url: &str) -> Option<usize> {
     let end = url.find(['/', '?', '#']).unwrap_or(url.len());
     if let Some(at) = url[..end].rfind('@') {

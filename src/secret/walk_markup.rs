@@ -35,8 +35,8 @@ impl SecretWalk<'_, '_> {
         edited.changed()
     }
 
-    /// Redacts a text in or next to elements, beginning after what was read already. Returns the position up to which
-    /// the whole text is read.
+    /// Replaces the secrets in a piece of text in or next to elements. `place`: the part of the piece that was not read
+    /// yet. Returns the position up to which everything is read, which may be in a later piece.
     fn replace_in_piece(
         &mut self,
         edited: &mut Edited<'_>,
@@ -81,7 +81,7 @@ impl SecretWalk<'_, '_> {
         place.start.max(piece.place.end)
     }
 
-    /// Redacts a part of a piece whose secrets depend on no other piece.
+    /// Replaces the secrets in a part of a piece that depend on no other piece.
     fn replace_in_part(&mut self, edited: &mut Edited<'_>, place: Range<usize>, kind: PieceKind<'_>) {
         let part = &edited.text()[place.clone()];
         let shown = match kind {

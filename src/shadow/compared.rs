@@ -1,4 +1,4 @@
-//! A request that was compared, as far as it is to be run, or sent to legacy, a second time.
+//! What is kept of a compared request that is to be run, or to be sent to legacy, a second time.
 
 use std::sync::Arc;
 

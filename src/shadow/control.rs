@@ -22,16 +22,16 @@ pub const CONTROL_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Runner {
     /// For a request to a candidate: waits until the run that answered it has ended, or for a bounded time, and adds
-    /// that run's calls. They answer the candidate's reads that the run made too, or that would repeat one of its
-    /// effects. `None`: the ticket is settled, because too many requests wait, a stop was asked for, or the route has
-    /// no candidate any more.
+    /// that run's calls. A read of the candidate is not sent, but answered from these calls, if the run made it too or
+    /// if it would repeat one of the run's effects. `None`: the ticket is settled, because too many requests wait, a
+    /// stop was asked for, or the route has no candidate any more.
     pub(super) async fn wait_for_control(
         &self,
         mut entry: QueuedRequest,
         stop: watch::Receiver<Stop>,
     ) -> Option<QueuedRequest> {
         let Some(candidate) = &entry.answered.candidate else { return Some(entry) };
-        // Moves of the candidate wait for it from now on.
+        // From now on, moves of the candidate wait for the comparison of this request.
         entry.ticket.begin();
         // The rules of the route are those of the control only while the route has a candidate.
         let control = {
@@ -57,7 +57,7 @@ impl Runner {
         let control = entry.answered.candidate.as_ref().and_then(|candidate| candidate.control);
         let known = RequestEffects::new(Duration::ZERO);
         let Some(control) = control else {
-            // It only reads.
+            // The run that answered is not stored, so it only reads: it has no effects.
             entry.answered.effects = Some(known);
             return Some((entry, ControlReads::default()));
         };

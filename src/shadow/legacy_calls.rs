@@ -25,7 +25,7 @@ pub(super) struct CallsOfRequest {
     calls: Vec<Arc<Effect>>,
     /// Whether there may be more calls, because some could not be attributed or kept.
     is_incomplete: bool,
-    /// Whether what steps take is counted: not of a run that repeats one.
+    /// Whether the outcomes of searches are counted in the metric. `false` for a run that repeats an earlier one.
     is_counted: bool,
     /// Whether the run is a candidate's: the calls are then those of the plan in force.
     of_candidate: bool,

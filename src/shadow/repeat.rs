@@ -5,7 +5,8 @@
 //! something, or for which that is not known although legacy's calls are watched; after the first such call, no
 //! request of the route is.
 //!
-//! When legacy is slow, a repeated request ends at its time-out; when it is gone, nothing is counted.
+//! If legacy is slow, a repeated request ends at its time-out; if legacy is gone, with an error. No difference is
+//! counted then.
 
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};

@@ -71,8 +71,8 @@ pub(super) fn count_not_judged(answered: &Answered, reason: &'static str) {
     metrics::counter!("pointsman_effects_not_judged_total", "route" => route, "reason" => reason).increment(1);
 }
 
-/// The steps whose calls legacy may have made for this request although none is known to be for it: while it was
-/// handled, legacy made such a call that was attributed to no request.
+/// The steps whose calls legacy may have made for this request although no such call is known to be for it: while the
+/// request was handled, legacy made such a call that was attributed to no request.
 pub(super) fn unattributed_steps(answered: &Answered, rules: &Rules, intents: &[Intent]) -> Vec<StepId> {
     let Some(effects) = answered.effects.as_ref().filter(|_| !intents.is_empty()) else { return Vec::new() };
     // Of calls that are not listed nothing is known: they explain nothing.

@@ -71,18 +71,19 @@ pub struct ToldUnknownRetries {
     pub why: String,
 }
 
-/// Routes that a process is going to raise to where the engine answers. A process that has acknowledged this takes no
-/// retry key of them for legacy that the store does not have.
+/// Routes that a process is going to raise to where the engine answers. A process that has acknowledged this gives
+/// legacy a request of them that has a retry key only after the store has the key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Announcement {
     /// Increases with each announcement of the process.
     pub number: u64,
     /// All ids of the routes.
     pub routes: Vec<RouteId>,
-    /// The ids of each route. An earlier version gives none: then each of `routes` is another one.
+    /// The ids of each route. An earlier version gives none: then each id in `routes` is that of a route of its own.
     #[serde(default)]
     pub ids: Vec<Vec<RouteId>>,
-    /// The numbers of the announcements that stand, which these are together; `number` is the newest ever.
+    /// The numbers of the announcements of the process that are still in force: the routes are those of all of them.
+    /// `number` is the newest one that it ever gave, also if that announcement has ended.
     #[serde(default)]
     pub standing: Vec<u64>,
 }

@@ -9,8 +9,8 @@ use super::columns::{Result, column, json, time, unescape, uuid};
 use crate::names::WorkerId;
 use crate::store::{GoneProcess, LivingProcess, LivingProcesses, ProcessRecord, StoreError};
 
-/// Reads with the row as it was before the update: the caller knows its own record. A changed record is told to the
-/// other processes. Times are those of the server.
+/// Stores the caller's record, notifies the other processes if it has changed, and returns the living processes. The
+/// caller's own row is returned as it was before: the caller knows its own record. Times are those of the server.
 const EXCHANGE: &str = "WITH mine AS (UPDATE workers SET record = $2 WHERE worker = $1 AND record IS DISTINCT FROM $2 \
                                   RETURNING worker), \
           told AS (SELECT tell($4, ARRAY['process']) AS nothing FROM mine) \

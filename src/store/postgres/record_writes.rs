@@ -39,7 +39,7 @@ pub(super) async fn run_key(pool: &Pool, run: RunId, key: Option<Vec<u8>>) -> Re
     }
 }
 
-/// Takes the run from the pin of an instance of legacy.
+/// Removes the run from the pin of an instance of legacy.
 pub(super) async fn detach_twin(pool: &Pool, key: PinKey) -> Result<()> {
     let text = "UPDATE pins SET run_id = NULL WHERE family = $1 AND sha256(id) = sha256($2) AND id = $2 AND arm = $3";
     let (family, id, arm) = (key.family.as_str(), key.id.as_bytes(), Arm::Legacy.as_str());
@@ -63,6 +63,8 @@ pub(super) async fn run_snapshot(pool: &Pool, snapshot: &RunSnapshot) -> Result<
     pool.query(make).await.map(drop)
 }
 
+/// See `note_legacy_tries` in [`crate::store`]: returns those of the keys that runs have claimed, which stay as they
+/// are.
 pub(super) async fn legacy_tries(
     pool: &Pool,
     mut tries: Vec<(RetryKey, Timestamp)>,

@@ -95,9 +95,8 @@ async fn key_files(conn: &mut SqliteConnection, from: &Path) -> Result<Vec<KeyFi
     found.iter().map(|(record,)| serde_json::from_slice(record).map_err(|e| failed(e.to_string()))).collect()
 }
 
-/// The retry window of first tries at this time or before is over; only a run may keep their keys bound. Time in which
-/// no process ran does not count, as for a process that starts now. It is read from the store, because the clock of
-/// this command does not know when processes ran.
+/// The newest time of a first try whose retry window is over; only a run may keep the keys of such tries bound. Time in
+/// which no process ran does not count, as for a process that starts now. When processes ran is read from the store.
 async fn newest_expired(conn: &mut SqliteConnection, from: &Path, retry_window: Duration) -> Result<i64> {
     let failed = |error: sqlx::Error| StoreError(format!("cannot read {}: {error}", from.display()));
     let newest = match upgrade::has_events_table(conn).await.map_err(failed)? {

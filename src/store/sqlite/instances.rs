@@ -95,7 +95,7 @@ async fn counts(readers: &Readers, families: Vec<RouteId>) -> Result<Vec<Instanc
 
 type LegacyRow = (String, i64, Option<i64>, bool, bool);
 
-fn shown((id, seen, ended, is_twin_incomplete, is_created): LegacyRow) -> Result<LegacyInstance> {
+fn instance_of_row((id, seen, ended, is_twin_incomplete, is_created): LegacyRow) -> Result<LegacyInstance> {
     let ended = ended.map(time).transpose()?;
     Ok(LegacyInstance { id: id.into(), seen: time(seen)?, ended, is_twin_incomplete, is_created })
 }
@@ -103,7 +103,7 @@ fn shown((id, seen, ended, is_twin_incomplete, is_created): LegacyRow) -> Result
 async fn legacy_instance(readers: &Readers, key: PinKey) -> Result<Option<LegacyInstance>> {
     let text = "SELECT id, seen, ended, incomplete, created FROM legacy_instances WHERE family = ? AND id = ?";
     let query = sqlx::query_as(text).bind(key.family.as_str()).bind(&*key.id);
-    query.fetch_optional(readers.pool()?).await.map_err(read_error)?.map(shown).transpose()
+    query.fetch_optional(readers.pool()?).await.map_err(read_error)?.map(instance_of_row).transpose()
 }
 
 async fn legacy_instances(
@@ -116,5 +116,5 @@ async fn legacy_instances(
                 WHERE family = ? AND id > ? AND ended IS NULL ORDER BY id LIMIT ?";
     let after = after.as_deref().unwrap_or(UNKNOWN_ID);
     let query = sqlx::query_as(text).bind(family.as_str()).bind(after).bind(sql_limit(limit));
-    query.fetch_all(readers.pool()?).await.map_err(read_error)?.into_iter().map(shown).collect()
+    query.fetch_all(readers.pool()?).await.map_err(read_error)?.into_iter().map(instance_of_row).collect()
 }

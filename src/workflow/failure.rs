@@ -23,8 +23,9 @@ pub struct Failure {
     pub message: String,
     /// How many milliseconds to wait before another try, as the service (`Retry-After`) or its breaker says.
     pub retry_after_ms: Option<u64>,
-    /// How the child run failed that made this run fail; where a run below that child made the child fail, how that
-    /// run failed. Absent in events of earlier versions, and in a run that is not real, whose own `kind` is the same.
+    /// If a child run made this run fail: the kind of the child's failure, or of that of the lowest run, if runs below
+    /// the child made the child fail. Absent in events of earlier versions, and in a run that is not real, where `kind`
+    /// may be that of the child's failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below: Option<FailureKind>,
 }
@@ -239,8 +240,8 @@ pub struct Conflict {
     /// The choices offered: names of [`super::Choice`].
     #[serde(default)]
     pub choices: Vec<String>,
-    /// Whether it names what is another one since an earlier attempt: the URL of the service, or the value of a secret.
-    /// Absent in events of earlier versions.
+    /// Whether its message names what has changed since an earlier attempt: the URL of the service, or a secret that
+    /// has another value now. Absent in events of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names_earlier_url: Option<bool>,
     /// Of a conflict over something that the files lack: what that is. Absent in events of earlier versions.
@@ -252,8 +253,8 @@ pub struct Conflict {
 pub(super) const WENT_TO: &str = "that attempt went to";
 
 impl Conflict {
-    /// Whether its message names the URL of an earlier attempt. In conflicts of earlier versions this is recognised by
-    /// the message.
+    /// Whether its message names what has changed since an earlier attempt. In conflicts of earlier versions, the URL
+    /// of that attempt is recognised in the message.
     pub(super) fn names_earlier_url(&self) -> bool {
         self.names_earlier_url.unwrap_or_else(|| self.message.contains(WENT_TO))
     }

@@ -82,7 +82,7 @@ impl CallerScope {
         self.headers.iter().any(is_credential)
     }
 
-    /// The headers that have the same values in the same caller's next try, since they are no credentials.
+    /// The headers of the scope that are no credentials: their values stay the same in the same caller's next try.
     pub(super) fn lasting_headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.headers.iter().filter(|name| !is_credential(name))
     }
@@ -126,7 +126,7 @@ impl TokenKeys {
     /// Reads public keys: a JWK set, one JWK, or PEM.
     ///
     /// # Errors
-    /// What is wrong, worded as the end of a sentence that begins with the file.
+    /// What is wrong, as the rest of a sentence whose subject is the file, such as "is not JSON".
     pub fn read(text: &str, audience: Vec<String>) -> Result<Self, String> {
         let keys = if text.trim_start().starts_with('{') { parse_jwks(text)? } else { parse_pem(text)? };
         if keys.is_empty() {
@@ -135,7 +135,7 @@ impl TokenKeys {
         Ok(Self { keys, source: TokenSource { keys: text.to_owned(), audience } })
     }
 
-    /// Keys that could not be read on this machine, where files are only checked; they verify no token.
+    /// Stands for keys whose file cannot be read on this machine, which only checks the flag files. Verifies no token.
     pub fn unread(audience: Vec<String>) -> Self {
         Self { keys: Vec::new(), source: TokenSource { keys: String::new(), audience } }
     }

@@ -52,7 +52,7 @@ pub struct PathConventions {
     pub parameters: Option<ExtraPart>,
     /// What is done with `.json` and the like at the end of the last segment.
     pub suffix: Option<ExtraPart>,
-    /// What is done with `%256F` for `o`.
+    /// What is done with a path that is encoded twice, such as `%256F` for `o`.
     pub decode_twice: Option<DoubleEncoding>,
     /// Whether every unusual spelling of the path of a route is refused.
     pub strict: bool,
@@ -125,11 +125,11 @@ impl PathConventions {
     pub(super) fn is_exact(&self) -> bool {
         !self.ignores_trailing_slash() && !self.ignores_case() && !self.strips_parameters() && !self.strips_suffix()
     }
-    /// The kinds of unusual spelling for which the files declare how the service reads them, without those that this
-    /// path cannot have.
+    /// The kinds of unusual spelling for which the files declare how the service reads them. Parameters are not among
+    /// them if this path would have two slashes in a row without its parameters (`/a/;v=1/b`).
     pub(super) fn declared_spellings(&self, path: &str) -> UnusualParts {
         let mut declared = UnusualParts::default();
-        // Without its parameters, such a path would have two slashes in a row.
+        // No key declares how two slashes in a row are read.
         let leaves_slashes = || self.strips_parameters() && path.contains("/;");
         if self.parameters.is_some() && !leaves_slashes() {
             declared = declared.and(UnusualParts::PARAMETERS);

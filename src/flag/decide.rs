@@ -95,10 +95,12 @@ pub enum VersionByInstance {
     Candidate,
 }
 
-/// Whether the candidate of a route, which has this share, answers a new request that goes to the engine. All requests
-/// of one instance are answered by the same version while the share stays as it is. Where the creator of the instances
-/// has a candidate too, follow-ups of instances that the creator's candidate made are answered by the candidate, and
-/// all others by the plan in force, whatever the size of the share.
+/// Whether the candidate of a route, with this share, answers a new request that goes to the engine.
+///
+/// - If the route follows up instances whose creator has a candidate too, the version that made an instance answers all
+///   its follow-ups, however small the share is (a candidate with a share of 0 % answers nothing).
+/// - Any other request is placed by the hash of its instance, else of the caller's key, else at random. While the share
+///   stays as it is, the same version answers all requests of one instance.
 pub fn candidate_answers(
     set: &FlagSet,
     flag: &RouteFlag,
@@ -128,9 +130,13 @@ pub fn candidate_answers(
 
 impl Decision {
     /// The decision for a request whose first try was taken by `first_try`, if there was one. `self` is the decision
-    /// for a new request with the same facts. The arm that owns the request's instance answers in any case, except that
-    /// legacy answers the retries of what it took before an instance was adopted, if it recognises them and does
-    /// nothing new to such an instance.
+    /// for a new request with the same facts. A retry stays on the arm of its first try, except that:
+    ///
+    /// - The engine answers for an instance that it created, whichever arm took the first try.
+    /// - If legacy took the first try and the engine has adopted the instance since, legacy answers only if it
+    ///   recognises retries and does nothing new to an instance that it has released. Otherwise nobody answers, or the
+    ///   engine if the runs of the route are not kept.
+    /// - Where nobody answers a new request, nobody answers a retry.
     pub fn for_retry(self, flag: &RouteFlag, first_try: Option<Arm>) -> Decision {
         match (self, first_try) {
             (Decision::Nobody { .. } | Decision::Engine { reason: EngineReason::Pin, .. }, _) | (_, None) => self,

@@ -203,7 +203,7 @@ impl EngineReason {
 /// Why a request that should be compared was not: the metric label `reason` where `outcome` is `skipped`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // the names of the others describe the reasons
+#[allow(missing_docs)] // a reason without a doc is described by its name
 pub enum SkipReason {
     NotSampled,
     QueueFull,
@@ -229,7 +229,7 @@ pub enum SkipReason {
     /// The run would pause until a person decides: over a conflict, an unknown outcome, or what is missing in the
     /// files.
     WouldPause,
-    /// The run has answered and not ended, and an assert reads intents that it may still record.
+    /// The run has answered but not ended, and may still record intents that an assert reads.
     MayStillRecordIntents,
     /// A follow-up whose instance the engine does not have. In `shadow` this is the reason for every follow-up of an
     /// instance without a twin.
@@ -280,7 +280,7 @@ impl SkipReason {
         SkipReason::Frozen,
         SkipReason::FilesChanged,
     ];
-    /// Whether requests that were skipped for this reason may count against coverage. Of those with a condition only
+    /// Whether requests that were skipped for this reason may count against coverage. Of the `Conditional` ones only
     /// writes do.
     pub fn may_count_against_coverage(self) -> bool {
         match self {

@@ -3,8 +3,8 @@
 //! The question it answers: "this request may be a retry of one that came under earlier files: under which keys, other
 //! than the present ones, may its first try have been recorded?" Always true: a request is looked up under the earlier
 //! scopes of its route, and under the scope of each route that matched it by earlier files, whichever route it belongs
-//! to now, if any. Each scope reads path parameters by the names that they had when it was in force; a request that its
-//! route did not match then has none under a scope that reads them.
+//! to now, if any. Each scope reads path parameters by the names that they had when it was in force. If the route did
+//! not match a request at that time, the request has no key under a scope that reads path parameters.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -34,7 +34,8 @@ pub struct EarlierScopes {
 pub struct EarlierRetryKeys {
     /// All keys: those of the route's earlier scopes, then those of reassigned requests; the newest of each first.
     pub keys: Vec<RetryKeys>,
-    /// The first of them under which a first try may still be recorded: one that was in flight when the files changed.
+    /// The first of them under which a first try may still be recorded, because it may have been in flight when the
+    /// files changed.
     pub of_first_tries: Option<RetryKeys>,
 }
 
@@ -61,15 +62,16 @@ impl EarlierScopes {
         let host = facts.headers.get(HOST).and_then(|host| host.to_str().ok());
         let own_keys =
             own().filter_map(|scope| match scope.matched.as_ref().map(|matched| matched.read(host, facts)) {
-                Some(Some(then)) => Some(keys_under(scope, &then.in_facts(facts))),
-                // The route did not match it then. Today's path parameters could be equal to those of another request.
+                Some(Some(earlier_path)) => Some(keys_under(scope, &earlier_path.in_facts(facts))),
+                // The route did not match this request when the scope was in force. A key made of the present path
+                // parameters could be equal to the key of another request.
                 Some(None) if scope.reads_path_parameters() => None,
                 Some(None) | None => Some(keys_under(scope, facts)),
             });
         let reassigned = self.reassigned.iter().filter(|reassigned| reassigned.may_come(facts.now_s));
         let of_reassigned = reassigned.filter_map(|reassigned| {
-            let then = reassigned.matched.read(host, facts)?;
-            Some(keys_under(&reassigned.scope, &then.in_facts(facts)))
+            let earlier_path = reassigned.matched.read(host, facts)?;
+            Some(keys_under(&reassigned.scope, &earlier_path.in_facts(facts)))
         });
         for (times, keys) in own_keys.flatten().chain(of_reassigned.flatten()) {
             if facts.now_s < times.first_tries_until_s {
@@ -88,7 +90,8 @@ impl EarlierScopes {
         own.chain(self.reassigned.iter().map(|reassigned| &reassigned.scope)).any(|scope| scope.depends_on_header(name))
     }
 
-    /// The index of the first of the reassigned requests that match a request, and the parameters of its path.
+    /// The index of the first entry of `reassigned` that a request matches, and the request's path parameters by that
+    /// entry.
     pub(super) fn find_reassigned(
         &self,
         method: &Method,
@@ -116,8 +119,8 @@ impl ReassignedRequests {
         Self { route, matched: EarlierMatch::new(matches, paths), scope }
     }
 
-    /// The requests of a route of another process; no keys of them are looked up here. How the route's service reads
-    /// paths is not known here, so every spelling that some service could take for one of these requests counts.
+    /// The requests of a route of another process, whose keys are not looked up here. It is not known here how the
+    /// route's service reads paths, so every spelling that some service could take for one of these requests counts.
     pub(super) fn without_keys(matches: RouteMatch) -> Self {
         Self::new("succession".into(), matches, PathConventions::loosest(), EarlierScope::without_keys())
     }

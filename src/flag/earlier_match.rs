@@ -1,4 +1,4 @@
-//! PURE. Which requests a route matched by earlier files, and what a scope of retry keys from then reads of a path.
+//! PURE. Which requests a route matched by earlier files, and what the retry-key scopes of these files read of a path.
 //!
 //! Always true: a path parameter has the name that it had in those files, whatever it is called now.
 
@@ -36,7 +36,7 @@ impl EarlierMatch {
         Some(self.matcher.params(index, &values))
     }
 
-    /// What a scope of that time read of a request's path; `None` if the request was not matched.
+    /// What the retry-key scopes of the earlier files read of a request's path; `None` if the request was not matched.
     pub fn read(&self, host: Option<&str>, facts: &RequestFacts<'_>) -> Option<EarlierPath> {
         let params = self.params(facts.method, host, facts.matched_path)?;
         Some(EarlierPath { params, path: respell(facts.matched_path, &self.matches.path, &self.paths).into_owned() })

@@ -66,8 +66,7 @@ pub fn exact_text(bytes: &[u8]) -> String {
     text
 }
 
-/// Whether a text has a character that stands for a byte: of bytes that are not UTF-8, of one of these private-use
-/// characters, or of an encoded slash or backslash of a path.
+/// Whether a text has a character that stands for a byte (see the top of this file).
 pub fn has_raw_bytes(text: &str) -> bool {
     text.chars().any(|character| byte_of(character).is_some())
 }

@@ -18,9 +18,9 @@ pub struct Guard {
     pub p99_ratio: Option<f64>,
     /// How many of the last requests, or compared pairs, count.
     pub over: u64,
-    /// How many bad ones of them it takes at least.
+    /// How many of these have to be bad at least.
     pub at_least: u64,
-    /// Whether it also acts on what happens in `dark`: then it lowers the route to `shadow`.
+    /// Whether the guard also watches a route in `dark`, which it lowers to `shadow`.
     pub in_dark: bool,
     /// How a lowered route returns.
     pub release: GuardRelease,
@@ -73,7 +73,7 @@ pub enum GuardCondition {
 }
 
 impl GuardCondition {
-    /// All: the closed set of the metric's labels.
+    /// All conditions: the closed set of the metric's labels.
     pub const ALL: [GuardCondition; 3] = [Self::Mismatch, Self::Errors, Self::P99Ratio];
 
     /// The name in files, JSON and metrics.
@@ -87,7 +87,7 @@ impl GuardCondition {
 }
 
 impl Guard {
-    /// Whether it watches this.
+    /// Whether the guard watches this condition.
     pub fn watches(&self, condition: GuardCondition) -> bool {
         match condition {
             GuardCondition::Mismatch => self.mismatch.is_some(),

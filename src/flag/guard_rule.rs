@@ -1,11 +1,11 @@
 //! After how many bad requests, of how many, a guard acts.
 //!
 //! The rule for one accepted rate is a table: `k` bad ones within the last `n` requests, for each `k`. It is made from
-//! a test that is valid however often it is looked at, and restarted at each bad request: the guard acts once the
-//! requests since some earlier bad one are [`RATIO`] times likelier under a uniform distribution of the rate above the
-//! accepted one than under the accepted one itself. These ratios, summed over all starts, are a Shiryaev-Roberts
-//! statistic: while the true rate is the accepted one, the guard acts once in [`RATIO`] requests on average or less
-//! often, and far less often while it is lower.
+//! a sequential test, which stays valid however often its result is looked at, and which is started again at each bad
+//! request: the guard acts once the requests since some earlier bad one are [`RATIO`] times likelier under a uniform
+//! distribution of the rate above the accepted one than under the accepted one itself. These ratios, summed over all
+//! starts, are a Shiryaev-Roberts statistic: while the true rate is the accepted one, the guard acts once in [`RATIO`]
+//! requests on average or less often, and far less often while it is lower.
 
 use super::likelihood::ln_evidence_above;
 
@@ -23,7 +23,8 @@ pub struct GuardRule {
 impl GuardRule {
     /// The rule for an accepted rate, where the last `over` requests count, and it takes `at_least` bad ones.
     pub fn new(rate: f64, over: u64, at_least: u64) -> Self {
-        let speaks_against = |bad: u64, of: u64| ln_evidence_above(rate, of as f64, bad as f64) >= RATIO.ln();
+        let speaks_against =
+            |bad: u64, requests: u64| ln_evidence_above(rate, requests as f64, bad as f64) >= RATIO.ln();
         let mut within = Vec::new();
         for bad in 1..=over {
             let last = within.last().copied().unwrap_or(0);
@@ -47,13 +48,14 @@ impl GuardRule {
         Self { over, within }
     }
 
-    /// The guard acts after this many bad requests in a row; `None` if it never acts.
+    /// After how many bad requests in a row the guard acts; `None` if it never acts.
     pub fn consecutive_bad_to_act(&self) -> Option<u64> {
         let first = self.within.iter().position(|within| *within > 0)?;
         u64::try_from(first + 1).ok()
     }
 
-    /// The guard acts once this many of the last `over` are bad, however spread; `None` if it takes more than all.
+    /// How many of the last `over` requests have to be bad, however they are spread, for the guard to act; `None` if it
+    /// does not act even if all are.
     pub fn bad_in_window_to_act(&self) -> Option<u64> {
         let last = self.within.last().filter(|within| **within >= self.over)?;
         debug_assert!(*last > 0);
@@ -65,17 +67,17 @@ impl GuardRule {
         self.over
     }
 
-    /// The number of bad ones that have to be remembered.
+    /// How many bad requests have to be remembered.
     pub fn remembered(&self) -> usize {
         self.within.len()
     }
 
-    /// Given how many requests ago each bad one was (1 is the present one), the newest first: how many bad ones are
-    /// within how many requests, if that is enough to act.
+    /// How many bad requests there are within how many requests, if that is enough to act. `ages`: how many requests
+    /// ago each bad one was (1 is the present one), the newest first.
     pub fn crossing(&self, ages: impl Iterator<Item = u64>) -> Option<(u64, u64)> {
         let mut counted = (1_u64..).zip(ages.zip(&self.within));
-        let (bad, (of, _)) = counted.find(|(_, (age, within))| age <= *within)?;
-        Some((bad, of))
+        let (bad, (requests, _)) = counted.find(|(_, (age, within))| age <= *within)?;
+        Some((bad, requests))
     }
 }
 

@@ -62,10 +62,13 @@ impl HashKeys {
         let verified = || verified_caller(&route.caller, facts);
         Ok(key.map(|key| self.derive_keys(route.first_id(), &key, &route.caller, form, facts, verified().as_ref())))
     }
-    /// The retry keys under a scope of earlier files; none if that scope is no longer looked up, or if the request has
-    /// no key, or an ambiguous one, by it. Two if the request's token is not verified by the issuer's public keys of
-    /// that scope, but by those of other files (`verified_elsewhere`): the token of the first try may have been
-    /// verified, and that of this retry may be signed by a key that the issuer has used only since then.
+    /// The retry keys under a scope of earlier files:
+    ///
+    /// - None if the scope is no longer looked up, or if the request has no key or an ambiguous one under it.
+    /// - Two if the scope verifies tokens and its public keys do not verify the request's, but those of other files do
+    ///   (`verified_elsewhere`): the issuer may sign with a new key since then, and the token of the first try may have
+    ///   been verified.
+    /// - One otherwise.
     pub fn earlier_retry_keys(
         &self,
         earlier: &EarlierScope,

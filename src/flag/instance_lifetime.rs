@@ -70,13 +70,13 @@ pub struct AliveCall {
 /// What names the next page of a list.
 #[derive(Clone)]
 pub enum NextPage {
-    /// Its address, which is here in the body.
+    /// Its address, at this path of the body.
     Address(JsonPath),
     /// Its cursor.
     Cursor {
         /// Where the cursor is in the body.
         path: JsonPath,
-        /// The query parameter of the next call that has it.
+        /// The query parameter in which the next call sends the cursor.
         parameter: String,
     },
 }

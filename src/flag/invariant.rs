@@ -80,7 +80,7 @@ impl Invariant {
     pub fn shown_with(&self, redact: &RedactRules) -> Self {
         Self { name: self.written.name(redact), text: self.written.text(redact), ..self.clone() }
     }
-    /// Whether it reads what is known only when the run has ended: what it sent, and its status.
+    /// Whether it reads what is known only when the run has ended: the run's calls or its status.
     pub fn reads_the_run(&self) -> bool {
         self.that.reads().iter().any(|read| ["run", "intents", EFFECTS].contains(&read.root()))
     }

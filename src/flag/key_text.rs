@@ -1,8 +1,8 @@
 //! PURE. The text of a request's retry key, before it is hashed.
 //!
 //! The question it answers: "which value marks the retries of this request, if any?" Always true: a request that names
-//! several keys is an error ([`AmbiguousKey`]). It counts neither as having one of them nor as having none, because
-//! servers choose differently, so that its retries could go to the other arm.
+//! several keys is an error ([`AmbiguousKey`]). Servers differ in which of the keys they take. If the request counted
+//! as having one of them, or none, its retries could go to the other arm.
 
 use std::borrow::Cow;
 
@@ -33,7 +33,8 @@ impl AmbiguousKey {
     }
 }
 
-/// The key of a request by the template, or by the default header without one; `None` if the request has none.
+/// The key of a request: by the template, or by the default header if there is no template. `None` if the request has
+/// no key.
 pub(super) fn key_of_request<'a>(
     template: Option<&Template>,
     form: ByteForm,

@@ -37,7 +37,7 @@ impl UnusualParts {
     pub fn has(self, some: Self) -> bool {
         self.0 & some.0 == some.0
     }
-    /// Both sets.
+    /// The union of both sets.
     pub fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -181,8 +181,8 @@ pub fn resolve_dots(path: &str) -> DotsResolved<'_> {
     resolve(path, dot_count)
 }
 
-/// Resolves dot segments, including those with parameters (`..;v=1`).
-pub fn resolve_dots_behind_parameters(path: &str) -> DotsResolved<'_> {
+/// Like [`resolve_dots`], and also resolves dot segments that have parameters (`..;v=1`).
+pub fn resolve_dots_with_parameters(path: &str) -> DotsResolved<'_> {
     resolve(path, |segment| dot_count(segment.split(';').next().unwrap_or_default()))
 }
 

@@ -11,10 +11,10 @@ use super::StratumKey;
 /// however often the evidence was looked at meanwhile, that fewer than one request in 1,000 differs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Promote {
-    /// Compared pairs required for `dark` and, made in `dark`, for `live`. Pairs that both arms answered with an error
-    /// do not count.
+    /// How many compared pairs are required for `dark`, and for `live`, where only pairs made in `dark` count. Pairs
+    /// that both arms answered with an error do not count.
     pub pairs: u64,
-    /// The rate that the upper bound of the mismatch rate has to be below, from 0 to 1; 1 asks for nothing.
+    /// The upper bound of the mismatch rate has to be below this rate, from 0 to 1; 1 asks for nothing.
     pub mismatch_below: f64,
     /// How many pairs may differ.
     pub open_differences: u64,
@@ -24,14 +24,15 @@ pub struct Promote {
     pub strata_at_least: u64,
     /// The key whose values are kinds of requests of their own; `None`: kinds are told apart without one.
     pub strata_by: Option<StratumKey>,
-    /// Whether each shared step has to be held against a call by legacy, an `assert` or `unseen:`.
+    /// Whether each shared step has to be compared with a call by legacy, be checked by an `assert`, or be declared
+    /// under `unseen:`.
     pub effects_compared: bool,
     /// By how much the share of the engine's errors may exceed that of legacy, from 0 to 1.
     pub errors_not_worse_by: f64,
-    /// At a place of noise: the upper bound of the rate at which the engine differs from legacy, less the rate at which
-    /// legacy differs from itself; 1 asks for nothing.
+    /// At a place of noise, where legacy differs from itself: by how much the engine's rate of differences from legacy
+    /// may exceed legacy's rate of differences from itself, as an upper bound; 1 asks for nothing.
     pub noise_not_worse_by: f64,
-    /// The ratio that the engine's 99th percentile of latency to legacy's has to be below, as an upper bound; `None`
+    /// The upper bound of the ratio of the engine's 99th percentile of latency to legacy's has to be below this; `None`
     /// asks for nothing.
     pub p99_ratio_below: Option<f64>,
     /// How old the last pair or answer may be.

@@ -93,7 +93,7 @@ impl RouteTrees {
     ///
     /// # Errors
     /// The path has too many readings.
-    pub fn of(
+    pub fn routes_in(
         &self,
         method: &Method,
         host: Option<&str>,

@@ -9,7 +9,8 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RelaySettings {
     /// A request with a body of at most this many bytes is forwarded only when the client has sent all of it, so that a
-    /// slow client occupies no connection and no turn of the service. 0: every body is forwarded while it arrives.
+    /// slow client occupies neither a connection nor one of the service's `requests_max`. 0: every body is forwarded
+    /// while it arrives.
     pub buffer_request: Option<u64>,
     /// How long to wait from the request's last byte to the reply's first byte.
     pub first_byte: Option<Duration>,

@@ -6,7 +6,7 @@
 //! template, except for parameters and suffixes, which the service may read; and no path is forwarded in which some
 //! server could find such a route other than the one whose flag decided. The state of a route with a workflow does not
 //! matter, because pins and retry keys are honoured in `off` too; a route that had a workflow by earlier files counts
-//! for as long as its keys do.
+//! for as long as retries of its requests may come.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::canonical::is_canonical;
-use super::path::{DotsResolved, PathRefusal, UnusualParts, resolve_dots, resolve_dots_behind_parameters, unusual};
+use super::path::{DotsResolved, PathRefusal, UnusualParts, resolve_dots, resolve_dots_with_parameters, unusual};
 use super::readings::TooManyReadings;
 use super::route_groups::{PathForms, RouteHit};
 use super::set::FoundRoute;
@@ -51,9 +51,11 @@ impl FlagSet {
     /// A path that matches a route with strict paths is refused unless it is in the canonical spelling. Any other path
     /// is refused if a server may find a route with strict paths in it (in a plain path: one that is more specific than
     /// the route that the path matches). An unusual path is also refused if a server may find a route with a workflow
-    /// in it, unless the path as written matches that route. Even then it is refused if it has a NUL, CR or LF or an
-    /// incomplete `%XX`, or goes above the root; if the route follows up instances, because a server may find another
-    /// instance id; or if the route is above `off` and slashes may shift its parameters.
+    /// in it, unless the path as written matches that route. Even then it is refused:
+    ///
+    /// - if it has a NUL, CR or LF, or an incomplete `%XX`, or goes above the root,
+    /// - if the route follows up instances, because a server may find another instance id,
+    /// - if the route can be above `off` and slashes may shift its parameters.
     ///
     /// # Errors
     /// Why the request is answered with 400.
@@ -139,13 +141,13 @@ impl FlagSet {
             true => resolve_dots(raw),
             false => DotsResolved { path: Cow::Borrowed(raw), above_root: false },
         };
-        let behind_parameters = (unusual.has(UnusualParts::PARAMETERS) && self.groups.strip_parameters())
-            .then(|| resolve_dots_behind_parameters(raw));
+        let with_parameters = (unusual.has(UnusualParts::PARAMETERS) && self.groups.strip_parameters())
+            .then(|| resolve_dots_with_parameters(raw));
         let forms = PathForms {
             resolved: &dotless,
-            resolved_behind_parameters: behind_parameters.as_ref().map_or(&*dotless, |dotless| &dotless.path),
+            resolved_with_parameters: with_parameters.as_ref().map_or(&*dotless, |dotless| &dotless.path),
         };
-        let above_root = above_root || behind_parameters.as_ref().is_some_and(|dotless| dotless.above_root);
+        let above_root = above_root || with_parameters.as_ref().is_some_and(|dotless| dotless.above_root);
         let matched = self.matched(method, host, forms, now_s);
         let own = matched.deciding();
         let is_strict = matched.found.as_ref().is_some_and(|found| found.flag.route.strict_paths);
@@ -184,7 +186,7 @@ impl FlagSet {
         let found = self.groups.readings(method, host, path, unusual, declared).map_err(too_many)?;
         let former = match &self.former_route_trees {
             Some(trees) if !unusual.without(declared).is_plain() => {
-                trees.of(method, host, path, unusual).map_err(too_many)?
+                trees.routes_in(method, host, path, unusual).map_err(too_many)?
             }
             _ => Vec::new(),
         };

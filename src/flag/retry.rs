@@ -81,8 +81,8 @@ pub struct EarlierScope {
     pub(super) bytes: ByteForm,
     /// The times until which requests may come under the scope.
     pub(super) times: EarlierTimes,
-    /// Which requests the route matched when the scope was in force, if it matches others now or names their path
-    /// parameters otherwise.
+    /// Which requests the route matched when the scope was in force. `None`: the same as now, with the same names of
+    /// path parameters.
     pub(super) matched: Option<EarlierMatch>,
 }
 
@@ -130,7 +130,7 @@ fn reads_path_parameters(key: &Template) -> bool {
 }
 
 impl EarlierScope {
-    /// The scope of requests that the route matched in this way.
+    /// This scope for the requests that the route matched by `matched`.
     pub fn of_requests(self, matched: EarlierMatch) -> Self {
         Self { matched: Some(matched), ..self }
     }

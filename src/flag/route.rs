@@ -49,8 +49,8 @@ pub struct Route {
     pub instance: Option<Instance>,
     /// How long instances live.
     pub lifetime: InstanceLifetime,
-    /// The retry key: a request for which it has the same value as for an earlier one is a retry of that. Without one,
-    /// the header `Idempotency-Key` is used.
+    /// The template of the retry key: a request with the same value as an earlier request is a retry of it. `None`: the
+    /// header `Idempotency-Key` is the key.
     pub retry_key: Option<Template>,
     /// How the retry key is scoped by caller (default: by the header `authorization`).
     pub caller: CallerScope,
@@ -76,7 +76,8 @@ pub struct Route {
     pub replay_reads: bool,
     /// Whether unusual spellings of the path are refused wherever they would match this route, even in `off`.
     pub strict_paths: bool,
-    /// Whether each answer says which arm gave it; `None` means as for requests that no route matches.
+    /// Whether each answer says which arm gave it; `None`: as [`FlagSet::exposes_arm`](super::FlagSet::exposes_arm)
+    /// says.
     pub exposes_arm: Option<bool>,
     /// What the gates require of the route's evidence.
     pub promote: Promote,
@@ -142,11 +143,11 @@ impl Route {
             || self.cohorts.iter().any(|cohort| reads_header(cohort.when.reads(), name))
     }
 
-    /// The rule of each cohort that decides who is in it, as a hash: its condition and those before it.
+    /// For each cohort, a hash of what decides who is in it: its condition and those of the cohorts before it.
     pub fn cohort_rules(&self) -> BTreeMap<String, String> {
         self.cohort_rules_by(self.redact.text_hash())
     }
-    /// As [`Route::cohort_rules`], as the same store may have them from before.
+    /// What [`Route::cohort_rules`] returned with earlier text hashes, which the same store may still have.
     pub fn earlier_cohort_rules(&self) -> Vec<BTreeMap<String, String>> {
         self.redact.text_hash().earlier().iter().map(|text_hash| self.cohort_rules_by(text_hash)).collect()
     }
@@ -161,7 +162,7 @@ impl Route {
         });
         rules.collect()
     }
-    /// The same route, with this hash beside the texts that have something masked.
+    /// The same route, with this hash appended to each shown text in which something is masked.
     #[must_use]
     pub fn with_text_hash(&self, text_hash: &TextHash) -> Self {
         let mut route = self.clone();
@@ -227,8 +228,8 @@ impl Instance {
         let Instance::Creates { id } = self else { return None };
         id_text(&id.find(headers, body)?)
     }
-    /// As [`Instance::created_id`], of any reply. `body` gives the value of its body, and is asked only if the id is
-    /// there.
+    /// As [`Instance::created_id`], of any reply. `body` gives the value of its body, and is called only if the id is
+    /// in the body.
     pub fn created_id_in(&self, headers: &HeaderMap, body: impl FnOnce() -> Option<Value>) -> Option<String> {
         let Instance::Creates { id } = self else { return None };
         match id.header() {

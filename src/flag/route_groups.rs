@@ -39,13 +39,13 @@ pub struct PathForms<'p> {
     /// The path with its dot segments resolved.
     pub resolved: &'p str,
     /// The path with dot segments with parameters (`..;v=1`) resolved too.
-    pub resolved_behind_parameters: &'p str,
+    pub resolved_with_parameters: &'p str,
 }
 
 impl<'p> PathForms<'p> {
     /// The forms of a plain path, which are equal.
     pub fn plain(path: &'p str) -> Self {
-        Self { resolved: path, resolved_behind_parameters: path }
+        Self { resolved: path, resolved_with_parameters: path }
     }
 }
 
@@ -162,7 +162,7 @@ impl RouteGroups {
             // A strict route refuses an unusual spelling even if services declare how they read it.
             let unusual = if group.conventions.strict { unusual } else { unusual.without(declared) };
             if let Some(readings) = group.readings.as_ref().filter(|_| !unusual.is_plain()) {
-                let of_group = readings.of(method, host, path, unusual)?;
+                let of_group = readings.routes_in(method, host, path, unusual)?;
                 found.extend(of_group.into_iter().map(|index| group.indices[index]));
             }
         }
@@ -193,7 +193,7 @@ impl RouteGroup {
 
     fn find<'p>(&self, method: &Method, host: Option<&str>, path: PathForms<'p>) -> Option<RouteHit<'_, 'p>> {
         let path = match self.conventions.strips_parameters() {
-            true => path.resolved_behind_parameters,
+            true => path.resolved_with_parameters,
             false => path.resolved,
         };
         let (at, values) = find_by(&self.matcher, &self.conventions, method, host, path)?;

@@ -41,7 +41,7 @@ pub struct Service {
     pub slow_start: Option<Duration>,
     /// What TLS handshakes need; `None` if none of the service's URLs is an https URL.
     pub tls: Option<ServiceTls>,
-    /// Which version of HTTP the service is sent.
+    /// Which version of HTTP requests to the service use.
     pub http: HttpVersion,
     /// The `Host` field that the service gets.
     pub host: SentHost,

@@ -68,7 +68,8 @@ pub struct RouteFlag {
     pub returns_at_restart: bool,
     /// The highest rung that the route reached by evidence for all callers.
     pub proven: State,
-    /// The rungs that cohorts reached by the evidence of their own requests. A cohort above both needs `force`.
+    /// The rungs that cohorts reached by the evidence of their own requests. A cohort whose rule is above its rung here
+    /// and above `proven` needs `force`.
     pub proven_cohorts: BTreeMap<String, State>,
     /// The names of the cohorts that are held below `live` in spite of their `force`. Nearly always empty.
     pub held_cohorts: Vec<String>,
@@ -86,9 +87,9 @@ pub struct RouteFlag {
 /// The plans of a route in `live` or above.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutePlans {
-    /// Those in force.
+    /// The plans in force.
     pub in_force: Arc<PlanSet>,
-    /// Those of the files where they are others.
+    /// The plans of the files, if they differ from those in force.
     pub candidate: Option<CandidatePlans>,
 }
 
@@ -240,14 +241,14 @@ impl FlagSet {
         self.routes.iter().filter(move |flag| flag.family == *family && follows(flag))
     }
 
-    /// The first follower of a family that is below `live`: until there is none, no instance of legacy is adopted,
+    /// The first follower of a family that is below `live`. While there is one, no instance of legacy is adopted,
     /// because all requests about an adopted instance go to the engine.
     pub fn follower_below_live(&self, family: &Family) -> Option<&Arc<RouteFlag>> {
         self.followers(family).find(|flag| flag.route.workflow.is_none() || flag.effective.state < State::Live)
     }
 
-    /// Whether a route creates instances whose follower is in `only`, where nobody would answer for what legacy
-    /// creates.
+    /// Whether a route creates instances that a route in `only` follows up. Nobody would answer there for an instance
+    /// that legacy created.
     pub(super) fn has_follower_in_only(&self, flag: &RouteFlag) -> bool {
         matches!(flag.route.instance, Some(Instance::Creates { .. }))
             && self.followers(&flag.family).any(|follower| follower.effective.state == State::Only)

@@ -22,7 +22,7 @@ pub struct StratumKey {
     template: Template,
     /// Kept and shown with what is counted.
     text: Arc<str>,
-    /// What the same store may have as its text from before.
+    /// The key's texts with earlier hashes, which the same store may still have.
     earlier: Arc<[String]>,
 }
 
@@ -35,17 +35,17 @@ impl StratumKey {
         let text = shown_by(text_hash).into();
         Self { template, text, earlier }
     }
-    /// Whether this is the key's text, as a store may have it from before: with another hash.
+    /// Whether this is the key's text with an earlier hash.
     pub fn is_earlier_text(&self, text: &str) -> bool {
         self.earlier.iter().any(|earlier| earlier == text)
     }
-    /// The same key, with this hash beside its text.
+    /// The same key, with this hash appended to its text if literals are masked.
     #[must_use]
     pub fn with_text_hash(&self, text_hash: &TextHash) -> Self {
         Self::new(self.template.clone(), text_hash)
     }
-    /// The template without its literals, which may be secrets. If it has some, a hash shows whether others stand there
-    /// now; without a key for the hash, there is none.
+    /// The template without its literals, which may be secrets. If it has literals, a hash is appended, so that the
+    /// text changes when they change; without a key for the hash, none is appended.
     pub fn text(&self) -> &str {
         &self.text
     }

@@ -9,7 +9,7 @@ use super::values::{duration_within, percentage};
 use crate::flag::{Auto, Guard, Percent, State};
 use crate::problem::{Problems, Site};
 
-/// How many requests a share has to answer, or compare, if `at_least` is not given.
+/// How many requests have to be answered, or compared, with a share, if `at_least` is not given.
 const AT_LEAST_DEFAULT: u64 = 100;
 /// The most steps.
 const STEPS_MAX: usize = 20;

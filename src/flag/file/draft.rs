@@ -53,8 +53,8 @@ pub struct RouteDraft {
     pub cohorts: Vec<CohortDraft>,
     /// What the route does with instances.
     pub instance: Option<InstanceDraft>,
-    /// A template over the request. A request for which it has the same value as for an earlier one is a retry of that.
-    /// Default: the header `Idempotency-Key`.
+    /// A template over the request. A request with the same value as an earlier request is a retry of it. Default: the
+    /// header `Idempotency-Key`.
     pub retry_key: Option<String>,
     /// How the retry key is scoped by caller: by headers (the default is `authorization`), or by a verified token.
     pub caller: Option<CallerDraft>,

@@ -12,7 +12,7 @@ use crate::problem::{Problems, Site};
 
 /// How many of the last requests count, if `over` is not given.
 const OVER_DEFAULT: u64 = 500;
-/// The fewest bad ones of them after which a guard acts, if `at_least` is not given.
+/// The fewest bad requests after which a guard acts, if `at_least` is not given.
 const AT_LEAST_DEFAULT: u64 = 5;
 
 /// The largest `p99_ratio`: legacy's latency times this is still a time.
@@ -33,7 +33,7 @@ pub struct GuardDraft {
     pub p99_ratio: Option<f64>,
     /// How many of the last requests, or compared pairs, count; the default is 500.
     pub over: Option<u64>,
-    /// How many bad ones of them it takes at least; the default is 5.
+    /// How many of these have to be bad at least; the default is 5.
     pub at_least: Option<u64>,
     /// Whether it also lowers a route from `dark` to `shadow`, by differences and failed runs there; the default is
     /// false.
@@ -109,7 +109,7 @@ pub fn guard<'s>(
         problems.error(site, "this guard has no condition").hint("mismatch: 0.1%, errors: 1% or p99_ratio: 1.5");
     }
     let slow = guard.p99_ratio.map(|_| SLOW_RATE);
-    // With other counts, another rate may be reachable.
+    // After a refused count it is not known which rates can be reached.
     for (key, rate) in [("mismatch", guard.mismatch), ("errors", guard.errors), ("p99_ratio", slow)] {
         if has_counts {
             check_reachable(key, rate, &guard, site, problems);
@@ -122,7 +122,7 @@ pub fn guard<'s>(
 /// the 99th percentile.
 pub const SLOW_RATE: f64 = 0.01;
 
-/// Refuses a rate that is never acted on: too few requests count for it.
+/// Refuses a rate on which the guard would never act, because too few requests count.
 fn check_reachable(key: &str, rate: Option<f64>, guard: &Guard, site: &Site, problems: &mut Problems) {
     let Some(rate) = rate else { return };
     let Guard { over, at_least, .. } = guard;

@@ -33,7 +33,7 @@ pub enum InvariantsDraft {
 pub enum InvariantDraft {
     /// The condition alone: it is judged for answers below 400.
     That(String),
-    /// With the condition that says for which answers it is judged.
+    /// A condition, and another one that says for which answers it is judged.
     When(ConditionalDraft),
 }
 
@@ -142,7 +142,8 @@ pub(super) fn invariants(
             .hint("join some with `&&`");
         return Vec::new();
     }
-    // Without a key for the hash, the names of different conditions may be shown as one.
+    // Names are compared with an unkeyed hash: without a hash, conditions that differ only in masked literals have one
+    // name.
     let (mut names, with_hash) = (BTreeSet::new(), redact.with_text_hash(&TextHash::Unkeyed));
     let checked = entries.into_iter().filter_map(|(site, written, draft)| {
         let name = written.name(redact);
@@ -179,7 +180,7 @@ fn one(
     let parsed = condition_of(that, &of_that, problems);
     let condition = when.map(|when| condition_of(when, &of_when, problems));
     let (that, when) = (parsed?, condition.map_or(Some(None), |when| when.map(Some))?);
-    // Every read is looked at, so that each wrong one is reported.
+    // All reads are checked, so that each wrong one is reported.
     let (mut may_read, mut may_decide) = (true, true);
     for read in that.reads() {
         may_read &= may_read_path(read, &of_that, problems);

@@ -15,17 +15,17 @@ use crate::problem::{Problems, Site};
 pub enum NextPageDraft {
     /// The JSONPath of the address.
     Address(String),
-    /// The cursor, and the query parameter that has it in the next call.
+    /// The cursor, and the query parameter in which the next call sends it.
     Cursor(NextCursorDraft),
 }
 
-/// Where the cursor of the next page is, and how the call has it.
+/// Where the cursor of the next page is, and how the next call sends it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NextCursorDraft {
     /// Where the cursor is in the body of the reply: a JSONPath, such as `$.next_cursor`.
     pub cursor: String,
-    /// The query parameter of the call for the next page that has it, such as `cursor`.
+    /// The query parameter in which the call for the next page sends the cursor, such as `cursor`.
     pub parameter: String,
 }
 

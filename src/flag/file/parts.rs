@@ -77,7 +77,8 @@ fn checked_template(
         Ok(template) => {
             check_reads_only_head(template.reads(), params, site, problems);
             if template.reads().is_empty() {
-                // Such a `key` is only useless; such a `retry_key` makes all requests of a caller one.
+                // Such a `retry_key` would make all later requests of a caller retries of its first one; such a `key`
+                // is only useless.
                 let severity = if is_retry_key { Problems::error } else { Problems::warn };
                 let message = format!("`{text}` reads nothing of the request: all requests have this same value");
                 severity(problems, site, message).hint("write an expression, such as `${request.headers[\"NAME\"]}`");

@@ -17,11 +17,10 @@ const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PromoteDraft {
-    /// Compared pairs required for `dark` and, made in `dark`, for `live`; the default is 4512. Pairs that both arms
-    /// answered with an error do not count.
+    /// How many compared pairs are required for `dark`, and for `live`, where only pairs made in `dark` count; the
+    /// default is 4512. Pairs that both arms answered with an error do not count.
     pub pairs: Option<u64>,
-    /// The rate that the upper bound of the mismatch rate has to be below: `0.1%` (the default); `100%` asks for
-    /// nothing.
+    /// The upper bound of the mismatch rate has to be below this rate: `0.1%` (the default); `100%` asks for nothing.
     pub mismatch_below: Option<String>,
     /// How many pairs may differ; the default is 0.
     pub open_differences: Option<u64>,
@@ -34,16 +33,17 @@ pub struct PromoteDraft {
     /// params, query, headers and peer, never the body; without a value a request is of the kind that it has without
     /// this key.
     pub strata_by: Option<String>,
-    /// Whether each shared step has to be held against a call by legacy, an `assert` or `unseen:` before `live`; the
-    /// default is true.
+    /// Whether each shared step has to be compared with a call by legacy, be checked by an `assert`, or be declared
+    /// under `unseen:` before `live`; the default is true.
     pub effects_compared: Option<bool>,
     /// By how much the share of the engine's errors may exceed that of legacy: `0.1%` (the default).
     pub errors_not_worse_by: Option<String>,
-    /// By how much more often than legacy from itself the engine may differ at a place of noise, as an upper bound:
-    /// `5%` (the default); `100%` asks for nothing.
+    /// At a place of noise, where legacy differs from itself: by how much the engine's rate of differences from legacy
+    /// may exceed legacy's rate of differences from itself, as an upper bound: `5%` (the default); `100%` asks for
+    /// nothing.
     pub noise_not_worse_by: Option<String>,
-    /// The ratio that the engine's 99th percentile of latency to legacy's has to be below, as an upper bound; without
-    /// it latencies are not judged.
+    /// The upper bound of the ratio of the engine's 99th percentile of latency to legacy's has to be below this;
+    /// without it latencies are not judged.
     pub p99_ratio_below: Option<f64>,
     /// How old the last pair or answer may be: `24h` (the default).
     pub age_at_most: Option<String>,

@@ -27,7 +27,8 @@ pub struct TimeoutsDraft {
 #[serde(transparent)]
 pub struct SizeDraft(#[schemars(schema_with = "text_or_number")] pub Value);
 
-/// Checks `buffer_request`, which stands at `site`, and the time-outs, which stand at `timeouts_site`.
+/// Checks `buffer_request`, a key of the map at `site`, and the time-outs, which are keys of the map at
+/// `timeouts_site`.
 pub(super) fn relay_settings(
     buffer_request: Option<&SizeDraft>,
     compress: Option<Compress>,

@@ -1,5 +1,6 @@
 //! The check of `replay_safe:`, `noise:` and `reverse:`: whether requests may be sent to legacy after an arm has
-//! answered them, and how many are. And of other shares of the compared requests.
+//! answered them, and how many are. Also checks the other shares of the compared requests (`capture:`,
+//! `rehearse_twice:`).
 //!
 //! Always true: a route whose requests may change something at legacy, as far as the files show it, is refused: a
 //! second request would do the work twice.

@@ -167,7 +167,7 @@ fn build_service(
     };
     let urls: Vec<BaseUrl> = urls.iter().enumerate().filter_map(url).collect();
     let has_https = urls.iter().any(BaseUrl::is_https);
-    // With a wrong URL, problems that follow from it are not reported too.
+    // With a wrong URL it is not known whether the service has https URLs, so `tls` is not checked.
     let tls = if urls.len() == draft.urls.len() {
         service_tls::tls(draft.tls.as_ref(), has_https, site, build_tls, problems)
     } else {

@@ -47,8 +47,8 @@ pub(super) fn check_inherited_key(
 /// What the key reads that is, or may be, a secret.
 fn secrets_read(reads: &[ReadPath], params: &[&str], redact: &RedactRules) -> Vec<String> {
     let secret_param = params.iter().find(|param| redact.is_secret(param));
-    let of = |read: &ReadPath| match (read.part(0)?, read.part(1)) {
-        // Of a read that ends here, the name is computed, or all values are looked at: any of them may be the secret.
+    let why_secret = |read: &ReadPath| match (read.part(0)?, read.part(1)) {
+        // The name is computed, or all values are read: any of the values may be a secret.
         ("headers" | "query" | "params", None) => {
             Some(format!("`{read}` is read as a whole, or with a computed name, and may have secrets"))
         }
@@ -56,7 +56,7 @@ fn secrets_read(reads: &[ReadPath], params: &[&str], redact: &RedactRules) -> Ve
         ("path", None) => secret_param.map(|param| format!("`{read}` has the parameter `{param}`, which is a secret")),
         _ => None,
     };
-    reads.iter().filter(|read| read.root() == "request").filter_map(of).collect()
+    reads.iter().filter(|read| read.root() == "request").filter_map(why_secret).collect()
 }
 
 #[cfg(test)]

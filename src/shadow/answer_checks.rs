@@ -2,8 +2,9 @@
 //! answered (`reverse`).
 //!
 //! Always true: a check begins when the caller has the answer, and nobody waits for it. The memory of all checks is
-//! bounded, a route that takes all it can get leaves some for others, and one answer is judged at a time. What finds no
-//! room, whose run has not ended in time, or what a stop or a kill ends, counts as not judged.
+//! bounded, a route that takes all it can get leaves some for others, and one answer is judged at a time. An answer
+//! counts as not judged if there is no room for its check, if its run does not end in time, or if a stop or a kill ends
+//! the check.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -92,8 +93,8 @@ impl AnswerChecks {
                 return;
             }
         };
-        // Conditions (`when:`) are not evaluated on this thread, which serves clients: an invariant that has one
-        // counts.
+        // Conditions (`when:`) are not evaluated on this thread, which serves clients: an invariant that has one counts
+        // as applicable.
         let may_apply = |invariant: &&Invariant| invariant.when.is_some() || answered.status.as_u16() < 400;
         self.runner.count_not_judged(&answered, answered.flag.route.invariants.iter().filter(may_apply), why);
         if answered.reverse.is_some() {
@@ -101,13 +102,13 @@ impl AnswerChecks {
         }
     }
 
-    /// Begins no more, and waits for the end of those under way.
+    /// Lets no further check begin, and waits for the end of those under way.
     pub(super) async fn end(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// How many are under way.
+    /// How many checks are under way.
     pub(super) fn under_way(&self) -> usize {
         self.tasks.len()
     }
@@ -146,12 +147,16 @@ struct KnownRun {
 /// counts the answer once: as a bad one as soon as an invariant is broken, as a good one when all were judged and held.
 #[derive(Default)]
 struct JudgedSoFar {
+    /// Whether at least one invariant held.
     has_held: bool,
+    /// Whether at least one invariant was not judged.
     lacks_verdicts: bool,
+    /// Whether the guard has counted the answer.
     is_counted: bool,
 }
 
 impl JudgedSoFar {
+    /// Adds verdicts, and returns as what the guard counts the answer now, if it does. `is_last`: no verdicts follow.
     fn for_guard(&mut self, found: &[(&Invariant, InvariantVerdict)], is_last: bool) -> Option<GuardedAnswer> {
         self.has_held |= found.iter().any(|(_, verdict)| *verdict == InvariantVerdict::Held);
         self.lacks_verdicts |= found.iter().any(|(_, verdict)| matches!(verdict, InvariantVerdict::NotJudged(_)));
@@ -237,7 +242,7 @@ impl Runner {
         let Some(Ok(_permit)) = unless_stopped(evaluation.acquire(), stop.clone()).await else {
             return self.count_not_judged(answered, invariants.iter().copied(), NotJudged::ShuttingDown);
         };
-        // With the permit, so that the calls of one run at a time are in memory.
+        // Read while the permit is held, so that the calls of only one run at a time are in memory.
         let sent = match sent_by {
             None => Some(Vec::new()),
             Some(run) => tokio::time::timeout(READ_WITHIN, self.twins.sent(run)).await.ok().flatten(),
@@ -301,7 +306,7 @@ impl Runner {
     }
 }
 
-/// `None` if a stop is asked for before.
+/// Waits for `work`; `None` if a stop is asked for before it is done.
 async fn unless_stopped<T>(work: impl Future<Output = T>, mut stop: watch::Receiver<Stop>) -> Option<T> {
     tokio::select! {
         biased;

@@ -57,7 +57,8 @@ pub(super) fn capture(
         intents: pair.engine.intents(),
         effects: pair.effects,
     };
-    // What the files declare gets a hash of the part that is secret, equal wherever it stands.
+    // Only what the workflows declare is hidden here: `compare::capture` replaces what the files declare by a hash,
+    // which is equal wherever the same secret occurs.
     let of_workflows = redaction.of_workflows();
     let context = CaptureContext {
         id: Uuid::now_v7(),

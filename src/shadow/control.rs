@@ -1,7 +1,7 @@
-//! What the run that answered a request did, for the comparison of the route's candidate with it.
+//! What the run that answered a request (the control) did, for the comparison of the route's candidate with it.
 //!
-//! Always true: the candidate is rehearsed only after that run has ended, or after a bounded time, so that none of
-//! its reads is sent before.
+//! Always true: the candidate is rehearsed only after the control has ended, or after a bounded time: none of the
+//! candidate's reads is sent before.
 
 use std::sync::Arc;
 use std::time::Duration;

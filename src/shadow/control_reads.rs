@@ -8,10 +8,15 @@
 //! A candidate may declare a call `effect: read` that its control declares private or shared: rightly, because the call
 //! only computes; or wrongly, and then each rehearsal would perform what the control has just performed.
 //!
-//! Always true: such a call (same service, method and path template, or the same method and path wherever it goes) is
-//! not sent either. It gets the reply that the control's own call got, if that was a private one and the same: URL and
-//! body. If not, the rehearsal ends as `skipped: unresolved_effect`: no comparison says anything of a call that differs
-//! and is declared to read; and after a shared call that is called a read, legacy might perform the request once more.
+//! Always true: such a call is not sent either. It is recognised by the service, method and path template of an effect
+//! in the control's plan, or by the method and path of an effect that the control sent, to whatever host. It gets the
+//! reply to the control's own call if that call was private and equal (URL and body). Otherwise the rehearsal ends as
+//! `skipped: unresolved_effect`:
+//!
+//! - A call that is declared to read is not compared with an effect, so no comparison would show that the two calls
+//!   differ.
+//! - A shared call that is declared as a read does not prevent a fallback in `live`: legacy might perform the request
+//!   once more.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,13 +27,13 @@ use crate::exchange::Reads;
 use crate::secret::STARS;
 use crate::workflow::RecordedHeaders;
 
-/// Answers these reads from what the control did; all others are sent.
+/// Answers the candidate's reads from what the control did. Reads that the control did not make are sent.
 pub(super) struct ReadsBesideControl {
     /// The rules of the control, which have the calls of its plan.
     control: Arc<Rules>,
     /// The calls that the control made for the request; `None` if they are not known.
     calls: Option<Vec<Effect>>,
-    /// The reads that it made, in their order, and which of them were taken.
+    /// The control's reads, in order, each with whether its reply was given to a read of the candidate.
     reads: Mutex<Vec<(Effect, bool)>>,
     unanswered: Mutex<Option<String>>,
     /// The memory of the reads.
@@ -76,7 +81,7 @@ impl ReadsBesideControl {
             }
             last = Some(whole(reply, asked, headers));
         }
-        // Not sent: the reply might now show what the control has changed since.
+        // The read is not sent although no reply was kept: its reply might show what the control has changed since.
         let unknown = || format!("the reply that the plan in force got to the read of `{}` was not kept", asked.step);
         is_made.then(|| last.unwrap_or_else(|| Err(unknown())))
     }
@@ -124,8 +129,11 @@ impl Reads for ReadsBesideControl {
     }
 }
 
-/// The reply to a call of the control, if the events have all of it that the candidate's step would record: else its
-/// run would go on with less than the service answered.
+/// The reply to a call of the control.
+///
+/// # Errors
+/// The control's events lack a part of the reply that the candidate's step would record: the candidate's run would go
+/// on with less than the service answered.
 fn whole(reply: &EffectReply, asked: &Intent, headers: &RecordedHeaders) -> Result<EffectReply, String> {
     match reply.lacks(headers.names()) {
         None => Ok(reply.clone()),
@@ -136,22 +144,23 @@ fn whole(reply: &EffectReply, asked: &Intent, headers: &RecordedHeaders) -> Resu
     }
 }
 
-/// Whether a call is the one that was asked for. Two services may have one address: the whole URL tells.
+/// Whether a call is the one that was asked for. The name of the service is not compared: two services may have one
+/// address, and the whole URL tells where the call goes.
 fn is_same(call: &Effect, asked: &Intent) -> bool {
     call.method == asked.method && call.url == asked.url && has_body(&call.body, asked)
 }
 
-/// Whether two calls have the same headers, but for those that each call has for itself. Where stars stand in place of
-/// a secret, it is not known whether they differ.
+/// Whether two calls have the same headers, except for those that differ with each call. A header that has stars in
+/// place of a secret counts as equal: it is not known whether the secrets differ.
 fn has_headers(call: &Effect, asked: &Intent) -> bool {
-    const OWN: [&str; 3] = ["traceparent", "tracestate", "idempotency-key"];
+    const PER_CALL: [&str; 3] = ["traceparent", "tracestate", "idempotency-key"];
     let of_call = call.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or("")));
     let of_call: BTreeSet<(String, &str)> = of_call.collect();
     let of_asked = asked.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()));
     let of_asked: BTreeSet<(String, &str)> = of_asked.collect();
     let is_starred =
-        |name: &str| of_call.iter().chain(&of_asked).any(|(of, value)| of == name && value.contains(STARS));
-    of_call.symmetric_difference(&of_asked).all(|(name, _)| OWN.contains(&name.as_str()) || is_starred(name))
+        |name: &str| of_call.iter().chain(&of_asked).any(|(header, value)| header == name && value.contains(STARS));
+    of_call.symmetric_difference(&of_asked).all(|(name, _)| PER_CALL.contains(&name.as_str()) || is_starred(name))
 }
 
 /// Whether the body of a call is the one that was asked for: as JSON, or byte by byte.

@@ -35,7 +35,8 @@ struct ExecutorSlots {
 }
 
 impl ExecutorSlots {
-    /// Waits for a slot behind the requests of the same route that wait; `None` if the executor ends.
+    /// Asks for a slot again, and waits until the requests of the same route that asked before have theirs; `None` if
+    /// the executor ends.
     async fn take_again(&self, route: &RouteId) -> Option<RouteReservation> {
         let (reply, slot) = oneshot::channel();
         self.asks.send((route.clone(), reply)).await.ok()?;
@@ -81,8 +82,8 @@ impl Waiting {
     }
 }
 
-/// Runs one entry and compares: waits, without a slot, until the calls by legacy are there that it needs, and for its
-/// turn on the twin of its instance.
+/// Runs one entry and compares. Before the run, it waits without a slot for the calls by legacy that it needs, and for
+/// its turn on the twin of its instance.
 async fn run_entry(
     runner: Arc<Runner>,
     entry: QueuedRequest,

@@ -28,8 +28,8 @@ impl EngineResult {
             Self::Comparable(_, report) | Self::Stopped(_, report) | Self::NotComparable(_, report) => report,
         }
     }
-    /// Makes the result not comparable if one of the run's reads had no answer here: what came of the run after it says
-    /// nothing about the engine.
+    /// Makes the result not comparable if one of the run's reads got no answer from `reads`: what the run did after
+    /// such a read says nothing about the engine.
     pub(super) fn skipped_if_unanswered(self, reads: Option<&dyn Reads>) -> Self {
         let Some(why) = reads.and_then(Reads::unanswered) else { return self };
         let (Self::Comparable(_, report) | Self::Stopped(_, report) | Self::NotComparable(_, report)) = self;

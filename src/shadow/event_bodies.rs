@@ -1,8 +1,11 @@
-//! Hides the bodies in the events of a rehearsal in which nothing has a name that tells whether it is secret: texts,
-//! texts and numbers that stand in lists without a name, and bytes.
+//! Hides bodies in the events of a rehearsal whose values have no name that tells whether they are secret:
+//!
+//! - bodies that are texts,
+//! - texts and numbers in a list without a name,
+//! - bytes.
 //!
 //! Always true: each kind of event is named here, so that the bodies of a new one cannot be forgotten. Bytes are
-//! replaced by stars; what becomes of a text, the caller decides by its content type.
+//! replaced by stars; the caller decides by the content type what becomes of a text.
 
 use std::sync::Arc;
 

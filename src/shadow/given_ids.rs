@@ -1,8 +1,8 @@
-//! Which ids the engine gave to twins, so that an id that it gives to a second instance is found, and a reference to
-//! the twin of another instance.
+//! Remembers which ids the engine gave to twins, to find two defects of a workflow: it gives one id to two instances,
+//! or it refers to the twin of another instance than legacy does.
 //!
-//! If the engine gives one id to two instances, or names the twin of another instance than legacy does, each pair
-//! matches by itself, because ids correspond within a pair. Only a memory across pairs shows it.
+//! With either defect each pair matches by itself, because ids correspond within a pair. Only a memory across pairs
+//! shows the defect.
 //!
 //! Always true: the number of ids that are remembered is bounded, and the oldest are forgotten; an id that was given to
 //! a second instance stays with the first. What is remembered is lost with the process.
@@ -22,13 +22,14 @@ use crate::workflow::{Mode, may_create_instance};
 
 /// The most ids that are remembered, of all families together.
 const GIVEN_IDS_MAX: usize = 65_536;
-/// A number with fewer digits is not taken for an id of an instance where nothing says so.
+/// A number with fewer digits counts as the id of an instance only if the rules declare its kind.
 const SHORT_BYTES: usize = 9;
 /// The longest id that is remembered.
 const GIVEN_ID_BYTES_MAX: usize = 256;
 
-/// A family, the generation of the engine's behaviour (with another workflow, or another address of a service, the
-/// engine may give out the same ids again; with other rules it does not), and an id that it gave to one of its twins.
+/// A family, the generation of the engine's behaviour, and an id that the engine gave to a twin of the family. A new
+/// generation begins with another workflow or another address of a service, because the engine may then give out the
+/// same ids again; it does not begin with other rules.
 type GivenId = (RouteId, EngineGeneration, Box<str>);
 
 /// The ids that the engine gave to the twins of the last instances that legacy created.
@@ -80,8 +81,8 @@ impl GivenIds {
         None
     }
 
-    /// Notes the kind of ids that the rules declare for the instances of a family, so far as the ids that the pair of a
-    /// create bound say so.
+    /// Notes the kind that the rules declare for the ids of a family's instances. The pair of a create tells it if it
+    /// bound the created ids under a kind; otherwise nothing is noted.
     pub(super) fn note_kind(&self, family: &RouteId, created: &InstanceIds, bound: &BoundIds<'_>) {
         let Some(kind) = bound.kind_of(created) else { return };
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,12 +121,12 @@ fn is_short_number(id: &str) -> bool {
 }
 
 impl Recent {
-    /// Whether two ids that a pair of the family bound belong to two different instances; `kind`: their declared kind.
-    /// Then the ids that one of these instances and its twin have.
+    /// If two ids that a pair of the family bound belong to two different instances: the ids of one of these instances
+    /// and its twin. `kind`: the declared kind of the two ids.
     ///
     /// An id may be the number of something else. So only ids of the kind that is declared for the instances count, and
-    /// ids that are no short numbers. Where both arms name legacy's id of an instance, the engine may have read it from
-    /// the request, or from a service.
+    /// ids that are no short numbers. If both arms name legacy's id of an instance, that contradicts nothing: the
+    /// engine may have read it from the request or from a service.
     fn contradicted(
         &self,
         family: &RouteId,
@@ -157,8 +158,8 @@ impl Recent {
     }
 }
 
-/// The ids of the instance that both arms created, of a create in `dark`: only there does the engine keep what it
-/// answers with.
+/// The ids of the instance that both arms created. Only for a create in `dark`: a rehearsal keeps nothing of what it
+/// creates.
 pub(super) fn created_ids(answered: &Answered, engine: &Observation, bytes_max: usize) -> Option<InstanceIds> {
     let instance = answered.flag.route.instance.as_ref().filter(|_| answered.mode == Mode::Dark)?;
     let id = |seen: &Observation| {

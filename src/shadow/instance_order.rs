@@ -34,7 +34,7 @@ pub(super) struct InstanceOrder {
 #[derive(Default)]
 struct State {
     instances: HashMap<PinKey, Instance>,
-    /// Which instances have a request that waits until this open request is closed.
+    /// For each open request, the instances that have a request which waits until it is closed.
     blocked: HashMap<RequestNumber, Vec<PinKey>>,
     marked: MarkedTwins,
 }
@@ -192,7 +192,8 @@ impl InstanceOrder {
         }
     }
 
-    /// Marks an instance whose create was not offered, so that it gets no twin. It has no pin that could be changed.
+    /// Marks an instance whose create was not offered, so that it gets no twin. It has no pin in the store that could
+    /// take the mark.
     pub(super) fn mark_without_twin(&self, key: &InstanceKey) {
         self.mark_in(&mut self.state(), key, "create", false);
     }
@@ -254,7 +255,7 @@ impl TwinTurn {
         let Some(waiting) = instance.waiting.get(&self.at) else { return TurnDecision::Run(instance.twin) };
         let skip = match () {
             () if waiting.is_overlapped => Some(SkipReason::Overlapped),
-            () if is_marked && !self.creates => Some(self.no_twin()),
+            () if is_marked && !self.creates => Some(self.reason_without_twin()),
             () if instance.running.as_ref().is_some_and(|running| running.is_overdue) => Some(SkipReason::NeverSettled),
             () if waiting.is_refused => Some(SkipReason::QueueFull),
             () => None,
@@ -273,7 +274,7 @@ impl TwinTurn {
         TurnDecision::Run(instance.twin)
     }
 
-    fn no_twin(&self) -> SkipReason {
+    fn reason_without_twin(&self) -> SkipReason {
         match self.mode {
             Mode::Rehearse => SkipReason::NoInstance,
             Mode::Dark | Mode::Real => SkipReason::NoTwin,
@@ -316,7 +317,8 @@ impl TwinTurn {
         self.is_write
     }
 
-    /// The run of this turn has ended. `twin`: the run that is the instance's twin, if this is the one that creates it.
+    /// Gives the turn back: its run has ended. `twin`: the run that is the instance's twin, if this is the one that
+    /// creates it.
     pub(super) fn end(mut self, twin: Option<RunId>, change: TwinChange) {
         let order = self.order.clone();
         let mut state = order.state();
@@ -370,7 +372,7 @@ impl TwinTurn {
 }
 
 impl State {
-    /// One request of this instance does not wait for this open request any more.
+    /// Notes that one request of this instance does not wait for this open request any more.
     fn forget_blocked(&mut self, blocker: RequestNumber, pin: &PinKey) {
         let Some(pins) = self.blocked.get_mut(&blocker) else { return };
         if let Some(at) = pins.iter().position(|blocked| blocked == pin) {

@@ -53,8 +53,8 @@ impl CallsOfRequest {
         }
     }
 
-    /// Where to look if a call is not known to be the request's. Those of a plan in force, with which a candidate is
-    /// compared, are all known.
+    /// The end of an error text: where to look for calls that were attributed to no request. Empty for a candidate: the
+    /// calls of the plan in force, with which it is compared, are all known.
     fn where_to_look(&self) -> String {
         match self.of_candidate {
             true => String::new(),
@@ -62,14 +62,18 @@ impl CallsOfRequest {
         }
     }
 
-    fn find(&self, of: (&Intent, &dyn Fn() -> Vec<Intent>), assigned: &BTreeSet<u64>) -> (&'static str, FoundCall) {
+    fn find(
+        &self,
+        intent_and_siblings: (&Intent, &dyn Fn() -> Vec<Intent>),
+        assigned: &BTreeSet<u64>,
+    ) -> (&'static str, FoundCall) {
         if self.is_incomplete {
             let why = "some calls could be this request's or another's, or were not kept";
             return ("incomplete", Err(format!("{why}{}", self.where_to_look())));
         }
         let end = Instant::now() + self.within;
         let expired = || Instant::now() >= end;
-        match corresponding_call(&self.rules, &self.calls, of, assigned, &self.bounds, &expired) {
+        match corresponding_call(&self.rules, &self.calls, intent_and_siblings, assigned, &self.bounds, &expired) {
             Ok(CorrespondingCall::One { number, reply }) => ("taken", Ok((number, reply))),
             Ok(CorrespondingCall::Ambiguous(1)) => {
                 ("ambiguous", Err("the only call by legacy that fits may be another step's".to_owned()))

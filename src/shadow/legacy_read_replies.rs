@@ -28,9 +28,9 @@ pub(super) struct LegacyReadReplies {
     of_legacy: Result<CapturedReads, &'static str>,
     recorded: Option<Arc<RecordedReads>>,
     has_sent: AtomicBool,
-    /// Why it is not known what a read should have been answered; the first reason.
+    /// The first reason why it is not known which reply a read should have got.
     not_known: OnceLock<String>,
-    /// The memory of the calls. An engine's run that goes on holds them longer than its request.
+    /// The memory of the calls. A run that goes on holds them longer than its request does.
     _reserved: Option<ReservedBytes>,
 }
 

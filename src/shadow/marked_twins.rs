@@ -17,7 +17,7 @@ pub(super) struct MarkedTwins {
 }
 
 impl MarkedTwins {
-    /// Returns `false` if it is marked already.
+    /// Marks a twin; returns `false` if it is marked already.
     pub(super) fn insert(&mut self, key: &InstanceKey) -> bool {
         let pin = key.stored_key();
         if !self.all.insert(pin.clone()) {

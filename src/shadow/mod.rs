@@ -10,7 +10,7 @@
 //!
 //! `proxy` decides which requests are offered; `evidence` adds up the outcomes.
 //!
-//! Of a share of the pairs that are compared a capture is kept (`capture`), from which they can be rehearsed again.
+//! A share of the compared pairs is captured (`capture`): the engine can be run again from a capture.
 //!
 //! In `dark`, the engine makes a *twin* of each instance that legacy creates, from the same request, and runs later
 //! requests of the instance on its twin. The requests of one instance are run one after the other, in the order of
@@ -19,12 +19,13 @@
 //! A request whose workflow takes outputs from legacy's own calls (`rehearse: legacy`) waits, bounded and without a
 //! slot, until these are known (`legacy_calls`).
 //!
-//! Of a route that is declared safe to repeat, some requests are sent to legacy a second time after they were compared
-//! (`repeat`), in few at a time and none while too many are under way, to learn how legacy differs from itself. Some
-//! rehearsals are run a second time from the same inputs (`second_run`), to learn where the engine differs from itself.
+//! Some requests of a route that is declared safe to repeat are sent to legacy a second time after the comparison
+//! (`repeat`), to learn how legacy differs from itself. Few are in flight at a time; a request for which there is no
+//! room is not sent. Some rehearsals are run a second time from the same inputs (`second_run`), to learn where the
+//! engine differs from itself.
 //!
-//! What the engine answered callers itself, in `live` and `only`, is checked when they have it (`answer_checks`): the
-//! invariants of the route are judged, and some requests of a route that is safe to repeat are sent to legacy
+//! The engine's own answers to callers, in `live` and `only`, are checked once the callers have them (`answer_checks`):
+//! the invariants of the route are judged, and some requests of a route that is safe to repeat are sent to legacy
 //! (`reverse`).
 //!
 //! When the engine is slow, runs end at their time-out and the queue fills up, and what does not fit is skipped and

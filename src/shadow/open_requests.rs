@@ -19,7 +19,8 @@ use crate::flag::{InstanceKey, PinKey, SkipReason};
 use crate::names::{RouteId, RunId};
 use crate::workflow::Mode;
 
-/// The requests of one family are under one lock, and those of most families under different ones.
+/// How many shards there are. All requests of a family are in one shard, under one lock; families are spread over the
+/// shards.
 const SHARDS: u64 = 32;
 
 /// Requests that were announced and are not closed.
@@ -144,8 +145,9 @@ impl OpenRequests {
         let was_overtaken = request.is_overtaken;
         let overlaps = |other: (u64, u64)| other.0 < ended && began < other.1;
         let of_instance = shard.instances.get(&pin);
-        let mut is_overlapped = was_overtaken || of_instance.is_some_and(|of| of.changes.iter().any(|c| overlaps(*c)));
-        let others = of_instance.map(|of| of.open.clone()).unwrap_or_default();
+        let mut is_overlapped =
+            was_overtaken || of_instance.is_some_and(|found| found.changes.iter().any(|change| overlaps(*change)));
+        let others = of_instance.map(|found| found.open.clone()).unwrap_or_default();
         let mut turn = turn(key.clone(), is_write);
         for other in others.into_iter().filter(|other| *other != number) {
             let Some(found) = shard.requests.get_mut(&other) else { continue };
@@ -239,24 +241,24 @@ impl AnnouncedRequestObserver for OpenRequests {
 
 impl Shard {
     fn remove_open(&mut self, pin: &PinKey, number: RequestNumber) {
-        let Some(of) = self.instances.get_mut(pin) else { return };
-        of.open.retain(|open| *open != number);
-        if of.open.is_empty() {
+        let Some(instance) = self.instances.get_mut(pin) else { return };
+        instance.open.retain(|open| *open != number);
+        if instance.open.is_empty() {
             self.instances.remove(pin);
         }
     }
 
-    /// Notes when legacy had a request that may have changed an instance, for the requests of the instance that it has
-    /// at the same time.
+    /// Notes when legacy had a request that may have changed an instance, so that requests of the instance that legacy
+    /// has at the same time count as overlapped.
     fn note_change(&mut self, pin: &PinKey, change: (u64, u64)) {
-        let Some(of) = self.instances.get_mut(pin) else { return };
-        let oldest = of.open.iter().filter_map(|open| self.requests.get(open)).map(|open| open.began).min();
-        of.changes.push(change);
-        of.changes.retain(|(_, ended)| oldest.is_some_and(|oldest| *ended > oldest));
-        if of.changes.len() > CHANGES_MAX {
+        let Some(instance) = self.instances.get_mut(pin) else { return };
+        let oldest = instance.open.iter().filter_map(|open| self.requests.get(open)).map(|open| open.began).min();
+        instance.changes.push(change);
+        instance.changes.retain(|(_, ended)| oldest.is_some_and(|oldest| *ended > oldest));
+        if instance.changes.len() > CHANGES_MAX {
             // Joined with the next one, so that the list stays bounded: more requests count as overlapped, never fewer.
-            let (began, ended) = of.changes.remove(0);
-            let next = &mut of.changes[0];
+            let (began, ended) = instance.changes.remove(0);
+            let next = &mut instance.changes[0];
             *next = (began.min(next.0), ended.max(next.1));
         }
     }

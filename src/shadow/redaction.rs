@@ -34,9 +34,11 @@ pub(super) struct PairToRedact<'a> {
 /// field. The secrets are collected when the first text is to be shown.
 pub(super) struct PairRedaction<'a> {
     pair: PairToRedact<'a>,
-    /// Those of the route. What is known of an instance are bodies of the route that created it: its rules hold too.
+    /// The rules of the route, and of the route that created the request's instance: what is known of the instance
+    /// comes from bodies of that route.
     rules: Cow<'a, RedactRules>,
-    made: OnceCell<Option<Redaction>>,
+    /// What the run's workflow declares as sensitive in the request and both replies; `None` if it declares nothing.
+    of_messages: OnceCell<Option<Redaction>>,
     /// The secrets that are hidden wherever they are quoted.
     quoted: OnceCell<QuotedSecrets>,
     /// Whether the time was found to be over.
@@ -51,7 +53,7 @@ impl<'a> PairRedaction<'a> {
             Some(of_creator) if !of_creator.is_empty() => Cow::Owned(of_route.and(of_creator)),
             Some(_) | None => Cow::Borrowed(of_route),
         };
-        Self { pair, rules, made: OnceCell::new(), quoted: OnceCell::new(), was_over: Cell::new(false) }
+        Self { pair, rules, of_messages: OnceCell::new(), quoted: OnceCell::new(), was_over: Cell::new(false) }
     }
 
     /// Whether the time for the pair is over, so that texts are hidden whole.
@@ -68,7 +70,7 @@ impl<'a> PairRedaction<'a> {
     }
 
     fn redaction(&self) -> Option<&Redaction> {
-        let made = self.made.get_or_init(|| {
+        let of_messages = self.of_messages.get_or_init(|| {
             // The run keeps only those parts of the request and of legacy's reply that its plan reads; a sample shows
             // all of both.
             let PairToRedact { answered, engine, bounds, .. } = &self.pair;
@@ -76,14 +78,14 @@ impl<'a> PairRedaction<'a> {
             let redaction = self.of_run()?.with_request(&request.headers, &declared_body(request, bounds));
             Some(redaction.with_reply(answered.legacy.headers()).with_reply(engine.headers()))
         });
-        made.as_ref()
+        of_messages.as_ref()
     }
 
     fn of_run(&self) -> Option<&Redaction> {
         self.pair.report.redaction.as_deref()
     }
 
-    /// Those of the runs below it.
+    /// The redactions of the runs below this one.
     fn below(&self) -> &[Arc<Redaction>] {
         &self.pair.report.redactions_below
     }
@@ -102,7 +104,8 @@ impl<'a> PairRedaction<'a> {
             let instance = recorded.and_then(RecordedReads::known_instance);
             let reads = match recorded.map(RecordedReads::all) {
                 Some(Some(reads)) => reads,
-                // Only the events of a rehearsal tell what was read beyond what is recorded.
+                // The reads were too large to be recorded as a whole, and a dark run, unlike a rehearsal, has no events
+                // that tell the rest.
                 Some(None) if answered.mode == Mode::Dark => return QuotedSecrets::of_unknown(),
                 Some(None) | None => Vec::new(),
             };
@@ -156,7 +159,8 @@ impl<'a> PairRedaction<'a> {
         }
     }
 
-    /// A key or a path. If not all secrets are known, it stays: the names in a body are shown, and no values.
+    /// Hides secrets in a key or a path. If there are too many secrets to hold them all, it stays as it is: the names
+    /// in a body are shown then, but no values.
     pub(super) fn hide_in_name(&self, name: &str) -> String {
         if self.quoted().is_full() { name.to_owned() } else { self.without_declared(name) }
     }
@@ -172,7 +176,7 @@ impl<'a> PairRedaction<'a> {
 pub(super) struct OfWorkflows<'p, 'a>(&'p PairRedaction<'a>);
 
 impl<'a> PairRedaction<'a> {
-    /// This, without what `redact:` declares.
+    /// This redaction without what `redact:` declares.
     pub(super) fn of_workflows(&self) -> OfWorkflows<'_, 'a> {
         OfWorkflows(self)
     }

@@ -1,9 +1,11 @@
 //! Sends a request to legacy a second time, after it was compared, and counts how legacy differs from itself.
 //!
 //! Always true: nobody waits for it, and its client has the reply. At most [`REPEATS_IN_FLIGHT_MAX`] are under way; a
-//! request that finds no room is not repeated. None is repeated for which legacy made a call that may have changed
-//! something, or for which that is not known although legacy's calls are watched; after the first such call, no
-//! request of the route is.
+//! request that finds no room is not repeated. A request is not repeated either
+//!
+//! - if legacy made a call for it that may have changed something: after the first such call no request of the route is
+//!   repeated,
+//! - if legacy's calls are watched, and it is not known which of them were for this request.
 //!
 //! If legacy is slow, a repeated request ends at its time-out; if legacy is gone, with an error. No difference is
 //! counted then.
@@ -84,24 +86,24 @@ impl Runner {
             return "effects_unknown";
         }
         let Ok(_permit) = self.repeats.try_acquire() else { return "busy" };
-        let again = match tokio::time::timeout(within, legacy.ask(request)).await {
-            Ok(Ok(again)) => again,
+        let second_reply = match tokio::time::timeout(within, legacy.ask(request)).await {
+            Ok(Ok(reply)) => reply,
             Ok(Err(why)) => return why.as_str(),
             Err(_) => return "failed",
         };
-        let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(compared, replies, &again)));
+        let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(compared, replies, &second_reply)));
         judged.unwrap_or("not_compared")
     }
 
     /// Compares legacy's two replies, and counts where they differ.
-    fn judge(&self, compared: &ComparedRequest, replies: &ComparedReplies, again: &Observation) -> &'static str {
+    fn judge(&self, compared: &ComparedRequest, replies: &ComparedReplies, second_reply: &Observation) -> &'static str {
         let ComparedRequest { answered, generation, .. } = compared;
         let route = &answered.flag.route.id;
         let rules = self.rules_of(route);
         let request = if rules.reads_request() { request_value(&answered.request) } else { Value::Null };
         let pair = Pair {
             legacy: &answered.legacy,
-            engine: again,
+            engine: second_reply,
             effects: None,
             request: &request,
             instance: None,
@@ -114,7 +116,7 @@ impl Runner {
             return "not_compared";
         };
         let class = |status: StatusCode| status.as_u16() / 100;
-        let same_class = [replies.status, again.status()].map(class) == [class(answered.legacy.status()); 2];
+        let same_class = [replies.status, second_reply.status()].map(class) == [class(answered.legacy.status()); 2];
         let places = DifferingPlaces::of(&comparison);
         match self.evidence.record_repeat(route, *generation, &replies.engine, &places, same_class) {
             false => "not_compared",

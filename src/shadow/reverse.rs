@@ -68,7 +68,7 @@ impl Runner {
         }
     }
 
-    /// The error is the label `outcome`.
+    /// Sends the request to legacy. The error is the label `outcome`.
     async fn ask_legacy(
         &self,
         answered: &EngineAnswered,
@@ -164,8 +164,8 @@ impl Runner {
         let generation = self.evidence.generation(ticket.route(), answered.flags.files_version);
         let (result, stratum) = (EngineResult::Comparable(engine, report), ticket.stratum());
         let compared = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            let of = (generation, stratum.as_deref());
-            self.compare_and_count(&answered, of, result, None, (&mut None, &mut false))
+            let counted_in = (generation, stratum.as_deref());
+            self.compare_and_count(&answered, counted_in, result, None, (&mut None, &mut false))
         }));
         let outcome = compared.unwrap_or(ComparisonOutcome::Failed("panic"));
         ticket.settle(outcome);

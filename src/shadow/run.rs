@@ -224,13 +224,13 @@ impl Runner {
         let first = twice.and_then(|reads| FirstRun::of(&result, reads));
         // A panic in the comparison fails this ticket alone.
         let compared = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            let of = (generation, stratum.as_deref());
-            self.compare_and_count(&answered, of, result, recorded.as_ref(), (&mut replies, &mut calls_unknown))
+            let counted_in = (generation, stratum.as_deref());
+            self.compare_and_count(&answered, counted_in, result, recorded.as_ref(), (&mut replies, &mut calls_unknown))
         }));
         let outcome = compared.unwrap_or(ComparisonOutcome::Failed("panic"));
         let rung = rung_of(&answered);
-        let of = BranchOutcome { outcome, calls_unknown };
-        self.evidence.record_branch(answered.compared_as(), generation, rung, &branch, of);
+        let branch_outcome = BranchOutcome { outcome, calls_unknown };
+        self.evidence.record_branch(answered.compared_as(), generation, rung, &branch, branch_outcome);
         ticket.settle(outcome);
         (replies.is_some() || first.is_some()).then_some(ComparedRequest { answered, generation, replies, first })
     }
@@ -257,14 +257,15 @@ impl Runner {
             }
         };
         let unresolved = ComparisonOutcome::Skipped(SkipReason::UnresolvedEffect);
-        let of_run = answered.reads.as_deref().or_else(|| Some(&*recorded?.reads as &dyn Reads));
+        let run_reads = answered.reads.as_deref().or_else(|| Some(&*recorded?.reads as &dyn Reads));
         let route = answered.compared_as();
         let rules = self.rules_of(route);
         let unattributed = unattributed_steps(answered, &rules, engine.intents());
-        let engine = engine.with_sent_reads(of_run.and_then(Reads::unsafe_reads)).with_unattributed_steps(unattributed);
+        let engine =
+            engine.with_sent_reads(run_reads.and_then(Reads::unsafe_reads)).with_unattributed_steps(unattributed);
         let awaited = awaited_intents(answered, &rules);
         let effects = effects_of(answered);
-        let reads_missing = |open: &Vec<StepId>| {
+        let may_lack_awaited = |open: &Vec<StepId>| {
             awaited.may_still_be_recorded(|step| !open.contains(step)) || !answered.legacy.intents().is_empty()
         };
         if engine.has_stopped() && effects.is_none() {
@@ -272,7 +273,7 @@ impl Runner {
             return unresolved;
         }
         let lacks_intents = report.lacks_intents && awaited != AwaitedIntents::None;
-        if !engine.has_stopped() && (lacks_intents || report.open_steps.as_ref().is_some_and(reads_missing)) {
+        if !engine.has_stopped() && (lacks_intents || report.open_steps.as_ref().is_some_and(may_lack_awaited)) {
             return ComparisonOutcome::Skipped(SkipReason::MayStillRecordIntents);
         }
         let request = if rules.reads_request() { request_value(&answered.request) } else { Value::Null };
@@ -367,7 +368,7 @@ impl Runner {
             status: engine.status(),
             stale_reads: report.stale_reads,
         });
-        if let Some(FirstReads { reads, .. }) = recorded.filter(|of| of.is_captured && !engine.has_stopped()) {
+        if let Some(FirstReads { reads, .. }) = recorded.filter(|first| first.is_captured && !engine.has_stopped()) {
             let (redaction, verdict, recorded) = (&redaction, comparison.verdict, &**reads);
             let captured = CapturedRun { answered, report: &report, pair: &pair, recorded, redaction, verdict };
             capture(&self.captures, &captured, &rules, &bounds, &expired);

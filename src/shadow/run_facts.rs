@@ -42,8 +42,8 @@ pub(super) fn awaited_intents(answered: &Answered, rules: &Rules) -> AwaitedInte
     if answered.effects.is_some() { AwaitedIntents::All } else { rules.awaited_intents() }
 }
 
-/// The calls that legacy made for the request; `None` where they were not watched, or where a call that seems to be
-/// missing may be one that was not attributed, not kept, or has not ended yet; that is counted.
+/// The calls that legacy made for the request. `None` if they were not watched, or if some may be missing here because
+/// they were not attributed, were not kept, or have not ended yet; such a pair is counted.
 pub(super) fn effects_of(answered: &Answered) -> Option<Vec<Arc<Effect>>> {
     let so_far = answered.effects.as_ref()?.so_far();
     let reason = match (so_far.open, so_far.gaps) {

@@ -58,7 +58,7 @@ pub(super) fn sample(
         engine: reply(engine),
         request: shorten(&format!("{line}\n{body}"), bytes_max),
         kept: None,
-        // The room for content is for the run itself first.
+        // The run itself gets room for its content before its children do.
         events: shown_events(&events.own, &[of_pair(redaction)], &expired, &mut left),
         events_not_kept: events.own.not_kept,
         children: events
@@ -158,7 +158,7 @@ fn shown_events(
         }
         hide_bytes(&mut value);
         hide.iter().for_each(|hide| hide(&mut value));
-        // Texts are hidden whole then, ids of runs too.
+        // If the time has ended by now, texts were hidden whole, and ids of runs with them.
         if expired() {
             return without_time();
         }
@@ -173,8 +173,8 @@ const TOO_LARGE: &str = "(its content is too large to be kept)";
 /// What stands in place of one that there was no time to redact.
 const NO_TIME: &str = "(its content is not kept: the time for the pair was over)";
 
-/// What is kept of an event without its content; `why` says why that is missing. The run of a child is found by its id
-/// alone.
+/// What is kept of an event without its content; `why` says why the content is missing. The start of a child keeps the
+/// child's id, by which alone its run is found.
 fn without_content(event: &Event, why: &str) -> Value {
     match event {
         Event::Child(ChildEvent::Started { step, item, child, workflow, input: _ }) => {

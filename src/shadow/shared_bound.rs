@@ -46,7 +46,7 @@ impl SharedBound {
         if amount > self.max {
             return None;
         }
-        let of_route = self.of(route);
+        let of_route = self.counter_of(route);
         // First, so that of two that take at the same time each sees the other.
         let held = of_route.fetch_add(amount, Ordering::AcqRel).saturating_add(amount);
         let more =
@@ -76,7 +76,7 @@ impl SharedBound {
     }
 
     /// The counter of a route.
-    fn of(&self, route: &RouteId) -> Arc<AtomicU64> {
+    fn counter_of(&self, route: &RouteId) -> Arc<AtomicU64> {
         if let Some(held) = self.routes.load().get(route) {
             return Arc::clone(held);
         }

@@ -70,7 +70,7 @@ fn add_bounded(last: &mut VecDeque<Arc<WatchedRequest>>, one: Arc<WatchedRequest
     last.push_back(one);
 }
 
-/// What the index gets.
+/// What [`AnnouncedRequests::take`] takes out, for the index.
 #[derive(Default)]
 pub(super) struct NewRequests {
     pub requests: Vec<Arc<WatchedRequest>>,
@@ -154,7 +154,7 @@ impl AnnouncedRequests {
         has_room
     }
 
-    /// Takes all of them out.
+    /// Takes out all that came since the last call.
     pub(super) fn take(&self) -> NewRequests {
         let mut all = NewRequests::default();
         // Most calls find nothing new, and take none of the locks.

@@ -123,8 +123,8 @@ impl Attribution {
         }
     }
 
-    /// Takes the calls that may have changed something and are in no compared pair. Tunnels are among them while they
-    /// are open, each time.
+    /// Takes out the calls that may have changed something and are in no compared pair. An open tunnel is among them
+    /// each time.
     pub fn take_uncompared(&self) -> Vec<UncomparedCalls> {
         let now_us = (self.0.now_us)();
         let mut state = self.0.updated();
@@ -172,8 +172,8 @@ impl Inner {
         let open: Vec<_> = if removed.over.is_empty() { Vec::new() } else { self.open_calls.open_at(now_us).collect() };
         // A call that began in time and ends later is attributed to no request.
         for watched in removed.over.iter().filter(|watched| watched.is_compared()) {
-            let of_it = open.iter().filter(|call| call.may_be_of(watched));
-            of_it.for_each(|_| watched.effects.add_gap());
+            let possible_calls = open.iter().filter(|call| call.may_be_of(watched));
+            possible_calls.for_each(|_| watched.effects.add_gap());
         }
         for watched in removed.over.iter().filter(is_in_force) {
             earlier.add(watched, now_us);
@@ -188,9 +188,9 @@ impl Inner {
             compared_over += 1;
         }
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        for (of, evicted) in [(&self.compared, evicted.compared), (&self.uncompared_requests, evicted.uncompared)] {
+        for (kind, evicted) in [(&self.compared, evicted.compared), (&self.uncompared_requests, evicted.uncompared)] {
             if evicted > 0 {
-                of.evicted.increment(count(evicted));
+                kind.evicted.increment(count(evicted));
             }
         }
         counts.total.requests_left_out += count(refused.compared + evicted.compared);
@@ -221,7 +221,7 @@ impl Inner {
 }
 
 impl EffectObserver for Attribution {
-    /// Whether there is a compared request that a call could be for, or was one not long ago: its calls may be late.
+    /// Whether there is, or was not long ago, a compared request that a call could be for: the call may be late.
     fn is_watching(&self) -> bool {
         self.0.announced.had_compared((self.0.now_us)(), CAUSE_WINDOW_US)
     }
@@ -236,7 +236,7 @@ impl EffectObserver for Attribution {
         let now_us = (self.0.now_us)();
         match self.0.open_calls.get(number) {
             Some(open) => {
-                // Only writes are noted, since reads are no effects. No request gets a lost call, so it is in no pair.
+                // Reads are no effects, so only writes are noted. A lost call is not attributed, so it is in no pair.
                 open.write_to.iter().for_each(|to| self.0.unattributed_writes.note(to, now_us));
                 open.write_to.iter().for_each(|to| self.0.untaken.note_of_no_known_request(to, open.before));
             }
@@ -290,7 +290,7 @@ impl Inner {
                 if !effect.method.is_safe() {
                     let to = Arc::new(CallTarget::of(&effect));
                     match index.cause_of_unattributed(&effect, now_us, earlier) {
-                        EarlierCause::Late(routes) => routes.iter().for_each(|of| self.untaken.note_late(of, &to)),
+                        EarlierCause::Late(routes) => routes.iter().for_each(|id| self.untaken.note_late(id, &to)),
                         EarlierCause::Unknown => self.untaken.note_of_no_known_request(&to, before),
                         EarlierCause::NoComparedRequest => {}
                     }

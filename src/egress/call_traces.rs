@@ -18,10 +18,10 @@ impl CallTraces {
         let fields = headers.get_all("traceparent");
         let mut traces = fields.iter().filter_map(|field| TraceContext::parse(field.as_bytes()));
         let (first, others) = (traces.next(), traces.collect());
-        let one = fields.iter().next();
-        Self { first, others, has_different_fields: fields.iter().any(|field| Some(field) != one) }
+        let first_field = fields.iter().next();
+        Self { first, others, has_different_fields: fields.iter().any(|field| Some(field) != first_field) }
     }
-    /// The one that the first readable field names.
+    /// The trace that the first readable field names.
     pub(super) fn first(&self) -> Option<TraceContext> {
         self.first
     }
@@ -29,7 +29,7 @@ impl CallTraces {
     pub(super) fn has_different_fields(&self) -> bool {
         self.has_different_fields
     }
-    /// All that are named.
+    /// All traces that the fields name.
     pub(super) fn all(&self) -> impl Iterator<Item = TraceContext> {
         self.first.iter().chain(&self.others).copied()
     }

@@ -52,9 +52,11 @@ impl Index {
         }
     }
 
-    /// The routes of compared requests in this trace, or with this key, whose window is over; of those that are still
-    /// in the index, only the newest one's. An empty list: only requests that were not compared have this trace or key.
-    /// `None`: no known request has.
+    /// The routes of the compared requests with this trace or key whose window is over. Of requests that are still in
+    /// the index only the newest one's route is returned.
+    ///
+    /// - An empty list: all known requests with this trace or key were not compared.
+    /// - `None`: no known request has this trace or key.
     fn routes_of_late(
         &self,
         sent: Option<TraceContext>,

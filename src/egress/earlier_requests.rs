@@ -1,9 +1,9 @@
 //! Requests to which no call is attributed any more, because their window is over or because they are unwatched.
 //!
 //! Legacy may still make calls for them, for example from a queue that is slower than `egress.window`. Such a late call
-//! is in no pair, so that a workflow which does not make it would look right: it is counted, and the gate shows it. Nor
-//! is it attributed to a later request that is in the same trace or has the same key. The same holds for a call for an
-//! unwatched request, which counts as late only once the window of that request is over.
+//! is in no pair, so that a workflow which does not make it would look right: it is counted, and the gate shows it. A
+//! late call is not attributed to a later request either, even if that has the same trace or key. The same holds for a
+//! call for an unwatched request, which counts as late only once the window of that request is over.
 //!
 //! Always true: what is remembered of requests and of calls is bounded.
 
@@ -166,7 +166,8 @@ impl EarlierRequests {
         }
     }
 
-    /// Whether one of them had this key, and its window was over after this time, in microseconds, or is not over.
+    /// Whether one of them had this key and its window ended at or after `after_us` (in microseconds), or has not
+    /// ended.
     pub(super) fn had_key(&self, key: &Key, after_us: u64) -> bool {
         self.by_key.get(key).is_some_and(|found| found.over_at() >= after_us)
     }

@@ -173,7 +173,7 @@ impl Index {
         // A client may send several requests of one trace. Legacy then tells them apart only if it hands on the very
         // field that it got.
         let (traced, is_told_apart) = match (traced.iter().filter(same_span).count(), in_trace) {
-            // It is late, for a request whose window is over; or for one that is unwatched.
+            // The call is for a request whose window is over, and then late, or for an unwatched one.
             (0, EarlierInTrace::Named) => return AttributedTo::None,
             (0, EarlierInTrace::Possible) => (traced, false),
             (0, EarlierInTrace::None) => (traced, true),
@@ -197,7 +197,7 @@ impl Index {
             |one: &&Arc<WatchedRequest>| traced.is_empty() || traced.iter().any(|other| Arc::ptr_eq(one, other));
         let known: Vec<_> = known.into_iter().filter(is_traced).collect();
         let unknown: Vec<_> = unknown.into_iter().filter(is_traced).collect();
-        // A call in a trace that is known is attributed among the requests that are known.
+        // A call with the trace of a watched request is for a watched one, so the unwatched ones do not count.
         let has_others = has_earlier || traced.is_empty() && unwatched.any(now_us);
         match (&known[..], &unknown[..]) {
             ([one], []) if !has_others => AttributedTo::One((*one).clone(), self.rule_label()),
@@ -336,11 +336,11 @@ impl Index {
         // Some more than needed, so that not each request that comes causes a sweep of all.
         let many = excess + max / 8;
         let of_kind = |one: &Entry| one.watched.is_compared() == is_compared;
-        let of = |ended| {
+        let with_end = |ended| {
             let requests = self.requests.iter();
             requests.filter(move |(_, one)| of_kind(one) && one.watched.has_ended() == ended)
         };
-        let oldest: Vec<u64> = of(true).chain(of(false)).map(|(number, _)| *number).take(many).collect();
+        let oldest: Vec<u64> = with_end(true).chain(with_end(false)).map(|(number, _)| *number).take(many).collect();
         oldest.into_iter().filter_map(|number| self.remove(number)).collect()
     }
 

@@ -125,7 +125,7 @@ impl OpenCall {
         by_rule || self.traces.ids().any(|trace| index.has_trace(trace))
     }
 
-    /// Whether it was lost, and the time until which it counts is over.
+    /// Whether it was lost, and no longer counts as open at this time.
     fn is_over(&self, now_us: u64) -> bool {
         (1..now_us).contains(&self.lost_until.load(Relaxed))
     }

@@ -1,8 +1,8 @@
 //! Calls by legacy that may have changed something and that are in no compared pair, until somebody takes them: late
 //! ones, those of no known request, and tunnels.
 //!
-//! A call of no known request may be for any request that was compared not long before it ended: a queue of legacy is
-//! slower than the request, and no pair need be under way then. So it is taken for each route that had such a request.
+//! A call of no known request may be for any request that was compared not long before it ended: legacy may have made
+//! it from a queue, long after the request was over. So it counts for each route that had such a request.
 //!
 //! Always true: what is kept is bounded. Where there is no more room for targets, those that differ only in values of
 //! the path are counted together; beyond that, only the number of calls is known.
@@ -56,16 +56,16 @@ impl<K> Default for Targets<K> {
 }
 
 impl<K: Eq + Hash> Targets<K> {
-    fn note(&mut self, of: K, to: &Arc<CallTarget>, before: u64) {
-        self.of(of, to, before).number += 1;
+    fn note(&mut self, counted_for: K, to: &Arc<CallTarget>, before: u64) {
+        self.calls_to(counted_for, to, before).number += 1;
     }
 
-    fn of(&mut self, of: K, to: &Arc<CallTarget>, before: u64) -> &mut Calls {
-        let mut key = (of, to.clone());
+    fn calls_to(&mut self, counted_for: K, to: &Arc<CallTarget>, before: u64) -> &mut Calls {
+        let mut key = (counted_for, to.clone());
         let mut has_room = self.listed.len() < EGRESS_UNATTRIBUTED_WRITES_MAX || self.listed.contains_key(&key);
         if !has_room {
             key.1 = Arc::new(to.without_values());
-            // As many again of these.
+            // There is room for as many again of the entries without values.
             has_room = self.listed.len() < 2 * EGRESS_UNATTRIBUTED_WRITES_MAX || self.listed.contains_key(&key);
         }
         let calls = match has_room {
@@ -78,8 +78,8 @@ impl<K: Eq + Hash> Targets<K> {
 
     /// All calls, by target. Calls that are not listed have no target.
     fn into_all(self) -> impl Iterator<Item = (K, Option<Arc<CallTarget>>, Calls)> {
-        let listed = self.listed.into_iter().map(|((of, to), calls)| (of, Some(to), calls));
-        listed.chain(self.others.into_iter().map(|(of, calls)| (of, None, calls)))
+        let listed = self.listed.into_iter().map(|((counted_for, to), calls)| (counted_for, Some(to), calls));
+        listed.chain(self.others.into_iter().map(|(counted_for, calls)| (counted_for, None, calls)))
     }
 }
 
@@ -113,19 +113,20 @@ impl UntakenCalls {
     pub(super) fn note_tunnel(&self, to: Option<&Arc<CallTarget>>) {
         let mut state = self.lock();
         let calls = match to {
-            Some(to) => state.of_no_known_request.of((), to, u64::MAX),
+            Some(to) => state.of_no_known_request.calls_to((), to, u64::MAX),
             None => state.of_no_known_request.others.entry(()).or_insert_with(Calls::none),
         };
         calls.before = u64::MAX;
     }
 
-    /// Takes all of them out.
+    /// Takes out all calls.
     pub(super) fn take(&self, routes: &RecentRoutes) -> Vec<UncomparedCalls> {
         let State { late, of_no_known_request } = std::mem::take(&mut *self.lock());
-        let late = late.into_all().map(|(route, to, calls)| calls.of(route, to, UncomparedReason::Late));
+        let late = late.into_all().map(|(route, to, calls)| calls.uncompared(route, to, UncomparedReason::Late));
         let of_no_known_request = of_no_known_request.into_all().flat_map(|((), to, calls)| {
             let may_be_of = routes.0.iter().filter(move |(_, route)| route.first < calls.before);
-            may_be_of.map(move |(route, _)| calls.of(route.clone(), to.clone(), UncomparedReason::NoKnownRequest))
+            may_be_of
+                .map(move |(route, _)| calls.uncompared(route.clone(), to.clone(), UncomparedReason::NoKnownRequest))
         });
         late.chain(of_no_known_request).collect()
     }
@@ -136,7 +137,7 @@ impl UntakenCalls {
 }
 
 impl Calls {
-    fn of(self, route: RouteId, to: Option<Arc<CallTarget>>, reason: UncomparedReason) -> UncomparedCalls {
+    fn uncompared(self, route: RouteId, to: Option<Arc<CallTarget>>, reason: UncomparedReason) -> UncomparedCalls {
         UncomparedCalls { route, to, reason, calls: self.number, first: self.first }
     }
 }
@@ -154,7 +155,7 @@ struct RecentRoute {
 }
 
 impl RecentRoutes {
-    /// Notes that a request with this number was compared, or several of which it is the smallest number.
+    /// Notes that a request with this number was compared, or several requests, of which this is the smallest number.
     pub(super) fn add(&mut self, route: &RouteId, number: u64, now_us: u64) {
         let none = RecentRoute { first: number, last_us: now_us };
         let known = self.0.entry(route.clone()).or_insert(none);

@@ -1,9 +1,9 @@
 //! Unwatched requests whose values have not been read: they were refused, or evicted from the index.
 //!
 //! Always true: each unwatched request is among the [`EarlierRequests`] from then on, so that a call that it may have
-//! caused is not given to another request that is in the same trace, or has the same header or value. Where its value
-//! has not been read, it gets there by its trace at first and by its value once that is known, unless too many wait for
-//! theirs.
+//! caused is not given to another request that is in the same trace, or has the same header or value. A request whose
+//! value has not been read is added by its trace at first, and again by its value once that is known. If too many wait
+//! for their values, the oldest ones stay known by their traces alone.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

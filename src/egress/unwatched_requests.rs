@@ -21,7 +21,7 @@ impl UnwatchedRequests {
         self.in_flight.fetch_add(1, SeqCst);
     }
 
-    /// The exchange of one of them ended at `now_us`.
+    /// Notes that the exchange of one of them ended at `now_us`.
     pub(super) fn end(&self, now_us: u64, window_us: u64) {
         // Before the subtraction, so that `any` finds the request by one of the two numbers at every moment.
         self.until_us.fetch_max(now_us.saturating_add(window_us), SeqCst);

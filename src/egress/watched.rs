@@ -30,7 +30,7 @@ pub(super) struct WatchedRequest {
     pub header: Option<Key>,
     pub effects: RequestEffects,
     end: Arc<RequestEnd>,
-    /// It is not watched any more, and counts in [`UnwatchedRequests`] as in flight.
+    /// Whether it is not watched any more, and counts in [`UnwatchedRequests`] as in flight.
     is_unwatched: AtomicBool,
     /// What its value is read from, until it has been read.
     unread: Mutex<Option<Unread>>,
@@ -40,7 +40,7 @@ pub(super) struct WatchedRequest {
 
 /// When the exchange of a request ended, and for how long after that calls are attributed to it.
 pub(super) struct RequestEnd {
-    /// In microseconds; 0 before.
+    /// When it ended, in microseconds; 0 until then.
     ended_at: AtomicU64,
     window_us: u64,
 }
@@ -94,7 +94,7 @@ impl WatchedRequest {
         self.route.is_some()
     }
 
-    /// Its exchange has ended. A body that has not been read is kept if there is room.
+    /// Notes that its exchange has ended. A body that has not been read is kept if there is room.
     pub(super) fn end(&self, now_us: u64, memory: &Arc<ByteBudget>, unwatched: &UnwatchedRequests) {
         self.end.ended_at.store(now_us.max(1), SeqCst);
         self.end_unwatched(now_us, unwatched);

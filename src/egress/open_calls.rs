@@ -1,8 +1,8 @@
 //! Calls of legacy that have begun and were not attributed yet.
 //!
 //! Always true: a call is here from its beginning until it is attributed; one that was lost on the way stays for twice
-//! `egress.window`. They are bounded: while there is one that found no room, every request counts as having an open
-//! call. A thread that serves a call holds a lock only for an insertion.
+//! `egress.window`. The number of calls here is bounded: while there is an open call that found no room, every request
+//! counts as having an open call. A thread that serves a call holds a lock only for an insertion.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

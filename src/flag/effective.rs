@@ -93,9 +93,9 @@ pub struct StateInputs {
 }
 
 /// The highest rung that the callers of a cohort without `force` may be on.
-pub(super) fn proven_for(of_route: State, of_cohorts: &BTreeMap<String, State>, cohort: &Cohort) -> State {
-    let own = of_cohorts.get(&cohort.name).copied().unwrap_or(State::Shadow);
-    of_route.max(own).max(State::Shadow)
+pub(super) fn proven_for(route_proven: State, cohorts_proven: &BTreeMap<String, State>, cohort: &Cohort) -> State {
+    let own = cohorts_proven.get(&cohort.name).copied().unwrap_or(State::Shadow);
+    route_proven.max(own).max(State::Shadow)
 }
 
 impl StateInputs {

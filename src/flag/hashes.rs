@@ -66,8 +66,8 @@ impl HashKeys {
     ///
     /// - None if the scope is no longer looked up, or if the request has no key or an ambiguous one under it.
     /// - Two if the scope verifies tokens and its public keys do not verify the request's, but those of other files do
-    ///   (`verified_elsewhere`): the issuer may sign with a new key since then, and the token of the first try may have
-    ///   been verified.
+    ///   (`verified_elsewhere`): the issuer may have changed its key since the first try, whose token may have been
+    ///   verified.
     /// - One otherwise.
     pub fn earlier_retry_keys(
         &self,

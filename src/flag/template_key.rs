@@ -52,8 +52,8 @@ impl<'p> PathKey<'p> {
         Self { as_written }
     }
 
-    /// The keys without suffixes of the last segment (`report` of `report.v2.json`): first the one without the last
-    /// suffix, if there are several, then the one without all.
+    /// The keys without suffixes of the last segment, the longest first: for `report.v2.json`, the one with `report.v2`
+    /// and the one with `report`.
     pub fn without_suffix(&self) -> impl Iterator<Item = &str> {
         let key = &*self.as_written;
         let last = key.rfind('/').map_or(0, |slash| slash + 1);

@@ -133,7 +133,7 @@ fn settlement(outcome: ComparisonOutcome) -> &'static str {
     }
 }
 
-/// Stores the marks of incomplete twins until `stop`; then those that wait are tried once more.
+/// Stores the marks of incomplete twins until `stop`, and then tries once more to store the marks that wait.
 pub(super) async fn store_marks(order: Arc<InstanceOrder>, twins: Arc<dyn Twins>, mut stop: watch::Receiver<bool>) {
     loop {
         // Read before the marks are, so that what was marked before the stop is tried once more.

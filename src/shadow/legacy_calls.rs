@@ -1,7 +1,7 @@
 //! The calls that legacy made for one request, from which the engine's steps take their outputs (`rehearse: legacy`).
 //!
-//! Always true: they are those that were known when the engine's run began, so that `corresponding` returns the same
-//! for the same arguments. The wait for them is bounded by `egress_rehearse_wait_ms` and by `egress.window`.
+//! Always true: only calls that were known when the engine's run began are used, so that `corresponding` returns the
+//! same for the same arguments. The wait for them is bounded by `egress_rehearse_wait_ms` and by `egress.window`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -16,8 +16,8 @@
 //! requests of the instance on its twin. The requests of one instance are run one after the other, in the order of
 //! legacy's answers (`open_requests`, `instance_order`); those that wait for their turn hold no slot (`followups`).
 //!
-//! A request whose workflow takes outputs from legacy's own calls (`rehearse: legacy`) waits, bounded and without a
-//! slot, until these are known (`legacy_calls`).
+//! A request whose workflow takes outputs from legacy's own calls (`rehearse: legacy`) waits for a bounded time,
+//! without a slot, until these calls are known (`legacy_calls`).
 //!
 //! Some requests of a route that is declared safe to repeat are sent to legacy a second time after the comparison
 //! (`repeat`), to learn how legacy differs from itself. Few are in flight at a time; a request for which there is no
@@ -225,8 +225,9 @@ impl Shadow {
         metrics::gauge!("pointsman_followups_pending_bytes").set(self.turn_memory.used() as f64);
     }
 
-    /// Takes no more entries, and finishes those that are there within this time. Settles as `shutting_down` those that
-    /// wait for calls by legacy or for their turn on a twin, at once, and what is left after that time.
+    /// Takes no more entries, and gives those that are there this time to finish. Two kinds of entries are settled as
+    /// `shutting_down`: at once, those that wait for calls by legacy or for their turn on a twin; after this time, all
+    /// that are left.
     pub async fn drain(&self, within: Duration) {
         self.stop.send_modify(|stop| *stop = if *stop == Stop::No { Stop::Finish } else { *stop });
         let mut ended = self.ended.clone();

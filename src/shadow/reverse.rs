@@ -2,10 +2,10 @@
 //! comparison).
 //!
 //! Always true: only requests of routes that are declared safe to repeat are sent to legacy, and none of a route for
-//! which legacy was seen to change something. Where legacy's calls are watched, those of such a request are too. At
+//! which legacy was seen to change something. If legacy's calls are watched, so are its calls for such a request. At
 //! most [`REPEATS_IN_FLIGHT_MAX`](super::repeat::REPEATS_IN_FLIGHT_MAX) are in flight, together with those of `repeat`;
-//! each counts until its calls are known. A request that finds no room is not sent. Such a pair counts as one of
-//! `shadow`.
+//! each counts until its calls are known. A request that finds no room is not sent. The pair of a reverse comparison
+//! counts as a pair of `shadow`.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -81,8 +81,12 @@ pub(super) struct RunRequest {
     _memory: HeldMemory,
 }
 
-/// The reads of a run. Recorded if any of these holds: its pair is captured; it is run a second time; it is a dark run,
-/// whose report has no events that tell what it read; legacy's calls may be equal to its reads.
+/// The reads of a run. They are recorded if any of these holds:
+///
+/// - Its pair is captured.
+/// - Its request is run a second time.
+/// - It is a dark run, whose report has no events that tell what it read.
+/// - Legacy's calls may be equal to its reads.
 pub(super) struct FirstReads {
     reads: Arc<RecordedReads>,
     is_captured: bool,
@@ -303,7 +307,7 @@ impl Runner {
         };
         let family = answered.flag.family.first_id();
         let created = created_ids(answered, &engine, bounds.bytes);
-        // Only in `dark` is the twin to which these ids belong kept.
+        // Only `dark` keeps the twin to which these ids belong.
         let instance = created.clone().or_else(|| report.instance.clone()).filter(|_| answered.mode == Mode::Dark);
         let mut earlier = instance.as_ref().map(|ids| self.ids_of_instances.of(family, ids)).unwrap_or_default();
         let engine_generation = || self.evidence.engine_generation(route, answered.flags.files_version);

@@ -47,7 +47,7 @@ impl SharedBound {
             return None;
         }
         let of_route = self.counter_of(route);
-        // First, so that of two that take at the same time each sees the other.
+        // Added first, so that of two callers that take at the same time each sees what the other takes.
         let held = of_route.fetch_add(amount, Ordering::AcqRel).saturating_add(amount);
         let more =
             |used: u64| used.checked_add(amount).filter(|all| *all <= self.max && is_within(held, self.max - used));

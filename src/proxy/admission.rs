@@ -1,7 +1,7 @@
 //! Limits how many requests the process, and a route, have in flight at the same time.
 //!
-//! Always true: without a limit nothing is counted; a request that is not admitted has begun nothing, and one that is
-//! keeps its permit until its client has the whole answer, or its connection or tunnel has ended.
+//! Always true: without a limit nothing is counted; a request that is not admitted has begun nothing; an admitted
+//! request keeps its permit until its client has the whole answer, or its connection or tunnel has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -29,7 +29,7 @@ impl RequestsInFlight {
         Some(Arc::new(Self { count: AtomicU64::new(0), requests_max, in_flight }))
     }
 
-    /// A permit for one more request; `None` if the limit is reached.
+    /// Returns a permit for one more request; `None` if the limit is reached.
     pub(super) fn take(self: &Arc<Self>) -> Option<RequestPermit> {
         let add = |count: u64| (count < self.requests_max).then_some(count + 1);
         self.count.fetch_update(Relaxed, Relaxed, add).ok()?;
@@ -51,20 +51,20 @@ impl Drop for RequestPermit {
 /// What a request holds until its client has the whole answer.
 #[derive(Default)]
 pub(super) struct Admission {
-    /// Its permit in the process, where that is limited.
+    /// The request's permit, if the process limits its requests.
     pub permit: Option<RequestPermit>,
-    /// Its turn at its route, where that is limited.
+    /// The request's turn at its route, if the route limits its requests.
     pub turn: Option<Turn>,
     /// Keeps the request registered, so that calls that legacy makes for it are not attributed to a compared request.
     /// `None` where legacy's calls are not watched.
     pub watch: Option<Box<dyn EffectWatch>>,
-    /// Counts it as one that legacy may have, where instances of its family may be moved to the engine. Given up as
-    /// soon as legacy's reply is complete.
+    /// Counts the request as one that legacy may have, if instances of its family may be moved to the engine. Given up
+    /// as soon as legacy's reply is complete.
     pub at_legacy: Option<RequestAtLegacy>,
 }
 
 impl Admission {
-    /// What is held, if anything is.
+    /// Takes what the request holds; `None` if it holds nothing.
     pub(super) fn take(&mut self) -> Option<Box<Self>> {
         let Self { permit, turn, watch, at_legacy } = self;
         let is_any = permit.is_some() || turn.is_some() || watch.is_some() || at_legacy.is_some();

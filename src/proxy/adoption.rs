@@ -1,8 +1,9 @@
 //! A request of a family whose instances may be moved from legacy to the engine.
 //!
-//! Always true: it is counted before its arm is decided, and before its retry keys are recorded for legacy; while its
-//! instance moves it waits, for a bounded time; only a write whose decision is `live`, and whose first try legacy has
-//! not taken, asks for its instance to be moved.
+//! Always true:
+//! - The request is counted before its arm is decided, and before its retry keys are recorded for legacy.
+//! - While its instance moves, the request waits, for a bounded time.
+//! - Only a write whose decision is `live`, and whose first try legacy has not taken, asks to move its instance.
 
 use std::time::Duration;
 
@@ -71,10 +72,10 @@ pub(super) async fn is_asked_for(
     first_try.arm.is_none() && !first_try.is_unknown && !first_try.is_contradictory
 }
 
-/// Has an instance moved, if that is possible now.
+/// Moves an instance from legacy to the engine, if that is possible now.
 ///
 /// # Errors
-/// It is still being moved.
+/// The instance is still being moved.
 pub(super) async fn adopt(
     proxied: &ProxiedRequest<'_>,
     flag: &RouteFlag,

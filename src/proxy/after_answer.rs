@@ -30,7 +30,7 @@ impl AfterAnswer {
         of_candidate.saturating_add(self.check.as_ref().map_or(0, |(answered, _)| answered.bytes()))
     }
 
-    /// As [`Self::end`], without the comparison, for which there is no room.
+    /// Like [`Self::end`], but without the comparison with the candidate, for which there is no room.
     pub(super) fn end_without_room(mut self) {
         if let Some(candidate) = self.candidate.take() {
             candidate.ticket.skip(SkipReason::QueueFull);
@@ -38,7 +38,8 @@ impl AfterAnswer {
         self.end();
     }
 
-    /// The exchange has ended. A request whose client went away is judged too: the engine has performed it.
+    /// Does what follows the exchange, which has ended. A request whose client went away is judged too: the engine has
+    /// performed it.
     pub(super) fn end(self) {
         let Self { candidate, check } = self;
         if let Some(candidate) = candidate {

@@ -15,8 +15,8 @@ use crate::exchange::{AnswerBody, AnswerUnknown, ArmAnswer, EngineAnswered, Offe
 use crate::flag::{Decision, EngineReason, EngineWork, FlagSet, Percent, RequestFacts, RouteFlag, State, work_or_skip};
 use crate::names::RouteId;
 
-/// Whether a request that the engine answers is chosen for a reverse comparison: of a route in `live`, in the share
-/// that it declares, if the request could have been compared in `shadow`.
+/// Whether a request that the engine answers is chosen for a reverse comparison. Chosen is the share that the route
+/// declares, in `live`, of the requests that could have been compared in `shadow`.
 pub(super) fn is_reversed(flag: &RouteFlag, facts: &RequestFacts<'_>, decision: &Decision, has_key: bool) -> bool {
     let share = flag.route.reverse;
     let by_rung = matches!(decision, Decision::Engine { reason: EngineReason::Rung, rung: State::Live, .. });
@@ -27,7 +27,7 @@ pub(super) fn is_reversed(flag: &RouteFlag, facts: &RequestFacts<'_>, decision: 
         && matches!(work_or_skip(facts, EngineWork::Rehearse), EngineWork::Rehearse)
 }
 
-/// A request that the engine answers, as far as its answer is checked; `None` if it is not.
+/// What is needed of a request to check the engine's answer to it.
 pub(super) struct ToCheck<'a> {
     pub counted_as: &'a RouteId,
     pub rung: State,
@@ -38,7 +38,7 @@ pub(super) struct ToCheck<'a> {
 }
 
 impl ToCheck<'_> {
-    /// What is to be checked now that the engine has answered within this time.
+    /// Adds the engine's answer, which took this time. Returns `None` if the answer is not checked.
     pub(super) fn with_answer(
         self,
         proxied: &ProxiedRequest<'_>,
@@ -48,7 +48,7 @@ impl ToCheck<'_> {
     ) -> Option<(EngineAnswered, Arc<dyn Offer>)> {
         let route = &flagged.flag.route;
         let is_retry = self.reason == EngineReason::Retry || answer.report.of_earlier_try;
-        // What a candidate answers is compared with the plan in force.
+        // A candidate's answer is compared with the plan in force instead.
         let is_reversed = flagged.is_reversed && *self.counted_as == route.id;
         if is_retry || (route.invariants.is_empty() && !is_reversed) {
             return None;

@@ -1,7 +1,7 @@
 //! An exchange that has its answer.
 //!
-//! Always true: it is counted once, and its record handed to the access log, when the client's socket has taken the
-//! last byte of the answer or its connection has ended before.
+//! Always true: the exchange is counted once, and its record is handed to the access log, when the client's socket has
+//! taken the last byte of the answer, or when the client's connection ends earlier.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) struct AnsweredExchange {
     pub began: u64,
     /// Whether the answer is to say which arm gave it.
     pub exposes_arm: bool,
-    /// Why it was answered with a problem, if it was.
+    /// Why the request was answered with a problem, if it was.
     pub refused: Option<Cow<'static, str>>,
     /// Set for an answer of the engine that counts for the evidence when its body has ended.
     pub served: Option<Box<StreamedServed>>,
@@ -39,16 +39,16 @@ pub(super) struct AnsweredExchange {
     pub admission: Option<Box<Admission>>,
     /// What the access log gets, if there is one.
     pub record: Option<ExchangeRecord>,
-    /// If its route has a workflow: it is in progress until what was copied of it is handed on.
+    /// Set if the route has a workflow: the request counts as in progress until what was copied of it is handed on.
     pub in_progress: Option<InProgress>,
-    /// If it may change something: counts it until it has ended.
+    /// Set if the request may change something: counts it as an open write until the exchange has ended.
     pub write: Option<OpenWriteGuard>,
     /// What is done with an answer of the engine.
     pub after: Option<Box<AfterAnswer>>,
 }
 
 impl AnsweredExchange {
-    /// The exchange has ended.
+    /// Counts and logs the exchange, which has ended.
     pub(super) fn end(self) {
         let AnsweredExchange {
             route_metrics,
@@ -66,7 +66,7 @@ impl AnsweredExchange {
         if let Some(after) = after {
             after.end();
         }
-        // A problem document and a whole answer are cut by their client alone, so this reply came from a service.
+        // Only a streamed body can end because of its sender, which is a service if the engine answered.
         let cut = if answered_by == AnsweredBy::Engine { cut.map(CutReason::of_service) } else { cut };
         let code_class = if cut.is_some() { CodeClass::Cut } else { CodeClass::of(status) };
         route_metrics.count_answer(rung, answered_by, code_class, now().saturating_sub(began));

@@ -1,7 +1,7 @@
 //! Counts clients that leave before the engine has answered them.
 //!
-//! One that has waited long counts as a request with an unknown outcome: otherwise an engine that hangs longer than its
-//! clients wait would show no errors. One whose request is cut by the end of the process does not count.
+//! If the client has waited long, its request counts as one with an unknown outcome: otherwise an engine that hangs
+//! longer than its clients wait would show no errors. A request that is cut by the end of the process does not count.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use super::shared::Shared;
 use super::streamed_served::ServedRequest;
 use crate::exchange::Served;
 
-/// Exists while the engine has a request and has not answered it. If it is dropped before [`AwaitedAnswer::came`], the
-/// client has left: the request counts as one with an unknown outcome if the client waited long.
+/// Exists while the engine has a request and has not answered it. If this value is dropped without a call of
+/// [`AwaitedAnswer::came`], the client has left: if it waited long, its request counts as one with an unknown outcome.
 pub(super) struct AwaitedAnswer<'a> {
     shared: &'a Shared,
     request: Option<&'a ServedRequest>,
@@ -25,7 +25,7 @@ impl<'a> AwaitedAnswer<'a> {
         Self { shared, request: Some(request), asked }
     }
 
-    /// The engine has answered.
+    /// Notes that the engine has answered: nothing is counted.
     pub(super) fn came(mut self) {
         self.request = None;
     }

@@ -1,9 +1,9 @@
 //! Hands a request that the engine answered to the comparison of its route's candidate.
 //!
 //! Always true: the candidate is rehearsed only after the client has the whole answer, which the plan in force gave;
-//! nothing here waits. A request of a route with a candidate that the plan in force was asked for has one ticket,
-//! whatever became of it. A request that is within the candidate's share is answered by the candidate, and compared
-//! with nothing.
+//! nothing here waits. On a route with a candidate, each request that goes to the plan in force has one ticket,
+//! whatever becomes of the request. A request that is within the candidate's share is answered by the candidate, and
+//! compared with nothing.
 
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ pub(super) struct CandidateOfRoute {
 }
 
 impl CandidateOfRoute {
-    /// The candidate with which a request is compared once the engine has answered it; `None` if legacy answers, or if
-    /// there is no candidate.
+    /// Returns the candidate with which a request is compared once the engine has answered it; `None` if legacy
+    /// answers, or if there is no candidate.
     pub(super) fn of(
         set: &FlagSet,
         flag: &RouteFlag,
@@ -51,8 +51,8 @@ impl CandidateOfRoute {
     }
 }
 
-/// Which version answers a follow-up, as far as its instance decides that. The store is asked only if both the route
-/// and the creator of its instances have candidates, and the route's own has a share.
+/// Returns which version has to answer a follow-up because of the version that made its instance. The store is asked
+/// only if both the route and the creator of its instances have candidates, and the route's own has a share.
 pub(super) async fn version_by_instance(
     set: &FlagSet,
     flag: &RouteFlag,
@@ -90,7 +90,8 @@ pub(super) struct CandidateOffer {
 }
 
 impl CandidateOffer {
-    /// The exchange has ended. A request whose client went away is compared too: the plan in force has performed it.
+    /// Offers the request, whose exchange has ended. It is compared even if its client went away: the plan in force has
+    /// performed it.
     pub(super) fn end(self) {
         self.offer.offer(self.ticket, self.answered);
     }

@@ -25,12 +25,12 @@ impl CandidateOfRoute {
         offer.open(OfferedRequest { rung: State::Shadow, method, cohort, declared, ..request })
     }
 
-    /// The engine gave no answer.
+    /// Settles the ticket as skipped: the engine gave no answer.
     pub(super) fn without_answer(&self, proxied: &ProxiedRequest<'_>, flagged: &FlaggedRequest, method: &Method) {
         self.open(proxied, flagged, method).skip(self.skip.unwrap_or(SkipReason::LegacyFailed));
     }
 
-    /// What is to be compared now that the engine has answered within this time; `None` if nothing is.
+    /// Returns what is to be compared, now that the engine has answered within this time; `None` if nothing is.
     pub(super) fn with_answer(
         &self,
         proxied: &ProxiedRequest<'_>,
@@ -80,7 +80,7 @@ fn observation(status: StatusCode, headers: &HeaderMap, body: Body, took: Durati
     Observation::new(status, headers.clone(), body, took, Vec::new())
 }
 
-/// The body of an answer that can be compared.
+/// Returns the body of an answer that can be compared, or why the answer cannot.
 fn whole_body(answer: &ArmAnswer, bytes_max: u64) -> Result<Body, SkipReason> {
     let RunReport { of_earlier_try, outlived_deadline, .. } = answer.report;
     match &answer.body {

@@ -1,8 +1,10 @@
 //! How many connections one client address has.
 //!
-//! Always true: without a limit nothing is counted; a connection counts from its acceptance, or from the PROXY header
-//! that says who its client is, until it ends, a tunnel on it included. The addresses of one IPv6 network of 64 bits
-//! count as one, because whoever has one of them usually has them all.
+//! Always true:
+//! - Without a limit nothing is counted.
+//! - A connection counts from its acceptance, or from the PROXY header that says who its client is, until it ends. One
+//!   that has become a tunnel counts until the tunnel ends.
+//! - The addresses of one IPv6 network of 64 bits count as one, because whoever has one of them usually has them all.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -31,7 +33,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// The number of connections of one address has changed.
+    /// Records that the number of connections of one address has changed.
     fn on_change(&mut self, from: u64, to: u64) {
         let [from, to] = [from, to].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
         if self.addresses_with.len() <= to {
@@ -45,6 +47,7 @@ impl Counts {
             self.addresses_with.pop();
         }
     }
+    /// Returns the number of connections of the address that has the most.
     fn most(&self) -> usize {
         self.addresses_with.len().saturating_sub(1)
     }
@@ -121,10 +124,10 @@ impl Drop for ClientConnectionPermit {
     }
 }
 
-/// What an open connection holds until it ends.
+/// The permits that an open connection holds until it ends.
 pub(super) struct ConnectionPermit {
     _room: OwnedSemaphorePermit,
-    /// Boxed, so that a connection takes less memory where nothing is counted.
+    /// `None` if connections per address are not counted. Boxed, so that the connection then takes less memory.
     permit: Option<Box<ClientConnectionPermit>>,
 }
 

@@ -1,8 +1,8 @@
 //! Switching a client's side to another protocol: an HTTP/1.1 connection by `Upgrade`, a stream of HTTP/2 by an
 //! extended CONNECT (RFC 8441).
 //!
-//! Always true: both are sent to legacy as an HTTP/1.1 `Upgrade`; only the tunnel, which uses the client's side, tells
-//! them apart.
+//! Always true: both are sent to legacy as an HTTP/1.1 `Upgrade`. Only the tunnel, which uses the client's side, treats
+//! the two differently.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,7 +63,7 @@ pub(super) fn is_extended_connect(head: &request::Parts) -> bool {
     head.extensions.get::<ExtendedConnect>().is_some()
 }
 
-/// Returns the client's side, for the time when legacy has switched to another protocol.
+/// Returns the client's side of the switch, which is to be used once legacy has switched to another protocol.
 pub(super) fn on_upgrade(head: &mut request::Parts) -> ClientUpgrade {
     if let Some(ExtendedConnect(stream)) = head.extensions.remove()
         && let Some(stream) = stream.lock().unwrap_or_else(PoisonError::into_inner).take()

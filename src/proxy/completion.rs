@@ -30,7 +30,8 @@ impl Completion {
     ) -> Self {
         Self { exchange_number, copied, answered }
     }
-    /// The exchange has ended; `cut` says why if the socket did not take the last byte.
+    /// Hands on what was copied of the exchange, which has ended; `cut` says why if the socket did not take the last
+    /// byte.
     fn settle(mut self, settler: &Settler, cut: Option<CutReason>) {
         if let Some(copied) = self.copied.take() {
             settler.settle(copied, cut.map(|_| SkipReason::ClientWentAway));
@@ -82,8 +83,8 @@ impl Unflushed {
         Some(last)
     }
 
-    /// The connection has ended, for this reason, before these exchanges were flushed. They are not compared; but
-    /// legacy has done their work, and may have created an instance.
+    /// Settles the waiting exchanges, which were not flushed before the connection ended for this reason. They are not
+    /// compared; but their copies are handed on, because legacy has done their work and may have created an instance.
     pub(super) fn abandon(&self, settler: &Settler, cut: CutReason) {
         let Some((first, later)) = self.take() else { return };
         for completion in [first].into_iter().chain(later) {

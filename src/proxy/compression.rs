@@ -1,9 +1,12 @@
 //! Compression of answers of the engine (gzip), on routes whose legacy compresses its replies (`compress: gzip`).
 //!
-//! Always true: legacy's own replies are never compressed here; an answer of the engine is compressed only if its
-//! client accepts gzip, its content is text of some size, and neither side forbids it (`no-transform`); an answer that
-//! would be compressed for another client says so (`vary`). The body is compressed piece by piece, as the client takes
-//! it, so that other connections of the thread do not wait for the whole body.
+//! Always true:
+//! - Legacy's own replies are never compressed here.
+//! - An answer of the engine is compressed only if its client accepts gzip, its content is text of at least
+//!   [`COMPRESSED_BYTES_MIN`] bytes, and neither side forbids it (`no-transform`).
+//! - An answer that would be compressed for another client says so (`vary`).
+//! - The body is compressed piece by piece, as the client takes it, so that other connections of the thread do not wait
+//!   for the whole body.
 
 use std::io::Write;
 
@@ -29,7 +32,8 @@ pub(super) struct CompressionRequest<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// Sets the fields of an answer for which compression is on, and returns whether its body is to be compressed.
+/// Decides whether an answer is compressed, on a route with `compress: gzip`, and sets the answer's fields accordingly.
+/// Returns whether the caller has to compress the body.
 pub(super) fn negotiate(
     request: &CompressionRequest<'_>,
     status: StatusCode,

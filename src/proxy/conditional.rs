@@ -16,11 +16,11 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 /// What the conditions of a request mean for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Preconditions {
-    /// The answer is given unchanged.
+    /// The answer is sent unchanged.
     Met,
-    /// The client has this answer already: 304.
+    /// The client has this answer already: 304 is sent instead.
     NotModified,
-    /// The answer is not the one that the client asked for: 412.
+    /// The answer is not of the version that the client asked for: 412 is sent instead.
     Failed,
 }
 
@@ -79,17 +79,17 @@ impl<'a> EntityTag<'a> {
         let (opaque, rest) = quoted.split_at(length + 2);
         Some((Self { is_weak, opaque }, rest))
     }
-    /// The strong comparison.
+    /// The strong comparison (RFC 9110, section 8.8.3.2).
     fn matches_strongly(&self, other: &Self) -> bool {
         !self.is_weak && !other.is_weak && self.opaque == other.opaque
     }
-    /// The weak comparison.
+    /// The weak comparison (RFC 9110, section 8.8.3.2).
     fn matches_weakly(&self, other: &Self) -> bool {
         self.opaque == other.opaque
     }
 }
 
-/// Whether the field is `*`, or one of its tags matches. Stops reading at the first thing that is not a tag.
+/// Whether the field is `*`, or one of its tags matches. Stops reading at the first element that is not a tag.
 fn any_tag_matches(request: &HeaderMap, field: &HeaderName, fits: impl Fn(&EntityTag<'_>) -> bool) -> bool {
     request.get_all(field).iter().any(|value| {
         let mut rest = value.as_bytes().trim_ascii();
@@ -100,14 +100,14 @@ fn any_tag_matches(request: &HeaderMap, field: &HeaderName, fits: impl Fn(&Entit
             let separators = rest.iter().take_while(|byte| matches!(byte, b',' | b' ' | b'\t')).count();
             match EntityTag::parse(&rest[separators..]) {
                 Some((tag, _)) if fits(&tag) => return true,
-                Some((_, behind)) => rest = behind,
+                Some((_, after)) => rest = after,
                 None => return false,
             }
         }
     })
 }
 
-/// Returns the date in a field that has exactly one value, if that is valid; otherwise the field is ignored.
+/// Returns the date in a field. A field with several values, or with an invalid date, is ignored.
 fn date(headers: &HeaderMap, field: &HeaderName) -> Option<SystemTime> {
     let mut values = headers.get_all(field).iter();
     let (only, None) = (values.next()?, values.next()) else { return None };

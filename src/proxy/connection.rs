@@ -126,14 +126,14 @@ pub(super) async fn resume(shared: Arc<Shared>, parked: ParkedConnection, read_b
         wait.enter(Phase::Idle);
     }
     let _registered = shared.open_connections.register(wait.clone());
-    if let Some(connection) = Http1Connection::of_parked(parked, read_before) {
+    if let Some(connection) = Http1Connection::from_parked(parked, read_before) {
         serve_http1(&shared, connection, &wait).await;
     }
 }
 
 impl Http1Connection {
-    /// `None`, and the socket is closed, if the runtime does not take it.
-    fn of_parked(parked: ParkedConnection, read_before: Bytes) -> Option<Self> {
+    /// Returns `None`, and closes the socket, if the runtime does not accept it.
+    fn from_parked(parked: ParkedConnection, read_before: Bytes) -> Option<Self> {
         let ParkedConnection { socket, tls, peer, forwarding, permit, count } = parked;
         let socket = TcpStream::from_std(socket)
             .inspect_err(|error| tracing::warn!(%error, "an idle connection was closed: its socket cannot be watched"))
@@ -145,7 +145,7 @@ impl Http1Connection {
         Some(Self { transport, read_before, peer, forwarding, identity, permit, count })
     }
 
-    /// `None` if the runtime does not give back the socket, which is closed then.
+    /// Returns `None`, and closes the socket, if the runtime does not release it.
     fn into_parked(self) -> Option<ParkedConnection> {
         let Self { transport, read_before: _, peer, forwarding, identity, permit, count } = self;
         let (socket, tls) = match transport {
@@ -172,7 +172,7 @@ async fn serve_http1(shared: &Arc<Shared>, mut connection: Http1Connection, wait
         let Some(parked) = connection.into_parked() else { return };
         let Err(parked) = shared.parking.park(since, parked) else { return };
         wait.set_parkable(false);
-        let Some(unparked) = Http1Connection::of_parked(parked, Bytes::new()) else { return };
+        let Some(unparked) = Http1Connection::from_parked(parked, Bytes::new()) else { return };
         connection = unparked;
     }
 }
@@ -369,12 +369,12 @@ where
                 armed = due;
                 timer.as_mut().reset(instant(armed));
             }
-            // Another poll would register the same waker for the same deadline again, which costs more than this look.
+            // Another poll would register the same waker for the same deadline again: this comparison costs less.
             let is_registered = polled.as_ref().is_some_and(|(at, by)| *at == armed && by.will_wake(cx.waker()));
             if is_registered && !timer.is_elapsed() {
                 return Poll::Pending;
             }
-            // Without budget, a poll only schedules the task again, and registers nothing with the timer.
+            // Without tokio's coop budget, a poll only schedules the task again, and registers nothing with the timer.
             let registers = coop::has_budget_remaining();
             if timer.as_mut().poll(cx).is_pending() {
                 polled = registers.then(|| (armed, cx.waker().clone()));

@@ -24,7 +24,7 @@ pub(super) enum Opened {
     Http2(Http2Connection<RequestBody>),
 }
 
-/// How a service is connected to.
+/// How connections to a service are opened.
 pub(super) struct Connector {
     pub dialer: Arc<Dialer>,
     age_micros: u64,

@@ -63,8 +63,8 @@ impl CopiedCall {
         }
     }
 
-    /// From now on the observer is called directly. Not to be called on a thread that serves connections: the observer
-    /// may take long.
+    /// Lets the observer be called directly from now on. Not for a thread that serves connections: the observer may
+    /// take long.
     pub(super) fn observe_directly(&mut self) {
         self.queue = None;
     }
@@ -85,7 +85,8 @@ impl CopiedCall {
         }
     }
 
-    /// Legacy, which made the call, has closed its side of the connection before the reply came: it may never read it.
+    /// Records that legacy, which made the call, has closed its side of the connection before the reply came: legacy
+    /// may never read the reply.
     pub(super) fn on_caller_closed(&mut self) {
         self.is_given_up = true;
     }
@@ -104,6 +105,7 @@ impl CopiedCall {
         self.tell(reply, has_room);
     }
 
+    /// Tells the observer of the call, unless it was told before.
     fn tell(&mut self, reply: Option<EffectReply>, has_room: bool) {
         let Some(effect) = self.effect.take() else { return };
         let body = match &self.body {

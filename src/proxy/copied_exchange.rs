@@ -41,13 +41,13 @@ pub(super) struct CopiedRequest {
     /// The headers with which legacy gets the request, if it was chosen to be sent a second time.
     pub sent: Option<Arc<HeaderMap>>,
     pub instance: Option<InstanceId>,
-    /// Whether an arm took an earlier request with its retry key.
+    /// Whether an arm took an earlier request with the same retry key.
     pub is_retry: bool,
     pub legacy_keys: KeysOfLegacy,
     /// Set if the request concerns an instance that has a twin, or gets one.
     pub open: Option<OpenRequest>,
     pub began: u64,
-    /// When it got its turn at legacy, after it had to wait for that; 0 otherwise.
+    /// When the request got its turn at legacy; 0 if it did not have to wait for its turn.
     pub turn_at: u64,
     pub bytes_max: usize,
     pub offer: Arc<dyn Offer>,
@@ -84,7 +84,7 @@ impl CopiedRequest {
         }
     }
 
-    /// Legacy's reply begins. Settles the ticket at once if the reply cannot be compared.
+    /// Records the head of legacy's reply. Settles the ticket at once if the reply cannot be compared.
     fn on_reply_head(
         mut self: Box<Self>,
         status: StatusCode,
@@ -113,7 +113,7 @@ impl CopiedRequest {
         };
         match &self.instance {
             Some(instance) => note_follow_up(&*self.affinity, instance.key.clone(), status, false),
-            // Its id may be in a header.
+            // The id of a created instance may be in a header.
             None => note_created(&self, status, headers, None, clock::now(), || false),
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -127,15 +127,15 @@ impl CopiedRequest {
     }
 }
 
-/// The reply is not copied. The watch has to be held until the exchange has ended: until then, the calls that legacy
-/// makes for this request are attributed to it and not to another request.
+/// Says that the reply is not copied. The watch has to be held until the exchange has ended: until then, the calls that
+/// legacy makes for this request are attributed to it and not to another request.
 pub(super) struct NotCopied(pub Option<Box<dyn EffectWatch>>);
 
 /// A client's request that is not compared, and whose reply is not copied.
 pub(super) struct SkippedRequest {
     /// Settled as skipped when it is dropped; only the status of the reply is noted in it.
     pub ticket: ComparisonTicket,
-    /// The instance that it follows up at legacy.
+    /// The instance that the request follows up at legacy.
     pub seen: Option<FollowUpAtLegacy>,
 }
 
@@ -150,7 +150,7 @@ pub(super) enum CopiedExchange {
 }
 
 impl CopiedExchange {
-    /// There will be no reply to copy, for this reason.
+    /// Ends the copy without a reply, for this reason.
     pub(super) fn skip(self, reason: SkipReason) {
         match self {
             Self::Request(request) => request.skip(reason),
@@ -159,7 +159,7 @@ impl CopiedExchange {
         }
     }
 
-    /// When the request got its turn, after it had to wait for that.
+    /// Records when the request got its turn; 0 if it did not have to wait for its turn.
     pub(super) fn set_turn_at(&mut self, at: u64) {
         match self {
             Self::Request(request) => request.turn_at = at,
@@ -172,7 +172,7 @@ impl CopiedExchange {
         matches!(self, Self::Request(request) if request.compare.is_some())
     }
 
-    /// The caller has closed its side of the connection, and the reply has not come yet.
+    /// Records that the caller has closed its side of the connection before the reply came.
     pub(super) fn on_caller_closed(&mut self) {
         match self {
             Self::Call(call) => call.on_caller_closed(),
@@ -180,7 +180,7 @@ impl CopiedExchange {
         }
     }
 
-    /// The reply begins.
+    /// Records the head of the reply.
     pub(super) fn on_reply_head(
         self,
         status: StatusCode,
@@ -261,20 +261,20 @@ impl CopiedReply {
         }
     }
 
-    /// Legacy's reply ended with an error.
+    /// Ends the copy: legacy's reply ended with an error.
     pub(super) fn on_legacy_error(self) {
         self.copied.skip(SkipReason::LegacyFailed);
     }
 
-    /// From now on the observer is called directly. To be called on a thread that serves no connection, because the
-    /// observer may take long.
+    /// Lets the observer be called directly from now on. To be called on a thread that serves no connection, because
+    /// the observer may take long.
     pub(super) fn observe_directly(&mut self) {
         if let CopiedExchange::Call(call) = &mut self.copied {
             call.observe_directly();
         }
     }
 
-    /// The reply is complete: hyper has its last frame.
+    /// Records that the reply is complete: hyper has its last frame.
     pub(super) fn ended(mut self: Box<Self>) -> Box<Self> {
         self.ended = now();
         if let CopiedExchange::Request(request) = &mut self.copied
@@ -302,7 +302,7 @@ impl CopiedReply {
             CopiedExchange::Call(call) => return call.end(reply, skip),
             CopiedExchange::Skipped(_) => return,
         };
-        // Not for an exchange that is skipped: that may run on the thread that serves the client, which must not wait.
+        // Not for a skipped exchange: the thread that serves the client may be running this, and must not wait.
         if let (Some(watch), None) = (&copied.effects, skip) {
             watch.reply_passed_on();
         }

@@ -58,8 +58,8 @@ impl CutReason {
         }
     }
 
-    /// The same, where the reply came from a service that a step called. Whoever cuts an exchange does not know whose
-    /// reply it is, and names legacy.
+    /// Returns the reason with a service in the place of legacy, for a reply that came from a service that a step
+    /// called. The code that cuts an exchange does not know whose reply it passes on, and names legacy.
     pub(super) fn of_service(self) -> Self {
         match self {
             CutReason::LegacyReplyBroken => CutReason::ServiceReplyBroken,

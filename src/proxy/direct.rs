@@ -18,7 +18,7 @@ use super::wait::ConnectionWait;
 
 impl Proxy {
     /// Answers a request that has no body, as that of a client with a new connection. `None`: the answer was cut, or
-    /// there are too many connections. The limits in time that a connection keeps are not kept.
+    /// there are too many connections. No time limits apply: a connection's task enforces them.
     pub(crate) async fn answer(&self, request: Request<()>) -> Option<Response<Bytes>> {
         let (shared, peer) = (self.shared.clone(), IpAddr::from(Ipv4Addr::LOCALHOST));
         let permit = shared.connection_permits.clone().try_acquire_owned().ok()?;

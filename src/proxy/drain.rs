@@ -1,9 +1,9 @@
 //! The end of serving: requests in flight finish, then connections are cut.
 //!
 //! A hand-over to a successor begins in the same way, and this process serves again if the successor is lost. Its idle
-//! clients get some time for one more request, because a client may be sending one at the moment when its connection is
-//! closed, and would see it fail. The requests of routes with a workflow end first, so that the store can be given away
-//! while others go on.
+//! clients get some time for one more request: a client may be sending one at the moment when its connection is closed,
+//! and that request would fail. The requests of routes with a workflow end first, so that the store can be given away
+//! while other requests go on.
 
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::{Duration, Instant};
@@ -34,8 +34,8 @@ pub(super) const FIRST_REQUEST_MICROS: u64 = 250_000;
 const CLOSE_RECHECK_MICROS: u64 = 5_000;
 /// After the time in which idle clients may send one more request: how long their connections take to close.
 const AFTER_IDLE: Duration = Duration::from_millis(20);
-/// How much longer than [`AFTER_IDLE`] and `drain_head_ms` connections without a whole request may take to close before
-/// a warning.
+/// After [`AFTER_IDLE`] and `drain_head_ms`: how much longer connections without a whole request may stay open before a
+/// warning is logged.
 const LATE_CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How often the drain checks whether connections without a whole request are closed.
 const IDLE_CHECK_PAUSE: Duration = Duration::from_millis(10);
@@ -53,11 +53,12 @@ pub(super) enum Close {
     UnfinishedHead,
 }
 
-/// Returns when an HTTP/1 connection is to be told to close, in this state of a drain, which the connection has seen
-/// since `since`.
+/// Returns when an HTTP/1 connection is to be told to close. `drain` is the drain's phase (such as [`FINISH`]), and
+/// `since` the time at which the connection noticed that phase.
 pub(super) fn when_to_close(shared: &Shared, drain: u8, since: u64, wait: &ConnectionWait, io: &Transport) -> Close {
     let (at, limit, closes_at_once) = match drain {
-        // If the head of the reply is not written yet, the connection can close at once: that head will announce it.
+        // If the head of the reply is not written yet, the connection can be told at once: `Connection: close` in that
+        // head will tell the client.
         HAND_OVER => {
             let is_unanswered = matches!(wait.phase(), Phase::Upload | Phase::FirstByte | Phase::OwnDeadline);
             (now(), shared.wait_limits.succession_idle, is_unanswered)
@@ -96,7 +97,7 @@ pub(super) fn end_hand_over(shared: &Shared) {
     shared.drain.store(NOT_DRAINING, Release);
     shared.cuts_workflows.store(false, Release);
     shared.workflow_gate.open();
-    shared.parking.go_on();
+    shared.parking.end_pause();
     shared.open_connections.wake();
     shared.accepting.send_replace(Accepting::Yes);
 }
@@ -108,8 +109,8 @@ pub(super) fn cuts_workflows(shared: &Shared) -> bool {
 
 /// See [`super::Proxy::finish_workflows`].
 pub(super) async fn finish_workflows(shared: &Shared, within: Duration) -> usize {
-    // Until then idle clients may send one more request, which is served whatever its route. A connection whose task
-    // noticed the hand-over late closes correspondingly later.
+    // During this time idle clients may send one more request, which is served whatever its route. A connection whose
+    // task noticed the hand-over late closes correspondingly later.
     sleep(Limits::ms(shared.limits.succession_idle_ms) + AFTER_IDLE).await;
     let all_closed = async {
         while shared.open_connections.is_any_before_request() {

@@ -113,7 +113,7 @@ impl Egress {
         self.observer.tunnel(CallTarget { service, authority, method: Method::CONNECT, path: String::new() })
     }
 
-    /// A call to this target has switched to another protocol (101): it is a tunnel from now on.
+    /// Reports, as [`Self::tunnel`] does, that a call has switched to another protocol (101). `entry` is its target's.
     pub(super) fn switched(&self, targets: &EgressTargets, entry: &Arc<RouteEntry>) -> Option<Box<dyn Send>> {
         let target = targets.of_entry(entry)?;
         Some(self.tunnel(target, authority_of_url(&target.url(&Uri::default())), TunnelKind::Upgrade))

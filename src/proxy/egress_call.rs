@@ -1,9 +1,11 @@
 //! A call that legacy makes: finds its target, and passes it on as it came.
 //!
-//! Always true: it takes the way of a client's request in `off` (`relay`), with the service's waits, turns and
-//! addresses; of its head only hop-by-hop fields are removed, and `Host` is that of the service; no field is added, in
-//! either direction. Nothing is copied unless the observer watches; it is told when the call begins, and gets the copy
-//! when the call has ended.
+//! Always true:
+//! - A call is forwarded like a client's request in `off` (`relay`): with the service's waits, turns and addresses.
+//! - Only hop-by-hop fields are removed from the call's head, and `Host` is the service's. No field is added, in either
+//!   direction.
+//! - Nothing is copied unless the observer watches. The observer is told when the call begins, and gets the copy when
+//!   the call has ended.
 
 use std::sync::{Arc, Mutex};
 
@@ -31,7 +33,7 @@ use super::upload::Upload;
 use crate::compare::{Body, Effect};
 use crate::flag::State;
 
-/// Answers one call by legacy.
+/// Answers one call that legacy makes.
 pub(super) async fn answer(
     client: &Client,
     egress: &Egress,
@@ -67,7 +69,7 @@ pub(super) async fn answer(
     forward(RequestToForward { proxied, head, upload, copies, rung: State::Off }).await.map_err(Box::new)
 }
 
-/// What copies the call, if somebody watches.
+/// Prepares the copy of the call; nothing is copied unless the observer watches.
 fn copy_call(
     client: &Client,
     egress: &Egress,

@@ -29,10 +29,11 @@ pub(super) struct EgressTarget {
 }
 
 impl EgressTarget {
-    /// Returns the full URL of a call, below the URL of the service's first address, whichever address gets the call.
-    pub(super) fn url(&self, below: &Uri) -> String {
+    /// Returns the full URL of a call: the service's first base URL, then the path and query of `call`. The URL is the
+    /// same whichever of the service's addresses gets the call.
+    pub(super) fn url(&self, call: &Uri) -> String {
         let base = self.entry.upstream.service.urls.first().map(|url| url.uri.to_string()).unwrap_or_default();
-        [base.trim_end_matches('/'), below.path_and_query().map_or("/", |target| target.as_str())].concat()
+        [base.trim_end_matches('/'), call.path_and_query().map_or("/", |target| target.as_str())].concat()
     }
 }
 
@@ -78,11 +79,11 @@ impl Base {
 impl EgressTargets {
     /// `services` by name; `listed` with the service that represents each destination.
     pub(super) fn new(services: Vec<Arc<EgressTarget>>, listed: Vec<(Destination, Arc<EgressTarget>)>) -> Self {
-        let of = |target: &Arc<EgressTarget>| {
+        let with_bases = |target: &Arc<EgressTarget>| {
             let urls: Vec<_> = target.entry.upstream.service.urls.iter().map(Base::of).collect();
             urls.into_iter().map(|base| (base, target.clone())).collect::<Vec<_>>()
         };
-        let mut bases: Vec<_> = services.iter().flat_map(of).collect();
+        let mut bases: Vec<_> = services.iter().flat_map(with_bases).collect();
         bases.sort_by_key(|(base, _)| std::cmp::Reverse(base.path.len()));
         let named = |target: Arc<EgressTarget>| Some((target.service.clone()?, target));
         Self { by_name: services.into_iter().filter_map(named).collect(), bases, listed }
@@ -110,9 +111,10 @@ impl EgressTargets {
         let host = bare_host(uri.host().unwrap_or_default());
         let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
         let path_and_query = uri.path_and_query().map_or("/", |target| target.as_str());
-        let below =
+        let same_origin =
             self.bases.iter().filter(|(base, _)| base.is_https == is_https && base.host == host && base.port == port);
-        if let Some((target, rest)) = below.filter_map(|(base, to)| Some((to, base.rest(path_and_query)?))).next() {
+        let mut below = same_origin.filter_map(|(base, to)| Some((to, base.rest(path_and_query)?)));
+        if let Some((target, rest)) = below.next() {
             return Ok(FoundTarget { target, uri: origin_form(rest)? });
         }
         // TLS to a listed destination is the caller's own, in a tunnel: the files have no TLS settings for it.

@@ -1,7 +1,7 @@
 //! A tunnel that legacy asks for with CONNECT, through the egress listener.
 //!
-//! Always true: it leads to a service's host and port or to a listed destination, and to no listener of this process;
-//! its bytes are not interpreted, so no comparison sees them, which is counted.
+//! Always true: the tunnel leads to a service's host and port or to a listed destination, and to no listener of this
+//! process. Its bytes are not interpreted, so no comparison sees them; each tunnel is counted for that.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub(super) async fn open(
     let ambiguous = |why| Refused::early(Failure::Head(HeadRefusal::Ambiguous(why)));
     let authority = head.uri.authority().ok_or_else(|| ambiguous("the target of CONNECT is not a host and port"))?;
     let port = authority.port_u16().ok_or_else(|| ambiguous("the target of CONNECT has no port"))?;
-    // What follows the head would be taken for a body, or for the tunnel's first bytes.
+    // Servers disagree whether what follows such a head is a body or the tunnel's first bytes.
     let has_length = head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
     if has_length || head.headers.contains_key(TRANSFER_ENCODING) {
         return Err(ambiguous("CONNECT has a body"));
@@ -74,7 +74,7 @@ pub(super) async fn open(
     let unseen = egress.tunnel(target, named, TunnelKind::Connect);
     client.record.note(|record| record.service = Some(target.name.clone()));
     let answered = proxied.answered(State::Off, client.shared.forwarded_to(), StatusCode::OK);
-    // Before the tunnel's task, which says that it is one.
+    // Entered before the tunnel's task starts, which enters `Phase::Tunnel`.
     wait.enter(Phase::Reply);
     let callers = proxied.entry.upstream.callers();
     let caller =

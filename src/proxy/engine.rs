@@ -1,9 +1,11 @@
 //! Answers from the engine.
 //!
-//! Always true: the body is read completely, up to the limit, before the engine gets the request; a larger one goes to
-//! legacy where that is allowed, and is refused where it is not. Legacy is called after the engine only when the engine
-//! returned the request ([`ArmReply::Abandoned`]) and the decision allows it; never after a refusal or a missed
-//! deadline, because then it is unknown what was done. When the caller goes away the run continues.
+//! Always true:
+//! - The body is read completely, up to the limit, before the engine gets the request. A request with a larger body
+//!   goes to legacy where that is allowed, and is refused where it is not.
+//! - Legacy is called after the engine only when the engine gave the request back ([`ArmReply::Abandoned`]) and the
+//!   decision allows it; never after a refusal or a missed deadline, because then it is unknown what was done.
+//! - When the caller goes away, the run continues.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,12 +49,12 @@ use crate::flag::{EngineReason, Instance, State};
 use crate::limits::Limits;
 use crate::workflow::Mode;
 
-/// Why the engine returns a request although it has not failed: no fallback is counted.
+/// The reasons for which the engine gives a request back without having failed: no fallback is counted.
 const NOT_A_FAILURE: [&str; 5] = [FROZEN, NO_FIRST_TRY, FILES_CHANGED, ABANDONED_BEFORE, LEGACY_TOOK_FIRST_TRY];
-/// How long after its deadline the engine's answer is still awaited.
+/// How long after the deadline the engine's answer is still awaited.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Answers from the engine, or from legacy where the engine returns the request.
+/// Answers from the engine, or from legacy where the engine gives the request back.
 pub(super) async fn answer(
     mut proxied: ProxiedRequest<'_>,
     flagged: FlaggedRequest,
@@ -64,7 +66,7 @@ pub(super) async fn answer(
 ) -> Result<Response<ReplyBody>, Refused> {
     let client = proxied.client;
     let (shared, wait) = (&client.shared, &client.wait);
-    // A success would be taken for a switch, which a workflow cannot perform.
+    // A 2xx answer to an extended CONNECT says that the protocol is switched, which a workflow cannot do.
     if let Some(ClientUpgrade::Stream(_)) = &proxied.upgrade {
         return Err(proxied.refused(rung, Failure::Head(HeadRefusal::Connect)));
     }
@@ -77,7 +79,7 @@ pub(super) async fn answer(
     let bytes_max = usize::try_from(shared.limits.body_engine_bytes_max).unwrap_or(usize::MAX);
     let overhead_before = now().saturating_sub(proxied.began).saturating_sub(proxied.waited);
     let answering = flagged.candidate.as_ref().filter(|candidate| candidate.answers);
-    // What a candidate answers counts for it, and not for the plan in force.
+    // An answer of a candidate counts for the candidate, and not for the plan in force.
     let route = answering.map_or(&flagged.flag.route.id, |candidate| &candidate.id);
     let files_version = proxied.table.set.files_version;
     let observer = shared.served_observer.clone();
@@ -131,8 +133,8 @@ pub(super) async fn answer(
     };
     let read_at = now();
     let copy = Arc::new(RequestCopy { body: bytes.clone(), ..flagged.copy(client, head) });
-    let copied = flagged.flag.route.lifetime.ends.is_some();
-    let copied = copied.then(|| RequestCopy { body: Bytes::new(), ..RequestCopy::clone(&copy) });
+    let may_end_instance = flagged.flag.route.lifetime.ends.is_some();
+    let copied = may_end_instance.then(|| RequestCopy { body: Bytes::new(), ..RequestCopy::clone(&copy) });
     let request = request(&flagged, proxied.table, copy.clone(), may_fall_back, reason, &shared.limits);
     let deadline = request.deadline.saturating_add(GRACE);
     wait.enter(Phase::OwnDeadline);
@@ -166,7 +168,7 @@ pub(super) async fn answer(
                     count_served(Served::Error, run);
                 }
                 status if status.is_client_error() => count_served(Served::CallerError, run),
-                // It says that the work is accepted; whether it is done is not known, and a person has to decide.
+                // The answer says that the work is accepted. Whether it is done is unknown: a person has to decide.
                 _ if answer.report.pending_in_conflict => {
                     streamed = None;
                     count_served(Served::Unknown, run);
@@ -199,7 +201,7 @@ pub(super) async fn answer(
             let failure = match retry_keys::give_to_legacy(&*shared.affinity, flagged.retry_keys, &copy).await {
                 LegacyTake::Taken { noted: true, .. } => None,
                 LegacyTake::Taken { noted: false, .. } => Some(Failure::KeyNotNoted),
-                // The engine of another process took it meanwhile, or may have.
+                // The engine of another process took the request meanwhile, or may have.
                 LegacyTake::HeldByEngine
                 | LegacyTake::NeedsBody
                 | LegacyTake::HeldUnderAnotherCredential
@@ -245,7 +247,7 @@ pub(super) async fn answer(
     Err(proxied.refused(rung, failure))
 }
 
-/// The request to the engine.
+/// Returns the request to the engine.
 fn request(
     flagged: &FlaggedRequest,
     table: &Arc<Table>,
@@ -290,25 +292,25 @@ fn request(
     }
 }
 
-/// How a problem counts: as [`Served::CallerError`] if it is the caller's error, like a declared 4xx; as unknown if it
-/// is not known what was done; else as an error.
+/// Returns how a problem counts: as [`Served::CallerError`] if it is the caller's error, like a declared 4xx; as
+/// unknown if it is not known what was done; else as an error.
 fn served_as(problem: &ProblemDocument) -> Served {
     match problem.status {
         400..500 => Served::CallerError,
-        // Its run continues or waits for a person, so its outcome is not known yet.
+        // The run continues or waits for a person, so its outcome is not known yet.
         _ if matches!(problem.kind.as_str(), "outcome-unknown" | "run-goes-on" | "run-paused") => Served::Unknown,
         _ => Served::Error,
     }
 }
 
-/// The answer without its body, for a client that has the body already.
+/// Returns a 304 in place of the answer, for a client that has the body already.
 fn not_modified(mut answer: ArmAnswer) -> ArmAnswer {
     conditional::strip_content_fields(&mut answer.headers);
     ArmAnswer { status: StatusCode::NOT_MODIFIED, body: Bytes::new().into(), ..answer }
 }
 
-/// The answer as it goes to the client; `None` if a streamed body has been taken, which is a bug: the answer of a run
-/// that is not stored has one receiver.
+/// Returns the answer as it goes to the client; `None` if a streamed body was already taken, which is a bug: only runs
+/// that are not stored stream their answer, and such an answer has one receiver.
 fn respond(
     proxied: &ProxiedRequest<'_>,
     head: &request::Parts,

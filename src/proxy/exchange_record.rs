@@ -70,7 +70,7 @@ impl CurrentRecord {
         self.log.is_some() || self.traces.is_some()
     }
 
-    /// Begins an exchange. `trust`: whether what the peer says is believed.
+    /// Begins an exchange. `trust`: whether the peer is trusted, so that its trace and its `x-forwarded-for` count.
     pub(super) fn begin<B>(&self, client: IpAddr, trust: bool, request: &Request<B>, began: u64) {
         if !self.is_on() {
             return;
@@ -95,10 +95,11 @@ impl CurrentRecord {
         *self.lock() = Some(ExchangeRecord { log: self.log.clone(), record, spans: spans.map(Box::new), began });
     }
 
-    /// To be called once the request has a valid `traceparent`. If the client sent none and the trace is recorded,
-    /// replaces it by the exchange's own. One that the client sent is kept: expressions may read it. Exception: if its
-    /// sampled flag is set and the trace is not recorded here (the peer is not believed), the flag is cleared, so that
-    /// neither the engine nor legacy records it.
+    /// Sets the request's `traceparent`. To be called once the request has a valid one.
+    /// - If the client sent none and the trace is recorded, the exchange's own replaces it.
+    /// - One that the client sent is kept, because expressions may read it. But if its sampled flag is set and the
+    ///   trace is not recorded here (the peer is not trusted), the flag is cleared, so that neither the engine nor
+    ///   legacy records the trace.
     pub(super) fn set_trace(&self, headers: &mut HeaderMap) {
         if !self.is_on() {
             return;
@@ -136,7 +137,7 @@ impl CurrentRecord {
         }
     }
 
-    /// Begins the span of a call to the route's legacy service, and puts it into the headers as their trace.
+    /// Begins the span of a call to the route's legacy service, and puts it into the headers as `traceparent`.
     pub(super) fn begin_legacy_call(&self, service: &Service, headers: &mut HeaderMap) {
         if self.traces.is_some()
             && let Some(ExchangeRecord { spans: Some(spans), .. }) = &mut *self.lock()

@@ -1,7 +1,8 @@
 //! The spans of an exchange: one for the whole exchange, and one for its call to legacy.
 //!
-//! Always true: they exist only if the exchange's trace is recorded. The engine records its own spans, as children of
-//! the exchange's. Of the target only the path is recorded, redacted and shortened as in the access log.
+//! Always true: these spans exist only if the exchange's trace is recorded. The engine records its own spans, as
+//! children of the exchange's. Of the request target only the path is recorded, redacted and shortened as in the access
+//! log.
 
 use jiff::Timestamp;
 
@@ -58,17 +59,17 @@ impl ExchangeSpans {
         self.parent.is_none().then_some(self.context)
     }
 
-    /// The path template of its route is known.
+    /// Sets the path template of the exchange's route.
     pub(super) fn set_template(&mut self, template: &str) {
         self.template = Some(template.into());
     }
 
-    /// The exchange is a call by legacy to this target.
+    /// Records that the exchange is a call by legacy to this target.
     pub(super) fn set_target(&mut self, target: &str) {
         self.target = Some(target.into());
     }
 
-    /// A service is called. Returns the span of that call.
+    /// Begins the span of a call to a service, and returns its context.
     pub(super) fn begin_call(&mut self, name: &'static str, service: &Service) -> TraceContext {
         let context = Traces::child(self.context);
         let mut attributes = Attributes::new();
@@ -81,7 +82,7 @@ impl ExchangeSpans {
         context
     }
 
-    /// The exchange has ended.
+    /// Records the spans of the exchange, which has ended.
     pub(super) fn end(self, record: &AccessLogRecord) {
         let Self { traces, context, parent, began, template, target, call } = self;
         let failed_status = record.status.filter(|status| *status >= 500).map(|status| format!("status {status}"));

@@ -40,15 +40,15 @@ pub(super) enum Failure {
     RouteBusy,
     /// A wait exceeded its limit.
     Overdue(Overdue),
-    /// The whole request exceeded its time while it waited for this, before any part of it was sent to an arm.
+    /// The request's whole time was over while the request waited for this, before any part of it was sent to an arm.
     OverdueUnsent(WaitedFor),
     /// Legacy gave no reply.
     Legacy(CallError),
     /// Legacy's reply has a transfer coding that this proxy does not know, so the end of the body is not certain.
     TransferCoding,
-    /// Legacy switched to another protocol, which was not asked for.
+    /// Legacy switched to another protocol without being asked.
     Switched,
-    /// Legacy did not switch to another protocol, as a stream of HTTP/2 asked.
+    /// Legacy did not switch to the protocol that a client's extended CONNECT (HTTP/2) asked for.
     NotSwitched,
     /// No arm can answer safely.
     NoSafeArm(&'static str),
@@ -295,7 +295,7 @@ pub(super) fn describe(failure: &Failure) -> (StatusCode, &'static str, &'static
             let detail = format!("This process has handed over its store: send the request again. {NOT_BEGUN}");
             (S::SERVICE_UNAVAILABLE, "handed-over", "Not started", detail, true)
         }
-        Failure::Legacy(CallError::Ours) => describe(&Failure::Egress(EgressRefusal::Loop)),
+        Failure::Legacy(CallError::OwnListener) => describe(&Failure::Egress(EgressRefusal::Loop)),
         Failure::Egress(refusal) => {
             let (status, kind, title, why) = refusal.describe();
             (status, kind, title, format!("{why} {NOT_BEGUN}"), false)

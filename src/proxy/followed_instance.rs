@@ -23,7 +23,7 @@ use crate::exchange::decoded_body_value;
 use crate::flag::{InstanceKey, RouteFlag};
 use crate::limits::{Limits, PARSED_BY_CALLER_BYTES_MAX};
 
-/// The instance that a request of a route with a workflow follows up.
+/// Returns the instance that a request of a route with a workflow follows up.
 ///
 /// # Errors
 /// The body could not be read in time, or ended early.
@@ -75,8 +75,8 @@ async fn read_body(
     Err(Box::new(proxied.refused(flag.effective.state, failure)))
 }
 
-/// The value of a body; `None` if it cannot be decoded within the bounds. A large or compressed one is decoded by
-/// another thread, so that the other clients of this one need not wait.
+/// Returns the value of a body; `None` if it cannot be decoded within the bounds. A large or compressed body is decoded
+/// by another thread, so that the other clients of this thread need not wait.
 async fn value_of(headers: &HeaderMap, bytes: Bytes, limits: &Arc<Limits>) -> Option<Value> {
     if bytes.len() <= PARSED_BY_CALLER_BYTES_MAX && !headers.contains_key(CONTENT_ENCODING) {
         return decoded_body_value(headers, &bytes, limits);

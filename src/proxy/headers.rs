@@ -1,9 +1,11 @@
 //! Header fields that are removed from messages, and those that are added.
 //!
-//! Always true: hop-by-hop fields and those that `Connection` names are removed, in both directions; framing fields
-//! (`content-length`, `transfer-encoding`) are never among them, except that a reply with two framings keeps one
-//! (`strip_reply`). The client's `Host` is passed on unchanged, so that legacy answers as it would without the proxy.
-//! Values that are the same for all requests of a connection are built once.
+//! Always true:
+//! - Hop-by-hop fields, and those that `Connection` names, are removed in both directions.
+//! - Framing fields (`content-length`, `transfer-encoding`) are never removed, except that a reply with two framings
+//!   keeps only one (`strip_reply`).
+//! - The client's `Host` is passed on unchanged, so that legacy answers as it would without the proxy.
+//! - Values that are the same for all requests of a connection are built once.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -37,7 +39,7 @@ const HTTPS: HeaderValue = HeaderValue::from_static("https");
 const POINTSMAN: HeaderValue = HeaderValue::from_static("1.1 pointsman");
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
-/// The size of a block from which values are cut. They keep the block in memory until none of them is used any more.
+/// The size of a block of which header values are slices. The block stays in memory as long as one of its slices does.
 const SHARED_BLOCK_BYTES: usize = 1 << 10;
 
 /// The protocol that a client speaks.
@@ -59,7 +61,7 @@ pub(super) struct Forwarder {
     /// The client as an element of `Forwarded`, without its host: `for=192.0.2.1;proto=https`.
     element: Option<String>,
     fields: ForwardedFields,
-    /// Whether what the peer says about the client is believed and added to, instead of replaced.
+    /// Whether the peer is trusted: its `X-Forwarded-*` and `Forwarded` are kept and added to, instead of replaced.
     trust: bool,
 }
 
@@ -91,7 +93,7 @@ impl Forwarder {
         self.identity
     }
 
-    /// Whether what the peer says about the client is believed.
+    /// Whether the peer is trusted to say who its client is.
     pub(super) fn trusts_peer(&self) -> bool {
         self.trust
     }
@@ -243,12 +245,12 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(*name, CONNECTION | PROXY_AUTHORIZATION | TE | UPGRADE) || *name == KEEP_ALIVE || *name == PROXY_CONNECTION
 }
 
-/// Returns the end-to-end fields that `Connection` names, which is the only reason why they are removed.
+/// Returns the end-to-end fields that are removed only because `Connection` names them.
 pub(super) fn end_to_end_in_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     named_in_connection(headers).filter(|name| !HOP_BY_HOP_HEADERS.contains(&name.as_str()))
 }
 
-/// Returns the fields that `Connection` names, which are removed for that.
+/// Returns the fields that are removed because `Connection` names them. Framing fields and `Host` never are.
 fn named_in_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     let tokens = headers.get_all(CONNECTION).iter().flat_map(tokens);
     tokens
@@ -257,9 +259,9 @@ fn named_in_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> 
         .filter(|name| !matches!(*name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST))
 }
 
-/// Returns the first value of a field. Meant for fields that are usually among the first ones, such as `Host`, or whose
-/// name is long: if there are few names, comparing them takes fewer instructions than hashing this name; for other
-/// fields it takes more.
+/// Returns the first value of a field. In a map of few names, compares the names one by one. That takes fewer
+/// instructions than hashing `name` if the field is usually among the first ones (`Host`) or its name is long; for
+/// other fields [`HeaderMap::get`] is cheaper.
 pub(super) fn find<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     if headers.keys_len() > SCANNED_NAMES_MAX {
         return headers.get(name);
@@ -303,7 +305,7 @@ pub(super) fn traceparent(context: TraceContext) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(cut_from_block(&context.to_traceparent())).ok()
 }
 
-/// Copies into a block shared with other values of this thread, so that it seldom takes an allocation.
+/// Copies `text` into a block that it shares with other values of this thread, so that few values need an allocation.
 fn cut_from_block(text: &[u8]) -> Bytes {
     thread_local! {
         static BLOCK: Cell<BytesMut> = Cell::default();

@@ -3,8 +3,8 @@
 //! hyper has refused what it cannot frame (spaces before colons, conflicting lengths, bad chunk sizes, …); this checks
 //! what hyper accepts. Always true: a head that passes has one Host (in HTTP/1.0: at most one), one framing, and no
 //! field that another parser could take for a framing field. An ambiguous request is refused, and over HTTP/1.1 its
-//! connection closed, since the bytes that follow cannot be trusted; only a Content-Length beside chunked framing has
-//! been removed by hyper. `flag` checks the path.
+//! connection is closed, since the bytes that follow cannot be trusted. The one exception is a Content-Length beside
+//! chunked framing: hyper has removed it, and the request is served. `flag` checks the path.
 
 use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, request};
@@ -36,7 +36,7 @@ const VIA_MAX: usize = 8;
 pub(super) struct CheckedHead {
     /// Whether the request asks for another protocol, and this may be forwarded.
     pub upgrade: bool,
-    /// Whether its transfer coding is `chunked` written in another case, which some servers do not know.
+    /// Whether the transfer coding is `chunked` in another case (`Chunked`), which some servers do not know.
     pub odd_coding: bool,
 }
 
@@ -115,7 +115,7 @@ fn has_outer_space(value: &[u8]) -> bool {
 /// Fields by which many frameworks let a POST act as another method.
 const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
-/// Returns the other methods that a server may take a request for, because a field names them.
+/// Returns the methods that a server may perform in place of POST, because a field of the request names them.
 pub(super) fn overriding_methods(head: &request::Parts) -> impl Iterator<Item = Method> {
     let headers = if head.method == Method::POST { Some(&head.headers) } else { None };
     let is_one = |name: &HeaderName| {
@@ -252,13 +252,13 @@ fn check_connection(headers: &HeaderMap) -> Result<bool, HeadRefusal> {
     Ok(upgrade)
 }
 
-/// The words of a comma-separated field.
+/// Returns the members of a comma-separated field.
 pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
 /// Whether the request asks for a protocol other than HTTP/2. An upgrade to HTTP/2 is never forwarded: the requests on
-/// that connection would bypass all checks.
+/// the upgraded connection would bypass all checks.
 fn wants_upgrade(headers: &HeaderMap) -> bool {
     let mut any = false;
     for token in headers.get_all(UPGRADE).iter().flat_map(tokens) {

@@ -29,13 +29,13 @@ pub(super) struct KeyedRequest<'a> {
 /// The decision on a request, after its retry keys were taken into account.
 pub(super) struct BoundDecision {
     pub decision: Decision,
-    /// Whether its keys could not be noted for legacy although the engine could perform its retry.
+    /// Whether the request's keys could not be noted for legacy although the engine could perform its retry.
     pub key_not_noted: bool,
 }
 
 impl KeyedRequest<'_> {
-    /// Binds the request. Updates `first_try` with what it learned; if `first_try` stays unknown, the request is to be
-    /// refused.
+    /// Binds the request to an arm. Updates `first_try` with what was found out; if `first_try` stays unknown, the
+    /// caller refuses the request.
     ///
     /// # Errors
     /// The engine has the same request under another credential or other files, each arm has a request with one of its
@@ -85,7 +85,7 @@ impl KeyedRequest<'_> {
             let (id, keys) = (&flag.route.id, first_try.keys);
             match retry_keys::take_for_legacy(affinity, id, keys, &earlier, body).await {
                 LegacyTake::Taken { noted, is_retry } => {
-                    // Another try with the same key was taken since the look-up above, and the dark run is that one's.
+                    // Legacy took another try with the same key since the look-up above; that try has the dark run.
                     had_dark_run |= is_retry;
                     key_not_noted = !self.is_noted(first_try, rung, noted, is_retry).await;
                 }
@@ -121,11 +121,12 @@ impl KeyedRequest<'_> {
         self.decision_if_new.for_retry(self.flag, first_try.arm)
     }
 
-    /// Whether the request is answered although it is not known who took the first try, in one of two cases. First: the
-    /// engine answers by its rung, and its workflow only reads. Second: only the engine of another process may have
-    /// taken it; the route is at most in `shadow`, where legacy answers even while the store does not; and the caller
-    /// is in no cohort that is in `live` or returns there. While a route's flip down is not in the store yet, a restart
-    /// returns it to `live`, and another process may have it in `live` and have taken the first try.
+    /// Whether the request is answered although it is not known which arm took the first try. There are two such cases:
+    /// - The engine answers by its rung, and its workflow only reads.
+    /// - Only the engine of another process may have taken the first try; the route is at most in `shadow`, where
+    ///   legacy answers even while the store does not; and the caller is in no cohort that is or may return in `live`.
+    ///   (While a route's flip down is not in the store yet, a restart returns the route to `live`; and in another
+    ///   process the route may still be in `live`, so that its engine may have taken the first try.)
     fn is_answered_anyway(&self, first_try: &KnownFirstTry) -> bool {
         let (flag, decision) = (self.flag, self.decision(first_try));
         let is_by_rung = matches!(decision, Decision::Engine { reason, .. } if reason.is_by_rung());
@@ -139,12 +140,12 @@ impl KeyedRequest<'_> {
     async fn is_noted(&self, first_try: &KnownFirstTry, rung: State, noted: bool, is_retry: bool) -> bool {
         let (shared, flag) = (&self.proxied.client.shared, self.flag);
         let Some(keys) = first_try.keys.as_ref().filter(|_| !noted) else { return true };
-        // If its caller may be in `live` again without a gate, the engine would perform its retry.
+        // If the caller may be in `live` again without a gate, the engine would perform the retry.
         if rung >= State::Live || could_be_live(flag, self.facts) {
             return is_retry && shared.affinity.noted_earlier(keys).await;
         }
         if is_retry {
-            // A task records it as served unless an earlier try was noted.
+            // A task records the request as served unnoted, unless an earlier try was noted.
             retry_keys::record_unless_noted_earlier(shared, &flag.route, *keys);
         } else {
             shared.affinity.record_served_unnoted(keys, &flag.route.id, flag.route.first_id()).await;

@@ -1,13 +1,17 @@
 //! Sends a request to legacy.
 //!
-//! Always true: a request is sent a second time only if its connection ended before one byte of an answer came and a
-//! repeat is harmless: it is idempotent, has no body, and its connection had been idle in the pool; or it is safe, has
-//! no body, another address can take it, and the retry budget allows it. Over HTTP/1.1 a request is never sent a third
-//! time, unless hyper has returned it unsent. Over HTTP/2 a request of any method that the service says it has not
-//! processed, or whose connection ended before it was sent, is also sent again, over another connection, a bounded
-//! number of times. Every failure says whether anything was sent. A completely sent request without an answer counts
-//! towards the ejection of its address. When legacy is slow, the limits in `wait` end the wait; when the caller goes
-//! away, dropping this future closes legacy's connection.
+//! Always true:
+//! - A request is sent a second time only if it has no body, its connection ended before one byte of an answer came,
+//!   and a repeat is harmless. That is so in two cases: it is idempotent, and its connection had been idle in the pool;
+//!   or it is safe, another address can take it, and the retry budget allows it.
+//! - Over HTTP/1.1 a request is never sent a third time, unless hyper has returned it unsent.
+//! - Over HTTP/2 a request of any method is also sent again, over another connection and a bounded number of times, if
+//!   the service says that it has not processed the request, or if the connection ended before the request was sent.
+//! - Every failure says whether anything was sent.
+//! - A completely sent request without an answer counts towards the ejection of its address.
+//!
+//! When legacy is slow, the limits in `wait` end the wait; when the caller goes away, dropping this future closes
+//! legacy's connection.
 
 use std::sync::Arc;
 
@@ -73,7 +77,7 @@ pub(super) enum CallError {
     /// The service has as many requests as it may get: nothing was sent.
     Busy,
     /// The address is a listener of this process: nothing was sent.
-    Ours,
+    OwnListener,
     /// There was no connection: nothing was sent.
     Unreachable(ConnectError),
     /// The service says that it has not processed the request, or the connection ended before it was sent (HTTP/2).
@@ -139,7 +143,7 @@ pub(super) async fn call(
             (Err(why), None) => return Err(CallError::Unreachable(why)),
         };
         if upstream.own.as_ref().is_some_and(|own| own.contains(in_flight.address.shared.socket)) {
-            return Err(CallError::Ours);
+            return Err(CallError::OwnListener);
         }
         let target = &in_flight.address.shared.target;
         match target.uri(&origin) {
@@ -170,7 +174,7 @@ pub(super) async fn call(
                 sending = connection.sender.try_send_request(std::mem::take(request)).await.map_err(SendError::from);
             }
             Connection::Http2(stream) => {
-                // The service may report that it has not processed the request.
+                // A copy is kept, because the service may report that it has not processed the request.
                 let (mut to_send, kept) = ResendCopy::keep(std::mem::take(request));
                 (resend, copy) = (Some(kept), None);
                 target.to_http2(&mut to_send);
@@ -225,6 +229,7 @@ pub(super) async fn call(
             continue;
         }
         // hyper reports an end within the head of an answer, or after an interim answer, as an end without an answer.
+        // So the count of received bytes decides.
         let is_silent = is_closed(&failed.error, is_http2) && connection.received().count() == received;
         let mut repeat = resend
             .filter(|_| may_repeat)

@@ -7,9 +7,9 @@ use crate::exchange::MayBegin;
 use crate::flag::{Decision, EngineReason, RouteFlag, State};
 
 /// Whether the engine may begin a run for a request that it gets. A retry goes to the engine because the engine has
-/// taken its first try. If no run came of that (its client went away), the retry counts as a new request, with the same
-/// restrictions: `decision_if_new` is the decision for a new request. Therefore this also clears `may_fall_back` in the
-/// decision if a new request could not fall back.
+/// taken its first try. If the first try began no run (its client went away), the retry counts as a new request, with
+/// the same restrictions: `decision_if_new` is the decision for a new request. Therefore this function also clears
+/// `may_fall_back` in the decision if a new request could not fall back.
 pub(super) fn may_begin(decision: &mut Decision, decision_if_new: &Decision, flag: &RouteFlag) -> MayBegin {
     // A freeze never lowers a route in `only`. It does lower a cohort in `only` of another route.
     let is_exempt = flag.effective.state == State::Only;

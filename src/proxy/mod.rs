@@ -159,11 +159,11 @@ pub use workers::Workers;
 pub struct ProxyParts {
     /// The flags in force; a reload or flip swaps the whole set.
     pub flags: Arc<ArcSwap<FlagSet>>,
-    /// The bounds.
+    /// The limits of the files (`limits:`).
     pub limits: Arc<Limits>,
     /// The addresses of services, which the engine's calls share.
     pub addresses: Arc<AddressRegistry>,
-    /// What legacy is told about clients, and which peers' fields are believed; new connections use what is in force.
+    /// What legacy is told about clients, and which peers are trusted; a new connection uses the rules in force.
     pub forwarding: Arc<ArcSwap<Forwarding>>,
     /// The header fields for clients' certificates, of all listeners.
     pub identity_headers: Vec<HeaderName>,
@@ -258,20 +258,20 @@ impl Proxy {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The number of requests of a route answered since the start, and the median of the proxy's overhead in
-    /// microseconds.
+    /// Returns the number of requests of a route that were answered since the start, and the median of the proxy's
+    /// overhead in microseconds.
     pub fn traffic_counts(&self, route: &RouteId) -> (u64, Option<f64>) {
         self.shared.table().route_metrics(route).map_or((0, None), |route_metrics| route_metrics.traffic_counts())
     }
 
-    /// A function that returns the number of the oldest flag set that may still decide a request, or that decided one
-    /// whose retry keys the store does not have yet. It does not keep the proxy alive.
+    /// Returns a function that returns the number of the oldest flag set that may still decide a request, or that
+    /// decided one whose retry keys the store does not have yet. The function does not keep the proxy alive.
     pub fn oldest_set_in_use(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
         let shared = Arc::downgrade(&self.shared);
         move || shared.upgrade().map_or(u64::MAX, |shared| shared.oldest_set_in_use())
     }
 
-    /// The calls by legacy that were answered since the start.
+    /// Returns the number of calls by legacy that were answered since the start.
     pub fn egress_calls(&self) -> u64 {
         self.shared.table().egress.as_ref().map_or(0, egress_targets::EgressTargets::calls)
     }
@@ -283,34 +283,34 @@ impl Proxy {
         edge::serve(self.shared.clone(), listeners, shutdown).await
     }
 
-    /// Cuts what is in progress: its time is over.
+    /// Cuts the exchanges and connections that are still in progress.
     pub fn cut(&self) {
         drain::cut(&self.shared);
     }
 
-    /// The store and the engine are there: requests of routes with a workflow are served from now on, by the flags in
-    /// force.
+    /// Serves requests of routes with a workflow from now on, by the flags in force: the store and the engine are
+    /// there.
     pub fn open_workflows(&self) {
         self.shared.workflow_gate.open();
     }
 
-    /// The process ends before it had the store: requests of routes with a workflow are refused.
+    /// Refuses requests of routes with a workflow: the process ends before it had the store.
     pub fn close_workflows(&self) {
         self.shared.workflow_gate.close();
     }
 
-    /// A successor accepts on the same sockets: nothing is accepted here any more, and clients are told to close, those
-    /// that are idle after `succession_idle_ms`, in which they may send one more request.
+    /// Begins a hand-over to a successor, which accepts on the same sockets. Nothing is accepted here any more, and
+    /// clients are told to close; idle ones only after `succession_idle_ms`, so that they may send one more request.
     pub fn begin_hand_over(&self) {
         drain::begin_hand_over(&self.shared);
-        // They are told to close like those that are not parked.
+        // Parked connections are resumed, so that they are told to close like the others.
         for connection in self.shared.parking.pause() {
             let resumed = connection::resume(self.shared.clone(), connection, Bytes::new());
             self.shared.workers.spawn(&self.shared.tasks, resumed);
         }
     }
 
-    /// The successor is gone: connections are accepted again. Those that were told to close do.
+    /// Ends a hand-over whose successor is gone: connections are accepted again. Those that were told to close do so.
     pub fn end_hand_over(&self) {
         drain::end_hand_over(&self.shared);
     }
@@ -321,7 +321,7 @@ impl Proxy {
         drain::finish_workflows(&self.shared, within).await
     }
 
-    /// The successor has started: the listeners are closed, and [`Proxy::serve`] returns once all connections have
+    /// Closes the listeners, because the successor has started. [`Proxy::serve`] returns once all connections have
     /// ended, within `succession_drain_ms`.
     pub fn leave_listeners(&self) {
         self.shared.accepting.send_replace(Accepting::Never);

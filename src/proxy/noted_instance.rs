@@ -1,8 +1,8 @@
 //! What replies show of instances: that legacy has one, and that one has ended.
 //!
-//! Always true: nobody waits for what is reported; a body is parsed on the thread of `settler`. Where that has no room,
-//! the thread that served legacy's reply parses it, after the reply; an answer of the engine is not looked at, and its
-//! instance counts as alive for longer.
+//! Always true: no request waits for these reports. A body is parsed on the thread of `settler`. If that thread's queue
+//! has no room, a reply of legacy is parsed by the thread that served it, after the reply; an answer of the engine is
+//! not parsed, and its instance counts as alive for longer.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(super) struct FollowUpAtLegacy {
 }
 
 impl FollowUpAtLegacy {
-    /// Legacy's reply begins.
+    /// Reports the instance, if the head of legacy's reply shows that legacy has it.
     pub(super) fn on_reply_head(self, status: StatusCode) {
         note_follow_up(&*self.affinity, self.key, status, false);
     }

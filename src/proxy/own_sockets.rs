@@ -1,8 +1,8 @@
 //! The sockets on which this process listens: a call by legacy that leads back to one of them would loop, or reach the
 //! API with the rights of this machine.
 //!
-//! Always true: checked with the address to which a connection is about to be opened, so that names that resolve to
-//! this machine are found too.
+//! Always true: what is checked is the address to which a connection is about to be opened, so that names that resolve
+//! to this machine are found too.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -14,7 +14,7 @@ const DISCARD_PORT: u16 = 9;
 pub struct OwnSockets(Vec<SocketAddr>);
 
 impl OwnSockets {
-    /// `addresses` must be all of them.
+    /// `addresses` must be those of all sockets on which this process listens.
     pub fn new(addresses: Vec<SocketAddr>) -> Self {
         Self(addresses)
     }
@@ -38,7 +38,7 @@ fn is_of_this_machine(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified() || source_of(ip).is_some_and(|source| source == ip)
 }
 
-/// The address that packets to this one are sent from.
+/// Returns the address from which packets to this one are sent.
 fn source_of(ip: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;

@@ -210,7 +210,7 @@ impl Parking {
         connections.into_values().filter_map(|connection| connection.read_or_close()).collect()
     }
 
-    /// Pauses parking until [`Parking::go_on`], and returns all parked connections.
+    /// Pauses parking until [`Parking::end_pause`], and returns all parked connections.
     pub(super) fn pause(&self) -> Vec<ParkedConnection> {
         let keys: Vec<ParkingKey> = {
             let mut parked = self.lock();
@@ -221,7 +221,7 @@ impl Parking {
     }
 
     /// Ends the pause of parking.
-    pub(super) fn go_on(&self) {
+    pub(super) fn end_pause(&self) {
         self.lock().is_paused = false;
     }
 

@@ -22,6 +22,7 @@ use crate::flag::Service;
 use crate::limits::Limits;
 use crate::transport::{Http2Stream, Received};
 
+/// The number of lists of idle connections to one address.
 const SHARDS: usize = 32;
 /// How long a request waits until another thread has noticed that an idle connection's last reply has ended.
 const READY_WAIT_MAX: Duration = Duration::from_millis(20);
@@ -128,6 +129,7 @@ impl IdleConnections {
         None
     }
 
+    /// Returns how many lists are tried: only the thread's own, or all.
     fn lists_to_try(&self) -> usize {
         let bounds = &self.bounds;
         // A service with `requests_max` may dedicate a worker to each connection, idle ones too. And if no more

@@ -86,8 +86,8 @@ pub(super) async fn secure(
     wait: &ConnectionWait,
 ) -> Option<Secured> {
     let step = async {
-        // Until the client sends something nothing is allocated. `readable` may return before there are bytes. An error
-        // appears when the first bytes are read.
+        // Nothing is allocated until the client has sent something. `readable` would not do: it may return before there
+        // are bytes. An error is ignored here, because it comes again when the first bytes are read.
         let _ = socket.peek(&mut [0_u8; 1]).await;
         let handshaken = handshake(&socket, tls.server.load().config()).await?;
         let identity = identity_of(&handshaken.connection, tls)?;

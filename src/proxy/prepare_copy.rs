@@ -1,9 +1,11 @@
-//! Decides whether a request is compared, and what is copied for that.
+//! Decides whether a request is compared, and prepares the copies of the request and of legacy's reply.
 //!
-//! Always true: for a request that should be compared one ticket is opened before legacy is called; if it is then known
-//! that the request cannot be compared, the ticket is settled as skipped as soon as the status of legacy's reply is
-//! known, and nothing is copied for a comparison (the reply of a creator is copied all the same, for the id of the
-//! instance, and so is one that may end an instance).
+//! Always true:
+//! - For a request that should be compared, one ticket is opened before legacy is called.
+//! - If the request cannot be compared (for example, because its body is too large), nothing is copied for a
+//!   comparison, and the ticket is settled as skipped as soon as the status of legacy's reply is known.
+//! - Without a comparison a reply is copied only for the sake of an instance: to find the id of the instance that the
+//!   request created, or to see whether the reply ends the instance.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +21,7 @@ use crate::exchange::{ComparisonOutcome, ComparisonTicket, InstanceAccess, Offer
 use crate::flag::{EngineWork, Owner, SkipReason, State};
 use crate::workflow::Mode;
 
-/// What is copied of an exchange, and the copy of the request's body.
+/// What copies an exchange, and the buffer for the copy of the request's body; `None` for what is not copied.
 pub(super) type CopySetup = (Option<CopiedExchange>, Option<Arc<Mutex<BodyCopy>>>);
 
 /// Opens the ticket of a request that should be compared, and prepares what copies the request and its reply.
@@ -93,8 +95,9 @@ pub(super) fn prepare_copy(
     (Some(CopiedExchange::Request(Box::new(copied_request))), body)
 }
 
-/// Announces a request that creates an instance with a twin, or follows one up: its twin is changed in the order of
-/// legacy's answers. If the request is not copied, the announcement is dropped at once, which closes the request.
+/// Announces a request that creates an instance with a twin, or follows one up, so that the twin is changed in the
+/// order of legacy's answers. Returns `None` for all other requests. If the request is not copied after all, its
+/// announcement is dropped at once, which closes the announced request.
 fn announce(
     proxied: &ProxiedRequest<'_>,
     flagged: &FlaggedRequest,
@@ -152,7 +155,7 @@ fn copied_request(
     }
 }
 
-/// What is copied of a fallback: never compared, only searched for the created instance's id.
+/// Prepares the copy of a fallback's reply, which is never compared, only searched for the created instance's id.
 pub(super) fn copy_fallback(
     proxied: &ProxiedRequest<'_>,
     flagged: &FlaggedRequest,

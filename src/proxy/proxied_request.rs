@@ -38,7 +38,7 @@ pub(super) struct Client {
     pub peer: IpAddr,
     /// The access log's record of the exchange that has no answer yet.
     pub record: CurrentRecord,
-    /// Its own connections to services that authenticate a connection and not each request (NTLM).
+    /// The client's own connections to services that authenticate a connection and not each request (NTLM).
     pub own_connections: Arc<OwnConnections>,
     /// Counts the connection among the open ones. A tunnel keeps the permit.
     pub connection_permit: Arc<ConnectionPermit>,
@@ -54,9 +54,9 @@ pub(super) struct ProxiedRequest<'a> {
     /// How long the request waited for its turn at the route and for its body before an arm was called, in
     /// microseconds. Does not count as overhead of the proxy.
     pub waited: u64,
-    /// What it holds until its client has the whole answer.
+    /// What the request holds until its client has the whole answer.
     pub admission: &'a mut Admission,
-    /// The parameters of its route's path template, if the route has a workflow.
+    /// The parameters of the route's path template, if the route has a workflow.
     pub params: Vec<(Arc<str>, String)>,
     /// Set if the client asks for another protocol.
     pub upgrade: Option<ClientUpgrade>,
@@ -66,7 +66,7 @@ impl ProxiedRequest<'_> {
     pub(super) fn refused(&self, rung: State, failure: Failure) -> Refused {
         Refused { failure, route: Some((self.entry.clone(), rung)) }
     }
-    /// Waits for the request's turn at its route, where that is limited. Nothing has begun.
+    /// Waits for the request's turn at its route, if the route has a limit (`requests_max`). No arm has begun anything.
     pub(super) async fn take_turn(&mut self, rung: State) -> Result<(), Refused> {
         let Some(turns) = &self.entry.turns else { return Ok(()) };
         let failure = match self.client.wait.or_overdue(turns.take()).await {
@@ -93,14 +93,14 @@ pub(super) struct FlaggedRequest {
     pub instance: Option<InstanceId>,
     /// Who owns that instance.
     pub owner: Owner,
-    /// Whether an arm took an earlier request with its retry key. One that legacy took was run on the twin.
+    /// Whether an arm took an earlier request with this retry key. If legacy took it, it was run on the twin too.
     pub is_retry: bool,
-    /// Whether the engine may begin a run for it.
+    /// Whether the engine may begin a run for the request.
     pub may_begin: MayBegin,
     pub retry_keys: Option<RetryKeys>,
-    /// The retry keys that earlier files give to it.
+    /// The request's retry keys by earlier files.
     pub earlier: EarlierKeys,
-    /// When it was decided, which is before any of its keys was recorded.
+    /// When the request was decided, which is before any of its keys was recorded.
     pub decided_at: Timestamp,
     /// The caller's cohort, as an index into the route's cohorts.
     pub cohort: Option<usize>,
@@ -113,18 +113,18 @@ pub(super) struct FlaggedRequest {
 }
 
 impl FlaggedRequest {
-    /// All its retry keys, to be recorded when legacy takes it.
+    /// Returns all retry keys of the request, to be recorded when legacy takes it.
     pub(super) fn keys_of_legacy(&self) -> KeysOfLegacy {
         let all = self.retry_keys.iter().chain(&self.earlier.keys);
         let of_legacy = |keys: &RetryKeys| [keys.scoped].into_iter().chain(keys.of_legacy_under_other_credentials());
         let keys = all.flat_map(of_legacy).collect();
         KeysOfLegacy { keys, decided_at: self.decided_at }
     }
-    /// Whether its route creates instances.
+    /// Whether the route creates instances.
     pub(super) fn creates(&self) -> bool {
         matches!(self.flag.route.instance, Some(Instance::Creates { .. }))
     }
-    /// The request as the engine sees it, without its body.
+    /// Returns the request as the engine sees it, without its body.
     pub(super) fn copy(&self, client: &Client, head: &request::Parts) -> RequestCopy {
         RequestCopy {
             method: head.method.clone(),
@@ -139,7 +139,7 @@ impl FlaggedRequest {
     }
 }
 
-/// The declared length of a body.
+/// Returns the declared length of a body (`content-length`).
 pub(super) fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH).and_then(|n| n.to_str().ok()).and_then(|n| n.trim().parse().ok())
 }

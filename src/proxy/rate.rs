@@ -52,17 +52,20 @@ impl Meter {
     fn restart(&self) {
         [&self.since, &self.waited, &self.bytes].into_iter().for_each(|part| part.store(0, Relaxed));
     }
-    fn begins(&self, at: u64) {
+    /// Records that this side is waited for.
+    fn begin_wait(&self, at: u64) {
         let _ = self.since.compare_exchange(0, at.max(1), Relaxed, Relaxed);
     }
-    fn pauses(&self, at: u64) {
+    /// Records that this side is not waited for any more.
+    fn end_wait(&self, at: u64) {
         let since = self.since.swap(0, Relaxed);
         if since != 0 {
             self.waited.fetch_add(at.saturating_sub(since), Relaxed);
         }
     }
+    /// Records that this side moved bytes, which ends the wait for it.
     fn moved(&self, at: u64, bytes: u64) {
-        self.pauses(at);
+        self.end_wait(at);
         self.bytes.fetch_add(bytes, Relaxed);
     }
     /// Returns when this side is too slow if it moves nothing more: at the end of a window in which it moved less than
@@ -79,7 +82,7 @@ impl Meter {
         let waited_now = waited.saturating_add(at.saturating_sub(since));
         if waited_now >= window && time(bytes) >= waited_now {
             self.restart();
-            self.begins(at);
+            self.begin_wait(at);
             return at.saturating_add(window);
         }
         let allowed = if unseen == 0 { 0 } else { time(bytes.saturating_add(unseen)) };
@@ -128,7 +131,7 @@ impl Rates {
         self.is_streaming.store(true, Relaxed);
     }
     pub(super) fn waits_for_client_bytes(&self) {
-        self.client_send.begins(now());
+        self.client_send.begin_wait(now());
     }
     pub(super) fn client_sent(&self, bytes: usize) {
         self.client_send.moved(now(), bytes as u64);
@@ -136,8 +139,8 @@ impl Rates {
     /// Records whether the next frame of legacy's reply is waited for.
     pub(super) fn waits_for_legacy(&self, waits: bool) {
         match waits {
-            true => self.legacy_send.begins(now()),
-            false => self.legacy_send.pauses(now()),
+            true => self.legacy_send.begin_wait(now()),
+            false => self.legacy_send.end_wait(now()),
         }
     }
     pub(super) fn legacy_sent(&self, bytes: usize) {
@@ -147,10 +150,10 @@ impl Rates {
     /// took the client may not have read.
     pub(super) fn write_blocked(&self, buffer: usize) {
         let at = now();
-        self.client_read.begins(at);
+        self.client_read.begin_wait(at);
         self.unseen.store(buffer as u64, Relaxed);
         // The wait is for the client now, not for legacy.
-        self.legacy_send.pauses(at);
+        self.legacy_send.end_wait(at);
     }
     pub(super) fn written(&self, bytes: usize) {
         self.client_read.moved(now(), bytes as u64);
@@ -182,11 +185,11 @@ mod tests {
     fn only_the_time_in_which_a_side_is_waited_for_counts() {
         let meter = Meter::default();
         assert_eq!(meter.due(5 * SECOND, 100, 10 * SECOND, 0), NEVER, "it is not waited for");
-        meter.begins(SECOND);
+        meter.begin_wait(SECOND);
         assert_eq!(meter.due(SECOND, 100, 10 * SECOND, 0), 11 * SECOND);
         meter.moved(3 * SECOND, 10);
         assert_eq!(meter.due(60 * SECOND, 100, 10 * SECOND, 0), NEVER, "another one is slow");
-        meter.begins(60 * SECOND);
+        meter.begin_wait(60 * SECOND);
         // Two seconds of ten are over, and ten bytes pay for a tenth of a second.
         assert_eq!(meter.due(61 * SECOND, 100, 10 * SECOND, 0), 68 * SECOND);
         assert_eq!(meter.due(70 * SECOND, 100, 10 * SECOND, 0), 68 * SECOND, "overdue");
@@ -195,9 +198,9 @@ mod tests {
     #[test]
     fn a_window_that_was_fast_enough_is_followed_by_another() {
         let meter = Meter::default();
-        meter.begins(SECOND);
+        meter.begin_wait(SECOND);
         meter.moved(2 * SECOND, 5_000);
-        meter.begins(2 * SECOND);
+        meter.begin_wait(2 * SECOND);
         assert_eq!(meter.due(12 * SECOND, 100, 10 * SECOND, 0), 22 * SECOND, "it begins now");
         assert_eq!(meter.due(30 * SECOND, 100, 10 * SECOND, 0), 22 * SECOND, "nothing has moved in it");
         assert_eq!(meter.due(30 * SECOND, 0, 10 * SECOND, 0), NEVER, "there is no minimum");
@@ -206,7 +209,7 @@ mod tests {
     #[test]
     fn bytes_that_may_have_moved_unnoticed_count_as_moved() {
         let meter = Meter::default();
-        meter.begins(SECOND);
+        meter.begin_wait(SECOND);
         assert_eq!(meter.due(SECOND, 100, 10 * SECOND, 500), 11 * SECOND);
         assert_eq!(meter.due(SECOND, 100, 10 * SECOND, 5_000), 51 * SECOND);
         assert_eq!(meter.due(40 * SECOND, 100, 10 * SECOND, 5_000), 51 * SECOND);

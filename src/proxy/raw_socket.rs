@@ -78,8 +78,8 @@ fn receive(socket: impl AsFd, bytes: &mut [u8], flags: RecvFlags) -> io::Result<
     }
 }
 
-/// Whether the client has closed its sending side or is gone. Unlike [`peek`], detects this even behind unread bytes;
-/// costs a system call.
+/// Whether the client has closed its sending side or is gone. Unlike [`peek`], detects this even while the socket has
+/// unread bytes; costs a system call.
 pub(super) fn has_stopped_sending(stream: &TcpStream) -> bool {
     let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

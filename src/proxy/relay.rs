@@ -100,7 +100,7 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     has_kind(headers, b"application/grpc")
 }
 
-/// Whether the content type begins so.
+/// Whether the content type begins with `kind`.
 fn has_kind(headers: &HeaderMap, kind: &[u8]) -> bool {
     let is_kind =
         |value: &HeaderValue| value.as_bytes().get(..kind.len()).is_some_and(|v| v.eq_ignore_ascii_case(kind));
@@ -142,7 +142,7 @@ pub(super) async fn answer_from_legacy(
     *request.headers_mut() = std::mem::take(&mut head.headers);
     let interim = head.extensions.remove::<InterimReplies>();
     if entry.upstream.service.preserve_header_case {
-        // hyper keeps the case of names there.
+        // hyper keeps the case of field names in the extensions.
         *request.extensions_mut() = std::mem::take(&mut head.extensions);
     }
     let passes_interim = interim.is_some();
@@ -261,7 +261,9 @@ pub(super) async fn answer_from_legacy(
     let is_certainly_unsent = matches!(
         failure,
         Failure::OverdueUnsent(_)
-            | Failure::Legacy(CallError::Busy | CallError::Ours | CallError::NotProcessed | CallError::Unreachable(_))
+            | Failure::Legacy(
+                CallError::Busy | CallError::OwnListener | CallError::NotProcessed | CallError::Unreachable(_)
+            )
     );
     if let Some(at_legacy) = proxied.admission.at_legacy.as_mut().filter(|_| is_certainly_unsent) {
         at_legacy.ended();
@@ -269,7 +271,7 @@ pub(super) async fn answer_from_legacy(
     if let Some(copied) = copied {
         let why = match failure {
             Failure::Body | Failure::Overdue(Overdue::Client | Overdue::ClientSlow) => SkipReason::ClientWentAway,
-            Failure::Legacy(CallError::Busy | CallError::Ours | CallError::NotProcessed)
+            Failure::Legacy(CallError::Busy | CallError::OwnListener | CallError::NotProcessed)
             | Failure::OverdueUnsent(_) => SkipReason::LegacyRefused,
             _ => SkipReason::LegacyFailed,
         };
@@ -289,7 +291,7 @@ pub(super) async fn answer_from_legacy(
 
 static HEAD_LINES: LineLimit = LineLimit::new();
 
-/// Counts and logs that a service refuses a head as too large: it may be what the proxy has added that makes it so.
+/// Counts and logs that a service refuses a head as too large: the fields that the proxy added may be the cause.
 fn log_head_too_large(service: &ServiceName) {
     counter!("pointsman_legacy_heads_refused_total", "service" => service.to_string()).increment(1);
     if let Some(left_out) = HEAD_LINES.next_line(now() / 1_000_000) {
@@ -307,19 +309,19 @@ fn on_upgrade_reply(parts: &mut http::response::Parts) -> OnUpgrade {
     upgrade
 }
 
-/// A connection of HTTP/1.1 as it is after the switch.
+/// Returns an HTTP/1.1 connection once it has switched to another protocol; `None` if that failed.
 pub(super) async fn switched(upgrade: OnUpgrade) -> Option<TokioIo<Upgraded>> {
     let switched = upgrade.await.inspect_err(|error| tracing::debug!(%error, "an upgrade failed"));
     switched.ok().map(TokioIo::new)
 }
 
-/// A stream of HTTP/2 once its answer was sent.
+/// Returns an HTTP/2 stream once its answer was sent.
 async fn handed_over(stream: oneshot::Receiver<StreamIo>) -> Option<StreamIo> {
     stream.await.ok()
 }
 
-/// Passes bytes of another protocol until it ends; the client, which got this status, still counts as an open
-/// connection. What is held is dropped when it ends.
+/// Passes bytes of another protocol both ways until the tunnel ends. Until then the client, which got this status,
+/// counts as an open connection, and `held` is kept.
 pub(super) fn tunnel<C, L>(
     client: &Client,
     status: StatusCode,
@@ -334,7 +336,7 @@ pub(super) fn tunnel<C, L>(
     let idle = Limits::ms(shared.limits.client_idle_ms);
     let (cut, wait, connection_permit) = (shared.cut.clone(), client.wait.clone(), client.connection_permit.clone());
     let answered_by = shared.forwarded_to();
-    // The exchange ends with the tunnel, not with its head.
+    // The exchange ends with the tunnel, not with the head of its reply.
     let record = client.record.take();
     shared.tasks.spawn(async move {
         wait.enter(Phase::Tunnel);

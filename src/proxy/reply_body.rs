@@ -1,12 +1,14 @@
 //! The body of a reply to the client.
 //!
-//! Always true: frames are passed on as they come, and a body of ours (a problem, the engine's answer) leaves in
-//! bounded pieces, each when the socket has taken those before it, so that no protocol copies or buffers all of it; an
-//! error on the side of legacy, or of the service whose reply is streamed, becomes an error on the client's, so that a
-//! truncated reply is never completed; it is passed on when the socket has taken everything before it, because hyper
-//! and h2 discard with an error what they still buffer. When hyper, or `http2::stream`, drops the body it has the last
-//! frame: then legacy's connection returns to the pool, and what remains to be done waits in `completion` until the
-//! socket has taken the last byte.
+//! Always true:
+//! - Frames are passed on as they come. A body of this process (a problem, the engine's answer) leaves in bounded
+//!   pieces, each when the socket has taken those before it, so that no protocol copies or buffers all of it.
+//! - An error on the side of legacy, or of the service whose reply is streamed, becomes an error on the client's side,
+//!   so that a truncated reply is never completed. The error is passed on when the socket has taken everything before
+//!   it, because at an error hyper and h2 discard what they still buffer.
+//!
+//! When hyper, or `http2::stream`, drops the body, it has the last frame. Then legacy's connection returns to the pool,
+//! and what remains to be done waits in `completion` until the socket has taken the last byte.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -109,7 +111,7 @@ impl ReplyBody {
         Self::new(Reply::Streamed(body), wait, Some(answered))
     }
     fn new(reply: Reply, wait: Arc<ConnectionWait>, answered: Option<AnsweredExchange>) -> Self {
-        // The head.
+        // The head is passed on together with this body.
         wait.flush.note_passed_on();
         Self { reply, connection: None, copied_reply: None, answered, wait, bytes: 0, ended: false, error: None }
     }
@@ -128,34 +130,35 @@ impl ReplyBody {
         self
     }
 
-    /// What the request holds, and what the access log gets, until the exchange has ended.
+    /// Keeps what the request holds, and its record for the access log, until the exchange has ended.
     pub(super) fn set_held(&mut self, admission: Option<Box<Admission>>, record: Option<ExchangeRecord>) {
         if let Some(answered) = &mut self.answered {
             (answered.admission, answered.record) = (admission, record);
         }
     }
 
-    /// The exchange is in progress until it has ended. One whose body is streamed is not: its run has ended, nothing of
-    /// it is stored, and a hand-over must not wait for a long download.
+    /// Counts the exchange as in progress until it has ended. An exchange whose body is streamed does not count: its
+    /// run has ended, nothing of it is stored, and a hand-over must not wait for a long download.
     pub(super) fn set_in_progress(&mut self, in_progress: InProgress) {
         if let Some(answered) = self.answered.as_mut().filter(|_| !matches!(self.reply, Reply::Streamed(_))) {
             answered.in_progress = Some(in_progress);
         }
     }
 
-    /// The request may change something: it counts as under way until the exchange has ended.
+    /// Counts the request as an open write, which may change something, until the exchange has ended.
     pub(super) fn set_write(&mut self, write: OpenWriteGuard) {
         if let Some(answered) = self.answered.as_mut() {
             answered.write = Some(write);
         }
     }
 
-    /// Which arm gave this answer, if the answer is to say so.
+    /// Returns which arm gave this answer, if the answer is to say so.
     pub(super) fn exposed_arm(&self) -> Option<AnsweredBy> {
         self.answered.as_ref().filter(|answered| answered.exposes_arm).map(|answered| answered.answered_by)
     }
 
-    /// Notes what came of the reply of legacy or a service, and passes it on. `broken` says that it was cut.
+    /// Notes what was polled of the reply of legacy or of a service, and passes it on. `broken` is the reason to record
+    /// if the sender cuts the reply.
     fn relay(&mut self, polled: PolledFrame, broken: CutReason, cx: &mut Context<'_>) -> PolledFrame {
         match self.wait.note_reply_poll(polled) {
             Poll::Pending => Poll::Pending,
@@ -195,7 +198,7 @@ impl ReplyBody {
         }
     }
 
-    /// The error that has come, when the socket has taken what was passed on before it.
+    /// Returns the error that has come, once the socket has taken what was passed on before it.
     fn poll_error(&mut self, cx: &mut Context<'_>) -> PolledFrame {
         match self.error.is_some() && self.wait.flush.is_due(cx) {
             true => Poll::Pending,
@@ -283,10 +286,10 @@ impl Drop for ReplyBody {
             let (reply_bytes, request_bytes) = (self.bytes, self.wait.request_bytes());
             record.note(|record| (record.reply_bytes, record.request_bytes) = (reply_bytes, request_bytes));
         }
-        // Dropped if the reply was cut. The time of its end is noted before the instance can be adopted: a reply that
-        // ended before the adoption does not give out the instance's id a second time.
+        // The copy is dropped if the reply was cut. `ended` notes the time before the instance can be adopted: a reply
+        // that ended before the adoption does not give out the instance's id a second time.
         let copied = self.copied_reply.take().filter(|_| whole).map(CopiedReply::ended);
-        // Given up before the client has the reply: it may send the next request of the instance then.
+        // The count at legacy ends before the client has the reply and may send the instance's next request.
         let admission =
             self.answered.as_mut().and_then(|answered| Some((answered.status, answered.admission.as_mut()?)));
         if let Some((status, mut at_legacy)) = admission.and_then(|(status, held)| Some((status, held.at_legacy.take()?)))

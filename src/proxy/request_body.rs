@@ -28,8 +28,11 @@ pub(super) struct BodyProgress {
 
 enum Source {
     Empty,
+    /// A body that is streamed from the client.
     Incoming(ClientBody),
+    /// A body that was read completely: its bytes and its trailers.
     Whole(Option<Bytes>, Option<HeaderMap>),
+    /// A body of which a part was read; the rest is streamed from the client.
     Prefixed(Option<Bytes>, ClientBody),
     /// A body that may be sent again: first the kept part, then the rest.
     Kept(KeptReader),
@@ -58,8 +61,10 @@ impl RequestBody {
     pub(super) fn streamed(body: ClientBody, progress: BodyProgress, copy: Option<Arc<Mutex<BodyCopy>>>) -> Self {
         Self { source: Source::Incoming(body), progress: Some(progress), copy, _buffered: None }
     }
-    /// Creates a body that was read completely before: for the engine, which gave the request back, to compare the body
-    /// with a request that the engine has under another credential, or because of `buffer_request`.
+    /// Creates a body that was read completely before, for one of these reasons:
+    /// - The engine was to get the request, and gave it back.
+    /// - The body was compared with that of a request which the engine has under another credential.
+    /// - `buffer_request` asks for it.
     pub(super) fn whole(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
         Self { source: Source::Whole(Some(bytes), trailers), progress: None, copy: None, _buffered: None }
     }
@@ -101,7 +106,7 @@ impl RequestBody {
         self
     }
 
-    fn ended(&mut self) {
+    fn on_end(&mut self) {
         if let Some(copy) = &self.copy {
             copy.lock().unwrap_or_else(PoisonError::into_inner).ended = Some(now());
         }
@@ -150,7 +155,7 @@ impl Body for RequestBody {
                     copy.lock().unwrap_or_else(PoisonError::into_inner).take(data);
                 }
                 if end || frame.is_trailers() {
-                    self.ended();
+                    self.on_end();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -161,7 +166,7 @@ impl Body for RequestBody {
                 Poll::Ready(Some(Err(e)))
             }
             Poll::Ready(None) => {
-                self.ended();
+                self.on_end();
                 Poll::Ready(None)
             }
         }
@@ -275,7 +280,7 @@ impl KeptReader {
     }
     fn size_hint(&self) -> SizeHint {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        // The size hint counts only what has not been read.
+        // The inner body's hint leaves out the bytes that it has yielded, so it fits only before the first frame.
         match &kept.passed {
             Some(passed) if passed.data.is_empty() && self.at == 0 => kept.body.size_hint(),
             _ => SizeHint::default(),

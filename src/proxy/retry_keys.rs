@@ -1,8 +1,9 @@
-//! The retry keys of one request, and which arm has them.
+//! The retry keys of one request, and which arm took them.
 //!
-//! Always true: where the caller's scope is a credential that nobody verified, a request that legacy takes is also
-//! recorded for any caller, so that a retry with a refreshed credential stays with legacy; a request that the engine
-//! took is refused under another credential, and legacy is not called.
+//! Always true, where the caller's scope is a credential that nobody verified:
+//! - A request that legacy takes is also recorded for any caller, so that a retry with a refreshed credential stays
+//!   with legacy.
+//! - A request that the engine took is refused under another credential, and legacy is not called.
 
 use futures_util::future::join_all;
 
@@ -25,9 +26,9 @@ pub(super) struct KeysOfRequest {
 }
 
 /// Returns the retry keys of a request: the present ones, and those by the scopes of earlier files. A request without
-/// present keys may be the retry of one that came under earlier files and is in flight, so its newest earlier keys
-/// serve as the present ones for as long as such a first try may come. After that the request is only looked up under
-/// those keys: the scope may have been given up because it gave different requests the same key.
+/// present keys may be a retry whose first try came under earlier files and is still in flight. So its newest earlier
+/// keys serve as the present ones for as long as such a first try may come. Afterwards the request is only looked up
+/// under its earlier keys: their scope may have been given up because it gave different requests the same key.
 ///
 /// # Errors
 /// It is not clear which key the request has.
@@ -178,10 +179,10 @@ pub(super) struct KnownFirstTry {
     by_present_files: bool,
     /// The keys by earlier scopes.
     earlier: Vec<RetryKeys>,
-    /// The keys for any caller, of the present and earlier scopes, under which the engine may have this request with
-    /// another credential. A scope is left out if the engine has the caller's own key in it, or if this process took
-    /// that key for legacy. In a shared store it is not left out because the store has the caller's own key as
-    /// legacy's: the process that stored the key may have refused that try.
+    /// The keys for any caller (one for each present or earlier scope) under which the engine may have this request
+    /// with another credential. A scope is left out if the engine took the caller's own key in it, or if this process
+    /// took that key for legacy. A record in the store that legacy took it counts only if the store is not shared:
+    /// otherwise the process that wrote the record may have refused that try.
     pub any_caller: Vec<RetryKey>,
     /// Keys under which the engine took nothing. Only the store knows whether legacy took them before this process
     /// started.
@@ -212,7 +213,7 @@ impl KnownFirstTry {
             is_own: false,
             is_contradictory: false,
             present,
-            // Before any key is looked for.
+            // Read before any key is looked up.
             keys_of_other_engines: affinity.keys_of_other_engines(route),
             by_present_files,
             earlier,
@@ -259,13 +260,13 @@ impl KnownFirstTry {
         self.present.into_iter().chain(self.earlier.iter().copied())
     }
 
-    /// What is known without the store of a first try with these keys, which are of this request.
+    /// Returns what is known, without asking the store, about a first try of this request with `keys`.
     fn remembered(&self, affinity: &dyn Affinity, keys: &RetryKeys) -> Remembered {
-        self.with_others(affinity.remembered(&keys.scoped), Some(*keys) == self.present)
+        self.with_other_engines(affinity.remembered(&keys.scoped), Some(*keys) == self.present)
     }
 
-    /// `known`, with what is known of other processes about keys by the present files.
-    fn with_others(&self, known: Remembered, by_present_files: bool) -> Remembered {
+    /// Adds to `known` what is known about the engines of other processes: only about keys by the present files.
+    fn with_other_engines(&self, known: Remembered, by_present_files: bool) -> Remembered {
         match known {
             Remembered::NotEngineHere if self.knows_keys_of_other_engines() && by_present_files => {
                 Remembered::NotEngine
@@ -284,9 +285,10 @@ impl KnownFirstTry {
     pub(super) fn engine_may_have_another_credential(&self, affinity: &dyn Affinity) -> bool {
         let of_present = self.present.and_then(|keys| keys.any_caller);
         // Any digest will do, as in `this_engine_may_have_taken`.
-        let known =
-            |key: &RetryKey| self.with_others(affinity.remembered(&key.of_request(&[0; 32])), Some(*key) == of_present);
-        self.any_caller.iter().any(|key| known(key) != Remembered::NotEngine)
+        self.any_caller.iter().any(|key| {
+            let known = affinity.remembered(&key.of_request(&[0; 32]));
+            self.with_other_engines(known, Some(*key) == of_present) != Remembered::NotEngine
+        })
     }
 
     /// Whether legacy took a request with one of the keys under another credential, as far as this process remembers.
@@ -362,7 +364,7 @@ impl KnownFirstTry {
     }
 
     /// Returns the keys of the request other than `keys`. `files_version` is the version of the files by which the
-    /// request was decided. `is_answered_anyway`: it is answered also if the store does not answer.
+    /// request was decided. `is_answered_anyway`: it is answered even if the store does not answer.
     pub(super) fn earlier_keys(&self, files_version: u64, is_answered_anyway: bool) -> EarlierKeys {
         let others = |keys: &RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.all().filter(others).collect();
@@ -375,7 +377,8 @@ impl KnownFirstTry {
         EarlierKeys { keys, files_version, engine_has_own, legacy_has_own: self.is_stored, keys_of_other_engines }
     }
 
-    /// The first one that is found counts: the present keys come first, then those of the newest files.
+    /// Notes that an arm took the request under these keys. The first arm that is noted counts; the caller begins with
+    /// the present keys and goes on with those of the newest files.
     fn set_taken(&mut self, keys: RetryKeys, arm: Arm) {
         let counts = arm == Arm::Engine || !self.reads_only;
         self.is_contradictory |= counts && self.arm.is_some_and(|other| other != arm);

@@ -2,11 +2,12 @@
 //!
 //! What follows a reply (searching it for the id of a created instance, building the observation, offering it to the
 //! shadow executor) takes locks that other threads hold and parses bodies, so the threads that serve clients leave it
-//! to this thread. Always true: at most [`WAITING_MAX`] exchanges and [`WAITING_BYTES_MAX`] bytes wait here. An
-//! exchange that finds no room is not compared, and counted as skipped; but its reply is still searched for an id, and
-//! the invariants of an answer of the engine are judged, by the thread that served it. A call that legacy made is
-//! observed without its bodies if there is no room for their bytes; if too many exchanges wait, it is lost for its
-//! observer, which is told so, and counted (`pointsman_effects_dropped_total`, `queue`).
+//! to this thread. Always true: at most [`WAITING_MAX`] exchanges and [`WAITING_BYTES_MAX`] bytes wait here. What finds
+//! no room is handled as follows:
+//! - An exchange is not compared, and counted as skipped. The thread that served it still searches its reply for an id,
+//!   and judges the invariants of an answer of the engine.
+//! - A call that legacy made is observed without its bodies if there is no room for their bytes. If too many exchanges
+//!   wait, the call is lost: its observer is told so, and it is counted (`pointsman_effects_dropped_total`, `queue`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -39,24 +40,14 @@ const BATCH_PAUSE: Duration = Duration::from_micros(500);
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 enum SettlerMessage {
-    Settle {
-        copied: Box<CopiedReply>,
-        bytes: usize,
-        skip: Option<SkipReason>,
-    },
-    /// The engine has answered, and that may end an instance.
+    /// Settles a copied exchange, as skipped if a reason is given.
+    Settle { copied: Box<CopiedReply>, bytes: usize, skip: Option<SkipReason> },
+    /// Checks whether an answer of the engine ends its instance.
     Note(Box<AnsweredInstance>),
-    /// The exchange of an answer of the engine has ended.
-    After {
-        after: Box<AfterAnswer>,
-        bytes: usize,
-    },
-    /// A call that legacy made has ended without a reply that was passed on whole.
-    Observe {
-        effect: Box<Effect>,
-        observer: Arc<dyn EffectObserver>,
-        bytes: usize,
-    },
+    /// Does what follows an answer of the engine, whose exchange has ended.
+    After { after: Box<AfterAnswer>, bytes: usize },
+    /// Tells the observer of a call that legacy made and that got no whole reply.
+    Observe { effect: Box<Effect>, observer: Arc<dyn EffectObserver>, bytes: usize },
     /// Replies once all earlier messages have been handled.
     Flush(oneshot::Sender<()>),
 }
@@ -106,7 +97,7 @@ impl Settler {
         }
     }
 
-    /// Does what follows an answer of the engine. Does not wait unless too much waits already.
+    /// Does what follows an answer of the engine. Never waits if there is room; else the calling thread does it.
     pub(super) fn follow(&self, after: Box<AfterAnswer>) {
         let bytes = after.bytes();
         if !self.reserve(bytes) {

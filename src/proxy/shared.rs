@@ -37,7 +37,7 @@ use crate::transport::AddressRegistry;
 pub struct Drained {
     /// Tasks that were cut because they did not finish in time: connections, tunnels and look-ups of retry keys.
     pub cut: usize,
-    /// How long it took.
+    /// How long the drain took.
     pub took: Duration,
 }
 
@@ -56,7 +56,7 @@ pub(super) enum Accepting {
 pub(super) struct Shared {
     pub flags: Arc<ArcSwap<FlagSet>>,
     pub table: ArcSwap<Table>,
-    /// Those that requests have.
+    /// The tables by which requests may still be answered.
     pub tables: TablesInUse,
     pub limits: Arc<Limits>,
     /// The addresses of services, which the proxy shares with the steps' calls.

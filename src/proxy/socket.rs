@@ -162,9 +162,9 @@ impl Closing {
         if !self.shut {
             let idle = matches!(wait.phase(), Phase::Idle | Phase::Tunnel);
             if let Transport::Tls(tls) = transport {
-                let said = tls.poll_close_notify(wait, cx);
+                let notified = tls.poll_close_notify(wait, cx);
                 // A client that takes no bytes is not waited for if its connection is idle.
-                if !idle && said.is_pending() {
+                if !idle && notified.is_pending() {
                     return Poll::Pending;
                 }
             }

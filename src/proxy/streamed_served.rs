@@ -11,7 +11,7 @@ use crate::exchange::{EngineAnswer, Served, ServedObserver};
 use crate::flag::{EngineReason, State};
 use crate::names::{RouteId, RunId};
 
-/// Whether this outcome counts, of a request that went to the engine for this reason.
+/// Whether this outcome counts for the evidence, if the request went to the engine for this reason.
 fn counts(reason: EngineReason, served: Served) -> bool {
     match reason {
         EngineReason::Rung | EngineReason::Pin | EngineReason::Adopted => true,
@@ -34,7 +34,7 @@ pub(super) struct ServedRequest {
 }
 
 impl ServedRequest {
-    /// Counts it, with the time that the engine took and its run.
+    /// Counts the request, with the time that the engine took and its run.
     pub(super) fn count(&self, served: Served, took: Option<Duration>, run: Option<RunId>) {
         let Self { observer, route, files_version, rung, reason } = self;
         if counts(*reason, served) {
@@ -64,7 +64,7 @@ pub(super) struct StreamedServed {
 }
 
 impl StreamedServed {
-    /// The body has ended; `cut` says why if its client did not get all of it.
+    /// Counts the answer, whose body has ended; `cut` says why if its client did not get all of it.
     pub(super) fn count(self, cut: Option<CutReason>) {
         let served = match cut {
             None => Served::Answered,

@@ -1,10 +1,11 @@
 //! Decides which arm answers a request, and carries the decision out.
 //!
-//! A request enters here with a complete head: hygiene, then its route, then the facts, then the decision. Always true:
-//! one flag set and one decision per request, which its retry key may bind to the arm of its first try
-//! (`keyed_request`); legacy is called only where the decision allows it (after a fallback: once), and never after
-//! the engine refused; a request that should be compared has one ticket. `relay` and `engine` answer, `respond` turns
-//! errors into answers.
+//! A request enters here with a complete head: hygiene, then its route, then the facts, then the decision. `relay` and
+//! `engine` answer, `respond` turns errors into answers. Always true:
+//! - A request has one flag set and one decision. Its retry key may bind the decision to the arm of its first try
+//!   (`keyed_request`).
+//! - Legacy is called only where the decision allows it (after a fallback: once), and never after the engine refused.
+//! - A request that should be compared has one ticket.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -42,7 +43,7 @@ use crate::flag::{
     SkipReason, State, decide,
 };
 
-/// Says which arm gave the answer, where the files ask for it.
+/// The reply header that says which arm gave the answer, where the files ask for it.
 const ARM: HeaderName = HeaderName::from_static("pointsman-arm");
 
 /// Answers one request.
@@ -124,7 +125,7 @@ async fn answer(
     let resolved = table.set.resolve(&head.method, host, head.uri.path(), now_s);
     let ResolvedPath { path, respelled_from, found, former } =
         resolved.map_err(|why| Refused::early(Failure::Path(why)))?;
-    // Without a route for OPTIONS, the path's routes for other methods say which service knows about it.
+    // An OPTIONS request without a route of its own goes to the service of the path's routes for other methods.
     let others = match found {
         None if head.method == Method::OPTIONS => table.set.routes_of_path(host, head.uri.path()),
         _ => Vec::new(),
@@ -140,8 +141,8 @@ async fn answer(
         // Under earlier files a route with a workflow got such requests: the engine may have the first try of this one.
         found => former.map(|former| found.unwrap_or(former)),
     };
-    // A field that `Connection` names is removed below, and then this request would have another key or caller than its
-    // retry without that `Connection`, so that both arms could perform them.
+    // A field that `Connection` names is removed below. Without the field this request would have another key or caller
+    // than its retry, whose `Connection` may not name the field; so each arm could perform one of the two.
     if let Some(FoundRoute { flag, .. }) = &found
         && end_to_end_in_connection(&head.headers).any(|name| table.set.depends_on_header(flag, &name))
     {

@@ -147,16 +147,16 @@ impl Table {
         Self { set, entries, default, route_metrics: all_metrics, turns: all_turns, upstreams, egress, passed_on }
     }
 
-    /// Counts a request as passed on. It has to have this table for longer than the guard.
+    /// Counts a request as passed on until the guard is dropped. The request has to hold this table for longer.
     pub(super) fn pass_on(&self) -> PassedOn<'_> {
         self.passed_on.fetch_add(1, Ordering::SeqCst);
         PassedOn(&self.passed_on)
     }
 
-    /// Whether a request has the table, besides the caller, for which a run may begin.
+    /// Whether a request for which a run may begin holds the table. The caller's own reference does not count.
     pub(super) fn is_in_use(self: &Arc<Self>) -> bool {
-        // In this order: a request that is counted second has been counted first. The other way round, one that has
-        // ended in between could stand for one that has not.
+        // References are counted first, so that each request that is then counted as passed on is among them. In the
+        // other order, a passed-on request that ends in between would hide a request for which a run may begin.
         let others = Arc::strong_count(self) - 1;
         others > self.passed_on.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! The tables that requests may still be answered by.
+//! The tables by which requests may still be answered.
 //!
 //! Always true: a table is added before a request can have it; so once the flag set was replaced and the table of the
 //! new set is in force ([`Shared::table`](super::shared::Shared::table)), each request that an older set decides has
@@ -22,10 +22,10 @@ impl TablesInUse {
         tables.push(Arc::downgrade(table));
     }
 
-    /// The number of the oldest flag set by which a run may still begin.
+    /// Returns the number of the oldest flag set by which a run may still begin.
     pub(super) fn oldest_set(&self) -> Option<u64> {
         let existing: Vec<Arc<Table>> = self.lock().iter().filter_map(Weak::upgrade).collect();
-        // Dropped without the lock: this may be the last reference.
+        // The lock is free by now: dropping these references may drop a table.
         existing.iter().filter(|table| table.is_in_use()).map(|table| table.set.set_number).min()
     }
 

@@ -67,7 +67,7 @@ impl TlsStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut session = self.session();
-        // A tunnel does not flush what hyper wrote before the tunnel began.
+        // What hyper wrote before a tunnel began is written here: the tunnel does not flush it.
         let _ = session.poll_drain(&self.socket, wait, cx)?;
         loop {
             let read = session.take_decrypted(buf);

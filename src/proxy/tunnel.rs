@@ -75,9 +75,10 @@ async fn stalled(moved: &AtomicU64, idle: Duration) {
     }
 }
 
-/// Records when bytes last moved, and how many came.
+/// Reads and writes `io`, and records when bytes last moved and how many were read.
 struct ActivityIo<T> {
     io: T,
+    /// When bytes last moved in either direction of the tunnel, by [`now`].
     moved: Arc<AtomicU64>,
     bytes_read: u64,
 }

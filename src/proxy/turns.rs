@@ -1,9 +1,11 @@
 //! Limits how many requests a legacy service, or a route, gets at the same time. A *turn* is the permit to be one of
 //! them.
 //!
-//! Always true: a request holds its turn at a service from before a connection is chosen until the reply has ended or
-//! was cut, and its turn at a route until its client has the whole answer; a tunnel holds both until it ends; waiting
-//! requests get their turns in the order of arrival, are bounded in number and time, and nothing of them has been sent.
+//! Always true:
+//! - A request holds its turn at a service from before a connection is chosen until the reply has ended or was cut, and
+//!   its turn at a route until its client has the whole answer. A tunnel holds both until it ends.
+//! - Waiting requests get their turns in the order of arrival. Their number and their wait are bounded, and nothing of
+//!   them has been sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -54,7 +56,7 @@ pub(super) struct NoTurn;
 
 impl Turns {
     /// Creates the turns of a service; `None` if the number of its requests is not limited.
-    pub(super) fn of(service: &Service, limits: &Limits) -> Option<Self> {
+    pub(super) fn of_service(service: &Service, limits: &Limits) -> Option<Self> {
         let name = || service.name.to_string();
         let gauges = TurnGauges {
             max: gauge!("pointsman_legacy_requests_max", "service" => name()),

@@ -1,8 +1,8 @@
 //! A request that goes to legacy and is not compared, where legacy's own calls are watched.
 //!
-//! Always true: it is announced before legacy gets it, as one that is compared is; otherwise a call that legacy makes
-//! for it could be attributed to a compared request of the same trace or value. Its body is copied only where the rule
-//! in the files reads bodies, and up to the size that the rule reads.
+//! Always true: such a request is announced before legacy gets it, like a compared request. Otherwise a call that
+//! legacy makes for it could be attributed to a compared request of the same trace or value. Its body is copied only
+//! where the attribution rule in the files reads bodies, and up to the size that the rule reads.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -20,15 +20,16 @@ pub(super) struct UncomparedRequest<'a> {
 }
 
 impl<'a> UncomparedRequest<'a> {
-    /// The body that goes to legacy is copied from now on where that is needed.
+    /// Prepares the announcement. Returns the body that goes to legacy, which is copied on its way if the rule reads
+    /// bodies.
     pub(super) fn begin(registry: &'a dyn EffectRegistry, body: RequestBody) -> (Self, RequestBody) {
         let bytes_max = registry.body_bytes_max().filter(|_| !http_body::Body::is_end_stream(&body));
         let copy = bytes_max.map(|bytes_max| Arc::new(Mutex::new(BodyCopy { bytes_max, ..BodyCopy::default() })));
         (Self { registry, body: copy.clone() }, body.copied_to(copy))
     }
 
-    /// The request is about to be sent to legacy, like this. What is returned is to be held until its exchange has
-    /// ended.
+    /// Announces the request as it is about to be sent to legacy. The caller holds the returned value until the
+    /// exchange has ended.
     pub(super) fn announce(
         self,
         request: &Request<RequestBody>,

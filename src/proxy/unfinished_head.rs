@@ -1,10 +1,10 @@
 //! The answer to a head that a client has begun to send and does not complete while the process stops or hands over.
 //!
 //! Always true: no exchange of the connection is under way, and all earlier answers were flushed; nothing of the
-//! request was begun, so it is safe to send it again. The connection closes after the answer. HTTP's own reader (hyper)
-//! closes such a connection without one, and the client would not know whether the request was carried out.
+//! request was begun, so it is safe to send it again. The connection closes after the answer. The HTTP library (hyper)
+//! would close the connection without an answer, and the client would not know whether the request was carried out.
 //!
-//! When the client takes no bytes, or does not close, this ends after [`ANSWER_WAIT_MAX`].
+//! If the client takes no bytes, or does not close, the connection is given up after [`ANSWER_WAIT_MAX`].
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::proxied_request::Client;
 use super::respond::record_unfinished;
 use super::socket::{Closing, Transport};
 
-/// How long the answer may take, until the client has closed.
+/// The most time for writing the answer and for the client to close the connection afterwards.
 const ANSWER_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Answers 408, and closes the connection.

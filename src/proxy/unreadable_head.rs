@@ -1,8 +1,8 @@
-//! The answer to a head that the HTTP library (hyper) cannot read. By itself, hyper answers with a status alone; what
-//! is sent instead has the same status, and a text that says what is wrong.
+//! The answer to a head that the HTTP library (hyper) cannot read. By itself, hyper answers with a status alone. The
+//! answer that replaces hyper's has the same status, and a problem document that says what is wrong.
 //!
-//! Always true: only bytes that hyper writes while no exchange is under way are replaced. At such a time it writes
-//! nothing else; it closes the connection afterwards.
+//! Always true: bytes of hyper are replaced only if hyper writes them while no exchange is under way. At such a time
+//! hyper writes nothing but answers to unreadable heads, and closes the connection afterwards.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -14,7 +14,7 @@ pub(super) const MALFORMED_HEAD: &str = "malformed-head";
 /// whose target is longer than 65,534 bytes.
 pub(super) const HEAD_TOO_LARGE: &str = "head-too-large";
 
-/// The answer instead of one that begins with these bytes; `None` where they are no answer to an unreadable head.
+/// Returns the answer that replaces hyper's; `None` if `written` does not begin an answer to an unreadable head.
 pub(super) fn answer_instead_of(written: &[u8]) -> Option<Bytes> {
     let (version, rest) = written.split_at_checked(b"HTTP/1.1 ".len())?;
     let status = StatusCode::from_bytes(rest.get(..3)?).ok().filter(|_| version.starts_with(b"HTTP/1."))?;
@@ -35,7 +35,7 @@ pub(super) fn answer_instead_of(written: &[u8]) -> Option<Bytes> {
     Some((head + &body).into())
 }
 
-/// The reason, the title and what is wrong, of the statuses with which hyper refuses a head.
+/// Returns the problem's reason, title and explanation for a status with which hyper refuses a head.
 fn problem(status: StatusCode) -> Option<(&'static str, &'static str, &'static str)> {
     match status {
         StatusCode::BAD_REQUEST => Some((

@@ -1,7 +1,7 @@
 //! A client's request body, of which a part may be read before an arm gets it.
 //!
-//! Always true: the arm gets what was read ahead too; reading ahead stops with the frame that exceeds the limit or the
-//! room.
+//! Always true: the arm gets the whole body, also the part that was read ahead; reading ahead stops with the frame that
+//! exceeds the limit, or for which there is no room.
 
 use std::sync::{Arc, Mutex};
 
@@ -28,6 +28,7 @@ enum ReadAhead {
     Whole(Bytes, Option<HeaderMap>),
     /// The body is larger than the limit, or there was no room for more: the part that was read.
     Prefix(Bytes),
+    /// The body ended early, or is framed wrongly.
     Broken,
 }
 

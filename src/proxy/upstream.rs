@@ -56,7 +56,7 @@ impl Upstream {
         let shared = registry.of(&service, limits);
         let name = || service.name.to_string();
         Self {
-            turns: Turns::of(&service, limits),
+            turns: Turns::of_service(&service, limits),
             retry_budget: RetryBudget::default(),
             common: Arc::new(UpstreamShared::new(&service, shared.dialer().clone(), limits)),
             addresses: ArcSwap::default(),
@@ -69,7 +69,7 @@ impl Upstream {
         }
     }
 
-    /// Who calls the service.
+    /// Returns the record of who calls the service.
     pub(super) fn callers(&self) -> &Arc<ServiceCallers> {
         self.shared.callers()
     }
@@ -160,8 +160,8 @@ impl Upstream {
         chosen.map(|index| addresses[index].clone())
     }
 
-    /// Called when the files in force no longer have the service, or have changed it. Requests under way may still hold
-    /// this one.
+    /// Records that the files in force no longer have the service, or have changed it. Requests under way may still
+    /// hold this value.
     pub(super) fn replaced(&self) {
         *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

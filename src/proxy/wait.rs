@@ -3,8 +3,8 @@
 //! One [`ConnectionWait`] per client connection, and with HTTP/2 one for each of its streams too, updated with plain
 //! atomics by the connection's own task and by the task that sends the request's body to legacy. Always true: each
 //! phase has one limit on the time without progress; no update of a wait allocates, locks or arms a timer. The
-//! connection has one timer that reads it, so a request needs no timer of its own. `respond` turns an overrun into an
-//! answer.
+//! connection has one timer, whose task reads the wait when the timer fires, so a request needs no timer of its own.
+//! `respond` turns an overrun into an answer.
 
 mod due;
 mod flush;
@@ -127,7 +127,7 @@ impl ConnectionWait {
     pub(super) fn enter(&self, phase: Phase) {
         self.enter_at(phase, recent());
     }
-    /// Begins a phase at this time, which is the present time.
+    /// Begins a phase, for a caller that has just read the clock: `at` is the present time.
     pub(super) fn enter_at(&self, phase: Phase, at: u64) {
         self.since.store(at, Relaxed);
         self.phase.store(phase as u8, Relaxed);
@@ -208,7 +208,7 @@ impl ConnectionWait {
     pub(super) fn may_use_store(&self) -> bool {
         self.may_use_store.load(Relaxed)
     }
-    /// Records that the request is sent to legacy from this time on, which is the present time.
+    /// Records that the request is sent to legacy from now on: `at` is the present time.
     pub(super) fn start_sending(&self, at: u64) {
         self.is_sent.store(true, Relaxed);
         self.enter_at(if self.request_done.load(Relaxed) { Phase::FirstByte } else { Phase::Upload }, at);
@@ -236,7 +236,7 @@ impl ConnectionWait {
     pub(super) fn since(&self) -> u64 {
         self.since.load(Relaxed)
     }
-    /// Records that the socket, for which bytes of this exchange wait with others, last took bytes at this time.
+    /// Records when the socket last took bytes of any stream: bytes of this exchange wait for the same socket.
     pub(super) fn on_socket_progress(&self, at: u64) {
         if self.phase() == Phase::Reply && !self.waits_for_legacy.load(Relaxed) {
             self.since.fetch_max(at, Relaxed);
@@ -335,7 +335,7 @@ impl ConnectionWait {
             && self.is_request_done()
             && self.phase() != Phase::Tunnel
         {
-            // The reader may already have a part of the next head; then the connection is not idle.
+            // If hyper has already read a part of the next head, the connection is not idle.
             let has_part_of_next = self.has_no_body.load(Relaxed) && !self.may_end_message.load(Relaxed);
             self.enter(if has_part_of_next { Phase::Head } else { Phase::Idle });
         }

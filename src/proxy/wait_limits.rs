@@ -35,7 +35,7 @@ impl ExchangeLimits {
             },
         }
     }
-    /// The same, with another longest pause within a body, if there is one.
+    /// Returns these limits with another longest pause within a body, if one is given.
     pub(super) fn with_idle(self, idle: Option<Duration>) -> Self {
         Self { body: idle.map_or(self.body, micros), ..self }
     }
@@ -52,7 +52,7 @@ pub(super) struct WaitLimits {
     /// How long a connection is idle before it is parked; [`NEVER`] if it is not.
     pub(super) park: u64,
     pub(super) head: u64,
-    /// Of an exchange whose service and route have no limits of their own.
+    /// The limits of an exchange whose service and route have no limits of their own.
     pub(super) exchange: ExchangeLimits,
     pub(super) half_close: u64,
     pub(super) linger: u64,

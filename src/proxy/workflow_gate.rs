@@ -1,7 +1,7 @@
 //! Whether requests of routes with a workflow are served, and which of them are in progress.
 //!
 //! The question it answers: "may this request use the store and the records kept beside it, through the engine or the
-//! record of which arm took which first try?" Always true: while the store belongs to another process, no request does.
+//! record of which arm took which first try?" Always true: while another process has the store, no request does.
 //! A process that takes over from another one lets these requests wait, bounded in number and time
 //! (`succession_waiting_max`, `succession_wait_ms`), until it has the store; a process that hands over closes the gate
 //! and waits until no such request is in progress. Requests of other routes do not pass the gate.

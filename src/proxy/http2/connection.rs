@@ -48,9 +48,9 @@ use crate::proxy::wait::{ConnectionWait, Overdue, Phase};
 
 /// A connection that has had no stream for this long is ended with one GOAWAY that names its last stream. A request
 /// that comes at that moment is not served, and its client knows that it may send it again (RFC 9113, 6.8). Otherwise
-/// the first GOAWAY names no stream, and a PING finds out when the client has received it, so that each request that is
-/// on its way is served; clients that take the first GOAWAY for the end of the connection fail at this PING when they
-/// send their next request.
+/// the first GOAWAY names the highest possible stream id, and a PING finds out when the client has received it, so that
+/// each request that is on its way is served; clients that take the first GOAWAY for the end of the connection fail at
+/// this PING when they send their next request.
 const QUIET_MICROS: u64 = 1_000_000;
 
 /// A connection whose client speaks HTTP/2.
@@ -130,6 +130,7 @@ struct Driver<'a, S, F> {
     peer: IpAddr,
     connection: Connection<Http2Io, Bytes>,
     traffic: Arc<Traffic>,
+    /// Creates the stream and the exchange of a request.
     start: S,
     deadlines: Arc<StreamDeadlines>,
     /// The open streams, by their ids.

@@ -1,8 +1,9 @@
 //! Detects a client that floods its HTTP/2 connection with frames that cost this process more than the client.
 //!
-//! The h2 crate bounds what such frames take in memory; this bounds their rate. Always true: each
-//! answered stream makes up for one reset, and each frame of a head or a body for [`CONTROL_FRAMES_PER_FRAME`] control
-//! frames; beyond these there is a limit for each [`PERIOD_MICROS`]. The clock is read only when a limit is reached.
+//! The h2 crate bounds the memory that such frames take; this module bounds their rate. Always true:
+//! - Each answered stream offsets one reset, and each frame of a head or a body offsets [`CONTROL_FRAMES_PER_FRAME`]
+//!   control frames. What is not offset counts against a limit for each [`PERIOD_MICROS`].
+//! - The clock is read only when a limit is reached.
 
 use crate::limits::Limits;
 
@@ -21,8 +22,8 @@ struct Budget {
 }
 
 impl Budget {
-    /// Counts one more frame. Returns whether the limit allows it. If it is used up and the period is over, a new
-    /// period begins, and this frame is its first.
+    /// Counts one more frame. Returns whether the limit allows it. If the limit is used up and the period is over, a
+    /// new period begins, and this frame is its first.
     fn count(&mut self, clock: impl Fn() -> u64) -> bool {
         self.used += 1;
         if self.used <= self.max {
@@ -40,7 +41,7 @@ impl Budget {
     }
 }
 
-/// The frames of one connection.
+/// The limits on the frames of one connection.
 pub(super) struct FloodLimits {
     resets: Budget,
     control: Budget,
@@ -51,19 +52,19 @@ impl FloodLimits {
         let budget = |max| Budget { used: 0, max, began: 0 };
         Self { resets: budget(limits.client_http2_resets_max), control: budget(limits.client_http2_control_frames_max) }
     }
-    /// The client reset a stream. `false` if it does so too often.
+    /// Counts a stream that the client reset. Returns `false` if it resets streams too often.
     pub(super) fn allows_reset(&mut self, clock: impl Fn() -> u64) -> bool {
         self.resets.count(clock)
     }
-    /// The client sent a frame without a part of a message. `false` if it does so too often.
+    /// Counts a frame of the client that carries no part of a message. Returns `false` if it sends them too often.
     pub(super) fn allows_control(&mut self, clock: impl Fn() -> u64) -> bool {
         self.control.count(clock)
     }
-    /// A part of a message moved, in either direction.
+    /// Records that a frame of a head or a body passed, in either direction.
     pub(super) fn on_message_frame(&mut self) {
         self.control.give_back(CONTROL_FRAMES_PER_FRAME);
     }
-    /// The answer on a stream was written.
+    /// Records that the answer on a stream was written.
     pub(super) fn on_answer(&mut self) {
         self.resets.give_back(1);
     }

@@ -1,8 +1,8 @@
 //! The frames in the bytes of an HTTP/2 connection, in one direction.
 //!
 //! Always true: a frame is reported once, when its last byte has passed, however the bytes are divided; nothing but the
-//! frame in progress is kept. Invalid frames are left to the h2 crate, which reads the same bytes, except what a
-//! frame's header already shows.
+//! frame in progress is kept. Only a frame's header is checked here; all else is left to the h2 crate, which reads the
+//! same bytes.
 
 /// The length of a frame's header.
 const HEADER_LENGTH: usize = 9;
@@ -32,12 +32,12 @@ pub(super) enum FrameKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub kind: FrameKind,
-    /// Its type as a number.
-    code: u8,
+    /// The frame's type as a number.
+    type_number: u8,
     flags: u8,
-    /// 0 for one that concerns the connection.
+    /// 0 if the frame concerns the whole connection.
     pub stream: u32,
-    /// The length of its payload.
+    /// The length of the payload.
     pub length: usize,
 }
 
@@ -66,7 +66,7 @@ impl Frame {
     /// Whether the frame has a length that its type cannot have. The h2 crate refuses such a frame too, but with
     /// another code than FRAME_SIZE_ERROR.
     pub(super) fn has_wrong_length(&self) -> bool {
-        match self.code {
+        match self.type_number {
             PRIORITY => self.length != 5,
             RST_STREAM | WINDOW_UPDATE => self.length != 4,
             SETTINGS if self.flags & ACK != 0 => self.length != 0,
@@ -78,7 +78,7 @@ impl Frame {
     }
     /// Whether a client's first frame may be this one.
     pub(super) fn may_come_first(&self) -> bool {
-        self.code == SETTINGS && self.flags & ACK == 0
+        self.type_number == SETTINGS && self.flags & ACK == 0
     }
 }
 
@@ -175,7 +175,7 @@ impl FrameParser {
             _ => FrameKind::Control,
         };
         let stream = number(5)(&self.header) & 0x7fff_ffff;
-        Frame { kind, code: self.header[3], flags: self.header[4], stream, length: self.length() }
+        Frame { kind, type_number: self.header[3], flags: self.header[4], stream, length: self.length() }
     }
 }
 

@@ -1,7 +1,9 @@
 //! A client's connection as the h2 crate reads and writes it.
 //!
-//! Always true: all bytes but those of empty DATA frames ([`EmptyDataFilter`]) pass unchanged, up to a frame that ends
-//! the connection; `traffic` sees each byte once: those written, when the transport has taken them.
+//! Always true:
+//! - All bytes pass unchanged, except those of empty DATA frames ([`EmptyDataFilter`]), up to a frame that ends the
+//!   connection.
+//! - `traffic` sees each byte once, and a written byte only when the transport has taken it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -39,7 +41,7 @@ impl Http2Io {
     }
 
     /// Reports the result of a write to `traffic`.
-    fn written(&self, bufs: &[IoSlice<'_>], polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn report_write(&self, bufs: &[IoSlice<'_>], polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &polled {
             Poll::Ready(Ok(count)) => self.traffic.on_sent(bufs, *count),
             Poll::Ready(Err(_)) => {}
@@ -76,14 +78,14 @@ impl AsyncRead for Http2Io {
 
 impl AsyncWrite for Http2Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.written(&[IoSlice::new(buf)], self.transport.poll_write(&self.wait, cx, buf))
+        self.report_write(&[IoSlice::new(buf)], self.transport.poll_write(&self.wait, cx, buf))
     }
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.written(bufs, self.transport.poll_write_vectored(&self.wait, cx, bufs))
+        self.report_write(bufs, self.transport.poll_write_vectored(&self.wait, cx, bufs))
     }
     fn is_write_vectored(&self) -> bool {
         true

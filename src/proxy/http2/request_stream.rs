@@ -1,9 +1,10 @@
 //! The body of a request on a stream of HTTP/2.
 //!
-//! Always true: the client may send more only when what it sent was taken, so that at most one window of bytes waits;
-//! a body of declared length is complete once it has that length, any other only with END_STREAM, and a reset or the
-//! end of the connection before that is an error. Trailers cannot carry the header fields for clients' certificates,
-//! nor fields that frame or route a request.
+//! Always true:
+//! - The flow-control window is opened again only for bytes that were taken, so that at most one window of bytes waits.
+//! - A body of declared length is complete once it has that length, any other body only with END_STREAM. A reset or the
+//!   end of the connection before is an error.
+//! - Trailers cannot carry the header fields for clients' certificates, nor fields that frame or route a request.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ pub(in crate::proxy) struct RequestStream {
     /// The header fields for clients' certificates.
     identity_headers: Vec<HeaderName>,
     asked: Arc<BodyAsked>,
-    /// The number of bytes that are missing of the declared length.
+    /// How many bytes of the declared length have not come yet; `None` without a declared length.
     missing: Option<u64>,
     is_data_done: bool,
 }

@@ -2,8 +2,8 @@
 //!
 //! Always true: the exchange counts as complete only when the socket has taken the last byte of the answer; if the
 //! stream is reset or cut before, it is recorded as cut, and dropping its future closes legacy's connection. A body is
-//! read from legacy only as the client takes it, by its windows. `connection` keeps the time and says when bytes were
-//! flushed.
+//! read from legacy only as the client's flow-control windows allow. `connection` checks the deadlines of the exchange
+//! and reports when its bytes were flushed.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -35,8 +35,8 @@ use crate::proxy::wait_limits::WaitLimits;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// Fields that have no meaning in a reply over HTTP/2.
-static OF_CONNECTION: [HeaderName; 6] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
+/// Connection-specific fields, which a reply over HTTP/2 must not have (RFC 9113, section 8.2.2).
+static CONNECTION_FIELDS: [HeaderName; 6] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
 
 /// What `connection` knows of a stream.
 pub(super) struct Stream {
@@ -58,7 +58,7 @@ impl Stream {
         self.cut.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
         self.wait.waker.wake();
     }
-    /// The socket has taken the last byte of the answer.
+    /// Records that the socket has taken the last byte of the answer.
     pub(super) fn flushed(&self) {
         self.is_flushed.store(true, Relaxed);
         self.wait.waker.wake();
@@ -68,7 +68,7 @@ impl Stream {
     }
 }
 
-/// Ends the exchange when it is dropped.
+/// Records how the exchange ended, when this value is dropped.
 struct ExchangeGuard {
     client: Arc<Client>,
     stream: Arc<Stream>,
@@ -118,13 +118,13 @@ pub(super) async fn run(
         Err(Ended::Reset) => {}
         Err(Ended::Cut(why)) => {
             stream.cut(why);
-            respond.send_reset(code(why));
+            respond.send_reset(reset_code(why));
         }
     }
 }
 
-/// The code that tells a client why its stream is cut.
-fn code(why: CutReason) -> Reason {
+/// Returns the error code that tells a client why its stream is cut.
+fn reset_code(why: CutReason) -> Reason {
     match why {
         CutReason::LegacyReplyBroken
         | CutReason::LegacyReplyStalled
@@ -259,7 +259,7 @@ fn interim(status: StatusCode) -> Response<()> {
     response
 }
 
-/// The head as HTTP/2 has it, and the body if there is one.
+/// Returns the reply's head as HTTP/2 has it, and the body if there is one.
 fn response_of(response: Response<ReplyBody>, method: &Method) -> (Response<()>, Option<ReplyBody>) {
     let (mut head, body) = response.into_parts();
     head.version = Version::HTTP_2;
@@ -284,7 +284,7 @@ fn response_of(response: Response<ReplyBody>, method: &Method) -> (Response<()>,
 }
 
 fn strip(headers: &mut HeaderMap) {
-    for name in &OF_CONNECTION {
+    for name in &CONNECTION_FIELDS {
         headers.remove(name);
     }
 }
@@ -340,14 +340,14 @@ async fn send_body(mut body: ReplyBody, stream: &Stream, send: &mut SendStream<B
     .await
 }
 
-/// How many bytes of a reply's body were sent within the windows of a stream's client and may not have been read by it.
+/// Estimates how many of the bytes that were sent of a reply's body the client may not have read yet: at most a window.
 /// A client shows that it has read by opening its window again, often only when it has read half of it.
 #[derive(Default)]
 struct ClientWindow {
-    /// The bytes that were sent since the windows last allowed nothing.
+    /// The bytes that were sent since the window was last used up.
     sent: usize,
     /// The most bytes that were sent between two such moments. The first time they are the whole window, or the part
-    /// that other streams left.
+    /// that other streams left of the connection's window.
     largest: usize,
 }
 

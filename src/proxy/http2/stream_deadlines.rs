@@ -27,7 +27,7 @@ impl StreamDeadlines {
     pub(super) fn new() -> Self {
         Self { due: AtomicU64::new(NEVER), flush: AtomicBool::new(false) }
     }
-    /// The socket has taken everything that the h2 crate had to write: wakes the exchanges that wait for that.
+    /// Wakes the exchanges that wait for a flush: the socket has taken everything that the h2 crate had to write.
     pub(super) fn flushed<'a>(&self, open: impl Iterator<Item = &'a Arc<Stream>>) {
         if self.flush.swap(false, Relaxed) {
             let waits = open.map(|stream| &stream.wait).filter(|wait| wait.flush.end());

@@ -1,7 +1,7 @@
-//! What the frames of an HTTP/2 connection tell about it.
+//! The state of an HTTP/2 connection as its frames show it: streams that ended, errors, floods.
 //!
-//! `io` reports the bytes; `connection` queries the result after each poll of the h2 crate. Always true: the last byte
-//! of an answer counts as written only when the socket has taken everything that was written up to it; only the
+//! `io` reports the bytes; `connection` queries the state after each poll of the h2 crate. Always true: the last byte
+//! of an answer counts as flushed only when the socket has taken everything that was written up to it; only the
 //! connection's own task takes the lock.
 
 use std::io::IoSlice;

@@ -1,9 +1,11 @@
 //! One address of a service: how many requests are in flight to it, and whether it gets more.
 //!
-//! Always true: forwarded requests and calls of steps share this state, each with connections of its own; requests of
-//! rehearsed and dark runs ([`TrafficClass::Secondary`]) see it and never change it: what they learn ejects no address,
-//! and readmits none. An ejected address is tried again by a task of its own, and no request waits for that; the task
-//! ends when the address is no longer one of its service.
+//! Always true:
+//! - Forwarded requests and calls of steps share this state; each kind has its own connections.
+//! - Requests of rehearsed and dark runs ([`TrafficClass::Secondary`]) read this state and never change it: their
+//!   failures eject no address, and their successes readmit none.
+//! - A task tries an ejected address again, and no request waits for that. The task ends when the address is no longer
+//!   one of its service.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -38,7 +40,7 @@ pub(super) struct ServiceState {
     pub dialer: Arc<Dialer>,
     pub health: Option<HealthCheck>,
     eject: Option<Eject>,
-    /// In microseconds; 0: none.
+    /// How long a new address gets fewer requests, in microseconds; 0: no slow start.
     slow_start: u64,
     pub ejected_count: EjectedCount,
     started: Instant,
@@ -67,15 +69,15 @@ impl ServiceState {
         }
     }
 
-    /// Microseconds since this state was made.
+    /// Returns the microseconds since this state was made.
     pub(super) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Runs a task for as long as the process lives, whichever runtime asks for it: that of rehearsals and dark runs
-    /// has a low priority and ends earlier.
+    /// Runs a task on the runtime in which the registry was made, whichever runtime calls this: the runtime of
+    /// rehearsals and dark runs has a low priority, and ends before the process does.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        // There is none only in tests without a runtime.
+        // Only tests may have no runtime.
         if let Some(runtime) = self.runtime.clone().or_else(|| Handle::try_current().ok()) {
             runtime.spawn(task);
         }
@@ -84,7 +86,7 @@ impl ServiceState {
 
 /// One address of a service.
 pub struct Address {
-    /// Its IP address and port.
+    /// The IP address and port.
     pub socket: SocketAddr,
     /// The base URL whose host has this address.
     pub target: Arc<Target>,
@@ -93,11 +95,11 @@ pub struct Address {
     secondary_in_flight: AtomicU64,
     availability: Availability,
     last_failure: Mutex<Option<AddressFailure>>,
-    /// Since when it gets requests, in microseconds of `ServiceState::now`.
+    /// Since when the address gets requests, in microseconds of `ServiceState::now`.
     used_since: AtomicU64,
-    /// Whether a task checks its health.
+    /// Whether a task checks the address's health.
     pub(super) is_checked: AtomicBool,
-    /// Whether its service no longer has this address. A long request may still hold it then.
+    /// Whether the service no longer has this address. A long request may still hold this value.
     is_removed: AtomicBool,
 }
 
@@ -117,11 +119,11 @@ impl Address {
         }
     }
 
-    /// Whether it is no address of its service any more.
+    /// Whether the service no longer has this address.
     pub fn is_removed(&self) -> bool {
         self.is_removed.load(Relaxed)
     }
-    /// Marks it as removed from its service, so that its tasks end, and takes it out of the counts and gauges.
+    /// Marks the address as removed from its service, so that its tasks end, and takes it out of the counts and gauges.
     pub(super) fn remove(&self) {
         if self.is_removed.swap(true, Relaxed) {
             return;
@@ -136,7 +138,7 @@ impl Address {
         }
     }
 
-    /// Whether it is neither ejected nor unhealthy.
+    /// Whether the address is neither ejected nor unhealthy.
     pub fn is_available(&self) -> bool {
         self.availability.is_available()
     }
@@ -154,7 +156,8 @@ impl Address {
             TrafficClass::Secondary => &self.secondary_in_flight,
         }
     }
-    /// Requests in flight, as the choice of an address sees them: rehearsed and dark runs divert no real request.
+    /// Returns the requests in flight that count when an address is chosen for this traffic. For real requests only
+    /// real ones count, so that rehearsed and dark runs divert none of them; for secondary ones all count.
     pub fn in_flight(&self, traffic: TrafficClass) -> u64 {
         let real = self.in_flight.load(Relaxed);
         match traffic {
@@ -162,7 +165,7 @@ impl Address {
             TrafficClass::Secondary => real + self.secondary_in_flight.load(Relaxed),
         }
     }
-    /// Its weight in hundredths, less while it has been used only for a short time.
+    /// Returns the weight of the address, in hundredths. It is lower during the slow start.
     fn weight(&self, at: u64) -> u64 {
         let (slow_start, full) = (self.common.slow_start, self.target.weight * 100);
         if slow_start == 0 {
@@ -170,28 +173,28 @@ impl Address {
         }
         let used_for = at.saturating_sub(self.used_since.load(Relaxed)).min(slow_start);
         let share = u128::from(full) * u128::from(used_for) / u128::from(slow_start);
-        // At least 1: without any request it could never show that it serves.
+        // At least a tenth: without any request the address could never show that it serves.
         u64::try_from(share).unwrap_or(full).max(full / 10)
     }
 
-    /// Which percentage of its share of the requests it gets: less than 100 while it starts slowly.
+    /// Returns which percentage of its share of the requests the address gets: less than 100 during the slow start.
     pub(super) fn share_percent(&self, at: u64) -> u64 {
         // The weight is in hundredths.
         self.weight(at) / self.target.weight.max(1)
     }
-    /// Real requests in flight, and all.
+    /// Returns the number of real requests in flight, and that of all requests in flight.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.in_flight(TrafficClass::Real), self.in_flight(TrafficClass::Secondary))
     }
-    /// If it is ejected: when it is tried again, and why.
+    /// Returns when an ejected address is tried again, and why it was ejected; `None` if it is not ejected.
     pub(super) fn ejection(&self) -> Option<(u64, EjectionReason)> {
         self.availability.ejection()
     }
-    /// Whether its health checks fail.
+    /// Whether the address's health checks fail.
     pub(super) fn is_unhealthy(&self) -> bool {
         self.availability.is_unhealthy()
     }
-    /// The last failure of a real request or of a health check.
+    /// Returns the last failure of a real request or of a health check.
     pub(super) fn last_failure(&self) -> Option<AddressFailure> {
         self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -203,18 +206,19 @@ impl Address {
     /// Records that a real request got an answer.
     pub fn answered(&self) {
         self.availability.answered();
-        // It was tried although it is ejected.
+        // An ejected address that gives an answer gets requests again.
         if self.availability.is_ejected() {
             self.readmit();
         }
     }
-    /// Records that a real request was sent to it and got no answer: none came in time, or the connection ended.
+    /// Records that a real request was sent to the address and got no answer: none came in time, or the connection
+    /// ended.
     pub fn unanswered(self: &Arc<Self>) {
         self.note_failure("a request got no answer".to_owned());
         let Some(settings) = self.common.eject.as_ref().filter(|_| !self.is_removed()) else { return };
         let ServiceState { ejected_count, .. } = &*self.common;
         if let Some(time) = self.availability.unanswered(settings, ejected_count, self.common.now()) {
-            self.ejected(EjectionReason::NoAnswer, time);
+            self.on_ejected(EjectionReason::NoAnswer, time);
         }
     }
     /// Records that a real request got no connection.
@@ -226,11 +230,12 @@ impl Address {
         if let Some(time) =
             self.availability.eject(EjectionReason::NoConnection, settings, ejected_count, self.common.now())
         {
-            self.ejected(EjectionReason::NoConnection, time);
+            self.on_ejected(EjectionReason::NoConnection, time);
         }
     }
 
-    fn ejected(self: &Arc<Self>, why: EjectionReason, time: Duration) {
+    /// Counts and logs the ejection, and starts the task that ends it.
+    fn on_ejected(self: &Arc<Self>, why: EjectionReason, time: Duration) {
         let ServiceState { service, ejected_gauge, .. } = &*self.common;
         ejected_gauge.increment(1.0);
         counter!("pointsman_service_ejections_total", "service" => service.to_string(), "reason" => why.label())
@@ -242,7 +247,7 @@ impl Address {
         self.common.spawn(readmit_when_it_accepts(Arc::downgrade(self), time));
     }
 
-    /// Lets it get requests again, if it was ejected.
+    /// Lets the address get requests again, if it was ejected.
     fn readmit(&self) {
         let ServiceState { service, eject: Some(settings), ejected_count, ejected_gauge, .. } = &*self.common else {
             return;
@@ -285,7 +290,7 @@ impl Drop for Address {
     }
 }
 
-/// Waits until an ejected address accepts a connection again.
+/// Waits until an ejected address accepts a connection again, and readmits it.
 async fn readmit_when_it_accepts(address: Weak<Address>, mut time: Duration) {
     loop {
         sleep(time).await;
@@ -302,8 +307,8 @@ async fn readmit_when_it_accepts(address: Weak<Address>, mut time: Duration) {
     }
 }
 
-/// The index of the address that gets a request, of those that are not `tried`. An unavailable one (ejected or
-/// unhealthy) is chosen only if there is no other one, and if `may_be_unavailable`.
+/// Returns the index of the address that gets a request, among those that were not tried. An unavailable address
+/// (ejected or unhealthy) is chosen only if there is no other one, and if `may_be_unavailable`.
 pub fn choose_address<'a>(
     count: usize,
     address: impl Fn(usize) -> &'a Address,
@@ -330,7 +335,8 @@ pub fn choose_address<'a>(
     }
 }
 
-/// One request in flight to an address, until it is dropped. What it learns counts only if it is a real one.
+/// Counts one request as in flight to an address, until this value is dropped. Whether the request was answered changes
+/// the address's state only if it is a real request.
 pub struct RequestInFlight {
     address: Arc<Address>,
     traffic: TrafficClass,
@@ -341,19 +347,19 @@ impl RequestInFlight {
         address.begin(traffic);
         Self { address, traffic }
     }
-    /// The address to which it goes.
+    /// Returns the address to which the request goes.
     pub fn address(&self) -> &Arc<Address> {
         &self.address
     }
-    /// Records that it got an answer.
+    /// Records that the request got an answer.
     pub fn answered(&self) {
         self.if_real(|address| address.answered());
     }
-    /// Records that it was sent and got no answer.
+    /// Records that the request was sent and got no answer.
     pub fn unanswered(&self) {
         self.if_real(|address| address.unanswered());
     }
-    /// Records that it got no connection.
+    /// Records that the request got no connection.
     pub fn connect_failed(&self, why: &ConnectError) {
         self.if_real(|address| address.connect_failed(why));
     }

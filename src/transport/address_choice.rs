@@ -1,10 +1,11 @@
-//! Which address of its service a call of a step, a message to a webhook or a batch of spans goes to.
+//! Chooses the address of its service to which a call of a step, a message to a webhook or a batch of spans goes.
 //!
-//! Always true: each address is tried at most once for one attempt; another one is tried only while nothing of the
-//! request has left, because the connection failed. No further address is tried after [`SLOW_CONNECTS_MAX`] failures
-//! other than an immediate refusal; after one such failure, unavailable addresses (ejected or unhealthy) are not tried.
-//! An address that gives a request no connection counts that for its ejection, once for each connection that is tried,
-//! and only if the request is a real one ([`RequestInFlight`]).
+//! Always true:
+//! - Each address is tried at most once for one attempt. Another address is tried only if the connection to the one
+//!   before failed, so that nothing of the request was sent.
+//! - No further address is tried after [`SLOW_CONNECTS_MAX`] slow failures (all but an immediate refusal). After one
+//!   slow failure, unavailable addresses (ejected or unhealthy) are not tried.
+//! - Each failed connection for a real request ([`RequestInFlight`]) counts towards the ejection of its address.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::stream::ServiceStream;
 use super::tls::ConnectionProtocol;
 use crate::flag::HttpVersion;
 
-/// The most addresses at which one attempt waits for a connection in vain.
+/// The most slow failures to connect in one attempt.
 const SLOW_CONNECTS_MAX: usize = 3;
 
 /// The address of an attempt.
@@ -26,12 +27,13 @@ pub struct AddressChoice<'a> {
     traffic: TrafficClass,
     tried: Vec<Arc<Address>>,
     slow_connects: usize,
-    /// The request, as the address counts it.
+    /// Counts the request at the address that is tried now.
     pub in_flight: RequestInFlight,
 }
 
 impl<'a> AddressChoice<'a> {
-    /// Chooses the address that is tried first. Waits until the service's names were looked up once.
+    /// Chooses the address that is tried first. Waits, at most until `until`, for the first lookup of the service's
+    /// names.
     ///
     /// # Errors
     /// The service has no address: nothing is sent.
@@ -71,7 +73,7 @@ impl<'a> AddressChoice<'a> {
 }
 
 impl RequestInFlight {
-    /// Opens a connection to its address, over which HTTP has not sent anything, in bounded time.
+    /// Opens a connection to the request's address, over which HTTP has not sent anything, in bounded time.
     ///
     /// # Errors
     /// The address accepts no connection in time, or the TLS handshake failed: counted at the address.
@@ -80,10 +82,10 @@ impl RequestInFlight {
         self.counted(address.common.dialer.stream(address.socket, &address.target, http)).await
     }
 
-    /// Bounds the time for a connection, or for its handshake, and counts a failure at the address.
+    /// Bounds the time for opening a connection, or for its handshake, and counts a failure at the address.
     ///
     /// # Errors
-    /// It is not open in time, or failed.
+    /// `opening` failed, or was not complete in time.
     pub async fn counted<T>(&self, opening: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
         let opened = timeout(self.address().common.dialer.connect, opening).await;
         let opened = opened.unwrap_or(Err(ConnectError::TimedOut));

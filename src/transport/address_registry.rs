@@ -2,7 +2,7 @@
 //!
 //! The question it answers: "what does this process know about the addresses of this service?" Always true: whoever
 //! asks for a service with the same settings gets the same addresses, so that forwarded requests and calls of steps
-//! learn from each other which of them is dead.
+//! learn from each other which address is dead.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -41,7 +41,7 @@ impl AddressRegistry {
         })
     }
 
-    /// The addresses of a service with these settings.
+    /// Returns the addresses of a service with these settings.
     pub fn of(&self, service: &Service, limits: &Limits) -> Arc<ServiceAddresses> {
         let mut by_service = self.by_service.lock().unwrap_or_else(PoisonError::into_inner);
         by_service.retain(|_, addresses| addresses.strong_count() > 0);
@@ -59,19 +59,19 @@ impl AddressRegistry {
         addresses
     }
 
-    /// Who calls the services.
+    /// Returns the record of who calls the services.
     pub fn callers(&self) -> &Arc<CallerLog> {
         &self.callers
     }
 
-    /// The services with which an exchange is under way, or to which a tunnel is open.
+    /// Returns the services with which an exchange is under way, or to which a tunnel is open.
     pub fn services_in_use(&self) -> Vec<ServiceName> {
         let by_service = self.by_service.lock().unwrap_or_else(PoisonError::into_inner);
         let all = by_service.iter().filter_map(|(service, addresses)| Some((service, addresses.upgrade()?)));
         all.filter(|(_, addresses)| addresses.is_in_use()).map(|(service, _)| service.clone()).collect()
     }
 
-    /// The names of services that have no address, each behind its service.
+    /// Returns the host names that have no address, each with its service.
     pub fn names_without_address(&self) -> Vec<(ServiceName, String)> {
         let by_service = self.by_service.lock().unwrap_or_else(PoisonError::into_inner);
         let all = by_service.iter().filter_map(|(service, addresses)| Some((service, addresses.upgrade()?)));

@@ -1,9 +1,9 @@
 //! The addresses of a service: those that its URLs contain, and those of the names that its URLs contain.
 //!
-//! Always true: the addresses of names are looked up again from time to time (`resolver`), and earlier if one accepts
-//! no connection; an address that stays keeps its state; a name that cannot be looked up keeps the addresses that it
-//! had. Lookups run on the process's own runtime: a rehearsal, whose threads have a low priority, never holds up one
-//! that a caller waits for.
+//! Always true: names are looked up again from time to time (`resolver`), and earlier if an address accepts no
+//! connection; an address that stays keeps its state; a name that cannot be looked up keeps the addresses that it had.
+//! Lookups run on the process's own runtime, so that a rehearsal, whose threads have a low priority, never delays a
+//! lookup that a caller waits for.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -70,14 +70,14 @@ pub struct ServiceAddresses {
     version: AtomicU64,
     resolver: Resolver,
     lookup_period: Duration,
-    /// Asks for a lookup before its time.
+    /// Notified to begin a lookup before the period is over.
     look_up: Arc<Notify>,
     is_started: AtomicBool,
     /// Whether requests need not wait for a lookup: no host is a name, each name has the addresses of earlier files, or
     /// a request has waited for a lookup and there are addresses.
     is_looked_up: AtomicBool,
-    /// Held during a lookup, so that there is one at a time. If a name could not be looked up at the last one: when
-    /// that was, in microseconds of `ServiceState::now`, and why.
+    /// Held during a lookup, so that there is one at a time. Set if the last lookup failed for a name: when that was,
+    /// in microseconds of `ServiceState::now`, and why.
     lookup: tokio::sync::Mutex<Option<(u64, String)>>,
     pub(super) last_lookups: LastLookups,
     /// Who uses the service. Locked also while the list is replaced, so that the gauge agrees with the list.
@@ -87,18 +87,19 @@ pub struct ServiceAddresses {
     callers: Arc<ServiceCallers>,
 }
 
-/// Who uses a service, and how many addresses the gauge shows of it.
+/// Who uses a service, and how many of its addresses the gauge counts.
 #[derive(Default)]
 struct Usage {
     /// How many parts of the process have the service in force.
     users: usize,
-    /// Whether newer files have other addresses for it.
+    /// Whether newer files have other addresses for the service.
     is_replaced: bool,
-    /// The number in the gauge.
+    /// How many addresses of the service the gauge counts.
     addresses: usize,
 }
 
 impl Usage {
+    /// Makes the gauge count this many addresses; none if the service is not in force.
     fn show(&mut self, gauge: &Gauge, addresses: usize) {
         let addresses = if self.users > 0 && !self.is_replaced { addresses } else { 0 };
         gauge.increment(addresses as f64 - self.addresses as f64);
@@ -147,7 +148,7 @@ impl ServiceAddresses {
         addresses
     }
 
-    /// Takes the addresses that earlier files had for the same names, until these are looked up.
+    /// Takes over the addresses that earlier files had for the same names, until the names are looked up.
     fn take_addresses(&self, before: &ServiceAddresses) {
         let known = before.list.load();
         let is_same = |a: &Target, b: &Target| (&a.host, a.port) == (&b.host, b.port);
@@ -161,12 +162,12 @@ impl ServiceAddresses {
         self.is_looked_up.store(has_all, Relaxed);
     }
 
-    /// The targets whose host is a name, which has to be looked up, and not an address.
+    /// Returns the targets whose host is a name, which has to be looked up, and not an address.
     pub(super) fn names(&self) -> impl Iterator<Item = &Arc<Target>> {
         self.targets.iter().filter(|target| target.host.parse::<IpAddr>().is_err())
     }
 
-    /// Who calls the service.
+    /// Returns the record of who calls the service.
     pub fn callers(&self) -> &Arc<ServiceCallers> {
         &self.callers
     }
@@ -177,23 +178,23 @@ impl ServiceAddresses {
         self.callers.has_tunnels() || self.list.load().iter().any(has_exchange)
     }
 
-    /// Opens connections to them.
+    /// Returns the dialer, which opens connections to these addresses.
     pub fn dialer(&self) -> &Arc<Dialer> {
         &self.common.dialer
     }
 
-    /// The addresses that it has now.
+    /// Returns the present addresses of the service.
     pub fn list(&self) -> Arc<Vec<Arc<Address>>> {
         self.list.load_full()
     }
 
-    /// Changes when the list has changed.
+    /// Returns a number that changes with each change of the list.
     pub fn version(&self) -> u64 {
         self.version.load(Acquire)
     }
 
-    /// An address for a request, which is not among `tried`. An unavailable one (ejected or unhealthy) is chosen only
-    /// if there is no other one, and if `may_be_unavailable`.
+    /// Chooses an address for a request that is not among `tried`, and counts the request there. An unavailable address
+    /// (ejected or unhealthy) is chosen only if there is no other one, and if `may_be_unavailable`.
     pub fn choose(
         &self,
         tried: &[Arc<Address>],
@@ -206,8 +207,8 @@ impl ServiceAddresses {
         chosen.map(|index| RequestInFlight::new(list[index].clone(), traffic))
     }
 
-    /// Its names that have no address. Empty before they are first looked up, and where the files in force do not have
-    /// the service.
+    /// Returns the service's names that have no address. Empty before the first lookup, and if the files in force do
+    /// not have the service.
     pub(super) fn names_without_address(&self) -> Vec<String> {
         let is_in_force = {
             let usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -233,7 +234,7 @@ impl ServiceAddresses {
         }
     }
 
-    /// Asks for a lookup of its names before its time: an address accepts no connection.
+    /// Asks for a lookup of the names before the period is over, because an address accepts no connection.
     pub fn request_lookup(&self) {
         self.look_up.notify_one();
     }
@@ -255,7 +256,7 @@ impl ServiceAddresses {
         let (done, found) = oneshot::channel();
         let addresses = self.clone();
         self.common.spawn(async move { drop(done.send(addresses.first_lookup().await)) });
-        // Each lookup has `connect` as its limit, and this request may first have to wait for that of another one.
+        // Each lookup has `connect` as its limit, and this request may first have to wait for another request's lookup.
         match timeout(self.common.dialer.connect * 2, found).await {
             Ok(Ok(found)) => found.map_err(|why| unresolved(&why)),
             Ok(Err(_)) => Err(unresolved("the process ends")),
@@ -263,6 +264,7 @@ impl ServiceAddresses {
         }
     }
 
+    /// Looks up the names if no lookup has succeeded. A failure counts for [`LOOKUP_PAUSE`] without a new lookup.
     async fn first_lookup(&self) -> Result<(), String> {
         let mut failed = self.lookup.lock().await;
         if self.is_looked_up.load(Relaxed) {
@@ -281,7 +283,7 @@ impl ServiceAddresses {
         Ok(())
     }
 
-    /// Looks up all names. Returns why one could not be looked up.
+    /// Looks up all names. Returns why a name could not be looked up, if one could not.
     async fn look_up_all(&self) -> Option<String> {
         let within = self.common.dialer.connect;
         let look_up = async |target: &Arc<Target>| {
@@ -312,7 +314,8 @@ impl ServiceAddresses {
         failure
     }
 
-    /// Puts `found` in the place of the addresses for which `is_old` holds. One that is among both stays as it is.
+    /// Puts `found` in the place of the addresses for which `is_old` holds. An address that is among both keeps its
+    /// state.
     fn replace(&self, is_old: impl Fn(&Address) -> bool, found: impl Iterator<Item = (SocketAddr, Arc<Target>)>) {
         let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.list.load();
@@ -339,13 +342,13 @@ impl ServiceAddresses {
         self.version.fetch_add(1, Release);
     }
 
-    /// A part of the process has the service in force until the guard is dropped.
+    /// Records that a part of the process has the service in force, until the guard is dropped.
     pub fn in_force(self: &Arc<Self>) -> ServiceInUse {
         self.change_usage(|usage| usage.users += 1);
         ServiceInUse(self.clone())
     }
 
-    /// Newer files have other addresses for the service. Requests under way may still hold these.
+    /// Records that newer files have other addresses for the service. Requests under way may still hold these.
     pub(super) fn mark_replaced(&self) {
         self.change_usage(|usage| usage.is_replaced = true);
     }
@@ -358,7 +361,7 @@ impl ServiceAddresses {
     }
 }
 
-/// A part of the process has a service in force.
+/// One part of the process that has a service in force, until this value is dropped.
 pub struct ServiceInUse(Arc<ServiceAddresses>);
 
 impl Drop for ServiceInUse {
@@ -377,8 +380,7 @@ impl Drop for ServiceAddresses {
 async fn keep_looking_up(addresses: Weak<ServiceAddresses>, asked: Arc<Notify>, period: Duration) {
     loop {
         sleep(LOOKUP_PAUSE.min(period)).await;
-        // Ends when a request asks for a look-up or when the period is over, whichever is first: both begin the next
-        // one.
+        // Ends when a request asks for a lookup, or when the period is over.
         let _ = timeout(period.saturating_sub(LOOKUP_PAUSE), asked.notified()).await;
         let Some(addresses) = addresses.upgrade() else { return };
         let mut failed = addresses.lookup.lock().await;

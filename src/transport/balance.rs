@@ -1,19 +1,20 @@
 //! Which of several addresses gets a request.
 //!
-//! Two are drawn at random, each with the probability of its weight, and the one with fewer requests in flight for its
-//! weight gets the request ("the power of two choices": M. Mitzenmacher, IEEE TPDS 12(10), 2001). So a slow address
-//! gets fewer requests, and no address gets all of them because it has just become free.
+//! Two addresses are drawn at random, with probabilities in proportion to their weights. The one that has fewer
+//! requests in flight in relation to its weight gets the request ("the power of two choices": M. Mitzenmacher, IEEE
+//! TPDS 12(10), 2001). So a slow address gets fewer requests, and no address gets all of them because it has just
+//! become free.
 
 /// One address, as the choice sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
-    /// 0: it gets no request.
+    /// 0 if the address may get no request.
     pub weight: u64,
     pub in_flight: u64,
 }
 
-/// The index of the address that gets a request; `None` if none has a weight. `random` gives a number below its
-/// argument.
+/// Returns the index of the address that gets a request; `None` if all weights are 0. `random` returns a random number
+/// below its argument.
 pub(super) fn choose(
     count: usize,
     candidate: impl Fn(usize) -> Candidate,

@@ -1,11 +1,12 @@
-//! Who calls a service: noted with each call of a client, of legacy, of a step and of the process itself, until
-//! somebody takes the notes.
+//! Notes who calls a service: a client, legacy, a step or the process itself. The notes are kept until they are taken.
 //!
-//! The question it answers: "does anything still call this service?" Always true: a call is noted before it is sent; of
-//! the calls of clients and of legacy, the first [`NOTED_PER_SECOND_MAX`] of each second are noted, so a service that
-//! is hardly called any more has all of them noted, and a busy one costs its calls one read of an atomic. Calls of
-//! steps, of gates (`alive:`) and messages to webhooks (`notify:`) are all noted, health checks are not. While
-//! [`WAITING_MAX`] callers wait to be stored, calls of further callers are dropped.
+//! The question it answers: "does anything still call this service?" Always true:
+//! - A call is noted before it is sent.
+//! - Of the calls of clients and of legacy, the first [`NOTED_PER_SECOND_MAX`] of each second are noted. So all calls
+//!   to a service that is hardly called any more are noted, and most calls to a busy service only read an atomic.
+//! - Calls of steps, calls of gates (`alive:`) and messages to webhooks (`notify:`) are all noted; health checks are
+//!   not.
+//! - While [`WAITING_MAX`] callers wait to be stored, calls of further callers are not noted.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,7 +21,7 @@ use crate::secret::redact_line;
 
 /// How many calls to a service are noted in one second.
 pub const NOTED_PER_SECOND_MAX: u64 = 64;
-/// The most different callers of a service that are kept until they are taken.
+/// The most different callers of a service whose notes are kept until they are taken.
 const WAITING_MAX: usize = 4_096;
 /// The longest text, in bytes, of each part of a caller.
 const TEXT_MAX: usize = 120;
@@ -30,11 +31,13 @@ const SEGMENTS_MAX: usize = 8;
 /// Where a noted call came from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NotedCaller {
-    /// The route, the step, or the listener: `route orders.create`, `step create-order.price`, `egress`. `gate
-    /// orders.create` asks which instances legacy has, `notify` posts messages to webhooks, `under way` are exchanges
-    /// that have not ended.
+    /// One of these:
+    /// - The route, the step or the listener: `route orders.create`, `step create-order.price`, `egress`.
+    /// - `gate orders.create`: a gate that asks which instances legacy has.
+    /// - `notify`: messages to webhooks.
+    /// - `under way`: exchanges that have not ended.
     pub source: String,
-    /// The address of the client, and its `user-agent` if it says one; empty for steps.
+    /// The address of the client, and its `user-agent` if it sent one; empty for steps.
     pub client: String,
     /// The method and the path, as in [`path_pattern`].
     pub path: String,
@@ -59,7 +62,7 @@ pub struct ServiceCallers {
     service: ServiceName,
     /// The second of the last noted call, and how many were noted in it (the lowest 16 bits).
     second: AtomicU64,
-    /// How many tunnels to it are open.
+    /// How many tunnels to the service are open.
     tunnels: AtomicU64,
     waiting: Mutex<HashMap<NotedCaller, (Timestamp, Timestamp)>>,
 }
@@ -69,14 +72,14 @@ impl ServiceCallers {
         Self { service, second: AtomicU64::new(0), tunnels: AtomicU64::new(0), waiting: Mutex::default() }
     }
 
-    /// Whether a call in this second (of any clock that goes forward) is to be noted.
+    /// Whether a call in this second (of any monotonic clock) is to be noted. Counts the call if so.
     pub fn takes(&self, second: u64) -> bool {
         let last = self.second.load(Relaxed);
         if last >> 16 != second {
             self.second.store(second << 16 | 1, Relaxed);
             return true;
         }
-        // Threads that race note a call more or less than the bound.
+        // Because threads may race, the number of noted calls may differ a little from the limit.
         let noted = last & 0xffff;
         if noted < NOTED_PER_SECOND_MAX {
             self.second.store(last + 1, Relaxed);
@@ -111,7 +114,7 @@ impl ServiceCallers {
             Entry::Vacant(new) if !is_full => {
                 new.insert((first, last));
             }
-            // The store has not taken the notes for a long time: the callers that are known have their times kept.
+            // The store has not taken the notes for a long time: only the times of known callers are updated.
             Entry::Vacant(_) => {}
         }
     }
@@ -140,7 +143,7 @@ pub struct CallerLog {
 }
 
 impl CallerLog {
-    /// The callers of a service.
+    /// Returns the callers of a service.
     pub fn of(&self, service: &ServiceName) -> Arc<ServiceCallers> {
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(ServiceCallers::new(service.clone()));
@@ -155,7 +158,7 @@ impl CallerLog {
         noted
     }
 
-    /// Keeps notes that could not be stored until they are taken again.
+    /// Puts back notes that were taken and could not be stored.
     pub fn put_back(&self, noted: Vec<NotedCalls>) {
         for NotedCalls { service, caller, first, last } in noted {
             self.of(&service).note_all(caller, (first, last));
@@ -163,7 +166,7 @@ impl CallerLog {
     }
 }
 
-/// The methods that are shown.
+/// The methods that are noted by name.
 const METHODS: [Method; 9] = [
     Method::GET,
     Method::HEAD,
@@ -176,11 +179,12 @@ const METHODS: [Method; 9] = [
     Method::PATCH,
 ];
 
-/// A method and a path without what is likely an id: each segment with a digit is `{}`, except a version such as `v2`.
-/// What follows the 8th segment is left out, and so is the query.
+/// Returns a method and a path without what is likely an id: `GET /v2/orders/{}` for `/v2/orders/17`. Replaced are
+/// segments with a digit (except a version such as `v2`), with an `@`, or of more than 40 bytes. What follows the 8th
+/// segment is left out.
 #[must_use]
 pub fn path_pattern(method: &http::Method, path: &str) -> String {
-    // Any token may be a method; what a client makes up is not kept.
+    // Any token may be a method; a method that a client makes up is not kept.
     let name = if METHODS.contains(method) { method.as_str() } else { "(other)" };
     let mut pattern = format!("{name} ");
     let mut segments = path.split('/').filter(|segment| !segment.is_empty());
@@ -204,7 +208,7 @@ fn may_be_id(segment: &str) -> bool {
     !is_version && (segment.len() > 40 || segment.bytes().any(|byte| byte.is_ascii_digit()) || segment.contains('@'))
 }
 
-/// The address of a client and what it says it is, without what is secret in that. Control characters are left out.
+/// Returns the address of a client and its `user-agent`, without secrets and control characters.
 #[must_use]
 pub fn client_text(address: impl std::fmt::Display, user_agent: Option<&[u8]>) -> String {
     let agent = user_agent.map(String::from_utf8_lossy).unwrap_or_default();
@@ -213,7 +217,7 @@ pub fn client_text(address: impl std::fmt::Display, user_agent: Option<&[u8]>) -
     shortened(text.trim_end())
 }
 
-/// The longest beginning of a text that has at most [`TEXT_MAX`] bytes.
+/// Returns the longest prefix of a text that has at most [`TEXT_MAX`] bytes.
 fn shortened(text: &str) -> String {
     text[..text.floor_char_boundary(TEXT_MAX)].to_owned()
 }

@@ -25,7 +25,7 @@ pub enum ConnectError {
     Unresolved(std::io::Error),
     /// The address accepts no connection.
     Refused(std::io::Error),
-    /// It was not open in time.
+    /// The connection was not open in time.
     TimedOut,
     /// The TLS handshake failed.
     Tls(String),
@@ -34,7 +34,7 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// A copy of the error, for a request that waited for the same connection.
+    /// Returns a copy of the error, for a request that waited for the same connection.
     #[must_use]
     pub fn copy(&self) -> Self {
         let copy = |error: &std::io::Error| std::io::Error::new(error.kind(), error.to_string());
@@ -47,7 +47,7 @@ impl ConnectError {
         }
     }
 
-    /// Whether the system reported the failure before the time for connecting was over; mostly that is at once.
+    /// Whether the system reported the failure, usually at once, and the time for connecting did not just run out.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_))
     }
@@ -125,7 +125,7 @@ impl Dialer {
         Ok(ServiceStream::open(socket, tls, http).await?)
     }
 
-    /// Opens a connection as for a request, and closes it.
+    /// Opens a connection like one for a request, and closes it: finds out whether the address accepts connections.
     pub(super) async fn try_to_connect(&self, socket: SocketAddr, target: &Target) -> Result<(), ConnectError> {
         let trying = async {
             let (stream, spoken) = self.stream(socket, target, self.http).await?;

@@ -1,11 +1,12 @@
 //! Whether an address of a service gets requests.
 //!
-//! An address is *ejected*, that is gets no requests for a while, when it accepts no connection or when several
-//! requests in a row got no answer; after that time it is tried with a connection that no client waits for, and
-//! gets requests again if it accepts it. It is *unhealthy* while the declared health checks fail. Always true: of a
-//! service's addresses at most half are ejected because they give no answer, and never the last one that is not
-//! ejected, so that an overload of all of them does not lead to the overload of the last one; whether an address is
-//! available is read from two flags, without a lock.
+//! An address is *ejected*, which means that it gets no requests for a while, when it accepts no connection or when
+//! several requests in a row got no answer. After that time a connection that no client waits for is tried; if the
+//! address accepts it, the address is *readmitted*: it gets requests again. An address is *unhealthy* while the
+//! declared health checks fail. Always true:
+//! - At most half of a service's addresses are ejected because they give no answer, and never the last one that is not
+//!   ejected. Otherwise an overload of all addresses would direct all requests to the last one.
+//! - Whether an address is available is read from two flags, without a lock.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,7 +26,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(&mut self, why: EjectionReason) -> &mut usize {
+    fn count_of(&mut self, why: EjectionReason) -> &mut usize {
         match why {
             EjectionReason::NoConnection => &mut self.no_connection,
             EjectionReason::NoAnswer => &mut self.no_answer,
@@ -37,9 +38,11 @@ impl EjectedCount {
     pub(super) fn set_addresses(&self, addresses: usize) {
         self.lock().addresses = addresses;
     }
-    /// Counts one more ejected address. Refused for the only address of a service. For `NoConnection` all may be
-    /// ejected. For `NoAnswer` at most half are, whatever the number of those that accept no connection, and one is
-    /// left that is not ejected for either reason.
+    /// Counts one more ejected address. Returns `false` if the address may not be ejected:
+    /// - The only address of a service is never ejected.
+    /// - For `NoConnection` all addresses may be ejected.
+    /// - For `NoAnswer` at most half may be, however many accept no connection; and one address has to be left that is
+    ///   not ejected for either reason.
     fn add(&self, why: EjectionReason) -> bool {
         let mut counts = self.lock();
         let ejected = counts.no_connection + counts.no_answer;
@@ -48,12 +51,12 @@ impl EjectedCount {
             EjectionReason::NoAnswer => counts.no_answer < counts.addresses / 2 && ejected + 1 < counts.addresses,
         };
         let is_added = counts.addresses > 1 && may_be;
-        *counts.of(why) += usize::from(is_added);
+        *counts.count_of(why) += usize::from(is_added);
         is_added
     }
     fn remove(&self, why: EjectionReason) {
         let mut counts = self.lock();
-        let count = counts.of(why);
+        let count = counts.count_of(why);
         *count = count.saturating_sub(1);
     }
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -69,14 +72,14 @@ impl EjectedCount {
 /// Why an address is ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EjectionReason {
-    /// It accepts no connection.
+    /// The address accepts no connection.
     NoConnection,
-    /// Requests were sent to it, and no answer came.
+    /// Requests were sent to the address, and no answer came.
     NoAnswer,
 }
 
 impl EjectionReason {
-    /// The label of its metric.
+    /// Returns the reason's label in metrics.
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::NoConnection => "no_connection",
@@ -98,16 +101,17 @@ pub(super) struct Availability {
 /// The last ejection.
 #[derive(Debug, Default)]
 struct LastEjection {
+    /// For how long the address was ejected.
     time: Option<Duration>,
     why: Option<EjectionReason>,
-    /// When it is tried again, in microseconds of `ServiceState::now`.
+    /// When the address is tried again, in microseconds of `ServiceState::now`.
     until: u64,
-    /// When it got requests again, in microseconds of `ServiceState::now`.
+    /// When the address was last readmitted, in microseconds of `ServiceState::now`.
     readmitted_at: u64,
 }
 
 impl Availability {
-    /// Whether it is neither ejected nor unhealthy.
+    /// Whether the address is neither ejected nor unhealthy.
     pub(super) fn is_available(&self) -> bool {
         !self.ejected.load(Relaxed) && !self.unhealthy.load(Relaxed)
     }
@@ -125,8 +129,8 @@ impl Availability {
         (unanswered >= settings.after).then(|| self.eject(EjectionReason::NoAnswer, settings, count, at)).flatten()
     }
 
-    /// Ejects it. Returns for how long; `None` if it is ejected already or if no further address
-    /// may be ejected.
+    /// Ejects the address. Returns for how long; `None` if it is ejected already, or if no further address may be
+    /// ejected.
     pub(super) fn eject(
         &self,
         why: EjectionReason,
@@ -134,7 +138,7 @@ impl Availability {
         count: &EjectedCount,
         at: u64,
     ) -> Option<Duration> {
-        // Held until both are written: that it is ejected, and the reason under which it is counted.
+        // Held until both are written: the flag, and the reason under which the ejection is counted.
         let mut last = self.lock_last();
         if self.ejected.load(Relaxed) || !count.add(why) {
             return None;
@@ -149,7 +153,7 @@ impl Availability {
         Some(time)
     }
 
-    /// Records that it still accepts no connection. Returns for how long it stays ejected.
+    /// Records that the address still accepts no connection. Returns for how long it stays ejected.
     pub(super) fn stay_ejected(&self, settings: &Eject, at: u64) -> Duration {
         let mut last = self.lock_last();
         let time = last.time.unwrap_or(settings.time).saturating_mul(2).min(settings.time_max);
@@ -157,7 +161,7 @@ impl Availability {
         time
     }
 
-    /// Lets it get requests again; the first one without an answer ejects it again. Returns whether it was ejected.
+    /// Readmits the address; the first request without an answer ejects it again. Returns whether it was ejected.
     pub(super) fn readmit(&self, settings: &Eject, count: &EjectedCount, at: u64) -> bool {
         let mut last = self.lock_last();
         if !self.end_ejection(&last, count) {
@@ -168,28 +172,29 @@ impl Availability {
         true
     }
 
-    /// Whether it gets no requests for a while.
+    /// Whether the address is ejected.
     pub(super) fn is_ejected(&self) -> bool {
         self.ejected.load(Relaxed)
     }
 
-    /// If it is ejected: when it is tried again, in microseconds of `ServiceState::now`, and why it was ejected.
+    /// Returns when an ejected address is tried again, in microseconds of `ServiceState::now`, and why it was ejected;
+    /// `None` if it is not ejected.
     pub(super) fn ejection(&self) -> Option<(u64, EjectionReason)> {
         let last = self.lock_last();
         self.is_ejected().then_some((last.until, last.why?))
     }
 
-    /// Whether its health checks fail.
+    /// Whether the address's health checks fail.
     pub(super) fn is_unhealthy(&self) -> bool {
         self.unhealthy.load(Relaxed)
     }
 
-    /// Records what the health checks found; returns whether that is a change.
+    /// Records what the health checks found. Returns whether the health has changed.
     pub(super) fn set_healthy(&self, is_healthy: bool) -> bool {
         self.unhealthy.swap(!is_healthy, Relaxed) == is_healthy
     }
 
-    /// Takes it out of the count, as it is no address of its service any more. Returns whether it was ejected, and
+    /// Takes the address out of the count, because its service no longer has it. Returns whether it was ejected, and
     /// whether it was unhealthy.
     pub(super) fn remove(&self, count: &EjectedCount) -> (bool, bool) {
         let is_ejected = self.end_ejection(&self.lock_last(), count);
@@ -210,7 +215,7 @@ impl Availability {
     }
 }
 
-/// The time after a duration, both in microseconds.
+/// Returns the point in time that is `time` after `at`, in microseconds.
 fn after(at: u64, time: Duration) -> u64 {
     at.saturating_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
 }

@@ -1,9 +1,10 @@
 //! Leaves DATA frames without content out of the bytes of an HTTP/2 connection, unless they end their stream.
 //!
-//! The h2 crate closes a connection after 100 of them, however long it lasts, because they cost a receiver work and its
-//! peer no window. Peers send them without meaning harm: servers that pass each chunk of a body on, also empty ones.
-//! How many a client may send in a time is bounded where its frames are counted (`client_http2_control_frames_max`).
-//! Always true: all other bytes pass unchanged and in their order; the head of a frame is held back until it is whole.
+//! The h2 crate closes a connection after 100 such frames, however long the connection lasts, because they cost the
+//! receiver work and the sender no flow-control window. But some servers send them without meaning harm: those that
+//! pass on each chunk of a body, also an empty one. The frames of clients have a limit in time of their own
+//! (`client_http2_control_frames_max`). Always true: all other bytes pass unchanged and in their order; the head of a
+//! frame is held back until it is whole.
 
 use std::io;
 use std::task::{Poll, ready};
@@ -18,19 +19,19 @@ const ROOM_MIN: usize = 64;
 /// The result of one read.
 #[derive(PartialEq, Eq)]
 enum ReadResult {
-    /// Bytes that pass.
+    /// Some of the bytes pass.
     Passed,
-    /// Only bytes that are left out or held back.
+    /// All bytes are left out or held back.
     NothingPassed,
-    /// The bytes have ended.
+    /// The peer sends no more bytes.
     AtEnd,
 }
 
 /// The state of one direction of one connection.
 pub struct EmptyDataFilter {
-    /// Bytes that pass before the next frame begins.
+    /// How many bytes pass before the next frame begins.
     passing: usize,
-    /// The first bytes of a frame's head.
+    /// The first bytes of a frame's head, held back until the head is whole.
     held: [u8; FRAME_HEAD_BYTES],
     held_count: usize,
     /// Bytes that have passed and found no room in the caller's buffer.
@@ -38,12 +39,13 @@ pub struct EmptyDataFilter {
 }
 
 impl EmptyDataFilter {
-    /// The first frame begins after this many bytes.
+    /// Creates a filter for a direction whose first frame begins after this many bytes.
     pub fn new(preface_bytes: usize) -> Self {
         Self { passing: preface_bytes, held: [0; FRAME_HEAD_BYTES], held_count: 0, waiting: Vec::new() }
     }
 
-    /// Reads with `read`, which adds to the buffer that it gets; it adds nothing at the end of the bytes.
+    /// Reads into `buf` by calling `read`, which adds bytes to the buffer that it gets, and adds none if the peer sends
+    /// no more.
     pub fn poll_read(
         &mut self,
         buf: &mut ReadBuf<'_>,
@@ -94,7 +96,7 @@ impl EmptyDataFilter {
         Poll::Ready(Ok(if passed == 0 { ReadResult::NothingPassed } else { ReadResult::Passed }))
     }
 
-    /// Moves what passes to the front, and returns how many bytes that are.
+    /// Moves the bytes that pass to the front, and returns their number.
     fn filter(&mut self, bytes: &mut [u8]) -> usize {
         let (mut from, mut to) = (0, 0);
         self.held_count = 0;

@@ -9,7 +9,7 @@ use rustls::{AlertDescription, CertificateError, Error};
 use super::tls::TlsError;
 use crate::names::ServiceName;
 
-/// A TLS handshake with a service, which is counted as failed unless it ends well.
+/// A TLS handshake with a service. Dropping it counts a failure, unless the handshake has succeeded.
 pub(super) struct CountedHandshake<'a> {
     service: &'a ServiceName,
     reason: Option<&'static str>,
@@ -17,7 +17,7 @@ pub(super) struct CountedHandshake<'a> {
 
 impl<'a> CountedHandshake<'a> {
     pub(super) fn with(service: &'a ServiceName) -> Self {
-        // The reason if it never ends, because whoever waits for it gave up.
+        // Counted if the handshake never ends, because the code that waits for it gives up.
         Self { service, reason: Some("unfinished") }
     }
     pub(super) fn ended<T>(mut self, result: Result<T, TlsError>) -> Result<T, TlsError> {

@@ -1,8 +1,7 @@
-//! Checks from time to time whether the addresses of a service can serve.
+//! Checks from time to time whether the addresses of a service that declares `health` can serve.
 //!
-//! Only where the service declares `health`. Always true: each check goes over a connection of its own, which no
-//! request gets; one check of an address is under way at a time; the task ends when the address is no longer one of its
-//! service.
+//! Always true: each check goes over a connection of its own, which no request gets; one check of an address is under
+//! way at a time; the task of an address ends when its service no longer has the address.
 
 use std::convert::Infallible;
 use std::sync::atomic::Ordering::Relaxed;
@@ -53,7 +52,7 @@ async fn check_repeatedly(address: Weak<Address>, check: HealthCheck) {
     }
 }
 
-/// The period, shortened at random by up to a tenth, so that several processes do not check at the same moment.
+/// Returns the period, shortened at random by up to a tenth, so that several processes do not check at the same moment.
 fn spread(every: Duration) -> Duration {
     every.mul_f64(1.0 - fastrand::f64() / 10.0)
 }
@@ -61,7 +60,7 @@ fn spread(every: Duration) -> Duration {
 /// Sends a `GET`.
 ///
 /// # Errors
-/// It is not answered with 2xx or 3xx.
+/// The `GET` is not answered with 2xx or 3xx.
 async fn try_once(address: &Address, path: &str) -> Result<(), String> {
     let dialer = &address.common.dialer;
     let opened = dialer.stream(address.socket, &address.target, dialer.http).await;
@@ -79,8 +78,8 @@ async fn try_once(address: &Address, path: &str) -> Result<(), String> {
         Ok(status) => Err(format!("it answered {}", status.as_u16())),
         Err(error) => Err(error.to_string()),
     };
-    // The connection is driven only until the head of the reply is there, then it is closed. The end of the
-    // connection is no failure, since it may follow a good reply.
+    // The connection is driven only until the head of the reply is there; then it is closed. An end of the connection
+    // is not reported as a failure here, since it may follow a good reply.
     match spoken {
         ConnectionProtocol::Http1 => {
             let opened = http1::handshake(TokioIo::new(stream)).await;

@@ -2,11 +2,12 @@
 //!
 //! Always true: a request gets a stream on the first connection with room; where there is none, one more connection is
 //! opened, up to [`SERVICE_HTTP2_CONNECTIONS_MAX`]; beyond that, requests wait until a stream is free. One connection
-//! is opened at a time, and those that waited for it share its failure, so that many requests that come at once neither
-//! open many connections nor wait one after the other. Whoever asks bounds the time.
+//! is opened at a time, and the requests that waited for it share its failure, so that many requests that come at once
+//! neither open many connections nor wait one after the other. The caller bounds the time.
 //!
 //! Some services end each connection after a number of requests (nginx's `keepalive_requests`), and do not process what
-//! was sent beyond that. Where that is seen, connections get no more requests than that ([`RequestsMax`]).
+//! was sent beyond that. Once that was observed, a connection gets no more than this number of requests
+//! ([`RequestsMax`](super::http2_stream::RequestsMax)).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,10 +16,11 @@ use super::http2_connection::Http2Connection;
 use super::http2_stream::{AddressStreams, Http2Stream};
 use crate::limits::SERVICE_HTTP2_CONNECTIONS_MAX;
 
-/// The connections to one address. `E` is why one could not be opened.
+/// The connections to one address. `E` is the error of a connection that could not be opened.
 pub struct Multiplexer<B, E> {
     connections: Mutex<Vec<Arc<Http2Connection<B>>>>,
-    /// Held while a connection is opened. When the last attempt failed, and why: `None` if HTTP/2 is not spoken.
+    /// Held while a connection is opened. Set if the last attempt failed: when, and with which error (`None` if the
+    /// service does not speak HTTP/2).
     opening: tokio::sync::Mutex<Option<(Instant, Option<E>)>>,
     streams: Arc<AddressStreams>,
 }
@@ -30,7 +32,7 @@ impl<B, E> Default for Multiplexer<B, E> {
 }
 
 impl<B, E> Multiplexer<B, E> {
-    /// A stream on an open connection for which `fits` holds.
+    /// Returns a stream on an open connection for which `fits` holds, if one has room.
     pub fn take(&self, fits: impl Fn(&Http2Connection<B>) -> bool) -> Option<Http2Stream<B>> {
         let mut connections = self.lock();
         let requests_max = self.streams.requests_max.current();
@@ -39,9 +41,9 @@ impl<B, E> Multiplexer<B, E> {
         Some(Http2Stream::on(free.clone(), self.streams.clone()))
     }
 
-    /// A stream on a new connection, or on one that was opened meanwhile, if `fits` holds for it. Where no more may be
-    /// opened, it waits for a stream on any connection. `None` where `open` finds that HTTP/2 is not spoken, and where
-    /// another request has found that while this one waited.
+    /// Returns a stream on a new connection, or on a connection that was opened meanwhile, if `fits` holds for it. If
+    /// no more connections may be opened, waits for a stream on any connection. Returns `None` if `open` finds that
+    /// HTTP/2 is not spoken, or if another request has found that while this one waited.
     ///
     /// # Errors
     /// No connection was opened; `copy` makes the error of each request that waited for the same attempt.
@@ -85,12 +87,12 @@ impl<B, E> Multiplexer<B, E> {
         Http2Stream::on(connection, self.streams.clone())
     }
 
-    /// Gives the connections to no request any more; they are closed when the requests on them have ended.
+    /// Stops giving the connections to requests; they are closed when the requests on them have ended.
     pub fn close_all(&self) {
         self.lock().clear();
     }
 
-    /// Closes those that have carried no request for so long.
+    /// Closes the connections that have carried no request for this long, or are not usable any more.
     pub fn sweep(&self, idle_max: Duration) {
         let is_idle = |connection: &Http2Connection<B>| connection.idle_for().is_some_and(|idle| idle >= idle_max);
         self.lock().retain(|connection| connection.is_usable() && !is_idle(connection));

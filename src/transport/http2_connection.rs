@@ -1,15 +1,16 @@
 //! One HTTP/2 connection to a service.
 //!
-//! Always true: it is used only after the peer's settings have come, so that a peer that does not speak HTTP/2 fails
-//! before anything of a request was sent; it carries at most as many requests at the same time as its peer accepts, and
-//! [`SERVICE_HTTP2_STREAMS_MAX`]; what is read ahead for a client that does not read is bounded for each stream, and
-//! never holds up another one.
+//! Always true:
+//! - A connection is used only after the peer's settings have come, so that a peer that does not speak HTTP/2 fails
+//!   before anything of a request was sent.
+//! - It carries at most as many requests at the same time as its peer accepts, and [`SERVICE_HTTP2_STREAMS_MAX`].
+//! - What is read ahead for a client that does not read is bounded for each stream, and never delays another stream.
 //!
-//! One task drives a connection with all of its streams. `SendError::not_processed` depends on that: hyper looks for a
-//! GOAWAY between sending a request and waiting for its answer, and one that another thread has read meanwhile would
-//! count as the request's failure, although it may not concern it. For the same reason nothing is read between the
-//! moment when hyper takes a request and the moment when its head is written: if a GOAWAY were read there, hyper would
-//! drop the request without telling whether its head was sent.
+//! One task drives a connection with all of its streams. `SendError::not_processed` depends on that: hyper checks for a
+//! GOAWAY between sending a request and waiting for its answer. A GOAWAY that another thread read meanwhile would count
+//! as the request's failure, although it may not concern the request. For the same reason nothing is read between the
+//! moment when hyper takes a request and the moment when the request's head is written: if a GOAWAY were read there,
+//! hyper would drop the request without telling whether its head was sent.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -39,7 +40,7 @@ type BodyError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Http2Bounds {
     /// The most bytes of a reply's head.
     pub head_bytes_max: u32,
-    /// When it is no longer given to requests; `None`: never.
+    /// When the connection is no longer given to requests; `None`: never.
     pub retires: Option<Instant>,
 }
 
@@ -63,12 +64,12 @@ pub enum Http2Error {
 /// State that the task of a connection shares with its requests.
 #[derive(Default)]
 struct ConnectionState {
-    /// Requests that the peer accepts at the same time.
+    /// How many requests the peer accepts at the same time.
     peer_max: AtomicUsize,
-    /// Whether requests have been handed over since the task last looked.
+    /// Whether requests have been handed over since the task last checked.
     has_requests: AtomicBool,
-    /// Held while a request is handed to hyper, and while hyper's side is dropped: one that is put into hyper's queue
-    /// while that is emptied for the last time would stay there, unanswered, as long as a sender exists.
+    /// Held while a request is handed to hyper, and while hyper's side is dropped: a request that is put into hyper's
+    /// queue while the queue is emptied for the last time would stay there, unanswered, as long as a sender exists.
     handing_over: Mutex<()>,
     io: Arc<IoState>,
 }
@@ -76,16 +77,16 @@ struct ConnectionState {
 /// A connection. It is closed when nobody holds it and its streams have ended.
 pub struct Http2Connection<B> {
     pub(super) sender: SendRequest<PermittedBody<B>>,
-    /// Requests that are on it.
+    /// How many requests are on the connection now.
     streams: AtomicUsize,
-    /// Requests that it was given so far.
+    /// How many requests the connection was given so far.
     requests: AtomicUsize,
     state: Arc<ConnectionState>,
     received: Received,
     retires: Option<Instant>,
     is_retired: AtomicBool,
     opened: Instant,
-    /// Since when it has carried no request, in milliseconds after it was opened.
+    /// Since when the connection has carried no request, in milliseconds after it was opened.
     idle_since_ms: AtomicU64,
 }
 
@@ -137,56 +138,56 @@ where
 }
 
 impl<B> Http2Connection<B> {
-    /// The count of its bytes.
+    /// Returns the counter of the bytes that come over the connection.
     pub fn received(&self) -> &Received {
         &self.received
     }
-    /// Gives it to no request any more; those that are on it go on. Returns whether this is the first time.
+    /// Stops giving the connection to requests; requests that are on it go on. Returns whether this is the first call.
     pub fn retire(&self) -> bool {
         !self.is_retired.swap(true, Relaxed)
     }
-    /// Whether it may be given to further requests, as far as this side knows. One with a stream that was cut is not:
-    /// see [`super::Http2Stream::is_cut`].
+    /// Whether the connection may be given to further requests, as far as this side knows. A connection with a stream
+    /// that was cut may not: see [`super::Http2Stream::is_cut`].
     pub(super) fn is_usable(&self) -> bool {
         let is_old = || self.retires.is_some_and(|retires| retires <= Instant::now());
         !self.sender.is_closed() && !self.is_retired.load(Relaxed) && !self.has_cut_streams() && !is_old()
     }
-    /// Counts a request that gets a stream permit on it.
+    /// Counts a request that gets a stream permit on the connection.
     pub(super) fn enter(&self) {
         self.streams.fetch_add(1, Relaxed);
         self.requests.fetch_add(1, Relaxed);
     }
-    /// Hands a request to hyper by calling `hand_over`, which has done so when it returns; then notifies the task.
+    /// Hands a request to hyper by calling `hand_over`, and tells the connection's task by `has_requests`.
     pub(super) fn hand_over<T>(&self, hand_over: impl FnOnce() -> T) -> T {
         let _handing_over = self.state.handing_over.lock().unwrap_or_else(PoisonError::into_inner);
         self.state.has_requests.store(true, Relaxed);
         hand_over()
     }
-    /// Requests that it was given so far.
+    /// Returns how many requests the connection was given so far.
     pub(super) fn requests(&self) -> usize {
         self.requests.load(Relaxed)
     }
-    /// Whether its peer has reset a stream before its end with a code that hyper takes for the end of the body.
+    /// Whether the peer has reset a stream before its end, with a code that hyper takes for the end of the body.
     pub(super) fn has_cut_streams(&self) -> bool {
         self.state.io.has_cut_streams()
     }
-    /// How many requests its peer has processed or still processes, if it has said so by GOAWAY.
+    /// Returns how many requests the peer has processed or still processes, if it has said so by GOAWAY.
     pub(super) fn requests_processed(&self) -> Option<usize> {
         self.state.io.requests_processed()
     }
-    /// Counts a request that has left it.
+    /// Counts a request that has left the connection.
     pub(super) fn leave(&self) {
         if self.streams.fetch_sub(1, Relaxed) == 1 {
             let since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.idle_since_ms.store(since, Relaxed);
         }
     }
-    /// For how long it has carried no request; `None` if it carries one.
+    /// Returns for how long the connection has carried no request; `None` if it carries one.
     pub fn idle_for(&self) -> Option<Duration> {
         let since = Duration::from_millis(self.idle_since_ms.load(Relaxed));
         (self.streams.load(Relaxed) == 0).then(|| self.opened.elapsed().saturating_sub(since))
     }
-    /// Whether its peer accepts one more request now.
+    /// Whether the connection may carry one more request now.
     pub(super) fn has_room(&self) -> bool {
         self.streams.load(Relaxed) < self.state.peer_max.load(Relaxed).min(SERVICE_HTTP2_STREAMS_MAX)
     }
@@ -203,8 +204,9 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
     }
 }
 
-/// How often the streams are polled while reads are held. One poll writes the heads of new requests. Where a request
-/// waits for the permit of one that was cut, the first poll resets that one's stream, and the second writes the head.
+/// How many times the streams are polled while reads are held. One poll writes the heads of new requests. If a request
+/// waits for the permit of a request that was cut, the first poll resets the cut request's stream, and the second poll
+/// writes the head.
 const POLLS_WITHOUT_READING: usize = 2;
 
 /// Drives a connection and its streams until all have ended.
@@ -256,7 +258,8 @@ async fn drive<B>(
     .await;
 }
 
-/// Lets the connection take requests. Once it has ended it is dropped: then hyper returns those that it did not take.
+/// Lets the connection take requests. Once the connection has ended, it is dropped, and hyper gives back the requests
+/// that it did not take.
 fn take_requests<F: Future + Unpin>(connection: &mut Option<F>, state: &ConnectionState, cx: &mut Context<'_>) {
     if connection.as_mut().is_some_and(|connection| Pin::new(connection).poll(cx).is_ready()) {
         let _handing_over = state.handing_over.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
-//! The bytes of an HTTP/2 connection to a service, and what its frames tell that hyper does not.
+//! The bytes of an HTTP/2 connection to a service, and those facts in its frames that hyper does not report.
 //!
-//! Always true: hyper gets the bytes as they came, but for empty DATA frames ([`EmptyDataFilter`]); only the heads of
-//! frames and the first bytes of GOAWAY and RST_STREAM are looked at.
+//! Always true: hyper gets the bytes as they came, except empty DATA frames ([`EmptyDataFilter`]); only the heads of
+//! frames and the first bytes of GOAWAY and RST_STREAM are read here.
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,7 +30,7 @@ const NO_ERROR: u32 = 0;
 const CANCEL: u32 = 8;
 /// How many ended streams are remembered: a reset follows the end of its stream closely.
 const ENDED_STREAMS_MAX: usize = 128;
-/// The largest id. A GOAWAY that names it announces the end, and does not say yet which stream is the last.
+/// The largest stream id. A GOAWAY with it announces the end, and does not say yet which stream is the last.
 const NO_LAST_STREAM: u32 = (1 << 31) - 1;
 
 /// State that the connection's task shares with the [`Http2Io`] that it polls. Only that task holds and releases
@@ -38,9 +38,9 @@ const NO_LAST_STREAM: u32 = (1 << 31) - 1;
 #[derive(Default)]
 pub(super) struct IoState {
     reads_are_held: AtomicBool,
-    /// Wakes the read that waits meanwhile.
+    /// Wakes the read that waits while reads are held.
     reader: AtomicWaker,
-    /// One more than the last stream that the peer processes; 0 as long as it has not named one.
+    /// One more than the id of the last stream that the peer processes; 0 as long as the peer has not named one.
     last_stream: AtomicU32,
     /// Whether the peer has reset a stream before its end with a code that hyper takes for the end of the body.
     has_cut_streams: AtomicBool,
@@ -60,7 +60,7 @@ impl IoState {
     pub(super) fn has_cut_streams(&self) -> bool {
         self.has_cut_streams.load(Relaxed)
     }
-    /// How many requests the peer has processed or still processes, if it has named the last one.
+    /// Returns how many requests the peer has processed or still processes, if it has named the last one.
     pub(super) fn requests_processed(&self) -> Option<usize> {
         // A client's streams have odd numbers.
         let last_stream = self.last_stream.load(Relaxed).checked_sub(1)?;
@@ -68,7 +68,7 @@ impl IoState {
     }
 }
 
-/// A stream that looks at the frames that are read.
+/// The byte stream of a connection, which inspects the frames that are read.
 pub(super) struct Http2Io {
     stream: ServiceStream,
     state: Arc<IoState>,
@@ -81,6 +81,7 @@ pub(super) struct Http2Io {
 struct Opening {
     /// The frame, as far as it was read.
     first: Vec<u8>,
+    /// Gets whether the frame has the peer's settings; `None` once that was sent.
     settings: Option<oneshot::Sender<bool>>,
 }
 
@@ -96,8 +97,8 @@ impl Http2Io {
 }
 
 impl Opening {
-    /// Tells the receiver when the frame has been read.
-    fn look_at(&mut self, read: &[u8]) {
+    /// Takes bytes that were read, and tells the receiver once the first frame is known.
+    fn feed(&mut self, read: &[u8]) {
         if self.settings.is_none() {
             return;
         }
@@ -129,17 +130,17 @@ enum FrameFinding {
 #[derive(Default)]
 struct FrameHeads {
     head: [u8; FRAME_HEAD_BYTES + FIELD_BYTES],
-    /// How much of it was read.
+    /// How many bytes of `head` were read.
     read: usize,
-    /// What is left of the payload of the frame before.
+    /// How many bytes are left of the payload of the frame before.
     payload: usize,
     /// The streams that ended last.
     ended: VecDeque<u32>,
 }
 
 impl FrameHeads {
-    /// Calls `report` for each frame from which something is learned.
-    fn look_at(&mut self, mut bytes: &[u8], mut report: impl FnMut(FrameFinding)) {
+    /// Takes bytes that were read, and calls `report` for each frame from which something is learned.
+    fn feed(&mut self, mut bytes: &[u8], mut report: impl FnMut(FrameFinding)) {
         while !bytes.is_empty() {
             if self.payload > 0 {
                 let skipped = self.payload.min(bytes.len());
@@ -165,7 +166,7 @@ impl FrameHeads {
                     (self.read, self.payload) = (0, length);
                 }
                 (true, _) => {
-                    self.field().into_iter().for_each(&mut report);
+                    self.finding().into_iter().for_each(&mut report);
                     (self.read, self.payload) = (0, length - FIELD_BYTES);
                 }
             }
@@ -190,13 +191,14 @@ impl FrameHeads {
         }
     }
 
-    /// What a frame tells of which the head and the first field were read.
-    fn field(&self) -> Option<FrameFinding> {
+    /// Returns what is learned from a frame whose head and first field were read.
+    fn finding(&self) -> Option<FrameFinding> {
         let field = self.number_at(FRAME_HEAD_BYTES);
         if self.head[3] == GOAWAY {
             return Some(FrameFinding::GoingAway(field & NO_LAST_STREAM));
         }
-        // A service that has sent its whole answer may reset the stream after it: it wants no more of the request.
+        // A reset after the end of the stream cuts nothing: the service has sent its whole answer, and wants no more of
+        // the request.
         let is_cut = matches!(field, NO_ERROR | CANCEL) && !self.ended.contains(&self.stream());
         is_cut.then_some(FrameFinding::Cut)
     }
@@ -213,8 +215,8 @@ impl AsyncRead for Http2Io {
             let before = buf.filled().len();
             ready!(Pin::new(&mut *stream).poll_read(cx, buf))?;
             let read = &buf.filled()[before..];
-            opening.look_at(read);
-            frames.look_at(read, |finding| match finding {
+            opening.feed(read);
+            frames.feed(read, |finding| match finding {
                 FrameFinding::GoingAway(NO_LAST_STREAM) => {}
                 FrameFinding::GoingAway(last_stream) => state.last_stream.store(last_stream + 1, Relaxed),
                 FrameFinding::Cut => state.has_cut_streams.store(true, Relaxed),
@@ -263,7 +265,7 @@ mod tests {
     fn found(bytes: &[u8]) -> Vec<FrameFinding> {
         let in_pieces = |size: usize| {
             let (mut frames, mut found) = (FrameHeads::default(), Vec::new());
-            bytes.chunks(size).for_each(|chunk| frames.look_at(chunk, |finding| found.push(finding)));
+            bytes.chunks(size).for_each(|chunk| frames.feed(chunk, |finding| found.push(finding)));
             found
         };
         let whole = in_pieces(bytes.len());

@@ -30,8 +30,8 @@ pub(super) struct AddressStreams {
 /// How many requests one connection gets: learned from connections that the service ended early.
 ///
 /// The limit is assumed after two connections within [`REMEMBERED_FOR`] have ended before all of their requests were
-/// processed; one may be that of a service that restarts, or that closes idle connections. It is forgotten after the
-/// same time, because the service may have been changed.
+/// processed. A single one would prove nothing: the service may restart, or close idle connections. The limit is
+/// forgotten after the same time, because the service may have been changed.
 #[derive(Default)]
 pub(super) struct RequestsMax(Mutex<ObservedEnds>);
 
@@ -39,19 +39,20 @@ pub(super) struct RequestsMax(Mutex<ObservedEnds>);
 struct ObservedEnds {
     /// When a connection last ended before all of its requests were processed.
     last: Option<Instant>,
+    /// The limit, and when it was last observed.
     max: Option<(usize, Instant)>,
 }
 
-/// How long it counts that a connection ended before its requests were processed.
+/// How long the early end of a connection counts.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
 impl RequestsMax {
-    /// How many requests a connection gets now.
+    /// Returns how many requests a connection may get now.
     pub(super) fn current(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).current().unwrap_or(usize::MAX)
     }
 
-    /// A connection has ended before all of its requests were processed. This many were, or still are.
+    /// Records that a connection has ended before all of its requests were processed: this many were, or still are.
     fn ended_after(&self, processed: usize) {
         if processed == 0 {
             return;
@@ -74,16 +75,16 @@ impl ObservedEnds {
 /// Why a request was certainly not processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotProcessed {
-    /// Nothing of it was sent: its connection was closing.
+    /// Nothing of the request was sent: its connection was closing.
     Unsent,
-    /// The service ends the connection and has not begun with it (GOAWAY).
+    /// The service ends the connection, and has not begun to process the request (GOAWAY).
     GoingAway,
-    /// The service has refused its stream (REFUSED_STREAM).
+    /// The service has refused the request's stream (REFUSED_STREAM).
     Refused,
 }
 
 impl NotProcessed {
-    /// Counts a request to a service.
+    /// Counts a request that this service has not processed, for this reason.
     pub fn count(self, service: &ServiceName) {
         let reason = match self {
             Self::Unsent => "unsent",
@@ -105,7 +106,7 @@ pub struct SendError<B> {
 }
 
 impl<B> SendError<B> {
-    /// Why the request was certainly not processed, as RFC 9113 has it in section 8.7. `None`: it may have been.
+    /// Returns why the request was certainly not processed (RFC 9113, section 8.7); `None` if it may have been.
     pub fn not_processed(&self) -> Option<NotProcessed> {
         if self.unsent.is_some() {
             return Some(NotProcessed::Unsent);
@@ -136,7 +137,7 @@ fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
     std::error::Error::source(error).and_then(|error| error.downcast_ref::<h2::Error>())
 }
 
-/// A reply was cut off: see [`Http2Stream::is_cut`].
+/// The error of a reply that was cut: see [`Http2Stream::is_cut`].
 #[derive(Debug, thiserror::Error)]
 #[error("the service reset the stream before the end of its reply")]
 pub struct CutReply;
@@ -164,7 +165,7 @@ impl<B> Http2Stream<B> {
         connection.enter();
         Self { permit: Arc::new(StreamPermit { connection, streams }) }
     }
-    /// The count of its connection's bytes.
+    /// Returns the counter of the bytes that come over the connection.
     pub fn received(&self) -> &Received {
         self.permit.connection.received()
     }
@@ -177,7 +178,7 @@ impl<B> Http2Stream<B> {
     pub fn is_cut(&self, body: &Incoming) -> bool {
         !body.is_end_stream() && self.permit.connection.has_cut_streams()
     }
-    /// Its connection.
+    /// Returns the connection of the stream.
     pub fn connection(&self) -> &Arc<Http2Connection<B>> {
         &self.permit.connection
     }
@@ -202,7 +203,7 @@ where
         let unsent = failed.unsent.map(|request| Box::new(request.map(|sent| sent.body)));
         let failed = SendError { error: failed.error, unsent };
         if matches!(failed.not_processed(), Some(NotProcessed::Unsent | NotProcessed::GoingAway)) {
-            // hyper notices the end of the connection a moment later.
+            // Other requests must not get the connection until hyper notices its end, a moment later.
             let is_first = connection.retire();
             if let Some(processed) = connection.requests_processed().filter(|_| is_first) {
                 streams.requests_max.ended_after(processed);

@@ -1,8 +1,8 @@
 //! Finds the interim replies (1xx) that come over an HTTP/1.1 connection before the reply to a request.
 //!
 //! hyper consumes them and says nothing, unless it gets a callback with each request, which would cost three
-//! allocations. Always true: of a final reply the first twelve bytes are looked at, and none of its body; `100
-//! Continue` answers `Expect` and does not count, and `101` is a final reply.
+//! allocations. Always true: only the first twelve bytes of a final reply are read here, and nothing of its body; `100
+//! Continue` answers `Expect` and does not count; `101` is a final reply.
 
 /// The position of the scan in the received bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) enum InterimScanner {
     Fields { counts: bool, is_line_empty: bool },
 }
 
-/// The bytes in front of the status: `HTTP/1.1 `.
+/// The number of bytes before the status: `HTTP/1.1 `.
 const BEFORE_STATUS: usize = 9;
 const STATUS_END: usize = BEFORE_STATUS + 3;
 
@@ -26,13 +26,13 @@ impl InterimScanner {
         Self::Status { at: 0, digits: [0; 3] }
     }
 
-    /// How many interim replies end in these bytes.
+    /// Returns how many interim replies end in these bytes.
     pub(super) fn scan(&mut self, bytes: &[u8]) -> u64 {
         let mut found = 0;
         for byte in bytes {
             *self = match (*self, byte) {
                 (Self::Done, _) => return found,
-                // Empty lines may be in front of a head.
+                // Empty lines may precede a head.
                 (Self::Status { at: 0, .. }, b'\r' | b'\n') => continue,
                 (Self::Status { at, mut digits }, byte) => {
                     if let Some(digit) = at.checked_sub(BEFORE_STATUS).and_then(|place| digits.get_mut(place)) {

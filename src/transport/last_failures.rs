@@ -1,6 +1,6 @@
 //! The last failure of each address and the last lookup of each name, kept only to be shown (`view`).
 //!
-//! Always true: it is written only on failures and lookups, and decides nothing.
+//! Always true: these records are written only on failures and lookups, and decide nothing.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -20,7 +20,7 @@ impl LastLookups {
     pub(super) fn note(&self, name: &str, at: u64, failure: Option<String>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), (at, failure));
     }
-    /// The last lookup of a name.
+    /// Returns when the last lookup of a name ended, and why it failed, if it did; `None` before the first one.
     pub(super) fn of(&self, name: &str) -> Option<(u64, Option<String>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }

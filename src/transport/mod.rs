@@ -2,15 +2,15 @@
 //!
 //! The question it answers: "is there a connection to this service, and what happened on it?" `stream` has the bytes,
 //! plain or over TLS (`tls`), and counts them; `http2` has connections that many requests share, and `http2_stream` one
-//! request on them. `addresses` are those of a service, `address`, `balance` and `address_choice` say which one gets a
-//! request, `ejection` and `health_check` which ones get none; `view` shows all of that. Whether a request may be sent
-//! again is decided by `proxy` and `engine`.
+//! request on them. `addresses` has the addresses of a service; `address`, `balance` and `address_choice` decide which
+//! address gets a request, `ejection` and `health_check` which ones get none; `view` shows all of that. Whether a
+//! request may be sent again is decided by `proxy` and `engine`.
 //!
 //! Always true: nothing of a request is sent over a connection whose handshake has not ended; the bytes of a service
 //! that hyper has read, or could have read when it gave the connection up, are counted in [`Received`].
 //!
-//! When a service is slow, whoever opens a connection bounds the time for it; when it is gone, requests on their way
-//! fail, and [`SendError::not_processed`] tells those that it has certainly not processed.
+//! When a service is slow, the code that opens a connection bounds the time for that. When a service is gone, requests
+//! on their way fail, and [`SendError::not_processed`] says which of them the service has certainly not processed.
 
 mod address;
 mod address_choice;

@@ -1,7 +1,7 @@
 //! Looks up the addresses of a name.
 //!
-//! By the system's resolver, so `/etc/hosts` and the rest of its configuration count. It does not tell how long an
-//! answer is valid, so names are looked up again at an interval of our own (`service_resolve_ms`).
+//! The system's resolver is used, so `/etc/hosts` and the rest of its configuration count. The resolver does not tell
+//! how long an answer is valid, so names are looked up again at an interval of our own (`service_resolve_ms`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ type LookUp = dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAdd
 pub(super) struct Resolver(Arc<LookUp>);
 
 impl Resolver {
-    /// The system's.
+    /// Creates one that uses the system's resolver.
     pub(super) fn system() -> Self {
         Self::new(|name, port| {
             Box::pin(async move { Ok(tokio::net::lookup_host((name, port)).await?.collect::<Vec<_>>()) })
@@ -31,10 +31,10 @@ impl Resolver {
         Self(Arc::new(look_up))
     }
 
-    /// The addresses of a name, each once.
+    /// Returns the addresses of a name, each once.
     ///
     /// # Errors
-    /// It has none, or the lookup failed.
+    /// The name has no address, or the lookup failed.
     pub(super) async fn look_up(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let mut sockets = (self.0)(name.to_owned(), port).await?;
         let mut seen = Vec::new();

@@ -1,7 +1,7 @@
 //! One `GET` over a connection of its own, with the whole reply.
 //!
-//! Always true: the reply's body is bounded, and so is the time for all of it. It counts neither for nor against the
-//! address. For questions that the process asks by itself, not for requests of clients.
+//! Always true: the reply's body is bounded, and so is the time for the whole exchange. The outcome counts neither for
+//! nor against the address. Meant for questions that the process itself asks, not for requests of clients.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,18 +24,18 @@ use super::tls::ConnectionProtocol;
 /// A whole reply.
 #[derive(Debug)]
 pub struct WholeReply {
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The whole body.
     pub body: Bytes,
 }
 
 /// Sends a `GET` with this path and query, which are appended to the service's base, and reads the reply.
 ///
 /// # Errors
-/// There is no whole reply within this time, or its body has more bytes than this; the text says why.
+/// There is no whole reply `within` this time, or its body has more than `body_bytes_max` bytes; the text says why.
 pub async fn get_once(
     addresses: &Arc<ServiceAddresses>,
     path: &str,

@@ -1,10 +1,10 @@
 //! The bytes of a connection to a service, plain or over TLS, and how many of them came.
 //!
 //! Always true: whoever learns from HTTP that a connection has failed, and finds that [`Received::count`] has not
-//! changed since a request was handed over, knows that not one byte of an answer came. HTTP alone does not tell that:
-//! a connection that ends after half a head, or after an interim reply, fails as one that ends without a byte. Over TLS
-//! the decrypted bytes count: an alert or a ticket is no part of an answer. Costs an addition for each read. On request
-//! it also counts the interim replies to a request of HTTP/1.1 ([`Received::count_interim_replies`]).
+//! changed since a request was handed over, knows that not one byte of an answer came. HTTP alone does not tell that: a
+//! connection that ends after half a head, or after an interim reply, fails like one that ends without a byte. Over TLS
+//! the decrypted bytes count: an alert or a ticket is no part of an answer. Counting costs an addition for each read.
+//! The interim replies to an HTTP/1.1 request can be counted too ([`Received::count_interim_replies`]).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -32,20 +32,20 @@ pub struct Received(Arc<ReceivedState>);
 #[derive(Debug, Default)]
 struct ReceivedState {
     bytes: AtomicU64,
-    /// Whether a request is sent whose interim replies are counted.
+    /// Whether a request was sent whose interim replies are to be counted, and nothing was read since.
     counts_interim: AtomicBool,
 }
 
 impl Received {
-    /// The number so far.
+    /// Returns the number of bytes so far.
     pub fn count(&self) -> u64 {
         self.0.bytes.load(Relaxed)
     }
-    /// A request is sent over HTTP/1.1, whose interim replies its client does not get: they are counted as consumed.
+    /// Counts the interim replies to the HTTP/1.1 request that is sent next as consumed: its client does not get them.
     pub fn count_interim_replies(&self) {
         self.0.counts_interim.store(true, Relaxed);
     }
-    /// Only the connection's own task adds.
+    /// Counts bytes. Called only by the connection's own task.
     fn add(&self, bytes: usize) {
         self.0.bytes.store(self.count().wrapping_add(bytes as u64), Relaxed);
     }
@@ -58,11 +58,11 @@ impl Received {
 /// A service that is spoken to over TLS.
 #[derive(Clone, Copy)]
 pub struct SecuredPeer<'a> {
-    /// Its name in the files.
+    /// The service's name in the files.
     pub service: &'a ServiceName,
-    /// How it is verified.
+    /// How the service is verified.
     pub tls: &'a ServiceTls,
-    /// The host of its URL.
+    /// The host of the service's URL.
     pub host: &'a str,
 }
 
@@ -120,12 +120,12 @@ impl ServiceStream {
         }
     }
 
-    /// The count of its bytes.
+    /// Returns the counter of the bytes that come over the connection.
     pub fn received(&self) -> Received {
         self.received.clone()
     }
 
-    /// Counts the interim replies in what has come, if a request asks for that.
+    /// Counts the interim replies in bytes that have come, if a request asks for that.
     fn count_interim(&mut self, bytes: &[u8]) {
         if self.received.take_counts_interim() {
             self.interim = InterimScanner::begin();
@@ -138,7 +138,8 @@ impl ServiceStream {
         }
     }
 
-    /// After a failed write HTTP gives up, and reads no more: bytes that wait in the socket count as received.
+    /// If a write has failed, counts the bytes that wait in the socket as received: HTTP then gives the connection up,
+    /// and reads no more.
     fn note_unread<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         #[cfg(test)]
         if let Carrier::Simulated(_) = &self.carrier {

@@ -1,4 +1,4 @@
-//! One base URL of a service, and what it makes of a request.
+//! One base URL of a service, and how it changes the requests that are sent to it.
 //!
 //! Always true: the path of a request is passed on as it is, appended to the base path where there is one; over HTTP/2
 //! the `Host` field becomes the authority of the target.
@@ -11,23 +11,23 @@ use crate::flag::{BaseUrl, SentHost};
 
 /// One base URL of a service.
 pub struct Target {
-    /// Its place among the service's URLs.
+    /// The URL's index among the service's URLs.
     pub index: usize,
-    /// Its host.
+    /// The URL's host.
     pub host: String,
-    /// Its port.
+    /// The URL's port.
     pub port: u16,
-    /// Whether requests go to it over TLS.
+    /// Whether requests are sent over TLS.
     pub is_https: bool,
     /// The `Host` field of requests that have none of their own.
     pub authority: HeaderValue,
-    /// The `Host` field that replaces that of requests.
+    /// The `Host` field that replaces each request's own, if the service asks for that.
     fixed_host: Option<HeaderValue>,
     /// The authority of requests over HTTP/2 whose `Host` is not a valid authority.
     url_authority: Option<Authority>,
     /// The base path in front of each path; usually empty.
     pub base: String,
-    /// Its share of the requests.
+    /// The URL's share of the requests, in relation to the weights of the other URLs.
     pub weight: u64,
 }
 
@@ -57,7 +57,7 @@ impl Target {
         }
     }
 
-    /// The URI of a request with the base path in front of its path; `None` where there is no base path.
+    /// Returns the URI of a request with the base path before its own path; `None` if there is no base path.
     pub fn uri(&self, origin: &Uri) -> Option<Uri> {
         if self.base.is_empty() {
             return None;
@@ -66,7 +66,7 @@ impl Target {
         format!("{}{path}", self.base).parse().ok()
     }
 
-    /// The `Host` field that a request gets instead of its own.
+    /// Returns the `Host` field that a request gets; `None` if the request keeps its own.
     pub fn host(&self, has_own: bool) -> Option<&HeaderValue> {
         match &self.fixed_host {
             Some(fixed) => Some(fixed),

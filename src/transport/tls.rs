@@ -1,7 +1,7 @@
 //! TLS towards services: what is trusted, and the handshake.
 //!
-//! Always true: TLS 1.2 or 1.3, without early data, which somebody else could send again; a certificate is verified
-//! with its name; nothing of a request is sent before the handshake has ended. Sessions are resumed.
+//! Always true: TLS 1.2 or 1.3 is used, without early data, which an attacker could replay; the service's certificate
+//! and the name in it are verified; nothing of a request is sent before the handshake has ended. Sessions are resumed.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::flag::{HttpVersion, ServiceTls};
 
-/// What a client of TLS is made of.
+/// The settings of a TLS client.
 pub struct ClientTls {
     /// The certificates that are trusted to have issued the service's.
     pub trusted: Vec<CertificateDer<'static>>,
@@ -27,7 +27,7 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// What handshakes need, and why some of the trusted certificates cannot be used.
+    /// Returns the configuration for handshakes, and the reasons why some of the trusted certificates cannot be used.
     ///
     /// # Errors
     /// The settings cannot be used with these cipher suites.
@@ -47,7 +47,7 @@ impl ClientTls {
     }
 }
 
-/// The certificates that this machine trusts.
+/// Returns the certificates that this machine trusts.
 ///
 /// # Errors
 /// No certificate that this machine trusts was found, or none could be read.
@@ -75,7 +75,7 @@ pub enum TlsError {
     /// The URL's host is not a name that a certificate can have.
     #[error("`{0}` is not a name that a certificate can have: write `server_name`")]
     Name(String),
-    /// The handshake.
+    /// The handshake failed.
     #[error("{0}")]
     Handshake(std::io::Error),
     /// The service does not offer HTTP/2.

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::TRANSFER_ENCODING;
 
-/// Whether the only transfer coding of a reply, if it has any, is `chunked`. hyper does not undo another one: the body
+/// Whether the only transfer coding of a reply, if it has any, is `chunked`. hyper decodes no other coding: the body
 /// would be passed on, or read, as if it had none.
 pub fn has_known_coding(headers: &HeaderMap) -> bool {
     let values = headers.get_all(TRANSFER_ENCODING).iter();

@@ -13,30 +13,30 @@ use super::last_failures::AddressFailure;
 /// The addresses of a service, and the lookups of its names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AddressesView {
-    /// In the order of the URLs.
+    /// The addresses, in the order of the URLs.
     pub addresses: Vec<AddressView>,
-    /// Of its names, in the order of the URLs. A URL with an IP address has none.
+    /// The lookups of the names, in the order of the URLs. A URL with an IP address has no lookup.
     pub lookups: Vec<LookupView>,
 }
 
 /// One address. Times are ages, because this module has no wall clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AddressView {
-    /// Its IP address and port.
+    /// The IP address and port.
     pub socket: SocketAddr,
-    /// The index of its base URL among those of the service.
+    /// The index of the address's base URL among those of the service.
     pub url: usize,
     /// The weight of that URL.
     pub weight: u64,
-    /// Which part of its share of the requests it gets: less than 100 while it starts slowly.
+    /// Which percentage of its share of the requests the address gets: less than 100 during the slow start.
     pub share_percent: u64,
     /// Forwarded requests, calls of real runs and messages to webhooks in flight.
     pub in_flight: u64,
     /// Calls of rehearsed and dark runs in flight.
     pub secondary_in_flight: u64,
-    /// If it is ejected.
+    /// Set if the address is ejected.
     pub ejected: Option<EjectedView>,
-    /// Whether its health checks fail.
+    /// Whether the address's health checks fail.
     pub is_unhealthy: bool,
     /// The last failure since the service was changed.
     pub last_failure: Option<FailureView>,
@@ -45,16 +45,16 @@ pub struct AddressView {
 /// An ejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EjectedView {
-    /// When it is tried again; zero if that is now.
+    /// In how long the address is tried again; zero if that is now.
     pub tried_in: Duration,
-    /// Why.
+    /// Why the address is ejected.
     pub reason: EjectionReason,
 }
 
 /// A failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureView {
-    /// How long ago.
+    /// How long ago the failure happened.
     pub age: Duration,
     /// What happened.
     pub why: String,
@@ -67,12 +67,12 @@ pub struct LookupView {
     pub name: String,
     /// How long ago the last lookup ended; `None` before the first one.
     pub age: Option<Duration>,
-    /// Why it failed, if it did: the name keeps the addresses that it had.
+    /// Why the last lookup failed, if it did: the name keeps the addresses that it had.
     pub failure: Option<String>,
 }
 
 impl ServiceAddresses {
-    /// Their present state.
+    /// Returns the present state of the addresses.
     pub fn view(&self) -> AddressesView {
         let now = self.common.now();
         let mut addresses: Vec<_> = self.list().iter().map(|address| of_address(address, now)).collect();

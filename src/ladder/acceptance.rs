@@ -1,7 +1,7 @@
 //! Conditions of a gate that stand until a person accepts them with a flip by force, such as a pin collision.
 //!
-//! Always true: only a person's flip to `live` or `only`, or to the state that the route has, accepts something, once
-//! it is in force, and nothing that came up after the flip was judged.
+//! Always true: only a person's flip by force to `live`, to `only` or to the state that the route has accepts such a
+//! condition. It does so once it is in force, and it does not accept what came up after the flip was judged.
 
 use jiff::Timestamp;
 
@@ -44,8 +44,8 @@ impl Mover {
     }
 }
 
-/// Whether a flip by force accepts what stands against the route. To `dark` only if it is there: on the way up that
-/// gate does not ask for it, so that nobody has read of it.
+/// Whether a flip by force from one state to another accepts the conditions that stand against the route. A flip up to
+/// `dark` does not: the gate to `dark` does not ask for these conditions, so the person has not read of them.
 fn accepts(from: State, to: State) -> bool {
     to >= State::Live || to == from
 }

@@ -1,9 +1,10 @@
 //! A move that lets the engine answer a route's requests is announced to the other processes on the same store before
 //! it is recorded.
 //!
-//! Always true: while one process has such a move in force and another one does not, each takes a retry key for legacy
-//! only if the store has it as legacy's, and the engine takes none that the store has as legacy's. So where two tries
-//! of one request reach two processes, only one arm performs the request.
+//! Always true: while one process has such a move in force and another one does not, each of them claims the retry key
+//! of a request in the store before an arm performs the request. Legacy gets the request only if the store has the key
+//! as legacy's; the engine gets it only if the store does not. So where two tries of one request reach two processes,
+//! only one arm performs the request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,22 +24,24 @@ const ANNOUNCEMENTS_MAX: u32 = 3;
 const LEASES_END: &str = "each time the others had acknowledged it, the lease of this process was over, and with it their \
                           acknowledgement (try again once the store answers in time)";
 
-/// An announcement, which ends when this is dropped; empty if nothing had to be announced.
+/// An announcement to the other processes. It ends when this value is dropped. `None` if nothing had to be announced.
 pub(super) struct Announcement(Option<BegunAnnouncement>);
 
 struct BegunAnnouncement {
     others: Arc<dyn OtherProcesses>,
     number: u64,
     routes: Vec<Vec<RouteId>>,
-    /// [`OtherProcesses::leases_ended`] before it was announced.
+    /// The value of [`OtherProcesses::leases_ended`] before the announcement.
     leases_ended: u64,
-    /// [`OtherProcesses::standing`] of the lease in which all have acknowledged it; `None` if they have not.
+    /// What [`OtherProcesses::standing`] returned in the lease in which all other processes acknowledged the
+    /// announcement; `None` if they have not.
     acknowledged: Option<StandingAnnouncement>,
 }
 
 impl Announcement {
-    /// Waits until the others have acknowledged it again if the lease of this process may have been over since: they
-    /// have forgotten it then. For a move that is recorded already, before it is in force.
+    /// Announces the routes again if the lease of this process may have expired since the announcement, because the
+    /// other processes forget what a process without a lease has announced. Then waits until they have acknowledged
+    /// the new announcement. To be called once the move is recorded, and before it is in force.
     pub async fn confirm(&mut self) {
         let Some(announcing) = &self.0 else { return };
         let leases_ended = announcing.others.leases_ended();
@@ -55,12 +58,12 @@ impl Announcement {
         *self = again;
     }
 
-    /// What the store must have when the move is recorded, so that the others claim the keys of its routes until then.
-    /// If the lease in which they acknowledged it is over, they have forgotten it, also if it was announced again in
-    /// the next lease.
+    /// The announcement as the store must still have it when the move is recorded: as long as it is there, the other
+    /// processes claim the keys of the announced routes. If the lease in which they acknowledged it has expired, they
+    /// have forgotten it; an announcement of the next lease does not replace their acknowledgement.
     ///
     /// # Errors
-    /// The others may not know of it any more.
+    /// The other processes may have forgotten the announcement.
     pub fn standing(&self) -> Result<Option<StandingAnnouncement>, StoreError> {
         match &self.0 {
             Some(BegunAnnouncement { acknowledged: Some(acknowledged), .. }) => Ok(Some(*acknowledged)),
@@ -69,12 +72,12 @@ impl Announcement {
         }
     }
 
-    /// Notes that all have acknowledged it. Returns whether that was in one lease of this process: else they may have
-    /// forgotten it since.
+    /// Notes that all other processes have acknowledged the announcement. Returns whether this process has had one
+    /// lease from the announcement until now; if not, they may have forgotten it since.
     fn note_acknowledged(&mut self) -> bool {
         let Some(announcing) = &mut self.0 else { return true };
         let standing = announcing.others.standing(announcing.number).ok().flatten();
-        // Read after it: the lease that it names has not ended by now.
+        // Read after `standing`: if the number is unchanged, the lease that `standing` names has not expired.
         let is_of_one_lease = announcing.others.leases_ended() == announcing.leases_ended;
         announcing.acknowledged = standing.filter(|_| is_of_one_lease);
         is_of_one_lease
@@ -88,7 +91,7 @@ impl Announcement {
     }
 
     async fn announce_and_wait(others: &Arc<dyn OtherProcesses>, routes: Vec<Vec<RouteId>>) -> AnnounceOutcome {
-        // It ends also if this is cancelled while it waits.
+        // Dropping `announced` ends the announcement, also if this future is dropped while it waits.
         let announced = Self::begin(Arc::clone(others), routes);
         match others.wait_until_acknowledged(announced.0.as_ref().map_or(0, |announcing| announcing.number)).await {
             Ok(()) => Ok(announced),
@@ -111,12 +114,14 @@ impl Drop for Announcement {
     }
 }
 
-/// Whether it was acknowledged; the first part of the error says by which processes it was not.
+/// An announcement, as `Ok` if all other processes have acknowledged it. In the error, the text says which of them have
+/// not; the announcement stands nevertheless until it is dropped.
 pub(super) type AnnounceOutcome = Result<Announcement, (String, Announcement)>;
 
 impl RoutePosition {
-    /// Whether retry keys of the route are taken only through the store: the engine answers, or may do so without
-    /// another flip, here or in a process whose engine is healthy or that knows all keys.
+    /// Whether retry keys of the route are claimed in the store, because the engine answers the route or one of its
+    /// cohorts, or may do so without another flip. Guard, health and holds do not count: another process may have a
+    /// healthy engine, or know all keys.
     pub(super) fn claims_keys(&self) -> bool {
         self.highest() >= State::Live || self.route.cohorts.iter().any(|cohort| cohort.state >= State::Live)
     }
@@ -135,25 +140,27 @@ impl Mover {
         waits.map_or(Duration::ZERO, OtherProcesses::announce_within)
     }
 
-    /// Announces a flip to where the engine answers, before the lock of moves is taken: a flip down, and what other
-    /// processes record, do not wait for processes that do not acknowledge it. `None` if it is not to be announced, or
-    /// would be refused.
+    /// Announces a flip to a state in which the engine answers. Called before the lock of moves is taken, so that
+    /// neither a flip down nor moves of other processes wait for a process that does not acknowledge the announcement.
+    /// `None` if the flip need not be announced, or would be refused.
     pub(super) async fn announce_before(&self, route: &RouteId, request: &MoveRequest) -> Option<AnnounceOutcome> {
         let positions = self.in_force().inputs().positions;
-        let position = positions.routes.get(route).filter(|at| is_new(at, request.to))?;
+        let position = positions.routes.get(route).filter(|at| must_be_announced(at, request.to))?;
         self.check_guard(position, request).ok()?;
         self.judge(&positions, position, request).ok()?;
         Some(self.announce_flip(position, request.to).await)
     }
 
-    /// Announces a flip of this route to this state, if the engine is to answer and did not before.
+    /// Announces a flip of this route to this state, if it lets the engine answer the route for the first time.
     ///
     /// # Errors
-    /// See [`OtherProcesses::wait_until_acknowledged`]. It is announced nevertheless, until the second part of the
-    /// error is dropped.
+    /// See [`OtherProcesses::wait_until_acknowledged`] and [`OtherProcesses::check_lost_keys`]. The announcement stands
+    /// nevertheless, until the second part of the error is dropped.
     pub(super) async fn announce_flip(&self, position: &RoutePosition, to: State) -> AnnounceOutcome {
-        let announced = self.announce(if is_new(position, to) { vec![ids(position)] } else { Vec::new() }).await?;
-        // Asked once the others have acknowledged it: one that did not has lost its lease by then.
+        let announced =
+            self.announce(if must_be_announced(position, to) { vec![ids(position)] } else { Vec::new() }).await?;
+        // Checked after the acknowledgements: a process that did not acknowledge has lost its lease by now, and its
+        // keys may be lost with it.
         match announced.check_lost_keys().await {
             Ok(()) => Ok(announced),
             Err(why) => Err((why, announced)),
@@ -169,7 +176,8 @@ impl Mover {
         let is_new = |at: &&RoutePosition| at.claims_keys() && !claimed(&at.route.id);
         let new = || after.routes.values().filter(is_new);
         let announced = self.announce(new().map(ids).collect()).await?;
-        // Where gates hold all cohorts below `live`, it is judged again before one goes up.
+        // The engine does not answer a route whose cohorts in `live` are all kept below it: lost keys are checked again
+        // before one of them goes up.
         let is_held = |at: &RoutePosition| at.highest() < State::Live && !at.takes_instances();
         if new().all(|at| at.is_raised_by_force() || is_held(at)) {
             return Ok(announced);
@@ -194,7 +202,8 @@ impl Mover {
     }
 }
 
-fn is_new(position: &RoutePosition, to: State) -> bool {
+/// Whether a flip to this state lets the engine answer the route for the first time.
+fn must_be_announced(position: &RoutePosition, to: State) -> bool {
     to >= State::Live && !position.claims_keys()
 }
 

@@ -1,10 +1,15 @@
 //! Raises the shares of routes with `auto:` step by step, within their state.
 //!
-//! Always true: a share grows by an ordinary flip, through its gate, never by force, and only to the next step. It
-//! grows only while the requested state is in force, once the present share has been in force for `each` and has had
-//! `at_least` requests, and after the pairs that were under way then (`pairs_in_flight`); and never over a share that a
-//! person has made smaller. Under the lock of moves it is checked again that nobody has moved the route in between.
-//! What this process saw of a share is not stored: after a start the time and the requests of each share count anew.
+//! Always true: a share grows by an ordinary flip, through its gate, never by force, and only to the next step. All of
+//! these have to hold:
+//!
+//! - the requested state is in force;
+//! - the present share has been in force for `each`, and has had `at_least` requests;
+//! - the pairs that were under way at that time have been compared (`pairs_in_flight`);
+//! - no person has made the share smaller.
+//!
+//! Under the lock of moves it is checked again that nobody has moved the route in between. The time and the requests of
+//! a share are not stored: after a start they count from zero.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,16 +43,18 @@ pub(super) struct DueStep {
     reason: String,
 }
 
-/// Whether the last flip of a route lowered it, or set its share within a state, and `auto` did not make it.
+/// Whether the last flip of a route was made by somebody other than `auto`, and did not raise the route: it lowered it,
+/// or set its share.
 fn is_set_by_hand(position: &RoutePosition) -> bool {
     let Some(flip) = position.last.as_ref().filter(|flip| flip.by != BY_AUTO) else { return false };
     let from: Option<State> = flip.from.parse().ok();
     from.is_none_or(|from| from >= state_of(flip))
 }
 
-/// Why the share of a route may not grow, whatever its time and requests: a state other than its rung was requested or
-/// is in force, or what its file asks for is refused. Raising the share is a flip to the rung, and would end that.
-fn unsettled(inputs: &Inputs, position: &RoutePosition) -> Option<String> {
+/// Why the share of a route may not grow, whatever its time and requests: another state than its rung was requested or
+/// is in force, or a move by its file is refused. Raising the share would be a flip to the rung, and so would cancel
+/// the requested state or the refused move.
+fn growth_obstacle(inputs: &Inputs, position: &RoutePosition) -> Option<String> {
     let (state, requested, effective) = (position.rung(), position.inputs.requested, inputs.effective(position));
     if effective.state != state {
         return Some(format!("`{}` is in force, not `{state}` ({})", effective.state, effective.why.as_str()));
@@ -109,26 +116,26 @@ impl Mover {
             state,
             share,
             since: now,
-            before: counted,
+            counted_before: counted,
             requests: 0,
             is_set_by_hand: is_set_by_hand(position),
             blocked_by: Vec::new(),
-            pairs_until: None,
+            awaits_pairs_until: None,
             failure: None,
         });
         if (found.state, found.share) != (state, share) {
             found.is_set_by_hand = state < found.state || (state == found.state && share < found.share);
             (found.state, found.share) = (state, share);
-            found.begin(now, counted);
+            found.restart(now, counted);
         }
-        if let Some(why) = unsettled(inputs, position) {
-            found.begin(now, counted);
+        if let Some(why) = growth_obstacle(inputs, position) {
+            found.restart(now, counted);
             found.blocked_by = vec![why];
             return None;
         }
-        // The evidence started anew, or the engine failed a request: what was counted before is gone.
-        found.before = if counted < found.before { 0 } else { found.before };
-        found.requests = counted - found.before;
+        // The counter became smaller: the evidence started anew, or the engine failed a request.
+        found.counted_before = if counted < found.counted_before { 0 } else { found.counted_before };
+        found.requests = counted - found.counted_before;
         found.blocked_by.clear();
         if found.is_set_by_hand {
             found
@@ -142,11 +149,11 @@ impl Mover {
         found.blocked_by = self.obstacles_to_next_step(inputs, position, state, next);
         match found.blocked_by.is_empty() && self.gate().evidence.in_flight(id) > 0 {
             true => {
-                let until = *found.pairs_until.get_or_insert(now + inputs.positions.declared.pairs_within);
+                let until = *found.awaits_pairs_until.get_or_insert(now + inputs.positions.declared.pairs_within);
                 let waits = now < until;
                 found.blocked_by.extend(waits.then(|| "requests of it are still being compared".to_owned()));
             }
-            false => found.pairs_until = None,
+            false => found.awaits_pairs_until = None,
         }
         let reason =
             format!("{} requests with {share} in {}s", found.requests, now.duration_since(found.since).as_secs());
@@ -174,8 +181,9 @@ impl Mover {
         };
         if to == State::Live {
             let of_only = self.gate().conditions(&inputs.positions, position, State::Live, State::Only);
-            let errors = of_only.into_iter().filter(|of| of.name == ConditionName::ErrorsNotWorseBy);
-            obstacles.extend(errors.filter(|of| of.verdict == GateVerdict::Fail).map(|of| of.detail));
+            let errors = of_only.into_iter().filter(|condition| condition.name == ConditionName::ErrorsNotWorseBy);
+            let failed = errors.filter(|condition| condition.verdict == GateVerdict::Fail);
+            obstacles.extend(failed.map(|condition| condition.detail));
         }
         obstacles
     }
@@ -186,14 +194,14 @@ impl Mover {
         asked: std::time::Instant,
         due: &DueStep,
     ) -> Result<(), FlipError> {
-        let lock = self.lock_moves().await;
+        let moves_lock = self.lock_moves().await;
         let inputs = self.in_force().inputs();
         let position = inputs.positions.routes.get(&due.route);
         let is_as_judged = position.is_some_and(|position| {
             let now = (position.rung(), position.inputs.shares.of(due.state));
             now == (due.state, due.share)
                 && next_step(position).is_some_and(|(_, next)| next == due.next)
-                && unsettled(&inputs, position).is_none()
+                && growth_obstacle(&inputs, position).is_none()
         });
         if !is_as_judged {
             return Ok(());
@@ -206,12 +214,12 @@ impl Mover {
             acknowledge: false,
             by: BY_AUTO.to_owned(),
         };
-        let raised = self.flip(lock, asked, &due.route, request, None).await.map(drop);
+        let raised = self.flip(moves_lock, asked, &due.route, request, None).await.map(drop);
         self.clone().start_recording();
         raised
     }
 
-    /// Shows that a step failed, until it is made. Logged once for each cause.
+    /// Notes that a step failed, so that the status of the route shows it until the step is made. Logs each cause once.
     fn note_failure(&self, due: &DueStep, error: &FlipError) {
         let why = format!("the step to {} failed: {error}", due.next);
         let mut seen = self.auto_shares.seen();
@@ -220,7 +228,7 @@ impl Mover {
         found.failure = Some(why);
     }
 
-    /// How far the share of a route is on its way to the next one; `None` if it does not grow by itself.
+    /// What the present share of a route still needs before it grows; `None` if it does not grow by itself.
     pub(super) fn auto_status(&self, position: &RoutePosition) -> Option<AutoStatus> {
         let (auto, next) = next_step(position)?;
         let seen = self.auto_shares.seen().get(&position.route.id).cloned();
@@ -256,7 +264,7 @@ impl Ladder {
 
     /// Raises the shares that are due now.
     pub(super) async fn raise_due_shares(&self) {
-        // A flip down that is made from here on counts as later.
+        // A flip down that is asked for after this time stops the steps below (`outdated_moves`).
         let asked = std::time::Instant::now();
         for due in self.mover.due_steps(Instant::now()) {
             let raised = self.mover.raise_share(asked, &due).await;

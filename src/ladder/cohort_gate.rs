@@ -1,16 +1,18 @@
 //! How far the cohorts of a route may go by the evidence of their own requests.
 //!
-//! Always true: a cohort without `force` is above its route only through each gate on the way, with what the gates ask
-//! beside the evidence; and never while the route is in `off`, where nothing is compared, so that a flip down to `off`
-//! takes such callers with it. Once it has passed a gate, conditions that only stop moves up do not
-//! lower it below that gate again. While pairs are
-//! under way, no further gate opens for it (`opening_gates`).
+//! Always true, of a cohort without `force`:
+//!
+//! - It is above its route only if it has passed each gate on the way: by its own evidence, and by the other conditions
+//!   of these gates.
+//! - It is in `off` with its route, because in `off` nothing is compared.
+//! - Once it has passed a gate, conditions that only stop moves up do not lower it below that gate again.
+//! - While pairs are under way, no further gate opens for it (`opening_gates`).
 //!
 //! Cohorts are judged with each change of the positions, and periodically in between (`cohorts_again`).
 
 use std::collections::BTreeMap;
 
-use super::gate::{Gate, judged};
+use super::gate::{Gate, judged_route};
 use super::gate_judgement::sentences;
 use super::positions::{Positions, RoutePosition};
 use crate::evidence::{Condition, ConditionName, GateVerdict, cohort_conditions};
@@ -35,10 +37,11 @@ pub struct CohortBelow {
 /// Why cohorts are judged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum CohortJudgement {
-    /// A route was moved or files were read: each gate is asked again.
+    /// A route was moved or files were read: all conditions of each gate are judged again.
     AfterMove,
-    /// Periodically: a gate that a cohort has passed is asked only whether something went wrong since, so that a figure
-    /// which varies around its limit, also by the requests of other callers, does not move callers back and forth.
+    /// Some time has passed: of a gate that the cohort has passed, only conditions count that cannot recover by
+    /// themselves ([`may_recover`]). So a figure that varies around its limit, such as the coverage, does not move
+    /// callers back and forth.
     Periodic,
 }
 
@@ -71,7 +74,8 @@ fn may_recover(name: ConditionName) -> bool {
 }
 
 impl Gate {
-    /// The rungs that the cohorts of a route reached by their own evidence; of a cohort that is not named, `shadow`.
+    /// The rungs that the cohorts of a route reached by their own evidence. A cohort that is missing in the result has
+    /// reached `shadow`.
     pub(super) fn proven_cohorts(
         &self,
         positions: &Positions,
@@ -84,7 +88,7 @@ impl Gate {
         reached.filter(|(_, reached)| *reached > State::Shadow).collect()
     }
 
-    /// The cohorts without `force` that are below the state of their rules for want of evidence.
+    /// The cohorts without `force` that lack evidence for the state of their rules.
     pub(super) fn cohorts_below(&self, positions: &Positions, position: &RoutePosition) -> Vec<CohortBelow> {
         let below = position
             .route
@@ -109,13 +113,14 @@ impl Gate {
     ) -> (State, Vec<String>) {
         let passed_up_to = position.inputs.proven_cohorts.get(&cohort.name).copied().unwrap_or(State::Shadow);
         let (reached, missing) = self.reached_from(passed_up_to, positions, position, cohort, judgement);
-        // Of the gates above, only that to the next rung has been asked.
+        // Of the gates above `reached`, only the next one was judged; the others have to wait for pairs anew.
         let next = GATES.into_iter().map(|(_, to)| to).find(|to| *to > reached).unwrap_or(reached);
         let up_to = if missing.is_empty() { reached } else { next };
         self.opening.keep_between(&position.route.id, Some(&cohort.name), (passed_up_to, up_to));
         (reached, missing)
     }
 
+    /// As [`Self::reached`], for a cohort that has passed the gates up to this rung before.
     fn reached_from(
         &self,
         passed_up_to: State,
@@ -149,7 +154,7 @@ impl Gate {
         (reached, Vec::new())
     }
 
-    /// Which conditions of a gate that a cohort has passed are broken now for good, and not only unproven.
+    /// The conditions of a gate that a cohort has passed which fail now and cannot recover by further requests.
     fn failed_of_cohort(
         &self,
         positions: &Positions,
@@ -163,7 +168,8 @@ impl Gate {
         sentences(conditions).collect()
     }
 
-    /// `has_passed`: the cohort stands above this gate already.
+    /// All conditions of a gate that a cohort does not meet, as sentences. `has_passed`: the cohort has passed this
+    /// gate before.
     fn unmet_of_cohort(
         &self,
         positions: &Positions,
@@ -177,8 +183,8 @@ impl Gate {
             other.state >= to && (other.force.is_some() || self.reached(positions, follower, other, judgement).0 >= to)
         };
         let goes_along = |follower: &&RoutePosition| {
-            let mut of_name = follower.route.cohorts.iter().filter(|other| other.name == cohort.name);
-            of_name.any(|other| reaches(follower, other))
+            let mut same_name = follower.route.cohorts.iter().filter(|other| other.name == cohort.name);
+            same_name.any(|other| reaches(follower, other))
         };
         let left_behind = followers.filter(|follower| !goes_along(follower)).map(|follower| {
             format!(
@@ -216,6 +222,6 @@ impl Gate {
         let evidence = self.evidence_of(positions, position);
         let rules = position.route.cohort_rules();
         let rule = rules.get(&cohort.name).map_or("", String::as_str);
-        cohort_conditions(&judged(positions, position, &evidence), (&cohort.name, rule), from, to)
+        cohort_conditions(&judged_route(positions, position, &evidence), (&cohort.name, rule), from, to)
     }
 }

@@ -1,4 +1,4 @@
-//! What is told of a cohort that moves to another rung, and to whom.
+//! The moves of cohorts to other rungs, and the listeners that are told of them.
 
 use std::sync::Arc;
 
@@ -14,26 +14,28 @@ pub struct CohortMove {
     pub cohort: String,
     /// The rung before; `None` if the cohort is new.
     pub from: Option<State>,
-    /// The rung now, which is the same if only the rule is another one; `None` if the files do not have the cohort any
-    /// more.
+    /// The rung now: the same as before if only the rule changed; `None` if the files do not have the cohort any more.
     pub to: Option<State>,
-    /// The condition of its rule before, without literals; `None` if the cohort is new, or that is not known.
+    /// The condition of its rule before, without literals; `None` if the cohort is new, or if the condition is not
+    /// known.
     pub when_before: Option<String>,
     /// The condition of its rule now, without literals; `None` if the files do not have the cohort any more.
     pub when: Option<String>,
-    /// The hash of what decided before who is in it: its condition and those of the cohorts before it. `None` as of
-    /// `when_before`.
+    /// A hash of all that decided before which callers are in the cohort: its condition, and those of the cohorts that
+    /// are listed before it. `None` where `when_before` is.
     pub rule_before: Option<String>,
-    /// The hash of what decides now who is in it. `None` as of `when`.
+    /// The same hash now. `None` where `when` is.
     pub rule: Option<String>,
     /// Why.
     pub cause: CohortMoveCause,
     /// The reason that the cohort's `force` gives.
     pub forced: Option<String>,
-    /// The source of its entry in the record, if that reason is new or is told again: no second entry is made. `None`
-    /// where each such move gets an entry.
+    /// If the reason for `force` is new, or this move is repeated: the source of the entry in the record. No two
+    /// entries have the same source, so a repeated move makes no second entry. `None`: the move gets an entry of its
+    /// own in any case.
     pub source: Option<String>,
-    /// Whether earlier files had the same reason, so that this was told before, unless the process ended in between.
+    /// Whether earlier files had the same reason. Listeners were told of the move then, unless the process ended
+    /// before.
     pub is_repeated: bool,
     /// The evidence of the route at that moment.
     pub evidence: serde_json::Value,
@@ -47,7 +49,7 @@ pub enum CohortMoveCause {
     /// The evidence of its own requests, or of all requests of the route: it passed a gate, or has no evidence any
     /// more.
     Evidence,
-    /// The ladder has to hold it below `live`, or does not have to any more.
+    /// The ladder holds it below `live`, or has released it.
     Hold,
 }
 
@@ -73,16 +75,16 @@ pub struct CohortAhead {
     pub forced: Option<String>,
 }
 
-/// What is told of the moves of cohorts.
+/// The listeners for moves of cohorts.
 pub(super) struct CohortListeners {
-    /// Those that are told of moves from now on.
+    /// Each is told of every move from now on.
     pub connected: Vec<Arc<dyn CohortListener>>,
-    /// The moves that the start found, until there is a listener.
+    /// The moves that the start of the process found: kept until the first listener is connected.
     pub at_start: Vec<CohortMove>,
 }
 
 impl CohortListeners {
-    /// None yet, and the moves that the start found.
+    /// No listener yet. `at_start`: the moves that the start found.
     pub fn of_start(at_start: Vec<CohortMove>) -> Self {
         Self { connected: Vec::new(), at_start }
     }

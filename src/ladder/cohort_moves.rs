@@ -21,8 +21,8 @@ pub(super) fn moves(before: &Positions, after: &Positions) -> Vec<CohortMove> {
     moves
 }
 
-/// The cohorts that `force` puts ahead of their routes. Those whose reason and rule the files had when the store was
-/// written are repeated: the process may have ended before their entry was in the record.
+/// The cohorts that `force` puts on a higher rung than their route, as moves. A cohort whose reason and rule are stored
+/// already is included too, as a repeated move: the last process may have ended before the entry was in the record.
 pub(super) fn forced_at_start(before: &Positions, after: &Positions) -> Vec<CohortMove> {
     let of_route = |(id, position): (&RouteId, &RoutePosition)| {
         let known: Vec<_> =
@@ -36,7 +36,8 @@ pub(super) fn forced_at_start(before: &Positions, after: &Positions) -> Vec<Coho
             let is_repeated =
                 same_reason.is_some_and(|known| cohort_rules::is_of(known, &position.route, &name, rule.as_ref()));
             let source = source_of_entry(after, [id], &name);
-            // Nothing is known of an entry that an earlier version made.
+            // The row is from an earlier version, which stored no source: without one, a repeated move would make a
+            // second entry.
             if is_repeated && source.is_none() {
                 return None;
             }
@@ -44,7 +45,7 @@ pub(super) fn forced_at_start(before: &Positions, after: &Positions) -> Vec<Coho
             let rule_before = rule_before.filter(|_| !is_repeated);
             Some(CohortMove {
                 route: id.clone(),
-                // Where it would have been without a hold.
+                // The state of the rule: the rung before may have been lower by a hold, which is not stored.
                 from: rule_before.filter(|_| same_reason.is_some()).map(|rule| rule.state),
                 to: Some(rung),
                 when_before: rule_before.map(|rule| cohort_rules::shown(&rule.when)),
@@ -76,48 +77,49 @@ fn source_of_entry<'a>(
 
 fn moves_of_route(
     id: &RouteId,
-    (before_all, was): (&Positions, Option<&RoutePosition>),
-    (after_all, is): (&Positions, &RoutePosition),
+    (all_before, old): (&Positions, Option<&RoutePosition>),
+    (all_after, new): (&Positions, &RoutePosition),
 ) -> Vec<CohortMove> {
-    let before = was.map(RoutePosition::cohort_rungs).unwrap_or_default();
-    let after = is.cohort_rungs();
+    let rungs_before = old.map(RoutePosition::cohort_rungs).unwrap_or_default();
+    let rungs_after = new.cohort_rungs();
     let rules = |position: &RoutePosition| position.route.cohort_rules();
-    let (rules_before, rules_after) = (was.map(rules).unwrap_or_default(), rules(is));
+    let (rules_before, rules_after) = (old.map(rules).unwrap_or_default(), rules(new));
     let when = |position: &RoutePosition, name: &str| Some(cohort_rules::of(&position.route).remove(name)?.when);
-    let names: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let names: std::collections::BTreeSet<_> = rungs_before.keys().chain(rungs_after.keys()).collect();
     let forced = |position: &RoutePosition, name: &str| {
         let cohort = position.route.cohorts.iter().find(|cohort| cohort.name == name)?;
         Some((cohort.state, cohort.force.clone()))
     };
     let is_same_rule = |name: &String| {
-        let (before, after) = (was.and_then(|was| forced(was, name)), forced(is, name));
+        let (before, after) = (old.and_then(|old| forced(old, name)), forced(new, name));
         rules_before.get(name) == rules_after.get(name) && before == after
     };
-    // A changed rule also counts as a move, above `UNPROVEN_MAX`: it may admit other callers.
+    // Above `UNPROVEN_MAX` a changed rule is reported as a move too, because it may admit other callers.
     let has_other_callers =
-        |name: &String| was.is_some() && after.get(name) > Some(&UNPROVEN_MAX) && !is_same_rule(name);
-    let moved = names.into_iter().filter(|name| before.get(*name) != after.get(*name) || has_other_callers(name));
+        |name: &String| old.is_some() && rungs_after.get(name) > Some(&UNPROVEN_MAX) && !is_same_rule(name);
+    let moved =
+        names.into_iter().filter(|name| rungs_before.get(*name) != rungs_after.get(*name) || has_other_callers(name));
     moved
         .map(|name| {
             let is_held = |position: &RoutePosition| position.inputs.held_cohorts.contains(name);
             let cause = match is_same_rule(name) {
                 false => CohortMoveCause::File,
-                true if was.is_some_and(is_held) != is_held(is) => CohortMoveCause::Hold,
+                true if old.is_some_and(is_held) != is_held(new) => CohortMoveCause::Hold,
                 true => CohortMoveCause::Evidence,
             };
             CohortMove {
                 route: id.clone(),
                 cohort: name.clone(),
-                from: before.get(name).copied(),
-                to: after.get(name).copied(),
-                when_before: was.and_then(|was| when(was, name)),
-                when: when(is, name),
+                from: rungs_before.get(name).copied(),
+                to: rungs_after.get(name).copied(),
+                when_before: old.and_then(|old| when(old, name)),
+                when: when(new, name),
                 rule_before: rules_before.get(name).cloned(),
                 rule: rules_after.get(name).cloned(),
                 cause,
-                forced: forced(is, name).and_then(|(_, force)| force),
-                source: source_of_entry(after_all, [id], name)
-                    .filter(|new| source_of_entry(before_all, is.route.ids(), name).as_ref() != Some(new)),
+                forced: forced(new, name).and_then(|(_, force)| force),
+                source: source_of_entry(all_after, [id], name)
+                    .filter(|source| source_of_entry(all_before, new.route.ids(), name).as_ref() != Some(source)),
                 is_repeated: false,
                 evidence: serde_json::Value::Null,
             }
@@ -137,7 +139,7 @@ impl RoutePosition {
         rungs.collect()
     }
 
-    /// The cohorts that are on a higher rung than their route, which is above `shadow`.
+    /// The cohorts that are above `shadow`, and on a higher rung than their route.
     pub(super) fn cohorts_ahead(&self) -> Vec<CohortAhead> {
         let (rung, rungs) = (self.rung().max(UNPROVEN_MAX), self.cohort_rungs());
         let ahead = |cohort: &Cohort| {

@@ -1,11 +1,12 @@
 //! Records since when each cohort's reason for `force` has been in the files. A cohort whose `force` puts it in `live`
 //! is held at `dark` if the cause of the hold (such as lost retry keys) is later than its reason: whoever wrote the
-//! reason did not know of it. A reason that is later than the cause overrides the hold.
+//! reason did not know of the cause. A reason that is later than the cause overrides the hold.
 //!
-//! Always true: a reason that a route's cohorts had before keeps its time when the cohort is renamed, and when the
-//! reason was left out of the files for a while. A reason that was left out is dropped once every cause of a hold from
-//! before that is over. A cohort has the same source of its entry in the record as long as its reason
-//! and its rule stay the same.
+//! Always true:
+//!
+//! - A reason keeps its time when its cohort is renamed, and when files leave the reason out and later files have it
+//!   again. A reason that was left out is forgotten once no hold with a cause from before that time can last any more.
+//! - The entry of a cohort in the record has the same source as long as the reason and the rule stay the same.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use crate::names::RouteId;
 use crate::secret::redact_line;
 use crate::store::{DroppedReason, ForcedCohort, RetryScopes};
 
-/// Sets the reasons in new files, and those that these files have dropped. `own` are the route's scopes before.
+/// Sets the reasons that new files have, and those that they have left out. `own`: the stored rows of the route before.
 pub(super) fn set(scopes: &mut RetryScopes, route: &Route, own: &[RetryScopes], now: Timestamp) {
     // An earlier version did not store reasons, so they may be as old as the route.
     let is_unknown = own.iter().any(|was| was.forced_cohorts.is_none());
@@ -47,8 +48,8 @@ pub(super) fn set(scopes: &mut RetryScopes, route: &Route, own: &[RetryScopes], 
     scopes.forced_cohorts = Some(forced);
 }
 
-/// Whether a route has cohorts that `force` puts in `live`, and the files that were read `now` are the first with the
-/// reason of each of them.
+/// Whether a route has cohorts that `force` puts in `live`, and each of their reasons is new in the files that were
+/// read at the time `now`.
 pub(super) fn are_new(scopes: &BTreeMap<RouteId, RetryScopes>, route: &Route, now: Timestamp) -> bool {
     let forced = scopes.get(&route.id).and_then(|scopes| scopes.forced_cohorts.as_ref());
     let mut in_live = route.cohorts.iter().filter(|c| c.state >= State::Live && c.force.is_some()).peekable();
@@ -56,8 +57,8 @@ pub(super) fn are_new(scopes: &BTreeMap<RouteId, RetryScopes>, route: &Route, no
     in_live.peek().is_some() && in_live.all(is_new)
 }
 
-/// The reasons of a row, as if the files had just dropped all of them. An earlier version stored them with the secrets
-/// in them.
+/// The reasons of a row, as if the files had just left out all of them. They are redacted here, because an earlier
+/// version stored them with the secrets in them.
 fn reasons(was: &RetryScopes, now: Timestamp) -> impl Iterator<Item = (String, DroppedReason)> {
     let forced = was.forced_cohorts.iter().flat_map(BTreeMap::values);
     let forced = forced.map(move |forced| (forced.reason.as_str(), DroppedReason { since: forced.since, at: now }));
@@ -65,7 +66,7 @@ fn reasons(was: &RetryScopes, now: Timestamp) -> impl Iterator<Item = (String, D
     forced.chain(dropped).map(|(reason, dropped)| (redact_line(reason), dropped))
 }
 
-/// Removes dropped reasons that no hold can concern any more, and the oldest beyond the bound.
+/// Removes the dropped reasons that are too old to matter for a hold, and the oldest ones beyond the bound.
 pub(super) fn prune(dropped: &mut BTreeMap<String, DroppedReason>, may_be_held: impl Fn(Timestamp) -> bool) {
     dropped.retain(|_, dropped| may_be_held(dropped.at));
     while dropped.len() > COHORT_REASONS_MAX {
@@ -74,8 +75,7 @@ pub(super) fn prune(dropped: &mut BTreeMap<String, DroppedReason>, may_be_held: 
     }
 }
 
-/// Backdates reasons: sets those of a route's cohorts that were first read at `read_at` to the time 0 (1970), so that
-/// they override no hold.
+/// Backdates the reasons of a route's cohorts that were first read at `read_at` to 1970, so that they override no hold.
 pub(super) fn backdate_new(scopes: &mut BTreeMap<RouteId, RetryScopes>, route: &RouteId, read_at: Timestamp) {
     let forced = scopes.get_mut(route).and_then(|scopes| scopes.forced_cohorts.as_mut());
     for forced in forced.into_iter().flat_map(BTreeMap::values_mut).filter(|forced| forced.since == read_at) {

@@ -1,8 +1,8 @@
 //! The rules of a route's cohorts, as the store keeps them and the record shows them.
 //!
-//! Always true: what is shown of a condition has no literal of it. A condition may compare with a credential, and its
-//! name need not say so; what is in the record stays there. The hash of the rule shows that another literal stands
-//! there.
+//! Always true: a condition is shown without its literals. A literal may be a credential, even if the header that it is
+//! compared with has a harmless name, and nothing is ever removed from the record. If only a literal changes, the hash
+//! of the rule shows that it did.
 
 use std::collections::BTreeMap;
 
@@ -25,15 +25,15 @@ pub(super) fn of(route: &Route) -> BTreeMap<String, CohortRule> {
     route.cohorts.iter().filter_map(rule).collect()
 }
 
-/// Whether a cohort had its present rule when it was stored, as far as is known: also if an earlier version stored it,
-/// whose hashes had no key, or the store had no `store_key` then.
+/// Whether the stored rule of a cohort is its present one (`now`). Compares also with hashes of the present rule as
+/// earlier versions made them: without a key, or without the `store_key`.
 pub(super) fn is_of(stored: &ForcedCohort, route: &Route, cohort: &str, now: Option<&CohortRule>) -> bool {
     let hashes = || route.earlier_cohort_rules().into_iter().filter_map(|mut hashes| hashes.remove(cohort));
     let had = |now: &CohortRule| hashes().any(|hash| stored.has_rule(Some(&CohortRule { hash, ..now.clone() })));
     stored.has_rule(now) || now.is_some_and(had)
 }
 
-/// What is shown of a condition, also of one that an earlier version stored with its literals.
+/// A condition as it is shown: without literals, also if an earlier version stored it with them.
 pub(super) fn shown(when: &str) -> String {
     masked_and_cut(when, |when| redact_line(&without_literals(when)), LengthMax::Bytes(WHEN_BYTES_MAX))
 }

@@ -1,11 +1,13 @@
-//! Cohorts that go by their own evidence are judged again while nothing moves: they go up once the pairs under way are
-//! compared, and down once a pair of theirs differs.
+//! Cohorts that go by their own evidence are judged periodically, also while no route moves: they go up once the pairs
+//! under way are compared, and down once one of their pairs differs.
 //!
-//! Always true: such a move needs no record in the store, because the evidence has it; the listeners are told.
+//! Always true: such a move is not recorded as a flip, because the next process finds it again by the stored evidence.
+//! The listeners are told of it.
 
 use super::Ladder;
 use super::cohort_gate::CohortJudgement;
 use super::mover::Mover;
+use super::positions::RoutePosition;
 
 impl Ladder {
     /// Judges the cohorts that go by their own evidence again. To be called periodically; cheap while there are none.
@@ -23,10 +25,11 @@ impl Mover {
             }
             let before = &inputs.positions;
             self.gate().opening.retain(|route, cohort| {
-                let of_route = before.routes.get(route).map(|position| &position.route.cohorts);
-                of_route.is_some_and(|all| cohort.is_none_or(|cohort| all.iter().any(|of| of.name == cohort)))
+                let cohorts = before.routes.get(route).map(|position| &position.route.cohorts);
+                cohorts.is_some_and(|all| cohort.is_none_or(|cohort| all.iter().any(|other| other.name == cohort)))
             });
-            let by_evidence = before.routes.values().filter(|at| at.route.cohorts.iter().any(|of| of.force.is_none()));
+            let is_by_evidence = |at: &&RoutePosition| at.route.cohorts.iter().any(|cohort| cohort.force.is_none());
+            let by_evidence = before.routes.values().filter(is_by_evidence);
             let judged = by_evidence.map(|position| {
                 let proven = self.gate().proven_cohorts(before, position, CohortJudgement::Periodic);
                 (position, proven)
@@ -43,7 +46,7 @@ impl Mover {
                 }
             }
             let (unrecorded, computed_from) = (inputs.unrecorded.clone(), inputs.positions_version);
-            // Puts no route in `only`: a freeze overtakes none.
+            // This puts no route in `only`, so a freeze overtakes none.
             if self.in_force().set_positions(after.clone(), unrecorded, computed_from).is_some() {
                 self.tell_cohort_moves(before, &after);
                 return;

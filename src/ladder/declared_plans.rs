@@ -1,4 +1,4 @@
-//! What the ladder is told of plans: those of the files, and those that stay in force whatever the files say.
+//! The plans that the ladder gets together with new files: those of the files, and those that stay in force.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,18 +8,18 @@ use serde_json::Value;
 use crate::flag::Percent;
 use crate::names::{PlanId, PlanSet, RouteId};
 
-/// What the files and the store have of plans.
+/// The plans of the files, and those in force.
 #[derive(Clone, Default)]
 pub struct DeclaredPlans {
     /// The plans of each route's workflow in the files.
     pub of_files: BTreeMap<RouteId, Arc<PlanSet>>,
-    /// The plans that stay in force under these files, whatever they say.
+    /// The plans that stay in force under these files, although the files may have other ones.
     pub in_force: BTreeMap<RouteId, Arc<PlanSet>>,
-    /// Why some of these cannot be run under these files: the engine begins nothing for their routes.
+    /// For routes whose plans in force cannot be run under these files: why. The engine begins no run for them.
     pub unrunnable: BTreeMap<RouteId, String>,
-    /// The definitions of the plans of the files, to be stored before a plan is in force.
+    /// The definitions of the plans of the files: a definition is stored before its plan comes into force.
     pub sources: BTreeMap<PlanId, Arc<Value>>,
-    /// The shared steps of the workflows that a route's workflow runs, in the files: `WORKFLOW/STEP`.
+    /// The shared steps of the child workflows that a route's workflow runs, by the files: `WORKFLOW/STEP`.
     pub shared_steps_below: BTreeMap<RouteId, Vec<String>>,
     /// The basis of the evidence of each candidate.
     pub candidate_bases: BTreeMap<RouteId, String>,
@@ -32,7 +32,7 @@ pub struct DeclaredPlans {
 pub struct CandidateMove {
     /// The route.
     pub route: RouteId,
-    /// The plans that whoever asks takes for the candidate.
+    /// The plans that the person who asks has seen as the candidate: the move is refused if it has other ones by now.
     pub candidate: Arc<PlanSet>,
     /// The share of new requests that it answers from now on; `None` puts it in force.
     pub share: Option<Percent>,

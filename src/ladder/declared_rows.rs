@@ -1,14 +1,15 @@
 //! Merges what this process declares of routes with what other processes on the same store have declared.
 //!
-//! A process knows what it read at its start and what it recorded since. Where it changed nothing of a route, what
-//! another process has recorded since then holds: a plan that was put in force there, a state of its files.
+//! A three-way merge: `base` is what this process last read or recorded, `ours` is what it records now, `theirs` is
+//! what the store has. A field that this process did not change keeps the value of the store, such as a plan that
+//! another process has put in force.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names::RouteId;
 use crate::store::DeclaredState;
 
-/// The rows to be stored: `theirs`, with what changed from `base` to `ours`, field by field.
+/// The rows to be stored: `theirs`, with each field replaced that changed from `base` to `ours`.
 pub(super) fn merged(base: &[DeclaredState], ours: &[DeclaredState], theirs: &[DeclaredState]) -> Vec<DeclaredState> {
     let [base, ours, theirs] = [base, ours, theirs].map(by_route);
     let routes: BTreeSet<&RouteId> = ours.keys().chain(theirs.keys()).copied().collect();
@@ -19,7 +20,7 @@ pub(super) fn merged(base: &[DeclaredState], ours: &[DeclaredState], theirs: &[D
         (None, None, theirs) => theirs.map(|theirs| DeclaredState::clone(theirs)),
         // This process has removed it.
         (Some(_), None, _) => None,
-        (base, Some(ours), Some(theirs)) => Some(row_of(base.copied(), ours, theirs)),
+        (base, Some(ours), Some(theirs)) => Some(merged_row(base.copied(), ours, theirs)),
     };
     routes.into_iter().filter_map(row).collect()
 }
@@ -28,7 +29,7 @@ fn by_route(rows: &[DeclaredState]) -> BTreeMap<&RouteId, &DeclaredState> {
     rows.iter().map(|row| (&row.route, row)).collect()
 }
 
-fn row_of(base: Option<&DeclaredState>, ours: &DeclaredState, theirs: &DeclaredState) -> DeclaredState {
+fn merged_row(base: Option<&DeclaredState>, ours: &DeclaredState, theirs: &DeclaredState) -> DeclaredState {
     fn merge<T: Clone + PartialEq>(base: Option<&T>, ours: &T, theirs: &T) -> T {
         if base == Some(ours) { theirs.clone() } else { ours.clone() }
     }

@@ -1,8 +1,8 @@
 //! A route that went below `live` has the plans of its files again, and no candidate with a share, before it returns.
 //!
-//! Always true: no flip takes a route to `live` with the plans that were in force there before it went down. They are
-//! dropped by reading the files in force once more, which whoever holds the ladder does soon after the flip down
-//! ([`super::Ladder::has_plans_to_drop`]); a flip up waits for that, for a bounded time.
+//! Always true: no flip takes a route to `live` with the plans that were in force there before it went down. These
+//! plans are dropped when the files in force are read once more. The owner of the ladder does that soon after the flip
+//! down ([`super::Ladder::has_plans_to_drop`]); a flip up waits for it, for a bounded time.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use super::types::FlipError;
 use crate::flag::State;
 use crate::names::RouteId;
 
-/// How often it is looked whether the plans are dropped.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often a waiting flip up checks whether the plans are dropped.
+const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// How long a flip up waits for that. A process that does not drop them within this time is stuck on its store.
+/// How long a flip up waits for that at most. Longer only takes a process that waits for its store.
 const DROPPED_WITHIN: Duration = Duration::from_secs(3);
 
 impl Mover {
@@ -29,7 +29,7 @@ impl Mover {
     /// Waits until [`Mover::has_plans_to_drop`] is false.
     ///
     /// # Errors
-    /// It still is true after a bounded time.
+    /// The plans are not dropped in time.
     pub(super) async fn wait_for_dropped_plans(
         &self,
         route: &RouteId,
@@ -45,7 +45,7 @@ impl Mover {
                 );
                 return Err(FlipError::Refused { why, commands: Vec::new() });
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
         Ok(())
     }

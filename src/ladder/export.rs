@@ -56,7 +56,7 @@ pub(super) fn show_candidate_share(route: &RouteId, share: f64) {
     gauge!("pointsman_candidate_share", "route" => route.as_str().to_owned()).set(share);
 }
 
-/// Shows whether something other than time and requests holds the next share of a route.
+/// Shows whether something other than time and requests blocks the next share of a route (`auto`).
 pub(super) fn show_auto_held(route: &RouteId, is_held: bool) {
     gauge!("pointsman_auto_held", "route" => route.as_str().to_owned()).set(f64::from(u8::from(is_held)));
 }
@@ -131,12 +131,12 @@ pub(super) fn count_stopped_candidate(route: &RouteId) {
     counter!("pointsman_candidate_guard_actions_total", "route" => route.as_str().to_owned()).increment(1);
 }
 
-/// Shows whether what the guard of a route did is not released yet.
+/// Shows whether an action of the guard of a route still has an effect: it is not released yet.
 pub(super) fn show_guard(route: &RouteId, is_latched: bool) {
     gauge!("pointsman_guard_latched", "route" => route.as_str().to_owned()).set(f64::from(is_latched));
 }
 
-/// Counts and logs what a guard did, or what ended that.
+/// Counts and logs an action of a guard, or its release.
 pub(super) fn log_guard(record: &FlipRecord) {
     let FlipRecord { from, to, by, reason, guard, .. } = record;
     let Some(GuardRecord { route, action, limit: _, condition, bad, of, runs }) = guard else { return };

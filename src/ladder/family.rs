@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::flag::{Family, Instance, Route};
 use crate::names::RouteId;
 
-/// The creator of the instances that a route creates or follows; `None` if it does neither.
+/// The creator of the instances that a route creates or follows up; `None` if it does neither.
 pub(super) fn creator(route: &Route) -> Option<&RouteId> {
     match &route.instance {
         Some(Instance::Creates { .. }) => Some(&route.id),

@@ -1,4 +1,4 @@
-//! What new files change of a route, and which part of that is in force after it was judged.
+//! What new files change of a route, and which part of the change the gate has accepted.
 
 use super::joined::JoinedRoutes;
 use super::positions::RoutePosition;
@@ -9,14 +9,14 @@ use crate::store::FileState;
 /// What new files change of one route, beside its declaration.
 #[derive(Default)]
 pub(super) struct FileEdit {
-    /// Its file has `force`, and the files before had none for it.
+    /// Whether its file has `force`, and the files before had none for it.
     pub gets_force: bool,
     /// The routes that become this one.
     pub joined: Option<JoinedRoutes>,
-    /// Its `force` does not override a gate: other processes have other files in force, and this reading of the files
-    /// is not a reload.
+    /// Whether its `force` overrides no gate, because other processes have other files in force, and this reading of
+    /// the files is not a reload.
     pub ignores_force: bool,
-    /// It was a part of another route.
+    /// Set if the route was a part of a joined route before.
     pub separated: Option<SeparatedRoute>,
 }
 
@@ -24,14 +24,17 @@ pub(super) struct FileEdit {
 #[derive(Clone, Copy)]
 pub(super) struct FileForce<'a> {
     pub reason: &'a String,
-    /// Whether it overrides the gates of a move up.
-    pub raises: bool,
+    /// Whether it overrides the gates of a move up. It always serves as the acknowledgement of a move down.
+    pub overrides_gates: bool,
 }
 
-/// The part of a declaration that is in force after a move: all of it, or all but the shares that the gate refused,
-/// with the stored ones in place of these. The caller stores this part, so that a later edit that reverts what was
-/// accepted counts as an edit. `None`, so that nothing is stored, if the gate refused something and either no
-/// declaration was stored before, or this part would be the whole declaration.
+/// The part of a declaration that the caller stores after a move, so that a later edit which reverts it counts as an
+/// edit:
+///
+/// - if the gate refused nothing: the whole declaration;
+/// - if it refused some shares: the declaration with the stored shares in place of the refused ones;
+/// - `None`, so that nothing is stored, if it refused something and either no declaration was stored before, or this
+///   part would be the whole declaration.
 pub(super) fn accepted_part(stored: Option<FileState>, now: FileState, moved: &RoutePosition) -> Option<FileState> {
     if moved.refused.is_empty() {
         return Some(now);
@@ -42,8 +45,8 @@ pub(super) fn accepted_part(stored: Option<FileState>, now: FileState, moved: &R
     Some(FileState { shares, ..now }).filter(|accepted| *accepted != now)
 }
 
-/// What an edit of the file requests of a route with a flip. If only shares were edited, the route keeps the state of
-/// its last flip, and the shares that were not edited: the file says nothing new of them.
+/// What an edit of the file requests of a route with a flip. If only shares were edited, the route keeps the requested
+/// state and the shares that were not edited, because the file says nothing new about these.
 pub(super) fn requested_by_edit(position: &RoutePosition, stored: FileState, now: FileState) -> FileState {
     if stored.state != now.state {
         return now;

@@ -1,16 +1,23 @@
 //! The moves that a change of the files makes.
 //!
-//! Always true: a file makes a flip by `file` only if its declaration differs from the one of the last reading, and the
-//! flip goes through the same gate. A route without any flip has the state of its file up to `shadow`; above that the
-//! file needs `force` with a reason, else the gate decides; a creator also waits for its followers. A route whose move
-//! the gate refuses keeps its state, and the one in the file is shown as requested. The store keeps the older
-//! declaration, so that the move is judged again at the next reading, until a person flips the route.
+//! Always true:
 //!
-//! A route in `live` is held at `dark` if new files make it match requests that legacy served before without a record
-//! of their retry keys, while retries of these may come: the engine would perform them again. So it is if the store
-//! is a copy that does not know the newest requests, or while keys of requests that legacy served are not known. The
-//! route's last flip is unchanged, so that it returns to `live` after that time. On a copy the route goes down by a
-//! flip instead, and does not return by itself, if its last flip is from before the copy was started: the copy may miss
+//! - A file makes a flip by `file` only if its declaration differs from the one of the last reading, and the flip goes
+//!   through the same gate as a flip by a person.
+//! - A route without any flip has the state of its file up to `shadow`; above that the file needs `force` with a
+//!   reason, else the gate decides; a creator also waits for its followers.
+//! - A route whose move the gate refuses keeps its state, and the one in the file is shown as requested. The store
+//!   keeps the older declaration, so that the move is judged again at the next reading, until a person flips the route.
+//!
+//! A route in `live` is held at `dark` while retries may come that the engine would perform a second time. There are
+//! three causes:
+//!
+//! - new files make the route match requests that legacy served before without a record of their retry keys;
+//! - the store is a copy, which does not know the newest requests;
+//! - keys of requests that legacy served are lost.
+//!
+//! The route's last flip is unchanged, so that it returns to `live` after that time. On a copy the route goes down by a
+//! flip instead, and does not return by itself, if its last flip is from before the copy was started: the copy may lack
 //! a later one. Files that make a route in `only` match requests without such records need `force`.
 //!
 //! A move that the gate would allow waits for pairs under way (`pairs_in_flight`). Moves from `only`: `leaving_only`.
@@ -58,8 +65,8 @@ pub(super) fn apply(
     let (now, has_served) = (clock::now(), reading.has_served());
     after.scopes = scopes::after_files(&before.scopes, &after.declared, has_served, now, gate.retry_window);
     if matches!(reading, ReadKind::Start { .. }) {
-        // A cohort's `force` reason that is new in the files may have been written before this start found that keys
-        // are lost. It is dated back, so that it does not override the hold because of them.
+        // A cohort's reason for `force` that is new in the files may have been written before this start found that
+        // keys are lost. It is backdated, so that it does not override the hold.
         let may_repeat = |at: &&RoutePosition| gate.may_repeat_unknown(&after, at);
         let may_repeat: Vec<RouteId> =
             after.routes.values().filter(may_repeat).map(|position| position.route.id.clone()).collect();
@@ -86,7 +93,7 @@ pub(super) fn apply(
     let edits: Vec<FileEdit> = routes.iter().map(|route| edit_of(route)).collect();
     let moves: Vec<Move> =
         routes.iter().zip(&edits).filter_map(|(route, edit)| reconcile(&mut after, route, edit, gate)).collect();
-    // Force that is new in the files was written for what the files say now.
+    // Whoever wrote a `force` that is new in the files has accepted the present workflow, rules and services.
     let accepts = |position: &RoutePosition| {
         let by_cohorts =
             || position.highest() < State::Live && cohort_reasons::are_new(&after.scopes, &position.route, now);
@@ -101,8 +108,8 @@ pub(super) fn apply(
     (after, moves)
 }
 
-/// The positions after the release of routes whose hold is over, and the flips by `file` of these routes. Other routes
-/// are not judged again, because their files were not read again.
+/// The positions after the release of routes whose hold is over, and the flips by `file` of these routes. The other
+/// routes are not judged, because the files were not read again.
 pub(super) fn release(before: &Positions, now: Timestamp, gate: &Gate) -> (Positions, Vec<Move>) {
     let mut after = before.clone();
     after.scopes = scopes::current(&before.scopes, now, gate.retry_window);
@@ -164,14 +171,14 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
         limit_and_set(positions, position);
         return made;
     }
-    // An earlier refusal is dropped; the move is judged anew if the file still requests it.
+    // Forgets the last refusal: below, the move is judged anew if the file still requests it.
     position.inputs.requested = position.last.as_ref().map_or_else(|| position.rung(), state_of);
     position.inputs.gate = None;
     position.refused.clear();
     position.held_until = None;
-    position.awaits_pairs = position.awaits_pairs.and_then(|awaited| awaited.judged_again(position.declared()));
+    position.awaits_pairs = position.awaits_pairs.and_then(|awaited| awaited.for_next_judgement(position.declared()));
     let joined_reason = joined.as_ref().and_then(|joined| joined.lower(&mut position));
-    let held = gate.held(positions, &position);
+    let held = gate.why_held(positions, &position);
     let copy_reason = gate.may_miss_later_flip(positions, &position);
     let separated_reason = separated.as_ref().map(|separated| &*separated.why);
     let merged_reason = separated_reason.or_else(|| was_earlier_id_of_another(positions, &position));
@@ -182,23 +189,23 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
     position.inputs.is_held = false;
 
     let now = position.declared();
-    let force = route.force.as_ref().map(|reason| FileForce { reason, raises: !ignores_force });
+    let force = route.force.as_ref().map(|reason| FileForce { reason, overrides_gates: !ignores_force });
     let stored = positions.stored_declaration(route);
     let replaced_reason = positions.has_flip_of_another(route).then(|| match positions.taken_ids.contains(&route.id) {
         true => "its id was an earlier one of another route, and the flips under it are those of that route",
         false => "it keeps its own state and not that of the route whose place it takes",
     });
     let has_flip = position.last.is_some();
-    let changed = positions.changes_declaration(route, has_flip, now);
+    let changed = positions.check_declaration_change(route, has_flip, now);
     let edit = stored.filter(|_| has_flip).map_or(now, |stored| requested_by_edit(&position, stored, now));
     let mut made = None;
     if !changed && !has_flip {
         position.inputs.has_no_flip = true;
         position.inputs.shares = now.shares;
         position.inputs.requested = now.state;
-        // A new file puts no creator above its followers, and no route in `only` during a freeze, not even by force. A
-        // file counts as new until the followers are as high, or the freeze ends; so does a file that gets its `force`
-        // later.
+        // A new file puts no creator above its followers, and no route in `only` during a freeze, not even by force. It
+        // counts as new until the followers are as high and the freeze has ended. A file whose `force` is new counts as
+        // new, too.
         let is_new = stored.is_none() || *gets_force;
         let is_frozen = now.state == State::Only && positions.freeze != Freeze::No;
         let followers_are_below = || positions.followers(&route.id).any(|follower| follower.rung() < now.state);
@@ -208,8 +215,8 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
             made = judge_and_move(positions, &mut position, now, force, gate);
         }
         if waits {
-            // Declarations under its earlier ids are dropped too: if the same edit renames the route, it would
-            // otherwise count as known under one of them.
+            // The stored declaration is dropped under all ids, so that the file counts as new at the next reading, also
+            // if the same edit renames the route.
             positions.stored_declarations.retain(|id, _| !route.ids().any(|own| own == id));
         } else {
             positions.stored_declarations.insert(route.id.clone(), now);
@@ -217,8 +224,8 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
     } else if !changed || position.is_at(edit.state, edit.shares) {
         positions.stored_declarations.insert(route.id.clone(), now);
     } else {
-        // Without a flip only the `force` of its file supports a state above `shadow`. So an edit that drops `force`
-        // loses that state, unless it asks for a lower one itself.
+        // Without a flip only the `force` of its file supports a state above `shadow`. So an edit that removes `force`
+        // takes the route down to `shadow`, unless it asks for a lower state than the present one itself.
         if !has_flip && route.force.is_none() && edit.state > UNPROVEN_MAX && edit.state >= position.rung() {
             position.inputs.requested = position.inputs.requested.min(UNPROVEN_MAX);
         }
@@ -231,7 +238,7 @@ fn reconcile(positions: &mut Positions, route: &Route, changed_file: &FileEdit, 
     }
     let reason = joined_reason.as_deref().or(replaced_reason).or(copy_reason).or(merged_reason);
     if let Some(reason) = reason.filter(|_| made.is_none()) {
-        // A route that is held goes down for good: neither a person nor a gate has said that it may be live.
+        // The route goes down by a flip, also if it is held: neither a person nor a gate has said that it may be live.
         let (from, to) = (position.last.as_ref().map_or(position.rung(), state_of), position.rung());
         let requested = position.inputs.requested;
         // An edit of the shares alone does not ask for the state that the route loses. The edit is judged on the lower
@@ -299,15 +306,15 @@ fn judge_and_move(
     gate: &Gate,
 ) -> Option<Move> {
     let route = Arc::clone(&position.route);
-    let reason = force.filter(|force| force.raises || to < position.rung()).map(|force| force.reason.clone());
+    let reason = force.filter(|force| force.overrides_gates || to < position.rung()).map(|force| force.reason.clone());
     let mut requested = RequestedMove { to, shares, force: reason.is_some(), reason, source: FlipSource::File };
     if position.rung() == State::Only && to < State::Only && !requested.force {
         position.refused = vec![no_acknowledgement(&route.id, to)];
         return None;
     }
     let mut judged = gate.judge_by_file(positions, position, &requested);
-    // Neither going down nor the edit of another share waits for the gate of a larger share. A share whose gate is shut
-    // keeps its present size.
+    // A shut gate of a larger share stops only that share, which keeps its present size: the move down, and edits of
+    // other shares, go on.
     if matches!(judged, Err(MoveRefusal::GateShut(_))) && to <= position.rung() {
         let (present, asked) = (position.inputs.shares, requested.shares);
         let mut refused = Vec::new();

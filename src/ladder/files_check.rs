@@ -1,8 +1,14 @@
-//! Whether new files may be put in force. They are refused as a whole if instances of the engine would lose their
-//! followers, if several families of instances would become one, if a route in `only` would go down without an
-//! acknowledgement or perform retries a second time, and, at a reload, if a creator in `live` would get a follower
-//! without a workflow or if other callers would be in a share. Files in force that are read once more are not refused
-//! for any of that ([`ReadKind::AppliedAgain`]).
+//! Whether new files may be put in force. They are refused as a whole if:
+//!
+//! - instances of the engine would lose their followers;
+//! - several families of instances would become one;
+//! - a route in `only` would go down without an acknowledgement;
+//! - a route in `only` would perform retries a second time;
+//! - the move of a candidate that comes with them is refused;
+//! - (only at a reload) a creator in `live` would get a follower without a workflow;
+//! - (only at a reload) other callers would be in a share.
+//!
+//! Files in force that are read once more are refused only because of a candidate's move ([`ReadKind::AppliedAgain`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,7 +32,7 @@ pub(super) struct PreparedFiles {
     declared: DeclaredFiles,
     unlisted_ids: UnlistedIds,
     unfollowed: UnfollowedInstances,
-    /// Families that they make one.
+    /// The families that these files make one.
     joined: JoinedFamilies,
     /// The creators in `live` or above when the instances were looked up, as in `FamiliesBefore`.
     live_creators: BTreeSet<RouteId>,
@@ -61,16 +67,16 @@ impl PreparedFiles {
 /// New files that may be put in force.
 pub(super) struct CheckedFiles {
     pub after: Positions,
-    /// The flips that they make.
+    /// The flips that these files make.
     pub moves: Vec<Move>,
     /// See [`UnfollowedInstances::removes_followers`].
     pub removes_followers: bool,
-    /// Families that they make one.
+    /// The families that these files make one.
     pub joined: JoinedFamilies,
 }
 
-/// Reads from the store what the check of new files needs, and asks for what the gates need. That may take long where
-/// many runs are open.
+/// Reads from the store what the check of new files needs, and brings up to date what the gates ask about instances.
+/// May take long where many runs are open.
 ///
 /// # Errors
 /// The store does not answer.
@@ -102,7 +108,7 @@ pub(super) fn check_and_apply(
 ) -> Result<CheckedFiles, FilesError> {
     let PreparedFiles { declared, unlisted_ids, unfollowed, joined, live_creators: _ } = files;
     let mut joined = match reading {
-        // These files are the ones before.
+        // The routes are those of the files before, so no family joins another one.
         ReadKind::AppliedAgain => JoinedFamilies::default(),
         ReadKind::Reload | ReadKind::Start { .. } => joined,
     };
@@ -157,7 +163,7 @@ pub(super) fn check_and_apply(
     Ok(CheckedFiles { after, moves, removes_followers, joined })
 }
 
-/// A sentence for each creator in `live` or above that new files leave there and give a follower without a workflow. A
+/// A sentence for each creator that stays in `live` or above under new files and gets a follower without a workflow. A
 /// start lowers such a creator to `dark` instead: a refused start would leave every other route without service.
 fn above_new_followers(before: &Positions, after: &Positions) -> Vec<String> {
     let was_live = |route: &Route| {

@@ -12,15 +12,19 @@ use super::types::{FlipError, Flipped, MoveRequest, Unconfirmed};
 use crate::flag::State;
 use crate::names::RouteId;
 
-/// How often a flip is judged again at most because another process has recorded a move since it was judged.
+/// How often a flip is tried at most if each time another process records a move between its judgement and its record.
 const OUTDATED_TRIES_MAX: u32 = 5;
 
 impl Ladder {
-    /// Moves a route. A move to its present state changes nothing; the result says so. A move down is in force at once,
-    /// also while the store does not answer or another move waits for it; the result says whether it is recorded. A
-    /// move up is refused if the route was lowered after it was asked for. A larger share that is asked for together
-    /// with a move down comes into force once both are recorded, also if the caller goes away meanwhile; if it does
-    /// not, or if that is not known yet, the result's `horizon` says so.
+    /// Moves a route.
+    ///
+    /// - A move to its present state changes nothing; the result says so.
+    /// - A move down is in force at once, also while the store does not answer or another move waits for the store; the
+    ///   result says whether the move is recorded.
+    /// - A move up is refused if the route was lowered after the move was asked for.
+    /// - A larger share that is asked for together with a move down comes into force once both are recorded, also if
+    ///   the caller goes away meanwhile. If it does not come into force, or if that is not known yet, the result's
+    ///   `horizon` says so.
     ///
     /// # Errors
     /// See [`FlipError`]; nothing changed, unless it is [`Unconfirmed::Pending`] or [`Unconfirmed::TaskEnded`].
@@ -29,12 +33,13 @@ impl Ladder {
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
         let request = mover.with_first_step(&route, request);
         let within = self.answer_within + mover.announce_within(request.to);
-        // Set once instances were asked about and pairs were waited for: only a flip that does not go down does either.
+        // Set by the first try that is no flip down, after it has asked about instances and waited for pairs: the bound
+        // does not include these waits.
         let (mut answers_until, mut tries) = (None, 0);
         loop {
             tries += 1;
             match self.try_flip(asked, (within, &mut answers_until), &route, &request).await {
-                // It is judged again by what another process has recorded meanwhile.
+                // Another process has recorded a move meanwhile: the flip is judged once more, after that move.
                 Err(FlipError::Store(error)) if is_outdated_judgement(&error) && tries < OUTDATED_TRIES_MAX => {}
                 outcome => return outcome,
             }
@@ -50,11 +55,12 @@ impl Ladder {
     ) -> Result<Flipped, FlipError> {
         let (mover, route, request) = (Arc::clone(&self.mover), route.clone(), request.clone());
         let mut known = KnownMoves::NotAsked;
-        let (guard, announced) = loop {
+        let (moves_lock, announced) = loop {
             match mover.clone().flip_down((asked, known), &route, &request).await? {
-                // The route's flip down waits for the store, and is recorded after what other processes record.
+                // An earlier flip down of the route waits for the store. It is recorded after the moves of other
+                // processes, so the route stays where it is, whatever they have recorded.
                 Some(FlipDownOutcome::Unchanged(flipped)) if !flipped.recorded => return Ok(flipped),
-                // Another process may have moved the route, which is not in force here yet.
+                // Another process may have recorded a move of the route that is not in force here yet.
                 Some(FlipDownOutcome::Unchanged(flipped)) => match mover.catch_up_briefly().await {
                     Ok(false) => return Ok(flipped),
                     Ok(true) => continue,
@@ -88,14 +94,14 @@ impl Ladder {
             mover.catch_up::<FlipError>(until).await?;
             mover.wait_for_dropped_plans(&route, request.to, until).await?;
             let announced = mover.announce_before(&route, &request).await;
-            let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
+            let moves_lock = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
             // The move before this one may have put the route above the requested state, or below `live`.
             if !mover.is_flip_down(&route, &request) && !mover.has_plans_to_drop(&route, request.to) {
-                break (guard, announced);
+                break (moves_lock, announced);
             }
         };
         let work = tokio::spawn(async move {
-            let outcome = mover.flip(guard, asked, &route, request, announced).await;
+            let outcome = mover.flip(moves_lock, asked, &route, request, announced).await;
             mover.start_recording();
             outcome
         });

@@ -1,4 +1,4 @@
-//! What other processes on the same store have recorded, as it was read, and the positions after it.
+//! Moves that other processes on the same store have recorded, as they were read, and the positions after them.
 //!
 //! Always true: a flip is not applied where a newer one of its route is in force already.
 
@@ -16,17 +16,18 @@ use crate::store::{DeclaredState, FlipRecord, GuardRecord};
 /// What other processes have recorded and this one does not have in force.
 #[derive(Clone)]
 pub struct FollowedMoves {
-    /// The number of the newest flip in the store when it was read.
+    /// The number of the newest flip in the store when the moves were read.
     pub(super) newest: u64,
-    /// The last flips of routes and of candidates, what guards did last, and the kill switch, as far as they are newer
-    /// than what is in force.
+    /// The last flips of routes and of candidates, the last actions of guards, and the last change of the kill switch:
+    /// those of them that are newer than the flips in force, the oldest first.
     pub(super) flips: Vec<FlipRecord>,
     /// The declarations of all routes in the store, as they were read with the flips.
     pub(super) rows: Vec<DeclaredState>,
 }
 
 impl FollowedMoves {
-    /// The numbers that the store gave to these flips; with a time, only to those that were made before it.
+    /// The numbers that the store gave to these flips; if `before` is set, only of flips that were made before that
+    /// time.
     pub(super) fn numbers(&self, before: Option<Timestamp>) -> Vec<u64> {
         let is_before = |flip: &&FlipRecord| before.is_none_or(|before| flip.at < before);
         self.flips.iter().filter(is_before).map(|flip| flip.number).collect()
@@ -65,8 +66,9 @@ impl FollowedMoves {
         positions
     }
 
-    /// The ids, by the files in force, of the routes that have this id. If there is none, of those that have one of the
-    /// ids that the route with this id had earlier: the process that moved it has newer files, which rename it.
+    /// The present ids, by the files in force, of the routes that have or had this id. If there is none, another
+    /// process may have newer files that rename the route: then the routes with one of the earlier ids in its stored
+    /// row.
     fn present_ids(&self, positions: &Positions, id: &RouteId) -> Vec<RouteId> {
         let having = |ids: &[RouteId]| {
             let has = |at: &&RoutePosition| at.route.ids().any(|own| ids.contains(own));
@@ -83,7 +85,7 @@ impl FollowedMoves {
         self.rows.iter().find(|row| row.route == *route)
     }
 
-    /// What guards did, each also under the ids by which the files in force know its route.
+    /// The actions of guards. If the files in force have the route under another id, an action is returned under both.
     pub(super) fn guard_actions(&self, positions: &Positions) -> Vec<FlipRecord> {
         let actions = self.flips.iter().filter_map(|flip| Some((flip, flip.guard.as_ref()?)));
         let each = actions.flat_map(|(flip, guard)| {
@@ -96,7 +98,8 @@ impl FollowedMoves {
         each.collect()
     }
 
-    /// Sets what the store has of a route in `live`: its plans, and the basis with which it went there.
+    /// Takes over from the store what it has of a route in `live`: the plans in force, and the basis with which the
+    /// route went there.
     fn set_plans(&self, positions: &mut Positions, route: &RouteId) {
         let row = self.row(route);
         let plans = |set: Option<&PlanSet>| set.cloned().map(Arc::new);
@@ -128,8 +131,8 @@ impl FollowedMoves {
     }
 }
 
-/// Whether the last flip of a route is this one, or is recorded after it. One that is not recorded yet lowers the route
-/// again afterwards.
+/// Whether the last flip of a route is this one, or was recorded after it. An unrecorded last flip does not count: it
+/// is applied again after this one.
 fn has_newer_flip(position: &RoutePosition, flip: &FlipRecord) -> bool {
     position.last.as_ref().is_some_and(|last| !is_unrecorded(last) && last.number >= flip.number)
 }

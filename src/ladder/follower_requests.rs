@@ -1,9 +1,9 @@
 //! The requests by which routes follow up instances, according to the files in force and to earlier ones, as the store
 //! keeps them.
 //!
-//! Always true: requests by which a route followed up instances are remembered when the route leaves the files, or
-//! matches other requests, or follows another creator: clients may send them for as long as the instances exist, and
-//! the next files may give them to a follower of another creator (`reassigned_follow_ups`).
+//! Always true: the requests by which a route followed up instances are remembered when the route leaves the files,
+//! matches other requests, or follows another creator. Clients may send these requests for as long as the instances
+//! exist, and the next files may give them to a follower of another creator (`reassigned_follow_ups`).
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! States above `shadow` that the `force` in a file puts in force without a flip, and the entries that they get in the
 //! record.
 //!
-//! Always true: the store has such a state with its reason and the source of its entry, so that neither a restart nor
-//! another process makes a second entry for it, and one that was lost is made at the next start. A route with a flip
-//! has none: its flips have entries of their own.
+//! Always true: the store has such a state, with its reason and the source of its entry in the record. So neither a
+//! restart nor another process makes a second entry for it, and an entry that was lost is made at the next start. A
+//! route with a flip has no such state: its flips have entries of their own.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -28,7 +28,7 @@ pub struct ForcedFileState {
     pub evidence: Value,
 }
 
-/// Brings these states up to date with files that have been judged, with the moves that they make.
+/// Updates the stored states after new files have been judged and their moves applied.
 pub(super) fn update(positions: &mut Positions, now: Timestamp) {
     let of_route = |position: &RoutePosition| {
         if !position.inputs.has_no_flip || position.last.is_some() {
@@ -37,7 +37,7 @@ pub(super) fn update(positions: &mut Positions, now: Timestamp) {
         let known = position.route.ids().find_map(|id| positions.forced.get(id));
         let (state, reason) = match (&position.route.force, known) {
             (Some(reason), _) if position.rung() > UNPROVEN_MAX => (position.inputs.requested, Some(reason)),
-            // The end of such a state is entered too, once; a route that never had one needs no entry.
+            // The end of such a state gets an entry too; a route that never had such a state gets none.
             (_, Some(ForcedState { reason: Some(_), .. })) => (position.rung(), None),
             (_, known) => return known.cloned(),
         };
@@ -54,7 +54,8 @@ pub(super) fn update(positions: &mut Positions, now: Timestamp) {
 }
 
 impl Positions {
-    /// Sets the stored declaration of a route that is flipped: from then on the flip supports its state.
+    /// Sets the stored declaration of a route that is flipped, and removes its state by `force`: from now on the flip
+    /// supports its state.
     pub fn set_declaration_of_flipped(&mut self, route: &RouteId, declared: FileState) {
         self.stored_declarations.insert(route.clone(), declared);
         self.forced.remove(route);

@@ -14,7 +14,7 @@ use super::types::{FlipSource, FreezeError, Frozen, Unconfirmed};
 use crate::flag::Freeze;
 use crate::store::{FlipRecord, StoreError};
 
-/// How long a call that sets the kill switch waits until it is recorded. It is in force before that.
+/// How long the caller of a freeze waits for its record. The freeze is in force before that.
 const FREEZE_RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 impl Mover {
@@ -33,16 +33,17 @@ impl Mover {
         Ok(unrecorded)
     }
 
-    /// Records the end of a freeze, together with the freeze if the store does not have that yet, then puts it in
-    /// force. `requested` and `followed`: see [`FreezeRecords::prepare_end`](super::kill_switch::FreezeRecords).
+    /// Records the end of a freeze, then puts the end in force. If the store does not have the freeze yet, both are
+    /// recorded together. `requested` and `followed`: see
+    /// [`FreezeRecords::prepare_end`](super::kill_switch::FreezeRecords).
     pub async fn end_freeze(
         &self,
-        guard: MovesLock,
+        moves_lock: MovesLock,
         (requested, followed): (u64, u64),
         reason: Option<String>,
         by: String,
     ) -> Result<FlipRecord, FreezeError> {
-        let (positions, all_recorded) = self.record_unrecorded_first(&guard).await;
+        let (positions, all_recorded) = self.record_unrecorded_first(&moves_lock).await;
         all_recorded?;
         let FreezeEnd { flip, unrecorded } =
             self.kill_switch().prepare_end(self.in_force(), (requested, followed), reason, by)?;
@@ -59,9 +60,9 @@ impl Mover {
     }
 
     pub(super) async fn obey(&self, version: u64, freeze: Freeze) {
-        let connected = self.connected().clone();
-        for other in connected {
-            other.apply_freeze(version, freeze).await;
+        let listeners = self.kill_switch_listeners().clone();
+        for listener in listeners {
+            listener.apply_freeze(version, freeze).await;
         }
     }
 }
@@ -78,10 +79,11 @@ impl Ladder {
         if freeze == Freeze::No {
             let (until, requested) = (TokioInstant::now() + self.answer_within, mover.kill_switch().request_end());
             mover.catch_up::<FreezeError>(until).await?;
-            // A freeze that another process records after what was followed by now is not ended.
+            // With the number of the newest flip that is in force here: a freeze that another process records later has
+            // a higher number, and is not ended.
             let request = (requested, mover.recorder.newest_in_force());
-            let guard = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
-            let work = tokio::spawn(async move { mover.end_freeze(guard, request, reason, by).await });
+            let moves_lock = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
+            let work = tokio::spawn(async move { mover.end_freeze(moves_lock, request, reason, by).await });
             let joined = timeout_at(until, work).await.map_err(|_| Unconfirmed::Pending)?;
             let flip = joined.unwrap_or_else(|error| Err(Unconfirmed::task_ended(&error).into()))?;
             return Ok(Frozen { flip, recorded: true });

@@ -1,10 +1,10 @@
 //! Whether a route may move: up one rung at a time and only through the gate, down any distance. Which routes are held
 //! below `live`, because retries may come that the engine would perform again, is left to `unknown_retries`.
 //!
-//! Always true: a move that does no more than lower the rung is refused in one case: from `only` without an
-//! acknowledgement (a share that comes with it may be impossible there, and force needs a reason also on the way down).
-//! Force with a reason overrides a gate whose conditions do not hold, but never an impossible move (no workflow, a
-//! share without a key, a creator above its followers, to `only` during a freeze).
+//! Always true: a move that only lowers the rung is refused in one case: from `only` without an acknowledgement. (A
+//! share that is asked for together with it may be impossible on that rung, and force needs a reason also on the way
+//! down.) Force with a reason overrides a gate whose conditions do not hold, but never an impossible move: without a
+//! workflow, to a share without a key, of a creator above its followers, or to `only` during a freeze.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(super) struct Gate {
     pub retry_window: Duration,
     /// See [`super::LadderParts::copy_started`].
     pub copy_started: Option<Timestamp>,
-    /// The gates of cohorts and guards that are open, but for pairs under way.
+    /// The gates of cohorts, and of routes that a guard has lowered, that only wait for pairs under way.
     pub opening: OpeningGates,
 }
 
@@ -57,7 +57,7 @@ pub(super) enum MoveRefusal {
 
 /// An allowed move.
 pub(super) struct AllowedMove {
-    /// The lowest gate that force overrides: by this move, or by an earlier one if that gate would still be shut.
+    /// The lowest gate that force overrides: by this move, or by an earlier one if that gate is still shut.
     pub overridden: Option<Overridden>,
     /// What the gates that this move overrides still require, as sentences.
     pub still_required: Vec<String>,
@@ -81,7 +81,7 @@ impl Gate {
             return Err(MoveRefusal::Impossible(sentence));
         }
         let stays = requested.to == position.rung();
-        // What an earlier move overrode, and is still shut: it stays recorded while the route is above that gate.
+        // A gate that an earlier move overrode and that is still shut stays recorded while the route is above it.
         let earlier = self.overridden(positions, position, requested.to);
         let judged = self.judged_gates(positions, position, requested);
         let unmet = judged.unmet();
@@ -133,8 +133,8 @@ impl Gate {
         Some(NextRung { to, missing, conditions: self.conditions(positions, position, from, to) })
     }
 
-    /// The reason that was given with `force`, for as long as a gate that was overridden would still be shut, or the
-    /// route would be held below `live`.
+    /// The reason that was given with `force`, for as long as an overridden gate is still shut, or the route would be
+    /// held below `live` without it.
     pub fn still_forced(&self, positions: &Positions, position: &RoutePosition) -> Option<String> {
         let overridden = self.overridden(positions, position, State::Only).map(|overridden| overridden.reason);
         let by_file = || position.route.force.clone().filter(|_| self.harmful_retries(positions, position).is_some());
@@ -142,8 +142,8 @@ impl Gate {
     }
 
     /// The lowest gate, up to a rung, that force overrode on the way to the present state and that is still shut. The
-    /// last flip says so of earlier flips too; without a flip the file may have done it. A condition that is known to
-    /// have failed only after the override does not count: nobody overrode it.
+    /// last flip carries the overrides of earlier flips; without a flip, the `force` of the file counts. A condition
+    /// that is known to have failed only after the override does not count: nobody overrode it.
     pub(super) fn overridden(
         &self,
         positions: &Positions,
@@ -220,20 +220,22 @@ impl Gate {
             return Vec::new();
         }
         let evidence = self.evidence_of(positions, position);
-        evidence::conditions(&judged(positions, position, &evidence), from, to)
+        evidence::conditions(&judged_route(positions, position, &evidence), from, to)
     }
 
     /// A sentence that says how many differences are open, if there are more than the gates allow.
     pub(super) fn open_differences(&self, positions: &Positions, position: &RoutePosition) -> Option<String> {
         let evidence = self.evidence_of(positions, position);
-        sentences(vec![judged(positions, position, &evidence).open_differences()]).next()
+        sentences(vec![judged_route(positions, position, &evidence).open_differences()]).next()
     }
 
-    /// What the evidence of a creator's followers does not meet for `live`. They went there first, but the engine
-    /// answers their requests only for instances that it has created: so their gate is asked again when the creator
-    /// goes to `live`, since changed files may have started their evidence anew. Force that overrides a follower's gate
-    /// holds here too. This is asked of moves, and of a creator for which force overrode this gate: what happens to a
-    /// follower later does not change what its creator has reached by evidence.
+    /// The conditions of the gate to `live` that the evidence of a creator's followers does not meet, as sentences.
+    ///
+    /// The followers went to `live` first, but the engine answers their requests only for instances that it has
+    /// created. So their gate is judged again when the creator goes to `live`: changed files may have started their
+    /// evidence anew. A follower whose gate was overridden by force is skipped. Asked only when a creator moves, and of
+    /// a creator whose own gate to `live` force overrode: what happens to a follower later does not change what its
+    /// creator has reached by evidence.
     pub(super) fn unmet_of_followers<'a>(
         &'a self,
         positions: &'a Positions,
@@ -253,8 +255,8 @@ impl Gate {
         })
     }
 
-    /// The conditions of one gate, other than evidence, that are asked only of what goes up through it, and that do not
-    /// hold.
+    /// The conditions of one gate, other than evidence, that do not hold and that are asked only when something goes up
+    /// through the gate.
     pub(super) fn unmet_of_moves<'a>(
         &'a self,
         position: &'a RoutePosition,
@@ -281,7 +283,8 @@ impl Gate {
         of_moves.chain(self.unmet_lasting_conditions(positions, position, from, to)).collect()
     }
 
-    /// Those of these conditions that are asked also of what has passed the gate.
+    /// The conditions of one gate, other than evidence, that do not hold and that are asked also of a route or cohort
+    /// that has passed the gate.
     pub(super) fn unmet_lasting_conditions(
         &self,
         positions: &Positions,
@@ -312,7 +315,7 @@ impl Gate {
             }
             unmet.extend(self.unmet_of_instances(positions, position));
             // In `only` nothing is held, so a route that is held now must not go there.
-            unmet.extend(self.held(positions, position).map(|unknown| unknown.why.into()));
+            unmet.extend(self.why_held(positions, position).map(|unknown| unknown.why.into()));
         }
         if to == State::Live {
             let unknown = self.unknown_retries(positions, position).into_iter();
@@ -337,8 +340,8 @@ impl Gate {
     }
 }
 
-/// A route as the conditions on its evidence look at it.
-pub(super) fn judged<'a>(
+/// A route in the form in which the conditions on its evidence are judged.
+pub(super) fn judged_route<'a>(
     positions: &'a Positions,
     position: &'a RoutePosition,
     evidence: &'a RouteEvidence,
@@ -365,8 +368,8 @@ fn impossible(positions: &Positions, position: &RoutePosition, requested: &Reque
         sentences.push(format!("`{id}` has no workflow: it can only be off"));
     }
     let share = requested.shares.of(requested.to);
-    // A route goes down whatever share it keeps there; the mover lowers it further where it has no callers on that
-    // rung.
+    // A route may always go down with the share that it has there; if that share has lost its `key`, the mover lowers
+    // the route further (`holds::lower_without_key`).
     let is_asked = requested.to >= position.rung() || share != position.inputs.shares.of(requested.to);
     let takes_keys = matches!(requested.to, State::Dark | State::Live) && share < Percent::ALL;
     if takes_keys && is_asked && position.route.key.is_none() {

@@ -1,5 +1,5 @@
-//! The conditions of the gates other than evidence, and what else the ladder asks those who know of instances and retry
-//! keys.
+//! The conditions of the gates other than evidence. The parts of the process that know instances and retry keys
+//! implement them; the ladder also asks them a few other questions.
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -13,7 +13,8 @@ use crate::store::StoreError;
 pub struct Unmet {
     /// A sentence.
     pub why: String,
-    /// Since when it does not hold; `None` if that is not known. A flip by force before that time does not override it.
+    /// Since when the condition does not hold; `None` if that is not known. A flip by force from before that time does
+    /// not override it.
     pub since: Option<Timestamp>,
 }
 
@@ -25,7 +26,7 @@ impl From<String> for Unmet {
 
 /// A condition of the gates other than evidence.
 pub trait GateCondition: Send + Sync {
-    /// Why this move upwards is not allowed; empty if it is. `--force` with a reason overrides it.
+    /// Why this move up is not allowed; empty if it is. `--force` with a reason overrides it.
     fn unmet(&self, _route: &Route, _from: State, _to: State) -> Vec<Unmet> {
         Vec::new()
     }
@@ -33,8 +34,8 @@ pub trait GateCondition: Send + Sync {
     fn files_differ(&self) -> bool {
         false
     }
-    /// The instances of a family that legacy has and that have not ended, as of the last
-    /// [`GateCondition::ask_about_instances`]; `None` if nothing counts them.
+    /// The instances of a family that legacy has and that have not ended, as they were at the last
+    /// [`GateCondition::ask_about_instances`]; `None` if this condition does not count instances.
     fn instances_at_legacy(&self, _family: &Family, _creator: &Route) -> Option<InstancesAtLegacy> {
         None
     }
@@ -42,27 +43,28 @@ pub trait GateCondition: Send + Sync {
     fn ask_about_instances<'a>(&'a self, _family: &'a Family, _creator: &'a Route) -> BoxFuture<'a, ()> {
         Box::pin(std::future::ready(()))
     }
-    /// Notes that legacy may have instances of the creator with this oldest id whose own ids are not known. When this
-    /// returns, a restart finds it.
+    /// Notes that legacy may have created instances whose ids are not known. `creator`: the oldest id of their creator.
+    /// When this returns, the note is in the store.
     ///
     /// # Errors
     /// The store does not take it.
     fn note_unknown_instances<'a>(&'a self, _creator: &'a RouteId) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(std::future::ready(Ok(())))
     }
-    /// Requests of any of these routes that legacy served and whose retry keys are not known. They keep the gate to
-    /// `live` shut, and a route in `live` is held below it, unless a flip by force came after the last of them or its
-    /// file has `force`.
+    /// Describes the requests of any of these routes that legacy served and whose retry keys are not known. They keep
+    /// the gate to `live` shut, and a route in `live` is held below it, unless a flip by force came after the last of
+    /// these requests or the route's file has `force`.
     fn unknown_retries(&self, _routes: &[&RouteId]) -> Vec<UnknownRetries> {
         Vec::new()
     }
-    /// Whether something of this route stands until a person accepts it ([`GateCondition::accept`]). If so, a flip by
-    /// force to the state that the route has is a change too. Must not wait.
+    /// Whether this condition does not hold for the route until a person accepts that ([`GateCondition::accept`]). If
+    /// so, a flip by force to the state that the route has counts as a change. Must not wait.
     fn awaits_acceptance(&self, _route: &Route) -> bool {
         false
     }
-    /// A person has flipped this route by force to `live`, `only` or the state that it had, and the flip is in force:
-    /// what came up until `at` is accepted. Must not wait. Nothing to do for a condition that waits for no person.
+    /// Accepts what came up for this route until the time `at`. Called once a person's flip by force to `live`, to
+    /// `only` or to the state that the route had is in force. Must not wait. Does nothing for a condition that waits
+    /// for no person.
     fn accept(&self, _route: &Route, _at: Timestamp) {}
 }
 
@@ -79,12 +81,12 @@ pub struct InstancesAtLegacy {
     pub inconclusive: Option<String>,
 }
 
-/// Retries that may come of requests whose keys are not known: legacy served them, and the engine would perform the
-/// retries a second time.
+/// Requests that legacy served and whose retry keys are not known: the engine would perform a retry of one of them a
+/// second time.
 #[derive(Clone, Debug)]
 pub struct UnknownRetries {
-    /// When the cause came up: something, such as a change of the files, made it possible that the engine performs such
-    /// a retry. The newest cause counts.
+    /// When the newest cause came up. A cause is what makes it possible that the engine performs such a retry, such as
+    /// a change of the files.
     pub cause_at: Timestamp,
     /// From this time on no such retry can come.
     pub until: Timestamp,

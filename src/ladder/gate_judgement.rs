@@ -1,5 +1,5 @@
-//! What the gates on the way of a move say, as they were judged: why they refuse it, and what its record says of them.
-//! The text for the record is made only for a move that is recorded.
+//! The judgement of the gates on the way of a move: the reasons of a refusal and the text of the record are both made
+//! from it. The text for the record is made only for a move that is recorded.
 
 use crate::evidence::{Condition, ConditionName, GateVerdict};
 use crate::flag::{Promote, State};
@@ -14,18 +14,20 @@ const OTHERS_MAX: usize = 8;
 /// The gates on the way of a move.
 pub(super) struct JudgedGates {
     pub on_the_way: Vec<Judgement>,
-    /// In `live`, callers outside its share are in `dark`: a larger share of that passes its gate too.
+    /// The gate to `dark`, of a move to `live` that enlarges the share of `dark`: callers outside the share of `live`
+    /// are in `dark`.
     pub of_dark: Option<Judgement>,
 }
 
-/// One gate.
+/// The judgement of one gate.
 pub(super) struct Judgement {
     pub from: State,
     pub to: State,
-    /// On the route's own evidence, whether they hold or not.
+    /// The conditions on the route's own evidence, whether they hold or not.
     pub conditions: Vec<Condition>,
-    /// What else holds it shut, as sentences.
+    /// The other conditions that do not hold, as sentences.
     pub others: Vec<String>,
+    /// The conditions that the evidence of the route's followers does not meet, as sentences.
     pub of_followers: Vec<String>,
 }
 
@@ -58,7 +60,7 @@ impl JudgedGates {
             [first, .., last] => {
                 let (from, to) = (first.from, last.to);
                 let jump = format!("goes up one rung at a time, and `{from}` to `{to}` is more than one");
-                // Force overrides all gates on the way, so the refusal names what they all prevent.
+                // Force would override all gates on the way, so the refusal names the other conditions of all of them.
                 let others = self.on_the_way.iter().flat_map(|gate| gate.others.iter().cloned());
                 [jump].into_iter().chain(others).collect()
             }
@@ -66,19 +68,19 @@ impl JudgedGates {
         on_the_way.into_iter().chain(of_dark).collect()
     }
 
-    /// Whether the share of `dark` is not allowed to be larger.
+    /// Whether the gate to `dark` is shut for the larger share of `dark`.
     pub fn is_dark_shut(&self) -> bool {
         self.of_dark.as_ref().is_some_and(|gate| !gate.unmet().is_empty())
     }
 
-    /// What the record says of them.
+    /// The gates as the record of the move has them.
     pub fn recorded(&self, promote: &Promote) -> Vec<JudgedGate> {
         let gates = self.on_the_way.iter().chain(&self.of_dark).map(|gate| gate.recorded(promote));
         gates.filter(|gate| !gate.conditions.is_empty()).collect()
     }
 }
 
-/// What the record says of a gate of which nothing but the conditions on evidence was judged.
+/// A gate of which only the conditions on evidence were judged, as a record has it.
 pub(super) fn recorded_gate((from, to): (&str, &str), conditions: &[Condition], promote: &Promote) -> JudgedGate {
     JudgedGate { from: from.to_owned(), to: to.to_owned(), conditions: recorded_conditions(conditions, promote) }
 }

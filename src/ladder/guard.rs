@@ -1,4 +1,5 @@
-//! The ladder's side of guards: the task that acts on what they found, and releases.
+//! The ladder's side of guards: the task that acts on their findings (*crossings*: a condition of a guard crossed its
+//! limit), and the release of what they did.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,8 @@ const REFRESH_EVERY: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Ladder {
-    /// Acts on what the guards find, at once, and releases what they did where evidence may. Runs until it is dropped.
+    /// Acts on the crossings of guards at once, and releases by clean evidence the routes whose guards say `release:
+    /// evidence`. Runs until it is dropped.
     pub async fn guard_routes(self: Arc<Self>) {
         let evidence = self.mover.gate().evidence.clone();
         let mut ticks = tokio::time::interval(REFRESH_EVERY);
@@ -39,7 +41,8 @@ impl Ladder {
         }
     }
 
-    /// Acts on what the guards have found since this was last called.
+    /// Acts on the crossings since the last call. Those of candidates are kept for
+    /// [`Ladder::take_candidate_crossings`].
     pub fn act_on_crossings(&self) {
         for crossing in self.mover.gate().evidence.take_guard_crossings() {
             match route_of_candidate(&crossing.route) {
@@ -49,8 +52,8 @@ impl Ladder {
         }
     }
 
-    /// What the guards found of candidates since this was last asked, by the ids of their routes. Bounded by what is
-    /// found between two questions: each condition of a route once.
+    /// Takes the crossings of candidates since the last call, under the ids of their routes. Their number is bounded: a
+    /// guard finds each condition of a route at most once between two calls.
     pub fn take_candidate_crossings(&self) -> Vec<GuardCrossing> {
         std::mem::take(&mut *self.candidate_crossings())
     }
@@ -83,9 +86,9 @@ impl Ladder {
     pub async fn release_guard(&self, route: &RouteId, release: GuardRelease) -> Result<GuardReleased, FlipError> {
         let until = TokioInstant::now() + self.answer_within;
         let (mover, route) = (Arc::clone(&self.mover), route.clone());
-        let lock = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
+        let moves_lock = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
         let work = tokio::spawn(async move {
-            let outcome = mover.release_guard(lock, &route, release).await;
+            let outcome = mover.release_guard(moves_lock, &route, release).await;
             mover.start_recording();
             outcome
         });
@@ -93,12 +96,13 @@ impl Ladder {
         joined.unwrap_or_else(|error| Err(Unconfirmed::task_ended(&error).into()))
     }
 
-    /// Connects something that is told of each action of a guard from now on, and of those that nobody has released.
+    /// Connects a listener for the actions of guards: it is told of each one from now on, and of the earlier ones that
+    /// are not released.
     pub fn connect_to_guard(&self, listener: Arc<dyn GuardListener>) {
         self.mover.connect_to_guard(listener);
     }
 
-    /// Connects something that is told of each move of a cohort from now on.
+    /// Connects a listener for the moves of cohorts: it is told of each one from now on.
     pub fn connect_to_cohorts(&self, listener: Arc<dyn CohortListener>) {
         self.mover.connect_to_cohorts(listener);
     }

@@ -1,12 +1,16 @@
 //! What the guard does: lowers the state in force, or raises an alarm in `only`.
 //!
-//! Always true: an action is in force before it is recorded, and waits neither for the store nor for another move. It
-//! lowers what is in force and never what was requested; a route in `only` is not lowered, and neither is a creator
-//! with a follower in `only`, where nobody would answer for the instances that legacy would create. What a follower did
-//! wrong lowers its creator too, first: new instances would be followed up by it.
+//! Always true:
 //!
-//! What is recorded is tried until the store has it (`record_unrecorded`). If the process is killed before that, the
-//! route returns to the state that was requested, and the guard counts from zero.
+//! - An action is in force before it is recorded, and waits neither for the store nor for another move.
+//! - It lowers the state in force, never the requested one.
+//! - It does not lower a route in `only`, nor a creator with a follower in `only`: legacy would create instances, and
+//!   in `only` nobody would answer the requests about them.
+//! - A crossing of a follower lowers its creator too, before the follower: the follower would get the follow-ups of new
+//!   instances.
+//!
+//! Recording an action is tried again until the store has it (`record_unrecorded`). If the process is killed before
+//! that, the route returns to the requested state, and the guard counts from zero.
 
 use std::sync::Arc;
 
@@ -24,15 +28,16 @@ use crate::store::{FlipRecord, GuardAction, GuardRecord, guard_key};
 /// Who acted, in records.
 pub(super) const BY_GUARD: &str = "guard";
 
-/// What follows from a crossing: the action, and the highest state that is allowed from then on.
-type Judgement = (GuardAction, Option<State>);
+/// The reaction to a crossing: the action, and the highest state that is allowed from then on.
+type Reaction = (GuardAction, Option<State>);
 
-/// What the guard does about a crossing. `None`: nothing that it could lower is as high as that.
-fn judge(inputs: &Inputs, position: &RoutePosition, rung: State, in_dark: bool) -> Option<Judgement> {
-    let latch = inputs.guards.of(&position.route);
+/// What the guard does about a crossing on this rung. `None` if there is nothing to do: the route is as low already, or
+/// the guard has raised an alarm that is not released.
+fn reaction(inputs: &Inputs, position: &RoutePosition, rung: State, in_dark: bool) -> Option<Reaction> {
+    let latch = inputs.guards.latch(&position.route);
     let has_follower_in_only = || inputs.positions.followers(&position.route.id).any(|at| at.rung() == State::Only);
     if position.rung() == State::Only || (position.takes_instances() && has_follower_in_only()) {
-        // One alarm until it is released.
+        // No second alarm until the first one is released.
         return latch.is_none().then_some((GuardAction::Alerted, None));
     }
     let limit = inputs.guards.limit(&position.route);
@@ -74,7 +79,7 @@ impl Mover {
         let evidence = self.gate().evidence_of(&inputs.positions, position);
         let evidence = serde_json::to_value(evidence).unwrap_or_default();
         let acted = self.in_force().act(id, |inputs, position| {
-            let (action, limit) = judge(inputs, position, crossing.rung, in_dark)?;
+            let (action, limit) = reaction(inputs, position, crossing.rung, in_dark)?;
             let GuardCrossing { condition, bad, of, detail, runs, route: _, rung: _, accepted: _ } = crossing;
             let Effective { state: from, why: _ } = inputs.effective(position);
             let guard = GuardRecord {
@@ -95,7 +100,7 @@ impl Mover {
         }
     }
 
-    /// Logs and counts what a guard did, or what ended that, and tells the listeners.
+    /// Logs and counts an action of a guard, or its release, and tells the listeners.
     pub(super) fn report(&self, record: &FlipRecord, route: &Arc<Route>) {
         export::log_guard(record);
         let requested = self.in_force().inputs().positions.routes.get(&route.id).map(|at| at.inputs.requested);
@@ -117,12 +122,12 @@ impl Mover {
         listeners.iter().for_each(|listener| listener.acted(acted.clone()));
     }
 
-    /// Connects something that is told of each action from now on, and of those that are not released yet: the last
-    /// process may have ended before their messages were delivered.
+    /// Connects a listener: it is told of each action from now on, and of the earlier ones that are not released,
+    /// because the last process may have ended before their messages were delivered.
     pub(super) fn connect_to_guard(&self, listener: Arc<dyn GuardListener>) {
         let inputs = self.in_force().inputs();
         for position in inputs.positions.routes.values() {
-            if let Some(latch) = inputs.guards.of(&position.route) {
+            if let Some(latch) = inputs.guards.latch(&position.route) {
                 let (record, route) = (FlipRecord::clone(latch), position.route.clone());
                 let requested = position.inputs.requested;
                 listener.acted(GuardActed { record, route, requested, is_repeated: true });
@@ -132,7 +137,7 @@ impl Mover {
     }
 }
 
-/// The record of an action of a guard, or of its end; the store assigns its number.
+/// The record of an action of a guard, or of its release; the store assigns its number.
 pub(super) fn guard_record(
     (from, to): (State, State),
     by: String,

@@ -1,11 +1,13 @@
-//! The last action of each route's guard: what it lowered stays lowered until that is released.
+//! The last action of each route's guard. An action that limits the route, or raised an alarm, is a *latch*: it has its
+//! effect until it is released.
 //!
-//! Always true: a latch is found under every id that its route has or had, and the newest action of them counts. A
-//! latch stays while its route is in no file.
+//! Always true: a latch is found under every id that its route has or had, and the newest action of all these ids
+//! counts. A latch stays while its route is in no file.
 //!
-//! Another process may record an action before one of this process is recorded that was made without knowing of it.
-//! Then a release does not end that other latch, and a higher limit does not take the place of a lower one: such an
-//! action is *superseded*, and is dropped instead of recorded.
+//! Example: the guard of this process, which does not reach the store, has released a route, or limited it to `dark`.
+//! Before that is recorded, another process records that its own guard limits the route to `shadow`. The action of this
+//! process was made without knowing of that latch. It must neither end the latch nor replace it by a higher limit: it
+//! is *superseded*, and is dropped instead of recorded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,15 +32,15 @@ pub(super) enum Followed {
 /// The last actions of guards, and those that the store does not have yet.
 #[derive(Clone, Default)]
 pub(super) struct GuardLatches {
-    /// By the id that the route had then. An unrecorded action has a provisional number.
+    /// By the id that the route had at the time of the action. An unrecorded action has a provisional number.
     last: BTreeMap<RouteId, Arc<FlipRecord>>,
-    /// In the order in which they happened. A route has few: while the store does not take them, nothing is released
-    /// except by a flip down.
+    /// In the order in which they happened. A route has few of them: while the store does not take them, a latch ends
+    /// only by a flip down.
     unrecorded: Vec<UnrecordedAction>,
-    /// How many actions there were in this process.
+    /// How many actions this process has made: the provisional number of the last one is derived from it.
     made: u64,
-    /// The numbers of the newest actions of other processes that were read, by the id that the route had then. They may
-    /// not be in force yet; then an older one does not come into force in their place.
+    /// The numbers of the newest actions of other processes that were read, by the id that the route had at that time.
+    /// Such an action may not be in force yet; no older one comes into force in the meantime.
     newest_read: BTreeMap<RouteId, u64>,
 }
 
@@ -49,7 +51,8 @@ struct UnrecordedAction {
     action: Arc<FlipRecord>,
     /// All ids of its route.
     ids: Vec<RouteId>,
-    /// The number of the newest recorded action of its route that is known here: those up to it are taken into account.
+    /// The number of the newest recorded action of the route that this process knows. This action was made with
+    /// knowledge of all recorded ones up to that number.
     known: u64,
 }
 
@@ -58,11 +61,11 @@ impl UnrecordedAction {
         self.ids.iter().any(|own| ids.contains(own))
     }
 
-    /// Whether an action of another process, which was recorded without being known here, leaves this one without
-    /// effect: it is a latch that this one does not release, or limits the route further.
+    /// Whether an action of another process supersedes this one: it is a latch that was not known here when this action
+    /// was made, and this action is a release or has a higher limit.
     fn is_superseded_by(&self, other: &FlipRecord) -> bool {
         let is_release = self.action.guard.as_ref().is_some_and(|guard| guard.action == GuardAction::Released);
-        let loosens = is_release || allowed(&self.action) > allowed(other);
+        let loosens = is_release || highest_allowed(&self.action) > highest_allowed(other);
         other.number > self.known && is_latch(other) && loosens
     }
 }
@@ -73,20 +76,20 @@ impl GuardLatches {
         Self { last: actions.into_iter().filter_map(by_route).collect(), ..Self::default() }
     }
 
-    /// The action that limits a route now, or raised an alarm, and was not released.
-    pub fn of(&self, route: &Route) -> Option<&Arc<FlipRecord>> {
-        self.newest(route.ids())
+    /// The latch of a route: the newest action of its guard, if that still has an effect.
+    pub fn latch(&self, route: &Route) -> Option<&Arc<FlipRecord>> {
+        self.newest_latch(route.ids())
     }
 
-    /// The newest action under these ids, if it limits something, or raised an alarm, and was not released.
-    pub fn newest<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<&Arc<FlipRecord>> {
+    /// The newest action under these ids, if it is a latch.
+    pub fn newest_latch<'a>(&self, ids: impl Iterator<Item = &'a RouteId>) -> Option<&Arc<FlipRecord>> {
         let last = ids.filter_map(|id| self.last.get(id)).max_by_key(|action| action.number)?;
         is_latch(last).then_some(last)
     }
 
     /// The highest state that the guard allows a route; `None` if it limits nothing.
     pub fn limit(&self, route: &Route) -> Option<State> {
-        self.of(route)?.guard.as_ref()?.limit
+        self.latch(route)?.guard.as_ref()?.limit
     }
 
     /// Puts an action of the guard of a route in force that the store does not have.
@@ -108,9 +111,9 @@ impl GuardLatches {
         }
     }
 
-    /// Puts an action of another process in force, unless a newer one of its route is, or one that the store does not
-    /// have; of these, those are dropped that it supersedes. `ids` are those of its route here. Returns whether that
-    /// changed anything.
+    /// Puts an action of another process in force, unless a newer action of its route is in force, or an unrecorded one,
+    /// or it would raise the route and `followed` forbids that. First drops the unrecorded actions that it supersedes.
+    /// `ids`: those that its route has here. Returns whether anything changed.
     pub fn follow(&mut self, action: FlipRecord, ids: &[RouteId], followed: Followed) -> bool {
         let Some(guard) = &action.guard else { return false };
         let drops = self.drop_superseded_by(&action, ids);
@@ -118,19 +121,20 @@ impl GuardLatches {
         *newest_read = action.number.max(*newest_read);
         let is_newest =
             action.number == *newest_read && self.last.get(&guard.route).is_none_or(|last| last.number < action.number);
-        let present = self.newest(ids.iter()).map_or(State::Only, |latch| allowed(latch));
-        let follows = is_newest && (followed == Followed::All || allowed(&action) <= present);
+        let present = self.newest_latch(ids.iter()).map_or(State::Only, |latch| highest_allowed(latch));
+        let follows = is_newest && (followed == Followed::All || highest_allowed(&action) <= present);
         if follows {
             self.set_last(Arc::new(action));
         }
         drops || follows
     }
 
-    /// Drops the unrecorded actions that an action of another process supersedes, and puts the newest of the route that
-    /// is left, or else that one, in force in their place: it allows no more than they did. Returns whether it drops
-    /// any.
+    /// Drops the unrecorded actions of a route that an action of another process supersedes. If one of them was in
+    /// force, the newest unrecorded action of the route that is left takes its place, or else the other process's
+    /// action; both allow no higher state. Returns whether any was dropped.
     fn drop_superseded_by(&mut self, other: &FlipRecord, ids: &[RouteId]) -> bool {
-        // An earlier attempt to record one of them may have reached the store late: that one supersedes nothing.
+        // The action may be one of this process, which an earlier attempt recorded although the store's reply was lost:
+        // it supersedes nothing.
         let is_own = self.unrecorded.iter().any(|own| is_same(other, &own.action));
         let (dropped, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unrecorded)
             .into_iter()
@@ -183,13 +187,13 @@ impl GuardLatches {
     }
 }
 
-/// Whether an action still has an effect: a limit, or an alarm.
+/// Whether an action is a latch: it has a limit, or raised an alarm.
 fn is_latch(action: &FlipRecord) -> bool {
     matches!(&action.guard, Some(GuardRecord { limit: Some(_), .. } | GuardRecord { action: GuardAction::Alerted, .. }))
 }
 
 /// The highest state that an action allows.
-fn allowed(action: &FlipRecord) -> State {
+fn highest_allowed(action: &FlipRecord) -> State {
     action.guard.as_ref().and_then(|guard| guard.limit).unwrap_or(State::Only)
 }
 
@@ -253,10 +257,12 @@ mod tests {
         let mut latches = GuardLatches::from_store([action("a", 9, None)]);
         let a = route("a", &[]);
         latches.add_unrecorded(&a, action("a", 0, Some(State::Dark)));
-        assert!(latches.limit(&a) == Some(State::Dark) && latches.of(&a).is_some_and(|action| is_unrecorded(action)));
+        assert!(
+            latches.limit(&a) == Some(State::Dark) && latches.latch(&a).is_some_and(|action| is_unrecorded(action))
+        );
         let numbers: Vec<u64> = latches.unrecorded().into_iter().map(|(provisional, _)| provisional).collect();
         latches.set_recorded(vec![(numbers[0], action("a", 10, Some(State::Dark)))]);
-        assert_eq!((latches.unrecorded_len(), latches.of(&a).map(|action| action.number)), (0, Some(10)));
+        assert_eq!((latches.unrecorded_len(), latches.latch(&a).map(|action| action.number)), (0, Some(10)));
     }
 
     #[test]

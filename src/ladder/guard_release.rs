@@ -1,7 +1,8 @@
-//! How what a guard has lowered returns: by a person, by a person's flip, or by clean evidence from below.
+//! How the latch of a guard ends (`guard_latches`), so that its route returns to the requested state: a person releases
+//! it, a person's flip ends it, or clean evidence on the lower rung releases it (`release: evidence`).
 //!
-//! Always true: a release raises the state in force, so it is recorded before it is in force; only a flip down that
-//! ends a latch is recorded afterwards, like the flip itself. Clean evidence releases one rung at a time.
+//! Always true: a release raises the state in force, so it is recorded before it is in force. Only where a flip down
+//! ends a latch, the release is recorded afterwards, like the flip itself. Clean evidence releases one rung at a time.
 
 use std::sync::Arc;
 
@@ -18,8 +19,8 @@ use crate::flag::{self, State};
 use crate::names::RouteId;
 use crate::store::{DeclaredState, FlipRecord, GuardAction, GuardRecord, StandingAnnouncement, StoreError};
 
-/// Conditions of a gate that are not asked again: the clean pairs since the last difference or failed run say more, and
-/// what went wrong before counts in these figures for long.
+/// Conditions of a gate that clean evidence need not meet: the clean pairs since the last difference or failed run say
+/// more, and these figures go on to count for long what went wrong before.
 const REPLACED_BY_CLEAN_PAIRS: [ConditionName; 4] =
     [ConditionName::Pairs, ConditionName::ErrorsNotWorseBy, ConditionName::CoverageAtLeast, ConditionName::Twins];
 
@@ -40,8 +41,8 @@ impl Gate {
         let family = [position].into_iter().chain(followers);
         let conditions = family.flat_map(|at| self.conditions(positions, at, limit, to));
         let shut = conditions
-            .filter(|of| of.verdict != GateVerdict::Pass && !REPLACED_BY_CLEAN_PAIRS.contains(&of.name))
-            .map(|of| of.detail);
+            .filter(|shut| shut.verdict != GateVerdict::Pass && !REPLACED_BY_CLEAN_PAIRS.contains(&shut.name))
+            .map(|shut| shut.detail);
         unmet.extend(shut);
         unmet.extend(self.unmet_other_conditions(positions, position, limit, to).into_iter().map(|unmet| unmet.why));
         self.add_awaited_pairs(positions, position, (None, to), &mut unmet);
@@ -49,9 +50,9 @@ impl Gate {
     }
 }
 
-/// The latch that a flip would raise a route above.
+/// The latch of a route, with its limit, if a flip to this state would go above the limit.
 fn latch_below<'a>(inputs: &'a Inputs, position: &RoutePosition, to: State) -> Option<(&'a Arc<FlipRecord>, State)> {
-    let latch = inputs.guards.of(&position.route)?;
+    let latch = inputs.guards.latch(&position.route)?;
     let limit = latch.guard.as_ref()?.limit?;
     (to > limit).then_some((latch, limit))
 }
@@ -62,7 +63,8 @@ impl Mover {
         latch_below(&self.in_force().inputs(), position, to).is_some()
     }
 
-    /// Refuses a flip that would raise a route which its guard has lowered. A smaller share passes, and so does force.
+    /// Refuses a flip that would raise a route above the limit of its guard. Allows a flip by force, a flip down and a
+    /// smaller share.
     pub(super) fn check_guard(&self, position: &RoutePosition, request: &MoveRequest) -> Result<(), FlipError> {
         let inputs = self.in_force().inputs();
         let Some((latch, limit)) = latch_below(&inputs, position, request.to).filter(|_| !request.force) else {
@@ -83,7 +85,8 @@ impl Mover {
         Err(FlipError::Refused { why, commands: Vec::new() })
     }
 
-    /// Records a flip of a person, together with the release of the guard's latch if it is a flip by force above it.
+    /// Records a person's flip. If it goes by force above the limit of the guard, the release of the latch is recorded
+    /// together with it.
     pub(super) async fn record_flip(
         &self,
         flip: FlipRecord,
@@ -98,7 +101,7 @@ impl Mover {
         let latch = position.and_then(|position| latch_below(&inputs, position, *to)).filter(|_| *force);
         let release = latch.map(|(latch, limit)| {
             let reason = format!("by a flip with force: {}", flip.reason.as_deref().unwrap_or_default());
-            (latch.number, released(route, (limit, *to), flip.by.clone(), reason, None))
+            (latch.number, release_record(route, (limit, *to), flip.by.clone(), reason, None))
         });
         let flips = [flip].into_iter().chain(release.iter().map(|(_, release)| release.clone())).collect();
         let judged_by = Some(self.recorder.newest_in_force());
@@ -114,18 +117,18 @@ impl Mover {
         recorded.pop().ok_or_else(|| StoreError("the store gave the flip no number".into()))
     }
 
-    /// A person's flip down to where the guard keeps a route, or lower, ends what the guard did: on the way up the
-    /// gates are asked. So does any flip down after an alarm in `only`.
+    /// Ends the latch of a route after a person's flip down to the limit of the guard or lower: on the way up the gates
+    /// are judged again. Any flip down from `only` ends an alarm.
     pub(super) fn end_guard_by_flip(self: &Arc<Self>, route: &RouteId, to: State, by: &str, reason: Option<&str>) {
         let ended = self.in_force().act(route, |inputs, position| {
-            let guard = inputs.guards.of(&position.route)?.guard.as_ref()?;
+            let guard = inputs.guards.latch(&position.route)?.guard.as_ref()?;
             let ends = match guard.limit {
                 Some(limit) => to <= limit,
                 None => to < State::Only,
             };
             let reason = format!("by a flip down: {}", reason.unwrap_or_default());
             let from = guard.limit.unwrap_or(State::Only);
-            ends.then(|| released(route, (from, to), by.to_owned(), reason, None))
+            ends.then(|| release_record(route, (from, to), by.to_owned(), reason, None))
         });
         if let Some((record, route)) = ended {
             self.clone().start_recording();
@@ -136,15 +139,15 @@ impl Mover {
     /// Releases what the guard did to a route, for a person.
     pub(super) async fn release_guard(
         &self,
-        lock: MovesLock,
+        moves_lock: MovesLock,
         route: &RouteId,
         GuardRelease { reason, force, by }: GuardRelease,
     ) -> Result<GuardReleased, FlipError> {
-        let (positions, all_recorded) = self.record_unrecorded_first(&lock).await;
+        let (positions, all_recorded) = self.record_unrecorded_first(&moves_lock).await;
         let inputs = self.in_force().inputs();
         let position = positions.routes.get(route).ok_or_else(|| positions.unknown_route(route))?;
         let refused = |why: String| FlipError::Refused { why, commands: Vec::new() };
-        let Some(latch) = inputs.guards.of(&position.route) else {
+        let Some(latch) = inputs.guards.latch(&position.route) else {
             return Err(refused(format!(
                 "the guard has neither lowered `{route}` nor raised an alarm: nothing changed"
             )));
@@ -177,7 +180,7 @@ impl Mover {
             None => Vec::new(),
         };
         let from = inputs.effective(position).state;
-        let record = released(route, (from, position.rung()), by, reason, None);
+        let record = release_record(route, (from, position.rung()), by, reason, None);
         let record = self.record_release(latch.number, record).await?;
         let Some((record, route)) = record else {
             return Err(refused("the guard has acted again meanwhile: nothing was released".to_owned()));
@@ -206,19 +209,19 @@ impl Mover {
         if due(&self.in_force().inputs()).is_empty() {
             return Ok(());
         }
-        let lock = self.lock_moves().await;
-        let (_, all_recorded) = self.record_unrecorded_first(&lock).await;
+        let moves_lock = self.lock_moves().await;
+        let (_, all_recorded) = self.record_unrecorded_first(&moves_lock).await;
         all_recorded?;
         let inputs = self.in_force().inputs();
         for (id, limit) in due(&inputs) {
             let Some(position) = inputs.positions.routes.get(&id) else { continue };
-            let Some(latch) = inputs.guards.of(&position.route) else { continue };
+            let Some(latch) = inputs.guards.latch(&position.route) else { continue };
             let clean = self.gate().evidence.clean_pairs(&id, limit).pairs;
             let above = State::ALL.into_iter().find(|state| state.below() == Some(limit)).unwrap_or(State::Only);
             let next = (above < position.rung()).then_some(above);
             let reason = format!("{clean} pairs in a row were compared without a difference or a failed run");
             let states = (limit, next.unwrap_or(position.rung()));
-            let mut record = released(&id, states, BY_GUARD.to_owned(), reason, next);
+            let mut record = release_record(&id, states, BY_GUARD.to_owned(), reason, next);
             if let Some(guard) = record.guard.as_mut() {
                 guard.condition = latch.guard.as_ref().and_then(|guard| guard.condition);
             }
@@ -251,13 +254,19 @@ impl Mover {
     }
 }
 
-/// A follower of a route that its guard limits too.
+/// A follower of a route that is limited by its own guard.
 fn limited_follower<'a>(inputs: &Inputs, positions: &'a Positions, route: &'a RouteId) -> Option<&'a RouteId> {
     positions.followers(route).find(|at| inputs.guards.limit(&at.route).is_some()).map(|at| &at.route.id)
 }
 
-/// The record of a release. `limit`: the guard still allows at most this.
-fn released(route: &RouteId, states: (State, State), by: String, reason: String, limit: Option<State>) -> FlipRecord {
+/// The record of a release. `limit`: the highest state that the guard allows from now on; `None` if it limits nothing.
+fn release_record(
+    route: &RouteId,
+    states: (State, State),
+    by: String,
+    reason: String,
+    limit: Option<State>,
+) -> FlipRecord {
     let guard = GuardRecord {
         route: route.clone(),
         action: GuardAction::Released,

@@ -1,4 +1,4 @@
-//! What the guard of a route did, as people see it.
+//! The latch of a route's guard, as the API and the CLI show it.
 
 use super::gate::Gate;
 use super::guard_latches::is_unrecorded;
@@ -8,9 +8,9 @@ use super::positions::RoutePosition;
 use crate::evidence::CleanPairs;
 use crate::store::GuardRecord;
 
-/// What the guard of a route did and nobody has released, as people see it.
+/// The latch of a route's guard; `None` if it has none.
 pub(super) fn guard_status(inputs: &Inputs, gate: &Gate, position: &RoutePosition) -> Option<GuardStatus> {
-    let latch = inputs.guards.of(&position.route)?;
+    let latch = inputs.guards.latch(&position.route)?;
     let GuardRecord { action, limit, condition, bad, of, runs, route: _ } = latch.guard.clone()?;
     let CleanPairs { pairs, .. } =
         limit.map(|limit| gate.evidence.clean_pairs(&position.route.id, limit)).unwrap_or_default();

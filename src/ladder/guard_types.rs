@@ -1,4 +1,4 @@
-//! What others see of guards: releases, actions, and who is told of them.
+//! The public types for guards: requests to release, the status, and the listeners of actions.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::store::{FlipRecord, GuardAction};
 pub struct GuardRelease {
     /// Why.
     pub reason: String,
-    /// Also if the route was changed since its evidence, or its followers are still lowered.
+    /// Release also if the route was changed since its evidence, or the guards of its followers still limit them.
     pub force: bool,
     /// Who requests it.
     pub by: String,
@@ -41,11 +41,11 @@ pub struct GuardStatus {
     pub condition: Option<GuardCondition>,
     /// How many requests or pairs were bad.
     pub bad: u64,
-    /// Out of how many, the last ones.
+    /// Of how many requests or pairs: the last ones before the action.
     pub of: u64,
-    /// The runs of some of them.
+    /// The runs of some of the bad ones.
     pub runs: Vec<RunId>,
-    /// When it did this.
+    /// When the guard acted.
     pub at: Timestamp,
     /// What was found, as a sentence.
     pub reason: String,
@@ -53,23 +53,23 @@ pub struct GuardStatus {
     pub is_recorded: bool,
     /// How the route returns to its requested state.
     pub release: flag::GuardRelease,
-    /// The pairs in a row without a difference or a failed run since then.
+    /// The number of pairs in a row, up to now, without a difference or a failed run.
     pub clean_pairs: u64,
-    /// How many of these `release: evidence` asks for.
+    /// How many of these `release: evidence` requires.
     pub clean_pairs_wanted: u64,
 }
 
-/// An action of a guard, or its end, for [`GuardListener`]. An action on the candidate of a route is a record of
-/// the candidate.
+/// An action of a guard, or its release, for [`GuardListener`]. If the guard acted on the candidate of a route,
+/// `record` is a record of the candidate.
 #[derive(Clone)]
 pub struct GuardActed {
-    /// The record. Its number is not the store's while the store does not have it.
+    /// The record. While the store does not have it, its number is not final.
     pub record: FlipRecord,
     /// The route.
     pub route: Arc<Route>,
     /// The state that was requested.
     pub requested: State,
-    /// Whether it happened in an earlier process, and may have been told then.
+    /// Whether the action was made in an earlier process, whose listeners may have been told of it.
     pub is_repeated: bool,
 }
 

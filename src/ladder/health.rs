@@ -11,8 +11,8 @@ impl Ladder {
         CheckNumber(self.checks.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
-    /// Sets the engine's health, as a check found it; a result older than the newest is ignored. While it is unhealthy,
-    /// routes below `only` create no new engine instances.
+    /// Sets the engine's health to the result of a check; the result of a check that began before the newest one is
+    /// ignored. While the engine is unhealthy, routes below `only` create no new engine instances.
     pub fn set_health(&self, CheckNumber(number): CheckNumber, healthy: bool) {
         if !self.mover.in_force().set_health(number, healthy) {
             return;

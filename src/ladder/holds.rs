@@ -1,5 +1,6 @@
-//! Limits on a route or a cohort that do not come from the conditions of a gate: its requests may be retries that the
-//! engine would perform a second time, or a share has lost its `key`. Status shows them as `limited by the gate`.
+//! Limits on a route or a cohort that do not come from the conditions of a gate: a hold, because its requests may be
+//! retries that the engine would perform a second time; and the loss of the `key` that a share below 100 % needs. The
+//! status shows both as `limited by the gate`.
 
 use super::cohort_gate::CohortJudgement;
 use super::gate::Gate;
@@ -25,6 +26,7 @@ pub(super) fn lower_without_key(position: &mut RoutePosition) {
     }
 }
 
+/// Marks a route as held. The caller lowers it to [`HELD_AT`].
 pub(super) fn set_held(position: &mut RoutePosition, UnknownRetries { until, why, .. }: UnknownRetries) {
     position.held_until = Some(until);
     position.inputs.is_held = true;
@@ -45,8 +47,8 @@ pub(super) fn not_returned(position: &RoutePosition, unmet: &[String]) -> String
     )
 }
 
-/// Why a flip that lowers a route for good goes as low as a hold would, instead of to the higher state that its other
-/// reason allows; `None` if nothing would hold the route. The text follows that other reason.
+/// A flip lowers a route for good, for a reason that would allow a higher state than `dark`. If the route would be held
+/// or kept at `dark` too, for other reasons: the text that names these, to follow the first reason.
 pub(super) fn why_below(
     held: Option<&UnknownRetries>,
     merged_reason: Option<&str>,
@@ -58,11 +60,12 @@ pub(super) fn why_below(
     (!whys.is_empty()).then(|| format!("and it is at most in `{HELD_AT}`, because {}", whys.join("; ")))
 }
 
-/// Lowers a route that a person has just flipped, as the next reading of its file would: it is held after a flip
-/// without force from `only` to `live`, or the share that it kept on its new rung has lost its `key`.
+/// Applies to a route that a person has just flipped the limits that the next reading of its file would apply.
+/// Examples: a flip without force from `only` to `live`, where the route is held; a flip down to a rung with a share
+/// below 100 %, after the file has lost its `key`.
 pub(super) fn lower_after_flip(positions: &mut Positions, id: &RouteId, gate: &Gate) {
     let Some(mut position) = positions.routes.get(id).cloned() else { return };
-    if let Some(unknown_retries) = gate.held(positions, &position) {
+    if let Some(unknown_retries) = gate.why_held(positions, &position) {
         position.inputs.gate = Some(HELD_AT);
         set_held(&mut position, unknown_retries);
         if let Some(live) = positions.live.get_mut(id) {
@@ -73,8 +76,8 @@ pub(super) fn lower_after_flip(positions: &mut Positions, id: &RouteId, gate: &G
     positions.routes.insert(id.clone(), position);
 }
 
-/// Sets how far the cohorts of each route may go (what the route has proven, and which of them are held), and whether
-/// the route is marked as changed since its evidence.
+/// Sets, for each route: the rung that it has proven for its cohorts, the rungs that they have proven themselves, which
+/// of them are held, and whether the route is marked as changed since its evidence.
 pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
     let judge = |position: &RoutePosition| {
         let held: Vec<_> = gate.held_cohorts(positions, position).collect();
@@ -98,8 +101,8 @@ pub(super) fn judge_cohorts(positions: &mut Positions, gate: &Gate) {
     }
 }
 
-/// The highest rung, at most the route's own, on which the route can be without a `key`: one other than `dark` and
-/// `live`, or one with a share of 100 %. If it has a `key`, the route's own rung.
+/// The highest rung, at most the route's own, on which the route can be with or without its `key`. A route without a
+/// `key` can be in `dark` and `live` only with a share of 100 %.
 fn highest_rung_without_key(position: &RoutePosition) -> State {
     let needs_key =
         |rung: State| matches!(rung, State::Dark | State::Live) && position.inputs.shares.of(rung) < Percent::ALL;

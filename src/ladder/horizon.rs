@@ -12,19 +12,19 @@ use crate::flag::{Arm, Instance, State};
 use crate::names::RouteId;
 use crate::store::{AdoptionCount, AdoptionState, StoreError};
 
-/// How long a flip down waits for the number of the engine's instances.
+/// How long a flip down waits at most for the store to count the engine's instances.
 const READ_WITHIN: Duration = Duration::from_secs(1);
 
 /// The engine's instances of a family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct OwnedInstances {
-    /// Those that are pinned to the engine, without those whose adoption is undecided.
+    /// Those that are pinned to the engine, except those in `moving` and `unknown`.
     pub owned: u64,
-    /// Of these, those that were legacy's.
+    /// Those in `owned` that the engine adopted from legacy.
     pub adopted: u64,
-    /// Those that are being adopted.
+    /// Those that the engine is adopting.
     pub moving: u64,
-    /// Those whose adoption has an unknown outcome: it is not known whether legacy released them.
+    /// Those whose adoption has an unknown outcome: it is not known whether legacy has released them.
     pub unknown: u64,
 }
 
@@ -45,7 +45,7 @@ impl OwnedInstances {
     }
 }
 
-/// The horizon of a flip down from `live` or `only`, as sentences; none where the engine has nothing of the family.
+/// The horizon of a flip down from `live` or `only`, as sentences; none if the engine has no instances of the family.
 pub(super) fn sentences(positions: &Positions, position: &RoutePosition, instances: OwnedInstances) -> Vec<String> {
     let Some(family) = creator(&position.route) else { return Vec::new() };
     let OwnedInstances { owned, adopted, moving, unknown } = instances;
@@ -125,8 +125,8 @@ impl Mover {
         Ok(self.read_horizon(&positions, route).await?)
     }
 
-    /// The horizon of a route for its way down. If the store cannot be read now, a sentence that says so, because
-    /// nothing may stop the way down.
+    /// The horizon of a route for its way down. If the store does not answer in time, a sentence says so instead:
+    /// nothing may stop a flip down.
     pub(super) async fn horizon_if_readable(&self, positions: &Positions, route: &RouteId) -> Vec<String> {
         let read = tokio::time::timeout(READ_WITHIN, self.read_horizon(positions, route)).await;
         read.unwrap_or_else(|_| Err(StoreError("it does not answer".into()))).unwrap_or_else(|error| {
@@ -137,8 +137,8 @@ impl Mover {
         })
     }
 
-    /// The horizon of a route, with the number of the engine's instances from the store; of a creator also that its
-    /// followers stay in `only`.
+    /// The horizon of a route, with the number of the engine's instances from the store. For a creator it also says
+    /// which followers stay in `only`.
     async fn read_horizon(&self, positions: &Positions, route: &RouteId) -> Result<Vec<String>, StoreError> {
         let Some(position) = positions.routes.get(route) else { return Ok(Vec::new()) };
         let Some(family) = family(&position.route, &positions.declared.routes) else { return Ok(Vec::new()) };

@@ -1,13 +1,14 @@
 //! The only place that computes the flag set in force and swaps it in.
 //!
-//! Always true: the set in force is a function of the newest value of each input: the positions of routes by flips and
-//! files, the guards' limits, the engine's health, the kill switch. Health and kill switch have a version, and an older
-//! version is dropped, so that a late update changes nothing; positions are set only if they were computed from the
-//! newest ones; what a guard does is decided under the lock.
-//! Computing and swapping happen under one lock, so that sets come into force in the order in which they were computed.
-//! The first set in force is that of the first files with their states. Before, no set is put in force: one without
-//! routes would send all requests to legacy whatever the states of their routes, and a process that takes over serves
-//! already.
+//! Always true:
+//!
+//! - The set in force is a function of the newest value of each input: the positions of routes by flips and files, the
+//!   guards' limits, the engine's health, the kill switch.
+//! - A late update changes nothing: health and kill switch have a version, and an older version is dropped; positions
+//!   are set only if they were computed from the newest ones; what a guard does is decided under the lock.
+//! - Sets come into force in the order in which they were computed: computing and swapping happen under one lock.
+//! - The first set in force is that of the first files with their states. Until then a process that takes over from
+//!   another one goes on to serve by the set of that one. A set without routes would send all requests to legacy.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,8 +42,8 @@ pub(super) struct InForce {
 }
 
 impl InForce {
-    /// The inputs before any file was read; the engine counts as healthy until its health is set. What is in `flags`,
-    /// if that is given, stays in force until the positions of the first files are set.
+    /// The inputs before any file was read; the engine counts as healthy until its health is set. The set in `flags`,
+    /// if there is one, stays in force until the positions of the first files are set.
     pub fn new(
         positions: Positions,
         guards: GuardLatches,
@@ -92,9 +93,9 @@ impl InForce {
         (inputs.kill_switch.version(), inputs.freeze())
     }
 
-    /// Sets the positions of the routes and the unrecorded flips, if they were computed from the newest ones. Returns
-    /// the routes that it caps below `only`, because a freeze is in force and they were not in `only` before; `None`
-    /// if nothing was set, because they were not computed from the newest ones.
+    /// Sets the positions of the routes and the unrecorded flips, if they were computed from the newest version of both
+    /// (`computed_from`, see [`Inputs::positions_version`]); `None` if not, with nothing set. Returns the routes that
+    /// were capped below `only`, because a freeze is in force and they were not in `only` before.
     #[must_use]
     pub fn set_positions(
         &self,
@@ -105,7 +106,7 @@ impl InForce {
         self.set_positions_and_limits((positions, unrecorded), computed_from, FollowedLimits::default())
     }
 
-    /// The same, together with limits that other processes have recorded.
+    /// As [`Self::set_positions`], together with limits that other processes have recorded.
     #[must_use]
     pub fn set_positions_and_limits(
         &self,
@@ -121,7 +122,7 @@ impl InForce {
             if let Some((version, freeze)) = limits.freeze {
                 inputs.kill_switch.set(version, freeze);
             }
-            // The first set of a process repeats what was in force before its start: no freeze overtakes that.
+            // The first set of a process repeats the states before its start, so a freeze overtakes none of them.
             overtaken = Some(match inputs.has_files && inputs.freeze() != Freeze::No {
                 true => cap_below_only(&inputs.positions, &mut positions, &limits.recorded_elsewhere),
                 false => Vec::new(),
@@ -130,7 +131,7 @@ impl InForce {
             unrecorded.iter().filter(is_new).for_each(|unrecorded| inputs.lowered.add_flip(unrecorded));
             inputs.positions_version =
                 unrecorded.iter().map(|unrecorded| unrecorded.id).fold(computed_from + 1, u64::max);
-            // This becomes the set after the present one.
+            // The number of the set that is computed from these positions.
             let set = inputs.generation + 1;
             for positions in [&inputs.positions, &positions].into_iter().skip(usize::from(!inputs.has_files)) {
                 let claiming = positions.routes.values().filter(|position| position.claims_keys());
@@ -144,8 +145,8 @@ impl InForce {
         overtaken
     }
 
-    /// Ends the claims of these routes, which the engine of no other process answers. A claim stays if the engine
-    /// answers the route here, or has done so since the flag set with the given number.
+    /// Ends the claims of these routes: the engine of no other process answers them. A claim stays if the engine of
+    /// this process answers the route, or has answered it since the flag set with the given number.
     pub fn release_claims(&self, routes: &BTreeMap<RouteId, u64>) {
         let mut inputs = self.lock();
         let Inputs { positions, claimed, .. } = &mut *inputs;
@@ -154,8 +155,8 @@ impl InForce {
         claimed.retain(|id, set| routes.get(id) != Some(set) || claims(id));
     }
 
-    /// Notes that a person flipped a route to the state that it already has. `found_at` is
-    /// [`Inputs::positions_version`] when that was found. Returns whether it is noted: not if a route has moved since.
+    /// Notes that a person flipped a route to the state that it already has, and returns `true`; notes nothing if a
+    /// route has moved since `found_at`, the [`Inputs::positions_version`] at which the state was read.
     #[must_use]
     pub fn note_unchanged(&self, route: &RouteId, unchanged: Lowering, found_at: u64) -> bool {
         let mut inputs = self.lock();
@@ -171,8 +172,8 @@ impl InForce {
         self.lock().lowered.add(route, lowered);
     }
 
-    /// Removes the flips that the store has recorded now from the unrecorded ones. Each comes with its id
-    /// ([`UnrecordedFlip::id`]).
+    /// Removes flips from the unrecorded ones, because the store has them now. Each comes with its
+    /// [`UnrecordedFlip::id`].
     pub fn set_recorded(&self, recorded: Vec<(u64, FlipRecord)>) {
         self.change(|inputs| {
             for (id, flip) in recorded {
@@ -184,8 +185,8 @@ impl InForce {
                     inputs.positions.set_last_flip(&route, flip.clone());
                     inputs.unrecorded.remove(index).recorded.send_replace(Some(flip));
                 } else {
-                    // A newer unrecorded flip of the route has replaced this one. The store has this one now, so that
-                    // the newer one starts from the state to which this one went.
+                    // A newer unrecorded flip of the route has replaced this one. The store has this one, so the newer
+                    // one goes on from its state.
                     let newer = &mut inputs.unrecorded[index];
                     newer.restart_state = state_of(&flip);
                     newer.flip.from = flip.to;
@@ -196,7 +197,7 @@ impl InForce {
         });
     }
 
-    /// Removes the unrecorded flips with these ids: newer moves by other processes leave their routes lower.
+    /// Removes the unrecorded flips with these ids, because newer moves of other processes supersede them.
     pub fn remove_unrecorded(&self, ids: &[u64]) {
         self.change(|inputs| {
             inputs.unrecorded.retain(|unrecorded| !ids.contains(&unrecorded.id));
@@ -205,10 +206,11 @@ impl InForce {
         });
     }
 
-    /// Sets the states to which the write that is under way moves routes.
+    /// Sets the states to which the outstanding write moves routes; empty once its outcome is known.
     pub fn set_outstanding(&self, outstanding: OutstandingWrite) {
         self.change(|inputs| {
-            // A flip that was found to change nothing, without this write, is judged again (`note_unchanged`).
+            // A flip that was found to change nothing before this write began has to be judged again: with a new
+            // version, `note_unchanged` refuses it.
             inputs.positions_version += u64::from(!outstanding.is_empty());
             inputs.outstanding = outstanding;
             !inputs.unrecorded.is_empty()
@@ -223,16 +225,16 @@ impl InForce {
         begins
     }
 
-    /// Called by the task that records flips: whether any is still unrecorded. If none is, that task must end, and the
-    /// next flip starts another one.
+    /// Whether anything is still unrecorded. Called by the recording task: if not, that task must end, and the next
+    /// flip starts another one.
     pub fn continue_recording(&self) -> bool {
         let mut inputs = self.lock();
         inputs.is_recording = inputs.has_unrecorded();
         inputs.is_recording
     }
 
-    /// Notes that the process ends: from now on no unrecorded flip is added, except one that reverts a flip to `only`
-    /// that a freeze overtook.
+    /// Notes that the process ends: from now on no person's flip is put in force before it is recorded. (A flip that
+    /// reverts one to `only` which a freeze overtook still is.)
     pub fn end(&self) {
         let mut inputs = self.lock();
         inputs.is_ending = true;
@@ -245,18 +247,18 @@ impl InForce {
         self.lock().unrecorded.len()
     }
 
-    /// Sets the kill switch, with the number of its change. Returns whether that changed anything.
+    /// Sets the kill switch; `version`: the number of this change. Returns whether that changed anything.
     pub fn set_freeze(&self, version: u64, freeze: Freeze) -> bool {
         self.change(|inputs| inputs.kill_switch.set(version, freeze))
     }
 
-    /// Sets the engine's health, with the number of the check. Returns whether that changed anything.
+    /// Sets the engine's health; `version`: the number of the check. Returns whether that changed anything.
     pub fn set_health(&self, version: u64, healthy: bool) -> bool {
         self.change(|inputs| inputs.health.set(version, healthy))
     }
 
-    /// Puts an action of the guard of a route in force that the store does not have, if `decide` returns one for the
-    /// inputs of this moment.
+    /// Calls `decide` with the present inputs, under the lock. If it returns an action of the route's guard, puts the
+    /// action in force as an unrecorded one, and returns it.
     pub fn act(
         &self,
         route: &RouteId,
@@ -275,12 +277,13 @@ impl InForce {
         acted
     }
 
-    /// Puts a recorded release in force, unless the guard has acted again since the latch with this number.
+    /// Puts a recorded release in force and returns it, unless the guard has acted again since the latch with this
+    /// number.
     pub fn release_guard(&self, route: &RouteId, latch: u64, release: FlipRecord) -> Option<(FlipRecord, Arc<Route>)> {
         let mut released = None;
         self.change(|inputs| {
             let Some(position) = inputs.positions.routes.get(route) else { return false };
-            if inputs.guards.of(&position.route).is_some_and(|newest| newest.number == latch) {
+            if inputs.guards.latch(&position.route).is_some_and(|newest| newest.number == latch) {
                 released = Some((release.clone(), position.route.clone()));
                 inputs.guards.set_last(Arc::new(release));
             }
@@ -308,7 +311,8 @@ impl InForce {
         let _never_closed = unrecorded.wait_for(|unrecorded| *unrecorded == 0).await;
     }
 
-    /// Whether a route that is held below `live` is to be judged again, or one is marked as changed since its evidence.
+    /// Whether [`super::Ladder::release_held`] has something to judge: the hold of a route or cohort is over, or a
+    /// route is marked as changed since its evidence.
     pub fn may_release(&self, now: Timestamp) -> bool {
         let inputs = self.lock();
         let is_due = inputs.positions.held_until().is_some_and(|until| until <= now);
@@ -320,9 +324,9 @@ impl InForce {
         plans::are_to_be_dropped(&self.lock().positions)
     }
 
-    /// The routes of which the move by their file waits for pairs.
+    /// The routes whose move by their file waits for pairs.
     pub fn awaiting_pairs(&self) -> Vec<RoutePosition> {
-        let waits = |at: &&RoutePosition| at.awaits_pairs.is_some_and(|awaited| awaited.holds);
+        let waits = |at: &&RoutePosition| at.awaits_pairs.is_some_and(|awaited| awaited.is_waiting);
         self.lock().positions.routes.values().filter(waits).cloned().collect()
     }
 
@@ -349,9 +353,9 @@ impl InForce {
         let before = self.flags.swap(Arc::clone(&set));
         let removed = before.routes.iter().map(|flag| &flag.route.id).filter(|id| set.route(id).is_none());
         export::set_states(&set, &removed.cloned().collect::<Vec<_>>());
-        // Also what the guard of another process did, and its release.
+        // For all routes: the latches of other processes' guards may have changed, too.
         for flag in &set.routes {
-            export::show_guard(&flag.route.id, inputs.guards.of(&flag.route).is_some());
+            export::show_guard(&flag.route.id, inputs.guards.latch(&flag.route).is_some());
         }
         true
     }

@@ -23,39 +23,42 @@ pub(super) struct Inputs {
     pub unrecorded: Vec<UnrecordedFlip>,
     /// Increases with each change of `positions` or `unrecorded`.
     pub positions_version: u64,
-    /// Which routes persons have lowered, or left where they are, since the start: a flip up that was asked for before
-    /// that does not raise them.
+    /// The routes that persons have lowered, or left where they are, since the start. A flip up that was asked for
+    /// before the lowering does not raise the route.
     pub lowered: LoweredRoutes,
     /// Whether a task records the unrecorded flips.
     pub is_recording: bool,
-    /// Whether no person's flip may be in force before the store has it, because the process ends.
+    /// Whether the process ends. Then no person's flip is put in force before the store has it.
     pub is_ending: bool,
-    /// The states to which the write to the store that is under way moves routes: a restart may find them.
+    /// The states to which the outstanding write moves routes: a restart may find them.
     pub outstanding: OutstandingWrite,
     pub kill_switch: Versioned<Freeze>,
     pub health: Versioned<bool>,
     /// What guards did.
     pub guards: GuardLatches,
-    /// All ids of the routes that were where the engine answers since [`InForce::release_claims`] was last called for
-    /// them. With each, once it is no longer there, the number of the first flag set in which it is not.
+    /// All ids of the routes that the engine answers, or has answered since [`InForce::release_claims`] was last called
+    /// for them: their retry keys are claimed in the store. With each id, the number of the first flag set after the
+    /// last one in which the engine answered the route.
     pub claimed: BTreeMap<RouteId, u64>,
-    /// Whether the positions are those of files, and not only what the store has from the previous process.
+    /// Whether files were read. If not, the positions are those that the store has from the previous process.
     pub has_files: bool,
     /// The number of the set in force; it increases with each change.
     pub generation: u64,
     pub secret: [u8; 32],
 }
 
-/// What comes into force in the same moment as positions that other processes have recorded: it may raise routes, and
-/// must not do so before they are where their flips put them.
+/// Limits that other processes have recorded. They come into force in the same moment as the positions that were
+/// recorded with them: the end of a freeze, or a release, would otherwise raise a route before the flip that lowered it
+/// is in force.
 #[derive(Default)]
 pub(super) struct FollowedLimits {
-    /// The kill switch, with the number of its change in this process; `None` leaves it.
+    /// The kill switch, with the number of its change in this process; `None` leaves it unchanged.
     pub freeze: Option<(u64, Freeze)>,
-    /// What guards did.
+    /// The actions of guards.
     pub guards: Vec<FlipRecord>,
-    /// The numbers of the flips that other processes have recorded. One to `only` among them was recorded before the
-    /// freeze that was followed with it: no process records one while it knows of a freeze.
+    /// The numbers of the flips that other processes have recorded. A flip to `only` among them was recorded before the
+    /// freeze that is followed together with it, because no process records one while it knows of a freeze. So the
+    /// freeze does not overtake it.
     pub recorded_elsewhere: Vec<u64>,
 }
 
@@ -71,8 +74,8 @@ impl Inputs {
         let returns = position.inputs.returns_at_restart || self.returns_at_restart(&position.route);
         let mut inputs =
             StateInputs { guard, healthy: *self.health.get(), returns_at_restart: returns, ..position.inputs.clone() };
-        // A guard never lowers a route that is in `only`. So that a file that asks for `only` does not cancel what the
-        // guard did to the route before, the route counts as granted at most `live` until the guard is released.
+        // A guard does not lower a route in `only`. So a file that asks for `only` would cancel what the guard did
+        // before: until the release the route counts as granted at most `live`.
         if guard.is_some() && inputs.granted() == State::Only {
             inputs.gate = Some(State::Live);
         }
@@ -84,7 +87,7 @@ impl Inputs {
         self.state_inputs(position).effective(self.freeze())
     }
 
-    /// Puts in force what guards of other processes did. Returns whether that changed anything.
+    /// Puts actions of other processes' guards in force. Returns whether that changed anything.
     pub fn follow_guards(&mut self, actions: Vec<FlipRecord>, followed: Followed) -> bool {
         let mut changes = false;
         for action in actions {

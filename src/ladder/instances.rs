@@ -1,7 +1,8 @@
 //! The condition of the gate to `only` on instances that legacy still has: in `only` nobody answers for them.
 //!
-//! Asked of each route of a family that has followers: the followers lose legacy, and the creator, which goes last, is
-//! the last to say that no instance of legacy was forgotten (a fallback makes new ones until then).
+//! Each route of a family with followers has to meet it. For a follower, because legacy will not get its requests any
+//! more. For the creator, which goes to `only` last, because until then a fallback may have created new instances at
+//! legacy.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::flag::{Instance, Route, State};
 use crate::names::RouteId;
 
 impl Gate {
-    /// What in a route's family prevents its move from `live` to `only`.
+    /// Why legacy's instances of a route's family prevent its move from `live` to `only`; empty if they do not.
     pub(super) fn unmet_of_instances(&self, positions: &Positions, position: &RoutePosition) -> Vec<Unmet> {
         let route = &position.route;
         let creator = creator(route).and_then(|id| positions.routes.get(id));

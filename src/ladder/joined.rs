@@ -1,10 +1,13 @@
 //! A route that several routes of the files before have become (`was`): it gets the requests of each of them.
 //!
-//! Always true: without `force` in its file it is in the lowest of their states, with the smallest of their shares, so
-//! that no request goes up without a gate. What a guard has lowered stays lowered: the new route inherits only the
-//! newest action of their guards, and if another of these guards limits more, it does not go above that limit either.
-//! Of a route that was absent from the files that were read last, only the guard counts: its requests went to legacy,
-//! and `scopes` holds the route that gets them now.
+//! Always true:
+//!
+//! - Without `force` in its file the new route is in the lowest of their states, with the smallest of their shares, so
+//!   that no request goes up without a gate.
+//! - What a guard has lowered stays lowered. The new route inherits only the newest action of their guards; if another
+//!   one of these guards has a lower limit, the new route does not go above that limit either.
+//! - Of a route that was absent from the files that were read last, only the guard counts. Its requests went to legacy
+//!   meanwhile, and because of these the new route is held (`scopes`).
 
 use super::guard_latches::GuardLatches;
 use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
@@ -15,7 +18,7 @@ use crate::names::RouteId;
 pub(super) struct JoinedRoutes {
     /// The lowest of their states.
     state: State,
-    /// The lowest limit of their guards that the new route's guard does not have.
+    /// The lowest limit of their guards that the new route does not inherit.
     limit: Option<State>,
     /// The smallest of their shares.
     shares: Shares,
@@ -23,8 +26,8 @@ pub(super) struct JoinedRoutes {
     names: String,
 }
 
-/// The routes that become this one by new files; `None` if its file has `force`, or if at most one of them was in the
-/// files that were read last and no guard's limit would be lost.
+/// The routes that become this one by new files; `None` if its file has `force`, or if there is nothing to lower: at
+/// most one of them was in the files that were read last, and no guard's limit would be lost.
 pub(super) fn find(before: &Positions, guards: &GuardLatches, route: &Route) -> Option<JoinedRoutes> {
     let is_known = |id: &&RouteId| before.stored_declarations.contains_key(*id);
     let is_present = |id: &RouteId| !before.absent.contains(id);
@@ -69,7 +72,7 @@ impl JoinedRoute<'_> {
 /// action of the joined routes' guards is inherited.
 fn lost_limit(before: &Positions, guards: &GuardLatches, route: &Route, id: &RouteId) -> Option<State> {
     let ids = std::iter::once(id).chain(before.earlier_ids.get(id).into_iter().flatten());
-    let limit = guards.newest(ids)?.guard.as_ref()?.limit?;
+    let limit = guards.newest_latch(ids)?.guard.as_ref()?.limit?;
     guards.limit(route).is_none_or(|kept| limit < kept).then_some(limit)
 }
 
@@ -91,7 +94,8 @@ pub(super) fn state_before(before: &Positions, id: &RouteId) -> (State, Shares) 
 }
 
 impl JoinedRoutes {
-    /// Lowers a route that has a flip to what these routes had. Returns why, if that changes its state or its shares.
+    /// Lowers a route to the state and the shares of these routes, if it has a flip. Returns the reason if its state or
+    /// its shares changed.
     pub fn lower(&self, position: &mut RoutePosition) -> Option<String> {
         let Self { state, limit, shares, names } = self;
         position.last.as_ref()?;

@@ -14,8 +14,9 @@
 //! states that both families take their ids from one sequence, so that no id is given out twice. The statement is
 //! `force: { reason: … }` in the file of the route, with a reason that the files before did not have.
 //!
-//! Files are refused only if the engine may have an instance that such a request could reach: it owns one of the family
-//! of the follower or of the joined creators, an open run may create one, or one of the creators is in `live` or above.
+//! Files are refused only if the engine may have an instance that such a request could reach. Of the follower's family,
+//! or of the joined creators: the engine owns an instance, an open run may create one, or a creator is in `live` or
+//! above.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -69,7 +70,7 @@ pub(super) async fn find(
 
 impl JoinedFamilies {
     /// Adds a route: to `accepted` if its `force` is new, else to `refusals`. `hint`: what to try before `force`, as a
-    /// sentence with a space behind it, or nothing.
+    /// sentence with a space after it; may be empty.
     fn add(&mut self, before: &Positions, route: &Route, sentence: String, hint: String) {
         match &route.force {
             Some(reason) if has_new_force(before, route) => {
@@ -143,8 +144,8 @@ impl<'a> JoinedCreators<'a> {
         Self { route, parts }
     }
 
-    /// `None` unless at least two of these routes may have given out ids of instances, and the engine may have
-    /// instances of one of them.
+    /// Why the files are refused; `None` unless at least two of these routes may have given out ids of instances, and
+    /// the engine may have instances of one of them.
     fn sentence(&self, families: &FamiliesWithInstances) -> Option<String> {
         let may_have_ids =
             |part: &JoinedPart<'_>| part.has_followers || part.ids.iter().any(|id| families.of_any_arm.contains(*id));
@@ -199,8 +200,9 @@ impl FamiliesWithInstances {
     }
 }
 
-/// Whether the reason for `force` is new in this edit. At a start only the store is known, which says whether a route
-/// had a reason but not which one: then a reason is new if the route had none, or if nothing is known of the route.
+/// Whether the reason for `force` is new in this edit. At a start only the store tells what the files before had:
+/// whether a route had a reason, but not which one. Then a reason is new if the route had none, or if the store has
+/// nothing of the route.
 fn has_new_force(before: &Positions, route: &Route) -> bool {
     let had = |id: &RouteId| match before.routes.get(id) {
         Some(position) => position.route.force == route.force,

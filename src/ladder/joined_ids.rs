@@ -7,8 +7,8 @@ use crate::flag::Route;
 use crate::names::RouteId;
 use crate::store::RetryScopes;
 
-/// The earlier ids of a route of new files that belonged to other routes before these became this one. `before` has the
-/// scopes of the files before.
+/// The ids of a route of new files, except its present one, that belonged to other routes before these became this
+/// route. `before`: the scopes under the files before.
 pub(super) fn of_route(before: &BTreeMap<RouteId, RetryScopes>, route: &Route) -> BTreeSet<RouteId> {
     let in_files = |was: &&RetryScopes| was.present.is_some() || was.matches.is_some();
     let own: Vec<(&RouteId, &RetryScopes)> = route.ids().filter_map(|id| Some((id, before.get(id)?))).collect();
@@ -18,7 +18,7 @@ pub(super) fn of_route(before: &BTreeMap<RouteId, RetryScopes>, route: &Route) -
     of_several.chain(joined_before).filter(|id| **id != route.id).cloned().collect()
 }
 
-/// Of a joined route that no file has any more: the ids of its parts that no route of new files has.
+/// For a joined route that is not in the files any more: the ids of its parts that no route of the new files has.
 pub(super) fn of_absent(absent: &RouteId, was: &RetryScopes, routes: &[Arc<Route>]) -> BTreeSet<RouteId> {
     let is_taken = |id: &RouteId| routes.iter().any(|route| route.ids().any(|own| own == id));
     was.joined.iter().filter(|id| *id != absent && !is_taken(id)).cloned().collect()

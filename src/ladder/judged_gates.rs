@@ -18,8 +18,8 @@ impl Gate {
         let (from, to) = (position.rung(), requested.to);
         let is_raised = |rung: State| position.reached(rung).is_some_and(|reached| requested.shares.of(rung) > reached);
         let judged = |from, to| self.judgement(positions, position, (from, to));
-        // More callers on a rung pass its gate again, also on the way down to it: it may have been forced, or the
-        // evidence may have turned bad since.
+        // If more callers come to a rung, its gate is judged again, also on the way down to that rung: force may have
+        // overridden the gate, or the evidence may have turned bad since.
         let on_the_way = match to.below().filter(|_| is_raised(to)) {
             Some(below) => vec![judged(below, to)],
             None => {

@@ -1,10 +1,13 @@
 //! The kill switch: puts freezes in force, and tracks whether the store has them.
 //!
-//! Always true: changes are numbered in this process in the order in which they were requested, and an older change has
-//! no effect after a newer one. The newest freeze that is not in the store is in the `unrecorded` slot until it is
-//! recorded, or the end of the freeze is, or another process has recorded a freeze that is at least as strong: if the
-//! freeze in the slot were recorded after that one, all processes would follow it, although it may be weaker. The
-//! freeze in force and the slot change under the same lock.
+//! Always true:
+//!
+//! - Changes are numbered in this process in the order in which they were requested, and an older change has no effect
+//!   after a newer one.
+//! - The newest freeze that is not in the store is in the `unrecorded` slot, until one of these is recorded: the freeze
+//!   itself; the end of the freeze; a freeze by another process that is at least as strong. (If the freeze in the slot
+//!   were recorded after that of the other process, all processes would follow it, although it may be weaker.)
+//! - The freeze in force and the slot change under the same lock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -22,7 +25,7 @@ use crate::store::FlipRecord;
 /// The kill switch of this process, and which of its changes the store has.
 pub(super) struct FreezeRecords {
     state: Mutex<FreezeState>,
-    /// The newest change that the store has.
+    /// The number of the newest change of this process that counts as recorded, with its record.
     recorded: watch::Sender<(u64, Option<FlipRecord>)>,
     unrecorded_gauge: Gauge,
 }
@@ -50,10 +53,13 @@ impl FreezeState {
         flip.number <= self.newest_recorded || flip.number < self.newest_read
     }
 
-    /// The change that this record of another process makes here, with its number; `None` if it makes none. A freeze of
-    /// this process that the store does not have yet stays, unless the recorded one is at least as strong: then the
-    /// record counts for both. A record of a freeze as strong as the one in force is a change too, so that the end of a
-    /// freeze that was requested before does not end it. `present`: the freeze in force.
+    /// The change that this record of another process makes here, with its number; `None` if it makes none. `present`:
+    /// the freeze in force.
+    ///
+    /// - A freeze of this process that the store does not have yet stays, unless the recorded one is at least as
+    ///   strong: then the record counts for both.
+    /// - A record of a freeze that is as strong as the one in force counts as a change. So a request to end the freeze
+    ///   that was made before the record does not end it.
     fn change_by(&self, flip: &FlipRecord, present: Freeze) -> Option<(u64, Freeze)> {
         let freeze = freeze_of(flip);
         let stays = (freeze, present) == (Freeze::No, Freeze::No) || (self.unrecorded.is_some() && freeze < present);
@@ -66,8 +72,8 @@ impl FreezeState {
 pub(super) struct UnrecordedFreeze {
     pub version: u64,
     pub flip: FlipRecord,
-    /// Since when a freeze has been in force that the store does not have: a repeated one, or a stronger one, replaces
-    /// the first one here.
+    /// Since when a freeze has been in force that the store does not have: the time of the first one, if this one
+    /// repeats it or is stronger.
     pub since: Timestamp,
 }
 
@@ -142,7 +148,7 @@ impl FreezeRecords {
         }
     }
 
-    /// Puts in force what another process has recorded, and nothing else in the same moment.
+    /// Puts a change of the kill switch in force that another process has recorded, without any moves of routes.
     pub fn follow_alone(&self, in_force: &InForce, flip: &FlipRecord) {
         self.follow_alone_with(&mut self.state(), in_force, flip);
     }
@@ -155,10 +161,10 @@ impl FreezeRecords {
         self.note_followed(state, flip, change);
     }
 
-    /// Puts moves in force by `apply`, while no freeze comes into force. If another process has recorded a change of
-    /// the kill switch that belongs to them (`flip`), `apply` gets it as [`FreezeState::change_by`] says. It also gets
-    /// since when there is a freeze that the store does not have yet. If it returns `None`, it has put nothing in
-    /// force, and nothing is noted here.
+    /// Calls `apply`, which puts moves in force, under the lock: no freeze comes into force meanwhile. `flip`: the
+    /// change of the kill switch, if any, that another process has recorded together with these moves. `apply` gets the
+    /// change that this makes here ([`FreezeState::change_by`]), and the time since when an unrecorded freeze has been
+    /// in force. If `apply` returns `None`, it has put nothing in force, and nothing is noted here.
     pub fn follow<T>(
         &self,
         in_force: &InForce,
@@ -180,7 +186,7 @@ impl FreezeRecords {
         self.state().change_by(flip, present).map_or(present, |(_, freeze)| freeze)
     }
 
-    /// Notes that what another process has recorded is in force here, with this change.
+    /// Notes that this record of another process is in force here. `change`: what it changed here, if anything.
     fn note_followed(&self, state: &mut FreezeState, flip: &FlipRecord, change: Option<(u64, Freeze)>) {
         if state.is_superseded(flip) {
             return;
@@ -254,13 +260,13 @@ impl FreezeRecords {
         state.unrecorded.clone()
     }
 
-    /// Records that the store has this freeze.
+    /// Notes that the store has this freeze.
     pub fn mark_freeze_recorded(&self, version: u64, flip: &FlipRecord) {
         self.mark_recorded(&mut self.state(), version, flip);
     }
 
-    /// Records that the store has this change: empties the slot unless it has a newer freeze, and wakes the tasks that
-    /// wait for it.
+    /// Notes that the store has this change: empties the slot unless it has a newer freeze, and wakes the tasks that
+    /// wait for the record.
     fn mark_recorded(&self, state: &mut FreezeState, version: u64, flip: &FlipRecord) {
         state.newest_recorded = state.newest_recorded.max(flip.number);
         state.unrecorded.take_if(|unrecorded| unrecorded.version <= version);
@@ -302,7 +308,7 @@ impl FreezeRecords {
     }
 }
 
-/// Whether a record is one of a change of the kill switch.
+/// Whether a record is about the kill switch.
 pub(super) fn is_of_kill_switch(flip: &FlipRecord) -> bool {
     flip.route.is_none() && flip.candidate.is_none()
 }

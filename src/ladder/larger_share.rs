@@ -17,8 +17,8 @@ use super::types::{FlipError, Flipped, MoveRequest, Unconfirmed};
 use crate::store::FlipRecord;
 
 impl Mover {
-    /// Sets the larger share that was asked for together with a flip down, once that is recorded. The result is that of
-    /// the request as a whole. To be run in a task of its own, so that a caller who goes away does not stop it.
+    /// Sets the larger share that was asked for together with a flip down, once the flip down is recorded. Returns the
+    /// result of the whole request. To be run in a task of its own, so that a caller who goes away does not stop it.
     pub(super) async fn set_larger_share(
         self: Arc<Self>,
         asked: Instant,
@@ -33,7 +33,7 @@ impl Mover {
         self.wait_for_pairs(&share.route, &request).await;
         let until = TokioInstant::now() + within;
         let raised = match self.lock_to_raise(until, &share, down.recorded).await {
-            Ok(guard) => self.raise(guard, asked, until, pending, request).await,
+            Ok(moves_lock) => self.raise(moves_lock, asked, until, pending, request).await,
             Err(error) => {
                 share.log_not_raised(&error);
                 Err(error)
@@ -73,16 +73,16 @@ impl Mover {
         if !down_is_recorded {
             return Err(refused("the store has not recorded the flip down yet".to_owned()));
         }
-        let guard = timeout_at(until, self.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
+        let moves_lock = timeout_at(until, self.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
         if self.rung(route) != Some(*to) {
             return Err(refused(format!("the route is not in `{to}` any more")));
         }
-        Ok(guard)
+        Ok(moves_lock)
     }
 
     async fn raise(
         self: Arc<Self>,
-        guard: MovesLock,
+        moves_lock: MovesLock,
         asked: Instant,
         until: TokioInstant,
         pending: PendingShare,
@@ -93,7 +93,7 @@ impl Mover {
         let asked = asked + Duration::from_nanos(1);
         // In a task of its own, which goes on if the wait below ends first.
         let work = tokio::spawn(async move {
-            let outcome = self.flip(guard, asked, &pending.share.route, request, None).await;
+            let outcome = self.flip(moves_lock, asked, &pending.share.route, request, None).await;
             self.start_recording();
             let outcome = outcome.inspect_err(|error| pending.share.log_not_raised(error));
             drop(pending); // not before: the end of the process waits for it

@@ -1,9 +1,9 @@
 //! New files under which a route would leave `only`, where legacy is not called at all.
 //!
-//! Files lower a route from `only` only with `force` beside its state, which is the acknowledgement that a flip asks
-//! for. Without it a reload is refused as a whole, also where it removes the route. A start is not refused for that,
-//! because all other routes would be without service: the route stays in `only` and says why, and a removed one is
-//! logged.
+//! Files lower a route from `only` only with `force` beside its state: that takes the place of the acknowledgement that
+//! a flip needs. Without it a reload is refused as a whole, also if the files remove the route. A start is not refused,
+//! because all other routes would be without service: the route stays in `only` and its status says why; if the files
+//! have removed it, an error is logged.
 
 use super::positions::{Positions, RoutePosition, state_of};
 use super::separated;
@@ -28,8 +28,8 @@ pub(super) fn lowered_without_acknowledgement(before: &Positions, after: &Positi
         if next.refused.contains(&refused) {
             return Some(refused);
         }
-        // A route may also go down without an edit of `state:`: it has lost its workflow, or the `force` by which its
-        // file alone had put it in `only`, or another route takes its place and keeps its own state.
+        // A route may also go down without an edit of `state:`: the file has lost its workflow; the file has lost the
+        // `force` which had put it in `only` without a flip; or another route takes its place and keeps its own state.
         (rung < State::Only && next.route.force.is_none()).then(|| {
             format!(
                 "`{id}` is in `only`, where legacy is not called at all, and these files would put `{next_id}` in `{rung}`: \
@@ -40,7 +40,7 @@ pub(super) fn lowered_without_acknowledgement(before: &Positions, after: &Positi
     };
     let sentences = |position: &RoutePosition| {
         let id = &position.route.id;
-        // Several routes if it had become from several, and is separated again.
+        // The routes that have its id now: several if it was a joined route that is separated again.
         let takes_place = |own: &RouteId| own == id || separated::has_joined(before, id, own);
         let next: Vec<_> = after.routes.values().filter(|next| next.route.ids().any(takes_place)).collect();
         if next.is_empty() {

@@ -4,9 +4,12 @@
 //! a route in `live` or `only`: the route is marked as changed. The mark stays until evidence on the new basis opens
 //! the gate to `live`, a person accepts the change by force, or a flip takes the route below `live`.
 //!
-//! Always true: the store has the basis with which a route, or the first of its cohorts, went to `live`, so that the
-//! mark survives a restart. A route that is below `live` without a flip, because it was held there, does not return
-//! with open mismatches, nor without evidence if its basis has changed.
+//! Always true:
+//!
+//! - The store has the basis with which a route, or the first of its cohorts, went to `live`, so that the mark survives
+//!   a restart.
+//! - A route that was held below `live` does not return there while it has open mismatches. If its basis has changed,
+//!   it returns only if evidence on the new basis opens the gate to `live`.
 
 use std::collections::BTreeSet;
 
@@ -32,13 +35,13 @@ impl Gate {
     /// returns.
     pub(super) fn unmet_for_return(&self, positions: &Positions, position: &RoutePosition) -> Vec<String> {
         let is_live = position.last.as_ref().map(state_of) >= Some(State::Live);
-        let Some(live) = of_route(positions, &position.route).filter(|live| live.is_below_live && is_live) else {
+        let Some(live) = stored_basis(positions, &position.route).filter(|live| live.is_below_live && is_live) else {
             return Vec::new();
         };
         if position.route.force.is_some() {
             return Vec::new();
         }
-        if differs(positions, position, live) {
+        if basis_differs(positions, position, live) {
             return self.unmet_for_live(positions, position);
         }
         self.open_differences(positions, position).into_iter().collect()
@@ -51,8 +54,8 @@ impl Gate {
     }
 }
 
-/// Brings what the store has of routes in `live` up to date with files that have been judged, and the `moves` that they
-/// make. `accepting`: routes whose present basis new `force` in the files accepts.
+/// Updates the stored bases after new files have been judged. `moves`: the flips that the files make. `accepting`: the
+/// routes whose present basis is accepted by a `force` that is new in the files.
 pub(super) fn update(positions: &mut Positions, moves: &[Move], accepting: &BTreeSet<RouteId>, gate: &Gate) {
     let judge = |position: &RoutePosition| {
         let id = &position.route.id;
@@ -62,7 +65,7 @@ pub(super) fn update(positions: &mut Positions, moves: &[Move], accepting: &BTre
             return None;
         }
         let goes_up = made.is_some_and(|made| made.to >= State::Live && made.to > made.from);
-        let changed = of_route(positions, &position.route).filter(|live| differs(positions, position, live));
+        let changed = stored_basis(positions, &position.route).filter(|live| basis_differs(positions, position, live));
         let keeps = changed.is_some()
             && !goes_up
             && !accepting.contains(id)
@@ -77,7 +80,7 @@ pub(super) fn update(positions: &mut Positions, moves: &[Move], accepting: &BTre
     positions.live = positions.routes.values().filter_map(judge).collect();
 }
 
-/// Records the present basis as the one with which a flip went to this state, through the gate or by force.
+/// Stores the present basis as the one with which a route went to this state by a flip, through the gate or by force.
 pub(super) fn accept(positions: &mut Positions, id: &RouteId, to: State) {
     if to >= State::Live {
         let basis = positions.declared.bases.get(id).cloned();
@@ -88,8 +91,8 @@ pub(super) fn accept(positions: &mut Positions, id: &RouteId, to: State) {
 /// Whether something that the evidence depends on was changed since a route, or a cohort of it, went to `live`.
 pub(super) fn is_changed(positions: &Positions, position: &RoutePosition) -> bool {
     let is_live = is_live_by(position, position.last.as_ref().map(state_of));
-    let live = of_route(positions, &position.route).filter(|_| is_live);
-    live.is_some_and(|live| differs(positions, position, live))
+    let live = stored_basis(positions, &position.route).filter(|_| is_live);
+    live.is_some_and(|live| basis_differs(positions, position, live))
 }
 
 /// What the mark of a route means and what ends it, as a sentence.
@@ -120,7 +123,7 @@ pub(super) fn sentence(position: &RoutePosition) -> Option<String> {
     ))
 }
 
-/// Logs each route that is marked as changed, and was not before or is changed once more.
+/// Logs each route that is marked as changed, unless it had that mark for the same basis before.
 pub(super) fn log_changed(before: &Positions, after: &Positions) {
     let was_marked = |position: &RoutePosition| {
         let known = position.route.ids().find_map(|id| Some((before.routes.get(id)?, before.declared.bases.get(id))));
@@ -134,12 +137,12 @@ pub(super) fn log_changed(before: &Positions, after: &Positions) {
 }
 
 /// The stored basis of a route, also under an id that the route had before.
-fn of_route<'a>(positions: &'a Positions, route: &Route) -> Option<&'a LiveBasis> {
+fn stored_basis<'a>(positions: &'a Positions, route: &Route) -> Option<&'a LiveBasis> {
     route.ids().find_map(|id| positions.live.get(id))
 }
 
-/// Whether a route has another basis by the files of these positions.
-fn differs(positions: &Positions, position: &RoutePosition, live: &LiveBasis) -> bool {
+/// Whether the files of these positions give a route another basis than `live` has.
+fn basis_differs(positions: &Positions, position: &RoutePosition, live: &LiveBasis) -> bool {
     let present = positions.declared.bases.get(&position.route.id);
     live.basis.as_ref().zip(present).is_some_and(|(then, now)| then != now)
 }

@@ -9,7 +9,7 @@ use super::unrecorded_flips::UnrecordedFlip;
 use crate::flag::{Route, State};
 use crate::names::RouteId;
 
-/// When a person last asked to lower a route or to leave it where it is, at which state, and who.
+/// A person's flip that lowered a route, or left it where it is: when it was asked for, its state, and the person.
 #[derive(Clone)]
 pub(super) struct Lowering {
     pub at: Instant,
@@ -27,8 +27,8 @@ impl LoweredRoutes {
         self.add(route, Lowering { at, to: state_of(&unrecorded.flip), by: unrecorded.flip.by.clone() });
     }
 
-    /// Records that a person lowered a route or left it where it is. Of two such flips the one that was asked for later
-    /// counts, in whatever order they are recorded here.
+    /// Notes that a person lowered a route or left it where it is. Of two such flips, the one that was asked for later
+    /// counts, in whatever order they are noted here.
     pub fn add(&mut self, route: &RouteId, lowering: Lowering) {
         if self.0.get(route).is_none_or(|known| known.at <= lowering.at) {
             self.0.insert(route.clone(), lowering);

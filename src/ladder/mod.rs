@@ -11,9 +11,9 @@
 //! - The set in force was checked as a whole. Moves other than flips down happen one after the other.
 //! - No route goes to `only` during a freeze; a flip to `only` that a freeze overtakes is reverted (`overtaken`).
 //! - Health and kill switch have a version, and an outdated update changes nothing (`in_force`).
-//! - What another process on the same store has recorded comes into force here without being judged again
-//!   (`followed`), and a move that was judged before that is not recorded (`record`). A move that lets the engine
-//!   answer is announced to the other processes first (`announce`).
+//! - A move that another process on the same store has recorded comes into force here without being judged again
+//!   (`followed`). A move of this process that was judged before the other one was known is not recorded, but judged
+//!   again (`record`). A move that lets the engine answer is announced to the other processes first (`announce`).
 //!
 //! Deciding a request by the set is left to `flag`, judging whether evidence suffices to `evidence`.
 //!
@@ -27,14 +27,15 @@
 //!
 //! - *unrecorded*: in force, and not in the store yet (a flip down, a freeze); *pending*: asked for, and not in force
 //!   yet (it waits for other moves or for the store); *outstanding*: a write to the store that has not been answered.
-//! - *held*: kept at `dark` without a flip, while retries of requests that legacy served may come whose keys are not
-//!   known (`holds`, `unknown_retries`); *released*: the hold is over; *returns*: a route goes back up to the state of
-//!   its last recorded flip without another flip, by a release or by a restart that lost an unrecorded flip down.
+//! - *held*: kept at `dark` without a flip, while retries of requests may come that legacy served and whose keys are
+//!   not known (`holds`, `unknown_retries`); *released*: the hold is over; *returns*: a route goes back up to the state
+//!   of its last recorded flip without another flip, by a release or by a restart that lost an unrecorded flip down.
 //! - *stored declaration*: what a route's file said when files were last put in force; only a difference from it moves
-//!   the route; *absent*: a route with one that the files do not have now; *re-added*: the files have it again.
+//!   the route; *absent*: a route that has a stored declaration and is not in the files now; *re-added*: an absent
+//!   route is in the files again.
 //! - *renamed back*: the files give a route an earlier id again; *unlisted*: its id in between, which they do not list.
-//! - *overtaken*: a flip to `only` that a freeze came before; *reverted*: it is undone by a second flip; *superseded*:
-//!   not recorded, because of what another process has recorded first.
+//! - *overtaken*: a flip to `only` was waiting for the store when a freeze came into force; *reverted*: it is undone by
+//!   a second flip; *superseded*: not recorded, because of what another process has recorded first.
 //! - *announced*: told to the other processes, and not recorded yet; *followed*: recorded by another process, and in
 //!   force here.
 //! - *unmet*: a condition of a gate that does not hold.
@@ -186,7 +187,7 @@ pub struct Ladder {
     logged_lost: Mutex<UnrecordedMoves>,
     /// Held while releases by evidence are judged.
     releasing: Arc<tokio::sync::Mutex<()>>,
-    /// What guards found of candidates that nobody has acted on yet.
+    /// The crossings that guards found on candidates and that nobody has acted on yet.
     candidate_crossings: Mutex<Vec<GuardCrossing>>,
     answer_within: Duration,
 }
@@ -203,7 +204,7 @@ impl Ladder {
         Self::open_into(declared, parts, None).await
     }
 
-    /// As [`Ladder::open`]; the set in force takes the place of the one in `flags`, if that is given.
+    /// As [`Ladder::open`]. `flags`: where the set in force is put, in place of the one that is there.
     pub async fn open_into(
         declared: DeclaredFiles,
         parts: LadderParts,
@@ -231,8 +232,8 @@ impl Ladder {
         self.mover.flags()
     }
 
-    /// Connects something that the kill switch stops from now on. When this returns, `other` has applied the freeze in
-    /// force.
+    /// Connects a part of the process that has to obey the kill switch from now on. When this returns, `other` has
+    /// applied the freeze in force.
     pub async fn connect_to_kill_switch(&self, other: Arc<dyn KillSwitchListener>) {
         self.mover.connect_to_kill_switch(other).await;
     }
@@ -254,8 +255,8 @@ impl Ladder {
         self.read_files((read, ReadKind::Reload), declared, recorded).await
     }
 
-    /// As [`Ladder::reload_files`], for the files in force, of which only plans change: because a candidate is moved,
-    /// or because a route below `live` is to be run with the plans of its files. Only that move may be refused.
+    /// As [`Ladder::reload_files`], for the files in force. Only plans change: a candidate is moved, or a route below
+    /// `live` gets the plans of its files. Only the move of the candidate may be refused.
     ///
     /// # Errors
     /// As [`Ladder::reload_files`].
@@ -276,9 +277,9 @@ impl Ladder {
         let mover = Arc::clone(&self.mover);
         let reloading = Arc::clone(&self.reload_lock).lock_owned().await;
         let prepared = mover.prepare(declared).await?;
-        let guard = mover.lock_moves().await;
+        let moves_lock = mover.lock_moves().await;
         let work = tokio::spawn(async move {
-            let outcome = mover.reload(guard, reading, prepared, recorded).await;
+            let outcome = mover.reload(moves_lock, reading, prepared, recorded).await;
             mover.start_recording();
             drop(reloading);
             outcome
@@ -297,9 +298,9 @@ impl Ladder {
             return Ok(());
         }
         let mover = Arc::clone(&self.mover);
-        let guard = mover.lock_moves().await;
+        let moves_lock = mover.lock_moves().await;
         let work = tokio::spawn(async move {
-            let outcome = mover.release_held(guard).await;
+            let outcome = mover.release_held(moves_lock).await;
             mover.start_recording();
             outcome
         });
@@ -309,7 +310,8 @@ impl Ladder {
         })
     }
 
-    /// The plans that stay in force under files with these routes. `candidate_move`: what moves with them.
+    /// The plans that stay in force under files with these routes. `candidate_move`: the candidate that is moved
+    /// together with them.
     pub fn plans_in_force(&self, routes: &[Arc<Route>], candidate_move: Option<&CandidateMove>) -> KeptPlans {
         let before = self.mover.in_force().inputs().positions;
         let unlisted = before.unlisted_ids_of(routes);
@@ -322,14 +324,14 @@ impl Ladder {
         self.mover.in_force().inputs().positions.declared.plans.unrunnable.clone()
     }
 
-    /// Whether a route below `live` still has the plans that were in force, instead of those of its files: the files
-    /// have to be put in force again.
+    /// Whether a route below `live` still has the plans that were in force in `live`, instead of those of its files. If
+    /// so, the files have to be put in force again ([`Ladder::apply_files_again`]).
     pub fn has_plans_to_drop(&self) -> bool {
         self.mover.in_force().has_plans_to_drop()
     }
 
-    /// Whether the move of a route by its file has waited for pairs that were under way: the files have to be put in
-    /// force again.
+    /// Whether the move of a route by its file has waited for pairs that were under way, and can be judged now. If so,
+    /// the files have to be put in force again.
     pub fn has_moves_to_judge_again(&self) -> bool {
         self.mover.in_force().awaiting_pairs().iter().any(|position| self.mover.gate().is_to_be_judged_again(position))
     }
@@ -354,8 +356,8 @@ impl Ladder {
         self.mover.recorder.newest_flip()
     }
 
-    /// If the store is a copy: until when retries may come of requests that it does not know. Until then, routes in
-    /// `live` are held.
+    /// If the store is a copy: until when retries may come of requests that are not in it. Until then, routes in `live`
+    /// are held.
     pub fn copy_held_until(&self) -> Option<Timestamp> {
         self.mover.copy_held_until()
     }
@@ -370,18 +372,19 @@ impl Ladder {
         self.mover.status(None)
     }
 
-    /// The same of one route; `None` if the files do not have it.
+    /// The status of one route; `None` if the files do not have it.
     pub fn status_of(&self, route: &RouteId) -> Option<RouteStatus> {
         self.mover.status(Some(route)).pop()
     }
 
-    /// Of which followers in `only` nobody answers for new instances, as text; `None` if there are none.
+    /// A text about the instances that legacy creates now and for which nobody answers, because their followers are in
+    /// `only`; `None` if there are none.
     pub fn unanswered_instances(&self) -> Option<String> {
         unanswered::unanswered(&self.mover.in_force().inputs().positions)
     }
 
-    /// What a person should know before the engine stops answering a route; empty where the engine owns nothing of its
-    /// family.
+    /// What a person should know before the engine stops answering a route, as sentences; empty if the engine has no
+    /// instances of its family.
     ///
     /// # Errors
     /// No such route, or the store does not answer.

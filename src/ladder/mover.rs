@@ -39,10 +39,10 @@ pub(super) struct Mover {
     in_force: InForce,
     kill_switch: FreezeRecords,
     pub larger_shares: Arc<PendingShares>,
-    /// Held for a whole move, until its outcome is in force, because each move is judged by the result of the one
-    /// before.
+    /// Held from the judgement of a move until its outcome is in force, because each move is judged by the result of
+    /// the one before.
     move_lock: Arc<tokio::sync::Mutex<()>>,
-    connected: Mutex<Vec<Arc<dyn KillSwitchListener>>>,
+    kill_switch_listeners: Mutex<Vec<Arc<dyn KillSwitchListener>>>,
     guard_listeners: Mutex<Vec<Arc<dyn GuardListener>>>,
     cohort_listeners: Mutex<CohortListeners>,
     pub auto_shares: AutoShares,
@@ -50,14 +50,14 @@ pub(super) struct Mover {
     pub others: Option<Arc<dyn OtherProcesses>>,
 }
 
-/// Whose change of the positions it is.
+/// Who makes a change of the positions.
 #[derive(Clone, Copy)]
 pub(super) enum ChangeOrigin<'a> {
-    /// This process starts: other processes have the files before, and are not told before it serves.
+    /// This process, at its start: nothing is announced to the other processes before it serves.
     Start,
-    /// This process judged it.
+    /// This process, which has judged the change.
     Own,
-    /// Other processes recorded it.
+    /// Other processes, which have recorded these moves.
     OtherProcess(&'a FollowedMoves),
 }
 
@@ -103,7 +103,7 @@ impl Mover {
             kill_switch,
             larger_shares: Default::default(),
             move_lock: Default::default(),
-            connected: Default::default(),
+            kill_switch_listeners: Default::default(),
             guard_listeners: Default::default(),
             cohort_listeners,
             auto_shares: Default::default(),
@@ -135,10 +135,10 @@ impl Mover {
         self.in_force.inputs().positions.routes.get(route).map(RoutePosition::rung)
     }
 
-    /// Connects something that the kill switch stops: from now on no change of the kill switch is acknowledged before
-    /// `other` has applied it.
+    /// Connects a part of the process that has to obey the kill switch: from now on no change of the kill switch is
+    /// acknowledged before `other` has applied it.
     pub async fn connect_to_kill_switch(&self, other: Arc<dyn KillSwitchListener>) {
-        self.connected().push(other.clone());
+        self.kill_switch_listeners().push(other.clone());
         let (version, freeze) = self.in_force.kill_switch();
         other.apply_freeze(version, freeze).await;
     }
@@ -158,7 +158,7 @@ impl Mover {
         prepared: PreparedFiles,
         recorded: impl FnOnce() + Send,
     ) -> Result<Vec<FlipRecord>, FilesError> {
-        // Files of which nothing has to be recorded come into force also if unrecorded flips cannot be recorded.
+        // An error does not count yet: files of which nothing has to be recorded come into force all the same.
         let (before, all_recorded) = self.record_unrecorded_first(&moves_lock).await;
         let prepared = prepared.refreshed(&self.store, &before).await?;
         if !prepared.plans_are_as_read(&before) {
@@ -190,10 +190,10 @@ impl Mover {
         Ok(flips)
     }
 
-    /// Judges again the routes that are held below `live` and whose hold is over, and takes the mark `changed` from
+    /// Judges the routes again that were held below `live` and whose hold is over. Removes the mark `changed` from
     /// routes whose evidence opens the gate to `live` now.
-    pub async fn release_held(&self, guard: MovesLock) -> Result<(), StoreError> {
-        let (before, all_recorded) = self.record_unrecorded_first(&guard).await;
+    pub async fn release_held(&self, moves_lock: MovesLock) -> Result<(), StoreError> {
+        let (before, all_recorded) = self.record_unrecorded_first(&moves_lock).await;
         all_recorded?;
         let now = clock::now();
         if before.held_until().is_none_or(|until| until > now) && !self.gate.ends_a_mark(&before) {
@@ -203,10 +203,11 @@ impl Mover {
         self.record_and_apply(&before, after, moves, Ok(()), (ChangeOrigin::Own, None, || {})).await.map(drop)
     }
 
-    /// Records the moves and declarations of new files, calls `recorded`, then puts them in force. `all_recorded` is an
-    /// error while there are flips down that the store did not record. Then nothing is recorded, because it would come
-    /// before them: the error is returned if there is something to record. `files`: if new files are the reason; flips
-    /// of persons that were made since they were judged hold. Returns the flips.
+    /// Records moves and declarations, calls `recorded`, then puts the positions in force. Returns the flips.
+    ///
+    /// `all_recorded` is an error if the store did not record all flips down. Nothing may be recorded before these: if
+    /// there is something to record, the error is returned. `files` is set for new files: if a person has flipped a
+    /// route since they were judged, so that they would be judged otherwise now, nothing is recorded.
     pub(super) async fn record_and_apply(
         &self,
         before: &Positions,
@@ -216,7 +217,7 @@ impl Mover {
         (origin, files, recorded): (ChangeOrigin<'_>, Option<JudgedFiles<'_>>, impl FnOnce() + Send),
     ) -> Result<Vec<FlipRecord>, StoreError> {
         plans::add_missing(&mut after);
-        // What other processes recorded is in `before`: of that nothing is announced again.
+        // Moves that other processes have recorded are in `before` already, so they are not announced again.
         let mut announced = match origin {
             ChangeOrigin::Start => None,
             ChangeOrigin::Own | ChangeOrigin::OtherProcess(_) => {
@@ -227,7 +228,7 @@ impl Mover {
         for made in moves {
             let route = made.route.clone();
             if matches!(made.from, State::Live | State::Only) && made.to < State::Live {
-                // A change of the files has no person to ask, so the horizon is logged.
+                // No person is there to read the horizon when files make the move, so it is logged.
                 for sentence in self.horizon_if_readable(&after, &route).await {
                     tracing::warn!(%route, from = %made.from, to = %made.to, "{sentence}");
                 }
@@ -235,7 +236,7 @@ impl Mover {
             flips.push(self.flip_record(&after, made, FlipSource::File.as_str().to_owned()));
         }
         flips.extend(plans::records(&after, &self.gate));
-        // Removed, so that it is recorded only once: the positions are judged again before the next files come.
+        // Removed, because these positions are judged again, and the move would be recorded a second time.
         after.declared.plans.candidate_move = None;
         // Files that change neither a state nor a declaration need no write to the store.
         let scopes = scopes::current(&before.scopes, clock::now(), self.gate.retry_window);
@@ -249,7 +250,8 @@ impl Mover {
                 ChangeOrigin::OtherProcess(moves) => Some(moves.newest),
             };
             let standing = announced.as_ref().map_or(Ok(None), |announced| announced.standing())?;
-            // Counts as under way before it is asked: a flip to the present state that comes later than this finds it.
+            // The write counts as outstanding before the check below: a flip to the present state that comes after the
+            // check finds the outstanding write, and counts as a flip down.
             self.in_force.set_outstanding(OutstandingWrite::new(&flips, &after));
             if files.is_some_and(|files| self.are_judged_otherwise(&files, before, &after)) {
                 self.in_force.set_outstanding(OutstandingWrite::default());
@@ -290,16 +292,16 @@ impl Mover {
         Ok(flips)
     }
 
-    /// Puts positions in force, lowered by the flips down that were made since they were computed. Returns the routes
-    /// that it caps below `only` because of a freeze: the caller reverts their flips. The end of a freeze and releases
-    /// that other processes recorded come into force in the same moment.
+    /// Applies the flips down that were made since positions were computed, then puts the positions in force, together
+    /// with the end of a freeze and the releases of guards that other processes have recorded. Returns the routes that
+    /// were capped below `only` because of a freeze: the caller reverts their flips.
     pub(super) fn put_in_force(&self, mut positions: Positions, origin: ChangeOrigin<'_>) -> Vec<RouteId> {
         positions.routes.values_mut().for_each(|position| position.inputs.returns_at_restart = false);
         let followed = match origin {
             ChangeOrigin::OtherProcess(moves) => Some(moves),
             ChangeOrigin::Start | ChangeOrigin::Own => None,
         };
-        // Before it is in force: whoever sees what is in force knows a flip that is at least as new.
+        // Before the moves are in force, so that the newest known flip is never older than the flips in force.
         followed.into_iter().for_each(|moves| self.recorder.note_newest(moves.newest));
         let followed_after = followed.map(|_| self.recorder.newest_in_force());
         loop {
@@ -310,7 +312,7 @@ impl Mover {
             // Before the lock of the kill switch is taken: a freeze must not wait for the evidence of all routes.
             holds::judge_cohorts(&mut lowered, &self.gate);
             let set = |freeze, unrecorded_since| {
-                // A freeze that only this process knows of also holds what others have recorded since it was set.
+                // An unrecorded freeze of this process overtakes the flips to `only` that others made after it was set.
                 let recorded_elsewhere = followed.map(|moves| moves.numbers(unrecorded_since)).unwrap_or_default();
                 let guards = followed.map(|moves| moves.guard_actions(&lowered)).unwrap_or_default();
                 let limits = FollowedLimits { freeze, guards, recorded_elsewhere };
@@ -318,10 +320,10 @@ impl Mover {
             };
             let kill_switch = followed.and_then(FollowedMoves::kill_switch);
             if let Some(overtaken) = self.kill_switch.follow(&self.in_force, kill_switch, set) {
-                // What was written is in the positions now.
+                // The write is not outstanding any more: its moves are in force.
                 self.in_force.set_outstanding(OutstandingWrite::default());
                 followed.into_iter().for_each(|moves| self.recorder.set_newest_in_force(moves.newest));
-                // Of the moves of cohorts that another process made, that one tells.
+                // The listeners of the other process are told of the moves of cohorts that it made.
                 if followed.is_none() {
                     self.tell_cohorts_moved(&before, &lowered);
                 }
@@ -344,8 +346,8 @@ impl Mover {
         Some(overtaken)
     }
 
-    /// Tells the listeners of the moves of cohorts. The first set of a process repeats what was in force before its
-    /// start: nothing has moved.
+    /// Tells the listeners of the moves of cohorts, except at the first set of a process: it repeats what was in force
+    /// before the start, so that nothing has moved.
     fn tell_cohorts_moved(&self, before: &Inputs, after: &Positions) {
         if before.has_files {
             self.tell_cohort_moves(&before.positions, after);
@@ -367,19 +369,19 @@ impl Mover {
         flip_record(made, by, clock::now(), serde_json::to_value(evidence).unwrap_or_default())
     }
 
-    /// Records flips of these positions. Until the outcome is known, they count as possibly recorded.
-    pub(super) async fn record(&self, batch: RecordBatch, of: &Positions) -> Result<Vec<FlipRecord>, StoreError> {
-        self.record_announced(batch, None, of).await
+    /// Records flips. Until the outcome is known, the write counts as outstanding. `after`: has the ids of the routes.
+    pub(super) async fn record(&self, batch: RecordBatch, after: &Positions) -> Result<Vec<FlipRecord>, StoreError> {
+        self.record_announced(batch, None, after).await
     }
 
-    /// As [`Mover::record`], only while the store has this announcement.
+    /// As [`Mover::record`], but records nothing if the store does not have this announcement any more.
     pub(super) async fn record_announced(
         &self,
         batch: RecordBatch,
         announced: Option<StandingAnnouncement>,
-        of: &Positions,
+        after: &Positions,
     ) -> Result<Vec<FlipRecord>, StoreError> {
-        self.in_force.set_outstanding(OutstandingWrite::new(&batch.flips, of));
+        self.in_force.set_outstanding(OutstandingWrite::new(&batch.flips, after));
         let outcome = self.recorder.record_announced(batch, announced).await;
         outcome.inspect_err(|_| self.in_force.set_outstanding(OutstandingWrite::default()))
     }
@@ -392,7 +394,7 @@ impl Mover {
         self.cohort_listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn connected(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn KillSwitchListener>>> {
-        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn kill_switch_listeners(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn KillSwitchListener>>> {
+        self.kill_switch_listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,10 @@
-//! Gates that are open, but for pairs that are under way and may differ: those of cohorts, and those above what a guard
-//! has lowered and clean evidence releases. They are judged periodically.
+//! Gates whose conditions hold, and that wait only for pairs under way, because these may differ. Such gates are judged
+//! periodically: those of cohorts, and those of routes that a guard has lowered and clean evidence releases.
 //!
-//! Always true: such a gate stays shut until no pair is under way when it is judged, or until its conditions have held
-//! for the longest time that a pair takes (`pairs_within`): while requests go on coming, some are always under way. It
-//! waits anew after it was passed, after it was shut, and after one below it was shut.
+//! Always true: such a gate stays shut until it is judged while no pair is under way, or until its conditions have held
+//! for the longest time that a pair takes (`pairs_within`). The bound is needed because, while requests go on coming,
+//! some pairs are always under way. The gate waits anew after it was passed, after it was shut, and after a gate below
+//! it was shut.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -33,16 +34,16 @@ impl OpeningGates {
         now < *self.lock().entry(key).or_insert(now + within)
     }
 
-    /// Forgets how long the gates of a route, or of a cohort, have waited, except those above one state and up to
-    /// another: when a forgotten one is about to open again, it waits anew.
+    /// Forgets how long the gates of a route, or of a cohort, have waited, except the gates to states above `above` and
+    /// up to `up_to`. A forgotten gate waits anew when its conditions hold again.
     pub fn keep_between(&self, route: &RouteId, cohort: Option<&str>, (above, up_to): (State, State)) {
-        let is_other = |(of_route, of_cohort, to): &GateKey| {
+        let is_kept = |(of_route, of_cohort, to): &GateKey| {
             (of_route, of_cohort.as_deref()) != (route, cohort) || (*to > above && *to <= up_to)
         };
-        self.lock().retain(|key, _| is_other(key));
+        self.lock().retain(|key, _| is_kept(key));
     }
 
-    /// Forgets the gates of routes and cohorts that are not there any more.
+    /// Forgets the gates of routes and cohorts that the files do not have any more.
     pub fn retain(&self, is_there: impl Fn(&RouteId, Option<&str>) -> bool) {
         self.lock().retain(|(route, cohort, _), _| is_there(route, cohort.as_deref()));
     }

@@ -1,4 +1,4 @@
-//! The other processes on the same store, as a move that is announced sees them.
+//! The other processes on the same store, to which moves are announced.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ pub trait OtherProcesses: Send + Sync {
     /// Tells them that the engine is going to answer requests of these routes, each with all its ids. Returns the
     /// number of the announcement, which stands until [`OtherProcesses::end_announcement`].
     fn announce(&self, routes: Vec<Vec<RouteId>>) -> u64;
-    /// Waits, for a bounded time, until all have acknowledged this announcement.
+    /// Waits, for a bounded time, until all of them have acknowledged this announcement.
     ///
     /// # Errors
     /// Which of them have not acknowledged it, as a sentence.
     fn wait_until_acknowledged(&self, announcement: u64) -> BoxFuture<'_, Result<(), String>>;
-    /// The announcement as the store must still have it when the move is recorded; `None`: the store need not have any.
-    /// Call it after the announcement is acknowledged.
+    /// The announcement as the store must still have it when the move is recorded; `None` if the store need not have
+    /// any. To be called after the announcement is acknowledged.
     ///
     /// # Errors
     /// The store does not have the announcement, as a sentence.
@@ -29,7 +29,7 @@ pub trait OtherProcesses: Send + Sync {
     /// Checks that no process has ended before it stored all retry keys under which legacy took requests.
     ///
     /// # Errors
-    /// Some have, or it is not known whether some have, as a sentence. A person may accept that.
+    /// A sentence: some processes have, or it is not known whether some have. A person may accept that.
     fn check_lost_keys(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(std::future::ready(Ok(())))
     }

@@ -1,13 +1,16 @@
 //! Moves up wait for the pairs that are under way, some of which may differ.
 //!
-//! Always true: a move that the gates would allow is judged once more after the pairs that were under way when it was
-//! asked for have been compared, or after the longest time that this takes (`pairs_within`). While requests go on
-//! coming, there are always some under way, so it takes that time. A flip by hand and the move of a candidate wait for
-//! that before they take the lock of moves. The move by a file must not keep other changes of the files waiting: it is
-//! refused until then, and the files are judged once more ([`super::Ladder::has_moves_to_judge_again`]). The gates of
-//! cohorts, and of a route that clean evidence releases from its guard, stay shut until then, and are judged
-//! periodically (`opening_gates`). Neither a move by force nor one that raises nothing waits. A flip down with a larger
-//! share is in force at once; only the larger share waits.
+//! Always true: a move that the gates would allow is judged once more, after a wait. The wait ends when no pair is
+//! under way, or after the longest time that a pair takes (`pairs_within`): while requests go on coming, some are
+//! always under way. How each kind of move waits:
+//!
+//! - A person's flip, and the move of a candidate, wait before they take the lock of moves.
+//! - A move by a file must not keep other changes of the files waiting. It is refused until the wait is over, and then
+//!   the files are judged once more ([`super::Ladder::has_moves_to_judge_again`]).
+//! - The gates of cohorts, and of routes that clean evidence releases from their guards, stay shut until the wait is
+//!   over. They are judged periodically (`opening_gates`).
+//! - A move by force, and a move that raises nothing, do not wait. A flip down with a larger share is in force at once;
+//!   only the larger share waits.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +27,7 @@ use crate::store::candidate_key;
 /// How often it is checked whether pairs are still under way.
 const PAIRS_POLL: Duration = Duration::from_millis(50);
 
-/// Whether a move takes the route, or more of its callers, up to a rung for which pairs are asked.
+/// Whether a move takes the route, or more of its callers, up to `dark` or `live`, whose gates require pairs.
 fn is_raised_by(position: &RoutePosition, requested: &RequestedMove) -> bool {
     let is_larger = |rung: State| position.reached(rung).is_some_and(|reached| requested.shares.of(rung) > reached);
     let goes_up = requested.to > position.rung() && matches!(requested.to, State::Dark | State::Live);
@@ -37,8 +40,8 @@ impl Gate {
         position.route.ids().any(|id| self.evidence.in_flight(id) > 0)
     }
 
-    /// Adds to `missing`, if it is empty, that pairs are under way. `missing`: what a gate of the route, or of a cohort
-    /// of it, still lacks. For gates that are judged periodically.
+    /// For gates that are judged periodically: if `missing` is empty and the gate has to wait for pairs under way, adds
+    /// a sentence that says so. `missing`: what the gate of the route, or of a cohort of it, still requires.
     pub(super) fn add_awaited_pairs(
         &self,
         positions: &Positions,
@@ -76,7 +79,7 @@ impl Gate {
         if now >= until {
             return Ok(allowed);
         }
-        position.awaits_pairs = Some(AwaitedPairs { asked, until, holds: true });
+        position.awaits_pairs = Some(AwaitedPairs { asked, until, is_waiting: true });
         Err(MoveRefusal::GateShut(vec![format!(
             "requests of `{}` are still being compared, and some of them may differ: it is judged again by itself once \
              they are (within {within:.0?})",
@@ -86,14 +89,14 @@ impl Gate {
 
     /// Whether the move by a file has waited for pairs, and is to be judged again.
     pub(super) fn is_to_be_judged_again(&self, position: &RoutePosition) -> bool {
-        let awaited = position.awaits_pairs.filter(|awaited| awaited.holds);
+        let awaited = position.awaits_pairs.filter(|awaited| awaited.is_waiting);
         awaited.is_some_and(|awaited| Instant::now() >= awaited.until || !self.has_pairs_in_flight(position))
     }
 }
 
 impl Mover {
-    /// Waits for pairs before a flip up that the gate would allow. Without the lock of moves, so that a flip down does
-    /// not wait.
+    /// Waits for pairs before a flip up that the gate would allow. To be called without the lock of moves, so that a
+    /// flip down does not wait.
     pub(super) async fn wait_for_pairs(&self, route: &RouteId, request: &MoveRequest) {
         let positions = self.in_force().inputs().positions;
         let Some(position) = positions.routes.get(route) else { return };
@@ -102,10 +105,10 @@ impl Mover {
             self.gate().evidence.refresh().await;
         }
         let until = Instant::now() + positions.declared.pairs_within;
-        if !is_judged || !self.are_in_flight(route, until) || self.judge(&positions, position, request).is_err() {
+        if !is_judged || !self.must_wait(route, until) || self.judge(&positions, position, request).is_err() {
             return;
         }
-        self.until_settled(route, until).await;
+        self.wait_until_compared(route, until).await;
     }
 
     /// As [`Self::wait_for_pairs`], before the candidate of a route gets a larger share or comes into force.
@@ -119,16 +122,16 @@ impl Mover {
             return;
         }
         let until = Instant::now() + positions.declared.candidate_pairs_within;
-        self.until_settled(&candidate_key(&asked.route), until).await;
+        self.wait_until_compared(&candidate_key(&asked.route), until).await;
     }
 
-    async fn until_settled(&self, route: &RouteId, until: Instant) {
-        while self.are_in_flight(route, until) {
+    async fn wait_until_compared(&self, route: &RouteId, until: Instant) {
+        while self.must_wait(route, until) {
             tokio::time::sleep(PAIRS_POLL).await;
         }
     }
 
-    fn are_in_flight(&self, route: &RouteId, until: Instant) -> bool {
+    fn must_wait(&self, route: &RouteId, until: Instant) -> bool {
         self.gate().evidence.in_flight(route) > 0 && Instant::now() < until
     }
 }

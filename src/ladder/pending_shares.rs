@@ -22,7 +22,7 @@ pub(super) struct LargerShare {
 #[derive(Default)]
 pub(super) struct PendingShares(watch::Sender<BTreeMap<u64, LargerShare>>);
 
-/// A larger share that is to be set. It is pending until this is dropped.
+/// Marks a larger share as pending until it is dropped.
 pub(super) struct PendingShare {
     pub share: LargerShare,
     number: u64,

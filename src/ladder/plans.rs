@@ -1,11 +1,12 @@
 //! Which plans are in force for the routes in `live` and `only`, and which ones are their candidates.
 //!
-//! Always true: the plans in force of such a route are in the store, with the flip that took the route there or before;
-//! a change of the files does not replace them. What the files have instead is the route's candidate. Only
-//! [`CandidateMove`] puts a candidate in force. Below `live` a route has neither: there the plans of the files count.
+//! Always true: the plans in force of such a route are in the store no later than the flip that took the route there. A
+//! change of the files does not replace them: if the files have other plans, these are the route's candidate, and only
+//! a [`CandidateMove`] puts a candidate in force. A route below `live` has neither: it is run with the plans of the
+//! files.
 //!
-//! New files are read with the plans that stay in force ([`DeclaredPlans::in_force`]), from which the basis of the
-//! evidence was made. A flip may have taken a route to `live` since: then the files are read once more. A flip down
+//! New files are read together with the plans that stay in force ([`DeclaredPlans::in_force`]): the basis of the
+//! evidence depends on them. If a flip has taken a route to `live` since, the files are read once more. A flip down
 //! leaves the plans in force until the files are read the next time, which happens at once
 //! ([`super::Ladder::has_plans_to_drop`]).
 
@@ -35,11 +36,11 @@ pub struct CandidateStatus {
     pub candidate: Arc<PlanSet>,
     /// The share of new requests that it answers.
     pub share: Percent,
-    /// The last record of it; `None` while none is stored.
+    /// The last record of the candidate; `None` while none is stored.
     pub since: Option<FlipRecord>,
-    /// What its evidence has to meet before it may be in force, whether it does or not.
+    /// The conditions on its evidence for coming into force, whether they hold or not.
     pub conditions: Vec<Condition>,
-    /// All that it does not meet, as sentences; empty if the gate is open.
+    /// All that the gate still requires, as sentences; empty if the gate is open.
     pub missing: Vec<String>,
 }
 
@@ -54,8 +55,9 @@ fn keeps_plans(position: &RoutePosition) -> bool {
 pub struct KeptPlans {
     /// The plans in force.
     pub in_force: BTreeMap<RouteId, Arc<PlanSet>>,
-    /// Of the routes whose plans in force came through the gate of a candidate: the plans with which the evidence of
-    /// the other routes of the family goes on. Also of a route whose candidate comes into force with these files.
+    /// For each route whose plans in force came through the gate of a candidate, or come through it with these files:
+    /// the earlier plans in force. The evidence of the other routes of the family, which was gathered on instances of
+    /// these plans, still counts.
     pub evidence_from: BTreeMap<RouteId, Arc<PlanSet>>,
 }
 
@@ -91,7 +93,8 @@ pub(super) fn kept(before: &Positions, routes: &[Arc<Route>], promoted: Option<&
                 kept.in_force.insert(route.id.clone(), Arc::clone(set));
                 earlier
             }
-            // Nothing says that instances of the candidate are like those of the plans before.
+            // The gate was overridden, so nothing shows that the candidate's instances are like those of the plans
+            // before.
             Some(promoted) if promoted.force => None,
             Some(_) => Some(earlier.unwrap_or(set)),
         };
@@ -100,7 +103,7 @@ pub(super) fn kept(before: &Positions, routes: &[Arc<Route>], promoted: Option<&
     kept
 }
 
-/// Whether the plans in force are those with which these files were read.
+/// Whether the plans that stay in force are those with which these files were read.
 pub(super) fn are_as_read(before: &Positions, plans: &DeclaredPlans, routes: &[Arc<Route>]) -> bool {
     kept(before, routes, plans.comes_into_force()).in_force == plans.in_force
 }
@@ -152,8 +155,8 @@ fn is_to_be_dropped(positions: &Positions, id: &RouteId) -> bool {
     positions.in_force.contains_key(id) && positions.routes.get(id).is_some_and(|position| !keeps_plans(position))
 }
 
-/// Whether a route went below `live` and still has the plans that were in force there, also while its flip down is not
-/// recorded. Not one that is held: that returns with them.
+/// Whether a route went below `live` and still has the plans that were in force in `live`, also while its flip down is
+/// not recorded. A held route does not count: it returns to `live` with these plans.
 pub(super) fn has_plans_of_live(positions: &Positions, id: &RouteId) -> bool {
     let is_below = |at: &RoutePosition| at.rung() < State::Live && !at.inputs.is_held;
     positions.in_force.contains_key(id) && positions.routes.get(id).is_some_and(is_below)
@@ -177,7 +180,7 @@ pub(super) async fn store_new(store: &StoreHandle, before: &Positions, after: &P
     Ok(())
 }
 
-/// The candidate of a route.
+/// The candidate of a route: the plans of the files, if others are in force.
 fn candidate_of(positions: &Positions, id: &RouteId) -> Option<Arc<PlanSet>> {
     let in_force = positions.in_force.get(id)?;
     positions.declared.plans.of_files.get(id).filter(|of_files| *of_files != in_force).cloned()
@@ -195,7 +198,7 @@ fn share_of(positions: &Positions, ids: &[&RouteId], candidate: &PlanSet) -> Per
     own.and_then(|record| record.share).unwrap_or(Percent::NONE)
 }
 
-/// The stage of a candidate with this share, in records.
+/// The name that records give to the stage of a candidate with this share.
 fn stage(share: Percent) -> String {
     if share == Percent::NONE { "shadow".to_owned() } else { format!("live {share}") }
 }
@@ -217,7 +220,8 @@ pub(super) fn of_flag(positions: &Positions, id: &RouteId) -> Option<RoutePlans>
     Some(RoutePlans { in_force, candidate })
 }
 
-/// What became of candidates since the last records of them, as records.
+/// The records of all candidates that changed since their last record: each has appeared, was moved, was put in force,
+/// or was dropped.
 pub(super) fn records(positions: &Positions, gate: &Gate) -> Vec<FlipRecord> {
     let of_route = |(id, position): (&RouteId, &RoutePosition)| {
         let candidate = candidate_of(positions, id);
@@ -231,8 +235,8 @@ pub(super) fn records(positions: &Positions, gate: &Gate) -> Vec<FlipRecord> {
             (_, Some(_), _) if share.is_some() => CandidateAction::Moved,
             (_, Some(_), _) => CandidateAction::Promoted,
             (Some(candidate), None, _) if Some(&**candidate) != known => CandidateAction::Appeared,
-            // Recorded under the present id too: the files may leave out the earlier one (`was`) at any time, and what
-            // is recorded under yet another one must not count again then.
+            // The route was renamed: the candidate is recorded under the present id too. Otherwise, once the files
+            // leave out the earlier id (`was`), an older record under another id would count as the last one.
             (Some(_), None, Some(last)) if last.route != *id => {
                 share = last.share;
                 reason = Some(format!("renamed: it was the candidate of `{}`", last.route));
@@ -262,7 +266,7 @@ pub(super) fn records(positions: &Positions, gate: &Gate) -> Vec<FlipRecord> {
         let gate = conditions.map(|judged| recorded_gate(between, &judged, &position.route.promote));
         let gates = gate.into_iter().filter(|gate| !gate.conditions.is_empty()).collect();
         let evidence = serde_json::to_value(evidence).unwrap_or_default();
-        let flip = FlipRecord { reason, gates, ..flip_of(record, from, to, evidence) };
+        let flip = FlipRecord { reason, gates, ..record_by_file(record, from, to, evidence) };
         Some(match asked {
             Some(asked) => FlipRecord { by: asked.by.clone(), forced: asked.force, ..flip },
             None => flip,
@@ -271,8 +275,8 @@ pub(super) fn records(positions: &Positions, gate: &Gate) -> Vec<FlipRecord> {
     positions.routes.iter().filter_map(of_route).chain(records_without_route(positions)).collect()
 }
 
-/// The candidates whose routes are not in the files any more, under any id: they are dropped, so that a route that gets
-/// such an id later has no share from before.
+/// Records that drop the candidates whose routes are not in the files any more under any id. Without them, a route that
+/// gets such an id later would have the share from before.
 fn records_without_route(positions: &Positions) -> impl Iterator<Item = FlipRecord> {
     let has_route = |id: &RouteId| positions.routes.values().any(|at| at.route.ids().any(|own| own == id));
     let left = positions.candidates.iter().filter(move |(id, _)| !has_route(id));
@@ -287,12 +291,12 @@ fn records_without_route(positions: &Positions) -> impl Iterator<Item = FlipReco
         };
         let from = stage(last.share.unwrap_or(Percent::NONE));
         let reason = Some("no route in the files has this id, or had it earlier (`was`)".to_owned());
-        Some(FlipRecord { reason, ..flip_of(record, from, "none".to_owned(), Value::Null) })
+        Some(FlipRecord { reason, ..record_by_file(record, from, "none".to_owned(), Value::Null) })
     })
 }
 
-/// A record by the files.
-fn flip_of(record: CandidateRecord, from: String, to: String, evidence: Value) -> FlipRecord {
+/// A record that names the files as its source.
+fn record_by_file(record: CandidateRecord, from: String, to: String, evidence: Value) -> FlipRecord {
     FlipRecord {
         number: 0,
         route: Some(candidate_key(&record.route)),
@@ -340,7 +344,7 @@ impl Gate {
         Some(CandidateStatus { in_force, candidate, share, since, conditions, missing })
     }
 
-    /// Why a candidate is not moved; empty if it is. A share that does not grow needs no evidence.
+    /// Why a move of a candidate is refused; empty if it is allowed. A share that does not grow needs no evidence.
     pub(super) fn refused_move(&self, positions: &Positions, asked: &CandidateMove) -> Vec<String> {
         let id = &asked.route;
         let Some(position) = positions.routes.get(id) else { return vec![format!("there is no route `{id}`")] };

@@ -17,11 +17,11 @@ use crate::names::{PlanSet, RouteId};
 use crate::problem::nearest;
 use crate::store::{DeclaredPromote, DeclaredState, FileState, FlipRecord, ForcedState, LiveBasis, RetryScopes};
 
-/// The highest state that a file sets without flip, evidence or force: on this rung the engine keeps nothing but
+/// The highest state that a file sets without flip, evidence or force: up to here the engine keeps nothing but
 /// evidence.
 pub(super) const UNPROVEN_MAX: State = State::Shadow;
 
-/// The rung of one route.
+/// One route with its requested state, its shares, and what limits it.
 #[derive(Clone)]
 pub(super) struct RoutePosition {
     pub route: Arc<Route>,
@@ -29,22 +29,23 @@ pub(super) struct RoutePosition {
     pub inputs: StateInputs,
     /// The last flip, if there is one.
     pub last: Option<FlipRecord>,
-    /// Whether a move that is judged together with others overrides a gate up to `live` by force. `last` says so once
-    /// it is recorded.
+    /// Whether a move that is not recorded yet overrides a gate up to `live` by force. Once it is recorded, `last` says
+    /// so.
     pub overrides_gate: bool,
     /// Why the route does not have the state or the shares in the file, or the state of the last flip; empty if it has.
     pub refused: Vec<String>,
     /// When the route's hold below `live` ends; `None` if it is not held.
     pub held_until: Option<Timestamp>,
-    /// When the first hold of one of its cohorts ends.
+    /// The earliest time at which a hold of one of its cohorts ends; `None` if none is held.
     pub cohorts_held_until: Option<Timestamp>,
     /// Set while the move by its file waits for pairs that are under way.
     pub awaits_pairs: Option<AwaitedPairs>,
 }
 
-/// New files that were judged by other positions than those in force, because persons flipped routes since the files
-/// were read.
+/// The positions by which new files were judged. They differ from those in force if persons have flipped routes since
+/// the files were read (`outdated_moves`).
 pub(super) struct JudgedFiles<'a> {
+    /// When the files were read.
     pub read: Instant,
     pub judged: &'a Positions,
 }
@@ -54,26 +55,26 @@ pub(super) struct JudgedFiles<'a> {
 pub(super) struct Positions {
     pub declared: DeclaredFiles,
     pub routes: BTreeMap<RouteId, RoutePosition>,
-    /// Ids of these routes that the files do not list.
+    /// The ids of these routes that the files do not list.
     pub unlisted_ids: UnlistedIds,
-    /// The earlier ids of these routes, and of those that are in no file now.
+    /// The earlier ids of these routes, and of routes that are in no file now.
     pub earlier_ids: EarlierIds,
-    /// The last flip of every route that ever had one, also of those that are in no file now.
+    /// The last flip of every route that ever had one, also of routes that are in no file now.
     pub flips: BTreeMap<RouteId, FlipRecord>,
-    /// The declarations of the files that the store has.
+    /// The stored declaration of each route.
     pub stored_declarations: BTreeMap<RouteId, FileState>,
-    /// Those of other processes' files, as far as they are newer (`followed_declarations`).
+    /// Declarations of other processes' files that are newer than the stored ones (`followed_declarations`).
     pub followed_declarations: BTreeMap<RouteId, FileState>,
     /// The routes in `stored_declarations` that the files do not have any more.
     pub absent: BTreeSet<RouteId>,
-    /// While new files are judged: ids of their routes that were earlier ids of other routes of these files. The flips
-    /// under them are those of the other routes.
+    /// Set while new files are judged: the ids of their routes that were earlier ids of other routes of these files.
+    /// The flips under such an id are those of the other route.
     pub taken_ids: BTreeSet<RouteId>,
     /// The basis of the evidence with which routes, or cohorts of them, went to `live` or above.
     pub live: BTreeMap<RouteId, LiveBasis>,
     /// The plans in force of the routes in `live` or above.
     pub in_force: BTreeMap<RouteId, Arc<PlanSet>>,
-    /// Of some of these routes the earlier plans in force, as [`DeclaredState::evidence_from`] says.
+    /// The earlier plans in force of some of these routes; see [`DeclaredState::evidence_from`].
     pub evidence_from: BTreeMap<RouteId, Arc<PlanSet>>,
     /// The last record of each route's candidate.
     pub candidates: BTreeMap<RouteId, FlipRecord>,
@@ -81,7 +82,7 @@ pub(super) struct Positions {
     pub forced: BTreeMap<RouteId, ForcedState>,
     /// What the gates of each route require by the files.
     pub promotes: BTreeMap<RouteId, DeclaredPromote>,
-    /// For each route that follows up instances, or did so by earlier files: the requests by which it does so.
+    /// For each route that follows up instances, or did so by earlier files: the requests by which it does or did so.
     pub followers: Followers,
     /// The scopes of each route's retry keys, now and earlier.
     pub scopes: Scopes,
@@ -118,15 +119,16 @@ impl RoutePosition {
     pub fn declared(&self) -> FileState {
         FileState { state: self.route.declared, shares: self.route.shares }
     }
-    /// Whether the engine answers requests of the route, or of a cohort of it, unless guard, health or kill switch
-    /// prevents that.
+    /// Whether the engine answers requests of the route, or of a cohort of it, and so takes new instances, unless
+    /// guard, health or kill switch prevents that.
     pub fn takes_instances(&self) -> bool {
         let takes = |cohort: &Cohort| !self.inputs.held_cohorts.contains(&cohort.name);
         let by_own_evidence = |cohort: &Cohort| cohort.state.min(self.inputs.proven_for(cohort)) >= State::Live;
         self.rung() >= State::Live || self.live_cohorts().any(takes) || self.route.cohorts.iter().any(by_own_evidence)
     }
-    /// The cohorts that are in `live` or above, or held below it, and stay there when what their evidence depends on
-    /// changes: not those that are there by their own evidence, which have none then.
+    /// The cohorts that are in `live` or above, or held below it, by `force` or by the evidence of the whole route.
+    /// Those that are there by their own evidence are left out: if the basis changes, they have no evidence any more,
+    /// and go down.
     pub fn live_cohorts(&self) -> impl Iterator<Item = &Cohort> {
         let is_allowed = |cohort: &&Cohort| cohort.force.is_some() || self.inputs.proven >= State::Live;
         self.route.cohorts.iter().filter(|cohort| cohort.state >= State::Live).filter(is_allowed)
@@ -216,24 +218,24 @@ impl Positions {
     }
 
     /// The last flip of a route, also under an id that it had before. An earlier id does not count if it belonged to
-    /// another route in the files that were read last: a route that replaces another has not passed that one's gates.
+    /// another route in the files that were read last: a route that replaces another one has not passed its gates.
     pub fn last_flip(&self, route: &Route) -> Option<&FlipRecord> {
         let is_of_another = |id: &RouteId| self.belonged_to_another(route, id) || self.taken_ids.contains(id);
         let own = self.counted_ids(route).filter(|id| !is_of_another(id));
         own.filter_map(|id| self.flips.get(id)).max_by_key(|flip| flip.number)
     }
 
-    /// The ids of a route under which the store has what counts for its state. If the files that were read last had a
-    /// route under some of its ids, those of which they had none do not count: their requests went to legacy, or to the
-    /// present ones.
+    /// The ids of a route whose stored flips and declarations count for its state. If the files that were read last had
+    /// a route under some of these ids, the absent ids do not count: the requests of such an id went to legacy, or to
+    /// the routes that the files had.
     fn counted_ids<'a>(&'a self, route: &'a Route) -> impl Iterator<Item = &'a RouteId> {
         let is_present = |id: &RouteId| self.stored_declarations.contains_key(id) && !self.absent.contains(id);
         let has_present = route.ids().any(is_present);
         route.ids().filter(move |id| !has_present || !self.absent.contains(*id))
     }
 
-    /// Whether the next reading of the files would treat the last flip of a route that this one replaces as
-    /// this route's own last flip.
+    /// Whether the newest flip under all ids of a route is not its own, but that of a route which it replaces. Unless
+    /// this route gets a newer flip, the next reading of the files would take the other one for its own.
     pub fn has_flip_of_another(&self, route: &Route) -> bool {
         let last = route.ids().filter_map(|id| self.flips.get(id)).max_by_key(|flip| flip.number);
         last.map(|flip| flip.number) != self.last_flip(route).map(|flip| flip.number)
@@ -249,7 +251,7 @@ impl Positions {
         self.counted_ids(route).find_map(|id| self.stored_declarations.get(id)).copied()
     }
 
-    /// The ids of the routes of new files that these files do not list.
+    /// The ids of routes of new files that these files do not list.
     pub fn unlisted_ids_of(&self, routes: &[Arc<Route>]) -> UnlistedIds {
         unlisted_ids::find(&self.scopes, &self.earlier_ids, &self.unlisted_ids, routes)
     }
@@ -285,8 +287,7 @@ impl Positions {
         self.routes.values().flat_map(|position| [position.held_until, position.cohorts_held_until]).flatten().min()
     }
 
-    /// The families of these files. Before the files are read at a start, the store says only which routes had a
-    /// workflow.
+    /// The families of these files. Before the files are read at a start, it is only known which routes had a workflow.
     pub fn families(&self) -> FamiliesBefore {
         let had_workflow = |id: &&RouteId| match self.scopes.get(*id) {
             Some(scopes) => scopes.present.is_some(),
@@ -319,7 +320,7 @@ impl Positions {
         ))
     }
 
-    /// The rungs that the cohorts of a route, or of one that it was, have reached.
+    /// The rungs that the cohorts of a route have reached, also under an id that the route had before.
     pub fn proven_cohorts(&self, route: &Route) -> BTreeMap<String, State> {
         let known = route.ids().find_map(|id| self.routes.get(id));
         known.map(|position| position.inputs.proven_cohorts.clone()).unwrap_or_default()
@@ -339,8 +340,8 @@ impl Positions {
     }
 }
 
-/// The plans in force, as the store has them before the files are read: of the routes whose last flip is to `live` or
-/// above, or that have none.
+/// The plans in force as the store has them, for the routes whose last flip is to `live` or above, or that have no
+/// flip.
 pub(super) fn plans_from_store(
     rows: &[DeclaredState],
     flips: &BTreeMap<RouteId, FlipRecord>,

@@ -1,4 +1,4 @@
-//! The end of the process: what is in force and not recorded is waited for, and what is lost is logged.
+//! The end of the process: waits until unrecorded moves are recorded, and logs those that are lost.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -41,24 +41,24 @@ impl Ladder {
         }
     }
 
-    /// To be called when the process ends: waits, for at most `within`, until the freeze and the flips down are
-    /// recorded that the store does not have yet, and until the larger shares that follow flips down are set, and logs
-    /// what is lost. Waits for a move that is under way too, because a freeze may have overtaken it, and then a flip
-    /// down reverts it. From this call on a flip down is refused.
+    /// To be called when the process ends. Waits, for at most `within`, until the unrecorded freeze, flips down and
+    /// actions of guards are recorded, and until the larger shares that follow flips down are set; then logs what is
+    /// lost. Waits for a move that is under way too: a freeze may have overtaken it, and then a flip down reverts it.
+    /// From this call on a flip down is refused.
     pub async fn end_moves(&self, within: Duration) {
         let lost = self.mover.end_moves(within).await;
         self.log_lost(lost);
     }
 
-    /// To be called after [`Ladder::end_moves`], when no freeze can be set any more: waits until `until` at the latest
-    /// for the record of a freeze that was set since, and logs what is lost and was not logged by `end_moves`. A freeze
-    /// may have overtaken a flip to `only` meanwhile, and then a flip down reverted that.
+    /// To be called after [`Ladder::end_moves`], when no freeze can be set any more. Waits, until `until` at the
+    /// latest, for the record of a freeze that was set since; then logs what is lost and was not logged by `end_moves`.
+    /// That may include flips down: one that reverts a flip to `only` which the freeze overtook.
     pub async fn end_freezes(&self, until: TokioInstant) {
         let _in_time = timeout_at(until, self.mover.kill_switch().wait_all_recorded()).await;
         self.log_lost(UnrecordedMoves { larger_shares: Vec::new(), ..self.mover.unrecorded_moves() });
     }
 
-    /// Logs what is lost, except what was logged before.
+    /// Logs the moves that are lost, except those that were logged before.
     fn log_lost(&self, mut lost: UnrecordedMoves) {
         let mut logged = self.logged_lost.lock().unwrap_or_else(PoisonError::into_inner);
         lost.routes.retain(|route| !logged.routes.contains(route));

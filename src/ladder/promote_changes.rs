@@ -1,10 +1,14 @@
-//! What the gates of each route require by the files, and the changes of that, which get an entry in the record.
+//! The requirements of each route's gates by the files (`promote:`), and their changes, which get entries in the
+//! record.
 //!
-//! Always true: a change is in the store, with the source of its entry, before it is in force, so that an entry that
-//! was lost is made at the next start. No two changes have the same source: the changes of a route are counted, also
-//! while the route is in no file, over renames, and where another route gets its id. All processes that read the same
-//! files find the same source. A route that no files had before has no entry: the records of its flips list what the
-//! gates required.
+//! Always true:
+//!
+//! - A change is in the store, with the source of its entry, before it is in force, so that an entry that was lost is
+//!   made at the next start.
+//! - No two changes have the same source, because the source has the number of the change. The changes of a route are
+//!   counted also while the route is in no file, over renames, and when another route gets its id.
+//! - All processes that read the same files find the same source.
+//! - A new route gets no entry: the records of its flips list what the gates required.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +17,7 @@ use crate::flag::{Promote, Route};
 use crate::names::RouteId;
 use crate::store::{DeclaredPromote, PromoteChange};
 
-/// The key of `promote:` whose value may have something masked, and a hash.
+/// The key of `promote:` whose value may be shown masked, with a hash of the whole.
 const STRATA_BY: &str = "strata_by";
 
 /// The last change of what the gates of a route require.
@@ -23,12 +27,11 @@ pub struct ChangedPromote {
     pub route: RouteId,
     /// What changed, and the source of its entry.
     pub change: PromoteChange,
-    /// All that they require now, by the keys of `promote:`.
+    /// All that the gates require now, by the keys of `promote:`.
     pub requires: BTreeMap<String, String>,
 }
 
-/// Brings what the store has of each route up to date with files that have been judged. `before` are the positions
-/// under the files before.
+/// Updates the stored requirements after new files have been judged. `before`: the positions under the files before.
 pub(super) fn update(before: &Positions, positions: &mut Positions) {
     let of_route = |position: &RoutePosition| {
         let route = &position.route;
@@ -37,8 +40,8 @@ pub(super) fn update(before: &Positions, positions: &mut Positions) {
     };
     let now = positions.routes.iter().map(|(id, position)| (id.clone(), of_route(position)));
     let now: BTreeMap<RouteId, DeclaredPromote> = now.collect();
-    // A route that is left out and added again goes on with what it had. So does one without a flip, of which the store
-    // keeps nothing else, if it has sources in the record: they must not be given again.
+    // Kept for a route that is left out of the files: with a stored declaration, because it may be added again; else if
+    // it has sources in the record, because these must not be given a second time.
     let is_of_present = |id: &RouteId| positions.routes.values().any(|at| at.route.ids().any(|own| own == id));
     let is_kept = |id: &RouteId, known: &DeclaredPromote| {
         !now.contains_key(id)
@@ -49,7 +52,8 @@ pub(super) fn update(before: &Positions, positions: &mut Positions) {
     positions.promotes = now.into_iter().chain(absent).collect();
 }
 
-/// How many changes have, or may have, sources with an id of this route: those of each route that had the id.
+/// The highest number of a change whose source has, or may have, one of this route's ids: the counts of all routes that
+/// had one of these ids.
 fn earlier_changes(before: &Positions, positions: &Positions, route: &Route) -> u64 {
     let had = |earlier: &[RouteId]| route.ids().any(|id| earlier.contains(id));
     let others = before.earlier_ids.iter().filter(|(_, earlier)| had(earlier)).map(|(id, _)| id);
@@ -62,7 +66,8 @@ fn after(route: &RouteId, known: Option<&DeclaredPromote>, changes: u64, promote
         promote.settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let Some(known) = known else { return DeclaredPromote { requires, changes, last_change: None } };
     let mut known = known.clone();
-    // The hash in it had another key, or none: nothing of what is required was changed.
+    // Only the hash beside the masked text differs, because it was made with another key, or with none: the requirement
+    // did not change.
     if let (Some(text), Some(key)) = (known.requires.get_mut(STRATA_BY), &promote.strata_by)
         && key.is_earlier_text(text)
     {

@@ -1,9 +1,9 @@
 //! A route that is re-added: the files that were read last did not have it, and it has a flip from before that.
 //!
-//! Always true: it counts as new. Its state is at most that of its last flip, at most the one in its file, and above
-//! `shadow` only through the gates of this moment, or by `force` in its file. So the same files, read again after a bad
-//! deployment without the route, raise nothing by themselves, and an id that is given to another route brings no state
-//! with it.
+//! Always true: it counts as new. Its state is at most that of its last flip and at most the one in its file, and it is
+//! above `shadow` only through the gates of this moment, or by `force` in its file. Example: a bad deployment left the
+//! route out of the files; when the good files are read again, they do not raise the route without its gates. And if
+//! another route gets its id, the state does not come with the id.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ pub(super) fn is_re_added(positions: &Positions, position: &RoutePosition) -> bo
     position.last.is_some() && known.peek().is_some() && known.all(|id| positions.absent.contains(id))
 }
 
-/// Sets the position of such a route, and returns the flip by `file` that this makes, if any.
+/// Sets the position of a re-added route. Returns the flip by `file` that this makes, if any.
 pub(super) fn judge(positions: &Positions, position: &mut RoutePosition, gate: &Gate) -> Option<Move> {
-    // What earlier flips forced does not count.
+    // Removed while the gates are judged, because what earlier flips overrode by force does not count.
     let last = position.last.take()?;
     let (from, declared) = (state_of(&last), position.declared());
     let (wanted, shares_before) = (from.min(declared.state), last.shares.unwrap_or(declared.shares));
@@ -77,8 +77,8 @@ pub(super) fn judge(positions: &Positions, position: &mut RoutePosition, gate: &
     is_moved.then_some(Move { route, from, to, shares, reason: Some(reason), overridden, gates })
 }
 
-/// What the file of a flipped route declared stays stored while the route is in no file, so that the route is
-/// recognised when it is re-added. A route that was renamed has its declaration under its present id.
+/// Keeps the stored declarations of flipped routes that are in no file now, so that such a route is recognised when it
+/// is re-added. Moves the declaration of a renamed route to its present id.
 pub(super) fn retain_declarations(after: &mut Positions, before: &Positions, routes: &[Arc<Route>]) {
     // The declaration of a renamed route whose move was refused is still under its earlier id.
     for route in routes.iter().filter(|route| !before.stored_declarations.contains_key(&route.id)) {

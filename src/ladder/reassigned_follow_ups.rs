@@ -5,9 +5,9 @@
 //! `GET /{kind}/{id}`, reassign `GET /drafts/17` to `orders.read`. The caller, `joined_families`, decides whether such
 //! files are refused.
 //!
-//! Always true: what is found may be too much, never too little. A follow-up counts as reassigned unless a follower of
-//! the same family had it before, or the new files surely send it to another route. Earlier files count too, and so do
-//! routes without a workflow, because the next edit may add it.
+//! Always true: it may find too much, never too little. A follow-up counts as reassigned unless a follower of the same
+//! family had it before, or the new files surely send it to another route. The follow-ups of earlier files count too,
+//! and so do routes without a workflow, because the next edit may add one.
 
 use std::sync::Arc;
 
@@ -29,7 +29,8 @@ pub(super) struct ReassignedFollowUps<'a> {
     pub other_family: &'a [RouteId],
 }
 
-/// Finds the followers of new files that get such follow-ups; of several earlier followers, only the first is named.
+/// Finds the followers of new files that get follow-ups of another creator's follower. If a follower gets those of
+/// several routes, only the first is named.
 pub(super) fn find<'a>(before: &'a Positions, routes: &'a [Arc<Route>]) -> Vec<ReassignedFollowUps<'a>> {
     let known_follow_ups: Vec<KnownFollowUps<'a>> = before.followers.iter().flat_map(of_follower).collect();
     if known_follow_ups.is_empty() {
@@ -91,7 +92,7 @@ fn of_follower<'a>(
     std::iter::once(present).chain(earlier)
 }
 
-/// The routes of the files before, and those of new files.
+/// What is known of the files before, and the routes of the new files.
 struct FilesEdit<'a> {
     known_follow_ups: Vec<KnownFollowUps<'a>>,
     routes_before: Vec<RouteRequests<'a>>,

@@ -1,9 +1,15 @@
-//! Requests that new files take from a route with a workflow: the route is removed, loses its workflow or matches
-//! other requests, its service reads paths in another way (`paths:`), or a new route wins over it. Retries of these
-//! requests are looked up under the keys of that route, to whichever route they go now.
+//! Requests that new files take from a route with a workflow. There are five ways:
+//!
+//! - the route is removed;
+//! - it loses its workflow;
+//! - it matches other requests;
+//! - its service reads paths in another way (`paths:`);
+//! - a new route wins over it.
+//!
+//! Whichever route gets a retry of such a request now, the retry is looked up under the keys of the earlier route.
 //!
 //! Always true: as long as a retry may come, it is looked up under the match and the scopes that were in force when its
-//! first try came. The number of such matches is bounded: dropping the oldest is logged.
+//! first try came. The number of remembered matches is bounded: if the oldest is dropped, that is logged.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -45,7 +51,7 @@ pub(super) fn add(
         let (text, paths) = (matches.to_string(), stored.paths.unwrap_or_default());
         let scopes = [present].into_iter().chain(stored.earlier.iter().cloned());
         stored.reassigned.extend(scopes.map(|ReplacedScope { scope, at, matches: then, .. }| {
-            // The scope reads path parameters by the names that they had when it was in force.
+            // A scope reads path parameters by the names that they had when it was in force.
             let then = then.filter(|then| scope_matches::match_alike(then, &text));
             ReplacedMatch { matches: then.unwrap_or_else(|| text.clone()), paths, scope, at }
         }));
@@ -83,7 +89,7 @@ pub(super) fn prune(reassigned: &mut Vec<ReplacedMatch>, may_come: impl Fn(Times
     *reassigned = remaining;
 }
 
-/// The other routes of which this one may have got requests, each with the time of the last change that gave it some.
+/// The other routes from which this one may have got requests, each with the time of the last change that gave it some.
 pub(super) fn sources<'a>(
     scopes: &'a BTreeMap<RouteId, RetryScopes>,
     route: &'a Route,

@@ -1,8 +1,12 @@
 //! Records flips and declarations in the store, and finds out whether they were recorded.
 //!
-//! Always true: flips that are recorded together are stored all or not at all (one transaction). If the store's reply
-//! was lost, the outcome is looked up until it is known, because what is in force must be what a restart finds. What
-//! another process on the same store has declared stays, unless this one has changed the same (`declared_rows`).
+//! Always true:
+//!
+//! - Flips that are recorded together are stored all or not at all (one transaction).
+//! - If the store's reply was lost, the outcome is looked up until it is known, because what is in force must be what a
+//!   restart finds.
+//! - A declaration that another process on the same store has changed stays, unless this process has changed the same
+//!   field (`declared_rows`).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -20,8 +24,9 @@ pub(super) struct RecordBatch {
     pub flips: Vec<FlipRecord>,
     /// The new declarations of all files; `None` keeps the stored ones.
     pub declared: Option<Vec<DeclaredState>>,
-    /// The number of the newest flip by which it was judged: in a store that several processes share it is not recorded
-    /// after a newer one. `None`: it is in force already, and is recorded in any case.
+    /// The number of the newest flip that was known when this batch was judged: in a store that several processes
+    /// share, it is not recorded after a newer flip. `None`: the batch is in force already, and is recorded in any
+    /// case.
     pub judged_by: Option<u64>,
 }
 
@@ -49,10 +54,10 @@ const LOOK_UP_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duratio
 /// at a time.
 pub(super) struct FlipRecorder {
     store: StoreHandle,
-    /// The number of the newest flip in the store, as far as this process knows. Another process may have recorded a
-    /// newer one, and so may an earlier write of this process that counted as not recorded.
+    /// The number of the newest flip in the store that this process knows of. The store may have a newer one: of
+    /// another process, or by an earlier write of this process that counted as not recorded.
     newest: watch::Sender<u64>,
-    /// The number of the newest flip that is in force here with all before it, also those of other processes.
+    /// The number up to which all flips in the store are in force here, also those of other processes.
     newest_in_force: watch::Sender<u64>,
     /// Notified when a flip of another process is found that is not in force here.
     pub behind: Notify,
@@ -60,13 +65,14 @@ pub(super) struct FlipRecorder {
     known: Mutex<Vec<DeclaredState>>,
 }
 
-/// What was found when flips or declarations were read back.
+/// What the store has of the flips or declarations of a write.
 struct ReadBack {
-    /// The numbers of the flips that the store has: of none, of the first ones, or of all. Flips are found only if no
-    /// other flip in the store is newer.
+    /// The numbers of those of the flips that the store has: of none, of the first ones, or of all. Flips are found
+    /// only if no other flip in the store is newer.
     numbers: Vec<u64>,
     /// Whether all flips are in the store, or all declarations if there are no flips.
     is_complete: bool,
+    /// The number of the newest flip in the store.
     newest: u64,
 }
 
@@ -78,12 +84,12 @@ impl FlipRecorder {
         Self { store, newest, newest_in_force, behind: Notify::new(), known: Mutex::default() }
     }
 
-    /// The number of the newest flip that is in force here with all before it.
+    /// The number up to which all flips in the store are in force here.
     pub fn newest_in_force(&self) -> u64 {
         *self.newest_in_force.borrow()
     }
 
-    /// The same, and its changes.
+    /// That number, and its changes.
     pub fn subscribe_newest_in_force(&self) -> watch::Receiver<u64> {
         self.newest_in_force.subscribe()
     }
@@ -99,7 +105,8 @@ impl FlipRecorder {
         self.newest_in_force.send_if_modified(|newest| std::mem::replace(newest, number.max(*newest)) < number);
     }
 
-    /// Notes that what the store has of these routes in `live` is in force here too: this process did not change it.
+    /// Takes over the plans in force and the bases of these routes from the store: they are in force here too, and do
+    /// not count as changes of this process.
     pub fn set_known_of<'a>(&self, routes: impl Iterator<Item = &'a RouteId>, stored: &[DeclaredState]) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         for route in routes {
@@ -116,7 +123,7 @@ impl FlipRecorder {
         self.known = Mutex::new(declared);
     }
 
-    /// These declarations, with what other processes have recorded of what this one did not change.
+    /// These declarations, with the fields of other processes where this one changed nothing (`declared_rows`).
     async fn merged_with_other_processes(&self, ours: &[DeclaredState]) -> Result<Vec<DeclaredState>, StoreError> {
         if !self.store.is_shared() {
             return Ok(ours.to_vec());
@@ -133,8 +140,8 @@ impl FlipRecorder {
     /// Records flips and declarations, and returns the flips with their numbers. Returns once the outcome is known,
     /// however long the store takes.
     ///
-    /// A write that the store performs although it counts as not recorded (a database may get it late from the network)
-    /// records nothing once a newer flip is recorded: each write names the newest flip that it may follow.
+    /// Each write names the newest flip that it may follow. So a write that counts as not recorded, and that the
+    /// network delivers to the database late, records nothing once a newer flip is recorded.
     ///
     /// # Errors
     /// Nothing was recorded, except that an earlier attempt to record the same flips may have recorded the first of
@@ -143,7 +150,7 @@ impl FlipRecorder {
         self.record_announced(batch, None).await
     }
 
-    /// As [`FlipRecorder::record`], only while the store has this announcement.
+    /// As [`FlipRecorder::record`], but records nothing if the store does not have this announcement any more.
     ///
     /// # Errors
     /// As there, or the store does not have the announcement any more.
@@ -167,8 +174,8 @@ impl FlipRecorder {
                 return Err(outdated_judgement());
             }
             let rest = flips[numbers.len()..].to_vec();
-            // Read in each try: a try is refused where another process has recorded a flip meanwhile. One that has
-            // recorded declarations alone between this and the write is not noticed, and they are written over.
+            // Read in each try: the store refuses a write if another process has recorded a flip since. If another
+            // process records declarations without a flip between this and the write, they are overwritten.
             let merged = match &declared {
                 Some(ours) => Some(self.merged_with_other_processes(ours).await?),
                 None => None,
@@ -238,7 +245,7 @@ impl FlipRecorder {
         }
     }
 
-    /// Looks for these flips, or for these declarations if there are no flips.
+    /// Looks for these flips in the store, or for these declarations if there are no flips.
     async fn read_back(
         &self,
         flips: &[FlipRecord],

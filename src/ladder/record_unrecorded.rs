@@ -1,9 +1,12 @@
 //! Records what is in force before the store has it: freezes, flips down, and what guards did.
 //!
-//! Always true: the write is tried again until the store has it, each time under the lock of moves. A flip down is not
-//! recorded after a move of another process that leaves its route lower: it would raise the route everywhere, without
-//! being judged or announced. What ends a guard's latch is not recorded before the flip down that ended it, and not
-//! after a newer latch of another process, which it does not end.
+//! Always true:
+//!
+//! - The write is tried again until the store has it, each time under the lock of moves.
+//! - A flip down is not recorded after a move of another process that leaves its route lower: it would raise the route
+//!   everywhere, without being judged or announced.
+//! - The release of a latch that a flip down has ended is not recorded before that flip. No release is recorded after a
+//!   newer latch of another process, which it does not end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,14 +27,14 @@ use crate::store::{FlipRecord, StoreError};
 /// The pauses between attempts to record: the first and the longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// What guards did that the store does not have, each with its provisional number.
+/// The unrecorded actions of guards, each with its provisional number.
 type UnrecordedActions = Vec<(u64, FlipRecord)>;
 
-/// So many of the newest flips are searched for those of this process that an earlier attempt recorded although the
-/// store's reply was lost.
+/// How many of the newest flips in the store are searched for flips of this process that an earlier attempt recorded,
+/// although the store's reply was lost.
 const NEWER_FLIPS_MAX: usize = 200;
 
-/// How often recording is tried again at once, at most, because another process has recorded a move meanwhile.
+/// How often recording is tried at most, without a pause, if each time another process has recorded a move meanwhile.
 const OUTDATED_TRIES_MAX: u32 = 5;
 
 /// What is in force and not in the store, and the larger shares that are to be set.
@@ -39,9 +42,9 @@ const OUTDATED_TRIES_MAX: u32 = 5;
 pub(super) struct UnrecordedMoves {
     /// The routes whose flips down the store does not have.
     pub routes: Vec<RouteId>,
-    /// The routes of which it does not have what their guards did.
+    /// The routes whose guards' actions the store does not have.
     pub guarded: Vec<RouteId>,
-    /// The name of the freeze.
+    /// The name of the unrecorded freeze.
     pub freeze: Option<String>,
     /// The larger shares that are to be set after flips down.
     pub larger_shares: Vec<LargerShare>,
@@ -85,7 +88,7 @@ impl Mover {
         let mut tries = 1;
         loop {
             match self.try_to_record_unrecorded().await {
-                // Judged again, by what another process has recorded since it was read.
+                // Another process has recorded a move meanwhile, which may supersede these.
                 Err(error) if is_outdated_judgement(&error) && tries < OUTDATED_TRIES_MAX => tries += 1,
                 outcome => return outcome,
             }
@@ -105,8 +108,8 @@ impl Mover {
         let declared = (!unrecorded.is_empty()).then(|| positions.rows());
         let (ids, mut flips): (Vec<u64>, Vec<FlipRecord>) =
             unrecorded.into_iter().map(|unrecorded| (unrecorded.id, unrecorded.flip)).unzip();
-        // After the flips and in one transaction with them: without the flip down that ended it, a latch that is
-        // released would raise its route in other processes.
+        // After the flips and in one transaction with them: a release without the flip down that ended the latch would
+        // raise the route in other processes.
         let (provisional, actions): (Vec<u64>, Vec<FlipRecord>) = actions.into_iter().unzip();
         flips.extend(actions);
         let mut recorded = self.recorder.record(RecordBatch { flips, declared, judged_by }).await?;
@@ -120,11 +123,14 @@ impl Mover {
         Ok(())
     }
 
-    /// The unrecorded flips and actions of guards without those that records of other processes supersede, and the
-    /// number of the newest flip that was read for that. A superseded flip, which would not lower its route any more,
-    /// is removed, and the move that supersedes it is followed. A flip that the store has, because an earlier attempt
-    /// reached it late, counts as recorded, and what other processes have recorded after it is followed: recorded
-    /// again, the flip would undo that.
+    /// The unrecorded flips and actions of guards, without those that need no record any more, and the number of the
+    /// newest flip that was read to find these:
+    ///
+    /// - A flip that a move of another process supersedes would not lower its route any more. It is removed, and that
+    ///   move is followed.
+    /// - A flip that the store has already, because an earlier attempt reached it late, counts as recorded. The moves
+    ///   that other processes have recorded after it are followed: if the flip were recorded a second time, it would
+    ///   undo them.
     async fn without_superseded(
         &self,
         (mut unrecorded, actions): (Vec<UnrecordedFlip>, UnrecordedActions),
@@ -166,7 +172,8 @@ impl Mover {
         Ok(((unrecorded, actions), Some(newest)))
     }
 
-    /// Those of the unrecorded actions of guards that are still to be recorded, after the last flips in the store.
+    /// The unrecorded actions of guards without those that need no record any more: the store has them already, or an
+    /// action of another process supersedes them.
     fn without_superseded_actions(
         &self,
         actions: UnrecordedActions,
@@ -197,9 +204,9 @@ impl Mover {
         last.iter().map(|flip| flip.number).fold(*self.recorder.newest_flip().borrow(), u64::max)
     }
 
-    /// Records the unrecorded flips before anything else is recorded. Returns the positions in force then: none of
-    /// their flips is unrecorded, unless the store did not record it.
-    pub(super) async fn record_unrecorded_first(&self, _guard: &MovesLock) -> (Positions, Result<(), StoreError>) {
+    /// Records the unrecorded flips before anything else is recorded. Returns the positions that are in force after
+    /// that: all their flips are recorded, unless the result beside them is an error.
+    pub(super) async fn record_unrecorded_first(&self, _moves_lock: &MovesLock) -> (Positions, Result<(), StoreError>) {
         loop {
             let outcome = self.record_unrecorded_flips().await;
             let Inputs { unrecorded, positions, .. } = self.in_force().inputs();
@@ -209,9 +216,9 @@ impl Mover {
         }
     }
 
-    /// For the end of the process: waits, for at most `within`, until the freeze and the flips are recorded that the
-    /// store does not have, and the larger shares that follow flips down are set. From this call on no person's flip is
-    /// put in force before the store has it. Returns what is not recorded then.
+    /// For the end of the process: waits, for at most `within`, until nothing is unrecorded and the larger shares that
+    /// follow flips down are set. From this call on no person's flip is put in force before the store has it. Returns
+    /// what is still unrecorded or not set.
     pub(super) async fn end_moves(&self, within: Duration) -> UnrecordedMoves {
         self.in_force().end();
         let next = || self.in_force().inputs().unrecorded.first().map(|unrecorded| unrecorded.recorded.subscribe());
@@ -225,7 +232,7 @@ impl Mover {
                 self.in_force().wait_guard_recorded().await;
                 self.kill_switch().wait_all_recorded().await;
                 self.larger_shares.wait_for_none().await;
-                // The move that is under way may be reverted, by one more unrecorded flip.
+                // If a freeze overtook the move that is under way, one more unrecorded flip reverts it.
                 let _no_move_under_way = self.lock_moves().await;
                 if self.unrecorded_moves().is_empty() {
                     break;
@@ -252,9 +259,9 @@ impl Mover {
     async fn retry_recording(self: Arc<Self>) {
         let mut pause = RETRY_PAUSES.0;
         while self.in_force().continue_recording() {
-            let guard = self.lock_moves().await;
+            let moves_lock = self.lock_moves().await;
             let outcome = self.record_unrecorded_flips().await;
-            drop(guard);
+            drop(moves_lock);
             let Err(error) = outcome else {
                 pause = RETRY_PAUSES.0;
                 continue;
@@ -304,22 +311,23 @@ impl Mover {
         let (mut pause, mut tries) = (RETRY_PAUSES.0, 1);
         let mut next = self.kill_switch().begin_recording();
         while next.is_some() {
-            let guard = self.lock_moves().await;
-            // While this waited for the lock, the end of the freeze may have been recorded, or a newer freeze set.
+            let moves_lock = self.lock_moves().await;
+            // Read once more: during the wait for the lock, the end of the freeze may have been recorded, or a newer
+            // freeze set.
             next = self.kill_switch().next_unrecorded();
             let Some(UnrecordedFreeze { version, flip, .. }) = &next else { return };
             // First the flips: one of them may revert a flip to `only` that this freeze overtook.
-            let outcome = match self.record_unrecorded_first(&guard).await {
+            let outcome = match self.record_unrecorded_first(&moves_lock).await {
                 (positions, Ok(())) => self.record_freeze(*version, flip.clone(), &positions).await,
                 (_, Err(error)) => Err(error),
             };
             match outcome {
                 Ok(()) => (pause, tries) = (RETRY_PAUSES.0, 1),
-                // Judged again, by what another process has recorded since it was read.
+                // Another process has recorded a move meanwhile, perhaps a freeze.
                 Err(error) if is_outdated_judgement(&error) && tries < OUTDATED_TRIES_MAX => tries += 1,
                 Err(error) => {
                     tracing::warn!(%error, freeze = %flip.to, "the freeze is in force, but not recorded: a restart would lose it; trying again after a pause");
-                    drop(guard);
+                    drop(moves_lock);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_PAUSES.1);
                 }

@@ -1,6 +1,9 @@
-//! The last flip of a route whose files rename it back to an earlier id: the flip may be stored under the id that the
-//! route had meanwhile; or it may be older than flips of another route into which this one had been merged (`was`). And
-//! the last flip of a route whose files no longer list the id under which it is stored.
+//! The last flip of a route is hard to tell in three cases:
+//!
+//! - the files rename the route back to an earlier id, and the flip is stored under the id in between;
+//! - the files separate the route from another one into which it had been joined (`was`), and the flip is older than
+//!   flips of that other route;
+//! - the files no longer list the id under which the flip is stored.
 
 use super::positions::{Positions, RoutePosition, state_of};
 use super::types::Move;
@@ -8,9 +11,9 @@ use crate::flag::State;
 use crate::names::RouteId;
 use crate::store::Overridden;
 
-/// Why a route in `live` goes down for good if another route listed its id as an earlier one (`was`) since its last
-/// flip. Recognised by its missing declaration: the store has one of each route in the files, and drops it when the
-/// route's id becomes an earlier id of another.
+/// If a route in `live` had its id listed as an earlier one (`was`) by another route since its last flip: why it goes
+/// down for good. The case is recognised by the missing declaration: the store has one for each route in the files, and
+/// drops it when the route's id becomes an earlier id of another route.
 pub(super) fn was_earlier_id_of_another(positions: &Positions, position: &RoutePosition) -> Option<&'static str> {
     let was_merged = position.last.as_ref().map(state_of) == Some(State::Live)
         && positions.stored_declaration(&position.route).is_none();
@@ -30,7 +33,7 @@ pub(super) fn flip_of_unlisted_id(positions: &Positions, position: &RoutePositio
     let reason =
         format!("this flip had been recorded under `{unlisted}`, which the files no longer list as an id of it");
     let to = state_of(flip);
-    // A force that an earlier version recorded.
+    // An earlier version recorded only that the flip was forced.
     let forced = || {
         let from = flip.from.parse().ok().filter(|from| *from < to).unwrap_or(State::Off);
         Overridden {

@@ -13,7 +13,7 @@ use super::unrecorded_flips::UnrecordedFlip;
 use crate::flag::{Route, State};
 use crate::names::RouteId;
 
-/// The reason of the flips that revert.
+/// The reason in the records of these second flips.
 const REASON: &str =
     "reverted: a freeze came into force before the flip to `only` did, and would not stop the engine there";
 
@@ -22,21 +22,20 @@ fn position_before<'a>(before: &'a Positions, route: &Route) -> Option<&'a Route
 }
 
 impl Mover {
-    /// Records a flip from `only` down to its present rung for each of these routes, which are capped below `only`
-    /// already. If the store does not record the flips, the routes stay there all the same, and the caller starts the
-    /// task that records them later. The caller holds the lock of moves.
+    /// For each of these routes, which are capped below `only` already: makes a flip from `only` down to the route's
+    /// present rung, and records it. If the store does not record the flips, the routes stay capped all the same, and
+    /// the caller starts the task that records the flips later. The caller holds the lock of moves.
     pub(super) async fn revert_overtaken(&self, overtaken: &[RouteId], before: &Positions) {
         loop {
             let Inputs { mut positions, mut unrecorded, positions_version, .. } = self.in_force().inputs();
             for id in overtaken {
-                // No longer needed: the unrecorded flip below, whose `restart_state` is `only`, implies it from here
-                // on.
+                // From here on the `restart_state` of the unrecorded flip says that a restart would find `only`.
                 positions
                     .routes
                     .get_mut(id)
                     .into_iter()
                     .for_each(|position| position.inputs.returns_at_restart = false);
-                // A person has lowered it meanwhile: that unrecorded flip replaces this one.
+                // A person has lowered the route meanwhile: that unrecorded flip takes the place of this one.
                 if unrecorded.iter().any(|unrecorded| unrecorded.is_of(id)) {
                     continue;
                 }
@@ -83,8 +82,9 @@ impl Mover {
         };
         let by = position.last.as_ref().map_or(FlipSource::File.as_str(), |flip| flip.by.as_str()).to_owned();
         let flip = self.flip_record(positions, made, by);
-        // A move that the file asks for is judged again at the next reading. Without a flip before this one, the file
-        // may have asked for it by its `force` alone, which is not a part of the declaration.
+        // The declaration from before the flip to `only` is stored again, so that a move by the file is judged again at
+        // the next reading. If the route had no flip before, it is removed: the file may have asked for `only` by a new
+        // `force` alone, which is not a part of the declaration.
         let has_flip = was.is_some_and(|was| was.last.is_some());
         // A route in `live` without a stored declaration looks as if its id had been an earlier id of another route
         // (`renamed_back::was_earlier_id_of_another`), and would go down for good.

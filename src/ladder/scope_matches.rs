@@ -1,11 +1,11 @@
-//! What a route matched when an earlier scope of its retry keys was in force: a scope that reads path parameters reads
-//! them by the names that the `match` of that time gave them.
+//! The `match` that a route had when an earlier scope of its retry keys was in force. It is needed because a scope that
+//! reads path parameters reads them by the names that the `match` of that time gave them.
 
 use crate::flag::{EarlierMatch, EarlierScope, EarlierTimes, RetryScope, RouteMatch};
 use crate::store::{ReplacedScope, RetryScopes};
 
-/// Whether a scope with this match makes the same keys of a request as a replaced one. Where the two match other
-/// requests, the replaced one is also looked up as reassigned.
+/// Whether a scope with this match derives the same keys from a request as a replaced scope. If the two match different
+/// requests, the names of path parameters do not count: the replaced scope is then also looked up as reassigned.
 pub(super) fn read_alike((scope, matches): (&RetryScope, Option<&str>), replaced: &ReplacedScope) -> bool {
     let names_are_alike = || match matches.zip(replaced.matches.as_deref()) {
         Some((now, then)) => now == then || !match_alike(now, then),
@@ -31,7 +31,7 @@ pub(super) fn parse(
 ) -> Result<EarlierScope, String> {
     let ReplacedScope { scope, at: _, matches, paths } = replaced;
     let earlier = scope.parse_earlier(times)?;
-    // Under the present match the request's own parameters are those of that time.
+    // If the match is still the present one, the parameters have the same names in the request.
     match matches.as_ref().filter(|then| scopes.matches.as_ref() != Some(then)) {
         Some(then) => Ok(earlier.of_requests(EarlierMatch::new(then.parse()?, paths.unwrap_or_default()))),
         None => Ok(earlier),

@@ -1,13 +1,14 @@
 //! The earlier scopes of each route's retry keys, kept for as long as a retry may come under them. A *scope*
 //! ([`RetryScope`]) is what the keys are derived from apart from the request, such as the template `retry_key`.
 //!
-//! Always true: a scope that new files replaced is looked up until no retry of a request under it may come any more,
-//! also by a route that gets requests of another one (which was removed, or matches others now), and where no route
-//! with a workflow gets them (`reassigned_requests`). The number of earlier scopes is bounded: if the oldest is
-//! dropped, that is logged, and the gate to `live` stays shut for as long as a retry under it may come. The gate also
-//! stays shut for retries of requests whose keys were not recorded when legacy served them: from before the route had a
-//! workflow, matched them, or had its present `retry_key`; and of requests whose keys were removed from the store
-//! because `retry_window_s` was shorter. A route in `live` is held below it for the same time (`files`).
+//! Always true: a scope that new files replaced is looked up until no retry under it may come any more, also if the
+//! requests go to another route now, or to no route with a workflow (`reassigned_requests`).
+//!
+//! The gate to `live` stays shut, and a route in `live` is held below it (`files`), while these retries may come:
+//!
+//! - under a scope that was dropped, because the number of earlier scopes is bounded (logged);
+//! - of requests that came before the route had its workflow, `match` or `retry_key`, so that no keys were recorded;
+//! - of requests whose keys were removed from the store, because `retry_window_s` was shorter.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -28,8 +29,8 @@ use crate::store::{ReplacedScope, RetryScopes, UnrecordedBecause};
 /// By route; also of routes that are in no file now.
 pub(super) type Scopes = BTreeMap<RouteId, RetryScopes>;
 
-/// How long after the recorded end of a scope a first try may still come under it: the new set is in force a little
-/// later, and requests in flight keep the set that they started with.
+/// How long after the recorded end of a scope a first try may still come under it: the new flag set comes into force a
+/// little later, and requests in flight keep the set that they started with.
 const IN_FLIGHT: Duration = Duration::from_secs(600);
 
 /// Until when a retry may come under a scope that was replaced at this time.
@@ -62,7 +63,7 @@ pub(super) fn after_files(
         let own: Vec<RetryScopes> = route.ids().filter_map(|id| known.remove(id)).collect();
         let starts_writing = own.iter().any(|was| was.reads_only) && !scopes.reads_only;
         let keeps_match = own.iter().any(|was| was.present.is_some() && matches_nothing_new(was, route));
-        // If several routes became this one, each of them may have served requests that are this one's now.
+        // If several routes became this one, this one may get retries of requests that any of them has served.
         let served = own.iter().filter(|was| was.present.is_some() || was.matches.is_some());
         let is_recorded = keeps_match && served.into_iter().all(|was| has_same_key(was, &scopes));
         let unrecorded_because = unrecorded_because(&own, route, keeps_match);
@@ -77,7 +78,7 @@ pub(super) fn after_files(
             scopes.harmful_since = Some(now);
         }
         if let Some(shorter) = shorter_window.filter(|shorter| *shorter < window && scopes.present.is_some()) {
-            // Older keys may have been removed.
+            // Keys that are older than the shorter window may have been removed.
             let since = clock::window_start_until(now, shorter);
             record_only_since(&mut scopes, since, UnrecordedBecause::WindowWasShorter);
             scopes.harmful_since = Some(now);
@@ -100,7 +101,7 @@ pub(super) fn after_files(
         after.insert(route.id.clone(), scopes);
     }
     for (id, was) in known {
-        // Until each of its parts is a route again (`separated`).
+        // Of a joined route, the ids of its parts are kept until each part is a route again (`separated`).
         let joined = joined_ids::of_absent(&id, &was, &declared.routes);
         let mut removed = RetryScopes { joined, ..RetryScopes::default() };
         add_row_before(&mut removed, was, now);
@@ -155,8 +156,8 @@ fn has_same_key(was: &RetryScopes, scopes: &RetryScopes) -> bool {
     was.present.as_ref().zip(scopes.present.as_ref()).is_some_and(|(was, now)| was.key == now.key)
 }
 
-/// If keys of some requests of a route from before these files were not recorded: why. `own`: what the store has of the
-/// route; `keeps_match`: the route matches no requests but those that it matched before.
+/// Why some keys of earlier requests were not recorded. `own`: the stored rows of the route; `keeps_match`: the route
+/// matches no requests but those that it matched before.
 fn unrecorded_because(own: &[RetryScopes], route: &Route, keeps_match: bool) -> UnrecordedBecause {
     let is_without_workflow = |was: &RetryScopes| was.present.is_none() && was.matches.is_some();
     if !own.iter().any(|was| was.present.is_some()) || own.iter().any(is_without_workflow) {
@@ -175,7 +176,7 @@ fn unrecorded_because(own: &[RetryScopes], route: &Route, keeps_match: bool) -> 
     }
 }
 
-/// Notes that the keys of all requests are recorded only since this time, unless a later time is noted already.
+/// Notes that keys are recorded for all requests only since this time, unless a later time is noted already.
 fn record_only_since(scopes: &mut RetryScopes, since: Timestamp, because: UnrecordedBecause) {
     if scopes.since < Some(since) {
         (scopes.since, scopes.since_because) = (Some(since), Some(because));
@@ -195,7 +196,7 @@ impl<'a> MatchesBefore<'a> {
         Self { matches: matches.collect(), routes }
     }
 
-    /// The earlier rows of other routes whose requests this route may get from now on. `keeps_match`: this route
+    /// The rows, from before, of other routes whose requests this route may get from now on. `keeps_match`: this route
     /// matches no requests but those that it matched before.
     fn taken_over_by(&self, route: &Route, keeps_match: bool) -> impl Iterator<Item = &'a RetryScopes> {
         let own = ServiceMatch::of(route);
@@ -327,7 +328,7 @@ pub(super) fn parse_earlier(scopes: &Scopes, window: Duration) -> Arc<EarlierSco
     Arc::new(all)
 }
 
-/// What keeps the gate to `live` shut where a repeat does harm: requests that came before keys were recorded.
+/// The requests from before keys were recorded, while retries of them may come: they keep the gate to `live` shut.
 pub(super) fn unrecorded_retries(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
     let since = scopes.since?;
     let until = retries_until(since, window);
@@ -369,8 +370,8 @@ fn because_text(because: Option<UnrecordedBecause>) -> &'static str {
     }
 }
 
-/// What keeps the gate to `live` shut on a copy of a store that was first started at this time: requests that came
-/// after the copy was made.
+/// The requests that came after the store was copied, while retries of them may come: they keep the gate to `live` shut
+/// on the copy. `started`: when the copy was first used.
 pub(super) fn retries_since_copy(started: Timestamp, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
     let until = retries_until(started, window);
     (until > now).then(|| UnknownRetries {
@@ -383,12 +384,12 @@ pub(super) fn retries_since_copy(started: Timestamp, now: Timestamp, window: Dur
     })
 }
 
-/// Why the gate to `live` is shut, if a scope was dropped under which a retry may still come.
+/// The requests under a dropped scope, while retries of them may come: they keep the gate to `live` shut.
 pub(super) fn dropped_retries(scopes: &RetryScopes, now: Timestamp, window: Duration) -> Option<UnknownRetries> {
     let newest_dropped = scopes.newest_dropped?;
     let until = retries_until(newest_dropped, window);
     (until > now).then(|| UnknownRetries {
-        // The scope was dropped by the last change, or by an earlier one.
+        // The scope was dropped by the last change or by an earlier one; the time of the last change covers both.
         cause_at: scopes.earlier.first().map_or(newest_dropped, |newest| newest.at.max(newest_dropped)),
         until,
         why: format!(

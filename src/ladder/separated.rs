@@ -1,13 +1,15 @@
-//! Routes that several routes had become (`was`) and that new files separate again, such as by deploying the earlier
-//! files once more.
+//! Joined routes that new files separate again. Example: new files join `orders` and `drafts` to one route (`was`), and
+//! a rollback deploys the earlier files once more.
 //!
-//! Always true: whichever id the joined route had, its separation is no reason to refuse the files, because a rollback
-//! must be possible: neither that retry keys from the time of the joining are looked up for each of the separate
-//! routes, nor that legacy has instances from that time. The log names the routes. Instances of legacy that requests
-//! have shown while the routes were one are stored under the oldest id, and it is not known to which route they belong:
-//! for each other route that creates instances, the store notes that legacy may have some whose ids are not known, so
-//! that its gate to `only` stays shut. By its last flip from before the joining a route returns at most to the state of
-//! the joined route, and at most to `dark`.
+//! Always true:
+//!
+//! - A separation is no reason to refuse files, because a rollback must be possible. That has two costs, and the log
+//!   names the routes: retry keys from the time when the routes were one are looked up for each of them; and it is not
+//!   known to which of them legacy's instances from that time belong.
+//! - Such instances are stored under the oldest id of the joined route. For each other part that creates instances, the
+//!   store notes that legacy may have instances whose ids are not known, so that the gate to `only` stays shut.
+//! - A route whose last flip is from before the joining returns at most to the state of the joined route, and at most
+//!   to `dark`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,19 +22,20 @@ use crate::flag::State;
 use crate::names::RouteId;
 use crate::store::StoreError;
 
-/// Whether this route of the files before had become from several, of which one had this id.
+/// Whether this route of the files before was a joined route, and this id belonged to one of its parts.
 pub(super) fn has_joined(before: &Positions, route: &RouteId, id: &RouteId) -> bool {
     before.scopes.get(route).is_some_and(|scopes| scopes.joined.contains(id))
 }
 
-/// The highest state of a route that was a part of another one by the files before, and why.
+/// The highest state of a route that was a part of a joined route by the files before, and why.
 pub(super) struct SeparatedRoute {
     pub highest: State,
     pub why: String,
 }
 
-/// The highest state to which a route may return by its last flip, if it was a part of a joined route since: that one
-/// may have been lowered. `None` if it was not a part of one, or if both were in `only`, where legacy is not called.
+/// The highest state to which a route may return by its last flip, if it was a part of a joined route since that flip:
+/// the joined route may have been lowered meanwhile. `None` if the route need not go down: it was not a part of a
+/// joined route, its last flip is not higher, or both were in `only`, where legacy is not called.
 pub(super) fn limit(before: &Positions, position: &RoutePosition) -> Option<SeparatedRoute> {
     let route = &position.route;
     let last = position.last.as_ref().map(state_of)?;
@@ -51,7 +54,7 @@ pub(super) fn limit(before: &Positions, position: &RoutePosition) -> Option<Sepa
     (last > highest && !stays_in_only).then(|| SeparatedRoute { highest, why: why() })
 }
 
-/// Logs which routes of new files were one before.
+/// Logs which routes of new files were one route before.
 pub(super) fn log(before: &Positions, after: &Positions) {
     for (joined, names) in find(before, after) {
         let names: Vec<String> = names.iter().map(|id| format!("`{id}`")).collect();
@@ -67,8 +70,8 @@ pub(super) fn log(before: &Positions, after: &Positions) {
     }
 }
 
-/// Notes, for each route that is separate again and creates instances, that legacy may have instances of it whose ids
-/// are not known.
+/// Notes, for each separated route that creates instances, that legacy may have instances of it whose ids are not
+/// known. Skips the route with the oldest id, because the instances are stored under that id.
 ///
 /// # Errors
 /// The store does not take it: the files must not come into force.
@@ -96,8 +99,8 @@ pub(super) async fn note_unknown_instances(
     Ok(())
 }
 
-/// The joined routes of the files before, or of earlier ones, that are several now, with the ids of these: also if only
-/// one of the parts is in the files again.
+/// The joined routes of the files before, or of earlier ones, that are separated now, each with the ids of its parts:
+/// also if only one part is in the files again.
 fn find<'a>(before: &'a Positions, after: &'a Positions) -> Vec<(&'a RouteId, BTreeSet<&'a RouteId>)> {
     let owners: BTreeMap<&RouteId, &RouteId> =
         after.routes.values().flat_map(|at| at.route.ids().map(|id| (id, &at.route.id))).collect();
@@ -111,7 +114,7 @@ fn find<'a>(before: &'a Positions, after: &'a Positions) -> Vec<(&'a RouteId, BT
     with_owners.filter(|(_, parts)| !parts.is_empty()).collect()
 }
 
-/// The oldest id of a route of the files before: what is new is stored under it.
+/// The oldest id of a route of the files before: new instances are stored under it.
 fn oldest_id<'a>(before: &'a Positions, route: &'a RouteId) -> &'a RouteId {
     before.earlier_ids.get(route).and_then(|earlier| earlier.last()).unwrap_or(route)
 }

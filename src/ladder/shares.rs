@@ -1,13 +1,13 @@
-//! Files that would put other callers in the share of a route. The callers are chosen by a hash of their key and of the
-//! oldest id of the route, or of its creator.
+//! Finds files that would put other callers in the share of a route. The callers are selected by a hash of their key
+//! and of the oldest id of the route; for a follower, of the oldest id of its creator.
 
 use super::plans;
 use super::positions::{Positions, RoutePosition};
 use crate::flag::{Instance, Percent, State};
 use crate::names::RouteId;
 
-/// A sentence for each route with a share below 100 % in `dark` or `live`, or of its candidate, whose oldest id (for a
-/// follower, that of its creator) would be another one by the new files, so that other callers would be in the share.
+/// A sentence for each route whose share would get other callers by the new files, because the oldest id in the hash
+/// would be another one. Only shares below 100 % count: of the route, in `dark` or `live`, or of its candidate.
 pub(super) fn changed_share_sentences(before: &Positions, after: &Positions) -> Vec<String> {
     let sentence = |position: &RoutePosition| {
         let hashed_route = match &position.route.instance {
@@ -20,7 +20,7 @@ pub(super) fn changed_share_sentences(before: &Positions, after: &Positions) -> 
         // A route that takes the place of several has the oldest id of one of them.
         let oldest = oldest.first().filter(|_| !oldest.contains(&next))?;
         let whose = if hashed_route.id == *id { "its oldest id" } else { "the oldest id of its creator" };
-        let (of, between, or_first) = match (has_share(position), candidate_has_share(after, position)) {
+        let (share, between, or_first) = match (has_share(position), candidate_has_share(after, position)) {
             (true, _) => (
                 "the share",
                 "legacy and the engine",
@@ -34,7 +34,7 @@ pub(super) fn changed_share_sentences(before: &Positions, after: &Positions) -> 
             (false, false) => return None,
         };
         Some(format!(
-            "the callers in {of} of `{id}` are chosen by a hash of {whose}, which is `{oldest}` and would be `{next}` \
+            "the callers in {share} of `{id}` are chosen by a hash of {whose}, which is `{oldest}` and would be `{next}` \
              now: callers would change between {between}. Leave `{oldest}` the oldest id (the last in `was:`; another \
              one may be left out), or first {or_first}"
         ))

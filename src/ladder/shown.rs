@@ -1,4 +1,4 @@
-//! What is shown of all routes.
+//! The evidence, the status and the metrics of routes, as they are shown.
 
 use serde_json::Value;
 

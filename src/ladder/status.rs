@@ -31,30 +31,30 @@ pub struct RouteStatus {
     pub effective: Effective,
     /// The shares in force.
     pub shares: Shares,
-    /// Whether no flip was recorded: the state is the one that the file declares.
+    /// Whether the route has no flip: its state is the one that the file declares.
     pub has_no_flip: bool,
-    /// The reason with which a flip or the file overrode the gate, until the gate would be open without it.
+    /// The reason with which a flip or the file overrode the gate, for as long as the gate is still shut.
     pub forced: Option<String>,
     /// Why the route, or a cohort of it, does not have the state in the file, or that of the last flip; empty if it
     /// has.
     pub refused: Vec<String>,
-    /// The cohorts that are below the state of their rules for want of evidence.
+    /// The cohorts that lack evidence for the state of their rules.
     pub cohorts_below: Vec<CohortBelow>,
     /// The cohorts that are on a higher rung than the route.
     pub cohorts_ahead: Vec<CohortAhead>,
-    /// What a person has to accept by a forced flip, such as a pin collision: a sentence.
+    /// A sentence about what a person has to accept by a forced flip, such as a pin collision.
     pub to_accept: Option<String>,
-    /// If something that its evidence depends on was changed while the route, or a cohort of it, was in `live` or
-    /// above: a sentence that says so and what to do. `None` once evidence supports the change, a person accepted it by
-    /// force, or a flip took the route below `live`.
+    /// Set if the basis of the evidence was changed while the route, or a cohort of it, was in `live` or above: a
+    /// sentence that says so and what to do. `None` again once evidence supports the change, a person has accepted it
+    /// by force, or a flip has taken the route below `live`.
     pub changed: Option<String>,
     /// The last flip. Its number is 0 while the store does not have it.
     pub last: Option<FlipRecord>,
     /// Whether its last flip, a flip down, is not in the store yet, so that a restart would lose it.
     pub is_unrecorded: bool,
-    /// What its guard did and nobody has released.
+    /// The action of its guard that is not released.
     pub guard: Option<GuardStatus>,
-    /// How far its share is on the way to the next one; `None` if it does not grow by itself.
+    /// What its share still needs before it grows; `None` if it does not grow by itself.
     pub auto: Option<AutoStatus>,
     /// The next rung up; `None` on the highest.
     pub next: Option<NextRung>,
@@ -63,7 +63,7 @@ pub struct RouteStatus {
     pub uncompared_steps: Vec<StepId>,
     /// The plans in force, in `live` and above.
     pub plans: Option<Arc<PlanSet>>,
-    /// Why these cannot be run with the files in force; `None` if they can.
+    /// Why the plans in force cannot be run with the files in force; `None` if they can.
     pub plan_trouble: Option<String>,
     /// Its changed workflow, which is not in force yet.
     pub candidate: Option<CandidateStatus>,
@@ -78,7 +78,7 @@ pub(super) fn route_status(
     let of_cohort = |(cohort, UnknownRetries { why, .. }): (&Cohort, UnknownRetries)| {
         format!("the cohort `{}` is held below `live`, and its `force` is older than the cause: {why}", cohort.name)
     };
-    // A cause that became known since the last judgement holds no cohort yet.
+    // `held_cohorts` judges now: a cause that became known since the cohorts were last judged holds none yet.
     let is_held = |(cohort, _): &(&Cohort, UnknownRetries)| position.inputs.held_cohorts.contains(&cohort.name);
     let held_cohorts = gate.held_cohorts(&inputs.positions, position).filter(is_held).map(of_cohort);
     RouteStatus {
@@ -107,7 +107,7 @@ pub(super) fn route_status(
 }
 
 impl Gate {
-    /// The shared steps of a route that no pair compared with anything.
+    /// See [`RouteStatus::uncompared_steps`].
     pub fn uncompared_steps(&self, positions: &Positions, position: &RoutePosition) -> Vec<StepId> {
         let steps = positions.declared.shared_steps.get(&position.route.id).map_or(&[][..], Vec::as_slice);
         self.evidence_of(positions, position).uncompared(steps).cloned().collect()

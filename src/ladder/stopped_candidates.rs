@@ -1,12 +1,12 @@
-//! Candidates whose share the guard has set to 0: their gates say so until there is new evidence, or a person passes
-//! them by force.
+//! Candidates whose share the guard has set to 0: the *stop* of a candidate. Its gate stays shut until there is new
+//! evidence, or a person passes the gate by force.
 //!
-//! It is noted in the evidence of the candidate ([`GuardStop`]). If the process was killed before that was stored, or
-//! an earlier version acted, the last record of the candidate says it.
+//! The stop is noted in the evidence of the candidate ([`GuardStop`]). If the process was killed before the note was
+//! stored, or an earlier version set the share to 0, the stop is found in the last record of the candidate.
 
 use jiff::Timestamp;
 
-use super::gate::{Gate, judged};
+use super::gate::{Gate, judged_route};
 use super::guard_actions::BY_GUARD;
 use super::mover::Mover;
 use super::plans::last_record;
@@ -27,18 +27,18 @@ impl Gate {
     ) -> Vec<Condition> {
         let noted = evidence.stopped_by_guard.clone();
         let stop = noted.or_else(|| recorded_stop(positions, position, candidate?, evidence));
-        // Evidence of earlier files, which goes on if a change of them is taken back, may tell of a stop that a person
+        // If files are changed back, the evidence of the earlier files counts again. It may have a stop that a person
         // has passed by force meanwhile.
         let stop =
             stop.filter(|stop| !candidate.is_some_and(|of| is_passed_by_force(positions, position, of, stop.at)));
         let releases = position.route.guard.as_ref().is_some_and(|guard| guard.release == GuardRelease::Evidence);
         let clean = || self.evidence.clean_pairs(&candidate_key(&position.route.id), State::Shadow);
         let stopped = stop.as_ref().map(|stop| (stop, releases.then(clean)));
-        evidence::candidate_conditions(&judged(positions, position, evidence), stopped)
+        evidence::candidate_conditions(&judged_route(positions, position, evidence), stopped)
     }
 }
 
-/// What the last record of this candidate says, unless its evidence started anew since.
+/// The stop in the last record of this candidate; `None` if there is none, or if the evidence started anew since.
 fn recorded_stop(
     positions: &Positions,
     position: &RoutePosition,
@@ -53,7 +53,7 @@ fn recorded_stop(
     (is_of_candidate && !is_older).then_some(GuardStop { at: last.at, why })
 }
 
-/// Whether the last record of this candidate is that a person has passed its gate by force, after this time.
+/// Whether the last record of this candidate says that a person passed its gate by force after the stop.
 fn is_passed_by_force(positions: &Positions, position: &RoutePosition, candidate: &PlanSet, stop: Timestamp) -> bool {
     let ids: Vec<&RouteId> = position.route.ids().collect();
     let Some(last) = last_record(positions, &ids).filter(|last| last.forced && last.at > stop) else { return false };
@@ -68,8 +68,8 @@ fn gives_requests(record: &CandidateRecord) -> bool {
 }
 
 impl Mover {
-    /// Notes in the evidence of a candidate what its last move says: that the guard has stopped it, or that a person
-    /// has passed its gate by force since. What its guard counts begins from zero.
+    /// Takes over the last move of a candidate into its evidence: notes a stop by the guard, or removes the note if a
+    /// person has passed the gate by force. Its guard counts from zero.
     pub(super) fn note_move_of_candidate(&self, record: &FlipRecord) {
         let Some(of_candidate @ CandidateRecord { route, action, .. }) = &record.candidate else { return };
         let (key, evidence) = (candidate_key(route), &self.gate().evidence);

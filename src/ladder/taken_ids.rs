@@ -1,11 +1,16 @@
-//! Ids that a route had, and that new files give to another route without listing them under the earlier owner's `was`.
-//! What is stored under such an id, except flips, counts for the other route from then on.
+//! Taken ids: a route (the *earlier owner*) had the id before, and new files give it to another route, without listing
+//! it in the earlier owner's `was`. What is stored under such an id, except flips, counts for the other route from then
+//! on.
 //!
-//! Always true: the route keeps its last flip, which is recorded once more under the id that it has. The other route
-//! has not passed the gates of that flip: it counts as new. Files that would take from a route what its guard did, its
-//! hold, or legacy's instances, or in which the other route would find the retry keys of the route's requests, are
-//! refused at a reload; at a start the log has an error. Where both routes had been one route by earlier files
-//! (`separated`), files are not refused because of legacy's instances or because of retry keys.
+//! Always true:
+//!
+//! - The earlier owner keeps its last flip, which is recorded once more under its present id. The other route has not
+//!   passed the gates of that flip: it counts as new.
+//! - Files are refused at a reload, and an error is logged at a start, if the earlier owner would lose the latch of its
+//!   guard, its hold, or what is known of legacy's instances; or if the other route would find the retry keys of the
+//!   earlier owner's requests.
+//! - If both had been one route by earlier files (`separated`), legacy's instances and retry keys are no reason to
+//!   refuse files.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,8 +29,8 @@ use crate::store::FlipRecord;
 /// The ids of new files' routes that were earlier ids of other routes of these files. `unlisted_ids` are among the ids
 /// of the routes.
 ///
-/// Of a route that is in the files no more, such as one that several routes had become and that is separated again,
-/// nothing is found: its earlier ids are its successors'.
+/// The earlier ids of a route that is in the files no more, such as a joined route that is separated again, are not
+/// taken: they belong to its successors.
 pub(super) fn find(before: &Positions, routes: &[Arc<Route>], unlisted_ids: &UnlistedIds) -> BTreeSet<RouteId> {
     let of_route = |route: &Arc<Route>| -> Vec<RouteId> {
         let listed = route.ids().filter(|id| !unlisted_ids.contains_key(*id));
@@ -49,7 +54,7 @@ impl Positions {
     }
 }
 
-/// Refuses files that would take from a route what stands under an id that another route has now.
+/// Refuses files by which a route would lose what is stored under an id that another route has now.
 ///
 /// # Errors
 /// They would.
@@ -63,7 +68,7 @@ pub(super) fn check(
     if refused.is_empty() { Ok(()) } else { Err(FilesError::Refused(refused)) }
 }
 
-/// Logs what files take from routes at a start, which is not refused: every other route would be without service.
+/// Logs what routes lose at a start, which is not refused: every other route would be without service.
 pub(super) fn log(before: &Positions, after: &Positions, guards: &GuardLatches, gate: &Gate) {
     for sentence in sentences(before, after, guards, gate) {
         tracing::error!("{sentence}");
@@ -105,7 +110,7 @@ fn shares_keys(after: &Positions, route: &Route, taken: &[&RouteId]) -> bool {
     present.any(|scope| taken.contains(&&scope.route) && is_own(&scope.route))
 }
 
-/// What a route would lose, as parts of a sentence.
+/// What a route would lose by taken ids, as parts of a sentence.
 fn lost(
     after: &Positions,
     position: &RoutePosition,
@@ -114,7 +119,7 @@ fn lost(
     gate: &Gate,
 ) -> Vec<&'static str> {
     let (route, mut lost) = (&position.route, Vec::new());
-    let latch = guards.newest(route.ids().chain(taken.iter().copied()));
+    let latch = guards.newest_latch(route.ids().chain(taken.iter().copied()));
     let latched_by = latch.and_then(|action| action.guard.as_ref()).map(|guard| &guard.route);
     if latched_by.is_some_and(|id| taken.contains(&id)) {
         lost.push("what its guard did");

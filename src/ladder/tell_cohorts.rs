@@ -1,7 +1,7 @@
 //! Tells the listeners of the moves of cohorts.
 //!
-//! Always true: a listener is told of what is in force; the first one also of the cohorts that `force` puts ahead of
-//! their routes at the start.
+//! Always true: a listener is told of a move once the move is in force. The first listener is also told of the cohorts
+//! that `force` puts ahead of their routes at the start.
 
 use std::sync::Arc;
 
@@ -35,8 +35,8 @@ impl Mover {
         }
     }
 
-    /// Connects something that is told of each move of a cohort from now on; the first one also of what the start
-    /// found.
+    /// Connects a listener: it is told of each move of a cohort from now on. The first one is also told of the moves
+    /// that the start found.
     pub(super) fn connect_to_cohorts(&self, listener: Arc<dyn CohortListener>) {
         let mut listeners = self.cohort_listeners();
         let at_start = std::mem::take(&mut listeners.at_start);

@@ -28,7 +28,7 @@ pub struct DeclaredFiles {
     pub default_legacy: Arc<Service>,
     /// All services.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
-    /// Whether answers say which arm gave them, where the route does not say otherwise or there is none.
+    /// Whether replies name the arm that answered, unless the route says otherwise.
     pub exposes_arm: bool,
     /// The basis of each route's evidence under these files: evidence of another basis does not count. A route without
     /// an entry is judged by all evidence.
@@ -37,14 +37,14 @@ pub struct DeclaredFiles {
     pub read_only: BTreeSet<RouteId>,
     /// The shared steps of each route's workflow that are to be compared before the route goes to `live`.
     pub shared_steps: BTreeMap<RouteId, Vec<StepId>>,
-    /// The private steps of each route's workflow whose calls legacy must not make too.
+    /// The private steps of each route's workflow: the gate stays shut if legacy makes the same calls.
     pub private_steps: BTreeMap<RouteId, Vec<StepId>>,
-    /// By route: steps that read with an unsafe method (such as POST). The gate stays shut if legacy makes the same
-    /// call.
+    /// The steps of each route's workflow that read with an unsafe method (such as POST). The gate stays shut if legacy
+    /// makes the same call.
     pub sent_reads: BTreeMap<RouteId, Vec<StepId>>,
-    /// How long the pairs that are under way are waited for before a gate opens.
+    /// How long a gate waits at most for pairs that are under way.
     pub pairs_within: Duration,
-    /// The same of the pairs of a candidate.
+    /// How long the gate of a candidate waits at most for its pairs that are under way.
     pub candidate_pairs_within: Duration,
     /// The plans of the routes' workflows.
     pub plans: DeclaredPlans,
@@ -58,8 +58,8 @@ pub struct LadderParts {
     pub evidence: Arc<Evidence>,
     /// The other conditions of the gates.
     pub conditions: Vec<Arc<dyn GateCondition>>,
-    /// Those that are only asked when something goes up, also a candidate: what has passed a gate stays where it is.
-    /// Only [`GateCondition::unmet`] is asked of them.
+    /// Conditions that are only asked when a route, a cohort or a candidate goes up: one that has passed the gate stays
+    /// where it is.
     pub conditions_of_moves: Vec<Arc<dyn GateCondition>>,
     /// How long after a first try a client's retry may come (`retry_window_s`).
     pub retry_window: Duration,
@@ -94,16 +94,16 @@ pub struct MoveRequest {
     pub by: String,
 }
 
-/// How far the share of a route is on its way to the next one (`auto:`).
+/// What the share of a route still needs before it grows to the next one (`auto:`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AutoStatus {
     /// The next share.
     pub next: Percent,
     /// How long it is until the present share has lasted as long as `auto:` requires.
     pub due_in: Duration,
-    /// The requests with the present share: answers of the engine in a row without an error in `live`, else pairs.
+    /// The requests with the present share. In `live`: answers of the engine in a row without an error; below: pairs.
     pub requests: u64,
-    /// How many of these `auto:` requires.
+    /// How many of these requests `auto:` requires.
     pub requests_wanted: u64,
     /// What blocks the next share besides time and requests, as sentences.
     pub blocked_by: Vec<String>,
@@ -120,19 +120,20 @@ pub struct Flipped {
     /// Whether the store has all that was asked for. If false with `share_is_pending`, the store has the flip down, and
     /// perhaps the larger share. If false without it, a flip down is in force that a restart would lose.
     pub recorded: bool,
-    /// The number of the newest flip that the store was known to have then. What has that one in force has this one in
-    /// force too, also if this one has no record of its own: nothing changed, or a later or lower flip took its place.
+    /// The number of the newest flip that the store was known to have when this result was made. A process that has
+    /// that flip in force has this one in force too, also if this one has no record of its own: nothing changed, or a
+    /// later or lower flip took its place.
     pub newest_flip: u64,
     /// Whether the flip down is recorded, and it is not known whether the larger share that was asked for together with
     /// it is recorded too. That share comes into force once it is known to be recorded.
     pub share_is_pending: bool,
     /// The state in force now, and why if it is not the requested one.
     pub effective: Effective,
-    /// On the way down: what the caller should know (instances the engine owns that legacy does not know, list routes
-    /// that will not show them, a larger share that was asked for and is not in force, or not yet), as sentences.
+    /// On the way down: what the caller should know, as sentences. Examples: the engine owns instances that legacy does
+    /// not know; list routes will not show them; the larger share that was asked for is not in force.
     pub horizon: Vec<String>,
-    /// What the gates that the flip overrode by force still require, and which processes have not acknowledged it, as
-    /// sentences.
+    /// What the gates that the flip overrode by force still require, and which processes have not acknowledged the
+    /// flip, as sentences.
     pub still_required: Vec<String>,
 }
 
@@ -142,9 +143,8 @@ pub enum FilesError {
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The files would do harm, such as leave instances of the engine without a route, let a route in `only` perform
-    /// retries a second time, lower a route from `only` without acknowledgement, or change the callers in a share: a
-    /// sentence for each case.
+    /// The files would do harm: a sentence for each case. Examples: they leave instances of the engine without a route,
+    /// lower a route from `only` without acknowledgement, or change the callers in a share. See `files_check.rs`.
     #[error("{}", .0.join("\n"))]
     Refused(Vec<String>),
     /// A route has gone to `live` since the files were read, or its candidate has changed: read them again.
@@ -172,10 +172,14 @@ pub enum FlipError {
         /// The commands that would pass, one after the other.
         commands: Vec<FlipCommand>,
     },
-    /// Not possible, not even with `force`: a share below 100 without a key or of `off` or `only`, a creator above its
-    /// followers, no workflow, to `only` during a freeze, force without reason, down from `only` without
-    /// acknowledgement (with the horizon). Or something came before the flip: the route was lowered, a freeze came into
-    /// force, or the process is stopping.
+    /// Not possible, not even with `force`:
+    ///
+    /// - a share below 100 % without a key, or a share of `off` or `only`;
+    /// - a creator above its followers, or a route without a workflow;
+    /// - a flip to `only` during a freeze, or down from `only` without acknowledgement;
+    /// - force without a reason;
+    /// - a flip that came too late: the route was lowered, a freeze came into force, or the process is stopping;
+    /// - a flip above the limit of the guard, or one that another process has not acknowledged (`force` allows these).
     #[error("{why}")]
     Refused {
         /// Why, with the horizon if that has to be read.
@@ -302,7 +306,7 @@ pub struct NextRung {
 }
 
 impl NextRung {
-    /// The verdict of its gate. `pass` only if the gate is open: where something else than evidence shuts it, `fail`.
+    /// The verdict of its gate: that of the evidence, or `fail` if only something else shuts the gate.
     pub fn verdict(&self) -> GateVerdict {
         match overall(&self.conditions) {
             GateVerdict::Pass if !self.missing.is_empty() => GateVerdict::Fail,
@@ -311,16 +315,17 @@ impl NextRung {
     }
 }
 
-/// Which reading of the files it is.
+/// The kind of a reading of the files.
 #[derive(Clone, Copy)]
 pub(super) enum ReadKind {
-    /// The first one of a process. `has_served`: requests may have come before these files.
+    /// The first reading of a process. `has_served`: requests may have come before these files.
     Start {
         has_served: bool,
     },
     Reload,
-    /// The files in force are read once more, so that only plans change. Nothing is refused: these files already passed
-    /// a start or a reload, and a refusal would keep the share of a failing candidate.
+    /// The files in force are read once more, so that only plans change. Nothing is refused but the move of a
+    /// candidate: these files already passed a start or a reload, and a refusal would keep the share of a failing
+    /// candidate.
     AppliedAgain,
 }
 

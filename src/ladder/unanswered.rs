@@ -12,7 +12,8 @@ fn followers_in_only(positions: &Positions, creator: &RouteId) -> Option<String>
     (!names.is_empty()).then(|| format!("{} {verb}", names.join(", ")))
 }
 
-/// What becomes of new instances if this route is lowered below `live` while followers of it stay in `only`.
+/// A sentence about the instances that legacy would create if this route went below `live` while followers of it stay
+/// in `only`; `None` if none of them is in `only`.
 pub(super) fn left_in_only(positions: &Positions, position: &RoutePosition) -> Option<String> {
     let id = &position.route.id;
     followers_in_only(positions, id).map(|followers_are| {
@@ -23,7 +24,7 @@ pub(super) fn left_in_only(positions: &Positions, position: &RoutePosition) -> O
     })
 }
 
-/// For which instances that legacy creates now nobody answers, as text; `None` if there are none.
+/// A text about the instances that legacy creates now and for which nobody answers; `None` if there are none.
 pub(super) fn unanswered(positions: &Positions) -> Option<String> {
     let at_legacy = positions.routes.values().filter(|position| creates_at_legacy(position).is_some());
     let of_creator = |position: &RoutePosition| {
@@ -39,7 +40,7 @@ pub(super) fn unanswered(positions: &Positions) -> Option<String> {
     (!all.is_empty()).then(|| all.join("; "))
 }
 
-/// Why legacy goes on to create instances, which the followers could not follow up in `only`.
+/// Why legacy goes on to create instances, which followers in `only` could not follow up; `None` if it does not.
 pub(super) fn creates_at_legacy(creator: &RoutePosition) -> Option<String> {
     let id = &creator.route.id;
     let consequence = "legacy would go on to create instances, and in `only` nobody answers for them";

@@ -28,7 +28,7 @@ use crate::flag::{Arm, Family, Instance, InstanceKeySource, PinKey, Route, Route
 use crate::names::{RouteId, RunId};
 use crate::store::{FollowerRequests, OpenCreators, StoreError, StoreHandle, families_of_open_runs};
 
-/// Each follower with the follow-ups that it gets. A store that an older binary wrote has none of these.
+/// Each follower, by its id, with the follow-ups that it gets. In a store that an older binary wrote, there are none.
 pub(super) type Followers = BTreeMap<RouteId, FollowerRequests>;
 
 /// The followers in a set of files, with a workflow or without, as the store keeps them.
@@ -65,8 +65,8 @@ pub(super) struct FamiliesBefore {
     pub live_creators: BTreeSet<RouteId>,
     /// The oldest id of each route with a workflow, by its present id: new instances are pinned under the oldest one.
     pub oldest_ids: BTreeMap<RouteId, RouteId>,
-    /// Whether `creators` has every route with a workflow: before the files are read at a start, it is not known which
-    /// of them create instances.
+    /// Whether `creators` has every route with a workflow, because the files are not read yet at a start: it is not
+    /// known which of these routes create instances.
     pub may_have_non_creators: bool,
 }
 
@@ -84,8 +84,8 @@ pub(super) struct UnfollowedInstances {
     pub newly_unfollowed: Vec<String>,
     /// The files before had no follower for these instances either.
     pub already_unfollowed: Vec<String>,
-    /// Whether the new files take a creator, a follower or some of its follow-ups from any family, whether the engine
-    /// has instances of it or not. If so, instances that are created while the files are checked may be unfollowed.
+    /// Whether the new files take a creator, a follower or follow-ups from any family, also from one of which the
+    /// engine has no instances. If so, instances that are created while the files are checked may be unfollowed.
     pub removes_followers: bool,
 }
 
@@ -157,7 +157,7 @@ type OwnedByFamily = BTreeMap<RouteId, OwnedInFamily>;
 struct OwnedInFamily {
     instances: u64,
     open_run_may_create: bool,
-    /// The run that counts for `open_run_may_create`, if it counts only because its events cannot be read.
+    /// The run because of which `open_run_may_create` is set, if it is set only because its events cannot be read.
     unreadable_run: Option<RunId>,
     next_request_may_create: bool,
 }
@@ -195,19 +195,19 @@ impl OwnedInFamily {
 struct UnfollowedSentences {
     /// Each sentence with the id under which the instances are pinned.
     sentences: Vec<(RouteId, String)>,
-    /// Of routes that win the follow-ups of a single instance.
+    /// About routes that win the follow-ups of a single instance.
     if_owned: Vec<SentenceIfOwned>,
 }
 
-/// A sentence about one instance. It holds only if the engine owns the instance: the store has one of these pins.
+/// A sentence about one instance. It is true only if the engine owns the instance: the store has one of these pins.
 struct SentenceIfOwned {
     /// One for each id of the creator.
     pins: Vec<PinKey>,
     sentence: String,
 }
 
-/// Checks that each creator of `owned` is still a creator in the new files, and that these send the follow-ups that
-/// each follower had to a follower of the same family.
+/// Checks that each creator of `owned` is still a creator in the new files, and that the new files send the follow-ups
+/// of each follower to a follower of the same family.
 fn check_followers(owned: &OwnedByFamily, before: &Followers, next: &[Arc<Route>]) -> UnfollowedSentences {
     let mut found = UnfollowedSentences { sentences: Vec::new(), if_owned: Vec::new() };
     // A pin is stored under an id of its creator: the oldest one, or the one that the creator had when it was made.
@@ -263,8 +263,8 @@ fn check_follow_ups(
                     key.to_string() == *param
                 }
             };
-            // The service may have treated two spellings of a path as the same, and no longer do so: then requests in
-            // one of the spellings would go to legacy.
+            // Its service may no longer treat two spellings of a path as the same: then requests in one of the
+            // spellings would go to legacy.
             let reads_all_spellings = paths.is_none_or(|paths| conventions(other).match_all_of(&paths));
             follows && follows_up(other, pinned_under, next) && other.matches.covers(&matches) && reads_all_spellings
         })
@@ -327,8 +327,8 @@ fn creates(route: &Route, pinned_under: &RouteId) -> bool {
         && route.ids().any(|own| own == pinned_under)
 }
 
-/// Whether a route follows up the instances that are pinned under this id. If their creator is gone, any follower
-/// counts as one of theirs: then only the missing creator is reported.
+/// Whether a route follows up the instances that are pinned under this id. If their creator is gone, every follower of
+/// any creator counts as following them up, so that only the missing creator is reported.
 fn follows_up(route: &Route, pinned_under: &RouteId, routes: &[Arc<Route>]) -> bool {
     if route.workflow.is_none() || !matches!(route.instance, Some(Instance::Follows { .. })) {
         return false;

@@ -1,8 +1,8 @@
 //! Routes and cohorts that are held below `live`, because retries may come of requests that legacy served and whose
 //! keys are not known: the engine would perform them a second time.
 //!
-//! Always true: nothing is held where a repeat does no harm, or where a person's flip by force, or `force` in the file,
-//! has accepted it after the cause came up (`UnknownRetries::cause_at`).
+//! Always true: nothing is held if a repeat does no harm, or if a person's flip by force, or `force` in the file, has
+//! accepted the repeat after the cause came up (`UnknownRetries::cause_at`).
 
 use jiff::Timestamp;
 
@@ -22,8 +22,8 @@ impl Gate {
         conditions.flat_map(move |condition| condition.unknown_retries(&ids))
     }
 
-    /// Requests of a route whose retry keys are not known: their scope was dropped, or a condition of the gate says
-    /// so. Empty if a repeat does no harm.
+    /// The requests of a route whose retry keys are not known, because their scope was dropped or a condition of the
+    /// gate says so. Empty if a repeat does no harm.
     pub(super) fn unknown_retries(&self, positions: &Positions, position: &RoutePosition) -> Vec<UnknownRetries> {
         if !does_harm(positions, position) {
             return Vec::new();
@@ -41,14 +41,15 @@ impl Gate {
             })
         });
         let mut unknown: Vec<UnknownRetries> = dropped.into_iter().chain(of_conditions).collect();
-        // A cause that concerns every route is found several times: for this route, and for each route that requests
-        // were taken over from.
+        // A cause that concerns every route is found several times: for this route, and for each route from which this
+        // one took over requests. The newest one is kept.
         unknown.sort_by(|a, b| (&a.why, b.cause_at).cmp(&(&b.why, a.cause_at)));
         unknown.dedup_by(|a, b| a.why == b.why);
         unknown
     }
 
-    /// Requests that legacy served without a record and whose retries may still come; `None` if a repeat does no harm.
+    /// The requests that legacy served without recording their keys and whose retries may still come; `None` if there
+    /// are none, or if a repeat does no harm.
     pub(super) fn requests_without_record(
         &self,
         positions: &Positions,
@@ -59,7 +60,7 @@ impl Gate {
         unknown.filter(|_| does_harm(positions, position))
     }
 
-    /// If the store is a copy: requests that came after it was made and whose retries may still come.
+    /// If the store is a copy: the requests that came after it was made and whose retries may still come.
     pub(super) fn since_copy(&self) -> Option<UnknownRetries> {
         scopes::retries_since_copy(self.copy_started?, clock::now(), self.retry_window)
     }
@@ -81,21 +82,25 @@ impl Gate {
         position.rung() == State::Only && self.harmful_since_copy(positions, position).is_some()
     }
 
-    /// Why a route that a flip put in `live` is held below that state: files that came after the flip give it requests
-    /// whose retries the engine would perform a second time, the store is a copy, or legacy served requests whose keys
-    /// are not known. A flip by force after that releases the route, and so does `force` in the file. A route in `only`
-    /// is never held, because legacy is not called for it: files that would give it such requests are refused
+    /// Why a route that a flip put in `live` is held below it; `None` if it is not held. The causes:
+    ///
+    /// - files that came after the flip give the route requests whose keys were not recorded;
+    /// - the store is a copy;
+    /// - legacy served requests whose keys are lost.
+    ///
+    /// A flip by force after the cause releases the route, and so does `force` in the file. A route in `only` is never
+    /// held, because legacy is not called for it: files that would give it such requests are refused
     /// ([`Gate::unaccepted_retries_in_only`]).
-    pub(super) fn held(&self, positions: &Positions, position: &RoutePosition) -> Option<UnknownRetries> {
+    pub(super) fn why_held(&self, positions: &Positions, position: &RoutePosition) -> Option<UnknownRetries> {
         let is_live = position.rung() == State::Live;
         self.harmful_retries(positions, position).filter(|_| is_live && position.route.force.is_none())
     }
 
-    /// If a route that is held on a copy of a store has its state by a flip from before the copy was started: why it
-    /// goes down for good. A later flip that lowered it would not be in the copy, so it must not return to `live` by
-    /// itself.
+    /// Why a route that is held on a copy of a store goes down for good; `None` if it does not. It does if its last
+    /// flip is from before the copy was started: a later flip that lowered it may be missing in the copy, so it must
+    /// not return to `live` by itself.
     pub(super) fn may_miss_later_flip(&self, positions: &Positions, position: &RoutePosition) -> Option<&'static str> {
-        self.held(positions, position)?;
+        self.why_held(positions, position)?;
         let started = self.harmful_since_copy(positions, position)?.cause_at;
         let is_older = position.last.as_ref().is_none_or(|flip| flip.at <= started);
         is_older.then_some(
@@ -104,17 +109,17 @@ impl Gate {
         )
     }
 
-    /// As [`Gate::held`], for a route that goes to `live`.
+    /// The requests whose retries the engine would perform a second time if this route went to `live`.
     pub(super) fn harmful_in_live(&self, positions: &Positions, position: &RoutePosition) -> Option<UnknownRetries> {
         let mut next = position.clone();
         (next.inputs.requested, next.inputs.gate) = (State::Live, None);
         self.harmful_retries(positions, &next)
     }
 
-    /// The cohorts that are held at `dark` although they have `force` for `live`, each with the cause. The cause is
-    /// later than the `force`: an edit gave the route such requests, the store became a copy, or legacy served requests
-    /// whose keys are not known. Whoever wrote the `force` did not know of them. A forced flip of the route to `live`
-    /// after the cause, or `force` of the route, counts for its cohorts too.
+    /// The cohorts that are held at `dark` although they have `force` for `live`, each with the cause. The causes are
+    /// those of [`Gate::why_held`]. A cause holds a cohort only if it is later than the reason for the cohort's
+    /// `force`: whoever wrote the reason did not know of it. A forced flip of the route to `live` after the cause, or
+    /// `force` of the route, releases its cohorts too.
     pub(super) fn held_cohorts<'a>(
         &self,
         positions: &Positions,
@@ -141,9 +146,8 @@ impl Gate {
     }
 
     /// For a route that is or was in `only`: the requests whose retries the engine would perform a second time, unless
-    /// a flip by force or an earlier `force` in the file has accepted that. It does not matter whether these files or
-    /// earlier ones gave the route such requests: an older version put such files in force and held the route at
-    /// `dark`, and nobody accepted anything.
+    /// a flip by force or an earlier `force` in the file has accepted that. Requests that earlier files gave to the
+    /// route count too: an older version did not refuse such files, so nobody has accepted anything.
     pub(super) fn unaccepted_retries_in_only(
         &self,
         after: &Positions,
@@ -159,7 +163,8 @@ impl Gate {
         (accepted < Some(unknown.cause_at) && !is_accepted_by_flip(position, &unknown)).then_some(unknown)
     }
 
-    /// Requests whose retries the engine would perform a second time, unless a flip by force accepts that.
+    /// The requests whose retries the engine would perform a second time on the route's present rung, unless a flip by
+    /// force has accepted that. Of several kinds of requests, the one whose retries may come for longest.
     pub(super) fn harmful_retries(&self, positions: &Positions, position: &RoutePosition) -> Option<UnknownRetries> {
         let by_files =
             (position.rung() >= State::Live).then(|| self.requests_without_record(positions, position)).flatten();
@@ -172,13 +177,13 @@ impl Gate {
     }
 }
 
-/// Whether a person's flip by force has accepted that the engine performs such requests a second time. A flip by
-/// `file`, or without force, keeps what was forced before and accepts nothing new: only `force` in the file does that.
+/// Whether a person's flip by force has accepted that the engine performs such requests a second time. A later flip by
+/// `file`, or without force, leaves that acceptance as it is, and accepts nothing itself.
 fn is_accepted_by_flip(position: &RoutePosition, unknown: &UnknownRetries) -> bool {
     position.forced_at() >= Some(unknown.cause_at)
 }
 
-/// Why files must not be put in force that let the engine perform such requests of a route in `only` a second time.
+/// Why files are refused by which the engine would perform retries for a route in `only` a second time.
 pub(super) fn unaccepted_sentence(id: &RouteId, until: Timestamp) -> String {
     format!(
         "`{id}` is in `only`, where legacy is never called, and its files give it requests whose retry keys were not \

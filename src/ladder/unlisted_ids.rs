@@ -32,7 +32,7 @@ pub(super) type EarlierIds = BTreeMap<RouteId, Vec<RouteId>>;
 /// Each unlisted id, with the route to which it belongs.
 pub(super) type UnlistedIds = BTreeMap<RouteId, UnlistedId>;
 
-/// The route to which an unlisted id belongs, and the place of the id among the route's ids.
+/// The route to which an unlisted id belongs, and the rank of the id among the route's ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnlistedId {
     /// The id that the route has in the files.
@@ -53,8 +53,8 @@ struct RowIds<'a> {
     has_only_oldest: bool,
 }
 
-/// Finds the unlisted ids of the routes in new files. `known`: those of the files before. They stay even if the store
-/// has them no more, because this process may still have requests that came under them.
+/// Finds the unlisted ids of the routes in new files. `known`: the unlisted ids under the files before. These are kept
+/// even if the store has them no more, because this process may still have requests that came under them.
 pub(super) fn find(
     scopes: &Scopes,
     earlier_ids: &EarlierIds,
@@ -162,7 +162,7 @@ pub(super) fn add(unlisted_ids: &UnlistedIds, routes: &[Arc<Route>]) -> Vec<Arc<
 }
 
 /// The earlier ids of each route, to be stored when new files with these routes are put in force. A route that is in no
-/// file now keeps its own, except those that another route has now.
+/// file now keeps its earlier ids, except those that another route has now.
 pub(super) fn after_files(before: &EarlierIds, routes: &[Arc<Route>]) -> EarlierIds {
     let listed = listed_ids(routes);
     let absent = before.iter().filter(|(id, _)| !listed.contains_key(id)).map(|(id, earlier)| {

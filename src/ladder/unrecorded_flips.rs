@@ -4,10 +4,12 @@
 //! process at once, and a task (`record_unrecorded`) records it as soon as the store takes it. If the process is killed
 //! before that, the route returns to the state that the store has.
 //!
-//! Always true: positions that were computed before such a flip was made are lowered again before they come into force
-//! ([`lower`]), so that a move that was under way then does not raise the route above it. Every other move of routes
-//! that begins later is recorded after it. Each route has at most one unrecorded flip: a newer one, which is lower,
-//! replaces it.
+//! Always true:
+//!
+//! - A move that was under way when the flip down was made does not raise the route above it: the flip is applied again
+//!   to the positions of that move before they come into force ([`UnrecordedFlip::reapply_to`]).
+//! - Every other move of routes that begins later is recorded after it.
+//! - Each route has at most one unrecorded flip: a newer one, which is lower, replaces it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,10 +38,10 @@ pub(super) struct UnrecordedFlip {
     pub flip: FlipRecord,
     /// The new share, if it was asked for.
     pub percent: Option<Percent>,
-    /// Whether it found the route where it was to go, while it was not known what other processes had recorded: they
-    /// may have raised the route or enlarged its share.
+    /// Whether the route had the requested state already here, but another process may have raised it or enlarged its
+    /// share: the store did not answer. The flip has to be recorded because of that.
     pub may_be_raised_elsewhere: bool,
-    /// Whether it, and the unrecorded flips that it replaced, found the route where they were to go.
+    /// Whether this flip, and the unrecorded flips that it replaced, changed nothing in this process.
     pub changed_nothing: bool,
     /// The highest state in which a restart would find the route now, without this flip.
     pub restart_state: State,
@@ -52,15 +54,16 @@ impl UnrecordedFlip {
         self.flip.route.as_ref() == Some(route)
     }
 
-    /// Whether it would raise the route, or its share, if it was recorded after this flip of the route.
+    /// Whether this flip would raise the route, or its share, if it was recorded after the flip `recorded` of the
+    /// route.
     pub fn raises_after(&self, recorded: &FlipRecord) -> bool {
         let (to, there) = (state_of(&self.flip), state_of(recorded));
         let share = |of: &FlipRecord| of.shares.map(|shares| shares.of(to));
         to > there || (to == there && share(&self.flip) > share(recorded))
     }
 
-    /// Whether it would take the route out of `only` after this flip, which raised it there, although it changed
-    /// nothing where it was made: nobody has acknowledged what leaving `only` costs.
+    /// Whether this flip changed nothing when it was made, and would take the route out of `only` if it was recorded
+    /// after the flip `recorded`, which raised it there: nobody has acknowledged what leaving `only` costs.
     pub fn leaves_only_after(&self, recorded: &FlipRecord) -> bool {
         self.changed_nothing && state_of(recorded) == State::Only && state_of(&self.flip) < State::Only
     }
@@ -70,16 +73,16 @@ impl UnrecordedFlip {
         FlipRecord { number: UNRECORDED + self.id, ..self.flip.clone() }
     }
 
-    /// Whether it no longer counts because another process has recorded this flip first: after that flip it would raise
-    /// the route or its share, or take it out of `only` without an acknowledgement.
+    /// Whether this flip no longer counts, because another process has recorded the flip `recorded` first: after that
+    /// one, this flip would raise the route or its share, or take it out of `only` without an acknowledgement.
     pub fn is_superseded_by(&self, recorded: &FlipRecord) -> bool {
         self.raises_after(recorded) || self.leaves_only_after(recorded)
     }
 
-    /// Applies this flip to `positions` again, if they were computed before it was made. Returns whether it still has
-    /// to be recorded: not if the route is as low without it, by a move that was under way, and its share as small.
-    /// `followed_after`: set if the positions follow other processes; the flips that they follow have higher numbers
-    /// than this.
+    /// Applies this flip again to `positions`, if they were computed before it was made. Returns whether the flip still
+    /// has to be recorded: not if a move that was under way has put the route as low, with as small a share; nor if a
+    /// followed flip supersedes this one. `followed_after`: set if the positions have moves of other processes; these
+    /// have higher numbers than `followed_after`.
     pub fn reapply_to(&mut self, positions: &mut Positions, followed_after: Option<u64>, gate: &Gate) -> bool {
         let Some(own) = self.flip.route.clone() else { return false };
         let Some(position) = positions.routes.values().find(|at| at.route.ids().any(|id| *id == own)) else {
@@ -116,8 +119,8 @@ pub(super) fn with_shown_number(last: FlipRecord) -> FlipRecord {
     if is_unrecorded(&last) { FlipRecord { number: 0, ..last } } else { last }
 }
 
-/// Lowers a route as `unrecorded` says, or leaves it on a lower rung on which it is already. If no share was asked for,
-/// the share of that rung does not become larger than it was when the flip was made.
+/// Applies an unrecorded flip down to a route; leaves the route on its rung if that is lower. If no share was asked
+/// for, the share of the new rung does not become larger than it was when the flip was made.
 pub(super) fn lower(positions: &mut Positions, id: &RouteId, unrecorded: &mut UnrecordedFlip, gate: &Gate) {
     let Some(position) = positions.routes.get(id) else { return };
     let (rung, refused, declared, shares) =
@@ -141,17 +144,18 @@ pub(super) fn lower(positions: &mut Positions, id: &RouteId, unrecorded: &mut Un
     }
 }
 
-/// The states and shares to which routes go by the write that is under way, each under all ids of its route. A restart
-/// may find them although they are not in force yet.
+/// The states and shares to which the outstanding write moves routes, each under all ids of its route. A restart may
+/// find them although they are not in force yet.
 #[derive(Clone, Default)]
 pub(super) struct OutstandingWrite(Vec<(RouteId, State, Option<Shares>)>);
 
 impl OutstandingWrite {
-    pub fn new(flips: &[FlipRecord], of: &Positions) -> Self {
+    /// `positions`: have the ids of the routes.
+    pub fn new(flips: &[FlipRecord], positions: &Positions) -> Self {
         let of_routes = flips.iter().filter(|flip| flip.candidate.is_none());
         let targets = of_routes.filter_map(|flip| Some((flip.route.as_ref()?, state_of(flip), flip.shares)));
-        // The route in force may have only its earlier ids yet.
-        let ids = |id| of.routes.get(id).into_iter().flat_map(|position| position.route.ids()).chain([id]);
+        // While new files are recorded, the files in force may have the route under an earlier id only.
+        let ids = |id| positions.routes.get(id).into_iter().flat_map(|position| position.route.ids()).chain([id]);
         Self(targets.flat_map(|(id, to, shares)| ids(id).map(move |id| (id.clone(), to, shares))).collect())
     }
 
@@ -159,6 +163,7 @@ impl OutstandingWrite {
         self.0.is_empty()
     }
 
+    /// The highest state to which the write may move the route.
     pub fn target(&self, route: &Route) -> Option<State> {
         self.own(route).map(|(_, to, _)| *to).max()
     }

@@ -17,13 +17,13 @@ impl Mover {
     /// Moves a route up, or changes its shares. Flips down that are made meanwhile come after it.
     pub async fn flip(
         self: &Arc<Self>,
-        guard: MovesLock,
+        moves_lock: MovesLock,
         asked: Instant,
         route: &RouteId,
         request: MoveRequest,
         announced: Option<AnnounceOutcome>,
     ) -> Result<Flipped, FlipError> {
-        let (mut positions, all_recorded) = self.record_unrecorded_first(&guard).await;
+        let (mut positions, all_recorded) = self.record_unrecorded_first(&moves_lock).await;
         let position = positions.routes.get(route).ok_or_else(|| positions.unknown_route(route))?;
         let (from, to) = (position.rung(), request.to);
         let lowered = Lowering { at: asked, to, by: request.by.clone() };
@@ -44,7 +44,8 @@ impl Mover {
         let made = Move { route: route.clone(), from, to, shares, reason, overridden, gates };
         let outcome = match announced {
             Some(announced) => announced,
-            // It is announced under the lock of moves if another move came before it.
+            // The move before this one may have made an announcement necessary: then it is made under the lock of
+            // moves.
             None => self.announce_flip(position, to).await,
         };
         let mut announced = match outcome {
@@ -65,7 +66,8 @@ impl Mover {
         }
         let standing = announced.standing()?;
         let position = before.routes.get(route).ok_or_else(|| before.unknown_route(route))?;
-        // Under way before it is asked again: a flip to the present state that comes later than this finds it.
+        // The write counts as outstanding before the check below: a flip to the present state that comes after the
+        // check finds the outstanding write, and counts as a flip down.
         self.in_force().set_outstanding(OutstandingWrite::new(std::slice::from_ref(&flip), &positions));
         if let Err(lowered_since) = self.check_not_lowered_since(asked, &before, position, &request) {
             self.in_force().set_outstanding(OutstandingWrite::default());

@@ -1,6 +1,6 @@
-//! A value that an older check never replaces.
+//! A value that an update with an older version never replaces.
 
-/// A value, and the version of the check that it was computed from.
+/// A value, and the version of the update that set it.
 #[derive(Clone, Debug)]
 pub(super) struct Versioned<T> {
     version: u64,
@@ -20,7 +20,7 @@ impl<T: PartialEq> Versioned<T> {
     pub fn version(&self) -> u64 {
         self.version
     }
-    /// Sets the value, unless a newer one is set. Returns whether the value changed.
+    /// Sets the value, unless one with a newer version is set. Returns whether the value changed.
     pub fn set(&mut self, version: u64, value: T) -> bool {
         if version < self.version {
             return false;

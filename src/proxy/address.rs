@@ -145,8 +145,8 @@ impl ProxiedAddress {
             |_| !must_be_new,
             ConnectError::copy,
         );
-        // Opening a connection takes at most half of this time; before that, this request may wait for one that another
-        // request opens.
+        // Opening a connection takes at most half of this time. In the other half this request may wait for a
+        // connection that another request opens.
         let stream =
             timeout(self.common.connector.dialer.connect * 2, opening).await.unwrap_or(Err(ConnectError::TimedOut))?;
         match (stream, http1) {

@@ -17,7 +17,7 @@ pub(super) struct AfterAnswer {
 
 impl AfterAnswer {
     /// `None` if there is nothing to do.
-    pub(super) fn of(
+    pub(super) fn new(
         candidate: Option<CandidateOffer>,
         check: Option<(EngineAnswered, Arc<dyn Offer>)>,
     ) -> Option<Box<Self>> {

@@ -43,7 +43,7 @@ pub(super) struct AnsweredExchange {
     pub in_progress: Option<InProgress>,
     /// Set if the request may change something: counts it as an open write until the exchange has ended.
     pub write: Option<OpenWriteGuard>,
-    /// What is done with an answer of the engine.
+    /// What is done with an answer of the engine once the exchange has ended.
     pub after: Option<Box<AfterAnswer>>,
 }
 

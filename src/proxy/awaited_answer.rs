@@ -12,7 +12,7 @@ use super::streamed_served::ServedRequest;
 use crate::exchange::Served;
 
 /// Exists while the engine has a request and has not answered it. If this value is dropped without a call of
-/// [`AwaitedAnswer::came`], the client has left: if it waited long, its request counts as one with an unknown outcome.
+/// [`AwaitedAnswer::end`], the client has left: if it waited long, its request counts as one with an unknown outcome.
 pub(super) struct AwaitedAnswer<'a> {
     shared: &'a Shared,
     request: Option<&'a ServedRequest>,
@@ -21,12 +21,12 @@ pub(super) struct AwaitedAnswer<'a> {
 }
 
 impl<'a> AwaitedAnswer<'a> {
-    pub(super) fn of(shared: &'a Shared, request: &'a ServedRequest, asked: u64) -> Self {
+    pub(super) fn begin(shared: &'a Shared, request: &'a ServedRequest, asked: u64) -> Self {
         Self { shared, request: Some(request), asked }
     }
 
     /// Notes that the engine has answered: nothing is counted.
-    pub(super) fn came(mut self) {
+    pub(super) fn end(mut self) {
         self.request = None;
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct CandidateOfRoute {
 impl CandidateOfRoute {
     /// Returns the candidate with which a request is compared once the engine has answered it; `None` if legacy
     /// answers, or if there is no candidate.
-    pub(super) fn of(
+    pub(super) fn find(
         set: &FlagSet,
         flag: &RouteFlag,
         facts: &RequestFacts<'_>,

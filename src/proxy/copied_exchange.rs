@@ -139,7 +139,7 @@ pub(super) struct SkippedRequest {
     pub seen: Option<FollowUpAtLegacy>,
 }
 
-/// What is copied of an exchange, until its reply begins.
+/// What copies an exchange, until its reply begins.
 pub(super) enum CopiedExchange {
     /// A client's request, for a comparison.
     Request(Box<CopiedRequest>),

@@ -23,9 +23,9 @@ pub(super) enum CutReason {
     LegacyReplySlow,
     /// The service whose reply the engine streams closed its connection before the reply ended.
     ServiceReplyBroken,
-    /// That service sent nothing more for its `idle` time, or `body_idle_ms`.
+    /// The service whose reply the engine streams sent nothing more for its `idle` time, or `body_idle_ms`.
     ServiceReplyStalled,
-    /// That service sent more slowly than `legacy_send_bytes_per_s_min`.
+    /// The service whose reply the engine streams sent more slowly than `legacy_send_bytes_per_s_min`.
     ServiceReplySlow,
     /// The exchange took longer than the `total` time of the route or service, or `total_ms`.
     Timeout,

@@ -44,7 +44,7 @@ pub(super) enum TunnelKind {
 }
 
 impl TunnelKind {
-    /// Its name in metrics.
+    /// Returns the kind's name in metrics.
     fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "tunnel",

@@ -139,9 +139,9 @@ pub(super) async fn answer(
     let deadline = request.deadline.saturating_add(GRACE);
     wait.enter(Phase::OwnDeadline);
     let asked = now();
-    let awaited = AwaitedAnswer::of(shared, &served_request, asked);
+    let awaited = AwaitedAnswer::begin(shared, &served_request, asked);
     let reply = wait.or_overdue(timeout(deadline, shared.engine.clone().oneshot(request))).await;
-    awaited.came();
+    awaited.end();
     let replied = now();
     let took = Duration::from_micros(replied.saturating_sub(asked));
     let count_served = |served, run| served_request.count(served, Some(took), run);
@@ -155,7 +155,7 @@ pub(super) async fn answer(
             let to_check = ToCheck { counted_as: route, rung, reason, request: copy.clone(), headers: &head.headers };
             let check = to_check.with_answer(&proxied, &flagged, &answer, took);
             let offer = candidate.and_then(|candidate| candidate.with_answer(&proxied, &flagged, copy, &answer, took));
-            let after = AfterAnswer::of(offer, check);
+            let after = AfterAnswer::new(offer, check);
             let mut streamed = matches!(answer.body, AnswerBody::Streamed(_)).then(|| StreamedServed {
                 request: served_request.clone(),
                 took,
@@ -179,7 +179,7 @@ pub(super) async fn answer(
                 _ => count_served(Served::Answered, run),
             }
             let of_instance = copied.and_then(|copy| {
-                AnsweredInstance::of(&flagged.flag, flagged.instance.as_ref(), copy, &answer, &shared.affinity)
+                AnsweredInstance::new(&flagged.flag, flagged.instance.as_ref(), copy, &answer, &shared.affinity)
             });
             if let Some(answered) = of_instance {
                 shared.settler.note(answered);

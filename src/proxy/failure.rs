@@ -73,9 +73,9 @@ pub(super) enum Failure {
 /// What a request waited for when its time was over.
 #[derive(Debug)]
 pub(super) enum WaitedFor {
-    /// Its turn at the service, or a connection to it.
+    /// A turn at the service, or a connection to it.
     Service,
-    /// Its turn at its route.
+    /// A turn at the route.
     Route,
     /// The store, which this process takes over from another one.
     Store,

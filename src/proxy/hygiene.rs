@@ -15,7 +15,7 @@ use super::field_names::is_read_as;
 /// Why a request's head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeadRefusal {
-    /// Servers could interpret it as different requests.
+    /// Servers could interpret the head as different requests.
     Ambiguous(&'static str),
     /// CONNECT is not served.
     Connect,
@@ -24,7 +24,7 @@ pub(super) enum HeadRefusal {
     Trace,
     /// An `Expect` other than `100-continue`.
     Expectation,
-    /// It has passed through too many Pointsman processes: the addresses of their services form a loop.
+    /// The request has passed through too many Pointsman processes: the addresses of their services form a loop.
     Loop,
 }
 

@@ -225,7 +225,7 @@ impl Proxy {
         let requests_in_flight = RequestsInFlight::new(limits.requests_in_flight_max);
         let shared = Shared {
             flags,
-            tables: TablesInUse::of(&table),
+            tables: TablesInUse::new(&table),
             table: ArcSwap::new(table),
             wait_limits: wait_limits::WaitLimits::new(&limits),
             request_buffers: Arc::new(request_buffer::RequestBuffers::new(limits.request_buffers_bytes_max)),

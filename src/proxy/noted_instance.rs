@@ -93,7 +93,7 @@ pub(super) struct AnsweredInstance {
 
 impl AnsweredInstance {
     /// `None` if it is not known which instance of the engine the answer is about.
-    pub(super) fn of(
+    pub(super) fn new(
         flag: &Arc<RouteFlag>,
         instance: Option<&InstanceId>,
         request: RequestCopy,

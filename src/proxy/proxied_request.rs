@@ -91,7 +91,7 @@ pub(super) struct FlaggedRequest {
     pub params: Vec<(Arc<str>, String)>,
     pub path: String,
     pub instance: Option<InstanceId>,
-    /// Who owns that instance.
+    /// Who owns the instance.
     pub owner: Owner,
     /// Whether an arm took an earlier request with this retry key. If legacy took it, it was run on the twin too.
     pub is_retry: bool,

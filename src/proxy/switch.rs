@@ -100,7 +100,7 @@ async fn answer(
     if let Some(in_flight) = &client.shared.requests_in_flight {
         admission.permit = Some(in_flight.take().ok_or_else(|| Refused::early(Failure::Overloaded))?);
     }
-    // This refuses heads of HTTP/2 only: hyper has refused such a head of HTTP/1.1 before.
+    // Only heads of HTTP/2 are refused here: hyper has refused such a head of HTTP/1.1 before.
     if head.headers.len() as u64 > client.shared.limits.head_fields_max {
         return Err(Refused::early(Failure::HeadTooLarge).into());
     }
@@ -264,8 +264,8 @@ async fn decide_flagged<'a>(
     if let Some(key) = &follows
         && adoption::is_asked_for(flag, &facts, &decision_if_new, &mut first_try, &*shared.affinity).await
     {
-        // The move waits until legacy has no request of the instance: this one, which legacy has not got yet, must not
-        // count.
+        // The move waits until legacy has no request of the instance. This request, which legacy has not got yet, must
+        // not count.
         drop(at_legacy.take());
         adoption::adopt(&proxied, flag, key).await?;
         at_legacy = adoption::admit(&proxied, flag, Some(key), &head.method).await?;
@@ -288,7 +288,7 @@ async fn decide_flagged<'a>(
     let is_retry = is_skipped || first_arm.is_some();
     let (owner, cohort) = (facts.owner, diagnostics.cohort);
     let by_instance = version_by_instance(&table.set, &flag, instance.as_ref(), &decision, &*shared.affinity).await;
-    let candidate = CandidateOfRoute::of(&table.set, &flag, &facts, follows.as_ref(), &decision, by_instance);
+    let candidate = CandidateOfRoute::find(&table.set, &flag, &facts, follows.as_ref(), &decision, by_instance);
     let is_reversed = is_reversed(&flag, &facts, &decision, retry_keys.is_some());
     let is_of_legacy = matches!(decision, Decision::Legacy { engine_work, .. } if engine_work != EngineWork::None);
     let may_be_compared = is_of_legacy || candidate.is_some() || is_reversed;

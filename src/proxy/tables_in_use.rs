@@ -12,7 +12,7 @@ use super::table::Table;
 pub(super) struct TablesInUse(Mutex<Vec<Weak<Table>>>);
 
 impl TablesInUse {
-    pub(super) fn of(first: &Arc<Table>) -> Self {
+    pub(super) fn new(first: &Arc<Table>) -> Self {
         Self(Mutex::new(vec![Arc::downgrade(first)]))
     }
 

@@ -40,7 +40,7 @@ pub(super) struct WorkflowGate {
 /// Why a request cannot use the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoStore {
-    /// This process takes over from another one, and did not get the store in time, or too many requests wait for that.
+    /// This process takes over from another one. It did not get the store in time, or too many requests wait for it.
     NotTakenOver,
     /// This process has given its store to its successor, or ends before it had the store.
     HandedOver,

@@ -172,9 +172,9 @@ impl<B> Http2Stream<B> {
     /// Whether the reply whose body hyper has ended, without trailers, was cut: the service has reset the stream before
     /// its end with NO_ERROR or CANCEL, which hyper takes for the end of the body.
     ///
-    /// That reset is found on the connection, and h2 does not tell whether a stream was reset before or after its end.
-    /// So once a stream of the connection was cut, a whole reply counts as cut too if the service resets its stream
-    /// after it, because it wants no more of the request. Such a connection gets no further request.
+    /// Such a reset is found on the connection, and h2 does not tell whether a stream was reset before or after its
+    /// end. So once a stream of the connection was cut, a whole reply counts as cut too if the service resets its
+    /// stream after it, because it wants no more of the request. Such a connection gets no further request.
     pub fn is_cut(&self, body: &Incoming) -> bool {
         !body.is_end_stream() && self.permit.connection.has_cut_streams()
     }

@@ -145,6 +145,7 @@ struct Driver<'a, S, F> {
     closing_since: Option<u64>,
     /// Since when a head has been incomplete.
     head_since: Option<u64>,
+    /// Since when the process has been stopping, as this connection noticed.
     drain_since: Option<u64>,
     /// The connection ends because the client violated the protocol, or a limit.
     has_failed: bool,

@@ -98,9 +98,9 @@ impl Drop for ExchangeGuard {
 
 /// Why a stream ends before its answer is complete.
 enum Ended {
-    /// The client reset it, or the connection has ended.
+    /// The client reset the stream, or the connection has ended.
     Reset,
-    /// It is to be cut.
+    /// The stream is to be cut.
     Cut(CutReason),
 }
 
@@ -142,6 +142,7 @@ fn reset_code(why: CutReason) -> Reason {
     }
 }
 
+/// Serves the request, and sends its answer to the last byte.
 async fn answer(
     client: Arc<Client>,
     stream: &Stream,
@@ -234,7 +235,7 @@ async fn switch_protocol(
     drop(body);
     (head.status, head.version) = (StatusCode::OK, Version::HTTP_2);
     strip(&mut head.headers);
-    // These are for HTTP/1.1 only.
+    // Only a reply over HTTP/1.1 has these fields.
     for name in [SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH] {
         head.headers.remove(name);
     }

@@ -22,7 +22,7 @@ pub(super) struct SeenShare {
     pub since: Instant,
     /// The counter of requests at that time.
     pub counted_before: u64,
-    /// The number of requests since then.
+    /// The number of requests since that time.
     pub requests: u64,
     /// Whether a person has set the share, so that it does not grow by itself.
     pub is_set_by_hand: bool,

@@ -13,7 +13,7 @@ use super::unrecorded_flips::is_unrecorded;
 use crate::names::{PlanSet, RouteId};
 use crate::store::{DeclaredState, FlipRecord, GuardRecord};
 
-/// What other processes have recorded and this one does not have in force.
+/// Moves that other processes have recorded and that are not in force here yet.
 #[derive(Clone)]
 pub struct FollowedMoves {
     /// The number of the newest flip in the store when the moves were read.

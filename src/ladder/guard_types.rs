@@ -26,11 +26,11 @@ pub struct GuardReleased {
     pub record: FlipRecord,
     /// The state in force now.
     pub effective: Effective,
-    /// What the gates up to the requested state would still require, as sentences. A release does not ask them.
+    /// What the gates up to the requested state would still require, as sentences. They do not stop a release.
     pub still_shut: Vec<String>,
 }
 
-/// What the guard of a route did and nobody has released.
+/// The latch of a route's guard: the action that is not released.
 #[derive(Clone, Debug)]
 pub struct GuardStatus {
     /// What the guard did.

@@ -34,7 +34,7 @@ pub(super) struct Inputs {
     pub outstanding: OutstandingWrite,
     pub kill_switch: Versioned<Freeze>,
     pub health: Versioned<bool>,
-    /// What guards did.
+    /// The actions of guards.
     pub guards: GuardLatches,
     /// All ids of the routes that the engine answers, or has answered since [`InForce::release_claims`] was last called
     /// for them: their retry keys are claimed in the store. With each id, the number of the first flag set after the

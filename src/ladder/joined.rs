@@ -14,7 +14,7 @@ use super::positions::{Positions, RoutePosition, UNPROVEN_MAX, state_of};
 use crate::flag::{Route, Shares, State};
 use crate::names::RouteId;
 
-/// What the routes that become one had before.
+/// The state, the shares and the limit that the routes which become one had before, taken together.
 pub(super) struct JoinedRoutes {
     /// The lowest of their states.
     state: State,
@@ -53,7 +53,7 @@ pub(super) fn find(before: &Positions, guards: &GuardLatches, route: &Route) -> 
 /// One of the routes that become another one.
 struct JoinedRoute<'a> {
     id: &'a RouteId,
-    /// What it had; `None` if it was absent from the files that were read last.
+    /// Its state and shares; `None` if it was absent from the files that were read last.
     state: Option<(State, Shares)>,
     /// The highest state that its guard allows, if the guard of the new route allows more.
     limit: Option<State>,

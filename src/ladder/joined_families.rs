@@ -104,7 +104,8 @@ fn sentence(reassigned: &ReassignedFollowUps<'_>) -> String {
     )
 }
 
-/// What to do if the other creator was renamed without `was`; empty if a route still has one of its ids.
+/// A sentence that says what to do if the other creator was renamed without `was`; empty if a route still has one of
+/// its ids.
 fn rename_hint(reassigned: &ReassignedFollowUps<'_>, routes: &[Arc<Route>]) -> String {
     let is_gone = !routes.iter().any(|route| route.ids().any(|id| reassigned.other_family.contains(id)));
     match reassigned.other_family.first().filter(|_| is_gone) {
@@ -127,7 +128,7 @@ struct JoinedCreators<'a> {
 /// One of several routes that have become one.
 #[derive(Default)]
 struct JoinedPart<'a> {
-    /// Which ids of the joined route are from this one.
+    /// The ids of the joined route that this one had.
     ids: Vec<&'a RouteId>,
     /// Whether any route is, or was, a follower of it.
     has_followers: bool,

@@ -1,4 +1,4 @@
-//! Which earlier ids of a route were those of other routes that became this one.
+//! Finds which earlier ids of a joined route belonged to the routes that became this one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -21,7 +21,7 @@ use crate::names::RouteId;
 use crate::store::LiveBasis;
 
 impl Gate {
-    /// Which conditions of the gate to `live` do not hold, as sentences.
+    /// The conditions of the gate to `live` that do not hold, as sentences.
     fn unmet_for_live(&self, positions: &Positions, position: &RoutePosition) -> Vec<String> {
         self.unmet_of_family(positions, position, State::Dark, State::Live).map(|unmet| unmet.why).collect()
     }
@@ -95,7 +95,7 @@ pub(super) fn is_changed(positions: &Positions, position: &RoutePosition) -> boo
     live.is_some_and(|live| basis_differs(positions, position, live))
 }
 
-/// What the mark of a route means and what ends it, as a sentence.
+/// A sentence that says what the mark of a route means and what ends it; `None` if the route is not marked.
 pub(super) fn sentence(position: &RoutePosition) -> Option<String> {
     if !position.inputs.is_changed {
         return None;

@@ -80,7 +80,7 @@ pub(super) struct Positions {
     pub candidates: BTreeMap<RouteId, FlipRecord>,
     /// The states above `shadow` that files put in force without a flip.
     pub forced: BTreeMap<RouteId, ForcedState>,
-    /// What the gates of each route require by the files.
+    /// The requirements of each route's gates by its file (`promote_changes`).
     pub promotes: BTreeMap<RouteId, DeclaredPromote>,
     /// For each route that follows up instances, or did so by earlier files: the requests by which it does or did so.
     pub followers: Followers,
@@ -115,7 +115,7 @@ impl RoutePosition {
     pub fn is_raised_by(&self, MoveRequest { to, percent, .. }: &MoveRequest) -> bool {
         *to > self.rung() || percent.is_some_and(|percent| percent > self.inputs.shares.of(*to))
     }
-    /// What the file of the route declares now.
+    /// The present declaration of the route's file.
     pub fn declared(&self) -> FileState {
         FileState { state: self.route.declared, shares: self.route.shares }
     }

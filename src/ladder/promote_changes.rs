@@ -25,7 +25,7 @@ const STRATA_BY: &str = "strata_by";
 pub struct ChangedPromote {
     /// The route.
     pub route: RouteId,
-    /// What changed, and the source of its entry.
+    /// The changed keys, and the source of the entry in the record.
     pub change: PromoteChange,
     /// All that the gates require now, by the keys of `promote:`.
     pub requires: BTreeMap<String, String>,

@@ -92,7 +92,7 @@ fn of_follower<'a>(
     std::iter::once(present).chain(earlier)
 }
 
-/// What is known of the files before, and the routes of the new files.
+/// The edit from the files before to the new files.
 struct FilesEdit<'a> {
     known_follow_ups: Vec<KnownFollowUps<'a>>,
     routes_before: Vec<RouteRequests<'a>>,

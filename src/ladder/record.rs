@@ -19,7 +19,7 @@ use crate::flag::Shares;
 use crate::names::RouteId;
 use crate::store::{DeclaredState, FlipRecord, PutFlips, StandingAnnouncement, StoreError, StoreHandle};
 
-/// What is recorded in one transaction.
+/// Flips and declarations that are recorded in one transaction.
 pub(super) struct RecordBatch {
     pub flips: Vec<FlipRecord>,
     /// The new declarations of all files; `None` keeps the stored ones.

@@ -243,7 +243,7 @@ impl Mover {
         self.unrecorded_moves()
     }
 
-    /// What is in force and not in the store, and the larger shares that are to be set.
+    /// The present unrecorded moves, and the larger shares that are to be set.
     pub(super) fn unrecorded_moves(&self) -> UnrecordedMoves {
         let Inputs { unrecorded, guards, .. } = self.in_force().inputs();
         let guarded = guards.unrecorded().into_iter().filter_map(|(_, action)| Some(action.guard?.route)).collect();
@@ -286,7 +286,7 @@ impl Mover {
             judged_by = Some(self.newest_of(&last));
             let newer = self.flips_after(self.recorder.newest_in_force()).await?;
             if let Some(late) = newer.iter().find(|newer| is_of_kill_switch(newer) && is_same(newer, &flip)) {
-                // What another process has recorded after it is followed next.
+                // The moves that other processes have recorded after this freeze are followed next.
                 self.kill_switch().mark_freeze_recorded(version, late);
                 self.recorder.behind.notify_one();
                 return Ok(());

@@ -183,7 +183,7 @@ fn record_only_since(scopes: &mut RetryScopes, since: Timestamp, because: Unreco
     }
 }
 
-/// Which requests each route matched by the files that were read last.
+/// The requests that each route matched by the files that were read last.
 struct MatchesBefore<'a> {
     matches: Vec<(&'a RouteId, RouteMatch, &'a RetryScopes)>,
     /// The routes of the new files.

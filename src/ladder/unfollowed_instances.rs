@@ -149,10 +149,10 @@ pub(super) async fn find(
     Ok(unfollowed)
 }
 
-/// What the engine owns of each family, by the id of the creator under which the instances are pinned.
+/// The engine's instances of each family, by the id of the creator under which they are pinned.
 type OwnedByFamily = BTreeMap<RouteId, OwnedInFamily>;
 
-/// What the engine owns of a family, and may own soon.
+/// The engine's instances of a family: those that it has, and whether it may get more.
 #[derive(Clone, Copy, Default)]
 struct OwnedInFamily {
     instances: u64,

@@ -15,8 +15,8 @@ use crate::flag::{Cohort, State};
 use crate::names::RouteId;
 
 impl Gate {
-    /// What the gate's conditions know of requests of routes with these ids whose retry keys this process, or another
-    /// one, does not know.
+    /// The requests of routes with these ids whose retry keys this process, or another one, does not know: all that the
+    /// conditions of the gate report.
     pub(super) fn unknown_of<'a>(&'a self, ids: Vec<&'a RouteId>) -> impl Iterator<Item = UnknownRetries> + 'a {
         let conditions = self.conditions.iter().chain(&self.conditions_of_moves);
         conditions.flat_map(move |condition| condition.unknown_retries(&ids))

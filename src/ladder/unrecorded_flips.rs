@@ -39,7 +39,7 @@ pub(super) struct UnrecordedFlip {
     /// The new share, if it was asked for.
     pub percent: Option<Percent>,
     /// Whether the route had the requested state already here, but another process may have raised it or enlarged its
-    /// share: the store did not answer. The flip has to be recorded because of that.
+    /// share: the store did not answer. Such a flip is recorded although it changes nothing here.
     pub may_be_raised_elsewhere: bool,
     /// Whether this flip, and the unrecorded flips that it replaced, changed nothing in this process.
     pub changed_nothing: bool,

@@ -36,12 +36,12 @@ fn goes_down(inputs: &Inputs, position: &RoutePosition, request: &MoveRequest) -
     to < position.rung() || (to == position.rung() && (Some(to) < may_return_to || may_get_larger) && !is_larger)
 }
 
-/// Whether this process has in force what other processes had recorded when a flip was asked for.
+/// What this process knows of the moves that other processes had recorded when a flip was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum KnownMoves {
-    /// As far as it knows; it has not asked the store.
+    /// Those that it has followed; it has not asked the store for newer ones yet.
     NotAsked,
-    /// The store did not answer: other processes may have raised the route since.
+    /// It has asked, and the store did not answer: other processes may have raised the route.
     Unknown,
 }
 
@@ -71,10 +71,12 @@ impl Mover {
         inputs.positions.routes.get(route).is_some_and(|position| goes_down(&inputs, position, request))
     }
 
-    /// Lowers a route at once. A requested share that is larger than the share of callers now on that rung or above is
-    /// left to [`PendingShare`]. `None`, with nothing changed, if the request is neither a flip down nor one that would
-    /// change nothing. One that would change nothing here counts as a flip down if the moves of other processes are not
-    /// known: one of them may have raised the route.
+    /// Lowers a route at once, if the request is a flip down ([`goes_down`]). A requested share that is larger than the
+    /// share of callers now on that rung or above is left to [`PendingShare`].
+    ///
+    /// A request that would change nothing here is a flip down if it is not known what other processes have recorded
+    /// ([`KnownMoves::Unknown`]), because one of them may have raised the route; else the outcome is `Unchanged`.
+    /// `None`, with nothing changed, for every other request.
     ///
     /// Once the flip is in force, this returns without waiting for anything, so that a caller that goes away does not
     /// stop what follows.
@@ -175,8 +177,8 @@ impl Mover {
         Ok(Some(FlipDownOutcome::InForce(down, larger_share)))
     }
 
-    /// Reads the horizon, if the engine answered before, and returns when the flip down is recorded, or when it is not
-    /// recorded within [`RECORDED_WITHIN`] after it was asked for.
+    /// Reads the horizon, if the engine answered before, and waits until the flip down is recorded, for at most
+    /// [`RECORDED_WITHIN`] after it was asked for. The result says whether it is recorded.
     pub(super) async fn wait_recorded(&self, down: FlipDownInForce) -> Flipped {
         let FlipDownInForce { route, before, from, flip, id, mut recorded, until } = down;
         let needs_horizon = matches!(from, State::Live | State::Only) && state_of(&flip) < from;

@@ -1,13 +1,17 @@
 //! Moves that other processes on the same store have recorded: they come into force here too, without being judged
 //! again.
 //!
-//! Always true: a move of this process that is judged is recorded only if everything that other processes recorded
-//! before is in force here ([`FlipRecorder`](super::record::FlipRecorder)). A stronger freeze, and what guards lowered,
-//! come into force before the files are applied again; the end of a freeze and releases come into force in the same
-//! moment as the flips that were read with them, so that none raises a route that was lowered before. Flips down of
-//! this process that the store does not have yet stay in force above what others recorded before them. A flip is not
-//! put in force where a newer one of its route, or of the kill switch, is in force already: what was read may be older
-//! than what this process has recorded since.
+//! Always true:
+//!
+//! - A judged move of this process is recorded only if all moves that other processes recorded before are in force here
+//!   ([`FlipRecorder`](super::record::FlipRecorder)).
+//! - A stronger freeze and a lower limit of a guard come into force at once, before the files are applied again.
+//! - The end of a freeze and the release of a guard come into force in the same moment as the flips that were read
+//!   together with them: otherwise they would raise a route before the flip that lowered it is in force.
+//! - Unrecorded flips down of this process are applied again after the moves of other processes, unless one of these
+//!   supersedes them.
+//! - A flip is not put in force if a newer one of its route, or of the kill switch, is in force already: this process
+//!   may have recorded that one since the other was read.
 //!
 //! When the store does not answer, what was in force stays.
 
@@ -35,23 +39,24 @@ use crate::store::{FlipRecord, StoreError};
 /// Routes whose requests the engine of this process, or of another one, answers or may answer soon.
 #[derive(Clone, Default)]
 pub struct AnsweringRoutes {
-    /// Those in a state in which the engine answers, or that may return to one without another flip.
+    /// The routes in a state in which the engine answers, or that may return to one without another flip.
     pub present: Vec<Arc<Route>>,
-    /// Those that were in such a state: other processes may still have them in one ([`Ladder::release_claims`]). Each
-    /// with the number of the first flag set in which it no longer is: a request that an older set decided may still
-    /// reach the engine.
+    /// The routes that were in such a state before; other processes may still have them in one
+    /// ([`Ladder::release_claims`]). With each, the number of the first flag set after the last one in which it was: a
+    /// request that an older set decided may still reach the engine.
     pub earlier: BTreeMap<RouteId, u64>,
-    /// Those in `dark`, from where another process may raise them.
+    /// The routes in `dark`, from where another process may raise them.
     pub at_dark: Vec<RouteId>,
 }
 
-/// How long a flip that changes nothing here waits for what other processes may have recorded.
+/// How long a flip that would change nothing here waits for moves that other processes may have recorded.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(1);
 
 impl Mover {
-    /// Returns what other processes have recorded since this one last followed them. What restricts the engine is in
-    /// force when this returns (a stronger freeze, a lower limit of a guard). So are the end of a freeze and releases
-    /// if no route was moved: else a route that was lowered before them would be raised until its flip is in force.
+    /// Returns the moves that other processes have recorded since this one last followed them. What restricts the
+    /// engine (a stronger freeze, a lower limit of a guard) is in force when this returns. If no route was moved, the
+    /// end of a freeze and the releases of guards are in force, too; otherwise they would raise a route before the flip
+    /// that lowered it is in force.
     async fn newer_moves(&self) -> Result<Option<FollowedMoves>, StoreError> {
         if !self.store.is_shared() {
             return Ok(None);
@@ -80,7 +85,8 @@ impl Mover {
         Ok(Some(moves))
     }
 
-    /// Has everything obey the kill switch, if it has changed since `before`. `flip`: what was followed.
+    /// If the kill switch has changed since `before`: applies it to everything that has to obey it. `flip`: the record
+    /// of the change, to be logged.
     pub(super) async fn obey_followed(&self, before: (u64, Freeze), flip: Option<&FlipRecord>) {
         let (version, freeze) = self.in_force().kill_switch();
         if (version, freeze) == before {
@@ -115,7 +121,7 @@ impl Mover {
         }
         let mut inputs = self.in_force().inputs();
         let kill_switch = self.in_force().kill_switch();
-        // Judged as they are once these moves are in force.
+        // The files are judged with the limits that the guards have once these moves are in force.
         inputs.follow_guards(moves.guard_actions(&before), Followed::All);
         let (guards, reading) = (inputs.guards, ReadKind::AppliedAgain);
         let CheckedFiles { after, moves: made, .. } =
@@ -142,8 +148,8 @@ impl Mover {
         Ok(())
     }
 
-    /// Waits until what other processes had recorded when this was called is in force here. Returns whether there was
-    /// something.
+    /// Waits until all moves are in force here that other processes had recorded when this was called. Returns whether
+    /// there were any.
     ///
     /// # Errors
     /// The store does not answer, or not in time.
@@ -173,9 +179,9 @@ impl Mover {
 }
 
 impl Ladder {
-    /// What other processes have recorded since this one last followed them; `None` if there is nothing, and always in
-    /// a store of one process. A stronger freeze, and what guards lowered, are in force when this returns; releases and
-    /// the end of a freeze too, if no route was moved.
+    /// The moves that other processes have recorded since this one last followed them; `None` if there are none, and
+    /// always in a store of one process. A stronger freeze and lower limits of guards are in force when this returns;
+    /// the end of a freeze and releases of guards too, if no route was moved.
     ///
     /// # Errors
     /// The store does not answer.
@@ -190,8 +196,8 @@ impl Ladder {
         kept(&before, &unlisted_ids::add(&unlisted, routes), None)
     }
 
-    /// Puts in force what other processes have recorded, with the files in force, whose plans were read as
-    /// [`Ladder::plans_after`] says. `recorded` is called before that, as by [`Ladder::reload_files`].
+    /// Puts in force what other processes have recorded. `declared`: the files in force, read with the plans that
+    /// [`Ladder::plans_after`] returned. `recorded` is called before that, as by [`Ladder::reload_files`].
     ///
     /// # Errors
     /// As [`Ladder::reload_files`].
@@ -204,9 +210,9 @@ impl Ladder {
         let mover = Arc::clone(&self.mover);
         let reloading = Arc::clone(&self.reload_lock).lock_owned().await;
         let prepared = mover.prepare(declared).await?;
-        let guard = mover.lock_moves().await;
+        let moves_lock = mover.lock_moves().await;
         let work = tokio::spawn(async move {
-            let outcome = mover.follow(guard, moves, prepared, recorded).await;
+            let outcome = mover.follow(moves_lock, moves, prepared, recorded).await;
             mover.start_recording();
             drop(reloading);
             outcome
@@ -214,12 +220,12 @@ impl Ladder {
         work.await.unwrap_or_else(|error| Err(FilesError::task_ended(&error)))
     }
 
-    /// The number of the newest flip that is in force here with all before it, whichever process recorded it.
+    /// The number up to which all flips in the store are in force here, whichever process recorded them.
     pub fn newest_in_force(&self) -> watch::Receiver<u64> {
         self.mover.recorder.subscribe_newest_in_force()
     }
 
-    /// Waits until this process finds that another one has recorded a flip that is not in force here.
+    /// Waits until a flip of another process is found that is not in force here.
     pub async fn wait_until_behind(&self) {
         self.mover.recorder.behind.notified().await;
     }

@@ -1,11 +1,12 @@
-//! Moves up that are outdated: a person lowered their route while they were pending. Such a move was asked for before
-//! the flip down, and is judged after it.
+//! Outdated moves up: a person lowered the route while the move was pending. The move was asked for before the flip
+//! down, and is judged after it.
 //!
 //! Always true: of a flip down and a move up of one route, the one that was asked for later counts, whichever is
 //! performed first. So a flip up is refused if its route was lowered after the flip up was asked for, and files that
-//! were read before the route was lowered do not raise it (if any flip of the route is recorded). Here any flip to the
-//! present state that asks for no larger share counts as a flip down, also if nothing is pending: unlike in `down`,
-//! which decides whether a flip is in force before it is recorded.
+//! were read before the route was lowered do not raise it (if any flip of the route is recorded).
+//!
+//! In this module, any flip to the present state that asks for no larger share counts as a flip down, also if nothing
+//! is pending. (In `down` it does only if something pending would raise the route.)
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,9 +20,9 @@ use crate::flag::{Route, State};
 use crate::store::FileState;
 
 impl Mover {
-    /// Refuses a flip up, or to a larger share, if its route was lowered after it was asked for. The caller holds the
-    /// lock of moves. (A flip down that is made after this check is applied again to the positions that this flip
-    /// computes, see `unrecorded_flips`.)
+    /// Refuses a flip up, or to a larger share, if its route was lowered after `asked_at`, when the flip was asked for.
+    /// The caller holds the lock of moves. (A flip down that is made after this check is applied again to the positions
+    /// that this flip computes, see `unrecorded_flips`.)
     pub(super) fn check_not_lowered_since(
         &self,
         asked_at: Instant,
@@ -48,16 +49,16 @@ impl Mover {
         Err(FlipError::Refused { why, commands })
     }
 
-    /// Whether the files would be judged otherwise than they were, because a person has flipped a route meanwhile. Then
-    /// they have to be judged again, by the positions that [`Self::positions_for_outdated_files`] returns now.
+    /// Whether the files would be judged otherwise now than they were, because a person has flipped a route meanwhile.
+    /// If so, they have to be judged again, by the positions that [`Self::positions_for_outdated_files`] returns now.
     pub(super) fn are_judged_otherwise(&self, files: &JudgedFiles<'_>, before: &Positions, after: &Positions) -> bool {
         let (now, _) = self.judged_positions(files.read, before, &after.declared.routes);
         now.stored_declarations != files.judged.stored_declarations
     }
 
-    /// For files that were read before a person lowered some of their routes: the positions by which the files are
-    /// judged. In these positions the store already has what the files declare for such a route. So the declaration is
-    /// no change, and makes no flip, except where it lowers the route further or makes a share smaller.
+    /// The positions by which files are judged that were read before a person lowered some of their routes. In these
+    /// positions, the stored declaration of such a route is what its file declares now. So the file makes no flip,
+    /// except where it lowers the route further or makes a share smaller.
     pub(super) fn positions_for_outdated_files(
         &self,
         asked_at: Instant,
@@ -75,7 +76,8 @@ impl Mover {
         judged
     }
 
-    /// The positions, with the routes that do not go up as their files say, and who flipped them to which state.
+    /// As [`Self::positions_for_outdated_files`]. Returns also the routes that do not go up as their files say, with
+    /// the flip that lowered each.
     fn judged_positions<'a>(
         &self,
         asked_at: Instant,

@@ -111,9 +111,9 @@ impl GuardLatches {
         }
     }
 
-    /// Puts an action of another process in force, unless a newer action of its route is in force, or an unrecorded one,
-    /// or it would raise the route and `followed` forbids that. First drops the unrecorded actions that it supersedes.
-    /// `ids`: those that its route has here. Returns whether anything changed.
+    /// Puts an action of another process in force, unless a newer action of its route is in force, or an unrecorded
+    /// one, or it would raise the route and `followed` forbids that. First drops the unrecorded actions that it
+    /// supersedes. `ids`: those that its route has here. Returns whether anything changed.
     pub fn follow(&mut self, action: FlipRecord, ids: &[RouteId], followed: Followed) -> bool {
         let Some(guard) = &action.guard else { return false };
         let drops = self.drop_superseded_by(&action, ids);

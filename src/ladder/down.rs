@@ -220,6 +220,8 @@ impl Mover {
         is_valid
             && position.is_at(request.to, shares)
             && !(request.force && position.inputs.has_no_flip)
+            // What the file asks for is judged again until a person flips the route: this is that flip.
+            && position.refused.is_empty()
             && !accepts
             && !is_held
     }

@@ -138,9 +138,12 @@ impl Mover {
         let after = self.in_force().inputs().positions;
         for route in moves.moved_ids(&after) {
             self.gate().evidence.restart_guard(&route);
-            // A flip up that was asked for before this does not raise the route.
-            let rung = |of: &Positions| of.routes.get(&route).map(RoutePosition::rung);
-            if let Some(to) = rung(&after).filter(|to| Some(*to) < rung(&own)) {
+            // A flip up, or to a larger share, that was asked for before this does not raise the route.
+            let place = |of: &Positions| {
+                let position = of.routes.get(&route)?;
+                Some((position.rung(), position.inputs.shares.of(position.rung())))
+            };
+            if let Some((to, _)) = place(&after).filter(|to| Some(*to) < place(&own)) {
                 let by = after.flips.get(&route).map_or_else(String::new, |flip| flip.by.clone());
                 self.in_force().note_lowered(&route, Lowering { at: Instant::now(), to, by });
             }

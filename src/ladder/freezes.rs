@@ -77,11 +77,11 @@ impl Ladder {
     pub async fn freeze(&self, freeze: Freeze, reason: Option<String>, by: String) -> Result<Frozen, FreezeError> {
         let mover = Arc::clone(&self.mover);
         if freeze == Freeze::No {
-            let (until, requested) = (TokioInstant::now() + self.answer_within, mover.kill_switch().request_end());
+            // With the number of the newest flip that is in force here: a freeze that another process has recorded, and
+            // that comes into force here while the end waits, has a higher number, and is not ended.
+            let request = (mover.kill_switch().request_end(), mover.recorder.newest_in_force());
+            let until = TokioInstant::now() + self.answer_within;
             mover.catch_up::<FreezeError>(until).await?;
-            // With the number of the newest flip that is in force here: a freeze that another process records later has
-            // a higher number, and is not ended.
-            let request = (requested, mover.recorder.newest_in_force());
             let moves_lock = timeout_at(until, mover.lock_moves()).await.map_err(|_| Unconfirmed::Busy)?;
             let work = tokio::spawn(async move { mover.end_freeze(moves_lock, request, reason, by).await });
             let joined = timeout_at(until, work).await.map_err(|_| Unconfirmed::Pending)?;

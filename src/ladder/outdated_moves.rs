@@ -84,11 +84,14 @@ impl Mover {
         before: &Positions,
         routes: &'a [Arc<Route>],
     ) -> (Positions, Vec<(&'a Route, Lowering)>) {
-        let (lowered, mut judged, mut held) = (self.in_force().inputs().lowered, before.clone(), Vec::new());
+        let in_force = self.in_force().inputs();
+        let (lowered, mut judged, mut held) = (in_force.lowered, before.clone(), Vec::new());
         for route in routes {
             let Some(lowering) = lowered.since(asked_at, route) else { continue };
             let known = route.ids().find_map(|id| Some((id, *before.stored_declarations.get(id)?)));
-            let (Some((id, known)), Some(last)) = (known, before.last_flip(route)) else { continue };
+            // A flip that was made since, and is not recorded yet, is in force only.
+            let last = before.last_flip(route).or_else(|| in_force.positions.last_flip(route));
+            let (Some((id, known)), Some(last)) = (known, last) else { continue };
             let now = FileState { state: route.declared, shares: route.shares };
             if now == known || (now.state != known.state && now.state < state_of(last)) {
                 continue;

@@ -17,27 +17,28 @@ const HEAD: f64 = 64.0;
 /// The least width, so that the lines above the chart have room.
 const WIDTH_MIN: f64 = 520.0;
 /// How many columns of text fit into a box: of its name, and of the smaller lines below.
-const NAME_COLUMNS: usize = 25;
-const LINE_COLUMNS: usize = 36;
+const NAME_COLUMNS: usize = 23;
+const LINE_COLUMNS: usize = 32;
 /// How many columns the lines above the chart have.
 const HEAD_COLUMNS: usize = 72;
 
-/// Colours by class, for light and for dark surroundings. The contrast of text is at least 4.5 to 1 (WCAG 2.2).
+/// How the classes look in light surroundings and in dark ones. The contrast of text is at least 4.5 to 1 (WCAG 2.2).
+/// Without custom properties, which not every viewer of images knows.
 const STYLE: &str = "\
-svg{--paper:#fff;--box:#fff;--ink:#1b1f24;--soft:#57606a;--line:#8c959f;--good:#116329;--busy:#0550ae;--wait:#7d4e00;\
---bad:#a40e26;--rehearsed:#6639ba;--idle:#57606a}\
-@media(prefers-color-scheme:dark){svg{--paper:#0d1117;--box:#161b22;--ink:#e6edf3;--soft:#9da7b3;--line:#6e7681;\
---good:#56d364;--busy:#79c0ff;--wait:#e3b341;--bad:#ff9492;--rehearsed:#d2a8ff;--idle:#9da7b3}}\
-.paper{fill:var(--paper)}text{font-family:system-ui,sans-serif;fill:var(--ink)}\
-.head{font-size:16px;font-weight:600}.name{font-size:13px;font-weight:600}.line{font-size:11px;fill:var(--soft)}\
-.word{font-size:11px;font-weight:600}.box{fill:var(--box);stroke:var(--line);stroke-width:1.2}\
-.exception .box{stroke-width:3.5}.edge{fill:none;stroke:var(--line);stroke-width:1.6}.later{opacity:.45}\
-.fallback{stroke-dasharray:5 4}.tip{fill:var(--line)}\
-.good .mark,.good .word{fill:var(--good)}.busy .mark,.busy .word{fill:var(--busy)}.wait .mark,.wait .word{fill:var(--wait)}\
-.bad .mark,.bad .word{fill:var(--bad)}.rehearsed .mark,.rehearsed .word{fill:var(--rehearsed)}\
-.idle .mark,.idle .word{fill:var(--idle)}\
-.good .box{stroke:var(--good)}.busy .box{stroke:var(--busy)}.wait .box{stroke:var(--wait)}.bad .box{stroke:var(--bad)}\
-.rehearsed .box{stroke:var(--rehearsed);stroke-dasharray:6 3}.idle{opacity:.62}";
+text{font-family:system-ui,sans-serif;fill:#1b1f24}.head{font-size:16px;font-weight:600}\
+.name{font-size:13px;font-weight:600}.line{font-size:11px;fill:#57606a}.word{font-size:11px;font-weight:600}\
+.paper{fill:#fff}.box{fill:#fff;stroke:#8c959f;stroke-width:1.2}.exception .box{stroke-width:3.5}\
+.edge{fill:none;stroke:#8c959f;stroke-width:1.6}.later{opacity:.45}.fallback{stroke-dasharray:5 4}.tip{fill:#8c959f}\
+.good .mark,.good .word{fill:#116329}.good .box{stroke:#116329}.busy .mark,.busy .word{fill:#0550ae}\
+.busy .box{stroke:#0550ae}.wait .mark,.wait .word{fill:#7d4e00}.wait .box{stroke:#7d4e00}\
+.bad .mark,.bad .word{fill:#a40e26}.bad .box{stroke:#a40e26}.rehearsed .mark,.rehearsed .word{fill:#6639ba}\
+.rehearsed .box{stroke:#6639ba;stroke-dasharray:6 3}.idle .mark,.idle .word{fill:#57606a}.idle .name{fill:#57606a}\
+@media(prefers-color-scheme:dark){text{fill:#e6edf3}.line{fill:#9da7b3}.paper{fill:#0d1117}\
+.box{fill:#161b22;stroke:#6e7681}.edge{stroke:#6e7681}.tip{fill:#6e7681}\
+.good .mark,.good .word{fill:#56d364}.good .box{stroke:#56d364}.busy .mark,.busy .word{fill:#79c0ff}\
+.busy .box{stroke:#79c0ff}.wait .mark,.wait .word{fill:#e3b341}.wait .box{stroke:#e3b341}\
+.bad .mark,.bad .word{fill:#ff9492}.bad .box{stroke:#ff9492}.rehearsed .mark,.rehearsed .word{fill:#d2a8ff}\
+.rehearsed .box{stroke:#d2a8ff}.idle .mark,.idle .word,.idle .name{fill:#9da7b3}}";
 
 /// The chart of a run.
 pub fn svg(graph: &RunGraph) -> String {
@@ -182,6 +183,7 @@ fn action(step: &GraphStepRow) -> String {
         StepActionRow::WaitForSignal { signal } => format!("waits for the signal {signal}"),
         StepActionRow::Run { workflow } => format!("runs {workflow}"),
         StepActionRow::Fail => "ends the run".to_owned(),
+        StepActionRow::Other => "does something else".to_owned(),
     };
     match step.state.effect.as_deref().filter(|_| matches!(step.action, StepActionRow::Call { .. })) {
         Some(effect) => format!("{effect}: {action}"),
@@ -375,7 +377,7 @@ mod tests {
         let name = "a-very-long-name-of-a-step-that-does-not-fit";
         let drawn = svg(&graph(vec![step(name, "done", call("/漢字漢字漢字漢字漢字漢字漢字漢字漢字"))], &[]));
         let shown = texts(&drawn, "name");
-        assert_eq!(shown, ["a-very-long-name-of-a-st…"]);
+        assert_eq!(shown, ["a-very-long-name-of-a-…"]);
         assert!(texts(&drawn, "good")[0].starts_with(name));
         let line = texts(&drawn, "line").into_iter().find(|line| line.contains("bank")).unwrap();
         assert!(line.ends_with('…'), "{line}");

@@ -3,7 +3,7 @@
 //! Always true: no two boxes overlap. An edge over several layers has a point in each layer between, where no box is.
 //! Only an edge that would bring the points of all edges above [`BENDS_MAX`] is straight, and may pass through boxes.
 
-use rust_sugiyama::configure::Config;
+use rust_sugiyama::configure::{Config, RankingType};
 use rust_sugiyama::from_vertices_and_edges;
 
 /// The size of a step's box.
@@ -60,9 +60,13 @@ pub(super) fn lay_out(boxes: usize, edges: &[(usize, usize)]) -> Layout {
         let between = if vertices - boxes + between > BENDS_MAX { 0 } else { between };
         bends[edge] = vertices..vertices + between;
         vertices += between;
-        let path = [from].into_iter().chain(bends[edge].clone());
-        let next = bends[edge].clone().chain([to]);
-        links.extend(path.zip(next));
+        // Edges without enough points have no influence on the layout: it would add the points itself. Each box has
+        // an edge from the layer above it, so that it stays in its layer.
+        if bends[edge].len() + 1 == ranks[to].unwrap_or(0) - ranks[from].unwrap_or(0) {
+            let path = [from].into_iter().chain(bends[edge].clone());
+            let next = bends[edge].clone().chain([to]);
+            links.extend(path.zip(next));
+        }
     }
     let places = place(boxes, vertices, &links);
     let corner = |place: &Point| Point { x: place.x - BOX.width / 2.0, y: place.y - BOX.height / 2.0 };
@@ -116,7 +120,8 @@ fn place(boxes: usize, vertices: usize, links: &[(usize, usize)]) -> Vec<Point> 
     let sized: Vec<_> = (0..vertices).map(|at| (number(at), (width(at), BOX.height))).collect();
     let links: Vec<_> = links.iter().map(|&(from, to)| (number(from), number(to))).collect();
     // Swapping neighbours to remove more crossings takes seconds for a thousand boxes.
-    let config = Config { vertex_spacing: GAP, transpose: vertices <= 200, ..Config::default() };
+    let config =
+        Config { vertex_spacing: GAP, transpose: vertices <= 200, ranking_type: RankingType::Up, ..Config::default() };
     let mut places = vec![Point { x: 0.0, y: 0.0 }; vertices];
     let (mut left, mut top, mut row_height) = (0.0_f64, 0.0_f64, 0.0_f64);
     for (part, ..) in from_vertices_and_edges(&sized, &links, &config) {
@@ -202,6 +207,18 @@ mod tests {
         let layout = lay_out(4, &[(0, 1), (1, 2), (2, 3), (0, 3)]);
         assert_eq!(layout.edges[3].len(), 4);
         assert_readable(4, &[(0, 1), (1, 2), (2, 3), (0, 3)]);
+    }
+
+    /// Each of 200 steps needs all before it: 19,900 edges, all but 199 of them over several layers.
+    #[test]
+    fn edges_beyond_the_bound_of_their_points_are_straight() {
+        let edges: Vec<_> = (0..200).flat_map(|to| (0..to).map(move |from| (from, to))).collect();
+        let layout = lay_out(200, &edges);
+        let points: usize = layout.edges.iter().map(|route| route.len() - 2).sum();
+        assert!((1..=BENDS_MAX).contains(&points), "{points}");
+        let below = |pair: &[Point]| pair[0].y < pair[1].y;
+        assert!(layout.boxes.windows(2).all(below), "each box is in a layer of its own");
+        assert!(layout.edges.iter().all(|route| route.windows(2).all(below)));
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(super) fn look(status: &str) -> Look {
         "skipped" => calm("idle", Shape::Dash, "skipped"),
         "pending" => calm("idle", Shape::Dash, "not begun"),
         "not_run" => calm("idle", Shape::Dash, "not run"),
-        "replaced" => calm("wait", Shape::Square, "its fallback runs"),
+        "replaced" => calm("wait", Shape::Square, "its fallback took over"),
         "undoing" => calm("wait", Shape::Square, "is being undone"),
         "undone" => calm("idle", Shape::Diamond, "undone"),
         "failed" => exception("bad", "failed"),

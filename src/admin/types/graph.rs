@@ -84,6 +84,9 @@ pub enum StepActionRow {
     },
     /// Ends the run with a failure.
     Fail,
+    /// What this version does not know: never in a reply of the same version.
+    #[serde(other)]
+    Other,
 }
 
 /// An edge of a graph.

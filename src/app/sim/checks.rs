@@ -112,10 +112,10 @@ impl Joined {
 }
 
 /// A freeze is in force everywhere, unless another change of the kill switch came after it.
-pub(super) async fn note_freeze(world: &World, number: u64) {
+pub(super) async fn note_freeze(world: &World, asked: u64, number: u64) {
     let newest = flips(world).await.into_iter().find(|flip| flip.route.is_none() && flip.candidate.is_none());
     if newest.is_some_and(|newest| newest.number == number) {
-        world.services.set_freeze(Some(number));
+        world.services.set_freeze(asked, number);
     }
 }
 

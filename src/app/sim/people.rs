@@ -146,8 +146,8 @@ impl Operator {
         let process = self.fleet.pick(&mut self.random)?;
         let (services, ladder) = (&self.world.services, process.parts.ladder.clone());
         let on = self.random.bool();
-        // While its end is asked for, and until the next one is in force everywhere, it is not checked.
-        services.set_freeze(None);
+        let asked = services.ask_freeze();
+        tracing::debug!(process = process.name, on, asked, "the kill switch is asked for");
         let joined = Joined::now(&self.world, &self.fleet);
         let to = if on { Freeze::Instances } else { Freeze::No };
         let freezing = timeout(MOVE_MAX, ladder.freeze(to, Some("the simulation".into()), process.name.clone()));
@@ -156,7 +156,7 @@ impl Operator {
             && frozen.recorded
             && joined.have(&self.world, &process, frozen.flip.number).await
         {
-            checks::note_freeze(&self.world, frozen.flip.number).await;
+            checks::note_freeze(&self.world, asked, frozen.flip.number).await;
         }
         Some(())
     }

@@ -51,8 +51,11 @@ pub(super) struct KeyHistory {
 #[derive(Default)]
 struct State {
     keys: BTreeMap<u32, KeyHistory>,
-    /// The number of the freeze that was reported as in force everywhere, until its end is asked for.
+    /// The number of the freeze that was reported as in force everywhere, until another change of the kill switch is
+    /// asked for.
     freeze: Option<u64>,
+    /// How many changes of the kill switch were asked for.
+    freezes_asked: u64,
     /// By route: how many flips were, or may have been, forced past processes that had not acknowledged them.
     risks: BTreeMap<RouteId, u32>,
     violations: Vec<String>,
@@ -100,8 +103,21 @@ impl Services {
     pub(super) fn is_at_risk(&self, route: &RouteId) -> bool {
         self.state().is_at_risk(route)
     }
-    pub(super) fn set_freeze(&self, freeze: Option<u64>) {
-        self.state().freeze = freeze;
+    /// Another change of the kill switch is asked for: until the next freeze is in force everywhere, none is checked.
+    /// Returns which change it is.
+    pub(super) fn ask_freeze(&self) -> u64 {
+        let mut state = self.state();
+        state.freeze = None;
+        state.freezes_asked += 1;
+        state.freezes_asked
+    }
+    /// The freeze that was asked for by this change is in force everywhere, with this number. One that was asked for
+    /// since may end it at any moment.
+    pub(super) fn set_freeze(&self, asked: u64, number: u64) {
+        let mut state = self.state();
+        if state.freezes_asked == asked {
+            state.freeze = Some(number);
+        }
     }
     pub(super) fn freeze(&self) -> Option<u64> {
         self.state().freeze

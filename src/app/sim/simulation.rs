@@ -110,7 +110,7 @@ impl Simulation {
         if ended.await.is_err() {
             self.world.services.report_violation("a client or an operator waits for ever".to_owned());
         }
-        self.world.services.set_freeze(None);
+        self.world.services.ask_freeze();
         checks::settle(&self.world, &self.fleet).await;
         checks::climb(&self.world, &self.fleet, &mut self.random).await;
         self.repeat_requests(keys).await;

@@ -236,6 +236,34 @@ async fn a_flip_to_the_present_state_stops_files_that_are_being_announced() {
     assert_eq!(ladder.state("bare").state, State::Shadow, "files that were read later");
 }
 
+/// The store has no flip of the route, and the flip down is not recorded yet when the files would be.
+#[tokio::test(start_paused = true)]
+async fn a_flip_down_of_a_route_that_was_never_flipped_stops_files_that_are_being_announced() {
+    let others = Arc::new(Others { holds: Some(Semaphore::new(0)), ..Others::default() });
+    let ladder = open(files(&[("bare", State::Shadow)]), &others).await;
+    let live = edited(files(&[("bare", State::Shadow)]), "bare", |route| {
+        (route.declared, route.force) = (State::Live, Some("we know".into()));
+    });
+    let read = std::time::Instant::now();
+    let reload = ladder.ladder.reload_files(read, live.clone(), || {});
+    let down = async {
+        while others.announced.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let flipped = ladder.flip("bare", to(State::Off));
+        let let_go = async { others.holds.as_ref().unwrap().add_permits(100) };
+        tokio::join!(flipped, let_go).0.unwrap();
+    };
+    let (reloaded, ()) = tokio::join!(reload, down);
+    if reloaded.is_err() {
+        ladder.ladder.reload_files(read, live, || {}).await.unwrap();
+    }
+    assert_eq!(ladder.state("bare").state, State::Off);
+    let recorded = ladder.store.flips(None, 10).await.unwrap();
+    let states: Vec<_> = recorded.iter().map(|flip| flip.to.as_str()).collect();
+    assert_eq!(states, ["off"], "the files record no flip to `live`, which others would follow");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_flip_to_the_present_share_stops_files_that_enlarge_it_and_are_being_announced() {
     let others = Arc::new(Others { holds: Some(Semaphore::new(100)), ..Others::default() });

@@ -226,6 +226,23 @@ async fn an_end_of_a_freeze_does_not_end_one_that_another_process_has_set_since(
     }
 }
 
+/// The freeze was set by a process that knew of no end. Whoever asks for the end again knows of that freeze.
+#[tokio::test]
+async fn an_end_of_a_freeze_does_not_end_one_that_comes_into_force_while_the_end_waits() {
+    let both = TwoProcesses::frozen().await;
+    let TwoProcesses { one, two, .. } = &both;
+    two.ladder.freeze(Freeze::Instances, None, "bob".into()).await.unwrap();
+    let ending = one.ladder.freeze(Freeze::No, None, "ann".into());
+    let (ended, ()) = tokio::join!(ending, both.follow(one));
+    assert!(matches!(ended, Err(FreezeError::Superseded)), "{ended:?}");
+    assert_eq!(freeze(one), Freeze::Instances);
+    one.ladder.freeze(Freeze::No, None, "ann".into()).await.unwrap();
+    for of in [one, two] {
+        both.follow(of).await;
+        assert_eq!(freeze(of), Freeze::No);
+    }
+}
+
 /// The other process does not know of the freeze. A route that it flipped to `only` before the freeze was set stays
 /// there, as routes in `only` do in a freeze. To set the freeze once more does not change since when it holds.
 #[tokio::test(start_paused = true)]

@@ -214,3 +214,16 @@ async fn files_lower_a_route_that_was_lowered_further_and_raised_again_since_the
     fixture.ladder.reload_files(read, dark, || {}).await.unwrap();
     assert_eq!(fixture.state("bare").state, State::Dark);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_flip_to_the_present_state_ends_what_the_file_asks_for_and_does_not_get() {
+    let fixture = Fixture::open(files(&[])).await;
+    let asked = edited(files(&[]), "bare", |route| route.declared = State::Live);
+    fixture.ladder.reload(asked, || {}).await.unwrap();
+    assert!(!fixture.status("bare").refused.is_empty(), "the gate is closed");
+    let stands = fixture.state("bare").state;
+    let flipped = fixture.flip("bare", to(stands)).await.unwrap();
+    assert!(flipped.changed && flipped.recorded, "it counts as a flip: the file is not judged again after it");
+    assert!(fixture.status("bare").refused.is_empty());
+    assert!(!fixture.flip("bare", to(stands)).await.unwrap().changed);
+}

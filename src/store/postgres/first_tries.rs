@@ -77,7 +77,11 @@ impl FirstTries {
         std::mem::take(&mut *self.asked(is_lowered))
     }
 
-    async fn answer(&self, asked: Asked) {
+    async fn answer(&self, mut asked: Asked) {
+        asked.retain(|(_, reply)| !reply.is_closed());
+        if asked.is_empty() {
+            return;
+        }
         let keys: Vec<[u8; 32]> = asked.iter().map(|(key, _)| key.0).collect();
         match self.found(&keys).await {
             Ok(mut found) => {

@@ -184,8 +184,8 @@ fn plain_bytes(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
     let mut at = 0;
-    // Eight bytes at a time, as long as none of them ends it: in `x - ONES` the high bit of a byte is set where the
-    // byte is zero (or, harmlessly, in a byte behind one that ends it).
+    // Eight bytes at a time, until one of them is such a character. In `(x - ONES) & !x` the high bit of a byte is set
+    // if the byte of `x` is zero; because of the borrow it may also be set in a byte after a zero one.
     while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let word = u64::from_le_bytes(*chunk);
         let zero = |x: u64| x.wrapping_sub(ONES) & !x;
@@ -193,7 +193,7 @@ fn plain_bytes(bytes: &[u8]) -> usize {
         let ends =
             (zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | below_space) & HIGH;
         if ends != 0 {
-            // The lowest byte that is marked is one that ends it: only bytes above one may be marked wrongly.
+            // The first marked byte is such a character: only bytes after one may be marked wrongly.
             return at + ends.trailing_zeros() as usize / 8;
         }
         at += 8;

@@ -104,7 +104,8 @@ pub(super) fn show(path: &ValuePath<'_>, value: &Value) -> String {
 /// How values at one path are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ShownAs {
-    /// As asterisks: a key of the path names a secret, or a value beside one of the path does.
+    /// As asterisks: a key of the path names a secret, or the value beside a value on the path does, as in
+    /// `{"name": "pin", "value": …}`.
     Stars,
     /// A text or number as asterisks: the path is that of an element in a list of secrets.
     InListOfSecrets,

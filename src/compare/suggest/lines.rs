@@ -18,13 +18,13 @@ const LABEL_CHARS_MIN: usize = 3;
 /// The most lines of a text that are looked at.
 const LINES_MAX: usize = 500;
 
-/// Lines that differ, by the text before the place at which they do.
+/// Differing lines that begin with the same label: the text before the place at which they differ.
 struct Line<'a> {
     label: String,
     values: Vec<Values<'a>>,
 }
 
-/// Times in lines, by what stands before them.
+/// Differing times in lines that have the same mark: their form, and the text before them.
 struct Times<'a> {
     mark: TimeMark<'a>,
     values: Vec<Values<'a>>,
@@ -91,6 +91,8 @@ fn of_times(Times { mark, values }: &Times<'_>, all_have_one_tolerance: bool) ->
     Some(Proposed::TextTimes { pattern, by: by.to_owned() })
 }
 
+/// A rule for ids if the differing parts look like ids: all clearly, or all possibly and none of legacy's is a plain
+/// number, which may be a quantity. Otherwise a rule that ignores the lines, if legacy differs from itself in them.
 fn of_line(Line { label, values }: &Line<'_>) -> Option<Proposed> {
     let escaped = regex::escape(label);
     let rest = |value: &Value| {

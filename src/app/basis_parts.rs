@@ -84,7 +84,8 @@ pub(super) fn read_parameters(setup: &Setup, route: &Route, plans: &[&Plan]) -> 
     params.filter(|(_, name)| are_all_read || names.contains(name)).map(|(at, name)| format!("{at} {name}")).collect()
 }
 
-/// What a route does with instances, as `instance`, with the position of a path parameter in place of its name.
+/// The text `instance`, which says what a route does with instances, with the position of a path parameter in place of
+/// its name.
 pub(super) fn without_parameter_name(route: &Route, instance: &str) -> String {
     let Some(Instance::Follows { creator: _, key }) = &route.instance else { return instance.to_owned() };
     let Some(name) = key.path_parameter() else { return instance.to_owned() };

@@ -196,7 +196,8 @@ impl KeyClaims {
     pub fn fill_in(&self, record: &mut ProcessRecord) {
         record.answers = self.answering().into_iter().flatten().collect();
         // When this process stops and all its keys are in the store, it has no file any more. The record keeps the id
-        // of the file, and the others see that the store does not list that file: so no keys are lost.
+        // of the file. The others see that the store does not list that file any more, and conclude that no keys are
+        // lost.
         record.key_file = self.affinity.key_file().or(record.key_file);
         record.collision_changes = self.affinity.stored_collision_changes();
         record.unknown_retries = self.unknown_retries();

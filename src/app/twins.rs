@@ -1,4 +1,5 @@
-//! The engine's twins, as the shadow executor asks for them.
+//! The engine's twins (the instances that the engine makes in `dark` of those that legacy creates), as the shadow
+//! executor asks for them.
 
 use std::sync::Arc;
 use std::time::Duration;

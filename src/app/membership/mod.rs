@@ -223,8 +223,8 @@ impl Membership {
         let worker = self.worker.get().copied().unwrap_or(WorkerId(Uuid::nil()));
         let (sent, sent_at) = (Moment::now(), clock::machine_now());
         let mut record = (**self.own.load()).clone();
-        // Filled in after `announced` was copied: a move that has just left it is in force, and its routes are among
-        // those that the engine answers.
+        // Filled in after `announced` was copied. If a move is no longer announced and was made, it is in force, and
+        // `answers` has its routes.
         if let Some(claims) = self.claims.get() {
             claims.fill_in(&mut record);
         }
@@ -285,7 +285,7 @@ impl Membership {
         self.differing().map(|(why, _)| why)
     }
 
-    /// The sentence, and since when a process differs.
+    /// The sentence, and when the newest of these differences was first seen.
     fn differing(&self) -> Option<(String, Timestamp)> {
         let (own, seen) = (self.own.load(), self.seen());
         let since = *seen.differing.values().max()?;

@@ -26,9 +26,9 @@ const FIRST_START: Duration = Duration::from_secs(8);
 const FIRST_SLEEP: Duration = Duration::from_secs(26 * 3_600);
 /// How long it takes until all processes have their leases again.
 const AFTER_SLEEP: Duration = Duration::from_secs(6);
-/// After the last fault, within this many tries a process replies to a request, and answers a new one. One that has
-/// just started may wait for the store's answer to a call of before the end of the faults (8 s), and then 5 s until it
-/// tries again.
+/// After the last fault, a process has to reply to a repeated request, and to answer a new one, within this many tries.
+/// A process that has just started may wait up to 8 s for the store's answer to a call that it made before the faults
+/// ended, and tries again 5 s after that.
 const TRIES_MAX: usize = 40;
 /// The pause between two of these tries.
 const TRY_PAUSE: Duration = Duration::from_millis(500);

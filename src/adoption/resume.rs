@@ -60,7 +60,7 @@ impl Adoptions {
             for adoption in page {
                 let key = self.instance_key(&adoption);
                 let Ok(mark) = self.affinity.requests_at_legacy().begin(&key) else { continue };
-                // Since the page was read, the move may have ended; or the process that makes it lives.
+                // The move may have ended since the page was read, or another process may still make it.
                 if !self.may_resume(&adoption).await? {
                     continue;
                 }

@@ -31,7 +31,7 @@ enum KeyQuery {
     FirstTry(RetryKey),
     /// Whether a run claimed any key in this range.
     EngineTookAny(RangeInclusive<RetryKey>),
-    /// The same, asked after those appends have ended that are under way and may not have seen this key of legacy.
+    /// The same, asked once every append under way that may not have seen this key, which is legacy's, has ended.
     EngineTookAnyAfter(RetryKey, RangeInclusive<RetryKey>),
 }
 

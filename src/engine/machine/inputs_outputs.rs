@@ -313,7 +313,8 @@ pub(in crate::engine) enum CommandAnswer {
 pub(in crate::engine) enum Announcement {
     /// The run has an answer, has ended, undoes what it did, or waits for a person.
     Run(Arc<Run>),
-    /// Nothing of the run is stored, or it belongs to an earlier try; this was the reply to its caller.
+    /// The reply that the caller got. Nothing of the run is stored, or an earlier try with the retry key has another
+    /// run, whose reply this is.
     Reply(Box<ArmReply>),
 }
 

@@ -66,7 +66,7 @@ impl EchoedSecrets {
         masked
     }
 
-    /// The result without the secrets. `mark` is that of values that represent bytes.
+    /// The result without the secrets. `mark` tells which values represent bytes.
     pub fn masked(&self, mut result: AttemptResult, mark: BytesMark) -> AttemptResult {
         if self.forms.is_empty() {
             return result;
@@ -98,7 +98,7 @@ impl EchoedSecrets {
         Some(mark.value(&self.masked_chunks(&bytes), content_type.as_deref()))
     }
 
-    /// The fields of a head, without the secrets.
+    /// Replaces the secrets that a reply's header fields quote.
     pub fn mask_headers(&self, headers: &mut HeaderMap) {
         for value in headers.values_mut() {
             let quotes = value.to_str().is_ok_and(|text| is_quoted_in(text, self.forms()));

@@ -253,7 +253,8 @@ pub(super) async fn engine_took_any(
     retry_window_ns: i64,
     range: RangeInclusive<RetryKey>,
 ) -> Result<bool> {
-    // Read by the primary key first: an index of the keys of runs in order of time would be read whole.
+    // MATERIALIZED, so that the keys are found by the primary key. Otherwise the planner may choose the index of runs'
+    // keys by time, and read all of it.
     const TEXT: &str = concat!(
         "WITH near AS MATERIALIZED (SELECT run_id, at FROM retry_keys WHERE key BETWEEN $1 AND $2) \
          SELECT 1 FROM near WHERE run_id IS NOT NULL AND ",
@@ -322,7 +323,7 @@ pub(super) fn position(after: &Option<RetryKeyPosition>) -> (i64, &[u8]) {
     after.as_ref().map_or((i64::MIN, &[]), |after| (nanos(after.at), &after.key.0))
 }
 
-/// Keys after a position that stay bound because of their run, of those whose window after the first try is over, or
+/// The keys of a page after a position that only their run keeps bound: the window after their first try is over, or
 /// will be within `ahead_ns`.
 pub(super) async fn long_bound_keys(
     pool: &Pool,
@@ -349,8 +350,8 @@ pub(super) async fn long_bound_keys(
     Ok(page_of(&old, limit, true))
 }
 
-/// How many of the oldest keys whose window after the first try is over cannot be read. No page of keys has them; they
-/// stay, and so they become the oldest.
+/// Counts the unreadable keys among the oldest whose window after the first try is over. No page of keys has them, so
+/// they are never removed and become the oldest.
 pub(super) async fn unreadable_keys(pool: &Pool, retry_window_ns: i64) -> Result<u64> {
     let text = "SELECT count(*) FROM (SELECT key FROM retry_keys WHERE at <= now_ns() - $1 ORDER BY at LIMIT $2) oldest \
                 WHERE octet_length(key) <> 32";

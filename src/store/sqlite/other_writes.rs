@@ -1,5 +1,5 @@
-//! The writer's writes that are not appends: plans, keys of runs, flips, declarations, samples, evidence, legacy's
-//! retry keys, the key files, the times in which processes ran, and those of [`super::coordination_writes`].
+//! The writer's writes that are not appends: flips with their declarations, records ([`RecordWrite`]), and the writes
+//! of [`super::coordination_writes`].
 //!
 //! Always true: each is one transaction on the writer's connection, acknowledged after its commit. If the outcome of
 //! the commit is unknown, the write is repeated on a new connection: flips are looked for first, and all other writes

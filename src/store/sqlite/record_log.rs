@@ -1,4 +1,4 @@
-//! The entries of the record, in SQLite.
+//! The record (the log of moves of routes, and of what they rested on), in SQLite.
 
 use futures_util::future::{BoxFuture, FutureExt};
 

@@ -1,4 +1,5 @@
-//! Forms in which a secret value stands apart from its name, or within a text.
+//! Forms in which a secret value is not simply the member under its name: pairs of name and value, neighbouring
+//! elements, lists of names and values, and JSON or encoded parameters within a text.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -98,6 +98,7 @@ fn in_json(text: &str) -> String {
 pub fn forms_in_shown_texts(value: &str, masked_chars_min: usize) -> BTreeSet<String> {
     let mut forms = forms_in_texts(value);
     let masked = redact_line(value);
+    // `***` and `Bearer ***` are left of many secrets: a text that has them need not quote this one.
     let says_more = masked != STARS && !masked.ends_with(&format!(" {STARS}"));
     if masked != value && says_more && masked.chars().count() >= masked_chars_min {
         forms.extend(forms_in_texts(&masked));

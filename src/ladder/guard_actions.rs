@@ -6,8 +6,8 @@
 //! - It lowers the state in force, never the requested one.
 //! - It does not lower a route in `only`, nor a creator with a follower in `only`: legacy would create instances, and
 //!   in `only` nobody would answer the requests about them.
-//! - A crossing of a follower lowers its creator too, before the follower: the follower would get the follow-ups of new
-//!   instances.
+//! - If a follower crosses a limit of its guard, its creator is lowered too, and first: otherwise the creator would go
+//!   on creating instances, and the follower would get their follow-ups.
 //!
 //! Recording an action is tried again until the store has it (`record_unrecorded`). If the process is killed before
 //! that, the route returns to the requested state, and the guard counts from zero.

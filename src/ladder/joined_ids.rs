@@ -7,8 +7,9 @@ use crate::flag::Route;
 use crate::names::RouteId;
 use crate::store::RetryScopes;
 
-/// The ids of a route of new files, except its present one, that belonged to other routes before these became this
-/// route. `before`: the scopes under the files before.
+/// Which ids of a route of new files, except its present one, belonged to routes that were separate before. They became
+/// one route by these files (at least two of its ids were routes of the files before), or by earlier files (the stored
+/// `joined` lists the ids). `before`: the scopes under the files before.
 pub(super) fn of_route(before: &BTreeMap<RouteId, RetryScopes>, route: &Route) -> BTreeSet<RouteId> {
     let in_files = |was: &&RetryScopes| was.present.is_some() || was.matches.is_some();
     let own: Vec<(&RouteId, &RetryScopes)> = route.ids().filter_map(|id| Some((id, before.get(id)?))).collect();

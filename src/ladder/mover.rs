@@ -236,7 +236,7 @@ impl Mover {
             flips.push(self.flip_record(&after, made, FlipSource::File.as_str().to_owned()));
         }
         flips.extend(plans::records(&after, &self.gate));
-        // Removed, because these positions are judged again, and the move would be recorded a second time.
+        // Removed, because the next move is judged from these positions and would record this move a second time.
         after.declared.plans.candidate_move = None;
         // Files that change neither a state nor a declaration need no write to the store.
         let scopes = scopes::current(&before.scopes, clock::now(), self.gate.retry_window);
@@ -312,7 +312,7 @@ impl Mover {
             // Before the lock of the kill switch is taken: a freeze must not wait for the evidence of all routes.
             holds::judge_cohorts(&mut lowered, &self.gate);
             let set = |freeze, unrecorded_since| {
-                // An unrecorded freeze of this process overtakes the flips to `only` that others made after it was set.
+                // An unrecorded freeze of this process overtakes flips that others made after it: these are left out.
                 let recorded_elsewhere = followed.map(|moves| moves.numbers(unrecorded_since)).unwrap_or_default();
                 let guards = followed.map(|moves| moves.guard_actions(&lowered)).unwrap_or_default();
                 let limits = FollowedLimits { freeze, guards, recorded_elsewhere };

@@ -101,9 +101,10 @@ pub(super) async fn find(
     let pins = store.pin_counts().await?.into_iter().filter(|(_, arm, count)| *arm == Arm::Engine && *count > 0);
     let mut owned: OwnedByFamily =
         pins.map(|(family, _, instances)| (family, OwnedInFamily { instances, ..OwnedInFamily::default() })).collect();
-    // Open runs are looked up only for families whose instances would be unfollowed, since there may be many runs. If
-    // it is not known which routes are creators, only families with followers count: a run of a route that creates
-    // nothing is no reason to refuse files.
+    // Open runs are looked up only for families whose instances would be unfollowed, since there may be many runs.
+    // These families (`affected`) are found by a check as if the engine owned an instance of every family. If it is not
+    // known which routes are creators, only families with followers count: a run of a route that creates nothing is no
+    // reason to refuse files.
     let creators = before.creators.iter().filter(|_| !before.may_have_non_creators);
     let families = before.followers.values().flat_map(|followed| &followed.family).chain(creators);
     let all_owned = families
@@ -210,7 +211,7 @@ struct SentenceIfOwned {
 /// of each follower to a follower of the same family.
 fn check_followers(owned: &OwnedByFamily, before: &Followers, next: &[Arc<Route>]) -> UnfollowedSentences {
     let mut found = UnfollowedSentences { sentences: Vec::new(), if_owned: Vec::new() };
-    // A pin is stored under an id of its creator: the oldest one, or the one that the creator had when it was made.
+    // A pin may be stored under any id that its creator has or had: `creates` compares all ids of a route.
     for creator in owned.keys().filter(|creator| !next.iter().any(|route| creates(route, creator))) {
         found.sentences.push(((*creator).clone(), no_longer_followed(owned[creator], creator, creator)));
     }

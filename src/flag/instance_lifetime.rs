@@ -30,7 +30,7 @@ pub struct InstanceLifetime {
     pub adopt: Option<Arc<AdoptRule>>,
 }
 
-/// How the instances of a family that legacy has become the engine's, one by one.
+/// How legacy's instances of a family become the engine's, one by one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdoptRule {
     /// The workflow that reads an instance from legacy, has legacy release it, and answers with what the engine

@@ -15,8 +15,9 @@ use crate::exchange::{AnswerBody, AnswerUnknown, ArmAnswer, EngineAnswered, Offe
 use crate::flag::{Decision, EngineReason, EngineWork, FlagSet, Percent, RequestFacts, RouteFlag, State, work_or_skip};
 use crate::names::RouteId;
 
-/// Whether a request that the engine answers is chosen for a reverse comparison. Chosen is the share that the route
-/// declares, in `live`, of the requests that could have been compared in `shadow`.
+/// Whether a request that the engine answers is chosen, at random, for a reverse comparison. `reverse:` of the route is
+/// the share. It is a share of the requests that the engine answers because of the rung `live`, that have no retry key,
+/// and that could have been compared in `shadow`.
 pub(super) fn is_reversed(flag: &RouteFlag, facts: &RequestFacts<'_>, decision: &Decision, has_key: bool) -> bool {
     let share = flag.route.reverse;
     let by_rung = matches!(decision, Decision::Engine { reason: EngineReason::Rung, rung: State::Live, .. });

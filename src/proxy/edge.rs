@@ -27,8 +27,9 @@ use crate::limits::Limits;
 
 /// The pause after accepting failed, for example because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// When a new connection finds no room, those that have been idle longest are closed, at once at most one in this many
-/// of the connections that may be open: the search looks at all connections, and is not repeated for each new one.
+/// When a new connection finds no room, the connections that have been idle longest are closed: the limit on open
+/// connections divided by this number, at most [`IDLE_CLOSED_MAX`]. Several are closed at once because a search looks
+/// at all connections, and would otherwise be repeated for each new one.
 const IDLE_CLOSED_SHARE: usize = 64;
 /// The most idle connections that are closed at once.
 const IDLE_CLOSED_MAX: usize = 32;

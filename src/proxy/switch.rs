@@ -5,7 +5,7 @@
 //! - A request has one flag set and one decision. Its retry key may bind the decision to the arm of its first try
 //!   (`keyed_request`).
 //! - Legacy is called only where the decision allows it (after a fallback: once), and never after the engine refused.
-//! - A request that should be compared has one ticket.
+//! - A request that should be compared has one ticket, which is settled once, with the outcome of its comparison.
 
 use std::borrow::Cow;
 use std::convert::Infallible;

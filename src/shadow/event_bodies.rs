@@ -1,4 +1,4 @@
-//! Hides bodies in the events of a rehearsal whose values have no name that tells whether they are secret:
+//! Hides values in the events of a rehearsal that cannot be redacted by name, because no name stands beside them:
 //!
 //! - bodies that are texts,
 //! - texts and numbers in a list without a name,
@@ -147,7 +147,7 @@ fn hide_message(message: &mut Value, hide: &HideText<'_>) {
     }
 }
 
-/// Hides an output that is a text, the body of a reply that was a text, or a list of texts.
+/// Hides an output that is a text (such as the body of a reply), and the texts and numbers in an output that is a list.
 fn hide_output(output: &mut SharedJson, content_type: Option<&str>, hide: &HideText<'_>) {
     if output.is_string() || output.is_array() {
         let mut value = (**output).clone();

@@ -1,4 +1,5 @@
-//! The ids that the pairs of each instance bound, so that a follow-up that names another object is found.
+//! Remembers, for each instance, which of legacy's ids its compared pairs have *bound* to which of the engine's: both
+//! name the same object, such as a payment. So a follow-up in which one arm names another object is found.
 //!
 //! Always true: the memory is bounded, and the instances that were noted first are forgotten first; of two pairs that
 //! bind an id differently the first one counts. What is remembered is lost with the process.

@@ -43,7 +43,7 @@ impl SentBody for WholeBody {
 }
 
 impl Runner {
-    /// Asks legacy if the request was chosen for that, unless a stop is asked for.
+    /// Sends the request to legacy and compares the answers, if it was chosen for that and no stop is asked for.
     pub(super) async fn compare_with_legacy(&self, answered: &EngineAnswered, mut stop: watch::Receiver<Stop>) {
         let (Some(reverse), Ok(engine)) = (&answered.reverse, &answered.answer) else { return };
         let outcome = tokio::select! {

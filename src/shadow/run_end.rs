@@ -10,7 +10,7 @@ use crate::workflow::Mode;
 pub(super) enum RunEnd {
     /// It has ended.
     Ended {
-        /// The run, if it has pinned an instance as its twin.
+        /// The run, if it has made an instance and pinned it: this instance is the twin.
         twin: Option<RunId>,
         /// What it did to the twin.
         change: TwinChange,
@@ -19,7 +19,7 @@ pub(super) enum RunEnd {
     GoesOn {
         /// The run.
         run: RunId,
-        /// The run, if it has pinned an instance as its twin.
+        /// The run, if it has made an instance and pinned it: this instance is the twin.
         twin: Option<RunId>,
     },
 }
@@ -39,7 +39,8 @@ impl RunEnd {
             };
             return Self::Ended { twin: None, change };
         };
-        // Whether the twin of the earlier create corresponds to legacy's instance is not known.
+        // Another run had pinned the instance before. Whether that run's twin corresponds to legacy's instance is not
+        // known.
         if report.pin_is_taken {
             return Self::Ended { twin: None, change: TwinChange::Missed };
         }

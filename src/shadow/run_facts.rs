@@ -17,7 +17,7 @@ pub(super) fn creator(answered: &Answered) -> Option<&RouteFlag> {
     answered.flags.route(creator).map(|flag| &**flag)
 }
 
-/// Where the replies of the creator of this request's instance have the id of an instance.
+/// The route that created this request's instance: where its replies have the new instance's id.
 pub(super) fn instance_ids(answered: &Answered) -> Option<CreatedIdSource> {
     match &creator(answered)?.route.instance {
         Some(Instance::Creates { id }) => Some(id.clone()),
@@ -37,7 +37,7 @@ pub(super) fn rung_of(answered: &Answered) -> State {
     if answered.mode == Mode::Dark { State::Dark } else { State::Shadow }
 }
 
-/// The intents that a comparison reads: all where legacy's calls are held against them.
+/// The intents that a comparison reads: all of them, if they are compared with legacy's calls.
 pub(super) fn awaited_intents(answered: &Answered, rules: &Rules) -> AwaitedIntents {
     if answered.effects.is_some() { AwaitedIntents::All } else { rules.awaited_intents() }
 }
@@ -71,11 +71,11 @@ pub(super) fn count_not_judged(answered: &Answered, reason: &'static str) {
     metrics::counter!("pointsman_effects_not_judged_total", "route" => route, "reason" => reason).increment(1);
 }
 
-/// The steps whose calls legacy may have made for this request although no such call is known to be for it: while the
-/// request was handled, legacy made such a call that was attributed to no request.
+/// The steps for which a call by legacy may be missing among the calls of this request: while the request was handled,
+/// legacy made a call that fits the step and that was attributed to no request, so it may have been for this one.
 pub(super) fn unattributed_steps(answered: &Answered, rules: &Rules, intents: &[Intent]) -> Vec<StepId> {
     let Some(effects) = answered.effects.as_ref().filter(|_| !intents.is_empty()) else { return Vec::new() };
-    // Of calls that are not listed nothing is known: they explain nothing.
+    // Of calls that are not listed nothing is known, so they fit no step.
     let UnattributedWrites { calls, may_have_others: _ } = effects.unattributed_writes();
     let is_of =
         |step: &StepId| calls.iter().any(|to| rules.is_judged_call_of(step, to.service.as_ref(), &to.method, &to.path));

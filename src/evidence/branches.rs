@@ -74,8 +74,8 @@ impl From<ComparisonOutcome> for BranchOutcome {
 }
 
 impl BranchCounts {
-    /// Counts a run. A workflow whose steps all run has no branches. The branch of each run below is counted by itself:
-    /// if the combinations with the branch of the run itself were counted, there would be too many of them.
+    /// Counts a run. A workflow whose steps all run has no branches. The branch of each child run and its descendants
+    /// (`below`) is counted by itself, because there would be too many combinations with the branch of the run.
     pub(super) fn count(&mut self, branch: &Branch, outcome: impl Into<BranchOutcome>) {
         let outcome = outcome.into();
         let Branch { taken, not_taken, below } = branch;

@@ -1,5 +1,5 @@
-//! Which invariants, cohorts and `promote.strata_by` the files declare: what was counted under earlier declarations
-//! does not count.
+//! Which invariants, cohorts and `promote.strata_by` the files declare: what was counted under an earlier declaration
+//! does not count for the present one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,8 +37,8 @@ impl Counters {
         self.invariants = Some(known);
     }
 
-    /// Sets the rules of the route's cohorts. Counts of a cohort whose rule is new or was changed are dropped: they
-    /// are of other callers.
+    /// Sets the rules of the route's cohorts. Counts of a cohort whose rule is new or was changed move to the same
+    /// kinds of requests without a cohort: they are of other callers.
     pub(super) fn set_cohorts(&mut self, rules: &BTreeMap<String, String>) {
         let counted = &self.evidence.cohort_rules;
         if counted == rules {
@@ -70,7 +70,8 @@ impl Evidence {
 }
 
 impl Counters {
-    /// The value under which a request that these files decided is counted; `None` if the files have another key.
+    /// The value under which a request is counted that was decided by the files with this version; `None` if the files
+    /// that are in force now have another key.
     pub(super) fn counted_value(&mut self, files_version: u64, value: StratumValue) -> Option<StratumValue> {
         if *value.key != *self.strata_key {
             return None;

@@ -35,7 +35,8 @@ impl Evidence {
         {
             let is_difference =
                 comparison.verdict == Verdict::Mismatch && self.counters(route).lock().is_of(generation);
-            // While this guard lives, the mark of the route is not cleared, because the difference is not counted yet.
+            // The mark says that the store may lack differences of this route (`marks`). It is not cleared before this
+            // value is dropped, which happens once the difference is counted.
             let _uncounted = is_difference.then(|| self.mark(route));
             let shared = self.counters(route);
             let mut counters = shared.lock();

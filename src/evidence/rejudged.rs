@@ -110,7 +110,7 @@ impl Counters {
         if counted != *differing || !seen.iter().all(is_known) {
             let RouteEvidence { mut earlier, mut dropped, legacy, stopped_by_guard, .. } = self.evidence.clone();
             let changed = vec![RULES.to_owned()];
-            // The pairs that differed under the new rules; those that differed before are in the list already.
+            // Pairs that differed after the rules were changed; those that differed before are in `earlier` already.
             let differ = (self.evidence.mismatched + self.evidence.noise.ignored).saturating_sub(*differing);
             if differ > 0 {
                 let pairs = self.evidence.pairs().saturating_sub(*pairs);

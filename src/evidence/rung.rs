@@ -156,7 +156,7 @@ impl RungCounts {
         self.strata.entry(name).or_default().count(outcome);
     }
 
-    /// Counts requests of this kind that legacy served and that are not compared; none without a kind.
+    /// Counts requests of this kind that legacy served and that are not compared. Does nothing if `stratum` is empty.
     pub(super) fn count_served(&mut self, stratum: &str, requests: u64) {
         if stratum.is_empty() {
             return;
@@ -207,8 +207,8 @@ impl RungCounts {
         self.strata.entry(name.to_owned()).or_default().calls_unknown += 1;
     }
 
-    /// The steps, of these, of which no call was compared with a call by legacy or judged by an `assert`, or a smaller
-    /// share than `share`.
+    /// Those of `steps` with too few compared calls: none, or a smaller share of their calls than `share`, was compared
+    /// with a call by legacy or judged by an `assert`.
     pub(super) fn uncompared<'a>(&self, steps: &'a [StepId], share: f64) -> impl Iterator<Item = &'a StepId> {
         let is_compared = move |step: &StepId| {
             let of_step = self.effects.get(step.as_str()).copied().unwrap_or_default();

@@ -60,8 +60,8 @@ pub(super) fn lay_out(boxes: usize, edges: &[(usize, usize)]) -> Layout {
         let between = if vertices - boxes + between > BENDS_MAX { 0 } else { between };
         bends[edge] = vertices..vertices + between;
         vertices += between;
-        // Edges without enough points have no influence on the layout: it would add the points itself. Each box has
-        // an edge from the layer above it, so that it stays in its layer.
+        // An edge that lacks some of its points is not given to the library, which would add them, above the bound.
+        // Each box stays in its layer even so: an edge from the layer directly above needs no points.
         if bends[edge].len() + 1 == ranks[to].unwrap_or(0) - ranks[from].unwrap_or(0) {
             let path = [from].into_iter().chain(bends[edge].clone());
             let next = bends[edge].clone().chain([to]);

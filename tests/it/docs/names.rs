@@ -248,7 +248,7 @@ fn every_reason_of_the_engine_is_listed() {
         "it has its reason itself"
     );
     reasons.insert("bad-input".to_owned());
-    let own = ["HELD", "NO_SUCH_INSTANCE"];
+    let own = ["RETRY_KEY_HELD", "NO_SUCH_INSTANCE"];
     let given_back = ["FROZEN", "FILES_CHANGED", "NO_FIRST_TRY", "ABANDONED_BEFORE", "LEGACY_TOOK_FIRST_TRY"];
     for constant in given_back.into_iter().chain(own) {
         let found = literals_after("exchange/arm.rs", &format!("const {constant}: &str ="));

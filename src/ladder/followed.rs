@@ -29,7 +29,7 @@ use super::in_force::Inputs;
 use super::lowered_routes::Lowering;
 use super::mover::{ChangeOrigin, Mover, MovesLock};
 use super::plans::{KeptPlans, kept};
-use super::positions::{Positions, RoutePosition};
+use super::positions::Positions;
 use super::types::{DeclaredFiles, FilesError, FlipError, ReadKind, Unconfirmed};
 use super::{Ladder, unlisted_ids};
 use crate::flag::{Freeze, Route, State};

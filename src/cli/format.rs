@@ -3,6 +3,7 @@
 //! Always true: colour only repeats what the text says; text that came from recorded traffic or from another machine is
 //! escaped before it is shown ([`escape_control`]), so that it cannot control the terminal.
 
+pub(crate) use crate::page::duration_text;
 use std::io::IsTerminal;
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
@@ -250,18 +251,6 @@ pub(crate) fn why(why: EffectiveReason) -> &'static str {
 /// `3 s ago`, `5 min ago`, `2 h ago`, `4 d ago`.
 pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
     format!("{} ago", duration_text(now.duration_since(at).as_secs_f64().max(0.0)))
-}
-
-/// A duration in the unit that suits it.
-pub(crate) fn duration_text(seconds: f64) -> String {
-    match seconds {
-        s if s < 0.0005 => format!("{:.0} µs", s * 1e6),
-        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.0} h", s / 3_600.0),
-        s => format!("{:.0} d", s / 86_400.0),
-    }
 }
 
 /// A number of things: `1 run`, `2 runs`, `2 entries`.

@@ -123,9 +123,9 @@ impl RouteEvidence {
         }
     }
 
-    /// Counts the pairs that are equal by noise as differences. After evidence was added up, it is judged again which
-    /// groups of pairs are noise ([`RouteEvidence::judge_groups`]). Otherwise, if two processes judged the same group
-    /// to be noise, its pairs would be moved from differing to equal twice.
+    /// Takes back which pairs count as equal because of noise: they count as different again. Evidence is added up in
+    /// this form, and then [`RouteEvidence::judge_groups`] decides once for the sum which groups are noise. Otherwise
+    /// two processes could each have moved the pairs of one group from different to equal.
     pub(super) fn without_noise(mut self) -> Self {
         let orders = std::mem::take(&mut self.noise.orders_not_kept);
         self.judge_groups(&NoiseOfLegacy::default());

@@ -143,7 +143,7 @@ impl RequestEffects {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// How many further calls may be this request's.
+    /// How many calls that are not in the list may have been made for this request.
     pub fn gaps(&self) -> u64 {
         self.calls.gaps.load(Relaxed)
     }

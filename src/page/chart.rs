@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
+use super::duration::duration_text;
 use super::layout::{BOX, Layout, Point, Size, lay_out};
 use super::state_look::{Look, Shape, look};
 use crate::admin::types::{EdgeKindRow, GraphEdgeRow, GraphStepRow, Mode, RunGraph, StepActionRow};
@@ -205,19 +207,9 @@ fn figures(step: &GraphStepRow, look: Look) -> String {
         parts.push(format!("HTTP {status}"));
     }
     if let Some(ms) = state.duration_ms.filter(|_| state.attempts > 0) {
-        parts.push(duration(ms));
+        parts.push(duration_text(Duration::from_millis(ms).as_secs_f64()));
     }
     parts.join(" · ")
-}
-
-fn duration(ms: u64) -> String {
-    match ms {
-        0..1_000 => format!("{ms} ms"),
-        1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
-        60_000..3_600_000 => format!("{} min", ms / 60_000),
-        3_600_000..172_800_000 => format!("{} h", ms / 3_600_000),
-        _ => format!("{} days", ms / 86_400_000),
-    }
 }
 
 fn text(out: &mut String, class: &str, x: f64, y: f64, content: &str) {
@@ -335,7 +327,7 @@ mod tests {
         let paid = step("pay", "conflict", call("/charges"));
         let drawn = svg(&graph(vec![step("total", "done", StepActionRow::Compute), paid], &[("total", "pay")]));
         let pay = texts(&drawn, "bad exception").join("\n");
-        for expected in ["pay", "shared: POST bank /charges", "needs a decision · 2 attempts · HTTP 409 · 1 min"] {
+        for expected in ["pay", "shared: POST bank /charges", "needs a decision · 2 attempts · HTTP 409 · 61 s"] {
             assert!(pay.contains(expected), "{expected}: {pay}");
         }
         assert!(drawn.contains(outline(Shape::Triangle)) && drawn.contains(outline(Shape::Circle)));

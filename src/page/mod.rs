@@ -4,7 +4,9 @@
 //! the API alone; every text in it is escaped and cut to its place, so that recorded data is never markup.
 
 mod chart;
+mod duration;
 mod layout;
 mod state_look;
 
 pub use chart::svg;
+pub(crate) use duration::duration_text;

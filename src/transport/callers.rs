@@ -3,7 +3,7 @@
 //! The question it answers: "does anything still call this service?" Always true:
 //! - A call is noted before it is sent.
 //! - Of the calls of clients and of legacy, the first [`NOTED_PER_SECOND_MAX`] of each second are noted. So all calls
-//!   to a service that is hardly called any more are noted, and most calls to a busy service only read an atomic.
+//!   to a service that is rarely called are noted; most calls to a busy service cost one read of an atomic counter.
 //! - Calls of steps, calls of gates (`alive:`) and messages to webhooks (`notify:`) are all noted; health checks are
 //!   not.
 //! - While [`WAITING_MAX`] callers wait to be stored, calls of further callers are not noted.

@@ -40,7 +40,7 @@ impl EjectedCount {
     }
     /// Counts one more ejected address. Returns `false` if the address may not be ejected:
     /// - The only address of a service is never ejected.
-    /// - For `NoConnection` all addresses may be ejected.
+    /// - Of several addresses all may be ejected at the same time for `NoConnection`.
     /// - For `NoAnswer` at most half may be, however many accept no connection; and one address has to be left that is
     ///   not ejected for either reason.
     fn add(&self, why: EjectionReason) -> bool {

@@ -86,7 +86,7 @@ pub struct Http2Connection<B> {
     retires: Option<Instant>,
     is_retired: AtomicBool,
     opened: Instant,
-    /// Since when the connection has carried no request, in milliseconds after it was opened.
+    /// When the last request on the connection ended, in milliseconds after the connection was opened.
     idle_since_ms: AtomicU64,
 }
 

@@ -5,7 +5,7 @@
 
 use http::Method;
 
-use super::plan::{Call, Plan, Step, StepKind};
+use super::plan::{Plan, Step, StepKind};
 use super::rules::{RiskSource, Until};
 use super::{EffectClass, Risk};
 use crate::names::{ServiceName, StepId, WorkflowName};
@@ -51,7 +51,7 @@ pub enum StepAction {
         method: Method,
         /// The service.
         service: ServiceName,
-        /// The path and query as the workflow has them, with their expressions.
+        /// The path, with `{}` for each segment that has a value in it.
         path: String,
         /// What it does to the world.
         effect: EffectClass,
@@ -110,7 +110,12 @@ impl Plan {
 
 fn graph_step(plan: &Plan, step: &Step) -> GraphStep {
     let action = match &step.kind {
-        StepKind::Call(call) => call_action(plan, step, call),
+        StepKind::Call(call) => StepAction::Call {
+            method: call.method.clone(),
+            service: call.service.clone(),
+            path: call.url.path_template(),
+            effect: call.effect,
+        },
         StepKind::Set(_) => StepAction::Compute,
         StepKind::Checkpoint(_) => StepAction::Ask,
         StepKind::Wait(wait) => match &wait.until {
@@ -138,20 +143,6 @@ fn graph_step(plan: &Plan, step: &Step) -> GraphStep {
     }
 }
 
-/// The path is what the definition has behind the service: the text before the expressions in it have values.
-fn call_action(plan: &Plan, step: &Step, call: &Call) -> StepAction {
-    let declared = plan.source.pointer("/steps").and_then(|steps| steps.get(step.id.as_str()));
-    let text = declared.and_then(|step| step.get("call")?.as_str()).unwrap_or_default();
-    // A stored definition of an earlier version may have a literal host.
-    let path = text.split_once('}').or_else(|| text.split_once(' ')).map_or("", |(_, path)| path.trim());
-    StepAction::Call {
-        method: call.method.clone(),
-        service: call.service.clone(),
-        path: path.to_owned(),
-        effect: call.effect,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -166,7 +157,7 @@ steps:
   total: { set: '${request.body.a}' }
   charge:
     for_each: '${request.body.list}'
-    call: 'POST ${services.bank}/charges?of=${steps.total.output}'
+    call: 'POST ${services.bank}/charges/${steps.total.output}?all=yes'
     risk: high
     reversible: false
     undo: { call: 'DELETE ${services.bank}/charges/1' }
@@ -197,7 +188,7 @@ respond: { status: 200, body: done }
             |method, path: &str, effect| StepAction::Call { method, service: "bank".into(), path: path.into(), effect };
         assert_eq!(step("total").action, StepAction::Compute);
         let charge = step("charge");
-        assert_eq!(charge.action, call(Method::POST, "/charges?of=${steps.total.output}", EffectClass::Shared));
+        assert_eq!(charge.action, call(Method::POST, "/charges/{}", EffectClass::Shared));
         assert!(
             charge.for_each && charge.has_undo && charge.takes_lock && charge.is_irreversible && !charge.is_conditional
         );

@@ -13,7 +13,6 @@ use crate::admin::extract::PathParams;
 use crate::admin::state::{Admin, JsonResult};
 use crate::admin::types::{Delivery, EdgeKindRow, GraphEdgeRow, GraphStepRow, RunGraph, StepActionRow, StepRow};
 use crate::problem::{Problems, Severity};
-use crate::secret::redact_line;
 use crate::workflow::{EdgeKind, GraphEdge, GraphStep, Plan, PlanGraph, StepAction};
 
 /// How many child runs of a step are listed.
@@ -60,7 +59,7 @@ fn row(mut state: StepRow, child_runs: Vec<String>, step: GraphStep) -> GraphSte
     let action = match step.action {
         StepAction::Call { method, service, path, effect } => {
             state.effect = Some(effect.as_str().to_owned());
-            StepActionRow::Call { method: method.to_string(), service: service.to_string(), path: redact_line(&path) }
+            StepActionRow::Call { method: method.to_string(), service: service.to_string(), path }
         }
         StepAction::Compute => StepActionRow::Compute,
         StepAction::Ask => StepActionRow::Ask,

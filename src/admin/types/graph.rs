@@ -63,7 +63,7 @@ pub enum StepActionRow {
         method: String,
         /// The service.
         service: String,
-        /// The path and query as the workflow has them, with their expressions.
+        /// The path, with `{}` for each segment that has a value in it.
         path: String,
     },
     /// Computes a value.
@@ -132,4 +132,42 @@ impl StepRow {
         "waiting_child",
         "not_run",
     ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workflow::StepStatus::{self, *};
+
+    #[test]
+    fn every_status_of_a_step_is_listed() {
+        const ALL: &[StepStatus] = &[
+            Running,
+            Retrying,
+            Done,
+            Rehearsed,
+            Skipped,
+            Failed,
+            Unknown,
+            Conflict,
+            Replaced,
+            Undoing,
+            Undone,
+            WaitingCheckpoint,
+            WaitingSignal,
+            WaitingTime,
+            WaitingLock,
+            WaitingChild,
+        ];
+        for status in ALL {
+            // A new status does not compile here until it is in the list above.
+            match status {
+                Running | Retrying | Done | Rehearsed | Skipped | Failed | Unknown | Conflict | Replaced | Undoing
+                | Undone | WaitingCheckpoint | WaitingSignal | WaitingTime | WaitingLock | WaitingChild => {}
+            }
+            let name = serde_json::to_value(status).unwrap();
+            assert!(StepRow::STATUSES.iter().any(|known| name == *known), "{name}");
+        }
+        assert_eq!(StepRow::STATUSES.len(), ALL.len() + 2, "and `pending` and `not_run`");
+    }
 }

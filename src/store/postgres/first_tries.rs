@@ -25,56 +25,63 @@ type Reply = oneshot::Sender<Result<Option<StoredFirstTry>>>;
 /// The calls that no statement has been sent for yet.
 type Asked = Vec<(RetryKey, Reply)>;
 
-/// The reads of retry keys of one store.
+/// The reads of retry keys of one store: those of threads of lower priority apart from all others.
 pub(super) struct FirstTries {
+    normal: Arc<Batches>,
+    low_priority: Arc<Batches>,
+}
+
+/// Gathers calls, and sends a statement for them.
+struct Batches {
     pool: Arc<Pool>,
     retry_window_ns: i64,
+    /// Whether its statements use the connections of threads of lower priority.
+    is_low_priority: bool,
     asked: Mutex<Asked>,
-    /// Those of threads of lower priority.
-    asked_by_lowered: Mutex<Asked>,
 }
 
 /// Sends the statement when it is dropped, also with a caller that stops waiting.
-struct SendOnDrop(Arc<FirstTries>, IsLowered);
-
-/// Whether a thread of lower priority has asked.
-type IsLowered = bool;
+struct SendOnDrop(Arc<Batches>);
 
 impl FirstTries {
-    pub(super) fn new(pool: Arc<Pool>, retry_window_ns: i64) -> Arc<Self> {
-        Arc::new(Self { pool, retry_window_ns, asked: Mutex::default(), asked_by_lowered: Mutex::default() })
+    pub(super) fn new(pool: &Arc<Pool>, retry_window_ns: i64) -> Self {
+        let batches = |is_low_priority| {
+            Arc::new(Batches { pool: pool.clone(), retry_window_ns, is_low_priority, asked: Mutex::default() })
+        };
+        Self { normal: batches(false), low_priority: batches(true) }
     }
 
-    pub(super) async fn read(self: Arc<Self>, key: RetryKey) -> Result<Option<StoredFirstTry>> {
+    pub(super) async fn read(&self, key: RetryKey) -> Result<Option<StoredFirstTry>> {
         if !priority::is_lowered() {
-            return self.ask(key, false).await;
+            return self.normal.clone().ask(key).await;
         }
-        let runtime = self.pool.runtime().clone();
-        AbortOnDropHandle::new(runtime.spawn(self.ask(key, true))).await.unwrap_or_else(|_| Err(closed()))
+        let asking = self.low_priority.pool.runtime().spawn(self.low_priority.clone().ask(key));
+        AbortOnDropHandle::new(asking).await.unwrap_or_else(|_| Err(closed()))
     }
+}
 
-    async fn ask(self: Arc<Self>, key: RetryKey, is_lowered: IsLowered) -> Result<Option<StoredFirstTry>> {
+impl Batches {
+    async fn ask(self: Arc<Self>, key: RetryKey) -> Result<Option<StoredFirstTry>> {
         let (reply, replied) = oneshot::channel();
         let is_first = {
-            let mut asked = self.asked(is_lowered);
+            let mut asked = self.asked();
             asked.push((key, reply));
             asked.len() == 1
         };
         if is_first {
-            let _send = SendOnDrop(self, is_lowered);
+            let _send = SendOnDrop(self);
             // A request asks for several keys at once, each in a future of its own.
             tokio::task::yield_now().await;
         }
         replied.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    fn asked(&self, is_lowered: IsLowered) -> MutexGuard<'_, Asked> {
-        let asked = if is_lowered { &self.asked_by_lowered } else { &self.asked };
-        asked.lock().unwrap_or_else(PoisonError::into_inner)
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_asked(&self, is_lowered: IsLowered) -> Asked {
-        std::mem::take(&mut *self.asked(is_lowered))
+    fn take_asked(&self) -> Asked {
+        std::mem::take(&mut *self.asked())
     }
 
     async fn answer(&self, mut asked: Asked) {
@@ -108,38 +115,33 @@ impl FirstTries {
 
 impl Drop for SendOnDrop {
     fn drop(&mut self) {
-        let Self(first_tries, is_lowered) = self;
-        let (first_tries, runtime) = (first_tries.clone(), self.0.pool.runtime());
-        if *is_lowered {
-            let unsent = Unsent(Some(first_tries));
-            runtime.spawn(unsent.send());
-        } else {
-            let asked = first_tries.take_asked(false);
-            runtime.spawn(async move { first_tries.answer(asked).await });
-        }
+        let unsent = Unsent(Some(self.0.clone()));
+        self.0.pool.runtime().spawn(unsent.send());
     }
 }
 
-/// What threads of lower priority asked for, until one of their connections is free. Those that ask meanwhile are
-/// answered by the same statement. If the runtime ends before, all of them get an error.
-struct Unsent(Option<Arc<FirstTries>>);
+/// Calls whose statement is to be sent, once a connection may be used for it: those that ask meanwhile are answered by
+/// the same statement. If the runtime ends before, all of them get an error.
+struct Unsent(Option<Arc<Batches>>);
 
 impl Unsent {
     async fn send(mut self) {
-        let Some(pool) = self.0.as_ref().map(|first_tries| first_tries.pool.clone()) else { return };
-        // Once the pool is closed there is no permit, and the statement fails.
-        let _permit = pool.low_priority_permit().await;
-        if let Some(first_tries) = self.0.take() {
-            let asked = first_tries.take_asked(true);
-            first_tries.answer(asked).await;
+        let _permit = match &self.0 {
+            // Once the pool is closed there is no permit, and the statement fails.
+            Some(batches) if batches.is_low_priority => batches.pool.low_priority_permit().await,
+            Some(_) | None => None,
+        };
+        if let Some(batches) = self.0.take() {
+            let asked = batches.take_asked();
+            batches.answer(asked).await;
         }
     }
 }
 
 impl Drop for Unsent {
     fn drop(&mut self) {
-        if let Some(first_tries) = &self.0 {
-            drop(first_tries.take_asked(true));
+        if let Some(batches) = &self.0 {
+            drop(batches.take_asked());
         }
     }
 }

@@ -76,7 +76,7 @@ use crate::workflow::{RunStatus, RunSummary};
 pub struct PostgresStore {
     queues: WriterQueues,
     pool: Arc<Pool>,
-    first_tries: Arc<FirstTries>,
+    first_tries: FirstTries,
     /// The connection for leases: a busy pool delays none.
     leases: Pool,
     lease_term: Arc<LeaseTerm>,
@@ -191,7 +191,7 @@ impl Store for PostgresStore {
     }
 
     fn first_try(&self, key: RetryKey) -> BoxFuture<'_, Result<Option<StoredFirstTry>, StoreError>> {
-        self.first_tries.clone().read(key).boxed()
+        self.first_tries.read(key).boxed()
     }
 
     fn engine_took_any(&self, range: RangeInclusive<RetryKey>) -> BoxFuture<'_, Result<bool, StoreError>> {

@@ -100,7 +100,7 @@ impl PostgresStore {
         let pool = Arc::new(pool);
         let store = Self {
             queues,
-            first_tries: FirstTries::new(pool.clone(), retry_window_ns),
+            first_tries: FirstTries::new(&pool, retry_window_ns),
             pool,
             leases: Pool::with_connections(address, LEASE_CONNECTIONS),
             lease_term,

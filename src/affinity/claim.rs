@@ -49,10 +49,14 @@ enum ClaimPolicy {
 fn claim_policy(state: &ClaimState, route: &RouteId, keys_of_other_engines: KeysOfOtherEngines) -> ClaimPolicy {
     match keys_of_other_engines {
         _ if state.claims(route) => ClaimPolicy::Required,
-        KeysOfOtherEngines::Known(version) if state.is_outdated(version) => ClaimPolicy::Required,
+        KeysOfOtherEngines::Known(version) | KeysOfOtherEngines::Unanswered(version) if state.is_outdated(version) => {
+            ClaimPolicy::Required
+        }
         KeysOfOtherEngines::Asked { claim_may_fail: false } => ClaimPolicy::Required,
         KeysOfOtherEngines::Asked { claim_may_fail: true } => ClaimPolicy::BestEffort,
-        KeysOfOtherEngines::Known(_) | KeysOfOtherEngines::Unknown => ClaimPolicy::No,
+        KeysOfOtherEngines::Known(_) | KeysOfOtherEngines::Unanswered(_) | KeysOfOtherEngines::Unknown => {
+            ClaimPolicy::No
+        }
     }
 }
 

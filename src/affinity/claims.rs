@@ -6,6 +6,9 @@
 //! this process gets a lease again. Each time they are read from the store once (`sets`); from then on all are known
 //! except those of routes that are claimed.
 //!
+//! *Unread* routes are those on which the engine of another process may have taken keys that were not read since: they
+//! were claimed a moment ago. Their requests need the store's answer, even where legacy otherwise answers without it.
+//!
 //! An engine takes no key while its own process has no lease. This did not hold in versions before leases had terms:
 //! while such a process runs, or may return, the keys of others never count as known.
 
@@ -15,7 +18,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::Notify;
 
 use crate::clock::Moment;
-use crate::exchange::KeysOfOtherEnginesVersion;
+use crate::exchange::{KeysOfOtherEnginesVersion, KnownKeysOfOtherEngines};
 use crate::names::RouteId;
 
 /// The routes whose keys are claimed.
@@ -48,26 +51,36 @@ pub(super) struct ClaimState {
     version: u64,
     /// The version for which all keys that other engines took are in the set in memory.
     known: Option<u64>,
+    /// Routes that were claimed, are claimed no longer, and of which keys that other engines took may be missing.
+    unread: HashSet<RouteId>,
+    /// Routes of `without_lease` that were lowered while the lease was over. Legacy answers them until the lease begins
+    /// again; then they are unread.
+    lowered_without_lease: HashSet<RouteId>,
 }
 
 impl ClaimState {
     /// Whether the keys of this route are claimed now.
     pub(super) fn claims(&self, route: &RouteId) -> bool {
-        let is_without_lease = || self.lease_ends.is_some_and(|ends| ends <= Moment::now());
+        let is_without_lease = || self.lease_ends.is_some() && !self.has_lease();
         self.routes.always.contains(route) || (self.routes.without_lease.contains(route) && is_without_lease())
     }
 
     /// As [`Affinity::keys_of_other_engines`](crate::exchange::Affinity::keys_of_other_engines) says.
-    pub(super) fn keys_of_other_engines(&self, route: &RouteId) -> Option<KeysOfOtherEnginesVersion> {
-        let is_known = self.knows_keys_of_other_engines() && !self.routes.always.contains(route);
-        is_known.then_some(KeysOfOtherEnginesVersion(self.version))
+    pub(super) fn keys_of_other_engines(&self, route: &RouteId) -> KnownKeysOfOtherEngines {
+        KnownKeysOfOtherEngines {
+            version: KeysOfOtherEnginesVersion(self.version),
+            are_all_known: self.knows_keys_of_other_engines() && !self.routes.always.contains(route),
+            is_unread: self.unread.contains(route),
+        }
     }
 
     /// Whether all keys that other engines took are known, except those of routes that are claimed.
     pub(super) fn knows_keys_of_other_engines(&self) -> bool {
-        self.known == Some(self.version)
-            && !self.other_engines_need_no_lease
-            && self.lease_ends.is_some_and(|ends| ends > Moment::now())
+        self.known == Some(self.version) && !self.other_engines_need_no_lease && self.has_lease()
+    }
+
+    fn has_lease(&self) -> bool {
+        self.lease_ends.is_some_and(|ends| ends > Moment::now())
     }
 
     /// Whether other engines may have taken keys since a look-up at this version.
@@ -91,7 +104,13 @@ impl Claims {
     /// are unknown until they are read.
     pub(super) fn set_routes(&self, routes: ClaimingRoutes) {
         self.change(|state| {
-            state.version += u64::from(!state.routes.always.is_subset(&routes.always));
+            let released: Vec<_> = state.routes.always.difference(&routes.always).cloned().collect();
+            state.version += u64::from(!released.is_empty());
+            state.unread.extend(released);
+            if !state.has_lease() {
+                let lowered = state.routes.without_lease.difference(&routes.without_lease).cloned();
+                state.lowered_without_lease.extend(lowered);
+            }
             state.routes = routes;
         });
     }
@@ -100,8 +119,11 @@ impl Claims {
     /// store's clock (then `term` is a new one) or by this process's, other engines may have taken keys of any route.
     pub(super) fn set_lease_end(&self, ends: Moment, term: Option<i64>) {
         self.change(|state| {
-            let was_over = state.lease_ends.is_none_or(|ends| ends <= Moment::now());
-            state.version += u64::from(was_over || state.term != term);
+            if !state.has_lease() || state.term != term {
+                state.version += 1;
+                let raised_by_others = state.lowered_without_lease.drain().chain(state.routes.without_lease.clone());
+                state.unread.extend(raised_by_others);
+            }
             (state.lease_ends, state.term) = (Some(ends), term);
         });
     }
@@ -133,7 +155,11 @@ impl Claims {
 
     /// Records that all keys that other engines had taken when this version began are in the set in memory.
     pub(super) fn set_known(&self, version: u64) {
-        self.state.write().unwrap_or_else(PoisonError::into_inner).known = Some(version);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.known = Some(version);
+        if version == state.version {
+            state.unread.clear();
+        }
     }
 }
 
@@ -167,7 +193,7 @@ mod tests {
     #[tokio::test]
     async fn keys_of_other_engines_are_unknown_from_before_they_take_any_until_all_are_read() {
         let claims = Claims::default();
-        let known = || ["live", "off"].map(|name| claims.read().keys_of_other_engines(&name.into()).is_some());
+        let known = || ["live", "off"].map(|name| claims.read().keys_of_other_engines(&name.into()).are_all_known);
         let read = async || claims.set_known(claims.outdated().await);
         read().await;
         assert_eq!(known(), [false, false], "without a lease");
@@ -175,13 +201,13 @@ mod tests {
         assert_eq!(known(), [false, false]);
         read().await;
         assert_eq!(known(), [true, true]);
-        let at_first = claims.read().keys_of_other_engines(&"live".into());
+        let at_first = claims.read().keys_of_other_engines(&"live".into()).version;
         claims.set_routes(ClaimingRoutes { always: of(&["live"]), ..ClaimingRoutes::default() });
         assert_eq!(known(), [false, true]);
-        assert!(!claims.read().is_outdated(at_first.unwrap()), "whoever takes a key now claims it");
+        assert!(!claims.read().is_outdated(at_first), "whoever takes a key now claims it");
         claims.set_routes(ClaimingRoutes::default());
         assert_eq!(known(), [false, false]);
-        assert!(claims.read().is_outdated(at_first.unwrap()));
+        assert!(claims.read().is_outdated(at_first));
         // A route that is claimed while the keys are read and goes down after that: they are read once more.
         let version = claims.outdated().await;
         claims.set_routes(ClaimingRoutes { always: of(&["off"]), ..ClaimingRoutes::default() });
@@ -207,5 +233,36 @@ mod tests {
         assert_eq!(known(), [false, false]);
         read().await;
         assert_eq!(known(), [true, true]);
+    }
+
+    #[tokio::test]
+    async fn a_route_is_unread_from_when_it_is_not_claimed_any_more_until_the_keys_of_others_are_read() {
+        let claims = Claims::default();
+        let unread = || ["live", "dark", "off"].map(|name| claims.read().keys_of_other_engines(&name.into()).is_unread);
+        let read = async || claims.set_known(claims.outdated().await);
+        let routes = |live: &[&str], dark: &[&str]| {
+            claims.set_routes(ClaimingRoutes { always: of(live), without_lease: of(dark) });
+        };
+        claims.set_lease_end(in_a_minute(), Some(1));
+        routes(&["live"], &["dark"]);
+        assert_eq!(unread(), [false; 3]);
+        let version = claims.outdated().await;
+        routes(&[], &["dark"]);
+        assert_eq!(unread(), [true, false, false]);
+        claims.set_known(version);
+        assert_eq!(unread(), [true, false, false], "they were read before the route went down");
+        read().await;
+        assert_eq!(unread(), [false; 3]);
+        // Meanwhile other processes may have raised `dark` and lowered it again.
+        claims.set_lease_end(in_a_minute(), Some(2));
+        assert_eq!(unread(), [false, true, false]);
+        read().await;
+        claims.set_lease_end(Moment::now(), Some(2));
+        routes(&[], &[]);
+        assert_eq!(unread(), [false; 3], "legacy answers it, whatever the others do");
+        claims.set_lease_end(in_a_minute(), Some(3));
+        assert_eq!(unread(), [false, true, false]);
+        read().await;
+        assert_eq!(unread(), [false; 3]);
     }
 }

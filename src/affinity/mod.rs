@@ -101,8 +101,9 @@ pub use self::unknown_keys::RequestsWithUnknownKeys;
 pub use self::writes_under_files::WritesUnderFiles;
 use crate::clock;
 use crate::exchange::{
-    AdoptionAnswer, AdoptionRequest, Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KeysOfOtherEnginesVersion,
-    KnownBody, LegacyAdmission, LegacyAdmissionRequest, LegacyTake, NotedInstance, OpenWriteGuard, Remembered,
+    AdoptionAnswer, AdoptionRequest, Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KnownBody,
+    KnownKeysOfOtherEngines, LegacyAdmission, LegacyAdmissionRequest, LegacyTake, NotedInstance, OpenWriteGuard,
+    Remembered,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::limits::Limits;
@@ -252,7 +253,7 @@ impl Affinity for StoreAffinity {
         }
     }
 
-    fn keys_of_other_engines(&self, route: &RouteId) -> Option<KeysOfOtherEnginesVersion> {
+    fn keys_of_other_engines(&self, route: &RouteId) -> KnownKeysOfOtherEngines {
         self.claims.read().keys_of_other_engines(route)
     }
 

@@ -14,10 +14,9 @@ use tower::util::BoxCloneSyncService;
 
 use crate::exchange::{
     AdoptionAnswer, AdoptionRequest, Affinity, Answered, ArmReply, ArmRequest, ArmUnknown, ComparisonOutcome,
-    ComparisonTicket, CreatedByLegacy, EarlierKeys, EngineAnswer, EngineAnswered, EngineArm, InstanceAccess,
-    KeysOfOtherEnginesVersion, KnownBody, LegacyAdmission, LegacyAdmissionRequest, LegacyTake, NotedInstance, Offer,
-    OfferedRequest, OpenRequest, OpenWriteGuard, ProblemDocument, Remembered, RunReport, Served, ServedObserver,
-    Source, TicketCounter,
+    ComparisonTicket, CreatedByLegacy, EarlierKeys, EngineAnswer, EngineAnswered, EngineArm, InstanceAccess, KnownBody,
+    KnownKeysOfOtherEngines, LegacyAdmission, LegacyAdmissionRequest, LegacyTake, NotedInstance, Offer, OfferedRequest,
+    OpenRequest, OpenWriteGuard, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
 };
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{PlanSet, RouteId, RunId};
@@ -89,8 +88,8 @@ impl Affinity for LateParts {
     fn remembered(&self, key: &RetryKey) -> Remembered {
         self.affinity().map_or(Remembered::Unknown, |affinity| affinity.remembered(key))
     }
-    fn keys_of_other_engines(&self, route: &RouteId) -> Option<KeysOfOtherEnginesVersion> {
-        self.affinity()?.keys_of_other_engines(route)
+    fn keys_of_other_engines(&self, route: &RouteId) -> KnownKeysOfOtherEngines {
+        self.affinity().map(|affinity| affinity.keys_of_other_engines(route)).unwrap_or_default()
     }
     fn is_store_shared(&self) -> bool {
         self.affinity().is_none_or(|affinity| affinity.is_store_shared())

@@ -55,8 +55,20 @@ pub enum LegacyTake {
 
 /// A counter that grows whenever this process may have missed keys that the engines of other processes took. If it has
 /// not changed since all of these keys were known, all are still known ([`Affinity::keys_of_other_engines`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeysOfOtherEnginesVersion(pub u64);
+
+/// What is known at a version of the keys of a route that the engines of other processes took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KnownKeysOfOtherEngines {
+    /// The version.
+    pub version: KeysOfOtherEnginesVersion,
+    /// Whether all of them are known.
+    pub are_all_known: bool,
+    /// Whether engines of other processes answered the route, or may have, and the keys that they took then were not
+    /// read since. Then only the store's answer to a look-up shows that no engine has a request.
+    pub is_unread: bool,
+}
 
 /// What a look-up, which found no first try, knew of keys that the engines of other processes took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +81,10 @@ pub enum KeysOfOtherEngines {
         /// Whether legacy answers also if the store does not take the claim.
         claim_may_fail: bool,
     },
-    /// Nothing: the store did not answer, or the engine of this process had the request and legacy answers all the
-    /// same.
+    /// Nothing: the store did not answer, and legacy answers all the same. At this version no engine of another process
+    /// had taken keys of the route that were not read.
+    Unanswered(KeysOfOtherEnginesVersion),
+    /// Nothing: the request was not looked up.
     Unknown,
 }
 
@@ -188,9 +202,9 @@ pub trait Affinity: Send + Sync {
     /// are known here. If so, [`Remembered::NotEngineHere`] to a later question means that no engine has taken the key,
     /// under the present files. Whoever takes the key for legacy gives the version
     /// ([`EarlierKeys::keys_of_other_engines`]).
-    fn keys_of_other_engines(&self, route: &RouteId) -> Option<KeysOfOtherEnginesVersion> {
+    fn keys_of_other_engines(&self, route: &RouteId) -> KnownKeysOfOtherEngines {
         let _ = route;
-        None
+        KnownKeysOfOtherEngines::default()
     }
     /// Whether several processes share the store. If so, an earlier try that is recorded as legacy's may have been
     /// refused by the process that recorded it.

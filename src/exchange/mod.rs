@@ -33,7 +33,7 @@ pub use adoption::{
 };
 pub use affinity::{
     Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KeysOfLegacy, KeysOfOtherEngines, KeysOfOtherEnginesVersion,
-    KnownBody, LegacyTake, NotedInstance, Remembered,
+    KnownBody, KnownKeysOfOtherEngines, LegacyTake, NotedInstance, Remembered,
 };
 pub use answer_body::{AnswerBody, ServiceReply, StreamedBody};
 pub use answered::{Answered, ForCandidate, RequestCopy, RequestDigests};

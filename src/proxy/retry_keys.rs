@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 use super::Shared;
 use super::stored_first_try::{FoundTry, first_try};
 use crate::exchange::{
-    Affinity, ArmUnknown, EarlierKeys, KeysOfOtherEngines, KeysOfOtherEnginesVersion, KnownBody, LegacyTake,
-    Remembered, RequestCopy, RequestDigests,
+    Affinity, ArmUnknown, EarlierKeys, KeysOfOtherEngines, KnownBody, KnownKeysOfOtherEngines, LegacyTake, Remembered,
+    RequestCopy, RequestDigests,
 };
 use crate::flag::{AmbiguousKey, Arm, EarlierRetryKeys, FlagSet, RequestFacts, RetryKey, RetryKeys, Route, RouteFlag};
 use crate::names::RouteId;
@@ -172,8 +172,8 @@ pub(super) struct KnownFirstTry {
     /// into one, or swapped what routes match, so it is unknown which of the two was its first try.
     pub is_contradictory: bool,
     present: Option<RetryKeys>,
-    /// Set if it is known which keys the engines of other processes took.
-    keys_of_other_engines: Option<KeysOfOtherEnginesVersion>,
+    /// What was known, before the first look-up, of the keys that the engines of other processes took.
+    keys_of_other_engines: KnownKeysOfOtherEngines,
     /// Whether `present` are the keys by the files in force. Of other keys it is not known whether the engines of other
     /// processes took them.
     by_present_files: bool,
@@ -277,7 +277,7 @@ impl KnownFirstTry {
 
     /// Whether it is known which keys the engines of other processes took by the present files.
     fn knows_keys_of_other_engines(&self) -> bool {
-        self.keys_of_other_engines.is_some() && self.by_present_files
+        self.keys_of_other_engines.are_all_known && self.by_present_files
     }
 
     /// Whether the engine may have a request with one of the keys, with any body, under another credential of the same
@@ -295,6 +295,12 @@ impl KnownFirstTry {
     pub(super) fn legacy_took_under_another_credential(&self, affinity: &dyn Affinity) -> bool {
         let keys = self.all().flat_map(RetryKeys::of_legacy_under_other_credentials);
         keys.into_iter().any(|key| affinity.remembered(&key) == Remembered::TakenBy(Arm::Legacy))
+    }
+
+    /// Whether the engine may have the request as long as the store does not answer: this process's engine, or that of
+    /// another process whose keys were not read since it answered the route.
+    pub(super) fn engine_may_have_it_while_unknown(&self) -> bool {
+        self.this_engine_may_have_it || self.keys_of_other_engines.is_unread
     }
 
     /// Asks the store whether the engine of another process took the first try, for the keys whose look-up was
@@ -369,10 +375,11 @@ impl KnownFirstTry {
         let others = |keys: &RetryKeys| self.keys.is_none_or(|own| own.scoped != keys.scoped);
         let keys = self.all().filter(others).collect();
         let engine_has_own = self.is_own && self.arm == Some(Arm::Engine);
-        let keys_of_other_engines = match self.keys_of_other_engines {
-            Some(version) => KeysOfOtherEngines::Known(version),
-            None if self.is_served_while_unknown => KeysOfOtherEngines::Unknown,
-            None => KeysOfOtherEngines::Asked { claim_may_fail: is_answered_anyway },
+        let KnownKeysOfOtherEngines { version, are_all_known, .. } = self.keys_of_other_engines;
+        let keys_of_other_engines = match self.is_served_while_unknown {
+            _ if are_all_known => KeysOfOtherEngines::Known(version),
+            true => KeysOfOtherEngines::Unanswered(version),
+            false => KeysOfOtherEngines::Asked { claim_may_fail: is_answered_anyway },
         };
         EarlierKeys { keys, files_version, engine_has_own, legacy_has_own: self.is_stored, keys_of_other_engines }
     }

@@ -80,12 +80,10 @@ async fn clients_with_a_part_of_a_head_delay_no_hand_over_and_get_an_answer() {
     let mut system = TestSystem::start().await;
     let mut clients = clients_with_part_of_a_head(&system).await;
     let mut old = succeed(&mut system).await;
-    let log = system.pointsman.log();
-    let waited = system.pointsman.metrics().await.sum("pointsman_succession_store_wait_seconds", &[]);
-    assert!(waited < 2.0, "the store was waited for {waited} s: {log}");
     for client in &mut clients {
         check_head_timeout(client).await;
     }
+    // Logged if the hand-over had to wait for them longer than `drain_head_ms` and 2 s.
     assert!(!old.log().contains("connections without a whole request are still open"), "{}", old.log());
     assert_eq!(old.wait_for_exit().await, Some(0));
     system.finish().await;

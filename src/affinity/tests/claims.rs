@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::Moment;
-use crate::exchange::KeysOfOtherEngines;
+use crate::exchange::{KeysOfOtherEngines, KnownKeysOfOtherEngines};
 use crate::store::Claim;
 use crate::workflow::RunStatus;
 
@@ -178,14 +178,15 @@ async fn keys_of_other_engines_are_in_the_set_before_it_is_relied_on() {
     let known = async || {
         loop {
             match affinity.keys_of_other_engines(&ROUTE) {
-                Some(version) => return version,
-                None => tokio::task::yield_now().await,
+                of_others if of_others.are_all_known => return of_others.version,
+                _ => tokio::task::yield_now().await,
             }
         }
     };
     let goes_down = || {
         affinity.set_claiming(ClaimingRoutes::default());
-        assert_eq!(affinity.keys_of_other_engines(&ROUTE), None, "the store is not read yet");
+        let of_others = affinity.keys_of_other_engines(&ROUTE);
+        assert!(!of_others.are_all_known && of_others.is_unread, "the store is not read yet");
     };
     engine_takes(&store, 1, numbered(1)).await;
     goes_down();
@@ -193,8 +194,8 @@ async fn keys_of_other_engines_are_in_the_set_before_it_is_relied_on() {
     assert_eq!([1, 2].map(|n| affinity.remembered(&numbered(n))), [Remembered::Unknown, Remembered::NotEngineHere]);
     // A request that is looked up now is taken for legacy only after the route was in `live` and went down again.
     affinity.set_claiming(ClaimingRoutes { always: [ROUTE.clone()].into(), ..ClaimingRoutes::default() });
-    assert_eq!(affinity.keys_of_other_engines(&ROUTE), None);
-    assert!(affinity.keys_of_other_engines(&RouteId::from("other")).is_some());
+    assert!(!affinity.keys_of_other_engines(&ROUTE).are_all_known);
+    assert!(affinity.keys_of_other_engines(&RouteId::from("other")).are_all_known);
     engine_takes(&store, 2, numbered(2)).await;
     goes_down();
     known().await;
@@ -202,4 +203,31 @@ async fn keys_of_other_engines_are_in_the_set_before_it_is_relied_on() {
     let takes = async |n| affinity.take_for_legacy(&ROUTE, numbered(n).into(), &earlier, KnownBody::Unread).await;
     assert_eq!(takes(2).await, LegacyTake::HeldByEngine);
     assert_eq!(takes(3).await, LegacyTake::FIRST);
+}
+
+/// While a look-up waits for a store that does not answer, the route goes up and down again, and the engine of another
+/// process takes the key.
+#[tokio::test]
+async fn a_key_whose_look_up_failed_is_claimed_if_its_route_went_down_meanwhile() {
+    let (store, affinity) = claiming().await;
+    affinity.set_claiming(ClaimingRoutes::default());
+    affinity.set_lease_end(Moment::now().later(Duration::from_secs(60)), Some(1));
+    while !affinity.keys_of_other_engines(&ROUTE).are_all_known {
+        tokio::task::yield_now().await;
+    }
+    let KnownKeysOfOtherEngines { version, is_unread: false, .. } = affinity.keys_of_other_engines(&ROUTE) else {
+        panic!("all were read");
+    };
+    let unanswered = KeysOfOtherEngines::Unanswered(version);
+    let earlier = EarlierKeys { keys_of_other_engines: unanswered, ..EarlierKeys::none() };
+    let takes = async |n| affinity.take_for_legacy(&ROUTE, numbered(n).into(), &earlier, KnownBody::Unread).await;
+    store.is_gone.store(true, Ordering::Relaxed);
+    assert_eq!(takes(1).await, LegacyTake::FIRST);
+    affinity.set_claiming(ClaimingRoutes { always: [ROUTE.clone()].into(), ..ClaimingRoutes::default() });
+    engine_takes(&store, 1, numbered(2)).await;
+    affinity.set_claiming(ClaimingRoutes::default());
+    assert_eq!(takes(2).await, LegacyTake::Unknown);
+    store.is_gone.store(false, Ordering::Relaxed);
+    while !affinity.flush_taken().await {}
+    assert_eq!(takes(2).await, LegacyTake::HeldByEngine);
 }

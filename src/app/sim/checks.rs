@@ -32,10 +32,10 @@ async fn flips(world: &World) -> Vec<FlipRecord> {
     world.store.memory().flips(None, 100_000).await.unwrap_or_default()
 }
 
-/// The state of a route by the flips up to a number.
-fn state_by(flips: &[FlipRecord], route: &RouteId, number: u64) -> State {
+/// The state of a route by those of the flips, newest first, that count.
+fn state_by(flips: &[FlipRecord], route: &RouteId, counts: impl Fn(&FlipRecord) -> bool) -> State {
     let of_route = |flip: &&FlipRecord| flip.route.as_ref() == Some(route) && flip.guard.is_none();
-    let last = flips.iter().filter(of_route).find(|flip| flip.candidate.is_none() && flip.number <= number);
+    let last = flips.iter().filter(of_route).find(|flip| flip.candidate.is_none() && counts(flip));
     last.map_or(State::Off, |flip| flip.to.parse().unwrap())
 }
 
@@ -53,7 +53,10 @@ pub(super) async fn watch(world: Arc<World>, fleet: Arc<Fleet>) {
         for route in ROUTES.map(RouteId::from) {
             for process in &serving {
                 let (requested, followed) = (process.requested(&route), process.followed());
-                let by_flips = state_by(&known, &route, followed);
+                // A process has its own flips in force before it has followed earlier ones of others.
+                let own = |flip: &FlipRecord| flip.number > followed && flip.by == process.name;
+                let by_own = state_by(&known, &route, own);
+                let by_flips = state_by(&known, &route, |flip| flip.number <= followed).max(by_own);
                 if requested > by_flips {
                     let what =
                         format!("`{route}` is {requested} at {}, and {by_flips} by flip {followed}", process.name);
@@ -163,7 +166,7 @@ fn disagreements(fleet: &Fleet, flips: &[FlipRecord]) -> Vec<String> {
             found.push(format!("{name} is frozen: {is_frozen}"));
         }
         for route in ROUTES.map(RouteId::from) {
-            let (is, by_flips) = (process.requested(&route), state_by(flips, &route, newest));
+            let (is, by_flips) = (process.requested(&route), state_by(flips, &route, |flip| flip.number <= newest));
             if is != by_flips {
                 found.push(format!("`{route}` is {is} at {name}, and {by_flips} by the flips"));
             }
@@ -210,7 +213,7 @@ pub(super) async fn climb(world: &Arc<World>, fleet: &Arc<Fleet>, random: &mut f
                 let request = MoveRequest { percent, ..asked(to, false) };
                 let flipped = flip(world, fleet, &process, &route, request).await;
                 // Where a lower flip is not followed yet, a flip down is made without a record: the route is as low.
-                if flipped == Flip::Made && state_by(&flips(world).await, &route, u64::MAX) == to {
+                if flipped == Flip::Made && state_by(&flips(world).await, &route, |_| true) == to {
                     break;
                 }
                 if Instant::now() >= until {

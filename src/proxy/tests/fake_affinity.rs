@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use futures_util::future::BoxFuture;
 
 use super::rig::Fakes;
-use crate::exchange::{Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KnownBody, LegacyTake, Remembered};
+use crate::exchange::{
+    Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KnownBody, KnownKeysOfOtherEngines, LegacyTake, Remembered,
+};
 use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
 use crate::names::{RouteId, RunId};
 
@@ -50,6 +52,10 @@ impl Affinity for Fakes {
             (false, _) => return self.give_to_legacy(keys, body),
         };
         Box::pin(std::future::ready(take))
+    }
+    fn keys_of_other_engines(&self, _route: &RouteId) -> KnownKeysOfOtherEngines {
+        let is_unread = self.keys_are_unread.load(SeqCst);
+        KnownKeysOfOtherEngines { is_unread, ..KnownKeysOfOtherEngines::default() }
     }
     fn is_store_shared(&self) -> bool {
         true

@@ -339,6 +339,27 @@ async fn a_caller_whose_cohort_returns_to_live_is_treated_as_in_live() {
     }
 }
 
+/// While the route was in `live`, the engine of another process may have taken the first try, and its keys were not read
+/// yet: legacy would do the work again.
+#[tokio::test]
+async fn while_keys_of_other_engines_are_unread_a_silent_store_means_that_keyed_requests_are_refused() {
+    let origin = Origin::always_answers(OK).await;
+    let keyed = "POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nbody";
+    for state in [State::Off, State::Shadow] {
+        let rig = Rig::new(&origin, at(state)).await;
+        *rig.fakes.first_try.lock().unwrap() = Some(Err(ArmUnknown));
+        rig.fakes.keys_are_unread.store(true, SeqCst);
+        let served = origin.requests().len();
+        assert_eq!(rig.ask(keyed).await.status(), 503, "{state}");
+        assert_eq!(origin.requests().len(), served, "{state}: not begun");
+        *rig.fakes.first_try.lock().unwrap() = Some(Ok(None));
+        assert_eq!(rig.ask(keyed).await.status(), 200, "{state}: the store says that no engine has it");
+        *rig.fakes.first_try.lock().unwrap() = Some(Err(ArmUnknown));
+        rig.fakes.keys_are_unread.store(false, SeqCst);
+        assert_eq!(rig.ask(&keyed.replace("k\r", "l\r")).await.status(), 200, "{state}");
+    }
+}
+
 /// A restart would return the route to `live`, because its flip down is not in the store: the engine of another process
 /// may have taken the first try, and legacy would do the work again.
 #[tokio::test]

@@ -58,6 +58,8 @@ pub struct Fakes {
     /// Whether the engine has the requests that the store has as legacy's.
     pub is_unconfirmed: AtomicBool,
     pub records_no_keys: AtomicBool,
+    /// Whether engines of other processes may have taken keys that were not read.
+    pub keys_are_unread: AtomicBool,
     pub served_unnoted: AtomicU64,
     /// Whether the store fails to say if a key was noted earlier.
     pub store_is_silent: AtomicBool,

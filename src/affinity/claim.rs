@@ -49,11 +49,15 @@ enum ClaimPolicy {
 fn claim_policy(state: &ClaimState, route: &RouteId, keys_of_other_engines: KeysOfOtherEngines) -> ClaimPolicy {
     match keys_of_other_engines {
         _ if state.claims(route) => ClaimPolicy::Required,
-        KeysOfOtherEngines::Known(version) | KeysOfOtherEngines::Unanswered(version) if state.is_outdated(version) => {
+        KeysOfOtherEngines::Known(version)
+        | KeysOfOtherEngines::Unanswered(version)
+        | KeysOfOtherEngines::Asked { version, .. }
+            if state.is_outdated(version) =>
+        {
             ClaimPolicy::Required
         }
-        KeysOfOtherEngines::Asked { claim_may_fail: false } => ClaimPolicy::Required,
-        KeysOfOtherEngines::Asked { claim_may_fail: true } => ClaimPolicy::BestEffort,
+        KeysOfOtherEngines::Asked { claim_may_fail: false, .. } => ClaimPolicy::Required,
+        KeysOfOtherEngines::Asked { claim_may_fail: true, .. } => ClaimPolicy::BestEffort,
         KeysOfOtherEngines::Known(_) | KeysOfOtherEngines::Unanswered(_) | KeysOfOtherEngines::Unknown => {
             ClaimPolicy::No
         }

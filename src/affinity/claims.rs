@@ -10,7 +10,10 @@
 //! were claimed a moment ago. Their requests need the store's answer, even where legacy otherwise answers without it.
 //!
 //! An engine takes no key while its own process has no lease. This did not hold in versions before leases had terms:
-//! while such a process runs, or may return, the keys of others never count as known.
+//! while such a process runs, or may return, the keys of others never count as known, and no route as read.
+//!
+//! The others wait for no process that never had a lease, and their gates do not know of it. So it claims the keys of
+//! all routes.
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -45,12 +48,15 @@ pub(super) struct ClaimState {
     lease_ends: Option<Moment>,
     /// The term of this process's lease.
     term: Option<i64>,
+    had_lease: bool,
     /// Whether an engine of another process may take keys without its lease.
     other_engines_need_no_lease: bool,
     /// Grows whenever keys that other engines took may have become unknown.
     version: u64,
     /// The version for which all keys that other engines took are in the set in memory.
     known: Option<u64>,
+    /// Whether the keys of others were read since this process had its first lease. Before that, all routes are unread.
+    was_ever_read: bool,
     /// Routes that were claimed, are claimed no longer, and of which keys that other engines took may be missing.
     unread: HashSet<RouteId>,
     /// Routes of `without_lease` that were lowered while the lease was over. Legacy answers them until the lease begins
@@ -62,15 +68,24 @@ impl ClaimState {
     /// Whether the keys of this route are claimed now.
     pub(super) fn claims(&self, route: &RouteId) -> bool {
         let is_without_lease = || self.lease_ends.is_some() && !self.has_lease();
-        self.routes.always.contains(route) || (self.routes.without_lease.contains(route) && is_without_lease())
+        let never_had_lease = || self.lease_ends.is_some() && !self.had_lease;
+        self.routes.always.contains(route)
+            || (self.routes.without_lease.contains(route) && is_without_lease())
+            || never_had_lease()
     }
 
     /// As [`Affinity::keys_of_other_engines`](crate::exchange::Affinity::keys_of_other_engines) says.
-    pub(super) fn keys_of_other_engines(&self, route: &RouteId) -> KnownKeysOfOtherEngines {
+    /// `ids`: all ids of the route.
+    pub(super) fn keys_of_other_engines<'a>(
+        &self,
+        route: &RouteId,
+        mut ids: impl Iterator<Item = &'a RouteId>,
+    ) -> KnownKeysOfOtherEngines {
         KnownKeysOfOtherEngines {
             version: KeysOfOtherEnginesVersion(self.version),
             are_all_known: self.knows_keys_of_other_engines() && !self.routes.always.contains(route),
-            is_unread: self.unread.contains(route),
+            is_unread: !self.was_ever_read || ids.any(|id| self.unread.contains(id)),
+            is_any_unread: !self.was_ever_read || !self.unread.is_empty(),
         }
     }
 
@@ -125,6 +140,7 @@ impl Claims {
                 state.unread.extend(raised_by_others);
             }
             (state.lease_ends, state.term) = (Some(ends), term);
+            state.had_lease |= state.has_lease();
         });
     }
 
@@ -157,7 +173,9 @@ impl Claims {
     pub(super) fn set_known(&self, version: u64) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.known = Some(version);
-        if version == state.version {
+        // Without a lease, others may take keys of any route now.
+        if state.knows_keys_of_other_engines() {
+            state.was_ever_read = true;
             state.unread.clear();
         }
     }
@@ -173,6 +191,11 @@ mod tests {
         names.iter().map(|name| RouteId::from(*name)).collect()
     }
 
+    fn of_others(claims: &Claims, name: &str) -> KnownKeysOfOtherEngines {
+        let id = RouteId::from(name);
+        claims.read().keys_of_other_engines(&id, [&id].into_iter())
+    }
+
     fn in_a_minute() -> Moment {
         Moment::now().later(Duration::from_secs(60))
     }
@@ -183,6 +206,8 @@ mod tests {
         let claimed = || ["live", "dark", "off"].map(|name| claims.read().claims(&name.into()));
         claims.set_routes(ClaimingRoutes { always: of(&["live"]), without_lease: of(&["dark"]) });
         assert_eq!(claimed(), [true, false, false], "a store of one process");
+        claims.set_lease_end(Moment::now(), None);
+        assert_eq!(claimed(), [true; 3], "others do not wait for a process that never had a lease");
         claims.set_lease_end(in_a_minute(), Some(1));
         assert_eq!(claimed(), [true, false, false]);
         claims.set_lease_end(Moment::now(), Some(1));
@@ -193,7 +218,7 @@ mod tests {
     #[tokio::test]
     async fn keys_of_other_engines_are_unknown_from_before_they_take_any_until_all_are_read() {
         let claims = Claims::default();
-        let known = || ["live", "off"].map(|name| claims.read().keys_of_other_engines(&name.into()).are_all_known);
+        let known = || ["live", "off"].map(|name| of_others(&claims, name).are_all_known);
         let read = async || claims.set_known(claims.outdated().await);
         read().await;
         assert_eq!(known(), [false, false], "without a lease");
@@ -201,7 +226,7 @@ mod tests {
         assert_eq!(known(), [false, false]);
         read().await;
         assert_eq!(known(), [true, true]);
-        let at_first = claims.read().keys_of_other_engines(&"live".into()).version;
+        let at_first = of_others(&claims, "live").version;
         claims.set_routes(ClaimingRoutes { always: of(&["live"]), ..ClaimingRoutes::default() });
         assert_eq!(known(), [false, true]);
         assert!(!claims.read().is_outdated(at_first), "whoever takes a key now claims it");
@@ -238,15 +263,19 @@ mod tests {
     #[tokio::test]
     async fn a_route_is_unread_from_when_it_is_not_claimed_any_more_until_the_keys_of_others_are_read() {
         let claims = Claims::default();
-        let unread = || ["live", "dark", "off"].map(|name| claims.read().keys_of_other_engines(&name.into()).is_unread);
+        let unread = || ["live", "dark", "off"].map(|name| of_others(&claims, name).is_unread);
         let read = async || claims.set_known(claims.outdated().await);
         let routes = |live: &[&str], dark: &[&str]| {
             claims.set_routes(ClaimingRoutes { always: of(live), without_lease: of(dark) });
         };
+        read().await;
+        assert_eq!(unread(), [true; 3], "without a lease");
         claims.set_lease_end(in_a_minute(), Some(1));
+        assert_eq!(unread(), [true; 3], "at the start");
+        read().await;
         routes(&["live"], &["dark"]);
         assert_eq!(unread(), [false; 3]);
-        let version = claims.outdated().await;
+        let version = claims.read().version;
         routes(&[], &["dark"]);
         assert_eq!(unread(), [true, false, false]);
         claims.set_known(version);
@@ -254,13 +283,18 @@ mod tests {
         read().await;
         assert_eq!(unread(), [false; 3]);
         // Meanwhile other processes may have raised `dark` and lowered it again.
-        claims.set_lease_end(in_a_minute(), Some(2));
+        claims.set_lease_end(in_a_minute(), Some(3));
         assert_eq!(unread(), [false, true, false]);
+        claims.set_other_engines_need_lease(false);
         read().await;
-        claims.set_lease_end(Moment::now(), Some(2));
+        assert_eq!(unread(), [false, true, false], "one may still take a key");
+        claims.set_other_engines_need_lease(true);
+        read().await;
+        assert_eq!(unread(), [false; 3]);
+        claims.set_lease_end(Moment::now(), Some(3));
         routes(&[], &[]);
         assert_eq!(unread(), [false; 3], "legacy answers it, whatever the others do");
-        claims.set_lease_end(in_a_minute(), Some(3));
+        claims.set_lease_end(in_a_minute(), Some(4));
         assert_eq!(unread(), [false, true, false]);
         read().await;
         assert_eq!(unread(), [false; 3]);

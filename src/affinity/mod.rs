@@ -105,7 +105,7 @@ use crate::exchange::{
     KnownKeysOfOtherEngines, LegacyAdmission, LegacyAdmissionRequest, LegacyTake, NotedInstance, OpenWriteGuard,
     Remembered,
 };
-use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
+use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys, Route};
 use crate::limits::Limits;
 use crate::names::{PlanSet, RouteId, RunId};
 use crate::store::{StoreError, StoreHandle};
@@ -253,8 +253,11 @@ impl Affinity for StoreAffinity {
         }
     }
 
-    fn keys_of_other_engines(&self, route: &RouteId) -> KnownKeysOfOtherEngines {
-        self.claims.read().keys_of_other_engines(route)
+    fn keys_of_other_engines(&self, route: &Route) -> KnownKeysOfOtherEngines {
+        match self.store.is_shared() {
+            true => self.claims.read().keys_of_other_engines(&route.id, route.ids()),
+            false => KnownKeysOfOtherEngines::default(),
+        }
     }
 
     fn is_store_shared(&self) -> bool {

@@ -223,7 +223,7 @@ impl Sets {
 
     /// Builds the sets from all that the store has.
     async fn build(&self, store: &StoreHandle) {
-        let began = Instant::now();
+        let (began, began_at) = (Instant::now(), clock::now());
         let (mut keys, mut pins) = (0_u64, 0_u64);
         let mut after = None;
         loop {
@@ -236,6 +236,11 @@ impl Sets {
                 Some((last, _)) if page.len() == PAGE => after = Some(*last),
                 _ => break,
             }
+        }
+        // The pages come in the order of the keys: others may have taken keys meanwhile that belong to an earlier page
+        // than one that has a newer key.
+        if let Some(newest) = &mut *self.newest_key_at.lock().unwrap_or_else(PoisonError::into_inner) {
+            *newest = (*newest).min(began_at);
         }
         while page_or_pause(self.renew_keys(store, Vec::new(), Instant::now()).await).await.is_none() {}
         let mut after = 0;

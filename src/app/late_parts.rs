@@ -18,7 +18,7 @@ use crate::exchange::{
     KnownKeysOfOtherEngines, LegacyAdmission, LegacyAdmissionRequest, LegacyTake, NotedInstance, Offer, OfferedRequest,
     OpenRequest, OpenWriteGuard, ProblemDocument, Remembered, RunReport, Served, ServedObserver, Source, TicketCounter,
 };
-use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
+use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys, Route};
 use crate::names::{PlanSet, RouteId, RunId};
 
 /// The parts, once they exist.
@@ -88,7 +88,7 @@ impl Affinity for LateParts {
     fn remembered(&self, key: &RetryKey) -> Remembered {
         self.affinity().map_or(Remembered::Unknown, |affinity| affinity.remembered(key))
     }
-    fn keys_of_other_engines(&self, route: &RouteId) -> KnownKeysOfOtherEngines {
+    fn keys_of_other_engines(&self, route: &Route) -> KnownKeysOfOtherEngines {
         self.affinity().map(|affinity| affinity.keys_of_other_engines(route)).unwrap_or_default()
     }
     fn is_store_shared(&self) -> bool {

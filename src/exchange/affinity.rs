@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::{AdoptionAnswer, AdoptionRequest, LegacyAdmission, LegacyAdmissionRequest, OpenWriteGuard};
-use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
+use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys, Route};
 use crate::names::{PlanSet, RouteId, RunId};
 
 /// The store did not answer, so the owner of an instance, or the arm that took a first try, is not known.
@@ -68,6 +68,8 @@ pub struct KnownKeysOfOtherEngines {
     /// Whether engines of other processes answered the route, or may have, and the keys that they took then were not
     /// read since. Then only the store's answer to a look-up shows that no engine has a request.
     pub is_unread: bool,
+    /// Whether that is so of any route: earlier files may have given the request to another one.
+    pub is_any_unread: bool,
 }
 
 /// What a look-up, which found no first try, knew of keys that the engines of other processes took.
@@ -78,6 +80,8 @@ pub enum KeysOfOtherEngines {
     /// The store did not have the key. An engine may be about to commit it, so that the key has to be claimed in the
     /// store.
     Asked {
+        /// The version before the look-up.
+        version: KeysOfOtherEnginesVersion,
         /// Whether legacy answers also if the store does not take the claim.
         claim_may_fail: bool,
     },
@@ -202,7 +206,7 @@ pub trait Affinity: Send + Sync {
     /// are known here. If so, [`Remembered::NotEngineHere`] to a later question means that no engine has taken the key,
     /// under the present files. Whoever takes the key for legacy gives the version
     /// ([`EarlierKeys::keys_of_other_engines`]).
-    fn keys_of_other_engines(&self, route: &RouteId) -> KnownKeysOfOtherEngines {
+    fn keys_of_other_engines(&self, route: &Route) -> KnownKeysOfOtherEngines {
         let _ = route;
         KnownKeysOfOtherEngines::default()
     }

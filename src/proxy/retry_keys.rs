@@ -199,7 +199,7 @@ impl KnownFirstTry {
     /// first try that the engine took counts: under earlier files the workflow may have done more than read.
     pub(super) async fn look_up(
         affinity: &dyn Affinity,
-        route: &RouteId,
+        route: &Route,
         KeysOfRequest { present, by_present_files, earlier }: KeysOfRequest,
         reads_only: bool,
     ) -> Self {
@@ -300,7 +300,8 @@ impl KnownFirstTry {
     /// Whether the engine may have the request as long as the store does not answer: this process's engine, or that of
     /// another process whose keys were not read since it answered the route.
     pub(super) fn engine_may_have_it_while_unknown(&self) -> bool {
-        self.this_engine_may_have_it || self.keys_of_other_engines.is_unread
+        let KnownKeysOfOtherEngines { is_unread, is_any_unread, .. } = self.keys_of_other_engines;
+        self.this_engine_may_have_it || is_unread || (is_any_unread && !self.earlier.is_empty())
     }
 
     /// Asks the store whether the engine of another process took the first try, for the keys whose look-up was
@@ -379,7 +380,7 @@ impl KnownFirstTry {
         let keys_of_other_engines = match self.is_served_while_unknown {
             _ if are_all_known => KeysOfOtherEngines::Known(version),
             true => KeysOfOtherEngines::Unanswered(version),
-            false => KeysOfOtherEngines::Asked { claim_may_fail: is_answered_anyway },
+            false => KeysOfOtherEngines::Asked { version, claim_may_fail: is_answered_anyway },
         };
         EarlierKeys { keys, files_version, engine_has_own, legacy_has_own: self.is_stored, keys_of_other_engines }
     }

@@ -258,7 +258,7 @@ async fn decide_flagged<'a>(
     if let Some(key) = &follows {
         instance = Some(look_up_owner(&proxied, key, &mut facts).await);
     }
-    let mut first_try = KnownFirstTry::look_up(&*shared.affinity, &flag.route.id, keys, !flag.route.keeps_runs).await;
+    let mut first_try = KnownFirstTry::look_up(&*shared.affinity, &flag.route, keys, !flag.route.keeps_runs).await;
     let mut diagnostics = DecisionDiagnostics::default();
     let mut decision_if_new = decide(&table.set, flag, &facts, &mut diagnostics);
     if let Some(key) = &follows

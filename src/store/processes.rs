@@ -111,7 +111,8 @@ pub struct LivingProcess {
     pub name: String,
     /// How long its lease lasts unless it renews it, by the store's clock.
     pub lease_left: Duration,
-    /// The term of its lease: another one begins each time that it renews a lease that was over.
+    /// The term of its lease: another one begins each time that it renews a lease that was over. 0 of a version whose
+    /// leases have no terms.
     pub term: i64,
     /// What it says about itself; `None` if it is of a version that says nothing, or has said nothing yet.
     pub record: Option<ProcessRecord>,
@@ -124,6 +125,8 @@ pub struct GoneProcess {
     pub name: String,
     /// How long its lease has been over, by the store's clock.
     pub gone_for: Duration,
+    /// The term of that lease; 0 of a version whose leases have no terms.
+    pub term: i64,
     /// What it had said about itself last.
     pub record: Option<ProcessRecord>,
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::clock::Moment;
 use crate::exchange::{KeysOfOtherEngines, KnownKeysOfOtherEngines};
+use crate::flag::{Route, RouteMatch, Service};
 use crate::store::Claim;
 use crate::workflow::RunStatus;
 
@@ -13,6 +14,12 @@ async fn claiming() -> (Arc<CountingStore>, Arc<StoreAffinity>) {
     let affinity = StoreAffinity::load(store.clone(), &Limits::default()).await.unwrap();
     affinity.set_claiming(ClaimingRoutes { always: [ROUTE.clone()].into(), ..ClaimingRoutes::default() });
     (store, affinity)
+}
+
+fn route(id: &RouteId) -> Route {
+    let matches = RouteMatch { method: http::Method::POST, path: "/".into(), host: None };
+    let service = Service::at("shop", [http::Uri::from_static("http://127.0.0.1:9000")]);
+    Route::without_workflow(id.clone(), matches, Arc::new(service))
 }
 
 /// The engine of another process takes the key.
@@ -177,7 +184,7 @@ async fn keys_of_other_engines_are_in_the_set_before_it_is_relied_on() {
     affinity.set_lease_end(Moment::now().later(Duration::from_secs(60)), Some(1));
     let known = async || {
         loop {
-            match affinity.keys_of_other_engines(&ROUTE) {
+            match affinity.keys_of_other_engines(&route(&ROUTE)) {
                 of_others if of_others.are_all_known => return of_others.version,
                 _ => tokio::task::yield_now().await,
             }
@@ -185,7 +192,7 @@ async fn keys_of_other_engines_are_in_the_set_before_it_is_relied_on() {
     };
     let goes_down = || {
         affinity.set_claiming(ClaimingRoutes::default());
-        let of_others = affinity.keys_of_other_engines(&ROUTE);
+        let of_others = affinity.keys_of_other_engines(&route(&ROUTE));
         assert!(!of_others.are_all_known && of_others.is_unread, "the store is not read yet");
     };
     engine_takes(&store, 1, numbered(1)).await;
@@ -194,8 +201,8 @@ async fn keys_of_other_engines_are_in_the_set_before_it_is_relied_on() {
     assert_eq!([1, 2].map(|n| affinity.remembered(&numbered(n))), [Remembered::Unknown, Remembered::NotEngineHere]);
     // A request that is looked up now is taken for legacy only after the route was in `live` and went down again.
     affinity.set_claiming(ClaimingRoutes { always: [ROUTE.clone()].into(), ..ClaimingRoutes::default() });
-    assert!(!affinity.keys_of_other_engines(&ROUTE).are_all_known);
-    assert!(affinity.keys_of_other_engines(&RouteId::from("other")).are_all_known);
+    assert!(!affinity.keys_of_other_engines(&route(&ROUTE)).are_all_known);
+    assert!(affinity.keys_of_other_engines(&route(&"other".into())).are_all_known);
     engine_takes(&store, 2, numbered(2)).await;
     goes_down();
     known().await;
@@ -212,10 +219,11 @@ async fn a_key_whose_look_up_failed_is_claimed_if_its_route_went_down_meanwhile(
     let (store, affinity) = claiming().await;
     affinity.set_claiming(ClaimingRoutes::default());
     affinity.set_lease_end(Moment::now().later(Duration::from_secs(60)), Some(1));
-    while !affinity.keys_of_other_engines(&ROUTE).are_all_known {
+    while !affinity.keys_of_other_engines(&route(&ROUTE)).are_all_known {
         tokio::task::yield_now().await;
     }
-    let KnownKeysOfOtherEngines { version, is_unread: false, .. } = affinity.keys_of_other_engines(&ROUTE) else {
+    let KnownKeysOfOtherEngines { version, is_unread: false, .. } = affinity.keys_of_other_engines(&route(&ROUTE))
+    else {
         panic!("all were read");
     };
     let unanswered = KeysOfOtherEngines::Unanswered(version);
@@ -230,4 +238,18 @@ async fn a_key_whose_look_up_failed_is_claimed_if_its_route_went_down_meanwhile(
     store.is_gone.store(false, Ordering::Relaxed);
     while !affinity.flush_taken().await {}
     assert_eq!(takes(2).await, LegacyTake::HeldByEngine);
+}
+
+/// As above, but the store answered the look-up before the engine took the key, and its answer came late.
+#[tokio::test]
+async fn a_key_that_the_store_did_not_have_is_claimed_if_its_route_went_down_since() {
+    let (store, affinity) = claiming().await;
+    let version = affinity.keys_of_other_engines(&route(&ROUTE)).version;
+    let asked = KeysOfOtherEngines::Asked { version, claim_may_fail: true };
+    let earlier = EarlierKeys { keys_of_other_engines: asked, ..EarlierKeys::none() };
+    engine_takes(&store, 1, numbered(1)).await;
+    affinity.set_claiming(ClaimingRoutes::default());
+    store.is_gone.store(true, Ordering::Relaxed);
+    let takes = affinity.take_for_legacy(&ROUTE, numbered(1).into(), &earlier, KnownBody::Unread).await;
+    assert_eq!(takes, LegacyTake::Unknown);
 }

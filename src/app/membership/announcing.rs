@@ -40,7 +40,7 @@ impl Membership {
     }
 
     /// The names of the others that have not answered an announcement of this process, and of those that answered that
-    /// they cannot acknowledge it; `None` while the store does not have the announcement.
+    /// they cannot acknowledge it; `None` while the others were not seen since the store has the announcement.
     fn names_of_not_acknowledging(&self, own: WorkerId, number: u64) -> Option<(Vec<String>, Vec<String>)> {
         let seen = self.seen();
         let has_answered = |newest: &BTreeMap<WorkerId, u64>| newest.get(&own).is_some_and(|newest| *newest >= number);
@@ -50,7 +50,7 @@ impl Membership {
         let open: Vec<&LivingProcess> = seen.others.iter().filter(|other| !acknowledges(other)).collect();
         let (refusing, silent): (Vec<_>, Vec<_>) = open.into_iter().partition(|other| refuses(other));
         let names = |of: Vec<&LivingProcess>| of.into_iter().map(display_name).collect::<Vec<_>>();
-        (seen.told >= Some(number)).then(|| (names(silent), names(refusing)))
+        (seen.told >= Some(number) && seen.told_before >= Some(number)).then(|| (names(silent), names(refusing)))
     }
 }
 

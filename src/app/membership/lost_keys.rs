@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{Membership, NAMED_MAX};
 use crate::clock;
-use crate::store::{GoneProcess, KeyFileRecord, ProcessRecord, StoreError};
+use crate::store::{GoneProcess, KeyFileRecord, LivingProcess, ProcessRecord, StoreError};
 
 impl Membership {
     /// Looks for lost keys if a process has gone since the last look, or if keys were lost at the last look. As long as
@@ -26,7 +26,7 @@ impl Membership {
             *self.exchanges.borrow()
         };
         let gone = self.gone().await;
-        let obeys = |process: &GoneProcess| process.record.as_ref().is_none_or(|record| record.obeys_terms);
+        let obeys = |process: &GoneProcess| obeys_terms(process.record.as_ref(), process.term);
         let has_lost_process_that_needs_no_lease = !gone.as_ref().is_ok_and(|gone| gone.iter().all(obeys));
         let found = self.find_lost_keys_of(gone).await.err();
         let mut seen = self.seen();
@@ -43,9 +43,8 @@ impl Membership {
     /// lease.
     pub(super) fn other_engines_need_lease(&self) -> bool {
         let seen = self.seen();
-        // A process without a record has told nothing yet, and has begun no run.
-        let obeys = |record: Option<&ProcessRecord>| record.is_none_or(|record| record.obeys_terms);
-        seen.others.iter().all(|other| obeys(other.record.as_ref())) && !seen.has_lost_process_that_needs_no_lease
+        let obeys = |other: &LivingProcess| obeys_terms(other.record.as_ref(), other.term);
+        seen.others.iter().all(obeys) && !seen.has_lost_process_that_needs_no_lease
     }
 
     /// The processes that have ended, or hang, without deregistering, within the retry window.
@@ -76,6 +75,12 @@ impl Membership {
         let sentences: Vec<String> = gone.iter().filter_map(sentence).take(NAMED_MAX).collect();
         if sentences.is_empty() { Ok(()) } else { Err(sentences.join("; ")) }
     }
+}
+
+/// Whether the engine of a process takes keys only while it has its lease. A process without a record has told nothing
+/// yet, and has begun no run, or is of a version that tells nothing: then its lease has no term.
+fn obeys_terms(record: Option<&ProcessRecord>, term: i64) -> bool {
+    record.map_or(term != 0, |record| record.obeys_terms)
 }
 
 /// Why keys of a process that has not deregistered may be lost, as a sentence; `None` if another process has taken over
@@ -132,6 +137,7 @@ mod tests {
         let gone = |key_file: Option<u128>| GoneProcess {
             name: "process 7 on a".to_owned(),
             gone_for: Duration::from_secs(60),
+            term: 1,
             record: Some(ProcessRecord { key_file: key_file.map(Uuid::from_u128), ..ProcessRecord::default() }),
         };
         let window = Duration::from_secs(3_600);

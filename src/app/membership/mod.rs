@@ -88,6 +88,9 @@ struct Seen {
     newest_flip: u64,
     /// The announcement that this process had told when the others were seen.
     told: Option<u64>,
+    /// The announcement that the store had before the others were seen. A process that gets its lease at the moment of
+    /// an exchange may be missing in it, and may have looked before the store had what that exchange told.
+    told_before: Option<u64>,
     /// When the lease of this process is over unless it is renewed; `None` while it has none.
     lease_ends: Option<Moment>,
     /// The term of that lease.
@@ -252,6 +255,7 @@ impl Membership {
         let own_place = processes.iter().position(|process| process.worker == worker);
         let was_over = |ends: Moment| ends <= Moment::now() || own_place.is_none();
         seen.leases_ended += u64::from(seen.lease_ends.is_some_and(was_over));
+        seen.told_before = seen.told;
         (seen.lease_ends, seen.term, seen.newest_flip, seen.told) = (None, None, newest_flip, told);
         let had_unwritten = seen.has_unwritten();
         let is_left = |before: &LivingProcess| processes.iter().any(|process| process.worker == before.worker);

@@ -156,7 +156,7 @@ impl Membership {
     }
 
     /// Exchanges records with the other processes and acts on theirs, and repeats both as long as that changes this
-    /// process's own record.
+    /// process's own record, and once more after an announcement, which counts only then.
     async fn exchange_and_act(&self, ladder: &Ladder) -> Result<(), StoreError> {
         let Some(claims) = self.claims.get() else { return Ok(()) };
         loop {
@@ -180,10 +180,16 @@ impl Membership {
                 self.store.begin_runs_under(*worker, term, ladder.flags().load().set_number);
                 claims.set_lease_end(ends, term);
             }
-            if self.own.load_full() == told {
+            if self.own.load_full() == told && !self.has_just_announced() {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether the others were not seen since the store has the newest announcement of this process.
+    fn has_just_announced(&self) -> bool {
+        let seen = self.seen();
+        seen.told > seen.told_before
     }
 
     /// Reads the pin collisions from the store, if another process has found or accepted one, or if another process has

@@ -8,7 +8,7 @@ use super::rig::Fakes;
 use crate::exchange::{
     Affinity, ArmUnknown, CreatedByLegacy, EarlierKeys, KnownBody, KnownKeysOfOtherEngines, LegacyTake, Remembered,
 };
-use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys};
+use crate::flag::{Arm, Family, InstanceKey, Owner, RetryKey, RetryKeys, Route};
 use crate::names::{RouteId, RunId};
 
 impl Affinity for Fakes {
@@ -53,7 +53,7 @@ impl Affinity for Fakes {
         };
         Box::pin(std::future::ready(take))
     }
-    fn keys_of_other_engines(&self, _route: &RouteId) -> KnownKeysOfOtherEngines {
+    fn keys_of_other_engines(&self, _route: &Route) -> KnownKeysOfOtherEngines {
         let is_unread = self.keys_are_unread.load(SeqCst);
         KnownKeysOfOtherEngines { is_unread, ..KnownKeysOfOtherEngines::default() }
     }

@@ -339,8 +339,8 @@ async fn a_caller_whose_cohort_returns_to_live_is_treated_as_in_live() {
     }
 }
 
-/// While the route was in `live`, the engine of another process may have taken the first try, and its keys were not read
-/// yet: legacy would do the work again.
+/// While the route was in `live`, the engine of another process may have taken the first try, and its keys were not
+/// read yet: legacy would do the work again.
 #[tokio::test]
 async fn while_keys_of_other_engines_are_unread_a_silent_store_means_that_keyed_requests_are_refused() {
     let origin = Origin::always_answers(OK).await;

@@ -24,7 +24,8 @@ const PROCESSES_MAX: i64 = 1_024;
 /// The row of a worker is removed when its lease has been over for this long, or for a retry window, if that is longer.
 const WORKER_ROW_KEPT_S: i64 = 86_400;
 
-const GONE: &str = "SELECT name, record, (extract(epoch FROM statement_timestamp() - alive_until) * 1000)::bigint \
+const GONE: &str = "SELECT name, record, (extract(epoch FROM statement_timestamp() - alive_until) * 1000)::bigint, \
+            term \
      FROM workers WHERE alive_until <= statement_timestamp() ORDER BY alive_until DESC LIMIT $1";
 
 impl PostgresStore {
@@ -40,6 +41,7 @@ impl PostgresStore {
             Ok(GoneProcess {
                 name: unescape(column(row, 0)?),
                 gone_for: Duration::from_millis(u64::try_from(column::<i64>(row, 2)?).unwrap_or(0)),
+                term: column(row, 3)?,
                 record: record.and_then(|bytes| serde_json::from_slice(bytes).ok()),
             })
         };

@@ -42,7 +42,10 @@ enum Fault {
     Before,
     /// The operation was done, and its result is unknown.
     After,
+    /// The operation is done after this time.
     Slow(Duration),
+    /// The operation is done, and its result arrives after this time.
+    LateReply(Duration),
     /// An append is done twice; any other operation is done once, as without a fault.
     Twice,
     /// The operation is not answered for a long time, and then its result is unknown. The flag tells whether it was
@@ -205,7 +208,8 @@ impl SimStore {
             0..=2 => Fault::Before,
             3..=5 => Fault::After,
             6 => Fault::Twice,
-            7..=9 => Fault::Slow(Duration::from_millis(state.random.u64(1..3_000))),
+            7..=8 => Fault::Slow(Duration::from_millis(state.random.u64(1..3_000))),
+            9 => Fault::LateReply(Duration::from_millis(state.random.u64(1..3_000))),
             _ => Fault::Silent(state.random.bool()),
         }
     }
@@ -220,6 +224,11 @@ impl SimStore {
             Fault::Slow(time) => {
                 sleep(time).await;
                 operation.await
+            }
+            Fault::LateReply(time) => {
+                let result = operation.await;
+                sleep(time).await;
+                result
             }
             Fault::Silent(done) => {
                 if done {

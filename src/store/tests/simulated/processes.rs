@@ -32,6 +32,13 @@ struct Row {
     record: Option<ProcessRecord>,
 }
 
+impl Row {
+    /// The term of its lease.
+    fn term(&self) -> i64 {
+        self.interruptions.cast_signed() + 1
+    }
+}
+
 impl Processes {
     pub(super) fn renew(&mut self, worker: WorkerId, name: String, lease: Duration) {
         let alive_until = Instant::now() + lease;
@@ -50,6 +57,7 @@ impl Processes {
         let process = |row: &Row| GoneProcess {
             name: row.name.clone(),
             gone_for: row.alive_until.elapsed(),
+            term: row.term(),
             record: row.record.clone(),
         };
         gone.map(process).collect()
@@ -79,7 +87,7 @@ impl Processes {
     fn is_in_term(&self, worker: WorkerId) -> bool {
         let Some((term, _)) = self.begins_runs_under.get(&worker) else { return true };
         let row = self.rows.get(&worker).filter(|row| row.alive_until > Instant::now());
-        row.is_some_and(|row| *term == Some(row.interruptions.cast_signed()))
+        row.is_some_and(|row| *term == Some(row.term()))
     }
 
     /// Stores a record, if the process has a lease. Returns whether it is new.
@@ -94,7 +102,7 @@ impl Processes {
             worker: *worker,
             name: row.name.clone(),
             lease_left: row.alive_until.duration_since(Instant::now()),
-            term: row.interruptions.cast_signed(),
+            term: row.term(),
             record: row.record.clone(),
         };
         alive.map(process).collect()
@@ -133,7 +141,7 @@ impl SimStore {
     pub(super) fn stands(&self, announced: &StandingAnnouncement) -> bool {
         let state = self.state.lock().unwrap();
         let living = state.processes.rows.get(&announced.worker).filter(|row| row.alive_until > Instant::now());
-        let in_term = living.filter(|row| row.interruptions.cast_signed() == announced.term);
+        let in_term = living.filter(|row| row.term() == announced.term);
         let stands = in_term.and_then(|row| row.record.as_ref()?.announced.as_ref());
         stands.is_some_and(|stands| stands.standing.contains(&announced.number))
     }

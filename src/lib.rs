@@ -28,7 +28,7 @@
 //! - [`config`]: reads the files and builds a checked set, or reports everything that is wrong with them
 //! - [`access_log`]: writes one line per exchange with a client
 //! - [`admin`]: API and metrics; [`cli`]: its client; [`demo`]: sample services and traffic that show all of it
-//! - [`page`]: pictures of what the API shows
+//! - [`page`]: what the API shows, for people: pages in a browser, and pictures
 //! - [`listener`]: the addresses on which clients are accepted, and what precedes their HTTP
 //! - [`transport`]: connections to services, below HTTP
 //! - [`traces`]: sends spans of exchanges and runs to an OpenTelemetry collector

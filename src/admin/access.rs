@@ -10,45 +10,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 
+use super::caller::{ApiCaller, Viewer, valid_name};
 use super::error::ApiError;
 use super::serve::PeerAddress;
 use crate::config::{Token, TokenScope};
-use crate::workflow::UNVERIFIED;
 
 /// The header in which a caller without a token gives a name.
 pub(super) const AS_HEADER: &str = "x-pointsman-as";
 /// Headers that a proxy adds: a request with one of them may come from another machine.
 const FORWARDED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
-/// The longest name that is recorded.
-const NAME_CHARS_MAX: usize = 64;
-
-/// Who makes a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ApiCaller {
-    /// The name of the token.
-    Token(String),
-    /// A caller on this machine without a token, and the name in the header, if there is one.
-    Unverified(Option<String>),
-}
-
-impl ApiCaller {
-    /// The name to record: the token's, or without a token the one in the body (`given`), else the one in the header.
-    pub(super) fn recorded_name(&self, given: Option<&str>) -> Result<String, ApiError> {
-        let given = given.map(valid_name).transpose()?;
-        let name = match self {
-            ApiCaller::Token(name) => return Ok(name.clone()),
-            ApiCaller::Unverified(name) => given.or(name.as_deref()).map(str::trim).filter(|name| !name.is_empty()),
-        };
-        Ok(format!("{}{UNVERIFIED}", name.unwrap_or("somebody on this machine")))
-    }
-}
-
-fn valid_name(name: &str) -> Result<&str, ApiError> {
-    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
-        return Err(ApiError::bad(format!("a name has 1 to {NAME_CHARS_MAX} characters and no control characters")));
-    }
-    Ok(name)
-}
 
 struct KnownToken {
     name: String,
@@ -110,15 +80,19 @@ impl AccessControl {
         }
     }
 
-    /// Identifies the caller, and checks that they have this scope.
+    /// Identifies the caller, and checks that they have this scope. `viewer`: who makes the request in this process.
     pub(super) fn authorize(
         &self,
         method: &Method,
         headers: &HeaderMap,
+        viewer: Option<&Viewer>,
         scope: TokenScope,
     ) -> Result<ApiCaller, ApiError> {
-        let caller =
-            if self.tokens.is_empty() { self.local_caller(headers)? } else { self.token_holder(headers, scope)? };
+        let caller = match viewer {
+            Some(viewer) => viewer_with_scope(viewer, scope)?,
+            None if self.tokens.is_empty() => self.local_caller(headers)?,
+            None => self.token_holder(headers, scope)?,
+        };
         require_json(method, headers)?;
         Ok(caller)
     }
@@ -152,6 +126,11 @@ impl AccessControl {
         Ok(caller)
     }
 
+    /// Whether the listener can be reached from this machine only.
+    pub(super) fn is_on_loopback(&self) -> bool {
+        self.listen.ip().is_loopback()
+    }
+
     /// Whether callers need a token.
     pub(super) fn requires_token(&self) -> bool {
         !self.tokens.is_empty()
@@ -172,6 +151,15 @@ impl AccessControl {
         let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
         let unauthorized = |detail: &str| ApiError::new(StatusCode::UNAUTHORIZED, "token", "A token is needed", detail);
         let Some(given) = given else { return Err(unauthorized("send `Authorization: Bearer …`")) };
+        let Some(token) = self.known_token(given) else {
+            tracing::warn!("a request with an unknown token was refused");
+            return Err(unauthorized("the token is not known"));
+        };
+        require_scope(&token.name, &token.scopes, scope)?;
+        Ok(ApiCaller::Token(token.name.clone()))
+    }
+
+    fn known_token(&self, given: &str) -> Option<&KnownToken> {
         let hash = blake3::hash(given.as_bytes());
         // Compares the hash with that of every token, each in constant time, so that the time taken reveals nothing
         // about a guess.
@@ -181,18 +169,36 @@ impl AccessControl {
                 found = Some(token);
             }
         }
-        let Some(token) = found else {
-            tracing::warn!("a request with an unknown token was refused");
-            return Err(unauthorized("the token is not known"));
-        };
-        if !token.scopes.contains(&scope) {
-            let scope_names: Vec<&str> = token.scopes.iter().map(|scope| scope.as_str()).collect();
-            let detail = format!("the token `{}` does not have the scope `{}`", token.name, scope.as_str());
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "scope", "The token lacks the scope", detail)
-                .hint(format!("its scopes: {}", scope_names.join(", "))));
-        }
-        Ok(ApiCaller::Token(token.name.clone()))
+        found
     }
+
+    /// The name, the scopes and the hash of a token.
+    pub(super) fn token(&self, given: &str) -> Option<(String, Vec<TokenScope>, blake3::Hash)> {
+        self.known_token(given).map(|token| (token.name.clone(), token.scopes.clone(), token.hash))
+    }
+
+    /// The name and the scopes of the token with this name, if it still has this hash.
+    pub(super) fn token_by_hash(&self, name: &str, hash: blake3::Hash) -> Option<(String, Vec<TokenScope>)> {
+        let token = self.tokens.iter().find(|token| token.name == name && token.hash == hash)?;
+        Some((token.name.clone(), token.scopes.clone()))
+    }
+}
+
+fn viewer_with_scope(viewer: &Viewer, scope: TokenScope) -> Result<ApiCaller, ApiError> {
+    if let ApiCaller::Token(name) = &viewer.caller {
+        require_scope(name, &viewer.scopes, scope)?;
+    }
+    Ok(viewer.caller.clone())
+}
+
+fn require_scope(name: &str, scopes: &[TokenScope], scope: TokenScope) -> Result<(), ApiError> {
+    if scopes.contains(&scope) {
+        return Ok(());
+    }
+    let scope_names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+    let detail = format!("the token `{name}` does not have the scope `{}`", scope.as_str());
+    Err(ApiError::new(StatusCode::FORBIDDEN, "scope", "The token lacks the scope", detail)
+        .hint(format!("its scopes: {}", scope_names.join(", "))))
 }
 
 /// The host that a request names; `None` if it names none, or several.

@@ -14,6 +14,8 @@ pub(super) enum Content {
     TextOrHtml,
     /// Server-sent events.
     EventStream,
+    /// Server-sent events that say what has changed.
+    ChangeStream(SchemaFn),
     Empty,
 }
 

@@ -7,20 +7,26 @@ use axum::routing::{get, post};
 use http::Method;
 use serde_json::Value;
 
-use super::content::Content;
+use super::content::{Content, Header};
 use super::endpoint::{Access, Endpoint};
 use super::run_endpoints::{command_endpoints, run_endpoints};
 use super::types::{
-    AdoptRequest, AdoptionDecisionRequest, AdoptionsView, CandidateRequest, CandidateResponse, CapturePage, Diffs,
-    EgressView, EvidenceView, FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse, GuardReleaseRequest,
-    GuardReleaseResponse, ProcessRow, RecordPage, ReloadRequest, ReloadResponse, RouteDetail, RouteRow, ServiceCallers,
-    ServiceRow, Status, SuggestedRules, TriedRules, TryRules,
+    AdoptRequest, AdoptionDecisionRequest, AdoptionsView, CandidateRequest, CandidateResponse, CapturePage, ChangeData,
+    Diffs, EgressView, EvidenceView, FlipRequest, FlipResponse, FlipRow, FreezeRequest, FreezeResponse,
+    GuardReleaseRequest, GuardReleaseResponse, ProcessRow, RecordPage, ReloadRequest, ReloadResponse, RouteDetail,
+    RouteRow, ServiceCallers, ServiceRow, Status, SuggestedRules, TriedRules, TryRules,
 };
 use super::{
-    adoptions, callers, candidates, captures, differences, egress, flips, guard, process, processes, record, reference,
-    reload, routes, rule_trials, samples, services,
+    adoptions, callers, candidates, captures, differences, egress, events, flips, guard, process, processes, record,
+    reference, reload, routes, rule_trials, samples, services,
 };
 use crate::config::TokenScope;
+
+const LAST_CHANGE: Header = Header {
+    name: "Last-Event-ID",
+    about: "The id of the last event that the client has: the stream continues after it, or begins with `reset`.",
+    pattern: None,
+};
 
 /// Every endpoint, in the order in which `/` lists them.
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -63,6 +69,11 @@ fn flag_endpoints() -> Vec<Endpoint> {
         Endpoint::new(Method::POST, path, Access::Scope(TokenScope::Flip), handler, id, about)
     };
     vec![
+        read("/api/v2/events", get(events::stream), "changes", "What changes, as it happens (server-sent events)")
+            .query::<events::ChangesQuery>()
+            .responds(200, Content::ChangeStream(|generator| generator.subschema_for::<ChangeData>()))
+            .header(LAST_CHANGE)
+            .errors(&[429]),
         read("/api/v2/status", get(routes::status), "status", "The state of the process and of all routes")
             .returns::<Status>(),
         read("/api/v2/routes", get(routes::list), "routes", "Every route with its state").returns::<Vec<RouteRow>>(),

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::access::ApiCaller;
+use super::caller::ApiCaller;
 use super::error::ApiError;
 use super::state::ApiState;
 use crate::expression::refuse_reserved_keys;

@@ -12,6 +12,7 @@
 
 mod access;
 mod adoptions;
+mod caller;
 mod callers;
 mod candidates;
 mod captures;
@@ -22,9 +23,12 @@ mod egress;
 mod endpoint;
 mod endpoints;
 mod error;
+mod event_response;
+mod events;
 mod extract;
 mod flips;
 mod guard;
+mod local;
 mod openapi;
 mod orchestrate;
 mod parts;
@@ -45,7 +49,7 @@ mod services;
 mod state;
 mod stream_slots;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod types;
 
 use std::sync::Arc;
@@ -58,6 +62,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, StatusCode, header};
 use tokio::time::timeout;
 
+pub use self::caller::Viewer;
+pub use self::local::LocalApi;
 pub use self::parts::{
     AdminParts, AdoptionControl, AdoptionRefused, CallersOfService, CandidateMoveError, EngineControl, LadderControl,
     MoveCandidate, ProcessStatus, Reloaded, RouteTraffic, RulesOfRoute,
@@ -67,6 +73,7 @@ pub use self::serve::serve;
 use self::access::AccessControl;
 use self::endpoint::{Access, Endpoint};
 use self::error::ApiError;
+use self::events::ChangeFeed;
 use self::serve::PeerAddress;
 use self::state::{Admin, ApiState};
 use self::stream_slots::StreamSlots;
@@ -78,21 +85,23 @@ use crate::store::StoreError;
 const READ_MAX: Duration = Duration::from_secs(8);
 
 /// The whole API.
-pub fn router(parts: AdminParts) -> Router {
+pub fn api(parts: AdminParts) -> LocalApi {
     router_of(parts, endpoints::endpoints())
 }
 
 /// Only the endpoints for applications: runs, and the documentation.
 pub fn applications(parts: AdminParts) -> Router {
-    router_of(parts, endpoints::endpoints().into_iter().filter(|endpoint| endpoint.for_applications).collect())
+    let endpoints = endpoints::endpoints().into_iter().filter(|endpoint| endpoint.for_applications).collect();
+    router_of(parts, endpoints).router()
 }
 
-fn router_of(parts: AdminParts, endpoints: Vec<Endpoint>) -> Router {
+fn router_of(parts: AdminParts, endpoints: Vec<Endpoint>) -> LocalApi {
     let access = AccessControl::new(&parts.tokens, parts.listen);
     let state = Arc::new(ApiState {
         openapi: openapi::document(&endpoints, access.requires_token()),
         index: openapi::index(&endpoints),
         stream_slots: StreamSlots::new(&parts.limits),
+        changes: Arc::new(ChangeFeed::new()),
         access,
         parts,
         scrape: tokio::sync::Mutex::default(),
@@ -112,12 +121,13 @@ fn router_of(parts: AdminParts, endpoints: Vec<Endpoint>) -> Router {
         };
         router = router.route(endpoint.path, handler);
     }
-    router
+    let router = router
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         // Outermost, so that it also covers unknown paths.
         .layer(middleware::from_fn_with_state(state.clone(), check_origin_and_secure))
-        .with_state(state)
+        .with_state(state.clone());
+    LocalApi::new(router, state)
 }
 
 /// Refuses a request whose Host or Origin header names another site, and adds the security headers to every response.
@@ -141,7 +151,8 @@ async fn authorize(
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let caller = state.access.authorize(request.method(), request.headers(), scope)?;
+    let viewer = request.extensions().get::<Viewer>();
+    let caller = state.access.authorize(request.method(), request.headers(), viewer, scope)?;
     request.extensions_mut().insert(caller);
     let answer = next.run(request);
     match scope {

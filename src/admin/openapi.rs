@@ -131,6 +131,10 @@ impl DocumentGenerator {
                     }
                 }
                 Content::EventStream => response["content"]["text/event-stream"]["schema"] = event_schema(),
+                Content::ChangeStream(data) => {
+                    response["content"]["text/event-stream"]["schema"] =
+                        change_schema(json!(data(&mut self.responses)));
+                }
                 Content::Empty => {}
             }
         }
@@ -186,6 +190,24 @@ fn event_schema() -> Value {
         "required": ["id", "event", "data"],
         "properties": {
             "id": { "type": "string", "pattern": "^[0-9]+$", "description": "The sequence number of the run's event" },
+            "event": { "type": "string", "enum": names },
+            "data": { "type": "string", "contentMediaType": "application/json", "contentSchema": data },
+        },
+    })
+}
+
+/// The schema of one server-sent event of the stream over all runs and routes.
+fn change_schema(data: Value) -> Value {
+    let names = ["run", "runs", "waiting", "route", "evidence", "freeze", "files", "store", "reset"];
+    json!({
+        "type": "object",
+        "description": "One event: something has changed, and is to be read again. A request with its `id` as \
+                        `Last-Event-ID` gets the events after it, or a `reset` if some of them are not known any more; a \
+                        stream that does not continue another one begins with `reset`. Comments are heartbeats; a block \
+                        of `id` alone has no event.",
+        "required": ["id", "event", "data"],
+        "properties": {
+            "id": { "type": "string", "pattern": "^[0-9a-f]{16}-[0-9]+$", "description": "The process and the number" },
             "event": { "type": "string", "enum": names },
             "data": { "type": "string", "contentMediaType": "application/json", "contentSchema": data },
         },

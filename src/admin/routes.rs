@@ -135,8 +135,12 @@ fn route_row(state: &ApiState, flag: &RouteFlag, status: Option<&RouteStatus>) -
         gate: status.filter(|_| route.workflow.is_some()).and_then(gate_row),
         shares: flag.shares,
         pairs: evidence.pairs(),
-        evidence_restarted: evidence.restarted,
         mismatched: evidence.mismatched,
+        mismatch_at_most: (evidence.pairs() > 0).then(|| evidence.mismatch_upper_bound()),
+        coverage: (evidence.pairs() > 0).then(|| evidence.coverage()),
+        uncompared_steps: status.map_or(0, |status| status.uncompared_steps.len() as u64),
+        since: status.and_then(|status| status.last.as_ref()).map(|flip| flip.at),
+        evidence_restarted: evidence.restarted,
         requests: traffic.requests,
         overhead_p50_us: traffic.overhead_p50_us,
     }

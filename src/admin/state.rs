@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::access::AccessControl;
 use super::error::ApiError;
+use super::events::ChangeFeed;
 use super::parts::AdminParts;
 use super::stream_slots::StreamSlots;
 
@@ -24,6 +25,8 @@ pub(super) struct ApiState {
     /// The text at `/`.
     pub index: String,
     pub stream_slots: StreamSlots,
+    /// What has changed lately, for the event stream over all runs and routes.
+    pub changes: Arc<ChangeFeed>,
     /// Held during a scrape, so that no other scrape changes the gauges between publishing and rendering them.
     pub scrape: tokio::sync::Mutex<()>,
     /// Held while samples are judged again: that work is bounded for one request at a time.

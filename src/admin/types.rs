@@ -13,6 +13,7 @@ mod auto;
 mod callers;
 mod candidates;
 mod captures;
+mod changes;
 mod cohorts;
 mod egress;
 mod file_problem;
@@ -39,20 +40,26 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::compare::{Difference, EarlierPairing, is_rule_note};
-use crate::evidence::RouteEvidence;
-pub use crate::evidence::{Condition, EarlierEvidence, EvidenceGap, EvidenceRestart, GateVerdict, GuardWindowView};
+pub use crate::compare::{Difference, DifferenceKind, EarlierPairing, is_rule_note};
+pub use crate::evidence::RouteEvidence;
+pub use crate::evidence::{Condition, ConditionName, EarlierEvidence, EvidenceGap, EvidenceRestart, GateVerdict};
 pub use crate::evidence::{ErrorTable, Interval, NoiseView, NoisyPlace, RatioInterval, RouteStatistics, SecondRuns};
+pub use crate::evidence::{GuardWindowView, LatencyCounts};
 pub use crate::evidence::{UncomparedHeaderCounts, UncomparedHeaders};
-use crate::flag::Freeze;
+pub use crate::flag::{Arm, Effective, EffectiveReason, Freeze, GuardRelease, Shares, State};
 use crate::names::{RouteId, StepId};
+pub use crate::secret::{SEALED, STARS};
 pub use crate::store::{AdoptionState, CandidateAction, GuardAction, UNDER_WAY};
-pub use crate::workflow::{Mode, RunStatus, StepPart};
+pub use crate::workflow::{CheckpointKind, ConflictKind, Mode, OnTimeout, Risk, RunStatus, StepPart};
 pub use adoptions::{AdoptRequest, AdoptionDecisionRequest, AdoptionRow, AdoptionsView, BulkRow};
 pub use auto::AutoRow;
 pub use callers::{ServiceCallerRow, ServiceCallers, UnknownTime};
 pub use candidates::{CandidateRequest, CandidateResponse, CandidateRow, CandidateStage};
 pub use captures::CapturePage;
+pub use changes::{
+    ChangeData, EvidenceChange, FilesChange, FreezeChange, MoreRuns, ResetReason, RouteChange, RunChange, StoreChange,
+    StreamReset, WaitingChange,
+};
 pub use cohorts::{CohortAheadRow, CohortRow};
 pub use egress::{AttributedCalls, EgressCalls, EgressView, TunnelRow, UnattributedCall};
 pub use file_problem::FileProblem;

@@ -31,6 +31,7 @@ use crate::admin::{self, AdminParts, CallersOfService, RouteTraffic, RulesOfRout
 use crate::clock;
 use crate::config::{FlagFileWatcher, Loaded, Overrides, ReloadStatus, RouteRules, WatchTiming};
 use crate::names::ServiceName;
+use crate::page;
 use crate::telemetry;
 
 /// How often captures are written to the store.
@@ -231,7 +232,7 @@ impl StartingParts<'_> {
                 })
             },
         };
-        let mut admin_listeners = vec![(admin_listener, admin::router(admin_parts.clone()))];
+        let mut admin_listeners = vec![(admin_listener, page::router(admin::api(admin_parts.clone())))];
         if let (Some(listener), Some(listen)) = (api_listener, api) {
             admin_listeners.push((listener, admin::applications(AdminParts { listen, ..admin_parts })));
         }

@@ -233,6 +233,7 @@ fn suggest_commands(console: &Console, admin: &str, flags: &Path, listen: Socket
     console.say(&format!("curl -s {admin}/metrics"));
     console.say(&format!("curl -s http://{listen}/orders"));
     console.say(&format!("edit {}", flags.join("workflows/create-order.yaml").display()));
+    console.say(&format!("routes, differences and runs in a browser: {admin}/"));
 }
 
 fn any_port_address() -> SocketAddr {

@@ -38,6 +38,7 @@ pub const TOPICS: &[Topic] = &[
     Topic { name: "candidates", source: include_str!("candidates.md") },
     Topic { name: "failures", source: include_str!("failures.md") },
     Topic { name: "people", source: include_str!("people.md") },
+    Topic { name: "page", source: include_str!("page.md") },
     Topic { name: "runs", source: include_str!("runs.md") },
     Topic { name: "listeners", source: include_str!("listeners.md") },
     Topic { name: "services", source: include_str!("services.md") },

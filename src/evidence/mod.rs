@@ -175,6 +175,7 @@ pub use marks::{IncompleteEvidenceMarks, MarksLocation};
 pub use noise::{LegacyWrite, NoiseGroup, NoisePairs, PlaceOutcomes};
 pub use noise_places::DifferingPlaces;
 pub use noise_view::{Interval, NoiseView, NoisyPlace};
+pub use pairs::EvidenceCounts;
 pub use part_names::{
     ATTRIBUTION, COMPARED_SIZES, LANGUAGE_VERSION, LEGACY_ADDRESS, MATCH, OTHER_ROUTES, OTHER_VERSIONS, PLAN_IN_FORCE,
     READ_PARAMETERS, REPLAY_READS, RULES, service_part, workflow_part,

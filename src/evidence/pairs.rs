@@ -1,5 +1,7 @@
 //! Counts what the shadow executor did with the requests that it took.
 
+use jiff::Timestamp;
+
 use super::Evidence;
 use super::branches::BranchOutcome;
 use super::generation::EvidenceGeneration;
@@ -17,6 +19,23 @@ use crate::store::route_of_candidate;
 
 /// After this many reverse requests during which legacy made unattributed writing calls, the route gets no more.
 const REVERSE_UNATTRIBUTED_WRITES_MAX: u32 = 3;
+
+/// Counts of a route. If they are as before, nothing was compared and no answer counted since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EvidenceCounts {
+    /// How many requests of the route this process has settled since it started.
+    pub settled: u64,
+    /// The number of pairs, of all processes that share the store.
+    pub pairs: u64,
+    /// How many of them differ.
+    pub mismatched: u64,
+    /// Consecutive answers of the engine to callers without an error.
+    pub answers: u64,
+    /// Errors of the engine as the answering arm.
+    pub errors: u64,
+    /// When the evidence was last started from zero.
+    pub restarted: Option<Timestamp>,
+}
 
 impl Evidence {
     /// Counts a pair, before its ticket is settled. A pair of an earlier generation counts in the totals only. Returns
@@ -174,6 +193,21 @@ impl Evidence {
     /// How many requests of a route have been settled since the process started.
     pub fn settled(&self, route: &RouteId) -> u64 {
         self.counters(route).lock().totals.offered
+    }
+
+    /// What tells that the evidence of a route has changed, without a copy of it; `None` if it has none.
+    pub fn counts(&self, route: &RouteId) -> Option<EvidenceCounts> {
+        let shared = self.known_counters(route)?;
+        let counters = shared.lock();
+        let evidence = &counters.evidence;
+        Some(EvidenceCounts {
+            settled: counters.totals.offered,
+            pairs: evidence.pairs(),
+            mismatched: evidence.mismatched,
+            answers: evidence.engine_answers,
+            errors: evidence.engine_errors,
+            restarted: evidence.restarted.as_ref().map(|restart| restart.at),
+        })
     }
 
     /// How many requests of a route the shadow executor is working on. Until they are compared, they count against

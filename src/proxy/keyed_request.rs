@@ -123,11 +123,11 @@ impl KeyedRequest<'_> {
 
     /// Whether the request is answered although it is not known which arm took the first try. There are two such cases:
     /// - The engine answers by its rung, and its workflow only reads.
-    /// - Only the engine of another process may have taken the first try, and no such engine is known to have answered
-    ///   the route since its keys were read; the route is at most in `shadow`, where legacy answers even while the
-    ///   store does not; and the caller is in no cohort that is or may return in `live`. (While a route's flip down is not in
-    ///   the store yet, a restart returns the route to `live`; and in another process the route may still be in `live`,
-    ///   so that its engine may have taken the first try.)
+    /// - Only the engine of another process may have taken the first try, and no such engine is known to have
+    ///   answered the route since its keys were read; the route is at most in `shadow`, where legacy answers even
+    ///   while the store does not; and the caller is in no cohort that is or may return in `live`. (While a route's
+    ///   flip down is not in the store yet, a restart returns the route to `live`; and in another process the route
+    ///   may still be in `live`, so that its engine may have taken the first try.)
     fn is_answered_anyway(&self, first_try: &KnownFirstTry) -> bool {
         let (flag, decision) = (self.flag, self.decision(first_try));
         let is_by_rung = matches!(decision, Decision::Engine { reason, .. } if reason.is_by_rung());

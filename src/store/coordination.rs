@@ -25,8 +25,8 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    Append, CommandRecord, GoneProcess, LivingProcesses, LockRow, OutboxRow, ProcessRecord, RetryKeyPage,
-    RetryKeyPosition, RunSnapshot, StoreError, WebhookMessage,
+    Append, ChangedRuns, CommandRecord, GoneProcess, LivingProcesses, LockRow, OutboxRow, ProcessRecord, RetryKeyPage,
+    RetryKeyPosition, RunCursor, RunSnapshot, StoreError, WebhookMessage,
 };
 use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, WorkerId};
@@ -332,6 +332,10 @@ pub trait RunCoordination: Send + Sync + 'static {
     /// and whose request was decided by an older flag set than `newest_set`, which is in force now. Nothing is refused
     /// before this was called, nor in a store of one process.
     fn begin_runs_under(&self, _worker: WorkerId, _term: Option<i64>, _newest_set: u64) {}
+
+    /// The runs that have changed since this cursor, at most `limit` (for stores that sort them by kind: of each kind);
+    /// without a cursor none, only where to begin.
+    fn changed_runs(&self, since: Option<RunCursor>, limit: usize) -> BoxFuture<'_, Result<ChangedRuns, StoreError>>;
 
     /// Subscribes to all notifications from now on.
     fn notifications(&self) -> broadcast::Receiver<StoreNotification>;

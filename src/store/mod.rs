@@ -42,6 +42,7 @@ mod record_log;
 mod records;
 mod repeated_failures;
 mod retry_scopes;
+mod run_changes;
 mod run_filter;
 mod run_version;
 mod sample_record;
@@ -99,6 +100,7 @@ pub use repeated_failures::RepeatedFailures;
 pub use retry_scopes::{
     CohortRule, DroppedReason, ForcedCohort, ReplacedMatch, ReplacedScope, RetryScopes, UnrecordedBecause,
 };
+pub use run_changes::{ChangedRuns, RunCursor};
 pub use run_filter::RunFilter;
 pub use run_version::run_began_with;
 pub use sample_record::{RehearsedChild, RehearsedEvent, SampleRecord};

@@ -70,6 +70,7 @@ mod older_process;
 mod openapi;
 mod orchestrate;
 mod overload;
+mod page;
 mod pooler;
 mod postgres;
 mod processes;

@@ -68,6 +68,8 @@ respond: { status: 200, body: { said: '${steps.greet.output.hello}' } }
         .args(["run", &format!("{}/openapi.json", pointsman.admin_url())])
         .args(["--header", &format!("Authorization: Bearer {TOKEN}")])
         .args(["--checks", "all", "--max-examples", "6", "--seed", &seed])
+        // The tester reads each answer to its end, and this stream has none.
+        .args(["--exclude-operation-id", "changes"])
         .args(["--phases", "examples,coverage,fuzzing,stateful", "--continue-on-failure", "--no-color"])
         .current_dir(dir.path())
         .kill_on_drop(true)

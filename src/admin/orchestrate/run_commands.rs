@@ -14,7 +14,7 @@ use super::envelope::{RUN_PATH, envelope};
 use super::idempotency_key::{KEY_RULE_TEXT, is_valid};
 use super::load::{self, RunForDisplay, parse_run_id, resolve_id};
 use super::unreadable;
-use crate::admin::access::ApiCaller;
+use crate::admin::caller::ApiCaller;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{JsonBody, PathParams};
 use crate::admin::state::{Admin, JsonResult};

@@ -16,7 +16,7 @@ use super::idempotency_key::{hash_parts, idempotency_key, request_hash};
 use super::load::RunForDisplay;
 use super::stream::{follow, last_event_id};
 use super::unreadable::response_to_start;
-use crate::admin::access::ApiCaller;
+use crate::admin::caller::ApiCaller;
 use crate::admin::error::ApiError;
 use crate::admin::extract::JsonBody;
 use crate::admin::state::{Admin, ApiState};

@@ -17,16 +17,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::load::{RunForDisplay, resolve_id};
 use super::{envelope, event_data};
 use crate::admin::error::ApiError;
+use crate::admin::event_response::{LAST_EVENT_ID, RECONNECT_AFTER_MS, event_response};
 use crate::admin::extract::PathParams;
 use crate::admin::state::{Admin, ApiState};
 use crate::admin::stream_slots::StreamSlot;
@@ -36,10 +36,6 @@ use crate::names::{RunId, Seq};
 use crate::store::StoredEvent;
 use crate::workflow::{Event, Run, evolve};
 
-/// The header in which a reconnecting client names the last event that it has.
-const LAST_EVENT_ID: &str = "last-event-id";
-/// How long a client waits before it reconnects after a broken connection.
-const RECONNECT_AFTER_MS: u64 = 500;
 /// How often the store is polled for events of a run that another process executes.
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
@@ -92,14 +88,9 @@ pub(super) async fn follow(
     };
     let chunks = futures_util::stream::unfold(follower, |mut follower| async move {
         let bytes = follower.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(bytes), follower))
+        Some((bytes, follower))
     });
-    let mut response = Body::from_stream(chunks).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    // Tells nginx not to buffer the response.
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(event_response(chunks))
 }
 
 struct Follower {

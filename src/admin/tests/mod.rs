@@ -1,6 +1,7 @@
 //! The API as a router: each test sends requests and reads the responses.
 
-mod access;
+pub mod access;
+mod changes;
 mod deprecated;
 mod egress;
 mod fake_engine;
@@ -12,7 +13,7 @@ mod run_commands;
 mod runs;
 mod starts;
 mod streams;
-mod test_api;
+pub mod test_api;
 
 use http::StatusCode;
 use serde_json::json;

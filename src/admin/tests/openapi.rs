@@ -45,6 +45,8 @@ async fn the_document_describes_exactly_the_served_endpoints() {
 #[tokio::test]
 async fn every_endpoint_of_the_table_is_served() {
     let api = TestApi::new().await;
+    // Otherwise the stream of all changes would not end.
+    api.stopping.cancel();
     for endpoint in endpoints() {
         let path = endpoint.path.replace(['{', '}'], "x");
         let request = Request::builder().method(&endpoint.method).uri(&path).header("host", "localhost:8081");

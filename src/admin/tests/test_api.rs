@@ -17,14 +17,15 @@ use super::fake_engine::FakeEngine;
 use crate::admin::serve::PeerAddress;
 use crate::admin::types::AdoptionsView;
 use crate::admin::{
-    AdminParts, AdoptionControl, AdoptionRefused, CallersOfService, ProcessStatus, Reloaded, RouteTraffic,
-    applications, router,
+    AdminParts, AdoptionControl, AdoptionRefused, CallersOfService, LocalApi, ProcessStatus, Reloaded, RouteTraffic,
+    api, applications,
 };
 use crate::compare::Rules;
 use crate::config::{RouteRules, Token};
 use crate::egress::Attribution;
 use crate::evidence::{Captures, Evidence};
-use crate::flag::{Arm, Route, RouteMatch, Service};
+use crate::exchange::{ComparisonOutcome, OfferedRequest, TicketCounter as _};
+use crate::flag::{Arm, Route, RouteMatch, Service, SkipReason};
 use crate::ladder::{DeclaredFiles, Ladder, LadderParts};
 use crate::limits::Limits;
 use crate::names::RouteId;
@@ -90,6 +91,8 @@ pub struct TestApi {
     pub behind: Vec<String>,
     /// Attributes the calls by legacy; `None` without an egress listener.
     pub attribution: Option<Attribution>,
+    /// Cancelled when the listener stops.
+    pub stopping: tokio_util::sync::CancellationToken,
     /// The rules of all routes.
     pub rules: Arc<Rules>,
     ladder: Arc<Ladder>,
@@ -145,6 +148,7 @@ impl TestApi {
             reloaded,
             behind: Vec::new(),
             attribution,
+            stopping: tokio_util::sync::CancellationToken::new(),
             rules: Arc::default(),
             ladder,
             evidence,
@@ -170,7 +174,7 @@ impl TestApi {
                 Arc::new(move |_| Some(RouteRules::of_intents(rules.clone(), &["charge"])))
             },
             workflows: Arc::new(|| vec!["create-order".into(), "get-order".into()]),
-            stopping: tokio_util::sync::CancellationToken::new(),
+            stopping: self.stopping.clone(),
             ladder: self.ladder.clone(),
             evidence: self.evidence.clone(),
             captures: Captures::new(self.store.clone(), RedactionKey::derived_from(&[7; 32])),
@@ -214,8 +218,19 @@ impl TestApi {
         }
     }
 
+    /// Counts a request of this route that was not compared.
+    pub fn settle_request(&self, route: &str) {
+        let skipped = ComparisonOutcome::Skipped(SkipReason::QueueFull);
+        self.evidence.settle(&OfferedRequest::new(route, 0), skipped);
+    }
+
     pub fn router(&self) -> Router {
-        router(self.parts())
+        self.local().router()
+    }
+
+    /// The API for callers in this process.
+    pub fn local(&self) -> LocalApi {
+        api(self.parts())
     }
 
     /// Sends a request to the listener for applications.

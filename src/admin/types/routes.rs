@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +89,19 @@ pub struct RouteRow {
     pub pairs: u64,
     /// How many of these comparisons differ.
     pub mismatched: u64,
+    /// The upper bound of the share of requests that differ, from 0 to 1, with a confidence of 95 % however often it is
+    /// looked at; `null` without pairs.
+    #[serde(default)]
+    pub mismatch_at_most: Option<f64>,
+    /// The share of requests that were compared, from 0 to 1; `null` without pairs.
+    #[serde(default)]
+    pub coverage: Option<f64>,
+    /// How many shared steps of the workflow nothing compared yet.
+    #[serde(default)]
+    pub uncompared_steps: u64,
+    /// When the route was flipped last; `null` if it never was.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
     /// The number of requests answered since the process started.
     pub requests: u64,
     /// The median time that the proxy added to a request, in microseconds; `null` if nothing was measured.

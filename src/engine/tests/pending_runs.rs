@@ -20,9 +20,9 @@ use crate::engine::machine;
 use crate::limits::Limits;
 use crate::names::{RunId, Seq, WorkerId};
 use crate::store::{
-    AcquireResult, Append, AppendError, CommandRecord, DeclaredState, EvidenceRecord, FlipRecord, LockRow, MemoryStore,
-    OwnedRun, PinRecord, Purged, RunBodies, RunCoordination, RunFilter, RunSnapshot, SampleRecord, Store, StoreError,
-    StoreNotification, StoredEvent, StoredFirstTry, WebhookMessage,
+    AcquireResult, Append, AppendError, ChangedRuns, CommandRecord, DeclaredState, EvidenceRecord, FlipRecord, LockRow,
+    MemoryStore, OwnedRun, PinRecord, Purged, RunBodies, RunCoordination, RunCursor, RunFilter, RunSnapshot,
+    SampleRecord, Store, StoreError, StoreNotification, StoredEvent, StoredFirstTry, WebhookMessage,
 };
 use crate::workflow::{ControlCommand, Plan, RunStatus, RunSummary};
 
@@ -120,6 +120,7 @@ impl RunCoordination for SlowStore {
         purged_run_bodies(run: RunId) -> Option<RunBodies>;
         put_run_snapshot(snapshot: RunSnapshot) -> ();
         run_snapshot(run: RunId) -> Option<RunSnapshot>;
+        changed_runs(since: Option<RunCursor>, limit: usize) -> ChangedRuns;
     }
     fn notifications(&self) -> tokio::sync::broadcast::Receiver<StoreNotification> {
         self.inner.notifications()
@@ -376,8 +377,7 @@ async fn ensuring_a_child_a_second_time_does_not_disturb_the_suspended_child() {
     let plan = harness.engine.core.files.snapshot.load().plan(&parent.started().plan).unwrap();
     let spec = machine::open_children(&parent, &plan, None).next().unwrap();
     let child = spec.child;
-    let core = harness.engine.core.clone();
-    let started = parent.started().clone();
+    let (core, started) = (harness.engine.core.clone(), parent.started().clone());
     let second = tokio::spawn(child::ensure_child(core, started, Arc::default(), spec, 0, Default::default()));
     store.wait_for_reads(2).await;
     store.answer_reads(1);

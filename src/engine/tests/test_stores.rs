@@ -258,6 +258,10 @@ impl RunCoordination for TestStore {
         purged_run_bodies(run: RunId) -> Option<RunBodies>;
         put_run_snapshot(snapshot: RunSnapshot) -> ();
         run_snapshot(run: RunId) -> Option<RunSnapshot>;
+        changed_runs(
+            since: Option<crate::store::RunCursor>,
+            limit: usize
+        ) -> crate::store::ChangedRuns;
     }
     fn commands(&self, run: RunId) -> StoreReply<'_, Vec<CommandRecord>> {
         self.count();

@@ -14,8 +14,9 @@ use crate::clock;
 use crate::flag::RetryKey;
 use crate::names::{JobId, RunId, WorkerId};
 use crate::store::{
-    AcquireResult, CommandRecord, LockRow, OutboxRow, OwnedRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies,
-    RunCoordination, RunSnapshot, StoreError, StoreNotification, WebhookMessage, no_such_run, run_has_ended,
+    AcquireResult, ChangedRuns, CommandRecord, LockRow, OutboxRow, OwnedRun, Purged, RetryKeyPage, RetryKeyPosition,
+    RunBodies, RunCoordination, RunCursor, RunSnapshot, StoreError, StoreNotification, WebhookMessage, no_such_run,
+    run_has_ended,
 };
 use crate::workflow::RunStatus;
 
@@ -206,6 +207,15 @@ impl RunCoordination for MemoryStore {
 
     fn purged_run_bodies(&self, run: RunId) -> StoreFuture<'_, Option<RunBodies>> {
         self.with(|tables| tables.runs.get(&run).and_then(|run| run.bodies.clone()))
+    }
+
+    fn changed_runs(&self, since: Option<RunCursor>, limit: usize) -> StoreFuture<'_, ChangedRuns> {
+        self.with(|tables| {
+            let (changed, next) = tables.coordination.changed_runs(since, limit);
+            let are_all = changed.len() < limit;
+            let runs = changed.into_iter().filter_map(|run| tables.run(run)).collect();
+            ChangedRuns { runs, are_all, next }
+        })
     }
 
     fn notifications(&self) -> broadcast::Receiver<StoreNotification> {

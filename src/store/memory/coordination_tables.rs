@@ -9,7 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::names::RunId;
-use crate::store::{CommandRecord, LockChange, LockRow, StoreNotification, WebhookMessage, run_has_ended};
+use crate::store::{CommandRecord, LockChange, LockRow, RunCursor, StoreNotification, WebhookMessage, run_has_ended};
 
 #[derive(Default)]
 pub(super) struct CoordinationTables {
@@ -21,6 +21,9 @@ pub(super) struct CoordinationTables {
     last_position: u64,
     webhook_messages: Vec<WebhookMessage>,
     last_message: u64,
+    /// For each run the number of its last append, in the order of appends of all runs.
+    changes: HashMap<RunId, i64>,
+    last_change: i64,
 }
 
 impl CoordinationTables {
@@ -125,7 +128,26 @@ impl CoordinationTables {
     }
 
     /// Removes the commands of a purged run.
+    pub(super) fn run_changed(&mut self, run: RunId) {
+        self.last_change += 1;
+        self.changes.insert(run, self.last_change);
+    }
+
+    /// At most `limit` runs that have changed since the cursor, the last ones first, and the cursor after them.
+    pub(super) fn changed_runs(&self, since: Option<RunCursor>, limit: usize) -> (Vec<RunId>, RunCursor) {
+        let since = since.map_or(i64::MAX, |RunCursor(number)| number);
+        let mut changed: Vec<(i64, RunId)> = Vec::new();
+        if since < self.last_change {
+            let later = self.changes.iter().filter(|(_, number)| **number > since);
+            changed.extend(later.map(|(run, number)| (*number, *run)));
+            changed.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
+            changed.truncate(limit);
+        }
+        (changed.into_iter().map(|(_, run)| run).collect(), RunCursor(self.last_change))
+    }
+
     pub(super) fn purge_run(&mut self, run: RunId) {
+        self.changes.remove(&run);
         self.commands.retain(|command| command.run != run);
         self.command_indexes = self.commands.iter().enumerate().map(|(index, command)| (command.id, index)).collect();
     }

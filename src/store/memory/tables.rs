@@ -188,6 +188,7 @@ impl Tables {
             notifications.push(StoreNotification::Run(append.run_id));
         }
         run.summary = append.summary;
+        self.coordination.run_changed(append.run_id);
         self.coordination.change_locks(append.run_id, append.locks, last_at, notifications);
         self.coordination.add_webhook_messages(append.webhook_messages, notifications);
         for (id, answer) in append.answered_commands {

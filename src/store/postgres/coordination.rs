@@ -13,13 +13,13 @@ use uuid::Uuid;
 use super::PostgresStore;
 use super::acquire::WriterRequest;
 use super::columns::{Result, column, escape, json, parse, record, run_id, sql_limit, time, unescape, utf8_text, uuid};
-use super::read;
+use super::{read, run_changes};
 use crate::flag::RetryKey;
 use crate::names::{Fence, RunId, StepId, WorkerId};
 use crate::store::{
-    AcquireResult, CommandRecord, GoneProcess, LivingProcesses, LockRow, OutboxRow, OwnedRun, ProcessRecord, Purged,
-    RetryKeyPage, RetryKeyPosition, RunBodies, RunCoordination, RunSnapshot, StoreError, StoreNotification, StoreTime,
-    WebhookMessage, no_such_run, run_has_ended,
+    AcquireResult, ChangedRuns, CommandRecord, GoneProcess, LivingProcesses, LockRow, OutboxRow, OwnedRun,
+    ProcessRecord, Purged, RetryKeyPage, RetryKeyPosition, RunBodies, RunCoordination, RunCursor, RunSnapshot,
+    StoreError, StoreNotification, StoreTime, WebhookMessage, no_such_run, run_has_ended,
 };
 use crate::workflow::RunStatus;
 
@@ -384,6 +384,10 @@ impl RunCoordination for PostgresStore {
 
     fn begin_runs_under(&self, worker: WorkerId, term: Option<i64>, newest_set: u64) {
         self.lease_term.set(worker, term, newest_set);
+    }
+
+    fn changed_runs(&self, since: Option<RunCursor>, limit: usize) -> BoxFuture<'_, Result<ChangedRuns>> {
+        run_changes::changed_runs(&self.pool, since, limit).boxed()
     }
 
     fn notifications(&self) -> broadcast::Receiver<StoreNotification> {

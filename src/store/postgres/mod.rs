@@ -32,6 +32,7 @@ mod purge;
 mod read;
 mod record_log;
 mod record_writes;
+mod run_changes;
 mod service_callers;
 mod session;
 mod shared_evidence;

@@ -20,8 +20,8 @@ use crate::names::{RunId, Seq, WorkerId};
 use crate::store::bound_keys::page_of;
 use crate::store::error::EventsError;
 use crate::store::{
-    AcquireResult, CommandRecord, LockRow, OutboxRow, OwnedRun, Purged, RetryKeyPage, RetryKeyPosition, RunBodies,
-    RunCoordination, RunSnapshot, StoreError, StoreNotification, WebhookMessage,
+    AcquireResult, ChangedRuns, CommandRecord, LockRow, OutboxRow, OwnedRun, Purged, RetryKeyPage, RetryKeyPosition,
+    RunBodies, RunCoordination, RunCursor, RunSnapshot, StoreError, StoreNotification, WebhookMessage,
 };
 use crate::workflow::RunStatus;
 
@@ -230,6 +230,10 @@ impl RunCoordination for SqliteStore {
 
     fn purged_run_bodies(&self, run: RunId) -> StoreFuture<'_, Option<RunBodies>> {
         read::purged_run_bodies(&self.readers, run).boxed()
+    }
+
+    fn changed_runs(&self, since: Option<RunCursor>, limit: usize) -> StoreFuture<'_, ChangedRuns> {
+        read::changed_runs(&self.readers, since, limit).boxed()
     }
 
     fn notifications(&self) -> broadcast::Receiver<StoreNotification> {

@@ -41,6 +41,7 @@ macro_rules! forward_work {
             purged_run_bodies(run: $crate::names::RunId) -> Option<$crate::store::RunBodies>;
             put_run_snapshot(snapshot: $crate::store::RunSnapshot) -> ();
             run_snapshot(run: $crate::names::RunId) -> Option<$crate::store::RunSnapshot>;
+            changed_runs(since: Option<$crate::store::RunCursor>, limit: usize) -> $crate::store::ChangedRuns;
         );
     };
     (@each $store:ty, $field:ident, $($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {

@@ -32,6 +32,7 @@ mod records;
 mod removed_files;
 mod retention;
 mod rolling_upgrade;
+mod run_changes;
 mod run_snapshots;
 mod samples;
 mod service_callers;

@@ -4,6 +4,7 @@
 mod coordination;
 mod list;
 mod lookups;
+mod run_changes;
 
 use std::collections::HashMap;
 
@@ -19,6 +20,7 @@ pub(super) use self::lookups::{
     engine_took_any, engine_tries, first_try, flip_rows, flips, old_keys, pin, pin_counts, pinned, pins, plan, records,
     records_of_routes, rows_after, run_key, sample_of_run, samples, unreadable_keys,
 };
+pub(super) use self::run_changes::changed_runs;
 use super::readers::Readers;
 use super::write_error;
 use crate::clock::RunningTimes;

@@ -205,6 +205,10 @@ impl RunCoordination for Shared {
         purged_run_bodies(run: RunId) -> Option<RunBodies>;
         put_run_snapshot(snapshot: RunSnapshot) -> ();
         run_snapshot(run: RunId) -> Option<RunSnapshot>;
+        changed_runs(
+            since: Option<crate::store::RunCursor>,
+            limit: usize
+        ) -> crate::store::ChangedRuns;
     }
     fn exchange_processes(&self, worker: WorkerId, record: ProcessRecord) -> StoreReply<'_, Option<LivingProcesses>> {
         self.detached(move |store| async move {

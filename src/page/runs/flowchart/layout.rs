@@ -6,8 +6,8 @@
 use rust_sugiyama::configure::{Config, RankingType};
 use rust_sugiyama::from_vertices_and_edges;
 
-/// The size of a step's box.
-pub(super) const BOX: Size = Size { width: 232.0, height: 68.0 };
+/// The size of a step's box, unless its height has to be another one.
+pub(in crate::page) const BOX: Size = Size { width: 232.0, height: 68.0 };
 /// The least distance between two boxes.
 const GAP: f64 = 36.0;
 /// The width of the gap that an edge gets between the boxes of a layer that it passes.
@@ -19,21 +19,21 @@ const ROW_WIDTH: f64 = 1_600.0;
 
 /// A width and a height, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Size {
+pub(in crate::page) struct Size {
     pub width: f64,
     pub height: f64,
 }
 
 /// A point, in pixels from the upper left corner.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Point {
+pub(in crate::page) struct Point {
     pub x: f64,
     pub y: f64,
 }
 
 /// Where the boxes and edges are.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Layout {
+pub(in crate::page) struct Layout {
     /// The upper left corner of each box.
     pub boxes: Vec<Point>,
     /// For each edge its points, from the lower side of the earlier box to the upper side of the later one. Empty for
@@ -43,8 +43,8 @@ pub(super) struct Layout {
     pub size: Size,
 }
 
-/// Places `boxes` boxes; an edge is the number of the earlier box and that of the later one.
-pub(super) fn lay_out(boxes: usize, edges: &[(usize, usize)]) -> Layout {
+/// Places `boxes` boxes of the same size; an edge is the number of the earlier box and that of the later one.
+pub(in crate::page) fn lay_out(boxes: usize, edges: &[(usize, usize)], size: Size) -> Layout {
     let ranks = ranks(boxes, edges);
     let is_downwards = |&(from, to): &(usize, usize)| match (ranks.get(from), ranks.get(to)) {
         (Some(Some(from)), Some(Some(to))) => from < to,
@@ -68,22 +68,22 @@ pub(super) fn lay_out(boxes: usize, edges: &[(usize, usize)]) -> Layout {
             links.extend(path.zip(next));
         }
     }
-    let places = place(boxes, vertices, &links);
-    let corner = |place: &Point| Point { x: place.x - BOX.width / 2.0, y: place.y - BOX.height / 2.0 };
+    let places = place(boxes, vertices, &links, size);
+    let corner = |place: &Point| Point { x: place.x - size.width / 2.0, y: place.y - size.height / 2.0 };
     let routes = edges.iter().zip(&bends).map(|(ends, bends)| {
         if !is_downwards(ends) {
             return Vec::new();
         }
         let (from, to) = (places[ends.0], places[ends.1]);
-        let mut route = vec![Point { x: from.x, y: from.y + BOX.height / 2.0 }];
+        let mut route = vec![Point { x: from.x, y: from.y + size.height / 2.0 }];
         route.extend(bends.clone().map(|bend| places[bend]));
-        route.push(Point { x: to.x, y: to.y - BOX.height / 2.0 });
+        route.push(Point { x: to.x, y: to.y - size.height / 2.0 });
         route
     });
     let far = |axis: fn(&Point) -> f64, half: f64| places.iter().map(|place| axis(place) + half).fold(0.0, f64::max);
     Layout {
         edges: routes.collect(),
-        size: Size { width: far(|at| at.x, BOX.width / 2.0), height: far(|at| at.y, BOX.height / 2.0) },
+        size: Size { width: far(|at| at.x, size.width / 2.0), height: far(|at| at.y, size.height / 2.0) },
         boxes: places[..boxes].iter().map(corner).collect(),
     }
 }
@@ -113,11 +113,11 @@ fn ranks(boxes: usize, edges: &[(usize, usize)]) -> Vec<Option<usize>> {
 }
 
 /// The centre of each vertex. Parts without an edge between them stand beside each other, in rows.
-fn place(boxes: usize, vertices: usize, links: &[(usize, usize)]) -> Vec<Point> {
+fn place(boxes: usize, vertices: usize, links: &[(usize, usize)], size: Size) -> Vec<Point> {
     let number = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-    let width = |at: usize| if at < boxes { BOX.width } else { PASSAGE };
+    let width = |at: usize| if at < boxes { size.width } else { PASSAGE };
     // All have the height of a box, so that the layers are at equal distances.
-    let sized: Vec<_> = (0..vertices).map(|at| (number(at), (width(at), BOX.height))).collect();
+    let sized: Vec<_> = (0..vertices).map(|at| (number(at), (width(at), size.height))).collect();
     let links: Vec<_> = links.iter().map(|&(from, to)| (number(from), number(to))).collect();
     // Swapping neighbours to remove more crossings takes seconds for a thousand boxes.
     let config =
@@ -125,14 +125,14 @@ fn place(boxes: usize, vertices: usize, links: &[(usize, usize)]) -> Vec<Point> 
     let mut places = vec![Point { x: 0.0, y: 0.0 }; vertices];
     let (mut left, mut top, mut row_height) = (0.0_f64, 0.0_f64, 0.0_f64);
     for (part, ..) in from_vertices_and_edges(&sized, &links, &config) {
-        let bounds = |axis: fn(&(f64, f64)) -> f64, half: fn(f64) -> f64| {
+        let bounds = |axis: fn(&(f64, f64)) -> f64, half: &dyn Fn(f64) -> f64| {
             let sides = part.iter().map(|(at, place)| (axis(place), half(width(*at))));
             sides.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (centre, half)| {
                 (low.min(centre - half), high.max(centre + half))
             })
         };
-        let (min_x, max_x) = bounds(|place| place.0, |width| width / 2.0);
-        let (min_y, max_y) = bounds(|place| place.1, |_| BOX.height / 2.0);
+        let (min_x, max_x) = bounds(|place| place.0, &|width| width / 2.0);
+        let (min_y, max_y) = bounds(|place| place.1, &|_| size.height / 2.0);
         if left > 0.0 && left + (max_x - min_x) > ROW_WIDTH {
             (left, top, row_height) = (0.0, top + row_height + GAP, 0.0);
         }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     fn assert_readable(boxes: usize, edges: &[(usize, usize)]) {
-        let layout = lay_out(boxes, edges);
+        let layout = lay_out(boxes, edges, BOX);
         assert_eq!((layout.boxes.len(), layout.edges.len()), (boxes, edges.len()));
         for (at, corner) in layout.boxes.iter().enumerate() {
             assert!(
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn an_edge_over_several_layers_has_a_point_in_each() {
-        let layout = lay_out(4, &[(0, 1), (1, 2), (2, 3), (0, 3)]);
+        let layout = lay_out(4, &[(0, 1), (1, 2), (2, 3), (0, 3)], BOX);
         assert_eq!(layout.edges[3].len(), 4);
         assert_readable(4, &[(0, 1), (1, 2), (2, 3), (0, 3)]);
     }
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn edges_beyond_the_bound_of_their_points_are_straight() {
         let edges: Vec<_> = (0..200).flat_map(|to| (0..to).map(move |from| (from, to))).collect();
-        let layout = lay_out(200, &edges);
+        let layout = lay_out(200, &edges, BOX);
         let points: usize = layout.edges.iter().map(|route| route.len() - 2).sum();
         assert!((1..=BENDS_MAX).contains(&points), "{points}");
         let below = |pair: &[Point]| pair[0].y < pair[1].y;
@@ -223,14 +223,14 @@ mod tests {
 
     #[test]
     fn what_is_no_dag_is_placed_without_the_edges_of_its_cycles() {
-        let layout = lay_out(3, &[(0, 1), (1, 0), (1, 2), (0, 7)]);
+        let layout = lay_out(3, &[(0, 1), (1, 0), (1, 2), (0, 7)], BOX);
         assert_eq!(layout.boxes.len(), 3);
         assert!(layout.edges.iter().all(Vec::is_empty));
     }
 
     #[test]
     fn many_steps_without_an_edge_fill_rows() {
-        let layout = lay_out(40, &[]);
+        let layout = lay_out(40, &[], BOX);
         assert!(layout.size.width <= ROW_WIDTH, "{:?}", layout.size);
         assert_readable(40, &[]);
     }

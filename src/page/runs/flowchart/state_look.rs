@@ -2,7 +2,7 @@
 
 /// The outline beside the word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(in crate::page) enum Shape {
     /// It goes on or went well.
     Circle,
     /// It waits.
@@ -17,7 +17,7 @@ pub(super) enum Shape {
 
 /// How a status looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Look {
+pub(in crate::page) struct Look {
     /// The class that gives the colour.
     pub class: &'static str,
     pub shape: Shape,
@@ -27,7 +27,7 @@ pub(super) struct Look {
 }
 
 /// How a step's status looks, by its name in the API.
-pub(super) fn look(status: &str) -> Look {
+pub(in crate::page) fn look(status: &str) -> Look {
     let calm = |class, shape, word| Look { class, shape, word, is_exception: false };
     let exception = |class, word| Look { class, shape: Shape::Triangle, word, is_exception: true };
     match status {
@@ -51,6 +51,17 @@ pub(super) fn look(status: &str) -> Look {
         "conflict" => exception("bad", "needs a decision"),
         // A newer server may have more.
         _ => calm("idle", Shape::Dash, "other"),
+    }
+}
+
+/// An outline of 12 pixels around (18, 18).
+pub(in crate::page) fn outline(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Circle => "M12 18a6 6 0 1 0 12 0a6 6 0 1 0 -12 0z",
+        Shape::Square => "M12.5 12.5h11v11h-11z",
+        Shape::Triangle => "M18 11L25 24H11z",
+        Shape::Diamond => "M18 11L25 18L18 25L11 18z",
+        Shape::Dash => "M12 16.5h12v3h-12z",
     }
 }
 

@@ -5,12 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::Duration;
 
-use super::duration::duration_text;
 use super::layout::{BOX, Layout, Point, Size, lay_out};
-use super::state_look::{Look, Shape, look};
-use crate::admin::types::{EdgeKindRow, GraphEdgeRow, GraphStepRow, Mode, RunGraph, StepActionRow};
+use super::parts::{LINE_COLUMNS, NAME_COLUMNS, action, cut, edge_ends, edge_line, figures, sentence, step_numbers};
+use super::state_look::{look, outline};
+use crate::admin::types::{EdgeKindRow, GraphEdgeRow, GraphStepRow, Mode, RunGraph};
 
 /// The space around all.
 const MARGIN: f64 = 16.0;
@@ -18,9 +17,6 @@ const MARGIN: f64 = 16.0;
 const HEAD: f64 = 64.0;
 /// The least width, so that the lines above the chart have room.
 const WIDTH_MIN: f64 = 520.0;
-/// How many columns of text fit into a box: of its name, and of the smaller lines below.
-const NAME_COLUMNS: usize = 23;
-const LINE_COLUMNS: usize = 32;
 /// How many columns the lines above the chart have.
 const HEAD_COLUMNS: usize = 72;
 
@@ -44,12 +40,8 @@ text{font-family:system-ui,sans-serif;fill:#1b1f24}.head{font-size:16px;font-wei
 
 /// The chart of a run.
 pub fn svg(graph: &RunGraph) -> String {
-    let numbers: BTreeMap<&str, usize> =
-        graph.steps.iter().enumerate().map(|(at, step)| (step.state.step_id.as_str(), at)).collect();
-    // An end that is no step gets a number that is no box: the edge is not drawn.
-    let number = |step: &str| numbers.get(step).copied().unwrap_or(usize::MAX);
-    let ends: Vec<(usize, usize)> = graph.edges.iter().map(|edge| (number(&edge.from), number(&edge.to))).collect();
-    let layout = lay_out(graph.steps.len(), &ends);
+    let numbers = step_numbers(graph);
+    let layout = lay_out(graph.steps.len(), &edge_ends(graph, &numbers), BOX);
     let size = Size {
         width: layout.size.width.max(WIDTH_MIN) + 2.0 * MARGIN,
         height: layout.size.height + HEAD + 2.0 * MARGIN,
@@ -76,24 +68,6 @@ pub fn svg(graph: &RunGraph) -> String {
     out
 }
 
-/// The run in one sentence, for those who do not see the chart.
-fn sentence(graph: &RunGraph) -> String {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for step in &graph.steps {
-        *counts.entry(look(&step.state.status).word).or_default() += 1;
-    }
-    let counts: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
-    let note = graph.note.as_ref().map_or(String::new(), |note| format!(" {note}"));
-    format!(
-        "Run {} of {}, {}: {} steps, {}.{note}",
-        graph.run_id,
-        graph.workflow,
-        graph.status.as_str(),
-        graph.steps.len(),
-        counts.join(", ")
-    )
-}
-
 fn head(out: &mut String, graph: &RunGraph) {
     let title = format!("{}: {}", graph.workflow, graph.status.as_str().replace('_', " "));
     let sent = match graph.mode {
@@ -111,22 +85,14 @@ fn head(out: &mut String, graph: &RunGraph) {
 
 /// An edge leads downwards in a curve through its points. It is paler until the later step has begun.
 fn edge(out: &mut String, graph: &RunGraph, edge: &GraphEdgeRow, route: &[Point], numbers: &BTreeMap<&str, usize>) {
-    let Some((first, rest)) = route.split_first() else { return };
+    let Some(line) = edge_line(route) else { return };
     let has_begun = |step: &str| numbers.get(step).is_some_and(|at| graph.steps[*at].state.started.is_some());
     let later = if has_begun(&edge.to) { "" } else { " later" };
     let kind = match edge.kind {
         EdgeKindRow::Needs => "",
         EdgeKindRow::Fallback => " fallback",
     };
-    let _ =
-        write!(out, "<path class=\"edge{kind}{later}\" marker-end=\"url(#tip)\" d=\"M{:.1} {:.1}", first.x, first.y);
-    let mut at = *first;
-    for next in rest {
-        let middle = (at.y + next.y) / 2.0;
-        let _ = write!(out, "C{:.1} {middle:.1} {:.1} {middle:.1} {:.1} {:.1}", at.x, next.x, next.x, next.y);
-        at = *next;
-    }
-    out.push_str("\"/>");
+    let _ = write!(out, "<path class=\"edge{kind}{later}\" marker-end=\"url(#tip)\" d=\"{line}\"/>");
 }
 
 fn steps(out: &mut String, graph: &RunGraph, layout: &Layout) {
@@ -139,7 +105,7 @@ fn step(out: &mut String, step: &GraphStepRow, corner: Point) {
     let state = &step.state;
     let look = look(&state.status);
     let exception = if look.is_exception { " exception" } else { "" };
-    let (action, figures) = (action(step), figures(step, look));
+    let (action, figures) = (action(step), figures(state, look, None));
     let whole = [Some(state.step_id.as_str()), Some(&action), Some(&figures), state.note.as_deref()];
     let whole: Vec<&str> = whole.into_iter().flatten().collect();
     let _ = write!(
@@ -164,72 +130,8 @@ fn step(out: &mut String, step: &GraphStepRow, corner: Point) {
     out.push_str("</g>");
 }
 
-/// An outline of 12 pixels around (18, 18).
-fn outline(shape: Shape) -> &'static str {
-    match shape {
-        Shape::Circle => "M12 18a6 6 0 1 0 12 0a6 6 0 1 0 -12 0z",
-        Shape::Square => "M12.5 12.5h11v11h-11z",
-        Shape::Triangle => "M18 11L25 24H11z",
-        Shape::Diamond => "M18 11L25 18L18 25L11 18z",
-        Shape::Dash => "M12 16.5h12v3h-12z",
-    }
-}
-
-/// What the step does, in one line.
-fn action(step: &GraphStepRow) -> String {
-    let action = match &step.action {
-        StepActionRow::Call { method, service, path } => format!("{method} {service} {path}"),
-        StepActionRow::Compute => "computes a value".to_owned(),
-        StepActionRow::Ask => "asks a person".to_owned(),
-        StepActionRow::WaitForTime => "waits for a time".to_owned(),
-        StepActionRow::WaitForSignal { signal } => format!("waits for the signal {signal}"),
-        StepActionRow::Run { workflow } => format!("runs {workflow}"),
-        StepActionRow::Fail => "ends the run".to_owned(),
-        StepActionRow::Other => "does something else".to_owned(),
-    };
-    match step.state.effect.as_deref().filter(|_| matches!(step.action, StepActionRow::Call { .. })) {
-        Some(effect) => format!("{effect}: {action}"),
-        None => action,
-    }
-}
-
-/// The status in a word, and its figures.
-fn figures(step: &GraphStepRow, look: Look) -> String {
-    let state = &step.state;
-    let mut parts = vec![look.word.to_owned()];
-    if let (Some(ended), Some(items)) = (state.items_ended, state.items) {
-        parts.push(format!("{ended} of {items} items"));
-    }
-    if state.attempts > 1 && state.items.is_none() {
-        parts.push(format!("{} attempts", state.attempts));
-    }
-    if let Some(status) = state.http_status.filter(|_| look.is_exception) {
-        parts.push(format!("HTTP {status}"));
-    }
-    if let Some(ms) = state.duration_ms.filter(|_| state.attempts > 0) {
-        parts.push(duration_text(Duration::from_millis(ms).as_secs_f64()));
-    }
-    parts.join(" · ")
-}
-
 fn text(out: &mut String, class: &str, x: f64, y: f64, content: &str) {
     let _ = write!(out, "<text class=\"{class}\" x=\"{x:.0}\" y=\"{y:.0}\">{}</text>", escaped(content));
-}
-
-/// The text in at most so many columns; what is cut ends with an ellipsis. A character of an East Asian script counts
-/// as two columns.
-fn cut(text: &str, columns: usize) -> String {
-    let width = |character: char| if ('\u{1100}'..='\u{ffdc}').contains(&character) { 2 } else { 1 };
-    if text.chars().map(width).sum::<usize>() <= columns {
-        return text.to_owned();
-    }
-    let mut left = columns - 1;
-    let kept = text.chars().take_while(|character| {
-        let fits = width(*character) <= left;
-        left = left.saturating_sub(width(*character));
-        fits
-    });
-    kept.chain(['…']).collect()
 }
 
 /// A text as XML 1.0 has it: markup is escaped, and characters that XML does not allow, or that change the direction of
@@ -256,8 +158,9 @@ fn escaped(text: &str) -> String {
 mod tests {
     use roxmltree::Document;
 
+    use super::super::state_look::Shape;
     use super::*;
-    use crate::admin::types::{RunStatus, StepRow};
+    use crate::admin::types::{RunStatus, StepActionRow, StepRow};
 
     fn step(name: &str, status: &str, action: StepActionRow) -> GraphStepRow {
         GraphStepRow {

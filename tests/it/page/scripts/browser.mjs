@@ -57,7 +57,8 @@ export async function script(body) {
     process.exit(1);
   }, SCRIPT_MS_MAX);
   // The sandbox of the browser does not work as root.
-  const args = process.getuid() === 0 ? ["--no-sandbox"] : [];
+  // In containers, /dev/shm may be too small for it. As root it has no sandbox.
+  const args = ["--disable-dev-shm-usage", ...(process.getuid() === 0 ? ["--no-sandbox"] : [])];
   const browser = await chromium.launch({ executablePath: process.env.POINTSMAN_CHROMIUM ?? "chromium", args });
   try {
     await body(browser);

@@ -15,6 +15,7 @@ use super::client::{CallError, Client, component};
 use super::format::{Formatter, Tone, ago, count, counted, escape_control};
 use super::output::Output;
 use crate::admin::types::{DiffGroup, Difference, Diffs, EarlierPairing, RouteDetail, SampleCall, ShownRequest};
+use crate::page::apart;
 
 /// The most lines of one sample's diff.
 const LINES_MAX: usize = 60;
@@ -209,17 +210,6 @@ pub(super) fn shown_difference(difference: &Difference, format: Formatter) -> St
         let _ = writeln!(out, "    {}", format.tone(why, Tone::Warn));
     }
     out
-}
-
-/// How far two numbers are apart, of which this is the share of the larger one.
-fn apart(distance: f64) -> String {
-    match distance * 100.0 {
-        percent if percent < 0.000_1 => "less than 0.0001 % apart".to_owned(),
-        percent if percent < 0.01 => format!("{percent:.4} % apart"),
-        percent if percent < 0.995 => format!("{percent:.2} % apart"),
-        percent if percent < 9.95 => format!("{percent:.1} % apart"),
-        percent => format!("{percent:.0} % apart"),
-    }
 }
 
 /// How many lines of a request are shown.

@@ -58,7 +58,7 @@ pub enum LegacyTake {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeysOfOtherEnginesVersion(pub u64);
 
-/// What is known at a version of the keys of a route that the engines of other processes took.
+/// What this process knows of the retry keys that the engines of other processes took on a route, as of a version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KnownKeysOfOtherEngines {
     /// The version.

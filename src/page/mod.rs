@@ -27,6 +27,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use differences::difference_words::apart;
 pub(crate) use duration::duration_text;
 pub use runs::flowchart::svg;
 pub use server::router;

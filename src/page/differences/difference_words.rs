@@ -229,7 +229,7 @@ pub(in crate::page) fn sentence(difference: &Difference, arms: &Arms) -> Markup 
 }
 
 /// How far two numbers are apart, of which this is the share of the larger one.
-fn apart(distance: f64) -> String {
+pub(crate) fn apart(distance: f64) -> String {
     match distance * 100.0 {
         percent if percent < 0.000_1 => "less than 0.0001 % apart".to_owned(),
         percent if percent < 0.01 => format!("{percent:.4} % apart"),
